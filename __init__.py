@@ -1,0 +1,10 @@
+"""SAGE alignment for ComfyUI: the door through which ComfyUI loads the node pack."""
+
+WEB_DIRECTORY = "./nodes/web"
+
+
+async def comfy_entrypoint():
+    """Return the extension; imported late so that only ComfyUI pays for the nodes."""
+    from .nodes import SageExtension
+
+    return SageExtension()

@@ -1,0 +1,36 @@
+"""The one family of errors that this package raises on bad input.
+
+Every message names the file, row or field, the value found, the value expected, and the way out.
+"""
+
+
+class SageError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+
+class EncoderError(SageError):
+    """A file or model is not an SD 1.x text encoder, or is a damaged one."""
+
+
+class PromptError(SageError):
+    """A prompt file or prompt list cannot be used."""
+
+
+class SettingsError(SageError):
+    """A setting has a value that makes no sense, alone or beside the others."""
+
+
+class TrainingError(SageError):
+    """A training run cannot start or cannot go on."""
+
+
+class QuestionError(SageError):
+    """A question file or question row cannot be used."""
+
+
+class JudgeError(SageError):
+    """A judge model is missing, of an unknown kind, or answered nonsense."""
+
+
+class ShapesError(SageError):
+    """The shapes world's weights are missing or damaged, or a scene cannot exist."""
