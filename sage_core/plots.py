@@ -1,0 +1,180 @@
+"""Pictures: the house style and the curves of a training run. Those of embedding spaces are in `plots_geometry`.
+
+Figures are made and drawn through matplotlib's objects and touch none of its global state, so that a server thread can
+draw while a notebook plots. Colours are from Okabe and Ito's palette: distinct under common colour blindness.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+DPI = 100
+# ComfyUI shows pictures 1024 pixels wide at most on common screens: nothing is drawn wider, so that no letter shrinks.
+WIDTH = 1024
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a picture, by what they stand for."""
+
+    background: str
+    text: str
+    muted: str
+    grid: str
+    base: str
+    aligned: str
+    hurt: str
+    unsafe: str
+    sequential: str
+    diverging: str
+
+
+LIGHT = Theme("#FFFFFF", "#1A1A1A", "#6B6B6B", "#E3E3E3", "#0072B2", "#E69F00", "#D55E00", "#CC79A7", "cividis", "PuOr")
+DARK = Theme("#1B1B1F", "#F2F2F2", "#A6A6AD", "#3A3A42", "#56B4E9", "#E69F00", "#F0713A", "#CC79A7", "cividis", "PuOr")
+
+
+class GeometryPoint(Protocol):
+    """The two figures of the space that a training run measures on its held-out prompts."""
+
+    @property
+    def spread_ratio(self) -> float: ...
+    @property
+    def jaccard(self) -> float: ...
+
+
+class TrainingStep(Protocol):
+    """What one step of a training run reports, as far as its curves need it."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def losses(self) -> dict[str, float]: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def geometry(self) -> GeometryPoint | None: ...
+
+
+def training_curves(history: Sequence[TrainingStep], theme: Theme = LIGHT) -> "Figure":
+    """One small panel for each loss, for the learning rate and, where measured, for spread ratio and Jaccard overlap.
+
+    Losses differ in size by orders of magnitude: panels of their own keep each readable. Thin lines are single steps,
+    thick ones a running mean over a twentieth of the run; each panel's number is the last value of the thick line.
+    An empty history gives a figure that says so.
+    """
+    curves = _curves(history)
+    columns = min(4, max(1, ceil(len(curves) ** 0.5)))
+    lines = max(1, ceil(len(curves) / columns))
+    figure = new_figure(40 + 200 * lines, theme)
+    if not curves:
+        figure.text(0.5, 0.5, "No training step yet", color=theme.muted, ha="center", va="center", fontsize=14)
+    for place, (name, steps, values, smooth) in enumerate(curves, start=1):
+        axes = figure.add_subplot(lines, columns, place)
+        style(axes, theme)
+        shown = running_mean(values, ceil(len(values) / 20)) if smooth else values
+        if smooth:
+            axes.plot(steps, values, color=theme.base, alpha=0.3, linewidth=0.8)
+        # A line through a single point is invisible.
+        axes.plot(steps, shown, color=theme.base, linewidth=2, marker="o" if len(steps) < 20 else "", markersize=4)
+        axes.set_title(name, loc="left", color=theme.text, fontsize=11)
+        axes.set_title(f"{shown[-1]:.3g}", loc="right", color=theme.base, fontsize=11, fontweight="bold")
+        axes.locator_params(nbins=4)
+        if place > len(curves) - columns:
+            axes.set_xlabel("step", color=theme.muted, fontsize=10)
+    return figure
+
+
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """Mean of each value and up to window - 1 before it."""
+    return [sum(part) / len(part) for end in range(1, len(values) + 1) for part in [values[max(0, end - window) : end]]]
+
+
+def new_figure(height: int, theme: Theme, width: int = WIDTH) -> "Figure":
+    """An empty figure of the given size in pixels, in the theme's colours, that lays itself out without overlaps."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=theme.background, layout="constrained")
+
+
+def style(axes: "Axes", theme: Theme) -> None:
+    """Give axes the theme's colours, a light grid behind the data and no box around it."""
+    axes.set_facecolor(theme.background)
+    axes.grid(True, color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=theme.muted, labelsize=10, length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def figure_to_image(figure: "Figure") -> "Image":
+    """Draw a figure as an RGB picture of its own size."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
+
+
+def label(text: str, length: int) -> str:
+    """A prompt as it can be drawn: on one line, cut in the middle to `length` characters, with no missing glyphs.
+
+    The end of a prompt often tells it from its neighbours, so it is the middle that goes.
+    """
+    line = " ".join(text.split())
+    if len(line) > length:
+        tail = length // 3
+        line = line[: length - tail - 1].rstrip() + "…" + line[-tail:].lstrip()
+    known = _glyphs()
+    return "".join(character if ord(character) in known else "□" for character in line)
+
+
+# Fonts with wide coverage on the three desktop systems, in the order in which a missing glyph is looked for.
+_FALLBACK_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
+    *("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Nirmala UI", "Segoe UI", "Segoe UI Symbol"),
+    *("PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS"),
+    *("Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Symbols2"),
+)
+
+
+@lru_cache(maxsize=1)
+def font_families() -> tuple[str, ...]:
+    """matplotlib's own font, then whichever fallback fonts this machine has."""
+    from matplotlib import font_manager
+
+    installed = set(font_manager.get_font_names())
+    return ("DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in installed))
+
+
+@lru_cache(maxsize=1)
+def _glyphs() -> frozenset[int]:
+    from matplotlib import font_manager
+
+    paths = (font_manager.findfont(font_manager.FontProperties(family=[name])) for name in font_families())
+    return frozenset().union(*(font_manager.get_font(path).get_charmap() for path in paths))
+
+
+def _curves(history: Sequence[TrainingStep]) -> list[tuple[str, list[int], list[float], bool]]:
+    """Name, steps, values and whether to smooth, of each panel in the order in which they are drawn."""
+    names = dict.fromkeys(name for report in history for name in report.losses)
+    curves = []
+    for name in names:
+        having = [report for report in history if name in report.losses]
+        curves.append((name, [report.step for report in having], [report.losses[name] for report in having], True))
+    if history:
+        steps = [report.step for report in history]
+        curves.append(("learning rate", steps, [report.learning_rate for report in history], False))
+    points = [(report.step, report.geometry) for report in history if report.geometry is not None]
+    if points:
+        steps = [step for step, _ in points]
+        curves.append(("spread ratio (held out)", steps, [point.spread_ratio for _, point in points], False))
+        curves.append(("Jaccard overlap (held out)", steps, [point.jaccard for _, point in points], False))
+    return curves
