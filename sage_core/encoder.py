@@ -1,0 +1,212 @@
+"""An SD 1.x CLIP text encoder: from a state or file to embeddings, and back to a file.
+
+The embedding of a prompt is E(p), the last hidden state after the final layer norm, (77, width); with a causal mask
+and no padding mask, as Stable Diffusion 1.x conditions on it.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .files import whole_file
+from .layouts import EncoderConfig, canonical_state, read_encoder, require_sd1
+from .tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, tokenize
+
+__all__ = [
+    "EncoderConfig",
+    "Pooling",
+    "Precision",
+    "TextEncoder",
+    "arithmetic",
+    "embed",
+    "require_sd1",
+    "save_encoder",
+    "state_hash",
+]
+
+Precision = Literal["fp32", "tf32", "bf16"]
+Pooling = Literal["flattened", "eos", "mean"]
+
+_ROOT = "text_model."
+_CPU_BUDGET = 256 * 2**20
+_LARGEST_BATCH = 1024
+
+
+class TextEncoder(nn.Module):
+    """A CLIP text encoder in fp32 and eval mode, around transformers' CLIPTextModel with its fused attention."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        """Build the architecture without weights; use `from_state` or `from_file`."""
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        super().__init__()
+        self.config = config
+        settings = CLIPTextConfig(
+            vocab_size=config.vocabulary,
+            hidden_size=config.width,
+            intermediate_size=config.mlp_width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            max_position_embeddings=config.positions,
+            hidden_act=config.activation,
+            bos_token_id=START_TOKEN,
+            eos_token_id=END_TOKEN,
+        )
+        # Random initial weights would take seconds to draw, only to be replaced.
+        with torch.device("meta"):
+            self.model = CLIPTextModel(settings)
+        self.eval()
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], *, copy: bool = True) -> "TextEncoder":
+        """Encoder with the weights of `state` (any layout of `canonical_state`), in fp32 on their device.
+
+        With `copy=False` fp32 tensors are taken over instead of copied: training would then change those given.
+        """
+        canonical = canonical_state(state)
+        encoder = cls(EncoderConfig.of(canonical))
+        # transformers 5 dropped the prefix `text_model.` from this model's own names.
+        own_prefix = _ROOT if any(name.startswith(_ROOT) for name in encoder.model.state_dict()) else ""
+        weights = {
+            own_prefix + name.removeprefix(_ROOT): tensor.detach().to(torch.float32, copy=copy)
+            for name, tensor in canonical.items()
+        }
+        encoder.model.load_state_dict(weights, assign=True)
+        device = next(iter(weights.values())).device
+        for module in encoder.model.modules():
+            # Not part of a state dict, hence still without values.
+            if isinstance(getattr(module, "position_ids", None), Tensor):
+                module.position_ids = torch.arange(encoder.config.positions, device=device)[None]
+        return encoder.requires_grad_(True)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> "TextEncoder":
+        """Encoder from a file or folder of any layout that `read_encoder` knows."""
+        return cls.from_state(read_encoder(path)[0], copy=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Token ids (B, 77) to the last hidden state after the final layer norm, (B, 77, width)."""
+        return self.model(input_ids=ids).last_hidden_state
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights under canonical names, detached, on their device, sharing memory with the encoder."""
+        return {
+            _ROOT + name.removeprefix(_ROOT): tensor.detach()
+            for name, tensor in self.model.state_dict().items()
+            if not name.endswith("position_ids")
+        }
+
+
+@contextmanager
+def arithmetic(precision: Precision, device: torch.device | str) -> Iterator[None]:
+    """Compute in fp32, tf32 (matrix products on CUDA) or bf16 (autocast); the global tf32 switch is put back after."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    kind = torch.device(device).type
+    try:
+        with torch.autocast(kind, torch.bfloat16) if precision == "bf16" else nullcontext():
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@torch.no_grad()
+def embed(
+    encoder: TextEncoder,
+    prompts_or_ids: Sequence[str] | Tensor,
+    *,
+    device: torch.device | str | None = None,
+    precision: Precision = "fp32",
+    memory_budget: int | None = None,
+    pooling: Pooling = "flattened",
+    on_batch: Callable[[int, int], None] | None = None,
+    out_dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Embeddings of any number of prompts, in batches: (N, 77 * width), or (N, width) when pooled.
+
+    `prompts_or_ids` are texts, or token ids (N, 77). `pooling`: "flattened" keeps all 77 positions, "eos" takes the
+    first end-of-text position, "mean" averages the 77 positions. `device` moves the encoder there and leaves it; by
+    default it stays where it is. `memory_budget` bounds the bytes of one batch's activations (default 256 MiB on a
+    CPU, half of what is free on CUDA), beside the weights and the result, which is 4 * 77 * width bytes a prompt in
+    fp32. On CUDA a batch that does not fit is halved and tried again. `on_batch(done, total)` follows each batch and
+    may raise to stop.
+    """
+    if device is not None:
+        encoder.to(device)
+    where = next(encoder.parameters()).device
+    ids = prompts_or_ids if isinstance(prompts_or_ids, Tensor) else tokenize(prompts_or_ids)
+    width = encoder.config.width
+    columns = CONTEXT_LENGTH * width if pooling == "flattened" else width
+    result = torch.empty(len(ids), columns, dtype=out_dtype, device=where)
+    size = _batch_size(encoder.config, where, memory_budget)
+    done = 0
+    with arithmetic(precision, where):
+        while done < len(ids):
+            batch = ids[done : done + size].to(where)
+            try:
+                result[done : done + len(batch)] = _pool(encoder(batch), batch, pooling)
+            except torch.cuda.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size = max(1, size // 2)
+                torch.cuda.empty_cache()
+                continue
+            done += len(batch)
+            if on_batch:
+                on_batch(done, len(ids))
+    return result
+
+
+def _pool(hidden: Tensor, ids: Tensor, pooling: Pooling) -> Tensor:
+    if pooling == "flattened":
+        return hidden.flatten(1)
+    if pooling == "mean":
+        return hidden.float().mean(1)
+    # The first end token is the prompt's own; all later ones are padding.
+    return hidden[torch.arange(len(ids), device=ids.device), (ids == END_TOKEN).int().argmax(1)]
+
+
+def _batch_size(config: EncoderConfig, device: torch.device, budget: int | None) -> int:
+    if budget is None:
+        budget = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else _CPU_BUDGET
+    return max(1, min(_LARGEST_BATCH, budget // activation_bytes(config)))
+
+
+def activation_bytes(config: EncoderConfig) -> int:
+    """Peak bytes of one prompt's activations in a forward pass without gradients, in fp32.
+
+    The peak is in a layer's MLP: residual, normed input and output of `width`, and three arrays of `mlp_width` (the
+    product, and x and sigmoid(1.702 x) of the activation); or in attention: residual, normed input, q, k, v, result.
+    """
+    mlp = 3 * config.width + 3 * config.mlp_width
+    attention = 6 * config.width
+    return 4 * CONTEXT_LENGTH * max(mlp, attention)
+
+
+def save_encoder(path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write a text encoder as safetensors under canonical names, whole, in the precision of `state`.
+
+    Metadata values are stored as text. ComfyUI's own CLIPLoader reads the file when it has ViT-L/14's sizes.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in canonical_state(state).items()}
+    texts = {"format": "pt"} | {str(key): str(value) for key, value in metadata.items()}
+    with whole_file(path) as temporary:
+        save_file(tensors, temporary, metadata=texts)
+
+
+def state_hash(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of a text encoder's weights: canonical names, shapes and fp32 bytes, in order of name."""
+    digest = hashlib.sha256()
+    canonical = canonical_state(state)
+    for name in sorted(canonical):
+        tensor = canonical[name].detach().to("cpu", torch.float32).contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().view("uint8").data if tensor.dim() else b"")
+    return digest.hexdigest()

@@ -1,0 +1,280 @@
+"""Reading an SD 1.x text encoder out of every kind of file that carries one.
+
+Inside this package an encoder is a flat dict of tensors under transformers' names, `text_model.*` (the canonical
+state). Files differ in the prefix before those names (`cond_stage_model.transformer.` in SD 1.x checkpoints,
+`module.` after DataParallel, none in transformers 5), or use OpenAI's names (`transformer.resblocks.*`). A pickle is
+only ever read with `weights_only=True`: no code in it runs.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import EncoderError
+from .pickles import read_pickle
+
+SD1_WIDTH = 768
+_HEAD_WIDTH = 64
+_ROOT = "text_model."
+_TOKENS = "embeddings.token_embedding.weight"
+_OPENAI_TOKENS = "token_embedding.weight"
+_FOLDER_FILES = ("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin", "pytorch_model.fp16.bin")
+_TRANSFORMERS_NAME = re.compile(
+    r"embeddings\.(token|position)_embedding\.weight|final_layer_norm\.(weight|bias)"
+    r"|encoder\.layers\.\d+\.(layer_norm[12]|mlp\.fc[12]|self_attn\.(q_proj|k_proj|v_proj|out_proj))\.(weight|bias)"
+)
+_OPENAI_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
+_OPENAI_FIXED = {
+    "token_embedding.weight": "embeddings.token_embedding.weight",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "ln_final.weight": "final_layer_norm.weight",
+    "ln_final.bias": "final_layer_norm.bias",
+}
+_OPENAI_PARTS = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+    "attn.out_proj": "self_attn.out_proj",
+}
+_FUSED = "self_attn.in_proj."
+_OTHER_MODELS = (
+    (("DenseReluDense", "SelfAttention.q.weight"), "a T5 text encoder, as of SD 3, Flux or PixArt"),
+    (("lora_te", "lora_up", "lora_A.", "lora_unet"), "a LoRA, which changes an encoder and is none itself"),
+    (("model.layers.0.self_attn", "model.layers.0.input_layernorm"), "a language model"),
+    (("diffusion_model.", "down_blocks.", "double_blocks."), "a diffusion model without a text encoder"),
+    (("vision_model.", "visual."), "an image encoder"),
+    (("decoder.up", "decoder.mid", "taesd_decoder"), "a VAE"),
+)
+_OTHER_WIDTHS = {1024: "the OpenCLIP ViT-H text encoder of SD 2.x", 1280: "the OpenCLIP bigG text encoder of SDXL"}
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of a CLIP text encoder. SD 1.x: 12 layers, width 768, 12 heads, MLP 3072, 49,408 tokens, 77 positions.
+
+    `activation` cannot be read from weights: SD 1.x encoders all use CLIP's x * sigmoid(1.702 x), "quick_gelu".
+    """
+
+    layers: int
+    width: int
+    heads: int
+    mlp_width: int
+    vocabulary: int
+    positions: int
+    activation: str = "quick_gelu"
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise EncoderError("the text encoder has no layers (`encoder.layers.*`): the file may be cut or filtered.")
+        if self.width % self.heads:
+            raise EncoderError(f"a text encoder of width {self.width} cannot be split into {self.heads} heads.")
+
+    @classmethod
+    def of(cls, state: Mapping[str, torch.Tensor]) -> "EncoderConfig":
+        """Infer the sizes from a canonical state; heads are width // 64, as in every published CLIP."""
+        vocabulary, width = state[f"{_ROOT}embeddings.token_embedding.weight"].shape
+        positions = state[f"{_ROOT}embeddings.position_embedding.weight"].shape[0]
+        numbers = [int(name.split(".")[3]) for name in state if name.startswith(f"{_ROOT}encoder.layers.")]
+        return cls(
+            layers=max(numbers, default=-1) + 1,
+            width=width,
+            heads=max(1, width // _HEAD_WIDTH),
+            mlp_width=state[f"{_ROOT}encoder.layers.0.mlp.fc1.weight"].shape[0],
+            vocabulary=vocabulary,
+            positions=positions,
+        )
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor of a canonical state of these sizes."""
+        width, mlp = self.width, self.mlp_width
+        shapes: dict[str, tuple[int, ...]] = {
+            "embeddings.token_embedding.weight": (self.vocabulary, width),
+            "embeddings.position_embedding.weight": (self.positions, width),
+            "final_layer_norm.weight": (width,),
+            "final_layer_norm.bias": (width,),
+        }
+        for number in range(self.layers):
+            layer = f"encoder.layers.{number}."
+            for norm in ("layer_norm1", "layer_norm2"):
+                shapes |= {f"{layer}{norm}.weight": (width,), f"{layer}{norm}.bias": (width,)}
+            for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                name = f"{layer}self_attn.{projection}"
+                shapes |= {f"{name}.weight": (width, width), f"{name}.bias": (width,)}
+            shapes |= {f"{layer}mlp.fc1.weight": (mlp, width), f"{layer}mlp.fc1.bias": (mlp,)}
+            shapes |= {f"{layer}mlp.fc2.weight": (width, mlp), f"{layer}mlp.fc2.bias": (width,)}
+        return {_ROOT + name: shape for name, shape in shapes.items()}
+
+
+def require_sd1(config: EncoderConfig, source: str) -> None:
+    """Raise EncoderError unless the encoder has SD 1.x's width of 768; depth and MLP width are free."""
+    if config.width != SD1_WIDTH:
+        seems = _OTHER_WIDTHS.get(config.width)
+        raise EncoderError(
+            f"{source} holds a text encoder of width {config.width}{f', it seems {seems}' if seems else ''}; "
+            f"SD 1.x needs width {SD1_WIDTH} (CLIP ViT-L/14). Use the text encoder of an SD 1.x model."
+        )
+
+
+def read_encoder(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a text encoder from a file or folder of any known layout.
+
+    Returns the canonical state, on the CPU in the stored precision and in memory of its own, and the file's metadata
+    (of a pickle: its plain values, such as `epoch`). Of a whole checkpoint only the encoder's tensors are read.
+    Raises EncoderError for anything that is no single, whole CLIP text encoder, saying what it seems to be.
+    """
+    file = _weights_file(Path(path))
+    state, metadata = _read_safetensors(file) if file.suffix.lower() == ".safetensors" else _read_pickled(file)
+    # The tensors still lie in the mapped file: copied, they survive its replacement, by our own save for one.
+    return {name: tensor.clone() for name, tensor in canonical_state(state, str(file)).items()}, metadata
+
+
+def canonical_state(state: Mapping[str, torch.Tensor], source: str = "the model") -> dict[str, torch.Tensor]:
+    """The text encoder inside `state` under canonical names, checked for completeness, shapes and finite values.
+
+    Tensors keep their type and device, and share memory with those given. `position_ids`, `text_projection`,
+    `logit_scale` and everything outside the text encoder are left out. `source` names the origin in errors.
+    """
+    found: dict[str, torch.Tensor] = {}
+    for name, canonical in _select(state, source).items():
+        if _FUSED in canonical:
+            for part, tensor in zip("qkv", state[name].chunk(3), strict=True):
+                found[canonical.replace("in_proj", f"{part}_proj")] = tensor
+        else:
+            found[canonical] = state[name]
+    _check(found, source)
+    return {name: found[name] for name in EncoderConfig.of(found).shapes()}
+
+
+def _select(names: Iterable[str], source: str) -> dict[str, str]:
+    """Map the names that belong to the text encoder to canonical ones (`in_proj` for fused attention weights)."""
+    names = list(names)
+    root, rename = _find_root(names, source)
+    selected = {}
+    for name in names:
+        if name.startswith(root) and (canonical := rename(name[len(root) :])):
+            selected[name] = _ROOT + canonical
+    return selected
+
+
+def _find_root(names: list[str], source: str) -> tuple[str, Callable[[str], str | None]]:
+    roots: dict[str, Callable[[str], str | None]] = {}
+    for name in names:
+        if f".{name}".endswith(f".{_TOKENS}"):
+            roots[name.removesuffix(_TOKENS)] = _transformers_name
+        elif f".{name}".endswith(f".{_OPENAI_TOKENS}"):
+            roots[name.removesuffix(_OPENAI_TOKENS)] = _openai_name
+    # Checkpoints made while a textual inversion was loaded carry a second copy outside `cond_stage_model`.
+    main = {root: rename for root, rename in roots.items() if root.startswith("cond_stage_model.")} or roots
+    if len(main) == 1:
+        return next(iter(main.items()))
+    if main:
+        raise EncoderError(
+            f"{source} holds {len(main)} text encoders ({', '.join(sorted(main))}), as SDXL and SD 3 do; "
+            "SD 1.x has one, CLIP ViT-L/14. Use an SD 1.x checkpoint or its text encoder."
+        )
+    for marks, description in _OTHER_MODELS:
+        if any(mark in name for name in names for mark in marks):
+            raise EncoderError(f"{source} is no CLIP text encoder; it seems to be {description}. {_EXPECTED}")
+    shown = ", ".join(names[:3]) or "no tensors at all"
+    raise EncoderError(f"{source} is no CLIP text encoder; it holds {shown}. {_EXPECTED}")
+
+
+_EXPECTED = "Expected tensors named like `text_model.embeddings.token_embedding.weight`."
+
+
+def _transformers_name(name: str) -> str | None:
+    return name if _TRANSFORMERS_NAME.fullmatch(name) else None
+
+
+def _openai_name(name: str) -> str | None:
+    if name in _OPENAI_FIXED:
+        return _OPENAI_FIXED[name]
+    match = _OPENAI_BLOCK.fullmatch(name)
+    if match is None:
+        return None
+    layer, part = f"encoder.layers.{match[1]}.", match[2]
+    if part in ("attn.in_proj_weight", "attn.in_proj_bias"):
+        return layer + _FUSED + part.rpartition("_")[2]
+    stem, _, kind = part.rpartition(".")
+    return f"{layer}{_OPENAI_PARTS[stem]}.{kind}" if stem in _OPENAI_PARTS else None
+
+
+def _check(state: Mapping[str, torch.Tensor], source: str) -> None:
+    needed = ("embeddings.position_embedding.weight", "encoder.layers.0.mlp.fc1.weight")
+    if missing := [_ROOT + name for name in needed if _ROOT + name not in state]:
+        raise EncoderError(f"{source} is an incomplete text encoder: {', '.join(missing)} is missing.")
+    shapes = EncoderConfig.of(state).shapes()
+    if missing := [name for name in shapes if name not in state]:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise EncoderError(
+            f"{source} is an incomplete text encoder: {', '.join(missing[:3])}{more} missing. "
+            "Download or save it again."
+        )
+    for name, shape in shapes.items():
+        tensor = state[name]
+        if tuple(tensor.shape) != shape:
+            raise EncoderError(f"{source}: {name} has shape {tuple(tensor.shape)}, expected {shape}.")
+        if not tensor.is_floating_point():
+            raise EncoderError(
+                f"{source}: {name} is stored as {tensor.dtype}, expected fp32, fp16 or bf16: a quantised file."
+            )
+        # One pass over the memory; a sum can overflow without a bad value, so only then is each one looked at.
+        if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
+            count = int((~torch.isfinite(tensor)).sum())
+            raise EncoderError(
+                f"{source}: {name} holds {count:,} values that are NaN or infinite. The file is damaged or its "
+                "training diverged; use another."
+            )
+
+
+def _weights_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise EncoderError(f"{path} does not exist: expected a text encoder file or a folder with one.")
+    if (path / "text_encoder_2").is_dir():
+        raise EncoderError(f"{path} holds a model with two text encoders, as SDXL does; SD 1.x has one.")
+    for folder in (path, path / "text_encoder"):
+        for name in _FOLDER_FILES:
+            if (folder / name).is_file():
+                return folder / name
+    raise EncoderError(f"{path} holds no weights: expected {' or '.join(_FOLDER_FILES)} in it or in text_encoder/.")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in _select(file.keys(), str(path))}
+            return state, dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise EncoderError(
+            f"{path} is no whole safetensors file, it may be cut short ({path.stat().st_size:,} bytes: {error}). "
+            "Download or save it again."
+        ) from error
+
+
+def _read_pickled(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    content = read_pickle(path)
+    if not isinstance(content, Mapping):
+        raise EncoderError(f"{path} holds a {type(content).__name__}, expected a dict of tensors. {_EXPECTED}")
+    metadata = {str(key): str(value) for key, value in content.items() if isinstance(value, str | int | float)}
+    return _tensors(content), metadata
+
+
+def _tensors(content: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
+    """The state dict of a pickle: the content itself, or the first dict inside it that holds a token embedding."""
+    dicts = [content, *(value for value in content.values() if isinstance(value, Mapping))]
+    states = [
+        {name: value for name, value in each.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
+        for each in dicts
+    ]
+    with_tokens = [state for state in states if any(name.endswith(_OPENAI_TOKENS) for name in state)]
+    return next(iter(with_tokens or [state for state in states if state] or [{}]))
