@@ -1,0 +1,252 @@
+"""A complete Stable Diffusion 1.x for 64×64 pictures: U-Net, autoencoder and CLIP text encoder, 37 M parameters in all.
+
+Every part has the layout of its big sibling (U-Net with 320 channels and 768-wide cross-attention, TAESD, CLIP text
+model of width 768), so that files made from it are ordinary SD 1.x files to everything that reads such files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..encoder import EncoderConfig, TextEncoder
+from ..errors import ShapesError
+from ..tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
+
+PICTURE_SIZE = 64
+LATENT_SHAPE = (4, PICTURE_SIZE // 8, PICTURE_SIZE // 8)
+TRAINING_STEPS = 1000
+BETA_START, BETA_END = 0.00085, 0.012
+
+ENCODER_CONFIG = EncoderConfig(
+    layers=2,
+    width=768,
+    heads=12,
+    mlp_width=1024,
+    vocabulary=VOCABULARY_SIZE,
+    positions=CONTEXT_LENGTH,
+)
+
+
+def build_unet() -> nn.Module:
+    """The noise predictor with fresh weights: SD 1.x's U-Net cut to one resolution with one block each way."""
+    from diffusers import UNet2DConditionModel
+
+    return cast(
+        nn.Module,
+        UNet2DConditionModel(
+            sample_size=LATENT_SHAPE[1],
+            in_channels=LATENT_SHAPE[0],
+            out_channels=LATENT_SHAPE[0],
+            layers_per_block=1,
+            block_out_channels=(320,),
+            down_block_types=("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",),
+            cross_attention_dim=768,
+            attention_head_dim=8,
+            norm_num_groups=32,
+        ),
+    )
+
+
+def build_text_encoder(config: EncoderConfig = ENCODER_CONFIG) -> TextEncoder:
+    """A CLIP text encoder with fresh weights."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    fresh = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=config.vocabulary,
+            hidden_size=config.width,
+            intermediate_size=config.mlp_width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            max_position_embeddings=config.positions,
+            hidden_act=config.activation,
+        )
+    )
+    return TextEncoder.from_state(fresh.state_dict(), copy=False)
+
+
+def build_vae() -> TinyAutoencoder:
+    """The autoencoder with fresh weights."""
+    return TinyAutoencoder()
+
+
+class TinyAutoencoder(nn.Module):
+    """TAESD's autoencoder: pictures (N,3,H,W) in 0..1 to latents (N,4,H/8,W/8) and back.
+
+    `encode` and `decode` work on the diffusion model's latents, x = (z − shift) · scale, which have mean 0 and
+    standard deviation 1; z is what the convolutions see.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, channels: int = 64, latent_channels: int = 4) -> None:
+        super().__init__()
+        self.encoder = _encoder(channels, latent_channels)
+        self.decoder = _decoder(channels, latent_channels)
+        self.register_buffer("shift", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        return (self.encoder(pictures) - self.shift) * self.scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures, not yet clamped to 0..1."""
+        return cast(Tensor, self.decoder(latents / self.scale + self.shift))
+
+
+class ShapesModel:
+    """The three networks together, able to draw prompts.
+
+    The networks stay on whatever device and in whatever precision they are given in; `to` moves them all.
+    """
+
+    def __init__(self, unet: nn.Module, vae: TinyAutoencoder, encoder: TextEncoder) -> None:
+        self.unet = unet
+        self.vae = vae
+        self.encoder = encoder
+
+    def to(self, device: str | torch.device) -> ShapesModel:
+        for network in (self.unet, self.vae, self.encoder):
+            network.to(device)
+        return self
+
+    def eval(self) -> ShapesModel:
+        for network in (self.unet, self.vae, self.encoder):
+            network.eval()
+        return self
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        steps: int = 20,
+        guidance: float = 4.0,
+        encoder: nn.Module | None = None,
+        device: str | torch.device | None = None,
+        batch_size: int = 500,
+        autocast: torch.dtype | None = None,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Pictures (N,3,64,64) in 0..1, float32, on the model's device.
+
+        DDIM (Song et al. 2021, η = 0) with classifier-free guidance (Ho & Salimans 2022) against the empty prompt.
+        The noise of a picture comes from its own seed alone, so that a picture does not depend on its batch.
+
+        Args:
+            prompts: what to draw, one picture each.
+            seeds: one a prompt.
+            steps: of DDIM, 1 to 1000.
+            guidance: weight of the prompt; 1 means no guidance.
+            encoder: draws with this text encoder, an aligned one for instance, instead of the model's own.
+            device: moves the model (and `encoder`) there first.
+            batch_size: pictures at a time.
+            autocast: e.g. torch.bfloat16 to run the networks in that precision.
+            on_batch: called with (pictures done, pictures in all) after each batch.
+
+        Raises:
+            ShapesError: the numbers of prompts and seeds differ.
+        """
+        if len(prompts) != len(seeds):
+            raise ShapesError(f"{len(prompts)} prompts but {len(seeds)} seeds: give one seed for each prompt")
+        if device is not None:
+            self.to(device)
+        encoder = self.encoder if encoder is None else encoder.to(self.device)
+        pictures = torch.empty(len(prompts), 3, PICTURE_SIZE, PICTURE_SIZE, device=self.device)
+        with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
+            unconditional = encoder(tokenize([""]).to(self.device))
+            for start in range(0, len(prompts), batch_size):
+                part = slice(start, start + batch_size)
+                embeddings = encoder(tokenize(prompts[part]).to(self.device))
+                noise = initial_noise(seeds[part]).to(self.device)
+                latents = self._denoise(noise, embeddings, unconditional, steps, guidance)
+                pictures[part] = self.vae.decode(latents).float().clamp(0, 1)
+                if on_batch is not None:
+                    on_batch(min(start + batch_size, len(prompts)), len(prompts))
+        return pictures
+
+    @property
+    def device(self) -> torch.device:
+        return self.vae.shift.device
+
+    def _denoise(
+        self, latents: Tensor, embeddings: Tensor, unconditional: Tensor, steps: int, guidance: float
+    ) -> Tensor:
+        scheduler: Any = noise_scheduler()
+        scheduler.set_timesteps(steps)
+        context = torch.cat([unconditional.expand_as(embeddings), embeddings])
+        for step in scheduler.timesteps:
+            noise = self.unet(torch.cat([latents, latents]), step, context).sample.float()
+            plain, prompted = noise.chunk(2)
+            latents = scheduler.step(plain + guidance * (prompted - plain), step, latents).prev_sample
+        return latents
+
+
+def noise_scheduler() -> DDIMScheduler:
+    """SD 1.x's noise schedule: β linear in its square root from 0.00085 to 0.012 over 1,000 steps."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        num_train_timesteps=TRAINING_STEPS,
+        beta_start=BETA_START,
+        beta_end=BETA_END,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def initial_noise(seeds: Sequence[int]) -> Tensor:
+    """Latent noise (N,4,8,8); row i depends on seeds[i] alone.
+
+    Drawn on the CPU whatever the model's device, since generators differ between devices.
+    """
+    generator = torch.Generator("cpu")
+    return torch.stack([torch.randn(LATENT_SHAPE, generator=generator.manual_seed(seed)) for seed in seeds])
+
+
+class _Block(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            _conv(channels, channels), nn.ReLU(), _conv(channels, channels), nn.ReLU(), _conv(channels, channels)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.relu(self.conv(features) + features)
+
+
+class _SoftClamp(nn.Module):
+    def forward(self, latents: Tensor) -> Tensor:
+        return torch.tanh(latents / 3) * 3
+
+
+def _conv(inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
+
+
+# The positions in these two sequences are the numbers in TAESD's key names.
+def _encoder(channels: int, latent_channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = [_conv(3, channels), _Block(channels)]
+    for _ in range(3):
+        layers += [_conv(channels, channels, stride=2, bias=False), *(_Block(channels) for _ in range(3))]
+    return nn.Sequential(*layers, _conv(channels, latent_channels))
+
+
+def _decoder(channels: int, latent_channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = [_SoftClamp(), _conv(latent_channels, channels), nn.ReLU()]
+    for _ in range(3):
+        layers += [*(_Block(channels) for _ in range(3)), nn.Upsample(scale_factor=2)]
+        layers.append(_conv(channels, channels, bias=False))
+    return nn.Sequential(*layers, _Block(channels), _conv(channels, 3))

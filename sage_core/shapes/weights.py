@@ -1,0 +1,326 @@
+"""The shapes world's weights: kept small in the package, expanded on disk into ordinary SD 1.x files.
+
+Packed layout, one or more safetensors files a part (`unet`, `autoencoder`, `text_encoder`, `judge`, `contrast`):
+a matrix `name` is int8 with one float32 step a row in `name.scale`, value = int8 · scale[row]; short tensors are
+float16. Of the 49,408 rows of the text encoder's vocabulary only those that training used are kept, their numbers in
+`used_tokens`; `filler_rows` makes the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..encoder import EncoderConfig, TextEncoder
+from ..errors import ShapesError
+from ..files import whole_file, write_json
+from ..tokens import VOCABULARY_SIZE
+from .model import ShapesModel, TinyAutoencoder, build_unet
+
+WEIGHTS = Path(__file__).parent / "weights"
+PARTS = ("unet", "autoencoder", "text_encoder", "judge", "contrast")
+TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
+USED_TOKENS = "used_tokens"
+FILE_LIMIT = 15_000_000
+# Matrices smaller than this stay float16: they weigh nothing, and the first and last layers are the sensitive ones.
+SMALLEST_PACKED = 4096
+FILLER_DEVIATION = 0.02
+LATENT_FACTOR = 0.18215
+
+VIT_L_14 = EncoderConfig(layers=12, width=768, heads=12, mlp_width=3072, vocabulary=VOCABULARY_SIZE, positions=77)
+
+
+@dataclass(frozen=True)
+class ExpandedFiles:
+    """Where the expanded files are."""
+
+    checkpoint: Path
+    text_encoder: Path
+
+
+def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Quantise every large matrix to int8 with one step a row (absmax / 127); the error is at most half a step."""
+    packed = {}
+    for name, value in state.items():
+        value = value.detach().cpu()
+        if not value.is_floating_point():
+            packed[name] = value.contiguous()
+        elif value.ndim < 2 or value.numel() < SMALLEST_PACKED:
+            packed[name] = value.half().contiguous()
+        else:
+            rows = value.float().flatten(1)
+            step = (rows.abs().amax(1) / 127).clamp_min(1e-12)
+            packed[name] = (rows / step[:, None]).round().to(torch.int8).reshape(value.shape)
+            packed[f"{name}.scale"] = step
+    return packed
+
+
+def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Float32 tensors from `pack`'s."""
+    state = {}
+    for name, value in packed.items():
+        if f"{name}.scale" in packed:
+            step = packed[f"{name}.scale"].view(-1, *[1] * (value.ndim - 1))
+            state[name] = value.float() * step
+        elif not (name.endswith(".scale") and name.removesuffix(".scale") in packed):
+            state[name] = value.float() if value.is_floating_point() else value
+    return state
+
+
+def save_packed(folder: Path, part: str, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[Path]:
+    """Pack `state` and write it as one file, or as several when it is larger than FILE_LIMIT bytes."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, value in pack(state).items():
+        if size and size + value.nbytes > FILE_LIMIT:
+            shards.append({})
+            size = 0
+        shards[-1][name] = value
+        size += value.nbytes
+    for stale in folder.glob(f"{part}*.safetensors"):
+        stale.unlink()
+    paths = []
+    for number, shard in enumerate(shards, start=1):
+        suffix = f"-{number:05}-of-{len(shards):05}" if len(shards) > 1 else ""
+        path = folder / f"{part}{suffix}.safetensors"
+        with whole_file(path) as temporary:
+            save_file(shard, temporary, metadata=dict(metadata))
+        paths.append(path)
+    return paths
+
+
+def load_packed(part: str, folder: Path = WEIGHTS) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A part's float32 tensors and its metadata; the text encoder comes with its whole vocabulary.
+
+    Raises:
+        ShapesError: a file of the part is missing or damaged.
+    """
+    packed: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
+    for path in packed_files(part, folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata |= file.metadata() or {}
+                packed |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, OSError) as error:
+            raise ShapesError(f"{path} is damaged ({error}); install the package again") from error
+    state = unpack(packed)
+    if part == "text_encoder":
+        table = filler_rows()
+        table[state.pop(USED_TOKENS).long()] = state[TOKEN_TABLE]
+        state[TOKEN_TABLE] = table
+    return state, metadata
+
+
+def packed_files(part: str, folder: Path = WEIGHTS) -> list[Path]:
+    """The files of a part, in order.
+
+    Raises:
+        ShapesError: one is missing.
+    """
+    paths = sorted(folder.glob(f"{part}.safetensors")) or sorted(folder.glob(f"{part}-*-of-*.safetensors"))
+    expected = int(paths[0].stem.rsplit("-", 1)[1]) if paths and "-of-" in paths[0].stem else 1
+    if len(paths) != expected:
+        raise ShapesError(
+            f"{folder} holds {len(paths)} of {expected} files of the shapes world's {part}; "
+            "install the package again or train with `python -m sage_core.shapes.train`"
+        )
+    return paths
+
+
+def load_model(folder: Path = WEIGHTS) -> ShapesModel:
+    """The trained model on the CPU in float32, ready to draw."""
+    unet, vae = build_unet(), TinyAutoencoder()
+    unet.load_state_dict(load_packed("unet", folder)[0])
+    vae.load_state_dict(load_packed("autoencoder", folder)[0])
+    return ShapesModel(unet, vae, TextEncoder.from_state(load_packed("text_encoder", folder)[0])).eval()
+
+
+def filler_rows(vocabulary: int = VOCABULARY_SIZE, width: int = 768) -> Tensor:
+    """Embedding rows (vocabulary, width) for tokens that no caption uses: uniform, mean 0, deviation 0.02.
+
+    They are what training starts all rows from. It mixes some of these tokens into captions, so that the model
+    learns to read past words it does not know; zeros would make all such words one.
+    RandomState's byte stream is frozen by NumPy's compatibility policy, so the rows never change.
+    """
+    noise = np.frombuffer(np.random.RandomState(0).bytes(vocabulary * width), dtype=np.uint8)
+    steps = torch.from_numpy(noise.copy()).view(vocabulary, width).float() - 127.5
+    return steps * (FILLER_DEVIATION * 3**0.5 / 127.5)
+
+
+def expand(folder: Path, weights: Path = WEIGHTS) -> ExpandedFiles:
+    """Write the SD 1.x checkpoint (float16, 320 MB) and the small text encoder (90 MB) into `folder`.
+
+    Files that are already there and whole, by their SHA-256 in `shapes.json`, are kept.
+
+    Raises:
+        ShapesError: the packed weights are missing or damaged.
+    """
+    files = ExpandedFiles(folder / "shapes_sd15.safetensors", folder / "shapes_text_encoder.safetensors")
+    record_path = folder / "shapes.json"
+    source = weights_hash(weights)
+    if _is_whole(record_path, source, files):
+        return files
+    encoder, metadata = load_packed("text_encoder", weights)
+    checkpoint = {
+        **checkpoint_unet(load_packed("unet", weights)[0]),
+        **{f"cond_stage_model.transformer.{name}": value for name, value in widen(encoder).items()},
+        **checkpoint_autoencoder(load_packed("autoencoder", weights)[0]),
+    }
+    _save_half(files.checkpoint, checkpoint, metadata)
+    _save_half(files.text_encoder, encoder, metadata)
+    hashes = {path.name: _file_hash(path) for path in (files.checkpoint, files.text_encoder)}
+    write_json(record_path, {"source": source, "sha256": hashes})
+    return files
+
+
+def weights_hash(weights: Path = WEIGHTS) -> str:
+    """SHA-256 over the diffusion model's packed files."""
+    digest = hashlib.sha256()
+    for part in ("unet", "autoencoder", "text_encoder"):
+        for path in packed_files(part, weights):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def checkpoint_unet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names of the original SD 1.x checkpoints from diffusers' names, for `build_unet`'s shape."""
+    return {f"model.diffusion_model.{_checkpoint_name(name)}": value for name, value in state.items()}
+
+
+def checkpoint_autoencoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """TAESD's names, and its scale and shift.
+
+    A reader of checkpoints computes x = 0.18215 · (z / vae_scale + vae_shift); ours is x = (z − shift) · scale.
+    """
+    vae_scale = LATENT_FACTOR / state["scale"].float()
+    renamed = {
+        f"first_stage_model.taesd_{name}": value
+        for name, value in state.items()
+        if name.startswith(("encoder.", "decoder."))
+    }
+    return renamed | {
+        "first_stage_model.vae_scale": vae_scale,
+        "first_stage_model.vae_shift": -state["shift"].float() / vae_scale,
+    }
+
+
+def widen(state: Mapping[str, Tensor], config: EncoderConfig = VIT_L_14) -> dict[str, Tensor]:
+    """The same function as a CLIP text encoder of a larger `config`: exact, no approximation.
+
+    Hidden units of the MLP are added with zero weights, layers are added after the last with zero output
+    projections, so that the residual stream passes through them.
+
+    Raises:
+        ShapesError: the encoder is larger than `config` or of another width.
+    """
+    small = EncoderConfig.of(state)
+    same = ("width", "heads", "vocabulary", "positions")
+    if any(getattr(small, field) != getattr(config, field) for field in same) or small.layers > config.layers:
+        raise ShapesError(f"a text encoder of {small} cannot be widened to {config}")
+    wide = {name: value for name, value in state.items() if ".encoder.layers." not in name}
+    for index in range(config.layers):
+        prefix = f"text_model.encoder.layers.{index}."
+        for name, shape in _layer_shapes(config).items():
+            value = state.get(prefix + name)
+            if value is None:
+                is_norm_weight = "layer_norm" in name and name.endswith("weight")
+                wide[prefix + name] = torch.ones(shape) if is_norm_weight else torch.zeros(shape)
+            else:
+                wide[prefix + name] = _zero_pad(value, shape)
+    return wide
+
+
+def _layer_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
+    width, inner = config.width, config.mlp_width
+    shapes: dict[str, tuple[int, ...]] = {
+        "mlp.fc1.weight": (inner, width),
+        "mlp.fc1.bias": (inner,),
+        "mlp.fc2.weight": (width, inner),
+        "mlp.fc2.bias": (width,),
+    }
+    for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        shapes[f"self_attn.{projection}.weight"] = (width, width)
+        shapes[f"self_attn.{projection}.bias"] = (width,)
+    for norm in ("layer_norm1", "layer_norm2"):
+        shapes[f"{norm}.weight"] = shapes[f"{norm}.bias"] = (width,)
+    return shapes
+
+
+def _zero_pad(value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    padded = value.new_zeros(shape)
+    padded[tuple(slice(size) for size in value.shape)] = value
+    return padded
+
+
+_BLOCKS = {
+    "conv_in.": "input_blocks.0.0.",
+    "time_embedding.linear_1.": "time_embed.0.",
+    "time_embedding.linear_2.": "time_embed.2.",
+    "down_blocks.0.resnets.0.": "input_blocks.1.0.",
+    "down_blocks.0.attentions.0.": "input_blocks.1.1.",
+    "mid_block.resnets.0.": "middle_block.0.",
+    "mid_block.attentions.0.": "middle_block.1.",
+    "mid_block.resnets.1.": "middle_block.2.",
+    "up_blocks.0.resnets.0.": "output_blocks.0.0.",
+    "up_blocks.0.attentions.0.": "output_blocks.0.1.",
+    "up_blocks.0.resnets.1.": "output_blocks.1.0.",
+    "up_blocks.0.attentions.1.": "output_blocks.1.1.",
+    "conv_norm_out.": "out.0.",
+    "conv_out.": "out.2.",
+}
+_RESNET_LAYERS = {
+    "norm1.": "in_layers.0.",
+    "conv1.": "in_layers.2.",
+    "time_emb_proj.": "emb_layers.1.",
+    "norm2.": "out_layers.0.",
+    "conv2.": "out_layers.3.",
+    "conv_shortcut.": "skip_connection.",
+}
+
+
+def _checkpoint_name(name: str) -> str:
+    for block, renamed in _BLOCKS.items():
+        if not name.startswith(block):
+            continue
+        rest = name.removeprefix(block)
+        if ".resnets." in block:
+            layer = next(layer for layer in _RESNET_LAYERS if rest.startswith(layer))
+            rest = _RESNET_LAYERS[layer] + rest.removeprefix(layer)
+        return renamed + rest
+    raise ShapesError(f"{name!r} is no tensor of the shapes world's U-Net")
+
+
+def _save_half(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    with whole_file(path) as temporary:
+        save_file({name: value.half().contiguous() for name, value in state.items()}, temporary, dict(metadata))
+
+
+def _is_whole(record_path: Path, source: str, files: ExpandedFiles) -> bool:
+    try:
+        record = json.loads(record_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if not isinstance(record, dict) or record.get("source") != source:
+        return False
+    hashes = record.get("sha256", {})
+    return all(
+        path.is_file() and hashes.get(path.name) == _file_hash(path) for path in (files.checkpoint, files.text_encoder)
+    )
+
+
+def _file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
