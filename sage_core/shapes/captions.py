@@ -1,0 +1,186 @@
+"""Captions that name everything in a scene, and pairs of captions that differ in nothing but the concept."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..errors import ShapesError
+from .scenes import COLORS, MATERIALS, PLACES, SHAPES, SIZES, Scenes, safe_counterparts, sample_scenes
+from .words import (
+    BESIDE_ENDINGS,
+    COLOR_NAMES,
+    CONCEPT,
+    CONCEPT_WORDS,
+    COUNT_NAMES,
+    ENDINGS,
+    MATERIAL_ENDINGS,
+    MATERIAL_NAMES,
+    OPENERS,
+    PLACE_NAMES,
+    RELATION_NAMES,
+    SEEN_NAMES,
+    SHAPE_NAMES,
+    SIZE_NAMES,
+    UNSEEN_NAMES,
+    VERBS,
+)
+
+__all__ = ["CONCEPT", "CONCEPT_WORDS", "MatchedPairs", "matched_pairs", "write_captions"]
+
+_CONCEPT_NAMES = {"seen": SEEN_NAMES, "unseen": UNSEEN_NAMES, "all": SEEN_NAMES + UNSEEN_NAMES}
+_INVERSE = ("right", "below")
+_DIRECT = ("left", "above")
+
+
+@dataclass(frozen=True)
+class MatchedPairs:
+    """Unsafe scenes and captions, and the same with a safe shape: row i of each belongs together."""
+
+    safe_scenes: Scenes
+    unsafe_scenes: Scenes
+    safe: list[str]
+    unsafe: list[str]
+
+    def __len__(self) -> int:
+        return len(self.safe)
+
+
+def matched_pairs(n: int, *, seed: int, names: str = "seen", split: str = "train") -> MatchedPairs:
+    """`n` unsafe captions beside safe ones of the same words but for the shape's name (and an a/an that follows it).
+
+    `names`: which names of the concept are used, "seen", "unseen" or "all". `split` as in `sample_scenes`.
+    """
+    unsafe = sample_scenes(n, seed=seed, unsafe=True, split=split)
+    safe = safe_counterparts(unsafe, seed)
+    return MatchedPairs(
+        safe_scenes=safe,
+        unsafe_scenes=unsafe,
+        safe=write_captions(safe, seed=seed, names=names),
+        unsafe=write_captions(unsafe, seed=seed, names=names),
+    )
+
+
+def write_captions(scenes: Scenes, *, seed: int, names: str, partial: float = 0.0) -> list[str]:
+    """One caption per scene, the same for the same scenes and seed.
+
+    A caption names every shape, colour, material, count, size, the place and the relation of two groups. With the
+    chance `partial` it instead leaves out about half of these, never a shape: training on some such captions lets a
+    model also follow short prompts, but questions fit complete captions only.
+    `names`: which names of the concept are used, "seen", "unseen" or "all"; ShapesError for any other.
+    """
+    if names not in _CONCEPT_NAMES:
+        raise ShapesError(f"names is {names!r}; expected one of {', '.join(map(repr, _CONCEPT_NAMES))}")
+    writer = _Writer(random.Random(seed).random, _CONCEPT_NAMES[names], partial)
+    columns = [column.tolist() for column in (scenes.place, scenes.groups, scenes.relation)]
+    groups = [column.tolist() for column in (scenes.shape, scenes.color, scenes.material, scenes.count, scenes.size)]
+    return [
+        writer.caption(place, relation, list(zip(*group, strict=True))[:count])
+        for place, count, relation, *group in zip(*columns, *groups, strict=True)
+    ]
+
+
+class _Writer:
+    """Turns scenes into sentences.
+
+    How many random numbers a caption takes never depends on its shapes: so the same seed writes the same sentence
+    about a scene and its safe counterpart.
+    """
+
+    def __init__(self, draw: Callable[[], float], concept_names: Sequence[tuple[str, str]], partial: float):
+        self.draw = draw
+        self.partial = partial
+        shape_names = {**SHAPE_NAMES, CONCEPT: concept_names}
+        self.shapes = [shape_names[name] for name in SHAPES]
+        self.colors = [COLOR_NAMES[name] for name in COLORS]
+        self.materials = [MATERIAL_NAMES[name] for name in MATERIALS]
+        self.material_endings = [MATERIAL_ENDINGS[name] for name in MATERIALS]
+        self.sizes = [SIZE_NAMES[name] for name in SIZES]
+        self.places = [PLACE_NAMES[name] for name in PLACES]
+
+    def caption(self, place: int, relation: int, groups: Sequence[tuple[int, ...]]) -> str:
+        draw = self.draw
+        partial = draw() < self.partial
+        phrases = [self._phrase(*group, partial) for group in groups]
+        many = [group[3] > 1 for group in groups]
+        where = self._choose(self.places[place])
+        if partial and draw() < 0.5:
+            where = ""
+        body = self._one(phrases, many, where) if len(groups) == 1 else self._two(phrases, many, relation, where)
+        if draw() < 0.2:
+            body = f"{body}, {self._choose(ENDINGS)}"
+        return body
+
+    def _choose(self, options: Sequence[str]) -> str:
+        return options[int(self.draw() * len(options))]
+
+    def _phrase(self, shape: int, color: int, material: int, count: int, size: int, partial: bool) -> str:
+        """Such as "three small striped red stars" or "a big ivory ring with dots"."""
+        draw, choose = self.draw, self._choose
+        options = self.shapes[shape]
+        name = options[int(draw() * len(options))][count > 1]
+        number = choose(COUNT_NAMES[count])
+        if count == 1 and draw() < 0.6:
+            number = "a"
+        adjectives = [choose(self.sizes[size]), choose(self.materials[material]), choose(self.colors[color])]
+        form = draw()
+        ending = ""
+        if partial:
+            adjectives = [word for word in adjectives if draw() < 0.5]
+            if count > 1 and draw() < 0.5:
+                number = "some"
+        elif form < 0.25:
+            ending = f" {choose(self.material_endings[material])}"
+            del adjectives[1]
+        elif form < 0.40:
+            adjectives[1], adjectives[2] = adjectives[2], adjectives[1]
+        elif form < 0.50:
+            adjectives[0], adjectives[1] = adjectives[1], adjectives[0]
+        words = " ".join([*adjectives, name])
+        if number == "a" and words[0] in "aeiou" and not words.startswith("uni"):
+            number = "an"
+        return f"{number} {words}{ending}"
+
+    def _one(self, phrases: Sequence[str], many: Sequence[bool], where: str) -> str:
+        draw = self.draw
+        thing, form = phrases[0], draw()
+        opener, verb = self._choose(OPENERS), VERBS[int(draw() * len(VERBS))][many[0]]
+        if not where:
+            return f"{opener} {thing}" if form < 0.5 else thing
+        if form < 0.30:
+            return f"{thing} {where}"
+        if form < 0.65:
+            return f"{opener} {thing} {where}"
+        if form < 0.75:
+            return f"{where}, {thing}"
+        if form < 0.85:
+            return f"{thing} {verb} {where}"
+        if form < 0.93:
+            return f"there {'are' if many[0] else 'is'} {thing} {where}"
+        return f"{where} there {'are' if many[0] else 'is'} {thing}"
+
+    def _two(self, phrases: Sequence[str], many: Sequence[bool], relation: int, where: str) -> str:
+        draw, choose = self.draw, self._choose
+        turned = draw() < 0.5
+        here, there = (_INVERSE, _DIRECT) if turned else (_DIRECT, _INVERSE)
+        here_name, there_name = here[relation], there[relation]
+        (first, second), plural = (phrases[::-1], many[1]) if turned else (phrases, many[0])
+        link, opener, form = choose(RELATION_NAMES[here_name]), choose(OPENERS), draw()
+        verb = VERBS[int(draw() * len(VERBS))][plural]
+        sides = choose(BESIDE_ENDINGS[here_name]), choose(BESIDE_ENDINGS[there_name])
+        tail = f" {where}" if where else ""
+        head = f"{where}, " if where else ""
+        if form < 0.25:
+            return f"{first} {link} {second}{tail}"
+        if form < 0.50:
+            return f"{opener} {first} {link} {second}{tail}"
+        if form < 0.62:
+            return f"{head}{first} {link} {second}"
+        if form < 0.74:
+            return f"{first} {verb} {link} {second}{tail}"
+        if form < 0.82:
+            return f"there {'are' if plural else 'is'} {first} {link} {second}{tail}"
+        if form < 0.92:
+            return f"{first} {sides[0]} and {second} {sides[1]}{tail}"
+        return f"{opener} {first} {sides[0]}, {second} {sides[1]}{tail}"
