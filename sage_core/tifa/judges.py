@@ -1,0 +1,239 @@
+"""VQA models that answer TIFA's questions, behind one protocol.
+
+Each image is preprocessed and encoded once for all of its questions, and the questions of many images share a batch.
+"""
+
+import importlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import torch
+
+from ..errors import JudgeError
+from .images import ImageLike, all_to_bytes
+from .questions import Question
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Features: TypeAlias = Any
+"""What a judge knows of one image, as its `encode` makes it: for most a tensor (tokens, width)."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A judge's answer: free text, and the probability of each of the question's choices where it can tell."""
+
+    text: str
+    probabilities: tuple[float, ...] | None = None
+
+
+class Judge(Protocol):
+    """Anything that answers questions about images. `name` goes into results."""
+
+    name: str
+
+    def answer(
+        self,
+        images: Sequence[ImageLike],
+        questions: Sequence[Sequence[Question]],
+        *,
+        likelihoods: bool = True,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> list[list[Answer]]:
+        """Answer `questions[i]`, all of them, about `images[i]`.
+
+        `likelihoods=False` leaves out the probabilities, which cost generating judges a second pass.
+        `on_batch(n)` is told after each batch how many more questions are answered; what it raises ends the work.
+        Raises JudgeError.
+        """
+        ...
+
+
+class ModelJudge(ABC):
+    """A judge around one transformers model and its processor.
+
+    `images_per_batch` are encoded together and `questions_per_batch` answered together; both halve when memory runs
+    out. Features of at most `images_held` images are kept at a time.
+    """
+
+    images_per_batch = 16
+    questions_per_batch = 64
+    images_held = 64
+    sort_by_length = True
+    """Questions of like length share a batch, so that little of it is padding."""
+
+    def __init__(self, model: Any, processor: Any, name: str) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.name = name
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    @abstractmethod
+    def encode(self, images: Sequence[torch.Tensor]) -> list[Features]:
+        """Features of uint8 images (3, H, W), sizes may differ."""
+
+    @abstractmethod
+    def ask(self, features: Sequence[Features], questions: Sequence[Question], likelihoods: bool) -> list[Answer]:
+        """Answer `questions[i]` about the image with `features[i]`, all in one batch."""
+
+    def answer(
+        self,
+        images: Sequence[ImageLike],
+        questions: Sequence[Sequence[Question]],
+        *,
+        likelihoods: bool = True,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> list[list[Answer]]:
+        """See Judge."""
+        if len(images) != len(questions):
+            raise JudgeError(f"{len(images)} images came with {len(questions)} lists of questions, expected one each")
+        answers: list[list[Answer]] = []
+        for start in range(0, len(images), self.images_held):
+            part = slice(start, start + self.images_held)
+            answers += self._answer_part(images[part], questions[part], likelihoods, on_batch)
+        return answers
+
+    @torch.inference_mode()
+    def _answer_part(
+        self,
+        images: Sequence[ImageLike],
+        questions: Sequence[Sequence[Question]],
+        likelihoods: bool,
+        on_batch: Callable[[int], None] | None,
+    ) -> list[list[Answer]]:
+        features, self.images_per_batch = in_batches(self.encode, all_to_bytes(images), self.images_per_batch)
+        rows = [(i, j) for i, asked in enumerate(questions) for j in range(len(asked))]
+        if self.sort_by_length:
+            rows.sort(key=lambda row: len(questions[row[0]][row[1]].question))
+
+        def ask(batch: Sequence[tuple[int, int]]) -> list[Answer]:
+            replies = self.ask([features[i] for i, _ in batch], [questions[i][j] for i, j in batch], likelihoods)
+            if on_batch is not None:
+                on_batch(len(batch))
+            return replies
+
+        replies, self.questions_per_batch = in_batches(ask, rows, self.questions_per_batch)
+        by_row = dict(zip(rows, replies, strict=True))
+        return [[by_row[i, j] for j in range(len(asked))] for i, asked in enumerate(questions)]
+
+    def pixels(self, images: Sequence[torch.Tensor]) -> Any:
+        """The image processor's output for uint8 images (3, H, W), on the model's device and in its type."""
+        processor = self.processor.image_processor
+        # Processors on torchvision work where they are told to; those on PIL or numpy know no device.
+        on_device = getattr(processor, "backend", "") == "torchvision" or type(processor).__name__.endswith("Fast")
+        made = processor(list(images), return_tensors="pt", **({"device": self.device} if on_device else {}))
+        return made.to(self.device, dtype=self.dtype)
+
+    def tokens(self, texts: Sequence[str], **settings: Any) -> Any:
+        """The tokenizer's output for `texts`, padded, on the model's device."""
+        return self.processor.tokenizer(list(texts), padding=True, return_tensors="pt", **settings).to(self.device)
+
+
+def in_batches(
+    function: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item], size: int
+) -> tuple[list[Result], int]:
+    """Apply `function` to `items` in batches of `size`; returns all results and the size that fitted in memory.
+
+    A batch that runs out of memory is tried again at half its size, and the rest goes on at that size.
+    Raises JudgeError if memory does not even suffice for one item.
+    """
+    results: list[Result] = []
+    while len(results) < len(items):
+        batch = items[len(results) : len(results) + size]
+        try:
+            results += function(batch)
+            continue
+        except torch.cuda.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise JudgeError(
+                    f"out of memory with a single item ({error}); free memory, use a smaller judge, or half precision"
+                ) from error
+        # Only here, outside the handler, are the failed batch's tensors let go.
+        size = (len(batch) + 1) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return results, size
+
+
+def sequence_log_likelihoods(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Sum of the targets' log-probabilities per row: logits (N, T, V), targets (N, T) with -100 where none, -> (N,)."""
+    losses = torch.nn.functional.cross_entropy(
+        logits.float().transpose(1, 2), targets, ignore_index=-100, reduction="none"
+    )
+    return -losses.sum(1)
+
+
+def choice_probabilities(log_likelihoods: torch.Tensor, questions: Sequence[Question]) -> list[tuple[float, ...]]:
+    """Softmax over each question's choices; `log_likelihoods` holds those of all choices one after another."""
+    parts = log_likelihoods.double().cpu().split([len(question.choices) for question in questions])
+    return [tuple(part.softmax(0).tolist()) for part in parts]
+
+
+_KINDS = {
+    "vilt": ("judges_vilt", "ViltJudge", "dandelin/vilt-b32-finetuned-vqa"),
+    "blip": ("judges_blip", "BlipJudge", "Salesforce/blip-vqa-base"),
+    "blip-2": ("judges_blip2", "Blip2Judge", "Salesforce/blip2-flan-t5-xl"),
+    "git": ("judges_git", "GitJudge", "microsoft/git-large-vqav2"),
+}
+_CHAT = ("judges_chat", "ChatJudge", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct")
+
+
+def load_judge(
+    folder: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> ModelJudge:
+    """The judge for the model in a local folder: ViLT, BLIP, BLIP-2, GIT, or any AutoModelForImageTextToText.
+
+    Nothing is downloaded, no code of the folder is run and no pickle is read.
+    Raises JudgeError, saying what to download and where to put it, if the model is not there.
+    """
+    folder = Path(folder)
+    config = read_model_config(folder, "judge", [kind[2] for kind in (*_KINDS.values(), _CHAT)])
+    module, name, _ = _KINDS.get(config.get("model_type", ""), _CHAT)
+    judge_class = getattr(importlib.import_module(f".{module}", __package__), name)
+    try:
+        model, processor = judge_class.load(folder, load_settings(dtype))
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        kinds = ", ".join(_KINDS)
+        raise JudgeError(
+            f"{folder}: cannot be loaded as a judge of type {config.get('model_type')!r} ({error}); "
+            f"judges are {kinds} and any model of AutoModelForImageTextToText, with all files of its repository"
+        ) from error
+    return judge_class(model.to(device), processor, folder.name)
+
+
+def read_model_config(folder: Path, role: str, examples: Sequence[str]) -> dict[str, Any]:
+    """config.json of a transformers model folder. Raises JudgeError if the folder is no usable one."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise JudgeError(
+            f"{folder}: no {role} model here (config.json is missing). Download one of {', '.join(examples)} "
+            f"from huggingface.co, for instance: hf download {examples[0]} --local-dir {folder}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise JudgeError(f"{folder / 'config.json'}: unreadable ({error}); download the model again") from error
+    if not any(folder.glob("*.safetensors")):
+        raise JudgeError(
+            f"{folder}: no .safetensors weights here; weights in pickles (.bin, .pt) are not read because they can "
+            f"run code. Download the repository's safetensors"
+        )
+    return config
+
+
+def load_settings(dtype: torch.dtype) -> dict[str, Any]:
+    """Keyword arguments of every `from_pretrained`: local, safe, in `dtype`."""
+    import transformers
+
+    name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
+    return {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True, name: dtype}

@@ -1,0 +1,178 @@
+"""Vision-language models with a chat template: SmolVLM, Qwen-VL, LLaVA and whatever else is an image-text-to-text model."""
+
+import copy
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..errors import JudgeError
+from .judges import Answer, Features, ModelJudge, choice_probabilities, sequence_log_likelihoods
+from .questions import Question
+
+
+class ChatJudge(ModelJudge):
+    """Any decoder model of AutoModelForImageTextToText whose chat template puts the image before the text.
+
+    The image and what precedes it is read once, and its keys and values are shared by all questions about it.
+    The question is asked with its choices, since such models otherwise answer in sentences.
+    """
+
+    answer_length = 20
+    questions_per_batch = 32
+    sort_by_length = False
+    """An image's questions stay together, so that its keys and values are made once."""
+
+    @staticmethod
+    def load(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoModelForImageTextToText.from_pretrained(folder, **settings), processor
+
+    def __init__(self, model: Any, processor: Any, name: str) -> None:
+        super().__init__(model, processor, name)
+        image_token = str(getattr(processor, "image_token", ""))
+        start, found, _ = self._render("?").partition(image_token) if image_token else ("", "", "")
+        if not found:
+            raise JudgeError(f"{name}: its chat template holds no image, expected a model that takes images in chats")
+        self._before_text = start + found
+        ends = model.generation_config.eos_token_id
+        self._ends = torch.tensor(ends if isinstance(ends, list) else [ends])
+
+    def encode(self, images: Sequence[torch.Tensor]) -> list[Features]:
+        # A template that writes the start token itself must not get a second one.
+        start = self.processor.tokenizer.bos_token
+        special = not (start and self._before_text.startswith(start))
+        return [
+            self.processor(
+                text=[self._before_text],
+                images=[Image.fromarray(image.permute(1, 2, 0).cpu().numpy())],
+                add_special_tokens=special,
+                return_tensors="pt",
+            ).to(self.device, dtype=self.dtype)
+            for image in images
+        ]
+
+    def ask(self, features: Sequence[Features], questions: Sequence[Question], likelihoods: bool) -> list[Answer]:
+        asked = [self._words(self._after_image(question)) for question in questions]
+        answers: dict[int, Answer] = {}
+        for together in _grouped(range(len(questions)), lambda row: _shapes(features[row])):
+            images = {id(features[row]): features[row] for row in together}
+            slots = {name: slot for slot, name in enumerate(images)}
+            cache, offsets = self._read_images(list(images.values()))
+            # What follows the image has no padding either, so that positions need no correction.
+            for rows in _grouped(together, lambda row: len(asked[row])):
+                slot = torch.tensor([slots[id(features[row])] for row in rows], device=self.device)
+                words = torch.tensor([asked[row] for row in rows], device=self.device)
+                some = [questions[row] for row in rows]
+                replies = self._answer_from(cache, offsets, slot, words, some, likelihoods)
+                answers.update(zip(rows, replies, strict=True))
+        return [answers[row] for row in range(len(questions))]
+
+    def _answer_from(
+        self,
+        cache: Any,
+        offsets: torch.Tensor | None,
+        slots: torch.Tensor,
+        words: torch.Tensor,
+        questions: Sequence[Question],
+        likelihoods: bool,
+    ) -> list[Answer]:
+        self._set_offsets(offsets, slots)
+        cache = _select(cache, slots)
+        following = self.model(input_ids=words, past_key_values=cache, use_cache=True).logits[:, -1]
+        probabilities: Iterable[tuple[float, ...] | None] = [None] * len(questions)
+        if likelihoods:
+            counts = torch.tensor([len(question.choices) for question in questions], device=self.device)
+            rows = torch.arange(len(questions), device=self.device).repeat_interleave(counts)
+            self._set_offsets(offsets, slots[rows])
+            probabilities = self._probabilities(_select(cache, rows), following[rows], questions)
+            self._set_offsets(offsets, slots)
+        texts = self._write(cache, following)
+        return [Answer(*pair) for pair in zip(texts, probabilities, strict=True)]
+
+    def _read_images(self, images: Sequence[Features]) -> tuple[Any, torch.Tensor | None]:
+        inputs = {name: torch.cat([image[name] for image in images]) for name in images[0]}
+        # The mask is all ones; without it every model derives positions from the cache's length.
+        inputs.pop("attention_mask", None)
+        cache = self.model(**inputs, use_cache=True).past_key_values
+        return cache, getattr(self.model.model, "rope_deltas", None)
+
+    def _set_offsets(self, offsets: torch.Tensor | None, slots: torch.Tensor) -> None:
+        # Qwen's models remember per row how far the image moved the positions, and expect the same rows next time.
+        if offsets is not None:
+            self.model.model.rope_deltas = offsets[slots]
+
+    def _write(self, cache: Any, logits: torch.Tensor) -> list[str]:
+        ends = self._ends.to(self.device)
+        written: list[torch.Tensor] = []
+        done = torch.zeros(len(logits), dtype=torch.bool, device=self.device)
+        for _ in range(self.answer_length):
+            # A finished row goes on as end tokens, which decoding drops.
+            token = torch.where(done, ends[0], logits.argmax(-1))
+            written.append(token)
+            done = done | torch.isin(token, ends)
+            if done.all():
+                break
+            logits = self.model(input_ids=token[:, None], past_key_values=cache, use_cache=True).logits[:, -1]
+        texts = self.processor.batch_decode(torch.stack(written, 1), skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _probabilities(self, cache: Any, first: torch.Tensor, questions: Sequence[Question]) -> list[tuple[float, ...]]:
+        replies = [
+            torch.tensor(self._words(self._reply(question, choice)))
+            for question in questions
+            for choice in question.choices
+        ]
+        tokens = torch.nn.utils.rnn.pad_sequence(replies, batch_first=True).to(self.device)
+        targets = torch.nn.utils.rnn.pad_sequence(replies, batch_first=True, padding_value=-100).to(self.device)
+        later = self.model(input_ids=tokens[:, :-1], past_key_values=cache, use_cache=True).logits
+        logits = torch.cat([first[:, None], later], 1)
+        return choice_probabilities(sequence_log_likelihoods(logits, targets), questions)
+
+    def _words(self, text: str) -> list[int]:
+        return self.processor.tokenizer(text, add_special_tokens=False).input_ids
+
+    def _render(self, text: str, reply: str | None = None) -> str:
+        turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+        if reply is None:
+            return self.processor.apply_chat_template([turn], add_generation_prompt=True)
+        answer = {"role": "assistant", "content": [{"type": "text", "text": reply}]}
+        return self.processor.apply_chat_template([turn, answer])
+
+    def _after_image(self, question: Question) -> str:
+        return self._render(_prompt(question)).removeprefix(self._before_text)
+
+    def _reply(self, question: Question, choice: str) -> str:
+        """What the model would have to write, with its end of turn, as its own template writes it."""
+        asked = self._render(_prompt(question))
+        answered = self._render(_prompt(question), choice)
+        if answered.startswith(asked):
+            return answered[len(asked) :].rstrip()
+        # Templates that put, say, a thinking section before an earlier answer do not continue the prompt.
+        return choice + self.processor.tokenizer.decode(self._ends[:1])
+
+
+def _prompt(question: Question) -> str:
+    return f"{question.question}\nChoices: {', '.join(question.choices)}.\nAnswer with one of the choices and nothing else."
+
+
+def _shapes(inputs: Features) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((name, tuple(value.shape)) for name, value in inputs.items())
+
+
+def _grouped(rows: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
+    groups: dict[Hashable, list[int]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return list(groups.values())
+
+
+def _select(cache: Any, rows: torch.Tensor) -> Any:
+    """A copy of a key-value cache with the given rows of the batch."""
+    chosen = copy.deepcopy(cache)
+    chosen.batch_select_indices(rows)
+    return chosen

@@ -1,0 +1,91 @@
+"""GIT: one causal transformer that reads the image's patches, then the question, and writes the answer behind it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from .judges import Answer, Features, ModelJudge, choice_probabilities, sequence_log_likelihoods
+from .questions import Question
+
+
+class _TowerOnce(torch.nn.Module):
+    """Stands where GIT calls its vision tower, and hands on features (N, 1, T, D) that the tower made before."""
+
+    def __init__(self, tower: torch.nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, pixel_values: torch.Tensor, **_: Any) -> SimpleNamespace:
+        return SimpleNamespace(last_hidden_state=pixel_values.squeeze(1))
+
+
+class GitJudge(ModelJudge):
+    """GitForCausalLM, for instance microsoft/git-base-vqav2 or microsoft/git-large-vqav2.
+
+    The vision tower runs once per image: it is taken out of the model, which would run it per question.
+    """
+
+    answer_length = 50
+    """Tokens of question and answer together, as in the model's documentation of VQA."""
+
+    @staticmethod
+    def load(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
+        from transformers import AutoProcessor, GitForCausalLM
+
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return GitForCausalLM.from_pretrained(folder, **settings), processor
+
+    def __init__(self, model: Any, processor: Any, name: str) -> None:
+        super().__init__(model, processor, name)
+        model.git.image_encoder = _TowerOnce(model.git.image_encoder)
+
+    def encode(self, images: Sequence[torch.Tensor]) -> list[Features]:
+        return list(self.model.git.image_encoder.tower(self.pixels(images).pixel_values).last_hidden_state)
+
+    def ask(self, features: Sequence[Features], questions: Sequence[Question], likelihoods: bool) -> list[Answer]:
+        tokenizer = self.processor.tokenizer
+        prompts = [
+            [tokenizer.cls_token_id, *tokenizer(question.question, add_special_tokens=False).input_ids]
+            for question in questions
+        ]
+        patches = torch.stack(list(features)).unsqueeze(1)
+        texts = [""] * len(questions)
+        # The answer is written directly behind the question, so only questions of one length go together.
+        for length in sorted({len(prompt) for prompt in prompts}):
+            rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
+            inputs = torch.tensor([prompts[row] for row in rows], device=self.device)
+            written = self.model.generate(
+                pixel_values=patches[rows],
+                input_ids=inputs,
+                attention_mask=torch.ones_like(inputs),
+                max_length=self.answer_length,
+            )
+            for row, text in zip(
+                rows, tokenizer.batch_decode(written[:, length:], skip_special_tokens=True), strict=True
+            ):
+                texts[row] = text
+        if not likelihoods:
+            return [Answer(text) for text in texts]
+        probabilities = self._probabilities(patches, prompts, questions)
+        return [Answer(*pair) for pair in zip(texts, probabilities, strict=True)]
+
+    def _probabilities(
+        self, patches: torch.Tensor, prompts: Sequence[list[int]], questions: Sequence[Question]
+    ) -> list[tuple[float, ...]]:
+        tokenizer = self.processor.tokenizer
+        inputs, targets, images = [], [], []
+        for row, (prompt, question) in enumerate(zip(prompts, questions, strict=True)):
+            for choice in question.choices:
+                answer = [*tokenizer(choice, add_special_tokens=False).input_ids, tokenizer.sep_token_id]
+                inputs.append(torch.tensor(prompt + answer))
+                targets.append(torch.tensor([-100] * len(prompt) + answer))
+                images.append(row)
+        # The text is causal: padding on the right is seen by nothing that is scored.
+        ids = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True).to(self.device)
+        wanted = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=-100).to(self.device)
+        logits = self.model(input_ids=ids, pixel_values=patches[images], use_cache=False).logits
+        # Logits of the image's tokens come first.
+        return choice_probabilities(sequence_log_likelihoods(logits[:, -ids.shape[1] : -1], wanted[:, 1:]), questions)

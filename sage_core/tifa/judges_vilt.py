@@ -1,0 +1,64 @@
+"""ViLT: one transformer over words and patches, answering with one of a fixed set of labels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .judges import Answer, Features, ModelJudge
+from .questions import Question
+
+
+class ViltJudge(ModelJudge):
+    """ViltForQuestionAnswering, for instance dandelin/vilt-b32-finetuned-vqa.
+
+    The answer is the label with the highest logit. Probabilities are the softmax over the choices' logits, and None
+    for a question with a choice that is not a label: the model has no opinion about it.
+    """
+
+    @staticmethod
+    def load(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
+        from transformers import ViltForQuestionAnswering, ViltProcessor
+
+        processor = ViltProcessor.from_pretrained(folder, local_files_only=True)
+        return ViltForQuestionAnswering.from_pretrained(folder, **settings), processor
+
+    def __init__(self, model: Any, processor: Any, name: str) -> None:
+        super().__init__(model, processor, name)
+        self._labels: dict[int, str] = {int(index): label for index, label in model.config.id2label.items()}
+        self._label_index = {label.casefold(): index for index, label in reversed(self._labels.items())}
+
+    def encode(self, images: Sequence[torch.Tensor]) -> list[Features]:
+        pixels = self.pixels(images)
+        # The embedding shuffles patches and draws paddings from the global generator; neither may depend on, or
+        # disturb, what else runs in this process.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            embedded, mask, _ = self.model.vilt.embeddings.visual_embed(
+                pixels.pixel_values, pixels.pixel_mask, max_image_length=self.model.config.max_image_length
+            )
+        return [tokens[valid.bool()] for tokens, valid in zip(embedded, mask, strict=True)]
+
+    def ask(self, features: Sequence[Features], questions: Sequence[Question], likelihoods: bool) -> list[Answer]:
+        words = self.tokens(
+            [question.question for question in questions],
+            truncation=True,
+            max_length=self.model.config.max_position_embeddings,
+        )
+        patches = torch.nn.utils.rnn.pad_sequence(list(features), batch_first=True)
+        lengths = torch.tensor([len(tokens) for tokens in features], device=self.device)
+        mask = (torch.arange(patches.shape[1], device=self.device) < lengths[:, None]).long()
+        logits = self.model(**words, image_embeds=patches, pixel_mask=mask).logits.float().cpu()
+        texts = [self._labels[index] for index in logits.argmax(-1).tolist()]
+        if not likelihoods:
+            return [Answer(text) for text in texts]
+        return [
+            Answer(text, self._probabilities(row, question))
+            for text, row, question in zip(texts, logits, questions, strict=True)
+        ]
+
+    def _probabilities(self, logits: torch.Tensor, question: Question) -> tuple[float, ...] | None:
+        indices = [self._label_index.get(choice.casefold()) for choice in question.choices]
+        known = [index for index in indices if index is not None]
+        return tuple(logits[known].double().softmax(0).tolist()) if len(known) == len(indices) else None
