@@ -99,10 +99,10 @@ class _Writer:
         self.sizes = [SIZE_NAMES[name] for name in SIZES]
         self.places = [PLACE_NAMES[name] for name in PLACES]
 
-    def caption(self, place: int, relation: int, groups: Sequence[tuple[int, ...]]) -> str:
+    def caption(self, place: int, relation: int, groups: Sequence[tuple[int, int, int, int, int]]) -> str:
         draw = self.draw
         partial = draw() < self.partial
-        phrases = [self._phrase(*group, partial) for group in groups]
+        phrases = [self._phrase(group, partial) for group in groups]
         many = [group[3] > 1 for group in groups]
         where = self._choose(self.places[place])
         if partial and draw() < 0.5:
@@ -115,9 +115,10 @@ class _Writer:
     def _choose(self, options: Sequence[str]) -> str:
         return options[int(self.draw() * len(options))]
 
-    def _phrase(self, shape: int, color: int, material: int, count: int, size: int, partial: bool) -> str:
+    def _phrase(self, group: tuple[int, int, int, int, int], partial: bool) -> str:
         """Such as "three small striped red stars" or "a big ivory ring with dots"."""
         draw, choose = self.draw, self._choose
+        shape, color, material, count, size = group
         options = self.shapes[shape]
         name = options[int(draw() * len(options))][count > 1]
         number = choose(COUNT_NAMES[count])

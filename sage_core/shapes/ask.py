@@ -1,0 +1,338 @@
+"""Exact questions about a scene, in TIFA's format, from a closed list that a tiny judge can learn whole.
+
+A question is about one group of equal shapes, found by its shape ("the star") or its colour ("the red object"), or
+about the place. Any scene answers any question: "none" or "no" where what it asks about is absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapesError
+from ..tifa.questions import Question
+from .scenes import COLORS, MATERIALS, MAX_COUNT, PLACES, SHAPES, SIZES, Scenes
+from .words import SHAPE_NAMES
+
+FAMILIES = {
+    "round": ("circle", "ring"),
+    "angular": ("square", "triangle", "diamond"),
+    "branched": ("star", "cross"),
+    "organic": ("heart", "skull"),
+}
+ATTRIBUTES = {
+    "shape": SHAPES,
+    "family": tuple(FAMILIES),
+    "color": COLORS,
+    "count": tuple(str(count + 1) for count in range(MAX_COUNT)),
+    "material": (*MATERIALS, "checkered"),
+    "size": (*SIZES, "medium"),
+    "relation": ("left", "right", "above", "below"),
+    "place": PLACES,
+}
+"""What can be asked about, and the answers. "checkered" and "medium" are only ever wrong answers."""
+
+YES, NO, NONE, UNCLEAR = range(4)
+ANSWERS = ("yes", "no", "none", "unclear", *(value for values in ATTRIBUTES.values() for value in values))
+"""All answers; answer ids index it. A reader or judge says "unclear" of a picture that shows nothing definite."""
+
+_NAMES = list(ATTRIBUTES)
+_SCENE = len(_NAMES)
+_ANYTHING, _WHAT, _EXISTS = -1, -1, -2
+_OFFSETS = [len(ANSWERS) - sum(len(ATTRIBUTES[name]) for name in _NAMES[place:]) for place in range(len(_NAMES))]
+_SHAPE, _COLOR, _COUNT, _RELATION = (_NAMES.index(name) for name in ("shape", "color", "count", "relation"))
+_PLURALS = {name: SHAPE_NAMES[name][0][1] if name in SHAPE_NAMES else f"{name}s" for name in SHAPES}
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A kind of question. Its wordings are for one shape or more; two groups have four combinations of these."""
+
+    element_type: str
+    about: str
+    by: str | None
+    kind: int
+    wordings: tuple[str, ...]
+
+    @property
+    def ranges(self) -> tuple[int, int, int, int]:
+        """How many wordings, subjects, other subjects and asked values the form has."""
+        subjects = len(ATTRIBUTES[self.by]) if self.by else 1
+        others = len(SHAPES) if self.about == "relation" else 1
+        return len(self.wordings), subjects, others, len(ATTRIBUTES[self.about]) if self.kind >= 0 else 1
+
+
+_IS = 0
+_FORMS = (
+    _Form("object", "shape", "shape", _EXISTS, ("is there a {one}?",)),
+    _Form("object", "shape", "color", _WHAT, ("what is the {one} object?", "what are the {one} objects?")),
+    _Form("shape", "family", "color", _IS, ("is the {one} object {value}?", "are the {one} objects {value}?")),
+    _Form(
+        "shape", "family", "color", _WHAT,
+        ("what kind of shape is the {one} object?", "what kind of shape are the {one} objects?"),
+    ),
+    _Form("color", "color", "shape", _IS, ("is the {one} {value}?", "are the {many} {value}?")),
+    _Form("color", "color", "shape", _WHAT, ("what color is the {one}?", "what color are the {many}?")),
+    _Form("counting", "count", "shape", _IS, ("is the number of {many} {value}?",)),
+    _Form("counting", "count", "shape", _WHAT, ("how many {many} are there?",)),
+    _Form("material", "material", "shape", _IS, ("is the {one} {value}?", "are the {many} {value}?")),
+    _Form(
+        "material", "material", "shape", _WHAT,
+        ("what pattern does the {one} have?", "what pattern do the {many} have?"),
+    ),
+    _Form("attribute", "size", "shape", _IS, ("is the {one} {value}?", "are the {many} {value}?")),
+    _Form("attribute", "size", "shape", _WHAT, ("what size is the {one}?", "what size are the {many}?")),
+    _Form(
+        "spatial", "relation", "shape", _IS,
+        (
+            "is the {one} {value} the {other}?", "are the {many} {value} the {other}?",
+            "is the {one} {value} the {others}?", "are the {many} {value} the {others}?",
+        ),
+    ),
+    _Form(
+        "spatial", "relation", "shape", _WHAT,
+        (
+            "where is the {one} relative to the {other}?", "where are the {many} relative to the {other}?",
+            "where is the {one} relative to the {others}?", "where are the {many} relative to the {others}?",
+        ),
+    ),
+    _Form("location", "place", None, _IS, ("is the background {value}?",)),
+    _Form("location", "place", None, _WHAT, ("what is the background?",)),
+)  # fmt: skip
+ASKED_TYPES = tuple(dict.fromkeys(form.element_type for form in _FORMS))
+_PROXIMITY = {"left": "left of", "right": "right of"}
+
+
+@dataclass(frozen=True)
+class QuestionList:
+    """Every question of this world; question ids index it.
+
+    `texts` has Q entries; `tokens` (Q, L) holds 1 + the index into QUESTION_WORDS, 0 for padding; `types` (Q,) indexes
+    ASKED_TYPES.
+    """
+
+    texts: tuple[str, ...]
+    tokens: Tensor
+    types: Tensor
+    _columns: Tensor
+    _ids: dict[str, int]
+
+    def id_of(self, text: str) -> int:
+        """Raises ShapesError if this world does not know the question."""
+        if text not in self._ids:
+            raise ShapesError(f"the shapes world does not know the question {text!r}; ask() writes those that it knows")
+        return self._ids[text]
+
+
+@lru_cache(maxsize=1)
+def question_list() -> QuestionList:
+    """The closed list of questions, built once."""
+    texts: list[str] = []
+    columns: list[tuple[int, int, int, int, int]] = []
+    types: list[int] = []
+    for form in _FORMS:
+        by = _NAMES.index(form.by) if form.by else _SCENE
+        for wording, subject, other, value in product(*map(range, form.ranges)):
+            texts.append(_word(form, wording, subject, other, value))
+            types.append(ASKED_TYPES.index(form.element_type))
+            spatial = other if form.about == "relation" else _ANYTHING
+            asked = value if form.kind == _IS else form.kind
+            columns.append((by, subject, spatial, _NAMES.index(form.about), asked))
+    words = [text.rstrip("?").split() for text in texts]
+    tokens = torch.zeros(len(texts), max(map(len, words)), dtype=torch.long)
+    index = {word: place + 1 for place, word in enumerate(QUESTION_WORDS)}
+    for row, line in enumerate(words):
+        tokens[row, : len(line)] = torch.tensor([index[word] for word in line])
+    ids = {text: place for place, text in enumerate(texts)}
+    return QuestionList(tuple(texts), tokens, torch.tensor(types), torch.tensor(columns), ids)
+
+
+def _word(form: _Form, wording: int, subject: int, other: int, value: int) -> str:
+    name = ATTRIBUTES[form.by][subject] if form.by else ""
+    asked = ATTRIBUTES[form.about][value]
+    return form.wordings[wording].format(
+        one=name,
+        many=_PLURALS.get(name),
+        other=SHAPES[other],
+        others=_PLURALS[SHAPES[other]],
+        value=_PROXIMITY.get(asked, asked),
+    )
+
+
+def _question_words() -> tuple[str, ...]:
+    words = {word for form in _FORMS for wording in form.wordings for word in wording.rstrip("?").split()}
+    words |= {"of", *ANSWERS, *_PLURALS.values()}
+    return tuple(sorted(word for word in words if "{" not in word))
+
+
+QUESTION_WORDS = _question_words()
+"""Every word of every question (and every answer, so that one vocabulary serves both)."""
+
+
+def answer_ids(scenes: Scenes, questions: Tensor) -> Tensor:
+    """The truth: (N, Q) indices into ANSWERS for (N, Q) question ids, row i about scene i; on the scenes' device."""
+    device = scenes.device
+    facts = _facts(scenes)
+    by, subject, other, about, asked = question_list()._columns.to(device)[questions].unbind(-1)
+
+    def fact(attribute: Tensor) -> Tensor:
+        return facts.gather(2, attribute[:, None].expand(-1, 2, -1))
+
+    other_shape = facts[:, :, _SHAPE].flip(1)[..., None]
+    matches = (fact(by) == subject[:, None]) & ((other[:, None] == _ANYTHING) | (other_shape == other[:, None]))
+    found = matches.any(1)
+    value = fact(about).masked_fill(~matches, -1).amax(1)
+    what = torch.where(found, torch.tensor(_OFFSETS, device=device)[about] + value, NONE)
+    yes = found & ((asked == _EXISTS) | (value == asked))
+    return torch.where(asked == _WHAT, what, torch.where(yes, YES, NO))
+
+
+def _facts(scenes: Scenes) -> Tensor:
+    """(N, 2, attributes + 1): the index of each group's value in ATTRIBUTES, -1 throughout for a missing group.
+
+    The last column is 0 for the first group alone: questions about the place ask that one.
+    """
+    families = {name: index for index, names in enumerate(FAMILIES.values()) for name in names}
+    family = torch.tensor([families[name] for name in SHAPES], device=scenes.device)[scenes.shape]
+    groups = torch.arange(2, device=scenes.device)
+    place = scenes.place[:, None].expand(-1, 2)
+    relation = scenes.relation[:, None] * 2 + groups
+    first = -groups.expand(len(scenes), 2)
+    columns = [
+        scenes.shape, family, scenes.color, scenes.count - 1, scenes.material, scenes.size, relation, place, first,
+    ]  # fmt: skip
+    return torch.stack(columns, dim=2).masked_fill(~scenes.present[..., None], -1)
+
+
+def ask(scenes: Scenes, captions: Sequence[str]) -> list[list[Question]]:
+    """The questions of each caption, one list per scene; the same for the same caption and scene.
+
+    Each element gets a yes/no question, whose truthful answer is as often no as yes, and one with four choices; one
+    more question asks for a shape that is absent. Captions must be complete (`partial=0` in `write_captions`).
+    Raises ShapesError if scenes and captions differ in number.
+    """
+    if len(scenes) != len(captions):
+        raise ShapesError(f"{len(captions)} captions for {len(scenes)} scenes; expected one caption per scene")
+    return [
+        _ask_one(facts, present, caption)
+        for facts, present, caption in zip(_facts(scenes).tolist(), scenes.groups.tolist(), captions, strict=True)
+    ]
+
+
+def _ask_one(facts: Sequence[Sequence[int]], groups: int, caption: str) -> list[Question]:
+    rng = random.Random(caption)
+    identity = f"shapes_{hashlib.sha256(caption.encode()).hexdigest()[:12]}"
+    questions = []
+    for group in range(groups):
+        own, other = facts[group], facts[1 - group]
+        for form in _FORMS:
+            if (form.about == "relation" and groups == 1) or (form.by is None and group == 1):
+                continue
+            questions.append(_question(form, own, other, rng, identity, caption))
+    absent = rng.choice([shape for shape in range(len(SHAPES)) if shape not in (facts[0][_SHAPE], facts[1][_SHAPE])])
+    text = _word(_FORMS[0], 0, absent, 0, 0)
+    return [*questions, Question(identity, caption, text, ("yes", "no"), "no", "object", SHAPES[absent])]
+
+
+def _question(
+    form: _Form, own: Sequence[int], other: Sequence[int], rng: random.Random, identity: str, caption: str
+) -> Question:
+    about = _NAMES.index(form.about)
+    values, truth = ATTRIBUTES[form.about], own[about]
+    many = (own[_COUNT] > 0) + 2 * (form.about == "relation" and other[_COUNT] > 0)
+    asked = truth
+    choices: tuple[str, ...] = ("yes", "no")
+    answer = "yes"
+    if form.kind == _IS and rng.random() < 0.5:
+        asked = rng.choice([value for value in range(len(values)) if value != truth])
+        answer = "no"
+    elif form.kind == _WHAT:
+        choices, answer = _choices(values, truth, rng), values[truth]
+    text = _word(form, many % len(form.wordings), own[_NAMES.index(form.by)] if form.by else 0, other[_SHAPE], asked)
+    return Question(identity, caption, text, choices, answer, form.element_type, values[truth])
+
+
+def _choices(values: tuple[str, ...], truth: int, rng: random.Random) -> tuple[str, ...]:
+    """Four choices with the truth among them; a list too short for that is filled up with "none"."""
+    if len(values) <= 4:
+        return values if len(values) == 4 else (*values, "none")
+    wrong = rng.sample([value for value in values if value != values[truth]], 3)
+    return tuple(rng.sample([values[truth], *wrong], 4))
+
+
+def sample_questions(scenes: Scenes, *, seed: int, per_scene: int = 1, absent: float = 0.15) -> tuple[Tensor, Tensor]:
+    """Random questions and their true answers, as ids, for training a judge: two (N, per_scene) tensors.
+
+    Element types are equally frequent. A share `absent` of the questions asks about something that is not there, and
+    yes/no questions are true half of the time otherwise. Nothing is drawn in Python per question.
+    """
+    device, shape = scenes.device, (len(scenes), per_scene)
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def chance(*more: int) -> Tensor:
+        return torch.rand(*shape, *more, device=device, generator=generator)
+
+    def pick(limit: Tensor | int) -> Tensor:
+        return (chance() * limit).long()
+
+    facts = _facts(scenes)
+    tables = _form_tables(device)
+    form = _draw_forms(scenes, pick, chance, tables)
+    by, about, kind, start = tables.columns[form].unbind(-1)
+    wordings, subjects, others, values = tables.ranges[form].unbind(-1)
+    group = pick(scenes.groups[:, None])
+    rows = torch.arange(len(scenes), device=device)[:, None]
+
+    missing = (chance() < absent) & (by != _SCENE)
+    limits = torch.arange(len(SHAPES), device=device) >= subjects[..., None]
+    there = torch.zeros_like(limits)
+    for g in range(2):
+        there |= torch.arange(len(SHAPES), device=device) == facts[rows, g, by][..., None]
+    stranger = chance(len(SHAPES)).masked_fill(limits | there, -1.0).argmax(-1)
+    subject = torch.where(missing, stranger, facts[rows, group, by])
+    neighbour = facts[rows, 1 - group, _SHAPE]
+    alone = (neighbour < 0) | (missing & (chance() < 0.5))
+    neighbour = torch.where(alone, (subject + 1 + pick(len(SHAPES) - 1)) % len(SHAPES), neighbour)
+    truth = facts[rows, group, about]
+    value = torch.where((chance() < 0.5) & ~missing, truth, pick(values)) * (kind == _IS)
+    other = torch.where(others > 1, neighbour, 0)
+    question = start + ((pick(wordings) * subjects + subject) * others + other) * values + value
+    return question, answer_ids(scenes, question)
+
+
+@dataclass(frozen=True)
+class _FormTables:
+    columns: Tensor
+    ranges: Tensor
+    of_type: Tensor
+
+
+@lru_cache(maxsize=4)
+def _form_tables(device: torch.device) -> _FormTables:
+    columns, ranges, start = [], [], 0
+    for form in _FORMS:
+        by = _NAMES.index(form.by) if form.by else _SCENE
+        columns.append((by, _NAMES.index(form.about), form.kind, start))
+        ranges.append(form.ranges)
+        start += math.prod(form.ranges)
+    of_type = [[i for i, form in enumerate(_FORMS) if form.element_type == name] for name in ASKED_TYPES]
+    return _FormTables(*(torch.tensor(table, device=device) for table in (columns, ranges, of_type)))
+
+
+def _draw_forms(
+    scenes: Scenes, pick: Callable[[Tensor | int], Tensor], chance: Callable[[], Tensor], tables: _FormTables
+) -> Tensor:
+    kinds = pick(len(ASKED_TYPES))
+    spatial = ASKED_TYPES.index("spatial")
+    # A lone group has no relation; asking for one anyway is a question about something absent, so keep few of these.
+    pointless = (kinds == spatial) & (scenes.groups == 1)[:, None] & (chance() < 0.8)
+    kinds = torch.where(pointless, pick(spatial), kinds)
+    return tables.of_type[kinds, pick(tables.of_type.shape[1])]
