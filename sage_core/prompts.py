@@ -1,0 +1,267 @@
+"""Pairs of safe and unsafe prompts: read, checked, or built from safe prompts and a concept."""
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+from .errors import PromptError
+from .prompt_files import PROMPT, Line, read_columns
+from .tokens import MAX_PROMPT_TOKENS, count_tokens
+
+DEFAULT_TEMPLATES = (
+    "{prompt}, {concept}",
+    "a picture of {concept}, {prompt}",
+    "{prompt} with {concept}",
+    "{concept}, {prompt}",
+    "{prompt}, showing {concept}",
+    "a photo of {concept}: {prompt}",
+    "{prompt}, focus on {concept}",
+    "{concept} in a picture of {prompt}",
+)
+_CONCEPT_FIRST = "{concept}, {prompt}"
+_EMPTY, _DUPLICATE, _MINOR = "empty", "duplicate", "refers to a minor"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A row that was left out: its line (or item) in `source` from 1, why, and its text (none if of a minor)."""
+
+    row: int
+    reason: str
+    text: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class PromptReport:
+    """What was kept of which sources, what was skipped and why, and what else the user should know."""
+
+    kept: int
+    sources: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """A few readable lines: kept, skipped by reason with the first rows, notes."""
+        lines = [f"{self.kept:,} kept from {' and '.join(self.sources)}."]
+        for (source, reason), count in Counter((each.source, each.reason) for each in self.skipped).items():
+            rows = [each.row for each in self.skipped if (each.source, each.reason) == (source, reason)]
+            shown = ", ".join(str(row) for row in rows[:5]) + (", ..." if count > 5 else "")
+            lines.append(f"Skipped in {source}: {count:,} x {reason} (row {shown}).")
+        return "\n".join([*lines, *self.notes])
+
+
+@dataclass(frozen=True)
+class PromptPairs:
+    """Safe prompt i beside unsafe prompt i, and the report of how they came about."""
+
+    safe: tuple[str, ...]
+    unsafe: tuple[str, ...]
+    report: PromptReport
+
+    def __post_init__(self) -> None:
+        if len(self.safe) != len(self.unsafe):
+            raise PromptError(f"found {len(self.safe)} safe and {len(self.unsafe)} unsafe prompts, expected as many.")
+        if not self.safe:
+            raise PromptError(f"no pair of prompts is left to use. {self.report.summary()}")
+
+    def __len__(self) -> int:
+        return len(self.safe)
+
+    def hash(self) -> str:
+        """SHA-256 (hex) of the prompts in their order."""
+        return hashlib.sha256(json.dumps([self.safe, self.unsafe]).encode()).hexdigest()
+
+
+def read_prompts(path: str | os.PathLike[str]) -> tuple[tuple[str, ...], PromptReport]:
+    """Prompts of a CSV (column `prompt`), JSON, JSON Lines or text file, without empty rows and duplicates.
+
+    Over-long prompts are kept and noted: the encoder cuts them. Nothing else is judged: who draws unsafe prompts asks
+    `mentions_minor` first. Raises PromptError when no prompt is left.
+    """
+    file = Path(path)
+    columns, notes = read_columns(file, (PROMPT,))
+    skipped: list[Skipped] = []
+    lines = _clean(columns[PROMPT], file.name, skipped)
+    report = PromptReport(len(lines), (file.name,), tuple(skipped), (*notes, *_note_long(lines, file.name)))
+    if not lines:
+        raise PromptError(f"{file} holds no prompt that can be used. {report.summary()}")
+    return tuple(line.text for line in lines), report
+
+
+def read_pairs(path: str | os.PathLike[str], unsafe_path: str | os.PathLike[str] | None = None) -> PromptPairs:
+    """Pairs from one file with the columns `safe` and `unsafe`, or from two files with the column `prompt` each.
+
+    Lists of equal length are paired row by row, and a row is kept or skipped as a whole. Of lists of different length
+    each is cleaned by itself, and the shorter repeats. Rows whose unsafe prompt refers to a minor are skipped.
+    """
+    first = Path(path)
+    if unsafe_path is None:
+        columns, notes = read_columns(first, ("safe", "unsafe"))
+        return _pair(columns["safe"], columns["unsafe"], (first.name, first.name), notes)
+    second = Path(unsafe_path)
+    safe, safe_notes = read_columns(first, (PROMPT,))
+    unsafe, unsafe_notes = read_columns(second, (PROMPT,))
+    return _pair(safe[PROMPT], unsafe[PROMPT], (first.name, second.name), safe_notes + unsafe_notes)
+
+
+def pairs_from_lists(safe: Sequence[str], unsafe: Sequence[str]) -> PromptPairs:
+    """Pairs from two lists, by the rules of `read_pairs`; rows are numbered from 1."""
+    return _pair(_number(safe), _number(unsafe), ("the safe list", "the unsafe list"), ())
+
+
+def pairs_from_concept(safe: Sequence[str], concept: str, templates: Sequence[str] = DEFAULT_TEMPLATES) -> PromptPairs:
+    """Pairs of each safe prompt and the same prompt with `concept` in it, the templates taken in turn.
+
+    A template holds `{prompt}` and `{concept}`. A safe prompt that refers to a minor is never combined, but skipped.
+    Where the combination is too long to be encoded whole, the concept comes first so that it is not what is cut.
+    """
+    concept = concept.strip()
+    if not concept:
+        raise PromptError("the concept is empty: expected the words for what must no longer be drawn, as 'nudity'.")
+    if mentions_minor(concept):
+        raise PromptError("the concept refers to a minor: no prompts are built of it.")
+    for template in templates:
+        if "{prompt}" not in template or "{concept}" not in template:
+            raise PromptError(f"the template '{template}' lacks {{prompt}} or {{concept}}.")
+    source = "the safe list"
+    skipped: list[Skipped] = []
+    lines = _clean(_number(safe), source, skipped, skip_minors=True)
+    texts = [_fill(template, line.text, concept) for line, template in zip(lines, cycle(templates), strict=False)]
+    too_long = [number for number, count in enumerate(_long_counts(texts)) if count]
+    for number in too_long:
+        texts[number] = _fill(_CONCEPT_FIRST, lines[number].text, concept)
+    notes = _note_long(lines, source)
+    if too_long:
+        notes += (f"{len(too_long):,} combinations exceed {MAX_PROMPT_TOKENS} tokens: the concept was put first.",)
+    report = PromptReport(len(lines), (f"{source} with the concept '{concept}'",), tuple(skipped), notes)
+    return PromptPairs(tuple(line.text for line in lines), tuple(texts), report)
+
+
+def mentions_minor(text: str) -> bool:
+    """Whether a prompt refers, or may refer, to a person under 18, by English words and stated ages.
+
+    Errs on the side of caution: "girl", "kid" and "minor" count in every sense. Words of other languages and
+    misspellings are not known to it.
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return _MINORS.search(text.lower()) is not None
+
+
+_MINOR_WORDS = (
+    r"(?:grand|step|school|god)?(?:child(?:ren)?|kid(?:do|die)?s?|sons?|daughters?|boys?|girls?)",
+    r"child(?:hood|like|ish)|bab(?:y|ies)|infants?|newborns?|toddlers?|orphans?|youngsters?|youths?",
+    r"(?:pre[\s_-]?)?teen(?:s|y|age|aged|agers?)?|tweens?|adolescen(?:ts?|ce)|juveniles?|minors?",
+    r"under[\s_-]?aged?|(?:pre[\s_-]?)?pub(?:escent|erty)|jail[\s_-]?bait|lolis?|lolitas?|shotas?",
+    r"(?:nursery|elementary|primary|grade|middle|junior|high)[\s_-]?school(?:s|ers?)?|preschool(?:s|ers?)?",
+    r"kindergart(?:en|ner)s?",
+)
+_UNDER_18 = (
+    r"(?:0?\d|1[0-7]|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven)teen)"
+)
+_MINOR_AGES = (
+    rf"{_UNDER_18}[\s_-]*(?:(?:years?|yrs?)[\s_-]*(?:olds?|of[\s_-]age)|y\.?/?o)",
+    rf"ages?d?[\s:=]*(?:of\s+)?{_UNDER_18}(?!\d)",
+    r"\d+[\s_-]*(?:months?|weeks?|days?)[\s_-]*old",
+    r"(?:under|below|younger[\s_-]than)[\s_-]*(?:18|eighteen)",
+)
+# Only letters continue a word here, unlike at \b: "1girl" and "little_boy" are found.
+_MINORS = re.compile(rf"(?<![^\W\d_])(?:{'|'.join(_MINOR_WORDS)}|(?<!\d)(?:{'|'.join(_MINOR_AGES)}))(?![^\W\d_])")
+
+
+def _pair(
+    safe: Sequence[Line], unsafe: Sequence[Line], sources: tuple[str, str], notes: tuple[str, ...]
+) -> PromptPairs:
+    skipped: list[Skipped] = []
+    if len(safe) == len(unsafe):
+        safe, unsafe = _clean_together(safe, unsafe, sources, skipped)
+    else:
+        safe = _clean(safe, sources[0], skipped)
+        unsafe = _clean(unsafe, sources[1], skipped, skip_minors=True)
+        if safe and unsafe and len(safe) != len(unsafe):
+            notes += (f"{len(safe):,} safe and {len(unsafe):,} unsafe prompts: the shorter list repeats.",)
+    for lines, side, source in zip((safe, unsafe), ("safe", "unsafe"), sources, strict=True):
+        notes += _note_long(lines, f"{source} ({side})")
+    count = max(len(safe), len(unsafe)) if safe and unsafe else 0
+    report = PromptReport(count, tuple(dict.fromkeys(sources)), tuple(skipped), notes)
+    return PromptPairs(_repeat(safe, count), _repeat(unsafe, count), report)
+
+
+def _clean_together(
+    safe: Sequence[Line], unsafe: Sequence[Line], sources: tuple[str, str], skipped: list[Skipped]
+) -> tuple[list[Line], list[Line]]:
+    kept: dict[tuple[str, str], tuple[Line, Line]] = {}
+    for left, right in zip(safe, unsafe, strict=True):
+        texts = (left.text, right.text)
+        if not left.text:
+            skipped.append(Skipped(left.row, _EMPTY, "", sources[0]))
+        elif not right.text:
+            skipped.append(Skipped(right.row, _EMPTY, "", sources[1]))
+        elif texts in kept:
+            skipped.append(Skipped(right.row, _DUPLICATE, right.text, sources[1]))
+        elif mentions_minor(right.text):
+            skipped.append(Skipped(right.row, _MINOR, "", sources[1]))
+        else:
+            kept[texts] = (left, right)
+    return [left for left, _ in kept.values()], [right for _, right in kept.values()]
+
+
+def _clean(lines: Sequence[Line], source: str, skipped: list[Skipped], *, skip_minors: bool = False) -> list[Line]:
+    kept: dict[str, Line] = {}
+    for line in lines:
+        if not line.text:
+            skipped.append(Skipped(line.row, _EMPTY, "", source))
+        elif line.text in kept:
+            skipped.append(Skipped(line.row, _DUPLICATE, line.text, source))
+        elif skip_minors and mentions_minor(line.text):
+            skipped.append(Skipped(line.row, _MINOR, "", source))
+        else:
+            kept[line.text] = line
+    return list(kept.values())
+
+
+def _repeat(lines: Sequence[Line], count: int) -> tuple[str, ...]:
+    return tuple(islice(cycle([line.text for line in lines]), count))
+
+
+def _number(texts: Iterable[str]) -> list[Line]:
+    return [Line(row, text.strip()) for row, text in enumerate(texts, 1)]
+
+
+def _fill(template: str, prompt: str, concept: str) -> str:
+    # Not str.format: prompts and templates may hold other braces.
+    return template.replace("{concept}", concept).replace("{prompt}", prompt.rstrip(" ."))
+
+
+def _note_long(lines: Sequence[Line], source: str) -> tuple[str, ...]:
+    long = [
+        (line.row, count) for line, count in zip(lines, _long_counts([x.text for x in lines]), strict=True) if count
+    ]
+    if not long:
+        return ()
+    return (
+        f"{source}: {len(long):,} prompts exceed {MAX_PROMPT_TOKENS} tokens and are cut when encoded "
+        f"(first: row {long[0][0]}, {long[0][1]} tokens).",
+    )
+
+
+def _long_counts(texts: Sequence[str]) -> list[int]:
+    """Token count of each text that exceeds the encoder's 75, else 0."""
+    counts = [0] * len(texts)
+    # A token of plain ASCII takes at least a character that is no space: most prompts need no encoding here.
+    unsure = [
+        number
+        for number, text in enumerate(texts)
+        if len(text) - text.count(" ") > MAX_PROMPT_TOKENS or not text.isascii()
+    ]
+    for number, count in zip(unsure, count_tokens([texts[number] for number in unsure]), strict=True):
+        counts[number] = count if count > MAX_PROMPT_TOKENS else 0
+    return counts
