@@ -54,8 +54,9 @@ class TextEncoder(nn.Module):
             num_attention_heads=config.heads,
             max_position_embeddings=config.positions,
             hidden_act=config.activation,
-            bos_token_id=START_TOKEN,
-            eos_token_id=END_TOKEN,
+            # The last two of the table, which holds also for a table cut down to the tokens of a prompt list.
+            bos_token_id=config.vocabulary - 2,
+            eos_token_id=config.vocabulary - 1,
         )
         # Random initial weights would take seconds to draw, only to be replaced.
         with torch.device("meta"):

@@ -1,0 +1,154 @@
+"""The alignment loss as pure functions of embeddings: no data, no optimiser, no model.
+
+Symbols as in the paper (arXiv 2607.00402): φ_θ is the flattened embedding by the encoder in training, φ_0 by the
+frozen base, u the unit direction of the concept, s the concept scale, α the perturbation, K the neighbours.
+Rows of every (B, D) argument belong together. Everything here is fp32 or better.
+
+Shifts along u are worked into the inner products, so that no shifted copy of an embedding matrix is ever made:
+at 59,136 numbers a prompt those copies would be most of the memory that the loss needs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .settings import TrainingSettings
+
+LOSS_PARTS = ("keep", "keep_concept", "keep_mse", "redirect", "neutralise", "spread", "local", "total")
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class BaseBatch:
+    """What the frozen base knows about a batch.
+
+    Attributes:
+        safe: φ_0 of the batch's safe prompts, (B, D).
+        target: φ_0 of the safe prompt that each unsafe prompt is redirected to, before any shift, (B, D).
+        direction: u, unit vector of the concept, (D,).
+        empty: φ_0 of the empty prompt, (D,).
+        norm: mean norm of the base's safe embeddings, for settings whose unit is "norm".
+    """
+
+    safe: Tensor
+    target: Tensor
+    direction: Tensor
+    empty: Tensor
+    norm: float
+
+
+def row_dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of each row of `a` with the same row of `b`: (B, D), (B, D) → (B,)."""
+    return torch.linalg.vecdot(a, b)
+
+
+def shifted_cosine(a: Tensor, b: Tensor, direction: Tensor, shift: float) -> Tensor:
+    """cos(a_i + shift·u, b_i) of each row, (B,), for unit `direction` u (D,) and no copy of `a`."""
+    dot = row_dot(a, b) + shift * (b @ direction)
+    square = row_dot(a, a) + 2 * shift * (a @ direction) + shift**2
+    return dot / (square * row_dot(b, b)).clamp_min(_TINY).sqrt()
+
+
+def cosine_matrix(gram: Tensor) -> Tensor:
+    """Cosines of all pairs (B, B) from the matrix of inner products (B, B)."""
+    norm = gram.diagonal().clamp_min(_TINY).sqrt()
+    return gram / (norm[:, None] * norm[None, :])
+
+
+def shifted_gram(gram: Tensor, along: Tensor, shift: float) -> Tensor:
+    """Inner products of x_i + shift·u from those of x_i (B, B) and from x·u (B,), for unit u."""
+    return gram + shift * (along[:, None] + along[None, :]) + shift**2
+
+
+def spread_of_cosines(cosines: Tensor) -> Tensor:
+    """tr = Σ‖x_i − mean‖² / (B − 1) over L2-normalised rows, from their cosines (B, B).
+
+    For unit rows Σ‖x_i − mean‖² = B − B‖mean‖², and ‖Σ x_i‖² is the sum of all cosines.
+    """
+    size = len(cosines)
+    return (size - cosines.sum() / size) / (size - 1)
+
+
+def nearest_in_batch(cosines: Tensor, neighbours: int) -> Tensor:
+    """The `neighbours` most similar other rows of each row, (B, K), from cosines (B, B)."""
+    others = cosines.detach().clone().fill_diagonal_(-torch.inf)
+    return others.topk(neighbours, dim=1).indices
+
+
+def local_structure_loss(cosines: Tensor, base_cosines: Tensor, neighbours: int) -> Tensor:
+    """LSA: 1 − Pearson correlation, over all pairs (i, j in the K nearest of i in the base), of the two cosines.
+
+    Args:
+        cosines: by the encoder in training, (B, B).
+        base_cosines: by the base, (B, B); it alone decides who is a neighbour.
+        neighbours: K < B.
+    """
+    pairs = nearest_in_batch(base_cosines, neighbours)
+    x = cosines.gather(1, pairs)
+    y = base_cosines.gather(1, pairs)
+    x = x - x.mean()
+    y = y - y.mean()
+    return 1 - (x * y).sum() / (x.square().sum() * y.square().sum()).clamp_min(_TINY**2).sqrt()
+
+
+def alignment_loss(
+    safe: Tensor, unsafe: Tensor, concept: Tensor, base: BaseBatch, settings: TrainingSettings
+) -> dict[str, Tensor]:
+    """All parts of the alignment loss of one batch, unweighted, and their weighted sum "total".
+
+    L = λ(keep + keep_concept + w·keep_mse) + (1 − λ)(redirect + neutralise) + λ_ESP·spread + λ_LSA·local
+
+    Args:
+        safe: φ_θ of the safe prompts, (B, D).
+        unsafe: φ_θ of the unsafe prompts, (B, D).
+        concept: φ_θ of the concept, (D,).
+        base: the frozen base's side of the same batch.
+        settings: weights and scales; parts whose weight is 0 are returned as 0 and not computed.
+
+    Returns:
+        The names in LOSS_PARTS → scalars that carry gradients.
+    """
+    zero = safe.new_zeros(())
+    scale = settings.concept_scale * (base.norm if settings.scale_unit == "norm" else 1.0)
+    u = base.direction
+    parts = {
+        "keep": 1 - shifted_cosine(safe, base.safe, u, 0.0).mean(),
+        "keep_concept": 1 - shifted_cosine(safe, base.safe, u, scale).mean() if settings.keep_concept else zero,
+        "keep_mse": _relative_error(safe, base.safe) if settings.keep_mse else zero,
+        # The cosine is symmetric, so the shift of the target is that of the first argument.
+        "redirect": 1 - shifted_cosine(base.target, unsafe, u, -scale * settings.target_shift).mean(),
+        "neutralise": 1 - shifted_cosine(concept[None], base.empty[None], u, 0.0).mean(),
+        "spread": zero,
+        "local": zero,
+    }
+    if settings.spread_weight or settings.local_weight:
+        parts.update(_structure(safe, base, settings))
+    keep = parts["keep"] + parts["keep_concept"] + settings.keep_mse * parts["keep_mse"]
+    parts["total"] = (
+        settings.keep_weight * keep
+        + (1 - settings.keep_weight) * (parts["redirect"] + parts["neutralise"])
+        + settings.spread_weight * parts["spread"]
+        + settings.local_weight * parts["local"]
+    )
+    return parts
+
+
+def _structure(safe: Tensor, base: BaseBatch, settings: TrainingSettings) -> dict[str, Tensor]:
+    """ESP = max(0, tr_0 − tr_θ) and LSA of a batch; both read one matrix of inner products."""
+    gram = safe @ safe.T
+    base_cosines = cosine_matrix(base.safe @ base.safe.T)
+    parts = {}
+    if settings.spread_weight:
+        lost = spread_of_cosines(base_cosines) - spread_of_cosines(cosine_matrix(gram))
+        parts["spread"] = lost.clamp_min(0)
+    if settings.local_weight:
+        alpha = settings.perturbation * (base.norm if settings.perturbation_unit == "norm" else 1.0)
+        cosines = cosine_matrix(shifted_gram(gram, safe @ base.direction, alpha))
+        parts["local"] = local_structure_loss(cosines, base_cosines, settings.neighbours)
+    return parts
+
+
+def _relative_error(safe: Tensor, base: Tensor) -> Tensor:
+    return ((safe - base).square().sum(1) / row_dot(base, base).clamp_min(_TINY)).mean()

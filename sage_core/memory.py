@@ -1,0 +1,79 @@
+"""How much memory an alignment run takes, and how to fit it into what is free. Memory only, never the result."""
+
+from dataclasses import dataclass
+
+from .encoder import EncoderConfig
+from .settings import TrainingSettings
+from .tokens import CONTEXT_LENGTH
+
+# Weights, gradients and AdamW's two moments, all fp32.
+_BYTES_PER_PARAMETER = 16
+# What autograd keeps of one transformer layer, in numbers per token and unit of width (MLP activations included at
+# the usual 4x width), and bytes per number: under autocast, norms and residuals stay fp32 beside bf16 products.
+_KEPT_PER_LAYER = 22
+_BYTES_KEPT = {"fp32": 4.0, "tf32": 4.0, "bf16": 3.0}
+# Tokens of a real prompt list use a part of the table; only that part is trained.
+_USED_VOCABULARY = 0.4
+_SMALLEST_CHUNK = 4
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a run is laid out.
+
+    Attributes:
+        chunk_size: prompts through the encoder at once, None for the whole batch.
+        base_on_host: whether the base embeddings stay in host memory.
+        bytes: estimate of what the run takes on its device.
+    """
+
+    chunk_size: int | None
+    base_on_host: bool
+    bytes: int
+
+    def summary(self) -> str:
+        """One line for a person."""
+        chunk = f"{self.chunk_size} prompts at a time" if self.chunk_size else "whole batches"
+        host = ", base embeddings in host memory" if self.base_on_host else ""
+        return f"about {self.bytes / 2**30:.1f} GiB, {chunk}{host}"
+
+
+def estimate_memory(
+    config: EncoderConfig, settings: TrainingSettings, pairs: int, *, base_on_host: bool = False
+) -> int:
+    """Bytes that a run takes on its device: weights and optimiser, base embeddings, activations, the loss."""
+    rows = 2 * settings.batch_size + 1
+    chunk = min(settings.chunk_size or rows, rows)
+    embedding = CONTEXT_LENGTH * config.width
+    per_layer = 4 * config.width**2 + 2 * config.width * config.mlp_width
+    parameters = config.layers * per_layer + int(_USED_VOCABULARY * config.vocabulary) * config.width
+    kept = CONTEXT_LENGTH * config.layers * (_KEPT_PER_LAYER - 8) * config.width
+    kept += CONTEXT_LENGTH * config.layers * 2 * config.mlp_width
+    activations = int(chunk * kept * _BYTES_KEPT[settings.precision])
+    loss = 4 * rows * embedding * 4
+    base = 0 if base_on_host else pairs * embedding * (2 if settings.precision == "bf16" else 4)
+    return parameters * _BYTES_PER_PARAMETER + base + activations + loss
+
+
+def plan_memory(config: EncoderConfig, settings: TrainingSettings, pairs: int, free: int | None) -> MemoryPlan:
+    """The fastest layout that fits into `free` bytes; None is no limit.
+
+    The base embeddings move to the host first, which costs a copy a step; then the chunk is halved, which costs a
+    forward pass. A chunk size set by the user stands. If nothing fits, the smallest layout is tried all the same:
+    estimates err on the safe side, and the run itself backs off and says so.
+    """
+
+    def layout(chunk: int | None, on_host: bool) -> MemoryPlan:
+        need = estimate_memory(config, settings.replace(chunk_size=chunk), pairs, base_on_host=on_host)
+        return MemoryPlan(chunk, on_host, need)
+
+    chunk = settings.chunk_size
+    plan = layout(chunk, False)
+    if free is None or plan.bytes <= free:
+        return plan
+    plan = layout(chunk, True)
+    size = 2 * settings.batch_size + 1
+    while plan.bytes > free and settings.chunk_size is None and size > _SMALLEST_CHUNK:
+        size = (size + 1) // 2
+        plan = layout(size, True)
+    return plan

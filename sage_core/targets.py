@@ -1,0 +1,50 @@
+"""Which safe prompt each unsafe prompt is redirected to; fixed before training."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from .settings import Target
+
+
+def choose_targets(unsafe: Tensor, safe: Tensor, mode: Target = "farthest", block: int = 4096) -> Tensor:
+    """Index into `safe` of the target of each unsafe prompt, by the cosine of their base embeddings.
+
+    j*(i) = argmin_j cos(φ_0(unsafe_i), φ_0(safe_j)) over all safe prompts for "farthest" (arXiv 2607.00402),
+    argmax for "nearest"; "paired" is the prompt at the same place, the shorter list repeating.
+
+    Args:
+        unsafe: base embeddings (U, D).
+        safe: base embeddings (S, D), same device.
+        mode: "farthest", "nearest" or "paired".
+        block: rows of `unsafe` and of `safe` compared at once: memory is block², not U × S.
+
+    Returns:
+        int64 tensor (U,) on the CPU.
+    """
+    if mode == "paired":
+        return torch.arange(len(unsafe)) % len(safe)
+    return match_blocks(unsafe.split(block), safe, mode, block)
+
+
+def match_blocks(unsafe: Iterable[Tensor], safe: Tensor, mode: Target, block: int = 4096) -> Tensor:
+    """As `choose_targets`, over unsafe embeddings that arrive block by block and are never held together."""
+    # Dividing the products is enough: normalising would copy the whole of `safe`. The row of `unsafe` needs no norm,
+    # which changes no order within its row.
+    scale = torch.cat([1 / rows.float().norm(dim=1).clamp_min(1e-12) for rows in safe.split(block)])
+    return torch.cat([_match(rows, safe, scale, mode, block).cpu() for rows in unsafe])
+
+
+def _match(rows: Tensor, safe: Tensor, scale: Tensor, mode: Target, block: int) -> Tensor:
+    sign = -1.0 if mode == "nearest" else 1.0
+    best = torch.full((len(rows),), torch.inf, device=rows.device)
+    index = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    for start in range(0, len(safe), block):
+        part = safe[start : start + block]
+        cosine = (rows.to(part.dtype) @ part.T).float() * scale[start : start + block] * sign
+        value, at = cosine.min(dim=1)
+        better = value < best
+        best = torch.where(better, value, best)
+        index = torch.where(better, at + start, index)
+    return index

@@ -1,0 +1,363 @@
+"""The alignment run: one loop to be read from top to bottom, with reports, checkpoints and exact resume."""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .chunking import chunked_backward
+from .encoder import EncoderConfig, TextEncoder, arithmetic, state_hash
+from .errors import TrainingError
+from .files import whole_file
+from .geometry import jaccard_overlap, spread_ratio
+from .losses import LOSS_PARTS, BaseBatch, alignment_loss
+from .memory import plan_memory
+from .preparation import TOKEN_TABLE, Prepared, prepare
+from .prompts import PromptPairs
+from .runs import run_key, run_metadata
+from .settings import TrainingSettings
+
+GEOMETRY_K = 10
+_MEASUREMENTS = 10
+_CHECKPOINT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class GeometryPoint:
+    """Health of the embedding space at one step, flattened embeddings, on `prompts` safe prompts.
+
+    Attributes:
+        spread_ratio: tr_θ / tr_0; 1 is the base's spread, less is collapse.
+        jaccard: mean overlap of the `k` nearest neighbours with the base's, 0 to 1.
+        held_out: whether the prompts were kept out of training.
+    """
+
+    spread_ratio: float
+    jaccard: float
+    k: int
+    prompts: int
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did.
+
+    Attributes:
+        step: 1 for the first. steps: steps in all.
+        losses: the names in LOSS_PARTS → values before the step.
+        learning_rate: of this step. seconds: of training until now, over all resumes.
+        geometry: after the step, at about ten steps of a run, else None.
+    """
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    learning_rate: float
+    seconds: float
+    geometry: GeometryPoint | None = None
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> "StepReport":
+        """The report that `dataclasses.asdict` made `row` of."""
+        return cls(**{**row, "geometry": row["geometry"] and GeometryPoint(**row["geometry"])})
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished run: the aligned encoder's canonical fp32 state on the CPU, and how it came to be."""
+
+    state: dict[str, Tensor]
+    settings: TrainingSettings
+    history: tuple[StepReport, ...]
+    seconds: float
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the weights, ready for JSON."""
+        return {
+            "settings": self.settings.to_dict(),
+            "seconds": self.seconds,
+            "metadata": self.metadata,
+            "history": [asdict(report) for report in self.history],
+        }
+
+
+def learning_rate(step: int, settings: TrainingSettings) -> float:
+    """Learning rate of step `step`, counted from 0: constant after a linear warm-up."""
+    return settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup, 1))
+
+
+def batch_sizes(pairs: int, settings: TrainingSettings) -> list[int]:
+    """Sizes of one epoch's batches. A last batch too small for the loss is merged with the one before it."""
+    least = settings.neighbours + 2 if settings.local_weight > 0 else 2
+    sizes = [settings.batch_size] * (pairs // settings.batch_size)
+    if rest := pairs % settings.batch_size:
+        if sizes and rest < least:
+            sizes[-1] += rest
+        else:
+            sizes.append(rest)
+    return sizes
+
+
+def total_steps(pairs: int, settings: TrainingSettings) -> int:
+    """Steps of a run on `pairs` pairs."""
+    return settings.steps or len(batch_sizes(pairs, settings)) * settings.epochs
+
+
+def train(
+    base: Mapping[str, Tensor],
+    pairs: PromptPairs,
+    concept: str,
+    settings: TrainingSettings,
+    *,
+    device: str | torch.device = "cpu",
+    checkpoint: Path | None = None,
+    free_memory: int | None = None,
+    base_hash: str | None = None,
+    on_prepare: Callable[[int, int], None] | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> TrainingResult:
+    """Align the encoder `base` away from `concept`.
+
+    Args:
+        base: canonical state of the base encoder; not changed.
+        checkpoint: file to resume from when it exists, and to leave when the run is stopped by an exception.
+        free_memory: bytes that the run may take on `device`; None is no limit. Decides the chunk size where the
+            settings leave it open, and where the base embeddings are kept; never the result.
+        base_hash: `state_hash(base)` where the caller has it already.
+        on_prepare: called with (prompts embedded, in all) before step 1.
+        on_step: called with each step's report, one step after it happened, so that a GPU never waits for it.
+            What it raises stops the run within a step and leaves a checkpoint.
+
+    Returns:
+        The aligned encoder. The same arguments on the same machine give the same weights, resumed or not.
+
+    Raises:
+        TrainingError: too few pairs, a checkpoint of another run, a loss that is not finite, or memory that does
+            not suffice even for one prompt at a time.
+    """
+    device = torch.device(device)
+    base_hash = base_hash or state_hash(base)
+    key = run_key(base_hash, pairs, concept, settings)
+    plan = plan_memory(EncoderConfig.of(base), settings, len(pairs), free_memory)
+    # bf16 is switched on around the encoder alone: losses are fp32. TF32 also has to hold in the backward pass.
+    with arithmetic("tf32" if settings.precision == "tf32" else "fp32", device):
+        prepared = prepare(base, pairs, concept, settings, device, on_host=plan.base_on_host, on_batch=on_prepare)
+        run = _Run(prepared, settings, key, device, plan.chunk_size)
+        if checkpoint is not None and checkpoint.exists():
+            run.restore(checkpoint)
+        saved = time.monotonic()
+        try:
+            while run.step < run.steps:
+                run.take_step()
+                run.report(on_step)
+                if checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                    run.save(checkpoint)
+                    saved = time.monotonic()
+            run.report(on_step, everything=True)
+        except BaseException:
+            # Cancelling arrives as an exception of the host application's own kind, a BaseException in some.
+            if checkpoint is not None and run.consistent:
+                run.save(checkpoint)
+            raise
+        state = run.full_state(base)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    metadata = run_metadata(base_hash, pairs, concept, settings, run.steps, state_hash(state))
+    return TrainingResult(state, settings, tuple(run.history), run.seconds, metadata)
+
+
+class _Run:
+    """The moving side of a run: weights, optimiser, step and history, and how they are saved and restored."""
+
+    def __init__(
+        self, prepared: Prepared, settings: TrainingSettings, key: str, device: torch.device, chunk_size: int | None
+    ) -> None:
+        self.prepared, self.settings, self.key, self.device = prepared, settings, key, device
+        self.sizes = batch_sizes(len(prepared), settings)
+        self.steps = total_steps(len(prepared), settings)
+        self.chunk_size = chunk_size or 2 * max(self.sizes) + 1
+        self.encoder: TextEncoder = prepared.encoder
+        self.encoder.requires_grad_(True)
+        self.optimiser = torch.optim.AdamW(
+            self.encoder.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        self.step = 0
+        self.consistent = True
+        self.history: list[StepReport] = []
+        self._pending: list[tuple[int, Tensor, torch.cuda.Event | None, GeometryPoint | None]] = []
+        self._earlier_seconds = 0.0
+        self._started = time.monotonic()
+        self._epoch_order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    @property
+    def seconds(self) -> float:
+        return self._earlier_seconds + time.monotonic() - self._started
+
+    def take_step(self) -> None:
+        """One update of the weights, its losses queued for `report`."""
+        rows = self._batch_rows(self.step)
+        self.consistent = False
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.step, self.settings)
+        losses = self._gradients_within_memory(rows)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        self.consistent = True
+        self._queue(losses)
+
+    def _batch_rows(self, step: int) -> Tensor:
+        """Pairs of step `step`: a pure function of the seed and the step, which is what makes a resume exact."""
+        epoch, position = divmod(step, len(self.sizes))
+        if self._epoch_order[0] != epoch:
+            generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
+            self._epoch_order = (epoch, torch.randperm(len(self.prepared), generator=generator))
+        start = sum(self.sizes[:position])
+        return self._epoch_order[1][start : start + self.sizes[position]]
+
+    def _gradients_within_memory(self, rows: Tensor) -> Tensor:
+        """Gradients of a batch; out of memory halves the chunk and starts the batch again."""
+        while True:
+            try:
+                return self._gradients(rows)
+            except torch.OutOfMemoryError as error:
+                if self.chunk_size == 1:
+                    raise TrainingError(
+                        f"Out of memory on {self.device} even with chunk_size 1 at batch_size "
+                        f"{self.settings.batch_size}. Free memory on the device, or train on the CPU."
+                    ) from error
+            # Outside the handler: the exception keeps the failed step's tensors alive.
+            self.optimiser.zero_grad(set_to_none=True)
+            self.chunk_size = max(1, min(self.chunk_size, 2 * len(rows) + 1) // 2)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _gradients(self, rows: Tensor) -> Tensor:
+        """Fill the parameters' gradients for one batch and return its losses, (len(LOSS_PARTS),), detached."""
+        p, size = self.prepared, len(rows)
+        base = BaseBatch(
+            safe=p.base_safe[p.safe_row[rows]].to(self.device, torch.float32),
+            target=p.base_safe[p.target_row[rows]].to(self.device, torch.float32),
+            direction=p.direction,
+            empty=p.empty,
+            norm=p.norm,
+        )
+        ids = torch.cat([p.safe_ids[p.safe_row[rows]], p.unsafe_ids[p.unsafe_row[rows]], p.concept_ids])
+
+        def losses_of(z: Tensor) -> dict[str, Tensor]:
+            with arithmetic("fp32", self.device):
+                return alignment_loss(z[:size], z[size:-1], z[-1], base, self.settings)
+
+        losses = chunked_backward(self._embed, ids, losses_of, self.chunk_size)
+        return torch.stack([losses[name].detach() for name in LOSS_PARTS])
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        with arithmetic(self.settings.precision, self.device):
+            return self.encoder(ids).float().flatten(1)
+
+    def _queue(self, losses: Tensor) -> None:
+        event = None
+        if self.device.type == "cuda":
+            # An asynchronous copy, read a step later: reading it now would leave the GPU idle until the next launch.
+            losses = torch.empty_like(losses, device="cpu", pin_memory=True).copy_(losses, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+        every = max(1, self.steps // _MEASUREMENTS)
+        due = self.step % every == 0 or self.step == self.steps
+        self._pending.append((self.step, losses, event, self._measure() if due else None))
+
+    def _measure(self) -> GeometryPoint:
+        p = self.prepared
+        with torch.no_grad():
+            chunks = p.measured_ids.split(min(self.chunk_size, 128))
+            aligned = torch.cat([self._embed(ids) for ids in chunks])
+        k = min(GEOMETRY_K, len(aligned) - 1)
+        return GeometryPoint(
+            spread_ratio=spread_ratio(p.measured_base, aligned),
+            jaccard=jaccard_overlap(p.measured_base, aligned, k),
+            k=k,
+            prompts=len(aligned),
+            held_out=p.held_out,
+        )
+
+    def report(self, on_step: Callable[[StepReport], None] | None, *, everything: bool = False) -> None:
+        """Move queued losses into the history, all but the newest unless `everything`, and hand them on."""
+        while len(self._pending) > (0 if everything else 1):
+            step, losses, event, geometry = self._pending[0]
+            if event is not None:
+                event.synchronize()
+            values = dict(zip(LOSS_PARTS, losses.tolist(), strict=True))
+            rate = learning_rate(step - 1, self.settings)
+            report = StepReport(step, self.steps, values, rate, self.seconds, geometry)
+            if not torch.isfinite(losses).all():
+                self.consistent = False
+                raise TrainingError(
+                    f"The loss is {values['total']} at step {step}. Lower learning_rate "
+                    f"({self.settings.learning_rate:g}), or use precision fp32 ({self.settings.precision} now)."
+                )
+            self.history.append(report)
+            self._pending.pop(0)
+            if on_step is not None:
+                on_step(report)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint from which `restore` goes on exactly."""
+        with contextlib.suppress(TrainingError):
+            self.report(None, everything=True)
+        content = {
+            "key": self.key,
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.encoder.state(),
+            "optimiser": self.optimiser.state_dict(),
+            "history": [asdict(report) for report in self.history],
+        }
+        with whole_file(path) as temporary:
+            torch.save(content, temporary)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            TrainingError: the file is damaged, or belongs to another run.
+        """
+        try:
+            content = torch.load(path, map_location=self.device, weights_only=True)
+            key = content["key"]
+        except Exception as error:
+            raise TrainingError(f"{path} is not a readable checkpoint ({error}). Delete it to start anew.") from error
+        if key != self.key:
+            raise TrainingError(
+                f"{path} belongs to a run with another base, prompts, concept or settings. "
+                "Delete it or name another checkpoint."
+            )
+        for name, tensor in self.encoder.state().items():
+            tensor.copy_(content["model"][name])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.step = content["step"]
+        self.history = [StepReport.from_dict(row) for row in content["history"]]
+        self._earlier_seconds, self._started = content["seconds"], time.monotonic()
+
+    def full_state(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The trained encoder with its whole token table, fp32 on the CPU.
+
+        Tokens of no prompt have no gradient, so that AdamW only decays them; their rows are not trained but
+        decayed here, by the product of what the steps would have done.
+        """
+        state = {name: value.to("cpu", torch.float32) for name, value in self.encoder.state().items()}
+        decay = 1.0
+        for step in range(self.steps):
+            decay *= 1 - learning_rate(step, self.settings) * self.settings.weight_decay
+        table = base[TOKEN_TABLE].to("cpu", torch.float32) * decay
+        table[self.prepared.vocabulary] = state[TOKEN_TABLE]
+        return state | {TOKEN_TABLE: table}
