@@ -1,4 +1,4 @@
-"""The outlines of the shapes, as tables of signed distances."""
+"""How the shapes look: outlines as tables of signed distances, and the patterns that fill them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,58 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .scenes import SHAPES
+from .scenes import MATERIALS, SHAPES
 
-OUTLINE_REACH = 1.2
-"""A table covers -OUTLINE_REACH..OUTLINE_REACH in both axes, in units of the object's radius."""
+PATTERN_PERIOD = 5 * math.sqrt(2)
+STRIPE_WIDTH = 3.5
+DOT_RADIUS = 2.2
+SHADE = 0.28
+"""Brightness of stripes and dots, relative to the object's colour."""
+RIM = 0.6
+"""Stripes and dots stay this far inside the outline, or dark ones would eat into the silhouette at night."""
 
 _STEPS = 256
+_REACH = 1.2  # the tables cover -_REACH.._REACH in both axes, in units of the object's radius
 _NOWHERE = 9.0
 
 
+def object_maps(
+    dx: Tensor, dy: Tensor, radius: Tensor, shape: Tensor, material: Tensor, pixels: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What each pixel shows of the object around it: (body, shade, ink), all of the arguments' common shape.
+
+    `dx`, `dy` and `radius` are in picture units, right and down from the object's centre; `pixels` is pixels per unit,
+    which sets the softness of edges. `body` is the share of the pixel that the object covers, `shade` the brightness of
+    its colour there (lower in stripes and dots), `ink` the share of the body that is black (the skull's features).
+    """
+    tables = _outline_tables(dx.device)
+    column, row = ((((d / radius) / _REACH + 1) * (_STEPS / 2)).long().clamp(0, _STEPS - 1) for d in (dx, dy))
+    outline, ink = tables[:, shape, row, column] * (radius * pixels)
+    body, ink, inner = ((0.5 - edge).clamp(0, 1) for edge in (outline, ink, outline + RIM * pixels))
+    return body, 1 - (1 - SHADE) * _pattern(dx, dy, material, pixels) * inner, ink
+
+
+def _pattern(dx: Tensor, dy: Tensor, material: Tensor, pixels: float) -> Tensor:
+    """How far a pixel is covered by its object's stripes or dots, 0..1; the pattern is fixed to the object's centre."""
+    half = PATTERN_PERIOD / 2
+    p = torch.remainder((dx + dy) * math.sqrt(0.5), PATTERN_PERIOD) - half
+    q = torch.remainder((dx - dy) * math.sqrt(0.5), PATTERN_PERIOD) - half
+    stripes = (0.5 + (STRIPE_WIDTH / 2 - p.abs()) * pixels).clamp(0, 1)
+    dots = (0.5 + (DOT_RADIUS - torch.hypot(p, q)) * pixels).clamp(0, 1)
+    return torch.where(
+        material == MATERIALS.index("striped"),
+        stripes,
+        torch.where(material == MATERIALS.index("dotted"), dots, torch.zeros_like(dots)),
+    )
+
+
 @lru_cache(maxsize=4)
-def outline_tables(device: torch.device) -> Tensor:
+def _outline_tables(device: torch.device) -> Tensor:
     """(2, shapes, steps, steps): signed distance, in radii, to each shape's outline and to its ink; below 0 is inside.
 
     Rows run downwards as in a picture. Distances, unlike masks, can be looked up at any scale with clean edges.
     """
-    axis = ((torch.arange(_STEPS, dtype=torch.float64) + 0.5) * (2 / _STEPS) - 1) * OUTLINE_REACH
+    axis = ((torch.arange(_STEPS, dtype=torch.float64) + 0.5) * (2 / _STEPS) - 1) * _REACH
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     disc = torch.hypot(x, y)
     outlines = {

@@ -8,8 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .outlines import OUTLINE_REACH, outline_tables
-from .scenes import COLORS, MATERIALS, MAX_COUNT, PLACES, SIZES, Scenes
+from .outlines import object_maps
+from .scenes import COLORS, MAX_COUNT, PLACES, SIZES, Scenes
 
 PICTURE_UNITS = 64.0
 """Lengths below are in units of 1/64 of the picture's side: pixels at the default size."""
@@ -35,14 +35,6 @@ INK = (0.03, 0.03, 0.03)
 """Eyes, nose and teeth of the skull."""
 
 RADII = {"small": (8.0, 8.8), "large": (13.0, 14.0)}
-PATTERN_PERIOD = 5 * math.sqrt(2)
-STRIPE_WIDTH = 3.5
-DOT_RADIUS = 2.2
-SHADE = 0.28
-"""Brightness of stripes and dots, relative to the object's colour."""
-RIM = 0.6
-"""Stripes and dots stay this far inside the outline, or dark ones would eat into the silhouette at night."""
-
 _MARGIN = 0.75
 _MAX_JITTER = 4.0
 _CHUNK = 2048
@@ -75,13 +67,7 @@ def _render(scenes: Scenes, generator: torch.Generator, size: int) -> Tensor:
     shape, color, material = (
         column.gather(1, group.flatten(1)).view_as(group) for column in (scenes.shape, scenes.color, scenes.material)
     )
-    tables = outline_tables(device)
-    steps = tables.shape[-1]
-    column, row = ((((d / r) / OUTLINE_REACH + 1) * (steps / 2)).long().clamp(0, steps - 1) for d in (dx, dy))
-    pixels = size / PICTURE_UNITS
-    outline, ink = tables[:, shape, row, column] * (r * pixels)
-    body, ink, inner = ((0.5 - edge).clamp(0, 1) for edge in (outline, ink, outline + RIM * pixels))
-    shade = 1 - (1 - SHADE) * _pattern(dx, dy, material, pixels) * inner
+    body, shade, ink = object_maps(dx, dy, r, shape, material, size / PICTURE_UNITS)
     paint = torch.tensor([PALETTE[name] for name in COLORS], device=device)[color] * shade[..., None]
     paint = torch.lerp(paint, torch.tensor(INK, device=device), ink[..., None])
     light = 0.94 + 0.06 * torch.rand(len(scenes), 1, 1, 1, device=device, generator=generator)
@@ -130,20 +116,6 @@ def _layout(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         across[1, :, count - 1] = (torch.arange(MAX_COUNT) + 0.5) * width
         room_across[1, :, count - 1] = width / 2
     return along.to(device), across.to(device), room_along.to(device), room_across.to(device)
-
-
-def _pattern(dx: Tensor, dy: Tensor, material: Tensor, pixels: float) -> Tensor:
-    """How far a pixel is covered by its object's stripes or dots, 0..1; the pattern is fixed to the object's centre."""
-    half = PATTERN_PERIOD / 2
-    p = torch.remainder((dx + dy) * math.sqrt(0.5), PATTERN_PERIOD) - half
-    q = torch.remainder((dx - dy) * math.sqrt(0.5), PATTERN_PERIOD) - half
-    stripes = (0.5 + (STRIPE_WIDTH / 2 - p.abs()) * pixels).clamp(0, 1)
-    dots = (0.5 + (DOT_RADIUS - torch.hypot(p, q)) * pixels).clamp(0, 1)
-    return torch.where(
-        material == MATERIALS.index("striped"),
-        stripes,
-        torch.where(material == MATERIALS.index("dotted"), dots, torch.zeros_like(dots)),
-    )
 
 
 def _ground(scenes: Scenes, generator: torch.Generator, size: int) -> Tensor:
