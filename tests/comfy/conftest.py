@@ -4,22 +4,23 @@ Tests speak to it over its API and never import comfy. What a test leaves behind
 next one sees: use names of your own, and `server.free()` where an earlier result would spoil the test.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sage_demo.comfyui import Graph, Outputs, Server
+from sage_demo.comfyui import PACK_NAME, Graph, Outputs, Server
 from sage_demo.provision import cache_folder, provision
+
+from sage_core.shapes.weights import ExpandedFiles, expand
+
+# A pack of nodes for tests alone: what a node hands on can be seen only from inside the server.
+PROBE = Path(__file__).parent / "probe"
 
 
 @pytest.fixture(scope="session")
-def shapes_files():
+def shapes_files() -> ExpandedFiles:
     """The shapes world's checkpoint and text encoder, expanded once into the user's cache and found again."""
-    # TODO until sage_core.shapes.weights is there the server starts without models
-    try:
-        from sage_core.shapes.weights import expand
-    except ImportError:
-        return None
     return expand(cache_folder() / "shapes")
 
 
@@ -36,11 +37,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(comfyui: Path, base: Path, shapes_files) -> Iterator[Server]:
-    models = {}
-    if shapes_files:
-        models = {"checkpoints": [shapes_files.checkpoint], "text_encoders": [shapes_files.text_encoder]}
-    with Server(comfyui, base, models=models) as running:
+def server(comfyui: Path, base: Path, shapes_files: ExpandedFiles) -> Iterator[Server]:
+    models = {"checkpoints": [shapes_files.checkpoint], "text_encoders": [shapes_files.text_encoder]}
+    shutil.copytree(PROBE, base / "custom_nodes" / PROBE.name)
+    arguments = ["--whitelist-custom-nodes", PACK_NAME, PROBE.name]
+    with Server(comfyui, base, models=models, arguments=arguments) as running:
         yield running
 
 
