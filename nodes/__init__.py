@@ -1,0 +1,12 @@
+"""The node pack: one file per topic, each ending in NODES."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import encoder, training
+
+
+class SageExtension(ComfyExtension):
+    """Everything this pack adds to ComfyUI."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [*encoder.NODES, *training.NODES]

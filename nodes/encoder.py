@@ -1,0 +1,215 @@
+"""Load, apply and save an aligned SD 1.x text encoder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from comfy_api.latest import io, ui
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..sage_core import __version__
+from ..sage_core.encoder import save_encoder, state_hash
+from ..sage_core.errors import EncoderError, SettingsError
+from ..sage_core.layouts import read_encoder
+from . import runtime
+
+_NO_FILE = "none"
+
+
+def _check_file(name: str | None) -> bool | str:
+    # None is a connection, whose value is known only when the node runs.
+    try:
+        if name is not None:
+            runtime.encoder_path(name)
+    except EncoderError as error:
+        return str(error)
+    return True
+
+
+def _fingerprint(name: str | None) -> tuple[int, int] | None:
+    return None if name in (None, _NO_FILE) else runtime.fingerprint(runtime.encoder_path(name))
+
+
+def check_name(name: str | None) -> bool | str:
+    """For validate_inputs: whether `name` can be a file name, or why not."""
+    try:
+        if name is not None:
+            runtime.new_encoder_path(name)
+    except SettingsError as error:
+        return str(error)
+    return True
+
+
+def saved_metadata(path: Path) -> dict[str, str]:
+    """The header of a safetensors file, empty when there is none to read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
+
+
+class SAGELoadEncoder(io.ComfyNode):
+    """A text encoder file as a CLIP by itself."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SAGELoadEncoder",
+            display_name="Load SAGE Text Encoder",
+            category="SAGE",
+            description="Loads an SD 1.x text encoder from models/text_encoders as a CLIP of its own. Reads SAGE.pt "
+            "and other published layouts, of any depth.",
+            inputs=[
+                io.Combo.Input(
+                    "encoder_name",
+                    options=runtime.encoder_files(),
+                    tooltip="File in models/text_encoders: SAGE.pt, safetensors, a CLIPTextModel, or a whole SD 1.x "
+                    "checkpoint.",
+                )
+            ],
+            outputs=[io.Clip.Output(display_name="clip", tooltip="The encoder, ready for CLIP Text Encode.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, encoder_name: str | None) -> bool | str:
+        return _check_file(encoder_name)
+
+    @classmethod
+    def fingerprint_inputs(cls, encoder_name: str | None) -> tuple[int, int] | None:
+        return _fingerprint(encoder_name)
+
+    @classmethod
+    def execute(cls, encoder_name: str) -> io.NodeOutput:
+        state, _ = read_encoder(runtime.encoder_path(encoder_name))
+        return io.NodeOutput(runtime.load_clip(state, encoder_name))
+
+
+class SAGEApplyEncoder(io.ComfyNode):
+    """A checkpoint's CLIP moved to, or along with, an aligned encoder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SAGEApplyEncoder",
+            display_name="Apply SAGE Text Encoder",
+            category="SAGE",
+            description="Puts an aligned text encoder into a checkpoint's CLIP, at any strength. Stacks with LoRAs and "
+            "CLIP Set Last Layer; the CLIP that comes in stays as it was.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP of an SD 1.x checkpoint."),
+                io.Combo.Input(
+                    "encoder_name",
+                    options=[_NO_FILE, *runtime.encoder_files()],
+                    default=_NO_FILE,
+                    tooltip="Aligned encoder in models/text_encoders. Leave it at 'none' when one is connected.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-1.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="0 is the CLIP as it came, 1 the aligned encoder, between them a mix; above 1 overdoes it.",
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=["replace", "delta"],
+                    default="replace",
+                    tooltip="replace: at strength 1 the weights are the encoder's. delta: add only what alignment "
+                    "changed in the encoder's own base, which keeps what a fine-tuned CLIP has learnt.",
+                ),
+                io.Clip.Input(
+                    "encoder",
+                    optional=True,
+                    tooltip="An aligned encoder from Train or Load SAGE Text Encoder, instead of a file.",
+                ),
+                io.Clip.Input(
+                    "encoder_base",
+                    optional=True,
+                    tooltip="For delta: the CLIP that the encoder was trained from, for example that of SD 1.4. Not "
+                    "needed when the encoder comes straight from Train SAGE Text Encoder.",
+                ),
+            ],
+            outputs=[io.Clip.Output(display_name="clip", tooltip="The CLIP with the aligned encoder in it.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, encoder_name: str | None) -> bool | str:
+        return encoder_name == _NO_FILE or _check_file(encoder_name)
+
+    @classmethod
+    def fingerprint_inputs(cls, encoder_name: str | None) -> tuple[int, int] | None:
+        return _fingerprint(encoder_name)
+
+    @classmethod
+    def execute(cls, clip, encoder_name, strength, mode, encoder=None, encoder_base=None) -> io.NodeOutput:
+        if (encoder is None) == (encoder_name == _NO_FILE):
+            found = "neither is given" if encoder is None else f"both are given, {encoder_name!r} and a connection"
+            raise SettingsError(f"Choose encoder_name or connect encoder: {found}.")
+        if encoder is not None:
+            target = runtime.patched_state(encoder)
+        else:
+            target, _ = read_encoder(runtime.encoder_path(encoder_name))
+        base = runtime.own_state(clip) if mode == "replace" else _base_of(encoder, encoder_base)
+        if patches := runtime.count_patches(clip):
+            runtime.log.warning(
+                "SAGE: this CLIP already carries %d patch(es), such as LoRAs. They stay and the encoder is added to "
+                "them; of two SAGE encoders in a chain both changes add up.",
+                patches,
+            )
+        return io.NodeOutput(runtime.add_difference(clip, target, base, strength))
+
+
+def _base_of(encoder, encoder_base) -> Mapping[str, Tensor]:
+    """What the encoder was before alignment: connected, or known because alignment lies on it as a patch."""
+    if encoder_base is not None:
+        return runtime.patched_state(encoder_base)
+    if encoder is not None and runtime.count_patches(encoder):
+        return runtime.own_state(encoder)
+    raise SettingsError(
+        "mode is delta, but what the encoder was trained from is not known. Connect that CLIP, for example the one of "
+        "SD 1.4, to encoder_base, or use mode replace."
+    )
+
+
+class SAGESaveEncoder(io.ComfyNode):
+    """A CLIP's text encoder as a file for any CLIP loader."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SAGESaveEncoder",
+            display_name="Save SAGE Text Encoder",
+            category="SAGE",
+            description="Saves an SD 1.x CLIP with its patches (SAGE, LoRA) worked in, as models/text_encoders/<name>"
+            ".safetensors, which CLIPLoader reads without this pack.",
+            is_output_node=True,
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP to save, as its patches make it."),
+                io.String.Input("name", default="sage-encoder", tooltip="File name, without folder or extension."),
+                io.Boolean.Input("overwrite", default=False, tooltip="Replace another file of this name."),
+            ],
+            outputs=[io.String.Output(display_name="path", tooltip="Where the file is.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None) -> bool | str:
+        return check_name(name)
+
+    @classmethod
+    def execute(cls, clip, name, overwrite) -> io.NodeOutput:
+        path = runtime.new_encoder_path(name)
+        state = runtime.patched_state(clip)
+        metadata = {
+            "base_hash": state_hash(runtime.own_state(clip)),
+            "hash": state_hash(state),
+            "software": f"sage-alignment {__version__}",
+        }
+        if path.exists() and not overwrite and saved_metadata(path).get("hash") != metadata["hash"]:
+            raise SettingsError(f"{path} exists and holds another encoder. Choose another name, or turn overwrite on.")
+        save_encoder(path, state, metadata)
+        return io.NodeOutput(str(path), ui=ui.PreviewText(f"Saved {path}"))
+
+
+NODES: list[type[io.ComfyNode]] = [SAGELoadEncoder, SAGEApplyEncoder, SAGESaveEncoder]

@@ -1,0 +1,320 @@
+"""Prompt pairs, training settings, and the training of an aligned encoder inside ComfyUI."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..sage_core.encoder import EncoderConfig, require_sd1, save_encoder
+from ..sage_core.errors import PromptError, TrainingError
+from ..sage_core.memory import estimate_memory, plan_memory
+from ..sage_core.plots import figure_to_image, training_curves
+from ..sage_core.prompts import PromptPairs, pairs_from_concept, pairs_from_lists, read_pairs, read_prompts
+from ..sage_core.runs import train_stored
+from ..sage_core.settings import PRESETS, TrainingSettings
+from ..sage_core.training import StepReport, TrainingResult
+from . import runtime
+from .encoder import check_name, saved_metadata
+
+Pairs = io.Custom("SAGE_PAIRS")
+Settings = io.Custom("SAGE_SETTINGS")
+
+_NO_FILE = "none"
+_DEFAULTS = PRESETS["sage_plus"]
+# A drawn preview takes a few tenths of a second on a slow CPU: at most a twentieth of the training goes into them.
+_PREVIEW_SHARE = 20
+
+
+class SAGEPromptPairs(io.ComfyNode):
+    """Safe and unsafe prompts, checked and paired."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = [_NO_FILE, *runtime.prompt_files()]
+        return io.Schema(
+            node_id="SAGEPromptPairs",
+            display_name="SAGE Prompt Pairs",
+            category="SAGE",
+            description="Pairs of a safe and an unsafe prompt to train on: from files in ComfyUI's input folder, from "
+            "text, or from safe prompts and a concept. Checks every row and says what it left out.",
+            inputs=[
+                io.Combo.Input(
+                    "safe_file",
+                    options=files,
+                    default=_NO_FILE,
+                    tooltip="CSV, JSON, JSONL or text file in the input folder, with a column 'prompt', or with 'safe' "
+                    "and 'unsafe'.",
+                ),
+                io.String.Input(
+                    "safe_text", multiline=True, default="", tooltip="Safe prompts, one a line, instead of a file."
+                ),
+                io.Combo.Input(
+                    "unsafe_file",
+                    options=files,
+                    default=_NO_FILE,
+                    tooltip="File of unsafe prompts. 'none' for a file with both columns, for text or for a concept.",
+                ),
+                io.String.Input("unsafe_text", multiline=True, default="", tooltip="Unsafe prompts, one a line."),
+                io.String.Input(
+                    "concept",
+                    default="",
+                    tooltip="Makes the unsafe prompts: each safe prompt with this concept written into it.",
+                ),
+            ],
+            outputs=[
+                Pairs.Output(display_name="pairs", tooltip="For Train SAGE Text Encoder."),
+                io.String.Output(display_name="summary", tooltip="What was kept, and why the rest was not."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, safe_file: str | None, unsafe_file: str | None, **_: Any) -> list[tuple[int, int]]:
+        names = [name for name in (safe_file, unsafe_file) if name not in (None, _NO_FILE)]
+        return [runtime.fingerprint(runtime.prompt_path(name)) for name in names]
+
+    @classmethod
+    def execute(cls, safe_file, safe_text, unsafe_file, unsafe_text, concept) -> io.NodeOutput:
+        if (safe_file == _NO_FILE) == (not safe_text.strip()):
+            found = "neither is given" if safe_file == _NO_FILE else "both are given"
+            raise PromptError(f"Safe prompts come from safe_file or from safe_text; {found}.")
+        sources = {
+            "unsafe_file": unsafe_file != _NO_FILE,
+            "unsafe_text": unsafe_text.strip(),
+            "concept": concept.strip(),
+        }
+        given = [name for name, value in sources.items() if value]
+        if len(given) > 1:
+            raise PromptError(f"Unsafe prompts come from one place; {' and '.join(given)} are given.")
+        if not given and safe_file == _NO_FILE:
+            raise PromptError("Unsafe prompts are missing: give unsafe_file, unsafe_text or a concept.")
+        if not given:
+            pairs = read_pairs(runtime.prompt_path(safe_file))
+        elif concept.strip():
+            pairs = pairs_from_concept(_prompts(safe_file, safe_text), concept.strip())
+        elif safe_file != _NO_FILE and unsafe_file != _NO_FILE:
+            pairs = read_pairs(runtime.prompt_path(safe_file), runtime.prompt_path(unsafe_file))
+        else:
+            pairs = pairs_from_lists(_prompts(safe_file, safe_text), _prompts(unsafe_file, unsafe_text))
+        summary = pairs.report.summary()
+        return io.NodeOutput(pairs, summary, ui=ui.PreviewText(summary))
+
+
+def _prompts(file: str, text: str) -> Sequence[str]:
+    if file == _NO_FILE:
+        # Not splitlines, which also splits at characters that may stand inside a prompt.
+        return text.strip().split("\n")
+    prompts, report = read_prompts(runtime.prompt_path(file))
+    runtime.log.info("SAGE: %s: %s", file, report.summary())
+    return prompts
+
+
+class SAGETrainingSettings(io.ComfyNode):
+    """Every knob of the training, for Train SAGE Text Encoder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SAGETrainingSettings",
+            display_name="SAGE Training Settings",
+            category="SAGE",
+            description="Every knob of the training, in place of a preset. The defaults are those of sage_plus.",
+            inputs=_setting_inputs(),
+            outputs=[Settings.Output(display_name="settings", tooltip="For Train SAGE Text Encoder.")],
+        )
+
+    @classmethod
+    def execute(cls, **values: Any) -> io.NodeOutput:
+        # A widget cannot be empty: 0 stands for "not set".
+        limits = {name: values[name] or None for name in ("steps", "chunk_size")}
+        return io.NodeOutput(TrainingSettings(**values | limits))
+
+
+def _setting_inputs() -> list[io.Input]:
+    def number(name: str, most: float, step: float, tooltip: str, least: float = 0.0) -> io.Input:
+        value = getattr(_DEFAULTS, name)
+        return io.Float.Input(name, default=value, min=least, max=most, step=step, round=1e-7, tooltip=tooltip)
+
+    def count(name: str, least: int, most: int, tooltip: str) -> io.Input:
+        return io.Int.Input(name, default=getattr(_DEFAULTS, name) or 0, min=least, max=most, tooltip=tooltip)
+
+    def choice(name: str, options: list[str], tooltip: str) -> io.Input:
+        return io.Combo.Input(name, options=options, default=getattr(_DEFAULTS, name), tooltip=tooltip)
+
+    units = ["absolute", "norm"]
+    unit_tooltip = "absolute, as in the paper, or norm: multiples of the mean norm of safe embeddings (about 240)."
+    return [
+        number("learning_rate", 1.0, 1e-6, "AdamW's step size. The paper has 1e-5; 1e-4 removes the concept further."),
+        count("epochs", 1, 1000, "Passes over the pairs."),
+        count("steps", 0, 1_000_000, "Exact number of steps, whatever epochs says. 0: epochs decide."),
+        count("batch_size", 2, 4096, "Pairs a step. The losses compare the prompts of a batch: part of the result."),
+        count("chunk_size", 0, 8192, "Prompts through the encoder at once: memory only. 0: as many as fit."),
+        number("keep_weight", 1.0, 0.01, "λ: share of keeping safe prompts; removing the concept gets the rest."),
+        number("spread_weight", 1000.0, 0.1, "λ_ESP: against the embedding space's collapse. DES has 0."),
+        number("local_weight", 1000.0, 0.05, "λ_LSA: keeps which prompts are alike. DES has 0."),
+        number("keep_mse", 10_000.0, 1.0, "Keeps safe embeddings in length as well as direction. The paper has 0."),
+        io.Boolean.Input(
+            "keep_concept", default=_DEFAULTS.keep_concept, tooltip="Keep safe prompts moved along the concept, too."
+        ),
+        choice("target", ["farthest", "paired", "nearest"], "Which safe prompt an unsafe one is led to."),
+        number(
+            "target_shift", 100.0, 0.1, "Multiples of concept_scale that the target is moved off the concept.", -100.0
+        ),
+        number("concept_scale", 10_000.0, 1.0, "s: how far along the concept direction."),
+        choice("scale_unit", units, "Unit of concept_scale: " + unit_tooltip),
+        count("neighbours", 1, 1000, "K: nearest prompts that local_weight compares; batch_size must exceed K + 1."),
+        number("perturbation", 10_000.0, 0.1, "α: push along the concept within the local term."),
+        choice("perturbation_unit", units, "Unit of perturbation: " + unit_tooltip),
+        number("weight_decay", 10.0, 0.001, "AdamW's weight decay."),
+        count("warmup", 0, 100_000, "Steps over which the learning rate rises to its value."),
+        choice(
+            "precision", ["fp32", "tf32", "bf16"], "fp32 is exact; tf32 and bf16 are faster on recent NVIDIA cards."
+        ),
+        count("held_out", 0, 4096, "Safe prompts kept out of training to measure the embedding space on."),
+    ]
+
+
+class SAGETrainEncoder(io.ComfyNode):
+    """Trains an aligned encoder from a CLIP, or finds the one that the same inputs gave before."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SAGETrainEncoder",
+            display_name="Train SAGE Text Encoder",
+            category="SAGE",
+            description="Trains a safe version of an SD 1.x CLIP: the concept goes, counts, colours and relations "
+            "stay. Cancel keeps a checkpoint, from which the same inputs go on; a finished training is found again.",
+            is_output_node=True,
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP to start from. LoRAs on it stay, but are not trained with."),
+                Pairs.Input("pairs", tooltip="From SAGE Prompt Pairs."),
+                io.String.Input("concept", default="nudity", tooltip="What is to be removed, in a word or two."),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default="sage_plus",
+                    tooltip="paper: the published SAGE setting. des: without its two structure terms. sage_plus: a "
+                    "higher learning rate and a stronger hold on safe prompts.",
+                ),
+                io.String.Input(
+                    "name", default="sage-encoder", tooltip="Saved as models/text_encoders/<name>.safetensors."
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**32 - 1,
+                    control_after_generate=False,
+                    tooltip="Order of the prompts. The same seed gives the same encoder.",
+                ),
+                Settings.Input("settings", optional=True, tooltip="Knobs of your own; the preset is then not used."),
+            ],
+            outputs=[
+                io.Clip.Output(display_name="clip", tooltip="The aligned CLIP."),
+                io.String.Output(
+                    display_name="report", tooltip="What was done, and what it did to the embedding space."
+                ),
+                io.LossMap.Output(display_name="loss_map", tooltip="Total loss of each step, for Plot Loss Graph."),
+                io.Image.Output(display_name="curves", tooltip="Every loss over the steps."),
+                io.String.Output(display_name="path", tooltip="Where the encoder is saved."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None) -> bool | str:
+        return check_name(name)
+
+    @classmethod
+    def execute(cls, clip, pairs, concept, preset, name, seed, settings=None) -> io.NodeOutput:
+        path = runtime.new_encoder_path(name)
+        if path.exists() and "software" not in saved_metadata(path):
+            raise TrainingError(f"{path} exists and was not trained here. Choose another name.")
+        settings = (settings or PRESETS[preset]).replace(seed=seed)
+        result, found, memory, aligned = _train(clip, pairs, concept, settings)
+        if saved_metadata(path).get("hash") != result.metadata["hash"]:
+            save_encoder(path, result.state, result.metadata)
+        report = _report(result, found, memory, pairs, str(path), runtime.count_patches(clip))
+        runtime.log.info("SAGE: %s\n%s", path.name, report)
+        curves = runtime.to_image(figure_to_image(training_curves(result.history)))
+        loss_map = {"loss": [step.losses["total"] for step in result.history]}
+        shown = ui.PreviewImage(curves, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
+        return io.NodeOutput(aligned, report, loss_map, curves, str(path), ui=shown)
+
+
+def _train(clip, pairs: PromptPairs, concept: str, settings: TrainingSettings) -> tuple[TrainingResult, bool, str, Any]:
+    """The result, whether it was found, the memory announced, and the aligned CLIP."""
+    base = runtime.own_state(clip)
+    config = EncoderConfig.of(base)
+    require_sd1(config, "This CLIP")
+    with runtime.training_device(estimate_memory(config, settings, len(pairs))) as (device, free):
+        memory = f"{plan_memory(config, settings, len(pairs), free).summary()}, on {device}"
+        watch = _Watch(memory)
+        try:
+            result, found = train_stored(
+                base,
+                pairs,
+                concept,
+                settings,
+                runtime.store_folder(),
+                device=device,
+                free_memory=free,
+                on_prepare=watch.prepare,
+                on_step=watch.step,
+            )
+        except runtime.OUT_OF_MEMORY as error:
+            raise TrainingError(
+                f"Out of memory on {device} with batch_size {settings.batch_size} and chunk_size "
+                f"{settings.chunk_size or 'automatic'}; {memory} was expected. Lower chunk_size, then batch_size."
+            ) from error
+        return result, found, memory, runtime.add_difference(clip, result.state, base, 1.0)
+
+
+class _Watch:
+    """What the user sees of a training while it runs; raises when it is cancelled."""
+
+    def __init__(self, memory: str) -> None:
+        self._progress = runtime.Progress()
+        self._memory = memory
+        self._history: list[StepReport] = []
+        self._next_picture = 0.0
+
+    def prepare(self, done: int, total: int) -> None:
+        if self._memory:
+            runtime.log.info("SAGE: training takes %s.", self._memory)
+            self._memory = ""
+        self._progress(done, total)
+
+    def step(self, report: StepReport) -> None:
+        self._history.append(report)
+        picture, start = None, time.monotonic()
+        if start >= self._next_picture:
+            picture = figure_to_image(training_curves(self._history))
+            self._next_picture = start + _PREVIEW_SHARE * (time.monotonic() - start)
+        self._progress(report.step, report.steps, picture)
+
+
+def _report(result: TrainingResult, found: bool, memory: str, pairs: PromptPairs, path: str, patches: int) -> str:
+    meta, first, last = result.metadata, result.history[0].losses, result.history[-1].losses
+    lines = [
+        f"{'Found, not trained again' if found else 'Trained'}: {path}",
+        f'{meta["method"]}, preset {meta["preset"]}, concept "{meta["concept"]}", {meta["steps"]} steps, '
+        f"{len(pairs)} pairs, seed {result.settings.seed}",
+        f"Memory: {memory}",
+        f"Time: {result.seconds:.0f} s",
+        "Losses, first to last step: " + ", ".join(f"{name} {first[name]:.4g} → {last[name]:.4g}" for name in last),
+    ]
+    if point := next((step.geometry for step in reversed(result.history) if step.geometry), None):
+        kind = "held-out" if point.held_out else "training"
+        lines.append(
+            f"Embedding space on {point.prompts} {kind} safe prompts: spread ratio {point.spread_ratio:.3f}, "
+            f"overlap of the {point.k} nearest neighbours {point.jaccard:.3f} (both 1 for the base)"
+        )
+    if patches:
+        lines.append(
+            f"The CLIP carried {patches} patch(es), such as LoRAs: they stay on it, but took no part in training."
+        )
+    return "\n".join([*lines, pairs.report.summary()])
+
+
+NODES: list[type[io.ComfyNode]] = [SAGEPromptPairs, SAGETrainingSettings, SAGETrainEncoder]

@@ -1,0 +1,343 @@
+"""Loading, applying and saving text encoders in a real ComfyUI, against embeddings that transformers computes here.
+
+ComfyUI keeps text encoders in fp16 and computes in fp32; the expected embeddings do the same.
+"""
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sage_demo.comfyui import ExecutionError, Graph, GraphError, Outputs, Server
+from torch import Tensor
+
+from sage_core.encoder import TextEncoder, embed, save_encoder
+from sage_core.layouts import read_encoder
+from sage_core.shapes.weights import ExpandedFiles
+
+Run = Callable[[Graph], Outputs]
+State = dict[str, Tensor]
+
+PROMPT = "two dotted red rings left of one plain blue square in the snow"
+NODE_IDS = {
+    "SAGELoadEncoder",
+    "SAGEApplyEncoder",
+    "SAGESaveEncoder",
+    "SAGEPromptPairs",
+    "SAGETrainingSettings",
+    "SAGETrainEncoder",
+}
+
+
+def node(kind: str, **inputs: object) -> dict:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def apply(clip: str, strength: float, name: str = "none", mode: str = "replace", **links: list) -> dict:
+    return node("SAGEApplyEncoder", clip=[clip, 0], encoder_name=name, strength=strength, mode=mode, **links)
+
+
+def with_probes(graph: dict, clips: Mapping[str, str]) -> dict:
+    """`graph` with each clip's encoding of PROMPT written to a file: file name -> node id of the clip."""
+    for name, clip in clips.items():
+        graph[f"encode {name}"] = node("CLIPTextEncode", clip=[clip, 0], text=PROMPT)
+        graph[f"probe {name}"] = node("ProbeSaveConditioning", conditioning=[f"encode {name}", 0], name=name)
+    return graph
+
+
+def stored(state: Mapping[str, Tensor]) -> State:
+    """As ComfyUI holds it."""
+    return {name: tensor.half().float() for name, tensor in state.items()}
+
+
+def expected(state: Mapping[str, Tensor]) -> Tensor:
+    return embed(TextEncoder.from_state(stored(state)), [PROMPT]).view(1, 77, -1)
+
+
+def mix(base: State, other: State, strength: float) -> State:
+    return {name: base[name] + strength * (other[name] - base[name]) for name in base}
+
+
+def perturbed(state: State, seed: int, scale: float = 0.1) -> State:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: tensor + scale * tensor.abs().mean() * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in state.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def encoders(base: Path) -> Path:
+    return base / "models" / "text_encoders"
+
+
+@pytest.fixture(scope="module")
+def small(shapes_files: ExpandedFiles) -> State:
+    """The small encoder, as ComfyUI holds it."""
+    return stored(read_encoder(shapes_files.text_encoder)[0])
+
+
+@pytest.fixture(scope="module")
+def aligned(server: Server, encoders: Path, small: State) -> State:
+    """Stands for an aligned encoder, in the file aligned.safetensors."""
+    state = perturbed(small, seed=1)
+    save_encoder(encoders / "aligned.safetensors", state, {})
+    return state
+
+
+@pytest.fixture(scope="module")
+def embedding(base: Path) -> Callable[[str], Tensor]:
+    return lambda name: load_file(base / "output" / f"{name}.safetensors")["embedding"]
+
+
+def assert_close(found: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+
+
+def test_pack_registers_exactly_its_nodes(server: Server) -> None:
+    info = server.object_info()
+    assert {name for name in info if name.startswith("SAGE")} == NODE_IDS
+    for name in NODE_IDS:
+        assert info[name]["category"] == "SAGE"
+        inputs = info[name]["input"]["required"] | info[name]["input"].get("optional", {})
+        assert all(options.get("tooltip") for _, options in inputs.values()), name
+
+
+def test_every_node_has_a_help_page() -> None:
+    pages = Path(__file__).parents[2] / "nodes" / "web" / "docs"
+    assert {page.stem for page in pages.glob("*.md")} >= NODE_IDS
+
+
+def test_strengths_in_one_graph_are_exact_and_leave_each_other_alone(
+    run_graph: Run, shapes_files: ExpandedFiles, small: State, aligned: State, embedding: Callable[[str], Tensor]
+) -> None:
+    strengths = {"none": 0.0, "half": 0.5, "full": 1.0, "over": 1.5, "reverse": -1.0}
+    graph = {"clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name)}
+    graph |= {name: apply("clip", strength, "aligned.safetensors") for name, strength in strengths.items()}
+    run_graph(with_probes(graph, {name: name for name in strengths} | {"untouched": "clip"}))
+
+    assert_close(embedding("untouched"), expected(small))
+    assert torch.equal(embedding("none"), embedding("untouched"))
+    for name, strength in strengths.items():
+        assert_close(embedding(name), expected(mix(small, aligned, strength)))
+    assert (embedding("full") - embedding("half")).abs().max() > 0.1
+
+
+def test_connected_encoder_equals_its_file(
+    run_graph: Run, shapes_files: ExpandedFiles, aligned: State, embedding: Callable[[str], Tensor]
+) -> None:
+    graph = {
+        "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
+        "aligned": node("SAGELoadEncoder", encoder_name="aligned.safetensors"),
+        "applied": apply("clip", 1.0, encoder=["aligned", 0]),
+    }
+    run_graph(with_probes(graph, {"by itself": "aligned", "applied": "applied"}))
+    assert_close(embedding("by itself"), expected(aligned))
+    assert_close(embedding("applied"), expected(aligned))
+
+
+def test_delta_moves_a_fine_tune_by_what_alignment_changed(
+    server: Server,
+    run_graph: Run,
+    shapes_files: ExpandedFiles,
+    encoders: Path,
+    small: State,
+    aligned: State,
+    embedding: Callable[[str], Tensor],
+) -> None:
+    tuned = stored(perturbed(small, seed=2))
+    save_encoder(encoders / "tuned.safetensors", tuned, {})
+    graph = {
+        "base": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
+        "tuned": node("SAGELoadEncoder", encoder_name="tuned.safetensors"),
+        "by base": apply("tuned", 1.0, "aligned.safetensors", "delta", encoder_base=["base", 0]),
+        # Alignment lies on this one as a patch, so its base is known.
+        "patched": apply("base", 1.0, "aligned.safetensors"),
+        "by patch": apply("tuned", 1.0, mode="delta", encoder=["patched", 0]),
+    }
+    run_graph(with_probes(graph, {"by base": "by base", "by patch": "by patch"}))
+    wanted = expected({name: tuned[name] + aligned[name] - small[name] for name in small})
+    assert_close(embedding("by base"), wanted)
+    assert_close(embedding("by patch"), wanted)
+
+    graph = {key: graph[key] for key in ("base", "tuned")}
+    graph["unknown"] = apply("tuned", 1.0, "aligned.safetensors", "delta")
+    with pytest.raises(ExecutionError, match="encoder_base"):
+        run_graph(with_probes(graph, {"unknown": "unknown"}))
+
+
+def test_lora_and_clip_skip_on_top(
+    run_graph: Run,
+    base: Path,
+    shapes_files: ExpandedFiles,
+    small: State,
+    aligned: State,
+    embedding: Callable[[str], Tensor],
+) -> None:
+    target = "text_model.encoder.layers.0.mlp.fc1.weight"
+    up, down = 0.1 * torch.randn(small[target].shape[0], 4), 0.1 * torch.randn(4, small[target].shape[1])
+    (base / "models" / "loras").mkdir(exist_ok=True)
+    stem = "lora_te_text_model_encoder_layers_0_mlp_fc1"
+    save_file({f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}, base / "models/loras/words.safetensors")
+
+    def lora(clip: str) -> dict:
+        strengths = {"strength_model": 0.0, "strength_clip": 0.8}
+        return node("LoraLoader", model=["model", 0], clip=[clip, 0], lora_name="words.safetensors", **strengths)
+
+    graph = {
+        "model": node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name),
+        "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
+        "sage": apply("clip", 0.5, "aligned.safetensors"),
+        "sage, lora": lora("sage"),
+        "lora": lora("clip"),
+        "lora, sage": apply("lora", 0.5, "aligned.safetensors"),
+        "sage, skip": node("CLIPSetLastLayer", clip=["sage", 0], stop_at_clip_layer=-2),
+    }
+    # LoraLoader's CLIP is its second output.
+    relays = {"sage, lora": ["sage, lora", 1], "sage, skip": ["sage, skip", 0], "lora, sage": ["lora, sage", 0]}
+    graph["lora, sage"]["inputs"]["clip"] = ["lora", 1]
+    graph = with_probes(graph, {name: name for name in relays})
+    for name, link in relays.items():
+        graph[f"encode {name}"]["inputs"]["clip"] = link
+    run_graph(graph)
+
+    half = mix(small, aligned, 0.5)
+    with_lora = half | {target: half[target] + 0.8 * up @ down}
+    assert_close(embedding("sage, lora"), expected(with_lora))
+    assert_close(embedding("lora, sage"), expected(with_lora))
+    skipped = {name: tensor for name, tensor in half.items() if ".layers.1." not in name}
+    assert_close(embedding("sage, skip"), expected(skipped))
+
+
+def test_saved_encoder_holds_its_patches_and_is_not_overwritten(
+    run_graph: Run, encoders: Path, shapes_files: ExpandedFiles, small: State, aligned: State
+) -> None:
+    def graph(strength: float, overwrite: bool = False) -> dict:
+        return {
+            "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
+            "applied": apply("clip", strength, "aligned.safetensors"),
+            "save": node("SAGESaveEncoder", clip=["applied", 0], name="half way", overwrite=overwrite),
+        }
+
+    outputs = run_graph(graph(0.5))
+    path = encoders / "half way.safetensors"
+    assert str(path) in outputs["save"]["text"][0]
+    state, metadata = read_encoder(path)
+    assert metadata["software"].startswith("sage-alignment")
+    for name, tensor in mix(small, aligned, 0.5).items():
+        torch.testing.assert_close(state[name], tensor, rtol=1e-6, atol=1e-7)
+
+    before = path.read_bytes()
+    with pytest.raises(ExecutionError, match="exists and holds another encoder"):
+        run_graph(graph(1.0))
+    assert path.read_bytes() == before
+    run_graph(graph(1.0, overwrite=True))
+    assert path.read_bytes() != before
+
+
+def test_core_loads_a_saved_vit_l(
+    run_graph: Run, shapes_files: ExpandedFiles, embedding: Callable[[str], Tensor]
+) -> None:
+    checkpoint = node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name)
+    # The checkpoint's CLIP is its second output.
+    graph = with_probes({"model": checkpoint}, {"vit-l": "model"})
+    graph["encode vit-l"]["inputs"]["clip"] = ["model", 1]
+    graph["save"] = node("SAGESaveEncoder", clip=["model", 1], name="vit-l", overwrite=False)
+    run_graph(graph)
+    loaders = {
+        "core": node("CLIPLoader", clip_name="vit-l.safetensors", type="stable_diffusion"),
+        "sage": node("SAGELoadEncoder", encoder_name="vit-l.safetensors"),
+    }
+    run_graph(with_probes(loaders, {"by core": "core", "by sage": "sage"}))
+    assert torch.equal(embedding("by core"), embedding("vit-l"))
+    assert torch.equal(embedding("by sage"), embedding("vit-l"))
+
+
+@pytest.mark.parametrize("name", ["", "../outside", "/tmp/outside", "a/b", "a\\b", "C:evil", ".hidden", "x" * 101])
+def test_a_name_cannot_leave_its_folder(server: Server, shapes_files: ExpandedFiles, name: str) -> None:
+    graph = {
+        "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
+        "save": node("SAGESaveEncoder", clip=["clip", 0], name=name, overwrite=False),
+    }
+    with pytest.raises(GraphError, match="expected a plain file name"):
+        server.queue(graph)
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "../../../etc/passwd", ""])
+def test_a_missing_file_names_the_folder(server: Server, encoders: Path, name: str) -> None:
+    graph = with_probes({"clip": node("SAGELoadEncoder", encoder_name=name)}, {"missing": "clip"})
+    with pytest.raises(GraphError) as refused:
+        server.queue(graph)
+    assert str(encoders) in str(refused.value)
+
+
+def test_depth_that_does_not_fit_is_named(run_graph: Run, shapes_files: ExpandedFiles, aligned: State) -> None:
+    checkpoint = node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name)
+    graph = with_probes({"model": checkpoint, "sage": apply("model", 1.0, "aligned.safetensors")}, {"misfit": "sage"})
+    graph["sage"]["inputs"]["clip"] = ["model", 1]
+    with pytest.raises(ExecutionError, match=r"does not fit this CLIP.*layers=2.*layers=12"):
+        run_graph(graph)
+
+
+class _Malice:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.marker,)
+
+
+def _bad_files(folder: Path, small: State) -> dict[str, str]:
+    """Files that hold no usable SD 1.x encoder -> words of the error each deserves."""
+    with open(folder / "malicious.pt", "wb") as file:
+        pickle.dump({"model_state_dict": _Malice(folder / "executed")}, file)
+    torch.save({"model_state_dict": _Malice(folder / "executed")}, folder / "malicious_zip.pt")
+    whole = (folder / "aligned.safetensors").read_bytes()
+    (folder / "truncated.safetensors").write_bytes(whole[: len(whole) // 2])
+    tokens = "transformer.text_model.embeddings.token_embedding.weight"
+    two = {f"conditioner.embedders.0.{tokens}": torch.zeros(8, 768)}
+    two["conditioner.embedders.1.model.token_embedding.weight"] = torch.zeros(8, 1280)
+    save_file(two, folder / "sdxl.safetensors")
+    save_file({"encoder.block.0.layer.0.SelfAttention.q.weight": torch.zeros(8, 8)}, folder / "t5.safetensors")
+    spoilt = small | {"text_model.final_layer_norm.weight": torch.full((768,), torch.nan)}
+    save_file(spoilt, folder / "nan.safetensors")
+    return {
+        "malicious.pt": "malicious.pt",
+        "malicious_zip.pt": "malicious_zip.pt",
+        "truncated.safetensors": "cut short",
+        "sdxl.safetensors": "2 text encoders",
+        "t5.safetensors": "T5",
+        "nan.safetensors": "NaN",
+    }
+
+
+def test_bad_files_are_refused_in_words(run_graph: Run, encoders: Path, small: State, aligned: State) -> None:
+    for name, words in _bad_files(encoders, small).items():
+        graph = with_probes({"clip": node("SAGELoadEncoder", encoder_name=name)}, {"bad": "clip"})
+        with pytest.raises(ExecutionError, match=words) as refused:
+            run_graph(graph)
+        assert refused.value.exception.endswith("EncoderError"), name
+    assert not (encoders / "executed").exists()
+
+
+def test_clip_of_another_model_is_refused(run_graph: Run, encoders: Path, aligned: State) -> None:
+    save_file(
+        {"encoder.block.0.layer.0.SelfAttention.k.weight": torch.zeros(768, 768)}, encoders / "t5_base.safetensors"
+    )
+    graph = {
+        "clip": node("CLIPLoader", clip_name="t5_base.safetensors", type="stable_audio"),
+        "save": node("SAGESaveEncoder", clip=["clip", 0], name="t5", overwrite=False),
+    }
+    with pytest.raises(ExecutionError, match=r"holds t5base; SAGE works on the text encoder of SD 1\.x"):
+        run_graph(graph)
+
+
+def test_both_or_no_encoder_is_a_clear_error(run_graph: Run, shapes_files: ExpandedFiles, aligned: State) -> None:
+    clip = {"clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name)}
+    with pytest.raises(ExecutionError, match="neither is given"):
+        run_graph(with_probes(clip | {"applied": apply("clip", 1.0)}, {"unclear": "applied"}))
+    both = apply("clip", 1.0, "aligned.safetensors", encoder=["clip", 0])
+    with pytest.raises(ExecutionError, match="both are given"):
+        run_graph(with_probes(clip | {"applied": both}, {"unclear": "applied"}))
