@@ -8,14 +8,15 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from .errors import SettingsError
 from .files import whole_file
 from .layouts import EncoderConfig, canonical_state, read_encoder, require_sd1
-from .tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, tokenize
+from .tokens import CONTEXT_LENGTH, END_TOKEN, tokenize
 
 __all__ = [
     "EncoderConfig",
@@ -74,7 +75,7 @@ class TextEncoder(nn.Module):
         # transformers 5 dropped the prefix `text_model.` from this model's own names.
         own_prefix = _ROOT if any(name.startswith(_ROOT) for name in encoder.model.state_dict()) else ""
         weights = {
-            own_prefix + name.removeprefix(_ROOT): tensor.detach().to(torch.float32, copy=copy)
+            own_prefix + name.removeprefix(_ROOT): tensor.to(torch.float32, copy=copy)
             for name, tensor in canonical.items()
         }
         encoder.model.load_state_dict(weights, assign=True)
@@ -83,7 +84,7 @@ class TextEncoder(nn.Module):
             # Not part of a state dict, hence still without values.
             if isinstance(getattr(module, "position_ids", None), Tensor):
                 module.position_ids = torch.arange(encoder.config.positions, device=device)[None]
-        return encoder.requires_grad_(True)
+        return encoder
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "TextEncoder":
@@ -106,6 +107,8 @@ class TextEncoder(nn.Module):
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device | str) -> Iterator[None]:
     """Compute in fp32, tf32 (matrix products on CUDA) or bf16 (autocast); the global tf32 switch is put back after."""
+    if precision not in get_args(Precision):
+        raise SettingsError(f"precision is '{precision}', expected one of {', '.join(get_args(Precision))}.")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     kind = torch.device(device).type
@@ -137,6 +140,8 @@ def embed(
     fp32. On CUDA a batch that does not fit is halved and tried again. `on_batch(done, total)` follows each batch and
     may raise to stop.
     """
+    if pooling not in get_args(Pooling):
+        raise SettingsError(f"pooling is '{pooling}', expected one of {', '.join(get_args(Pooling))}.")
     if device is not None:
         encoder.to(device)
     where = next(encoder.parameters()).device
@@ -181,12 +186,11 @@ def _batch_size(config: EncoderConfig, device: torch.device, budget: int | None)
 def activation_bytes(config: EncoderConfig) -> int:
     """Peak bytes of one prompt's activations in a forward pass without gradients, in fp32.
 
-    The peak is in a layer's MLP: residual, normed input and output of `width`, and three arrays of `mlp_width` (the
-    product, and x and sigmoid(1.702 x) of the activation); or in attention: residual, normed input, q, k, v, result.
+    The peak is in a layer's MLP: four arrays of `width` (input, residual, sum and its norm) and three of `mlp_width`
+    (x, 1.702 x and its sigmoid); with a narrow MLP it is in attention: eight of `width`. No attention matrix is kept.
     """
-    mlp = 3 * config.width + 3 * config.mlp_width
-    attention = 6 * config.width
-    return 4 * CONTEXT_LENGTH * max(mlp, attention)
+    mlp = 4 * config.width + 3 * config.mlp_width
+    return 4 * CONTEXT_LENGTH * max(mlp, 8 * config.width)
 
 
 def save_encoder(path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -196,7 +200,7 @@ def save_encoder(path: str | os.PathLike[str], state: Mapping[str, Tensor], meta
     """
     from safetensors.torch import save_file
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in canonical_state(state).items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in canonical_state(state).items()}
     texts = {"format": "pt"} | {str(key): str(value) for key, value in metadata.items()}
     with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata=texts)
@@ -207,7 +211,7 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     canonical = canonical_state(state)
     for name in sorted(canonical):
-        tensor = canonical[name].detach().to("cpu", torch.float32).contiguous()
+        tensor = canonical[name].to("cpu", torch.float32).contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().view("uint8").data if tensor.dim() else b"")
+        digest.update(tensor.numpy().data)
     return digest.hexdigest()

@@ -51,6 +51,7 @@ _OTHER_MODELS = (
     (("vision_model.", "visual."), "an image encoder"),
     (("decoder.up", "decoder.mid", "taesd_decoder"), "a VAE"),
 )
+_EXPECTED = "Expected tensors named like `text_model.embeddings.token_embedding.weight`."
 _OTHER_WIDTHS = {1024: "the OpenCLIP ViT-H text encoder of SD 2.x", 1280: "the OpenCLIP bigG text encoder of SDXL"}
 
 
@@ -130,7 +131,7 @@ def read_encoder(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     """
     file = _weights_file(Path(path))
     state, metadata = _read_safetensors(file) if file.suffix.lower() == ".safetensors" else _read_pickled(file)
-    # The tensors still lie in the mapped file: copied, they survive its replacement, by our own save for one.
+    # The tensors still lie in the mapped file: copied, they outlive it and do not keep it from being replaced.
     return {name: tensor.clone() for name, tensor in canonical_state(state, str(file)).items()}, metadata
 
 
@@ -143,12 +144,12 @@ def canonical_state(state: Mapping[str, torch.Tensor], source: str = "the model"
     found: dict[str, torch.Tensor] = {}
     for name, canonical in _select(state, source).items():
         if _FUSED in canonical:
-            for part, tensor in zip("qkv", state[name].chunk(3), strict=True):
+            for part, tensor in zip("qkv", state[name].tensor_split(3), strict=True):
                 found[canonical.replace("in_proj", f"{part}_proj")] = tensor
         else:
             found[canonical] = state[name]
     _check(found, source)
-    return {name: found[name] for name in EncoderConfig.of(found).shapes()}
+    return {name: found[name].detach() for name in EncoderConfig.of(found).shapes()}
 
 
 def _select(names: Iterable[str], source: str) -> dict[str, str]:
@@ -185,9 +186,6 @@ def _find_root(names: list[str], source: str) -> tuple[str, Callable[[str], str 
     raise EncoderError(f"{source} is no CLIP text encoder; it holds {shown}. {_EXPECTED}")
 
 
-_EXPECTED = "Expected tensors named like `text_model.embeddings.token_embedding.weight`."
-
-
 def _transformers_name(name: str) -> str | None:
     return name if _TRANSFORMERS_NAME.fullmatch(name) else None
 
@@ -206,9 +204,12 @@ def _openai_name(name: str) -> str | None:
 
 
 def _check(state: Mapping[str, torch.Tensor], source: str) -> None:
-    needed = ("embeddings.position_embedding.weight", "encoder.layers.0.mlp.fc1.weight")
-    if missing := [_ROOT + name for name in needed if _ROOT + name not in state]:
-        raise EncoderError(f"{source} is an incomplete text encoder: {', '.join(missing)} is missing.")
+    for name in (_TOKENS, "embeddings.position_embedding.weight", "encoder.layers.0.mlp.fc1.weight"):
+        if _ROOT + name not in state or state[_ROOT + name].dim() != 2:
+            raise EncoderError(
+                f"{source} is an incomplete text encoder: the matrix {_ROOT}{name} is missing. "
+                "Download or save it again."
+            )
     shapes = EncoderConfig.of(state).shapes()
     if missing := [name for name in shapes if name not in state]:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -225,8 +226,8 @@ def _check(state: Mapping[str, torch.Tensor], source: str) -> None:
                 f"{source}: {name} is stored as {tensor.dtype}, expected fp32, fp16 or bf16: a quantised file."
             )
         # One pass over the memory; a sum can overflow without a bad value, so only then is each one looked at.
-        if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
-            count = int((~torch.isfinite(tensor)).sum())
+        values = tensor.detach().float()
+        if not values.sum().isfinite() and (count := int((~values.isfinite()).sum())):
             raise EncoderError(
                 f"{source}: {name} holds {count:,} values that are NaN or infinite. The file is damaged or its "
                 "training diverged; use another."
