@@ -6,7 +6,7 @@ Each image is preprocessed and encoded once for all of its questions, and the qu
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -164,6 +164,14 @@ def in_batches(
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     return results, size
+
+
+def grouped(rows: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
+    """`rows` with equal keys together, in order of first appearance."""
+    groups: dict[Hashable, list[int]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return list(groups.values())
 
 
 def sequence_log_likelihoods(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

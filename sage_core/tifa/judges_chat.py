@@ -1,7 +1,7 @@
-"""Vision-language models with a chat template: SmolVLM, Qwen-VL, LLaVA and whatever else is an image-text-to-text model."""
+"""Vision-language models with a chat template: SmolVLM, Qwen-VL, LLaVA and other image-text-to-text models."""
 
 import copy
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ..errors import JudgeError
-from .judges import Answer, Features, ModelJudge, choice_probabilities, sequence_log_likelihoods
+from .judges import Answer, Features, ModelJudge, choice_probabilities, grouped, sequence_log_likelihoods
 from .questions import Question
 
 
@@ -59,12 +59,12 @@ class ChatJudge(ModelJudge):
     def ask(self, features: Sequence[Features], questions: Sequence[Question], likelihoods: bool) -> list[Answer]:
         asked = [self._words(self._after_image(question)) for question in questions]
         answers: dict[int, Answer] = {}
-        for together in _grouped(range(len(questions)), lambda row: _shapes(features[row])):
+        for together in grouped(range(len(questions)), lambda row: _shapes(features[row])):
             images = {id(features[row]): features[row] for row in together}
             slots = {name: slot for slot, name in enumerate(images)}
             cache, offsets = self._read_images(list(images.values()))
             # What follows the image has no padding either, so that positions need no correction.
-            for rows in _grouped(together, lambda row: len(asked[row])):
+            for rows in grouped(together, lambda row: len(asked[row])):
                 slot = torch.tensor([slots[id(features[row])] for row in rows], device=self.device)
                 words = torch.tensor([asked[row] for row in rows], device=self.device)
                 some = [questions[row] for row in rows]
@@ -157,18 +157,12 @@ class ChatJudge(ModelJudge):
 
 
 def _prompt(question: Question) -> str:
-    return f"{question.question}\nChoices: {', '.join(question.choices)}.\nAnswer with one of the choices and nothing else."
+    choices = ", ".join(question.choices)
+    return f"{question.question}\nChoices: {choices}.\nAnswer with one of the choices and nothing else."
 
 
 def _shapes(inputs: Features) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple((name, tuple(value.shape)) for name, value in inputs.items())
-
-
-def _grouped(rows: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
-    groups: dict[Hashable, list[int]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return list(groups.values())
 
 
 def _select(cache: Any, rows: torch.Tensor) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .judges import Answer, Features, ModelJudge, choice_probabilities, sequence_log_likelihoods
+from .judges import Answer, Features, ModelJudge, choice_probabilities, grouped, sequence_log_likelihoods
 from .questions import Question
 
 
@@ -54,8 +54,7 @@ class GitJudge(ModelJudge):
         patches = torch.stack(list(features)).unsqueeze(1)
         texts = [""] * len(questions)
         # The answer is written directly behind the question, so only questions of one length go together.
-        for length in sorted({len(prompt) for prompt in prompts}):
-            rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
+        for rows in grouped(range(len(questions)), lambda row: len(prompts[row])):
             inputs = torch.tensor([prompts[row] for row in rows], device=self.device)
             written = self.model.generate(
                 pixel_values=patches[rows],
@@ -64,7 +63,7 @@ class GitJudge(ModelJudge):
                 max_length=self.answer_length,
             )
             for row, text in zip(
-                rows, tokenizer.batch_decode(written[:, length:], skip_special_tokens=True), strict=True
+                rows, tokenizer.batch_decode(written[:, inputs.shape[1] :], skip_special_tokens=True), strict=True
             ):
                 texts[row] = text
         if not likelihoods:

@@ -1,0 +1,496 @@
+"""Batched judges against the official procedure: one image and one question at a time, written naively."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sage_core.errors import JudgeError
+from sage_core.tifa.images import fingerprint, to_bytes, to_pil
+from sage_core.tifa.judges import Answer, ModelJudge, in_batches, load_judge
+from sage_core.tifa.questions import Question
+
+WORDS = re.split(
+    " ",
+    "is there a an the how many what color are in image to left of right dog cat red blue green bus yes no one two "
+    "three four ? , : . answer question choices multiple choice - with and nothing else user assistant",
+)
+
+
+def ask(text: str, *choices: str) -> Question:
+    return Question("c1", "a dog left of a red bus", text, choices, choices[0], "object", "dog")
+
+
+QUESTIONS = [
+    ask("is there a dog ?", "yes", "no"),
+    ask("what color is the bus in the image ?", "red", "blue", "green", "red bus"),
+    ask("how many ?", "one", "two", "three four"),
+    ask("is there a bus to the left of the dog ?", "no", "yes"),
+]
+
+
+def pictures() -> list[Image.Image]:
+    generator = torch.Generator().manual_seed(5)
+    sizes = [(40, 40), (40, 40), (56, 34)]
+    return [
+        Image.fromarray(torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8).numpy())
+        for width, height in sizes
+    ]
+
+
+PER_IMAGE = [QUESTIONS, QUESTIONS[1:], QUESTIONS[:2]]
+
+
+def bert_tokenizer(folder: Path):
+    from transformers import BertTokenizerFast
+
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text("\n".join(specials + WORDS) + "\n")
+    return BertTokenizerFast(str(vocabulary))
+
+
+def word_tokenizer(specials: dict[str, str], template: str | None = None, **settings):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    names = [name for values in specials.values() for name in ([values] if isinstance(values, str) else values)]
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(["<unk>", *names, *WORDS])}, "<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    if template:
+        inner.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=[(n, inner.token_to_id(n)) for n in names if n in template]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", **specials, **settings)
+
+
+def spread(model):
+    """Large random weights, so that a tiny model's answers differ between images and questions."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                scale = 2.0 if "crossattention" in name else 0.3
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    return model.eval()
+
+
+def make_vilt(folder: Path) -> None:
+    from transformers import ViltConfig, ViltForQuestionAnswering, ViltImageProcessor, ViltProcessor
+
+    labels = [w for w in WORDS if w.isalpha()]
+    tokenizer = bert_tokenizer(folder)
+    config = ViltConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        image_size=64, patch_size=16, max_position_embeddings=16, num_labels=len(labels), max_image_length=-1,
+        id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)},
+    )  # fmt: skip
+    spread(ViltForQuestionAnswering(config)).save_pretrained(folder)
+    ViltProcessor(ViltImageProcessor(size={"shortest_edge": 64}, size_divisor=16), tokenizer).save_pretrained(folder)
+
+
+def vilt_one(folder: Path):
+    from transformers import ViltForQuestionAnswering, ViltProcessor
+
+    processor = ViltProcessor.from_pretrained(folder)
+    model = ViltForQuestionAnswering.from_pretrained(folder)
+
+    def answer(image, question):
+        made = processor(images=image, text=question.question, truncation=True, max_length=16, return_tensors="pt")
+        logits = model(**made).logits[0]
+        known = [model.config.label2id.get(choice) for choice in question.choices]
+        odds = None if None in known else [logits[k].double().exp().item() for k in known]
+        return model.config.id2label[logits.argmax().item()], odds and [o / sum(odds) for o in odds]
+
+    return answer
+
+
+def make_blip(folder: Path) -> None:
+    from transformers import BlipConfig, BlipForQuestionAnswering, BlipImageProcessor, BlipProcessor
+
+    tokenizer = bert_tokenizer(folder)
+    text = {
+        "vocab_size": len(tokenizer), "hidden_size": 16, "encoder_hidden_size": 16, "intermediate_size": 32,
+        "projection_dim": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64,
+        "pad_token_id": 0, "bos_token_id": 5, "eos_token_id": 3, "sep_token_id": 3,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 16, "intermediate_size": 32, "projection_dim": 8, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "image_size": 32, "patch_size": 8,
+    }  # fmt: skip
+    config = BlipConfig(text_config=text, vision_config=vision, projection_dim=8)
+    spread(BlipForQuestionAnswering(config)).save_pretrained(folder)
+    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
+
+
+def blip_one(folder: Path):
+    from transformers import BlipForQuestionAnswering, BlipProcessor
+
+    processor = BlipProcessor.from_pretrained(folder)
+    model = BlipForQuestionAnswering.from_pretrained(folder)
+
+    def answer(image, question):
+        made = processor(images=image, text=question.question, return_tensors="pt")
+        text = processor.batch_decode(model.generate(**made, max_length=50), skip_special_tokens=True)[0]
+        likelihoods = []
+        for choice in question.choices:
+            target = processor.tokenizer(choice, return_tensors="pt").input_ids
+            target[0, 0] = model.config.text_config.bos_token_id
+            seen = model.vision_model(made.pixel_values)[0]
+            read = model.text_encoder(made.input_ids, made.attention_mask, encoder_hidden_states=seen)[0]
+            logits = model.text_decoder(target, encoder_hidden_states=read).logits[0].double()
+            likelihoods.append(follow(logits, target[0].tolist()))
+        return text, shares(likelihoods)
+
+    return answer
+
+
+def make_blip2(folder: Path) -> None:
+    from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor
+
+    tokenizer = word_tokenizer({"pad_token": "<pad>", "eos_token": "</s>"}, "$A </s>")
+    image = BlipImageProcessor(size={"height": 32, "width": 32})
+    processor = Blip2Processor(image, tokenizer, num_query_tokens=4)
+    config = Blip2Config(
+        vision_config={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+                       "image_size": 32, "patch_size": 8},
+        qformer_config={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+                        "encoder_hidden_size": 16, "vocab_size": 10, "max_position_embeddings": 8},
+        text_config={"model_type": "t5", "vocab_size": len(tokenizer), "d_model": 16, "d_kv": 8, "d_ff": 32,
+                     "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 1, "pad_token_id": 1,
+                     "eos_token_id": 2, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+        num_query_tokens=4, image_token_index=processor.tokenizer.convert_tokens_to_ids("<image>"),
+    )  # fmt: skip
+    spread(Blip2ForConditionalGeneration(config)).save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def blip2_one(folder: Path):
+    from transformers import Blip2ForConditionalGeneration, Blip2Processor
+
+    processor = Blip2Processor.from_pretrained(folder)
+    model = Blip2ForConditionalGeneration.from_pretrained(folder)
+
+    def answer(image, question):
+        prompt = (
+            f"Answer the multiple-choice question. Question: {question.question} "
+            f"Choices: {', '.join(question.choices)} Answer:"
+        )
+        made = processor(images=image, text=prompt, return_tensors="pt")
+        ids = model.generate(**made, num_beams=5, max_length=30, min_length=1)
+        text = processor.batch_decode(ids, skip_special_tokens=True)[0].strip()
+        likelihoods = []
+        for choice in question.choices:
+            target = processor.tokenizer(choice, return_tensors="pt").input_ids
+            decoded = torch.cat([torch.tensor([[1]]), target], 1)
+            logits = model(**made, decoder_input_ids=decoded).logits[0].double()
+            likelihoods.append(follow(logits, decoded[0].tolist()))
+        return text, shares(likelihoods)
+
+    return answer
+
+
+def make_git(folder: Path) -> None:
+    from transformers import CLIPImageProcessor, GitConfig, GitForCausalLM, GitProcessor
+
+    tokenizer = bert_tokenizer(folder)
+    config = GitConfig(
+        vision_config={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+                       "image_size": 32, "patch_size": 8},
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=64, bos_token_id=2, eos_token_id=3, pad_token_id=0,
+    )  # fmt: skip
+    spread(GitForCausalLM(config)).save_pretrained(folder)
+    image = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    GitProcessor(image, tokenizer).save_pretrained(folder)
+
+
+def git_one(folder: Path):
+    from transformers import AutoProcessor, GitForCausalLM
+
+    processor = AutoProcessor.from_pretrained(folder)
+    model = GitForCausalLM.from_pretrained(folder)
+
+    def answer(image, question):
+        pixels = processor(images=image, return_tensors="pt").pixel_values
+        ids = [processor.tokenizer.cls_token_id, *processor(text=question.question, add_special_tokens=False).input_ids]
+        written = model.generate(pixel_values=pixels, input_ids=torch.tensor([ids]), max_length=50)[:, len(ids) :]
+        likelihoods = []
+        for choice in question.choices:
+            target = [*ids, *processor(text=choice, add_special_tokens=False).input_ids, 3]
+            logits = model(input_ids=torch.tensor([target]), pixel_values=pixels).logits[0, -len(target) :].double()
+            likelihoods.append(follow(logits, target) - follow(logits, ids))
+        return processor.batch_decode(written, skip_special_tokens=True)[0], shares(likelihoods)
+
+    return answer
+
+
+CHAT = (
+    "{% for m in messages %}{{ m.role }} : {% for c in m.content %}"
+    "{% if c.type == 'image' %}<image> {% else %}{{ c.text }} {% endif %}{% endfor %}<end> {% endfor %}"
+    "{% if add_generation_prompt %}assistant : {% endif %}"
+)
+
+
+def make_llava(folder: Path) -> None:
+    from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+    specials = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "<end>"}
+    tokenizer = word_tokenizer({**specials, "additional_special_tokens": ["<image>"]}, "<s> $A")
+    config = LlavaConfig(
+        vision_config={"model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 32,
+                       "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 32, "patch_size": 8,
+                       "projection_dim": 16},
+        text_config={"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+                     "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": len(tokenizer),
+                     "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 1},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )  # fmt: skip
+    model = spread(LlavaForConditionalGeneration(config))
+    model.generation_config.eos_token_id = 3
+    model.save_pretrained(folder)
+    image = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    LlavaProcessor(
+        image, tokenizer, patch_size=8, vision_feature_select_strategy="default", chat_template=CHAT,
+        image_token="<image>", num_additional_image_tokens=1,
+    ).save_pretrained(folder)  # fmt: skip
+
+
+def make_qwen(folder: Path) -> None:
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessor, Qwen2VLProcessor
+
+    names = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    specials = {"pad_token": "<pad>", "eos_token": "<end>", "additional_special_tokens": names}
+    tokenizer = word_tokenizer(specials)
+    tokenizer.image_token, tokenizer.video_token = names[:2]
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in names}
+    config = Qwen2VLConfig(
+        vision_config={"depth": 2, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 2,
+                       "patch_size": 8, "spatial_merge_size": 2, "temporal_patch_size": 2},
+        text_config={"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+                     "num_key_value_heads": 2, "vocab_size": len(tokenizer), "eos_token_id": 2, "bos_token_id": None,
+                     "pad_token_id": 1, "rope_parameters": {"rope_type": "default", "mrope_section": [2, 1, 1],
+                                                            "rope_theta": 10000.0}},
+        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
+    )  # fmt: skip
+    model = spread(Qwen2VLForConditionalGeneration(config))
+    model.generation_config.eos_token_id = [2, 1]
+    model.save_pretrained(folder)
+    image = Qwen2VLImageProcessor(patch_size=8, merge_size=2, temporal_patch_size=2, min_pixels=256, max_pixels=4096)
+    chat = CHAT.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>")
+    try:
+        from transformers import Qwen2VLVideoProcessor
+
+        processor = Qwen2VLProcessor(image, tokenizer, Qwen2VLVideoProcessor(patch_size=8), chat_template=chat)
+    except ImportError:
+        processor = Qwen2VLProcessor(image, tokenizer, chat_template=chat)
+    processor.save_pretrained(folder)
+
+
+def chat_one(folder: Path):
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    end = model.generation_config.eos_token_id
+    end = end[0] if isinstance(end, list) else end
+
+    def answer(image, question):
+        prompt = (
+            f"{question.question}\nChoices: {', '.join(question.choices)}.\n"
+            f"Answer with one of the choices and nothing else."
+        )
+        turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
+        text = processor.apply_chat_template([turn], add_generation_prompt=True)
+        made = processor(text=[text], images=[image], return_tensors="pt")
+        start = made.input_ids.shape[1]
+        ids = model.generate(**made, max_new_tokens=20, do_sample=False)[:, start:]
+        likelihoods = []
+        for choice in question.choices:
+            tail = torch.tensor([[*processor.tokenizer(choice, add_special_tokens=False).input_ids, end]])
+            longer = {**made, "input_ids": torch.cat([made.input_ids, tail], 1)}
+            longer["attention_mask"] = torch.ones_like(longer["input_ids"])
+            if "mm_token_type_ids" in longer:
+                longer["mm_token_type_ids"] = torch.cat([made["mm_token_type_ids"], torch.zeros_like(tail)], 1)
+            logits = model(**longer).logits[0].double()
+            likelihoods.append(follow(logits[start - 1 :], [0, *tail[0].tolist()]))
+        return processor.batch_decode(ids, skip_special_tokens=True)[0].strip(), shares(likelihoods)
+
+    return answer
+
+
+def follow(logits: torch.Tensor, ids: list[int]) -> float:
+    """Log-probability of ids[1:], each after those before it; logits (T, V) with T = len(ids) or more."""
+    return sum(logits[t].log_softmax(-1)[ids[t + 1]].item() for t in range(len(ids) - 1))
+
+
+def shares(likelihoods: list[float]) -> list[float]:
+    odds = [torch.tensor(value, dtype=torch.double).exp().item() for value in likelihoods]
+    return [o / sum(odds) for o in odds]
+
+
+KINDS = {
+    "vilt": (make_vilt, vilt_one),
+    "blip": (make_blip, blip_one),
+    "blip2": (make_blip2, blip2_one),
+    "git": (make_git, git_one),
+    "llava": (make_llava, chat_one),
+    "qwen": (make_qwen, chat_one),
+}
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def kind(request, tmp_path_factory):
+    make, one = KINDS[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    make(folder)
+    return request.param, folder, one
+
+
+def test_batched_answers_are_those_of_one_at_a_time(kind):
+    name, folder, one = kind
+    with torch.no_grad():
+        reference = one(folder)
+        expected = [[reference(image, q) for q in asked] for image, asked in zip(pictures(), PER_IMAGE, strict=True)]
+    judge = load_judge(folder)
+    done = []
+    answers = judge.answer(pictures(), PER_IMAGE, on_batch=done.append)
+    assert sum(done) == 9
+    assert [[a.text for a in asked] for asked in answers] == [[text for text, _ in asked] for asked in expected]
+    for asked, reference_asked in zip(answers, expected, strict=True):
+        for found, (_, probabilities) in zip(asked, reference_asked, strict=True):
+            assert (found.probabilities is None) == (probabilities is None)
+            if probabilities is not None:
+                assert found.probabilities == pytest.approx(probabilities, rel=2e-3, abs=1e-5)
+    texts = {text for asked in expected for text, _ in asked}
+    assert len(texts) > 1, f"{name}: the tiny model says the same to everything, so this test sees nothing: {texts}"
+
+
+def test_batch_sizes_and_missing_likelihoods_change_no_answer(kind):
+    _, folder, _ = kind
+    judge = load_judge(folder)
+    whole = judge.answer(pictures(), PER_IMAGE)
+    judge.images_per_batch, judge.questions_per_batch, judge.images_held = 1, 2, 2
+    parts = judge.answer(pictures(), PER_IMAGE, likelihoods=False)
+    assert [[a.text for a in asked] for asked in parts] == [[a.text for a in asked] for asked in whole]
+    assert all(a.probabilities is None for asked in parts for a in asked)
+
+
+class CountingJudge(ModelJudge):
+    """Answers how bright an image is; remembers its batches, and runs out of memory above `room`."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(torch.nn.Linear(1, 1), None, "counting")
+        self.room = room
+        self.encoded: list[int] = []
+        self.asked: list[int] = []
+
+    def fit(self, batch) -> None:
+        if len(batch) > self.room:
+            raise torch.cuda.OutOfMemoryError("injected")
+
+    def encode(self, images):
+        self.fit(images)
+        self.encoded.append(len(images))
+        return [image.float().mean() for image in images]
+
+    def ask(self, features, questions, likelihoods):
+        self.fit(questions)
+        self.asked.append(len(questions))
+        return [
+            Answer(f"{feature:.0f} {question.question}") for feature, question in zip(features, questions, strict=True)
+        ]
+
+
+def grey(*levels: int) -> list[torch.Tensor]:
+    return [torch.full((4, 4, 3), level, dtype=torch.uint8) for level in levels]
+
+
+def test_each_image_is_encoded_once_and_questions_share_batches():
+    judge = CountingJudge(room=100)
+    answers = judge.answer(grey(*range(10)), [QUESTIONS] * 10)
+    assert judge.encoded == [10] and judge.asked == [40]
+    assert answers[7][2].text == "7 how many ?"
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing():
+    judge = CountingJudge(room=3)
+    answers = judge.answer(grey(*range(10)), [QUESTIONS] * 10)
+    assert [[a.text for a in asked] for asked in answers] == [
+        [f"{level} {q.question}" for q in QUESTIONS] for level in range(10)
+    ]
+    assert sum(judge.encoded) == 10 and sum(judge.asked) == 40 and max(judge.encoded + judge.asked) <= 3
+    assert judge.questions_per_batch <= 3, "the size that fits is remembered for the next images"
+
+
+def test_out_of_memory_with_one_item_says_what_to_do():
+    with pytest.raises(JudgeError, match="half precision"):
+        CountingJudge(room=0).answer(grey(1), [QUESTIONS])
+
+
+def test_in_batches_passes_other_errors_on():
+    def fail(batch):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        in_batches(fail, [1, 2], 2)
+
+
+def test_images_and_questions_must_match():
+    with pytest.raises(JudgeError, match="2 images came with 1 lists"):
+        CountingJudge(9).answer(grey(1, 2), [QUESTIONS])
+
+
+def test_a_missing_model_says_what_to_download_and_where(tmp_path):
+    with pytest.raises(JudgeError, match=r"Salesforce/blip-vqa-base.*--local-dir .*nowhere"):
+        load_judge(tmp_path / "nowhere")
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vilt"}))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(JudgeError, match="safetensors"):
+        load_judge(tmp_path)
+
+
+def test_a_model_of_another_kind_is_refused_with_its_name(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(JudgeError, match="'bert'"):
+        load_judge(tmp_path)
+
+
+def test_files_pil_and_tensors_of_one_image_are_the_same_bytes(tmp_path):
+    levels = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(16, 16, 3)
+    picture = Image.fromarray(levels.numpy())
+    picture.save(tmp_path / "p.png")
+    kinds = [
+        picture,
+        picture.convert("RGBA"),
+        tmp_path / "p.png",
+        str(tmp_path / "p.png"),
+        levels,
+        levels.float() / 255,
+    ]
+    assert all(torch.equal(to_bytes(kind).permute(1, 2, 0), levels) for kind in kinds)
+    assert len({fingerprint(to_bytes(kind)) for kind in kinds}) == 1
+    assert fingerprint(to_bytes(levels.flip(0))) != fingerprint(to_bytes(levels))
+    assert fingerprint(to_bytes(levels.reshape(8, 32, 3))) != fingerprint(to_bytes(levels))
+    assert to_pil(levels.float() / 255).tobytes() == picture.tobytes()
+    assert torch.equal(to_bytes(levels[..., :1]), levels[..., :1].permute(2, 0, 1).expand(3, -1, -1))
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 4, 3), (3, 4, 5), (0, 4, 3), (4, 4)])
+def test_wrong_image_shapes_are_named(shape):
+    with pytest.raises(JudgeError, match="shape"):
+        to_bytes(torch.zeros(shape))
+
+
+def test_unreadable_image_file_is_named(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(JudgeError, match=r"broken\.png"):
+        to_bytes(tmp_path / "broken.png")
