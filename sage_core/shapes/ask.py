@@ -48,7 +48,7 @@ _NAMES = list(ATTRIBUTES)
 _SCENE = len(_NAMES)
 _ANYTHING, _WHAT, _EXISTS = -1, -1, -2
 _OFFSETS = [len(ANSWERS) - sum(len(ATTRIBUTES[name]) for name in _NAMES[place:]) for place in range(len(_NAMES))]
-_SHAPE, _COLOR, _COUNT, _RELATION = (_NAMES.index(name) for name in ("shape", "color", "count", "relation"))
+_SHAPE, _COUNT = _NAMES.index("shape"), _NAMES.index("count")
 _PLURALS = {name: SHAPE_NAMES[name][0][1] if name in SHAPE_NAMES else f"{name}s" for name in SHAPES}
 
 
@@ -112,6 +112,21 @@ _PROXIMITY = {"left": "left of", "right": "right of"}
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a question asks: of the group whose attribute `by` is `subject` (of the picture, if None) ...
+
+    ... whether it exists (`about` is None), whether its attribute `about` is `value`, or, if `value` is None, what that
+    attribute is. A question about the relation names the shape of the `other` group.
+    """
+
+    by: str | None
+    subject: str | None
+    other: str | None
+    about: str | None
+    value: str | None
+
+
+@dataclass(frozen=True)
 class QuestionList:
     """Every question of this world; question ids index it.
 
@@ -130,6 +145,17 @@ class QuestionList:
         if text not in self._ids:
             raise ShapesError(f"the shapes world does not know the question {text!r}; ask() writes those that it knows")
         return self._ids[text]
+
+    def parse(self, text: str) -> Asked:
+        """Raises ShapesError if this world does not know the question."""
+        by, subject, other, about, asked = self._columns[self.id_of(text)].tolist()
+        return Asked(
+            by=None if by == _SCENE else _NAMES[by],
+            subject=None if by == _SCENE else ATTRIBUTES[_NAMES[by]][subject],
+            other=None if other == _ANYTHING else SHAPES[other],
+            about=None if asked == _EXISTS else _NAMES[about],
+            value=ATTRIBUTES[_NAMES[about]][asked] if asked >= 0 else None,
+        )
 
 
 @lru_cache(maxsize=1)
