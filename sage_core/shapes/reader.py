@@ -7,7 +7,7 @@ templates of all shapes, patterns and radii, in all colours at once, by least sq
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ..tifa.questions import Question
 
-UNCLEAR = "unclear"
+_UNCLEAR = "unclear"
 MAX_MISFIT = 0.55
 """A piece whose best template leaves more than this share of its contrast unexplained is of no clear shape."""
 MAX_CONCEPT_MISFIT = 0.75
@@ -40,11 +40,20 @@ _BLUR = 0.7
 _LIGHT = 0.97
 _SMALL_BELOW = (RADII["small"][1] + RADII["large"][0]) / 2
 _MIN_AREA = 36
-_GROUND_REACH = {"grass": (-0.20, 0.03), "sand": (-0.17, 0.03), "night": (-0.03, 0.03), "snow": (-0.1, 0.03)}
-_GROUND_REACH["sea"] = (-0.03, 0.18)
-_MAX_DISTANCE = {"night": 0.09}
-_DISTANCE = 0.17
+_GROUND_SPANS = {
+    "grass": (-0.20, 0.03, 0.17),
+    "sand": (-0.17, 0.03, 0.17),
+    "night": (-0.03, 0.03, 0.09),
+    "snow": (-0.10, 0.03, 0.17),
+    "sea": (-0.03, 0.18, 0.17),
+}
+"""How much grey a place's marks take from or add to its ground, and how far a pixel may be from that and be ground.
+
+At night the limit is low, for the stripes there are nearly as dark as the sky.
+"""
 _STRICTER = (0.0, 0.3, 0.45, 0.6)
+"""Limits for cutting again a piece that is too wide, as shares of its greatest distance to the ground."""
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -89,17 +98,16 @@ def read_pictures(images: Tensor) -> list[Reading]:
     places, shares, distances, grounds = _read_places(images)
     owners, pieces = [], []
     for index in range(len(images)):
-        limit = _MAX_DISTANCE.get(PLACES[places[index]], _DISTANCE)
-        for mask in _cut(distances[index].numpy(), limit):
+        for mask in _cut(distances[index].numpy(), _GROUND_SPANS[PLACES[places[index]]][2]):
             owners.append(index)
             pieces.append(_piece(images[index], grounds[index], mask))
     objects: list[list[ReadObject]] = [[] for _ in range(len(images))]
-    for start in range(0, len(pieces), 64):
-        batch = slice(start, start + 64)
+    for start in range(0, len(pieces), _BATCH):
+        batch = slice(start, start + _BATCH)
         for owner, found in zip(owners[batch], _fit(pieces[batch], grounds[owners[batch]]), strict=True):
             objects[owner].append(found)
     return [
-        Reading(PLACES[place] if share > 0.5 else UNCLEAR, share, tuple(found))
+        Reading(PLACES[place] if share > 0.5 else _UNCLEAR, share, tuple(found))
         for place, share, found in zip(places.tolist(), shares.tolist(), objects, strict=True)
     ]
 
@@ -133,23 +141,29 @@ def answer_from(reading: Reading, asked: Asked) -> str:
     if asked.by is None:
         return _as_answer(reading.place, asked)
     things = [thing for thing in reading.objects if getattr(thing, asked.by) == asked.subject]
-    if asked.about is None:
-        return "yes" if things else "no"
     others = [thing for thing in reading.objects if thing.shape == asked.other]
     if not things or (asked.other and not others):
-        return "no" if asked.value else "none"
-    about: dict[str, Callable[[], str]] = {
-        "family": lambda: _family(_common(thing.shape for thing in things)),
-        "count": lambda: str(len(things)) if len(things) <= MAX_COUNT else UNCLEAR,
-        "relation": lambda: _relation(things, others),
-    }
-    attribute = asked.about
-    value = about[attribute]() if attribute in about else _common(getattr(thing, attribute) for thing in things)
-    return _as_answer(value, asked)
+        if asked.by == "shape" and any(thing.shape == _UNCLEAR for thing in reading.objects):
+            return _UNCLEAR
+        return "none" if asked.value is None and asked.about else "no"
+    if asked.about is None:
+        return "yes"
+    return _as_answer(_attribute(asked.about, things, others), asked)
+
+
+def _attribute(name: str, things: Sequence[ReadObject], others: Sequence[ReadObject]) -> str:
+    if name == "relation":
+        return _relation(things, others)
+    if name == "count":
+        return str(len(things)) if len(things) <= MAX_COUNT else _UNCLEAR
+    if name == "family":
+        shape = _common(thing.shape for thing in things)
+        return next((family for family, shapes in FAMILIES.items() if shape in shapes), _UNCLEAR)
+    return _common(getattr(thing, name) for thing in things)
 
 
 def _as_answer(value: str, asked: Asked) -> str:
-    if asked.value is None or value == UNCLEAR:
+    if asked.value is None or value == _UNCLEAR:
         return value
     return "yes" if value == asked.value else "no"
 
@@ -158,11 +172,7 @@ def _common(values: Iterable[str]) -> str:
     """The value that more than half of the objects share."""
     counts = Counter(values)
     value, count = counts.most_common(1)[0]
-    return value if 2 * count > sum(counts.values()) else UNCLEAR
-
-
-def _family(shape: str) -> str:
-    return next((family for family, shapes in FAMILIES.items() if shape in shapes), UNCLEAR)
+    return value if 2 * count > sum(counts.values()) else _UNCLEAR
 
 
 def _relation(things: Sequence[ReadObject], others: Sequence[ReadObject]) -> str:
@@ -171,7 +181,7 @@ def _relation(things: Sequence[ReadObject], others: Sequence[ReadObject]) -> str
         for axis in ("x", "y")
     )
     if max(abs(dx), abs(dy)) < 1.3 * min(abs(dx), abs(dy)):
-        return UNCLEAR
+        return _UNCLEAR
     if abs(dx) > abs(dy):
         return "left" if dx < 0 else "right"
     return "above" if dy < 0 else "below"
@@ -192,11 +202,10 @@ def _read_places(images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     A place's colours are its ground with grey added or taken away, as its blades, grains and waves do.
     """
     colors = torch.tensor([GROUND[name] for name in PLACES]) * _LIGHT
-    low, high = (torch.tensor([_GROUND_REACH[name][end] for name in PLACES]) for end in (0, 1))
+    low, high, limits = torch.tensor([_GROUND_SPANS[name] for name in PLACES]).unbind(1)
     offset = images[:, None] - colors[:, :, None, None]
     grey = offset.mean(2).clamp(low[:, None, None], high[:, None, None])
     distance = (offset - grey[:, :, None]).norm(dim=2)
-    limits = torch.tensor([_MAX_DISTANCE.get(name, _DISTANCE) for name in PLACES])
     near = distance < limits[:, None, None]
     border = torch.ones(_SIDE, _SIDE, dtype=torch.bool)
     border[3:-3, 3:-3] = False
@@ -205,10 +214,9 @@ def _read_places(images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     place = (share - distance[:, :, border].clamp(max=0.3).mean(2)).argmax(1)
     rows = torch.arange(len(images))
     near, distance, share = near[rows, place], distance[rows, place], share[rows, place]
-    ground = torch.stack(
-        [image[:, mask].median(1).values if mask.any() else image.flatten(1).median(1).values
-         for image, mask in zip(images, near, strict=True)]
-    ) if len(images) else images.new_zeros(0, 3)  # fmt: skip
+    # Where nothing is near, any pixel may be ground: the picture is unclear anyway.
+    near |= ~near.any((1, 2), keepdim=True)
+    ground = images.masked_fill(~near[:, None], float("nan")).flatten(2).nanmedian(2).values
     return place, share, distance, ground
 
 
@@ -320,8 +328,8 @@ def _fit(pieces: Sequence[_Piece], grounds: Tensor) -> list[ReadObject]:
         choice = torch.where(better[:, None], torch.stack([template, torch.full_like(template, color)], 1), choice)
     misfits = (best / energy.clamp(min=1e-6)).clamp(0, 1).tolist()
     return [
-        _object(piece, templates, *chosen, misfit)
-        for piece, chosen, misfit in zip(pieces, choice.tolist(), misfits, strict=True)
+        _object(piece, templates, template, color, misfit)
+        for piece, (template, color), misfit in zip(pieces, choice.tolist(), misfits, strict=True)
     ]
 
 
@@ -329,7 +337,7 @@ def _object(piece: _Piece, templates: _Templates, template: int, color: int, mis
     shape, material, radius = templates.labels[template].tolist()
     dx, dy = templates.centres[template].tolist()
     return ReadObject(
-        shape=SHAPES[shape] if misfit <= MAX_MISFIT else UNCLEAR,
+        shape=SHAPES[shape] if misfit <= MAX_MISFIT else _UNCLEAR,
         resembles=SHAPES[shape],
         color=COLORS[color],
         material=MATERIALS[material],
