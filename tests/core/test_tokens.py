@@ -1,0 +1,98 @@
+"""Tokens equal those of transformers' CLIP tokenizer, whose vocabulary here comes from open_clip's own reader."""
+
+import csv
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from sage_core.tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, count_tokens, tokenize
+
+CAPTIONS = Path(__file__).parents[2].parent / "shared" / "data" / "coco_prompts.csv"
+ODD_TEXTS = [
+    "",
+    "  ",
+    "\n",
+    "a  b\t c\n\nd",
+    "it's I'm you'll we've he'd don't they're IT'S rock 'n' roll’S",
+    "123 4567 3.14 ½ ²",
+    "café naïve Ångström ﬁ İstanbul ß Σας cafe\u0301",
+    "ＦＵＬＬ　ｗｉｄｔｈ １２",
+    "&amp; &lt;b&gt;",
+    "😀 👩‍👩‍👧 🇩🇪 skull 💀",
+    "中文字符 日本語 한국어 ﷺ",
+    "<|endoftext|>",
+    "a <|startoftext|> b<|endoftext|>c <|EndOfText|>",
+    "\x00 \x07 \u200b \u00a0 \u2028 \ufeff",
+    "a,b.c!d? ___ --- ... !!!",
+    "x" * 500,
+    "word " * 300,
+]
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    from open_clip.tokenizer import SimpleTokenizer
+    from transformers import CLIPTokenizerFast
+
+    source = SimpleTokenizer()
+    folder = tmp_path_factory.mktemp("tokenizer")
+    vocabulary = dict(source.encoder)
+    # open_clip writes its special tokens in another way.
+    for name, token in (("<|startoftext|>", START_TOKEN), ("<|endoftext|>", END_TOKEN)):
+        vocabulary = {key: value for key, value in vocabulary.items() if value != token} | {name: token}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    merges = "\n".join(" ".join(pair) for pair in sorted(source.bpe_ranks, key=source.bpe_ranks.get))
+    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer", "model_max_length": 77}')
+    return CLIPTokenizerFast.from_pretrained(folder)
+
+
+def _check(reference, texts):
+    expected = reference(texts, padding="max_length", max_length=CONTEXT_LENGTH, truncation=True, return_tensors="pt")
+    different = (tokenize(texts) != expected.input_ids).any(1).nonzero().flatten().tolist()
+    assert [texts[row] for row in different] == []
+    assert count_tokens(texts) == [len(ids) - 2 for ids in reference(texts).input_ids]
+
+
+def test_odd_texts_equal_transformers(reference):
+    _check(reference, ODD_TEXTS)
+
+
+def test_random_characters_equal_transformers(reference):
+    draw = random.Random(0)
+    ranges = ((32, 127), (32, 0x2000), (0x2000, 0xD7FF), (0x1F300, 0x1F700))
+    _check(
+        reference,
+        ["".join(chr(draw.randrange(*draw.choice(ranges))) for _ in range(draw.randrange(40))) for _ in range(2000)],
+    )
+
+
+@pytest.mark.skipif(not CAPTIONS.is_file(), reason="needs the shared COCO captions")
+def test_captions_equal_transformers(reference):
+    with open(CAPTIONS, encoding="utf-8", newline="") as file:
+        _check(reference, [row["prompt"] for row in csv.DictReader(file)])
+
+
+def test_known_tokens():
+    ids = tokenize(["a photo of a cat"])
+    assert ids.dtype == torch.int64
+    assert ids[0, :7].tolist() == [START_TOKEN, 320, 1125, 539, 320, 2368, END_TOKEN]
+    assert set(ids[0, 7:].tolist()) == {END_TOKEN}
+
+
+@pytest.mark.parametrize(("words", "ends_at"), [(0, 1), (74, 75), (75, 76), (76, 76), (500, 76)])
+def test_long_prompts_are_cut_and_still_end(words, ends_at):
+    prompt = "cat " * words
+    ids = tokenize([prompt])
+    assert ids.shape == (1, CONTEXT_LENGTH)
+    assert ids[0, 0] == START_TOKEN
+    assert (ids[0] == END_TOKEN).nonzero()[0].item() == ends_at
+    assert count_tokens([prompt]) == [words]
+
+
+def test_no_prompts_and_one_bare_string():
+    assert tokenize([]).shape == (0, CONTEXT_LENGTH)
+    with pytest.raises(TypeError, match="one string"):
+        tokenize("a cat")
