@@ -7,6 +7,9 @@ that keeps the spread of its prompts and each prompt's neighbours keeps what its
 Whatever needs all pairs of prompts starts from `similarities`, an (N, N) matrix that is computed once and shared.
 """
 
+from dataclasses import dataclass
+from math import ceil
+
 import torch
 from torch import Tensor
 
@@ -14,6 +17,11 @@ from .errors import PromptError
 
 # Rows handled at once. At 77 x 768 values a row, 512 of them take 121 MB: enough for a full-speed product.
 BLOCK = 512
+
+# Spread of equal rows: the mean of N rows in fp32 is off by about 1e-7 of its length.
+_ROUNDING = 1e-12
+_BINS = 2**20
+_KRYLOV_STEPS = 10
 
 
 def spread(embeddings: Tensor) -> float:
@@ -33,10 +41,15 @@ def spread(embeddings: Tensor) -> float:
 def spread_ratio(base: Tensor, aligned: Tensor) -> float:
     """R_s = spread(aligned) / spread(base): 1 for an untouched space, towards 0 for a collapsed one."""
     check_same_prompts(base, aligned)
-    before = spread(base)
-    if before == 0:
-        raise PromptError(f"The base embeddings of all {len(base)} prompts are the same; give prompts that differ.")
-    return spread(aligned) / before
+    return spread(aligned) / positive_spread(base)
+
+
+def positive_spread(embeddings: Tensor) -> float:
+    """As `spread`; raises PromptError where the rows differ by no more than rounding, so that no ratio to it exists."""
+    value = spread(embeddings)
+    if value < _ROUNDING:
+        raise PromptError(f"The base embeddings of all {len(embeddings)} prompts are equal; give prompts that differ.")
+    return value
 
 
 def similarities(embeddings: Tensor) -> Tensor:
@@ -101,6 +114,88 @@ def pearson(first: Tensor, second: Tensor) -> float:
     return ((first * second).sum() / (first.square().sum() * second.square().sum()).sqrt()).item()
 
 
+def rank_correlation(before: Tensor, after: Tensor) -> float:
+    """Spearman correlation of the similarities of all pairs, from two (N, N) matrices; nan if one is constant.
+
+    Ranks come from a histogram of 2^20 bins, not from a sort of N^2 / 2 values. Similarities in one bin share their
+    mean rank, as ties do: they differ by less than a millionth of the range, which is near the rounding of fp32.
+    """
+    lows = before.min(), after.min()
+    first, second = _mean_ranks(before, lows[0]), _mean_ranks(after, lows[1])
+    products, squares, others = 0.0, 0.0, 0.0
+    for start in range(0, len(before), BLOCK):
+        rows = slice(start, start + BLOCK)
+        x, y = first[_bins(before[rows], lows[0])], second[_bins(after[rows], lows[1])]
+        for ranks in (x, y):
+            ranks.diagonal(start).zero_()
+        products += (x * y).sum(dtype=torch.float64).item()
+        squares += x.square_().sum(dtype=torch.float64).item()
+        others += y.square_().sum(dtype=torch.float64).item()
+    size = (squares * others) ** 0.5
+    return products / size if size > 0 else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """How the variance of a space is shared among its principal components.
+
+    Attributes:
+        shares: variance of the leading components as parts of the total, largest first.
+        coordinates: (N, components) places of the prompts along those components.
+        effective_rank: (sum of variances)^2 / sum of squared variances (participation ratio) over ALL components: the
+            number of components that share the variance equally would give.
+    """
+
+    shares: tuple[float, ...]
+    coordinates: Tensor
+    effective_rank: float
+
+
+def spectrum(similarity: Tensor, components: int = 32) -> Spectrum:
+    """Principal components of the L2-normalised prompts from their (N, N) similarities alone, at any D.
+
+    The centred similarity matrix has the eigenvalues of the embeddings' scatter matrix. Its leading ones come from a
+    randomised block Krylov space (Musco and Musco, NeurIPS 2015), whose cost grows with N^2 and not N^3; with few
+    prompts, where that space is the whole space, this is the exact decomposition.
+    """
+    count = len(similarity)
+    means = similarity.mean(1, dtype=torch.float64)
+    total = count * (1 - means.mean()).item()
+    squares = 0.0
+    for start in range(0, count, BLOCK):
+        block = similarity[start : start + BLOCK] - (means[start : start + BLOCK, None] + means - means.mean()).float()
+        squares += block.square_().sum(dtype=torch.float64).item()
+    values, vectors = _leading(similarity, min(components, count - 1))
+    shares = tuple((values / total).tolist()) if total > 0 else (0.0,) * len(values)
+    return Spectrum(shares, vectors * values.sqrt(), total**2 / squares if squares > 0 else 0.0)
+
+
+def principal_directions(embeddings: Tensor, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) of the L2-normalised rows, and the unit directions (D, C) along which they have these coordinates."""
+    lengths = row_lengths(embeddings)
+    mean = torch.zeros(embeddings.shape[1], device=embeddings.device)
+    directions = torch.zeros(embeddings.shape[1], coordinates.shape[1], device=embeddings.device)
+    for start in range(0, len(embeddings), BLOCK):
+        rows = embeddings[start : start + BLOCK].float() / lengths[start : start + BLOCK, None]
+        mean += rows.sum(0) / len(embeddings)
+        directions += rows.T @ coordinates[start : start + BLOCK].float()
+    # The coordinates sum to zero, so the mean has no part in the sum above.
+    return mean, torch.nn.functional.normalize(directions, dim=0)
+
+
+def separation(similarity: Tensor, safe: int) -> float:
+    """Fisher's ratio of the first `safe` prompts and the rest, from (N, N) similarities of both.
+
+    The squared distance of the two class means over the mean of the two classes' variances within: 0 for classes that
+    lie on each other, larger the further they are apart.
+    """
+    near, far, across = similarity[:safe, :safe], similarity[safe:, safe:], similarity[:safe, safe:]
+    within, beyond, between = (part.mean(dtype=torch.float64).item() for part in (near, far, across))
+    # Rows have length 1, so a class has the variance 1 - mean similarity.
+    variance = (2 - within - beyond) / 2
+    return (within + beyond - 2 * between) / variance if variance > 0 else float("nan")
+
+
 def row_lengths(embeddings: Tensor) -> Tensor:
     """The L2 length of each row, (N,) in fp32.
 
@@ -126,3 +221,40 @@ def check_same_prompts(base: Tensor, aligned: Tensor) -> None:
             f"Base and aligned embeddings must be of the same prompts and width; "
             f"found shapes {tuple(base.shape)} and {tuple(aligned.shape)}."
         )
+
+
+def _bins(similarity: Tensor, low: Tensor) -> Tensor:
+    """Histogram bin of each value from `low`, the least of the whole matrix, to the diagonal's 1."""
+    return ((similarity - low) * ((_BINS - 1) / (1 - low).clamp(min=1e-12))).long()
+
+
+def _mean_ranks(similarity: Tensor, low: Tensor) -> Tensor:
+    """Mean rank of the off-diagonal values in each bin, centred on 0 and over their number: from -0.5 to 0.5, fp32."""
+    count = len(similarity)
+    counts = torch.zeros(_BINS, dtype=torch.long, device=similarity.device)
+    for start in range(0, count, BLOCK):
+        counts += torch.bincount(_bins(similarity[start : start + BLOCK], low).flatten(), minlength=_BINS)
+    counts[-1] -= count
+    pairs = count * (count - 1)
+    return ((counts.cumsum(0) - (counts - 1) / 2.0 - (pairs + 1) / 2) / pairs).float()
+
+
+def _leading(similarity: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    """Largest eigenvalues (C,) and eigenvectors (N, C) of the centred similarity matrix, float64."""
+    count = len(similarity)
+    generator = torch.Generator().manual_seed(0)
+    block = torch.randn(count, min(count, components + 8), generator=generator).to(similarity.device)
+    blocks = []
+    for _ in range(min(_KRYLOV_STEPS, ceil(count / block.shape[1]))):
+        block = torch.linalg.qr(_centred_product(similarity, block)).Q
+        blocks.append(block)
+    basis = torch.linalg.qr(torch.cat(blocks, 1)).Q
+    small = basis.T.double() @ _centred_product(similarity, basis).double()
+    values, rotation = torch.linalg.eigh((small + small.T) / 2)
+    kept = torch.arange(len(values) - 1, len(values) - 1 - components, -1, device=values.device)
+    return values[kept].clamp(min=0), basis.double() @ rotation[:, kept]
+
+
+def _centred_product(similarity: Tensor, vectors: Tensor) -> Tensor:
+    product = similarity @ (vectors - vectors.mean(0))
+    return product - product.mean(0)

@@ -1,0 +1,263 @@
+"""Is an aligned text encoder's embedding space healthy? Every measure of it, its uncertainty, and a verdict.
+
+`compare` takes any two ways to embed the same prompts, `compare_encoders` two text encoders. At any time they hold one
+(N, D) matrix of embeddings, two (N, N) matrices of similarities, from which nearly all else follows, and small blocks.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .errors import PromptError, SettingsError
+from .geometry import (
+    BLOCK,
+    Spectrum,
+    nearest,
+    neighbour_overlap,
+    positive_spread,
+    principal_directions,
+    rank_correlation,
+    row_lengths,
+    separation,
+    similarities,
+    spectrum,
+    spread,
+)
+from .health_report import GeometryReport, Interval, Neighbours, Space
+
+if TYPE_CHECKING:
+    from .encoder import Pooling, Precision, TextEncoder
+
+Embedder = Callable[[Sequence[str]], Tensor]
+
+# Prompts in the similarity heat maps: more could not be told apart at the size of a picture.
+_SAMPLE = 40
+
+
+@dataclass(frozen=True)
+class GeometrySettings:
+    """How two spaces are compared.
+
+    Attributes:
+        embedding: "flattened" (all 77 positions, which is what the image model sees), "eos" or "mean".
+        k: neighbours of each prompt, in every measure of one k and in the verdict.
+        more_k: further k at which the Jaccard overlap is reported; those of N or more are left out.
+        resamples: bootstrap resamples of the prompts behind each 95 % interval.
+        seed: of the resampling.
+    """
+
+    embedding: "Pooling" = "flattened"
+    k: int = 10
+    more_k: tuple[int, ...] = (1, 5, 20, 50)
+    resamples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.embedding not in ("flattened", "eos", "mean"):
+            raise SettingsError(f"embedding must be flattened, eos or mean; found {self.embedding!r}.")
+        if min(self.k, *self.more_k) < 1:
+            raise SettingsError(f"k and more_k must be 1 or more; found {self.k} and {self.more_k}.")
+        if self.resamples < 100:
+            raise SettingsError(f"resamples must be 100 or more for a 95 % interval; found {self.resamples}.")
+
+
+def compare_encoders(
+    base: "TextEncoder",
+    aligned: "TextEncoder",
+    prompts: Sequence[str],
+    unsafe: Sequence[str] = (),
+    settings: GeometrySettings = GeometrySettings(),
+    *,
+    device: torch.device | str | None = None,
+    precision: "Precision" = "fp32",
+    on_batch: Callable[[int, int], None] | None = None,
+) -> GeometryReport:
+    """Compare two text encoders on the same prompts; see `compare`.
+
+    `device` moves both encoders there; by default each stays where it is. `on_batch(done, total)` counts the prompts of
+    both encoders and may raise to stop.
+    """
+    from .encoder import embed, state_hash
+
+    def embedder(encoder: "TextEncoder") -> Embedder:
+        return lambda texts: embed(encoder, texts, device=device, precision=precision, pooling=settings.embedding)
+
+    hashes = (state_hash(base.state()), state_hash(aligned.state()))
+    return compare(embedder(base), embedder(aligned), prompts, unsafe, settings, hashes=hashes, on_batch=on_batch)
+
+
+@torch.no_grad()
+def compare(
+    embed_base: Embedder,
+    embed_aligned: Embedder,
+    prompts: Sequence[str],
+    unsafe: Sequence[str] = (),
+    settings: GeometrySettings = GeometrySettings(),
+    *,
+    hashes: tuple[str, str] = ("", ""),
+    on_batch: Callable[[int, int], None] | None = None,
+) -> GeometryReport:
+    """Measure what became of the space of `prompts` between two ways to embed them.
+
+    Everything is measured on `prompts`, which should be safe ones; `unsafe` ones serve for the separation and the map
+    alone. The embedders map B texts to (B, D) on one device and are called with the same blocks of texts. `hashes` name
+    the base and the aligned encoder in the report.
+
+    Raises:
+        PromptError: not more than k prompts, prompts that all embed alike, or embeddings that have no direction.
+    """
+    count = len(prompts)
+    if count <= settings.k:
+        raise PromptError(f"k = {settings.k} needs more than {settings.k} prompts; found {count}. Add some or lower k.")
+    ks = sorted(k for k in {settings.k, *settings.more_k} if k < count)
+    texts = [*prompts, *unsafe]
+    embeddings = _gather(_blocks(embed_base, texts, 0, on_batch), len(texts))
+    before = similarities(embeddings)
+    components = spectrum(before[:count, :count])
+    plane = _Plane(*principal_directions(embeddings[:count], components.coordinates[:, :2]))
+    sample = _sample(components.coordinates[:, 0])
+    base = _space(before, count, positive_spread(embeddings[:count]), components, plane.places(embeddings), sample)
+
+    # From here on the matrix holds the aligned embeddings: two such matrices would not fit many machines.
+    displacement = _replace(embeddings, _blocks(embed_aligned, texts, len(texts), on_batch))[:count]
+    after = similarities(embeddings)
+    components = spectrum(after[:count, :count])
+    aligned = _space(after, count, spread(embeddings[:count]), components, plane.places(embeddings), sample)
+    del embeddings
+
+    before, after = before[:count, :count], after[:count, :count]
+    old, new = (nearest(matrix, max(ks)) for matrix in (before, after))
+    overlaps = {k: neighbour_overlap(old[:, :k], new[:, :k]) for k in ks}
+    weights = _resamples(count, settings).to(before.device)
+    return GeometryReport(
+        embedding=settings.embedding,
+        k=settings.k,
+        prompts=tuple(prompts),
+        unsafe=tuple(unsafe),
+        base_hash=hashes[0],
+        aligned_hash=hashes[1],
+        base=base,
+        aligned=aligned,
+        spread_ratio=_spread_interval(aligned.spread / base.spread, before, after, weights),
+        jaccard={k: _mean_interval(overlap, weights) for k, overlap in overlaps.items()},
+        local_correlation=_correlation_interval(before, after, old[:, : settings.k], weights),
+        rank_correlation=rank_correlation(before, after),
+        mean_displacement=_mean_interval(displacement, weights),
+        displacement=displacement.cpu(),
+        overlap=overlaps[settings.k].cpu(),
+        neighbours_base=_neighbours(before, old[:, : settings.k]),
+        neighbours_aligned=_neighbours(after, new[:, : settings.k]),
+        sample=tuple(sample.tolist()),
+    )
+
+
+def _blocks(
+    embedder: Embedder, texts: Sequence[str], done: int, on_batch: Callable[[int, int], None] | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Rows and embeddings of one block of texts after the other, `done` texts having been embedded before."""
+    for start in range(0, len(texts), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(texts)))
+        yield rows, embedder(texts[rows])
+        if on_batch:
+            on_batch(done + rows.stop, 2 * len(texts))
+
+
+def _gather(blocks: Iterator[tuple[slice, Tensor]], count: int) -> Tensor:
+    """One (N, D) matrix from blocks of its rows, each of which is let go before the next is made."""
+    rows, first = next(blocks)
+    matrix = first.new_empty(count, first.shape[1])
+    matrix[rows] = first
+    for rows, block in blocks:
+        matrix[rows] = block
+    return matrix
+
+
+def _replace(embeddings: Tensor, blocks: Iterator[tuple[slice, Tensor]]) -> Tensor:
+    """Put new rows in place of the old ones; returns the cosine distance of each new row to its old one, (N,)."""
+    distances = torch.empty(len(embeddings), dtype=torch.float64, device=embeddings.device)
+    for rows, block in blocks:
+        old, new = embeddings[rows].float(), block.float()
+        if old.shape != new.shape:
+            raise PromptError(
+                f"The encoders give {old.shape[1]} and {new.shape[1]} values a prompt; compare encoders of one width."
+            )
+        # Half the squared chord equals 1 - cosine, and does not cancel for prompts that hardly moved.
+        chord = torch.nn.functional.normalize(new, dim=1) - torch.nn.functional.normalize(old, dim=1)
+        distances[rows] = chord.square_().sum(1, dtype=torch.float64) / 2
+        embeddings[rows] = block
+    return distances
+
+
+def _space(similarity: Tensor, count: int, spread: float, components: Spectrum, plane: Tensor, sample: Tensor) -> Space:
+    return Space(
+        spread=spread,
+        spectrum=components,
+        separation=separation(similarity, count) if len(similarity) > count else None,
+        plane=plane,
+        sample_similarity=similarity[sample][:, sample].cpu(),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Plane:
+    mean: Tensor
+    directions: Tensor
+
+    def places(self, embeddings: Tensor) -> Tensor:
+        """Places (N, 2) of the L2-normalised rows in the plane, on the CPU."""
+        lengths = row_lengths(embeddings)
+        parts = [
+            (rows.float() / length[:, None] - self.mean) @ self.directions
+            for rows, length in zip(embeddings.split(BLOCK), lengths.split(BLOCK), strict=True)
+        ]
+        places = torch.cat(parts).cpu()
+        # Two prompts differ along one direction only.
+        return torch.nn.functional.pad(places, (0, 2 - places.shape[1]))
+
+
+def _sample(coordinate: Tensor) -> Tensor:
+    """Prompts for the heat maps: evenly spaced along the first component, so that similar ones lie side by side."""
+    order = coordinate.argsort()
+    places = torch.linspace(0, len(order) - 1, min(_SAMPLE, len(order)), device=order.device).round().long()
+    return order[places]
+
+
+def _neighbours(similarity: Tensor, indices: Tensor) -> Neighbours:
+    return Neighbours(indices.cpu(), similarity.gather(1, indices).cpu())
+
+
+def _resamples(count: int, settings: GeometrySettings) -> Tensor:
+    """How often each prompt is drawn in each bootstrap resample: (resamples, N), rows summing to N."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    drawn = torch.randint(count, (settings.resamples, count), generator=generator)
+    return torch.zeros(drawn.shape).scatter_add_(1, drawn, torch.ones(1).expand(drawn.shape))
+
+
+def _mean_interval(values: Tensor, weights: Tensor) -> Interval:
+    return _interval(values.mean().item(), (weights @ values.float()) / len(values))
+
+
+def _spread_interval(ratio: float, before: Tensor, after: Tensor, weights: Tensor) -> Interval:
+    """Of the spread ratio: unit rows drawn with counts w have the variance (N - w' S w / N) / (N - 1)."""
+    count = len(before)
+    spreads = [count - ((weights @ matrix) * weights).sum(1, dtype=torch.float64) / count for matrix in (before, after)]
+    return _interval(ratio, spreads[1] / spreads[0])
+
+
+def _correlation_interval(before: Tensor, after: Tensor, neighbours: Tensor, weights: Tensor) -> Interval:
+    """Of the local correlation, each prompt being drawn with its pairs to its neighbours."""
+    x, y = (matrix.gather(1, neighbours).double() for matrix in (before, after))
+    x, y = x - x.mean(), y - y.mean()
+    sums = torch.stack([part.sum(1) for part in (x, y, x * x, y * y, x * y)], 1)
+    all_drawn = torch.cat([torch.ones_like(weights[:1]), weights]).double()
+    mean_x, mean_y, xx, yy, xy = (all_drawn @ sums / x.numel()).unbind(1)
+    correlations = (xy - mean_x * mean_y) / ((xx - mean_x**2) * (yy - mean_y**2)).sqrt()
+    return _interval(correlations[0].item(), correlations[1:])
+
+
+def _interval(value: float, resampled: Tensor) -> Interval:
+    low, high = resampled.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64, device=resampled.device))
+    return Interval(value, low.item(), high.item())

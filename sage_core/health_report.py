@@ -1,0 +1,272 @@
+"""What comparing two embedding spaces found: values, verdict, tables, JSON."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from torch import Tensor
+
+from .geometry import Spectrum
+
+Level = Literal["healthy", "strained", "damaged"]
+
+# How many prompts the JSON and the tables name one by one.
+_LISTED = 20
+_FEW_PROMPTS = 100
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value and its 95 % bootstrap interval over prompts."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """The k nearest other prompts of each, nearest first: indices (N, k) and their cosines (N, k)."""
+
+    indices: Tensor
+    cosines: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """What one encoder makes of the prompts.
+
+    Attributes:
+        spread: total variance of the L2-normalised prompts.
+        spectrum: how that variance is shared among principal components.
+        separation: Fisher's ratio of safe and unsafe prompts; None without unsafe ones.
+        plane: places (N, 2) of the safe, then the unsafe prompts in the BASE space's principal plane.
+        sample_similarity: cosines among the report's sample of prompts.
+    """
+
+    spread: float
+    spectrum: Spectrum
+    separation: float | None
+    plane: Tensor
+    sample_similarity: Tensor
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What spread ratio and Jaccard overlap say together, and why."""
+
+    level: Level
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where a verdict changes: inside the healthy range, between it and the damaged one, or beyond.
+
+    Rules of thumb for k = 10 from alignments of a small text encoder on simple captions, whose accuracy was known:
+    those with healthy figures had lost less than half a point of TIFA, strained ones up to 6, damaged ones 11 or more.
+    A first look, then, and no substitute for TIFA; and the more alike or the more numerous the prompts, the lower the
+    overlap of the same two encoders.
+    """
+
+    healthy_spread: tuple[float, float] = (0.9, 1.1)
+    damaged_spread: tuple[float, float] = (0.75, 1.33)
+    healthy_jaccard: float = 0.9
+    damaged_jaccard: float = 0.75
+
+    def judge(self, spread_ratio: float, jaccard: float) -> Verdict:
+        """The worse of what the two figures say."""
+        found: list[tuple[Level, str]] = [self._judge_spread(spread_ratio), self._judge_jaccard(jaccard)]
+        order: tuple[Level, ...] = ("healthy", "strained", "damaged")
+        return Verdict(max((level for level, _ in found), key=order.index), tuple(reason for _, reason in found))
+
+    def _judge_spread(self, ratio: float) -> tuple[Level, str]:
+        low, high = self.healthy_spread
+        lowest, highest = self.damaged_spread
+        if low <= ratio <= high:
+            return "healthy", f"spread ratio {ratio:.2f}: as wide as before ({low} to {high})"
+        way = "prompts have moved together" if ratio < low else "prompts have moved apart"
+        level: Level = "strained" if lowest <= ratio <= highest else "damaged"
+        return level, f"spread ratio {ratio:.2f}: {way} (healthy {low} to {high}, damaged beyond {lowest} to {highest})"
+
+    def _judge_jaccard(self, overlap: float) -> tuple[Level, str]:
+        least, damaged = self.healthy_jaccard, self.damaged_jaccard
+        if overlap >= least:
+            return "healthy", f"Jaccard overlap {overlap:.2f}: prompts keep their neighbours (at least {least})"
+        level: Level = "strained" if overlap >= damaged else "damaged"
+        bounds = f"healthy from {least}, damaged below {damaged}"
+        return level, f"Jaccard overlap {overlap:.2f}: prompts have other neighbours ({bounds})"
+
+
+@dataclass(frozen=True, eq=False)
+class GeometryReport:
+    """How the embedding space of some prompts changed from a base encoder to an aligned one.
+
+    Attributes:
+        embedding: "flattened", "eos" or "mean".
+        k: neighbours in every measure without a k of its own.
+        prompts: the N safe prompts that everything is measured on.
+        unsafe: prompts for the separation and the map alone.
+        base_hash, aligned_hash: of the encoders' weights, "" if unknown.
+        base, aligned: the two spaces.
+        spread_ratio: spread of the aligned space over that of the base.
+        jaccard: mean overlap of each prompt's neighbours before and after, by number of neighbours.
+        local_correlation: of the cosines to the k nearest base neighbours.
+        rank_correlation: Spearman's, of the cosines of all pairs.
+        mean_displacement: of `displacement`.
+        displacement: (N,) cosine distance of each prompt's aligned embedding to its base embedding.
+        overlap: (N,) Jaccard overlap of each prompt's k neighbours.
+        neighbours_base, neighbours_aligned: the k nearest of each prompt in either space.
+        sample: prompts shown in the heat maps, ordered along the base's first component.
+    """
+
+    embedding: str
+    k: int
+    prompts: tuple[str, ...]
+    unsafe: tuple[str, ...]
+    base_hash: str
+    aligned_hash: str
+    base: Space
+    aligned: Space
+    spread_ratio: Interval
+    jaccard: dict[int, Interval]
+    local_correlation: Interval
+    rank_correlation: float
+    mean_displacement: Interval
+    displacement: Tensor
+    overlap: Tensor
+    neighbours_base: Neighbours
+    neighbours_aligned: Neighbours
+    sample: tuple[int, ...]
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        return Thresholds().judge(self.spread_ratio.value, self.jaccard[self.k].value)
+
+    @cached_property
+    def crowding(self) -> Tensor:
+        """(N,) mean distance to the k nearest now over that before: below 1 where prompts moved together."""
+        before, after = (1 - side.cosines.double().mean(1) for side in (self.neighbours_base, self.neighbours_aligned))
+        return after / before.clamp(min=1e-6)
+
+    @cached_property
+    def collapsed(self) -> Tensor:
+        """(N,) bool: prompts whose neighbours are now at less than half their former distance."""
+        return self.crowding < 0.5
+
+    @cached_property
+    def most_hurt(self) -> tuple[int, ...]:
+        """All prompts, those that lost most neighbours first, and among equals those that moved furthest."""
+        harm = list(zip(self.overlap.tolist(), (-self.displacement).tolist(), strict=True))
+        return tuple(sorted(range(len(harm)), key=harm.__getitem__))
+
+    @cached_property
+    def prompts_hash(self) -> str:
+        return hashlib.sha256(json.dumps([self.prompts, self.unsafe]).encode()).hexdigest()
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know before trusting the figures."""
+        notes = []
+        if len(self.prompts) < _FEW_PROMPTS:
+            notes.append(f"Only {len(self.prompts)} prompts: use {_FEW_PROMPTS} or more before you trust the verdict.")
+        repeated = len(self.prompts) - len(set(self.prompts))
+        if repeated:
+            notes.append(f"{repeated} prompts repeat others word for word; equal prompts are always neighbours.")
+        if self.k != 10:
+            notes.append("The verdict's thresholds were found at k = 10; a larger k gives a larger overlap.")
+        return tuple(notes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pictures' data, fit for JSON; nan, where a measure does not exist, becomes None."""
+        return _finite(
+            {
+                "embedding": self.embedding,
+                "k": self.k,
+                "prompts": len(self.prompts),
+                "unsafe_prompts": len(self.unsafe),
+                "prompts_sha256": self.prompts_hash,
+                "base_sha256": self.base_hash,
+                "aligned_sha256": self.aligned_hash,
+                "verdict": asdict(self.verdict),
+                "thresholds": asdict(Thresholds()),
+                "notes": self.notes,
+                "spread_ratio": asdict(self.spread_ratio),
+                "jaccard": {str(k): asdict(interval) for k, interval in self.jaccard.items()},
+                "local_correlation": asdict(self.local_correlation),
+                "rank_correlation": self.rank_correlation,
+                "mean_displacement": asdict(self.mean_displacement),
+                "collapsed_prompts": int(self.collapsed.sum()),
+                "base": _space_dict(self.base),
+                "aligned": _space_dict(self.aligned),
+                "most_hurt": [self.prompt_row(row) for row in self.most_hurt[:_LISTED]],
+            }
+        )
+
+    def prompt_row(self, row: int) -> dict[str, Any]:
+        """What became of one prompt, with the neighbours it lost and gained, nearest first."""
+        before, after = (side.indices[row].tolist() for side in (self.neighbours_base, self.neighbours_aligned))
+        return {
+            "prompt": self.prompts[row],
+            "jaccard": self.overlap[row].item(),
+            "displacement": self.displacement[row].item(),
+            "crowding": self.crowding[row].item(),
+            "lost": [self.prompts[other] for other in before if other not in after],
+            "gained": [self.prompts[other] for other in after if other not in before],
+        }
+
+    def to_markdown(self) -> str:
+        """Verdict, figures and the most hurt prompts as Markdown."""
+        lines = [f"**{self.verdict.level.capitalize()}**", ""]
+        lines += [f"- {text}" for text in (*self.verdict.reasons, *self.notes)]
+        lines += ["", "| measure | value [95 % interval] |", "| --- | --- |"]
+        lines += [f"| {name} | {value} |" for name, value in self.figures()]
+        lines += ["", "| most hurt prompts | Jaccard | displacement |", "| --- | --- | --- |"]
+        for row in self.most_hurt[:_LISTED]:
+            prompt = " ".join(self.prompts[row].split()).replace("|", "\\|")
+            lines.append(f"| {prompt} | {self.overlap[row]:.2f} | {self.displacement[row]:.3f} |")
+        count = f"{len(self.prompts)} prompts" + (f", {len(self.unsafe)} unsafe ones" if self.unsafe else "")
+        lines += ["", f"{self.embedding} embedding, k = {self.k}, {count} (SHA-256 {self.prompts_hash[:12]})"]
+        if self.base_hash:
+            lines[-1] += f", base {self.base_hash[:12]}, aligned {self.aligned_hash[:12]}"
+        return "\n".join(lines) + "\n"
+
+    def figures(self) -> list[tuple[str, str]]:
+        """Name and formatted value of each figure, for tables."""
+        base, aligned = self.base, self.aligned
+        rows = [("spread ratio", str(self.spread_ratio))]
+        rows += [(f"Jaccard overlap at {k}", str(interval)) for k, interval in self.jaccard.items()]
+        rows += [
+            (f"local correlation at {self.k}", str(self.local_correlation)),
+            ("rank correlation of all similarities", f"{self.rank_correlation:.3f}"),
+            ("mean displacement", str(self.mean_displacement)),
+            ("effective rank", f"{base.spectrum.effective_rank:.1f} → {aligned.spectrum.effective_rank:.1f}"),
+            ("variance in the first component", f"{base.spectrum.shares[0]:.1%} → {aligned.spectrum.shares[0]:.1%}"),
+            ("collapsed prompts", f"{int(self.collapsed.sum())} of {len(self.prompts)}"),
+        ]
+        if base.separation is not None and aligned.separation is not None:
+            rows.append(("separation of safe and unsafe", f"{base.separation:.2f} → {aligned.separation:.2f}"))
+        return rows
+
+
+def _space_dict(space: Space) -> dict[str, Any]:
+    return {
+        "spread": space.spread,
+        "effective_rank": space.spectrum.effective_rank,
+        "variance_shares": list(space.spectrum.shares),
+        "separation": space.separation,
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
