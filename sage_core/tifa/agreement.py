@@ -1,0 +1,79 @@
+"""How well a metric agrees with people: its correlation with their ratings of the same images."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import QuestionError
+
+METRICS = {
+    "clipscore_vitb32": "CLIPScore B/32",
+    "tifa_vilt": "TIFA ViLT",
+    "tifa_ofa-large": "TIFA OFA-large",
+    "tifa_git-large": "TIFA GIT-large",
+    "tifa_blip2-flant5xl": "TIFA BLIP-2",
+    "tifa_mplug-large": "TIFA mPLUG-large",
+}
+"""Keys of TIFA's annotation file and the names they have in its tables."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Correlation of a metric with human ratings over `images` images."""
+
+    metric: str
+    images: int
+    pearson: float
+    spearman: float
+    kendall: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return dict(vars(self))
+
+
+def agreement(metric: str, scores: Sequence[float], ratings: Sequence[float]) -> Agreement:
+    """Pearson's r, Spearman's rho and Kendall's tau-b of a metric's scores with people's ratings.
+
+    Raises QuestionError unless there are as many of each, two or more, and neither is the same throughout: then a
+    correlation is not defined.
+    """
+    from scipy import stats
+
+    if len(scores) != len(ratings) or len(scores) < 2:
+        raise QuestionError(f"{metric}: {len(scores)} scores and {len(ratings)} ratings, expected as many, two or more")
+    if len(set(scores)) == 1 or len(set(ratings)) == 1:
+        raise QuestionError(f"{metric}: all scores, or all ratings, are the same; their correlation is not defined")
+    return Agreement(
+        metric,
+        len(scores),
+        float(stats.pearsonr(scores, ratings).statistic),
+        float(stats.spearmanr(scores, ratings).statistic),
+        float(stats.kendalltau(scores, ratings).statistic),
+    )
+
+
+def official_agreement(path: str | os.PathLike[str]) -> tuple[Agreement, ...]:
+    """Agreement of every metric in TIFA's annotation file (tifa_human_annotations_with_scores.json).
+
+    Raises QuestionError if the file is not one.
+    """
+    try:
+        rows = list(json.loads(Path(path).read_text(encoding="utf-8")).values())
+        ratings = [row["human_avg"] for row in rows]
+        return tuple(agreement(name, [row[key] for row in rows], ratings) for key, name in METRICS.items())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise QuestionError(
+            f"{path}: not TIFA's human annotations ({type(error).__name__}: {error}); expected a JSON object of images "
+            f"with human_avg and {', '.join(METRICS)}"
+        ) from error
+
+
+def to_markdown(agreements: Sequence[Agreement]) -> str:
+    """A table with three digits."""
+    lines = ["| metric | Pearson | Spearman | Kendall | images |", "| --- | --- | --- | --- | --- |"]
+    lines += [f"| {a.metric} | {a.pearson:.3f} | {a.spearman:.3f} | {a.kendall:.3f} | {a.images} |" for a in agreements]
+    return "\n".join(lines)

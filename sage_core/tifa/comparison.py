@@ -1,0 +1,156 @@
+"""Two runs over the same questions: what one loses against the other, and whether chance explains it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import QuestionError
+from .scoring import Interval, ScoredQuestion, TifaResult, bootstrap_ratio
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One number of both runs, `change` = other - base, and the change's 95% bootstrap interval over captions."""
+
+    base: float
+    other: float
+    interval: Interval
+
+    @property
+    def change(self) -> float:
+        return self.other - self.base
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Run `other` against run `base`, question by question.
+
+    `p_value` is that of the paired sign-flip permutation test of the mean caption difference, two-sided.
+    `lost` and `gained` hold the other run's questions that only the base, or only the other, answers right.
+    """
+
+    base: str
+    other: str
+    captions: int
+    tifa: Difference
+    p_value: float
+    by_type: Mapping[str, Difference]
+    lost: tuple[ScoredQuestion, ...]
+    gained: tuple[ScoredQuestion, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "base": self.base,
+            "other": self.other,
+            "captions": self.captions,
+            "p_value": self.p_value,
+            "tifa": _row(self.tifa),
+            "by_type": {name: _row(difference) for name, difference in self.by_type.items()},
+            "lost": [scored.to_dict() for scored in self.lost],
+            "gained": [scored.to_dict() for scored in self.gained],
+        }
+
+    def to_markdown(self) -> str:
+        """Both runs and their difference in per cent."""
+        lines = [f"| % | {self.base} | {self.other} | change | 95% interval |", "| --- | --- | --- | --- | --- |"]
+        for name, d in {"TIFA (mean over captions)": self.tifa, **self.by_type}.items():
+            interval = f"{100 * d.interval.low:+.1f} to {100 * d.interval.high:+.1f}"
+            lines.append(f"| {name} | {100 * d.base:.1f} | {100 * d.other:.1f} | {100 * d.change:+.1f} | {interval} |")
+        lines += ["", f"{len(self.lost)} questions lost, {len(self.gained)} gained over {self.captions} captions; "]
+        lines[-1] += f"paired permutation test of TIFA: p = {self.p_value:.2g}"
+        return "\n".join(lines)
+
+
+def compare(base: TifaResult, other: TifaResult, *, resamples: int = 9999, seed: int = 0) -> Comparison:
+    """Compare two runs over the same images' questions.
+
+    Raises QuestionError if they did not answer the same questions about the same image ids, or not with the same
+    judge and matching: a difference would then not be the images'.
+    """
+    theirs = _matched(base, other)
+    ours = {(q.image, q.question.question): q for q in base.questions}
+    captions = list(base.caption_scores)
+    differences = np.array([other.caption_scores[name] - base.caption_scores[name] for name in captions])
+    low, high = bootstrap_ratio(
+        differences[:, None], np.ones((len(captions), 1)), resamples=2000, confidence=0.95, seed=seed
+    )
+    tifa = Difference(base.average, other.average, Interval(float(low[0]), float(high[0])))
+    changed = [(ours[key], scored) for key, scored in theirs.items() if ours[key].score != scored.score]
+    return Comparison(
+        base.name,
+        other.name,
+        len(captions),
+        tifa,
+        permutation_p_value(differences, resamples=resamples, seed=seed),
+        _by_type(base, other, seed),
+        tuple(scored for before, scored in changed if before.score),
+        tuple(scored for before, scored in changed if scored.score),
+    )
+
+
+def permutation_p_value(differences: np.ndarray, *, resamples: int = 9999, seed: int = 0) -> float:
+    """Two-sided p-value that paired differences (N,) have mean 0, by flipping their signs at random.
+
+    (1 + draws at least as extreme) / (1 + draws), after Phipson and Smyth, 2010. With 13 or fewer differences
+    that are not 0 all sign patterns are counted instead, and the value is exact.
+    """
+    values = differences[differences != 0]
+    if not len(values):
+        return 1.0
+    # Sums of fractions differ in their last digits with the order of addition; a tie must count as one.
+    observed = abs(values.sum()) * (1 - 1e-12) - 1e-12
+    if len(values) <= 13:
+        signs = 1 - 2 * (np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1)
+        return float((np.abs(signs @ values) >= observed).mean())
+    generator = np.random.default_rng(seed)
+    extreme = 0
+    for start in range(0, resamples, 256):
+        flips = generator.integers(0, 2, size=(min(256, resamples - start), len(values))) * 2.0 - 1
+        extreme += int((np.abs(flips @ values) >= observed).sum())
+    return (1 + extreme) / (1 + resamples)
+
+
+def _matched(base: TifaResult, other: TifaResult) -> dict[tuple[str, str], ScoredQuestion]:
+    for name in ("judge", "matching"):
+        mine, its = getattr(base, name), getattr(other, name)
+        if mine != its:
+            raise QuestionError(f"{base.name!r} has {name} {mine!r} and {other.name!r} {its!r}: score both alike")
+    theirs = {(q.image, q.question.question): q for q in other.questions}
+    keys = {(q.image, q.question.question) for q in base.questions}
+    if keys != set(theirs):
+        first, second = len(keys - set(theirs)), len(set(theirs) - keys)
+        raise QuestionError(
+            f"{base.name!r} and {other.name!r} share {len(keys & set(theirs))} questions, but {first} are only in the "
+            f"first and {second} only in the second: score both on one question file"
+        )
+    return theirs
+
+
+def _by_type(base: TifaResult, other: TifaResult, seed: int) -> dict[str, Difference]:
+    captions = {name: row for row, name in enumerate(base.caption_scores)}
+    columns = {name: column for column, name in enumerate(base.by_type)}
+    counts = np.zeros((len(captions), len(columns)))
+    changes = np.zeros_like(counts)
+    for sign, result in ((-1, base), (1, other)):
+        for scored in result.questions:
+            cell = captions[scored.question.id], columns[scored.question.element_type]
+            changes[cell] += sign * scored.score
+            counts[cell] += sign > 0
+    low, high = bootstrap_ratio(changes, counts, resamples=2000, confidence=0.95, seed=seed)
+    return {
+        name: Difference(base.by_type[name], other.by_type[name], Interval(float(low[c]), float(high[c])))
+        for name, c in columns.items()
+    }
+
+
+def _row(difference: Difference) -> dict[str, float | list[float]]:
+    interval = [difference.interval.low, difference.interval.high]
+    return {
+        "base": difference.base,
+        "other": difference.other,
+        "change": difference.change,
+        "interval_95": interval,
+    }

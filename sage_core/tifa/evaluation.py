@@ -1,0 +1,184 @@
+"""A whole evaluation: images and questions in, a TifaResult out, every answer written down as it comes."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import JudgeError
+from .images import ImageLike, all_to_bytes, fingerprint
+from .judges import Answer, Judge
+from .questions import Question
+from .scoring import ScoredQuestion, TifaResult, score_answers
+from .sentences import SentenceEncoder
+
+
+def evaluate(
+    images: Sequence[ImageLike],
+    questions: Sequence[Sequence[Question]],
+    judge: Judge,
+    *,
+    sentences: SentenceEncoder | None = None,
+    image_ids: Sequence[str] | None = None,
+    name: str = "",
+    log: str | os.PathLike[str] | None = None,
+    likelihoods: bool = True,
+    on_progress: Callable[[int, int], None] | None = None,
+    images_per_step: int = 32,
+) -> TifaResult:
+    """Ask `questions[i]` about `images[i]` and score the answers, see `score_answers`.
+
+    `image_ids` default to the caption's id, with #2, #3, … for its further images. With `log`, a JSONL file, answers
+    are added to it after every `images_per_step` images, and questions that it already answers for the same image
+    (id and content) and judge are not asked again. `on_progress(done, total)` counts questions; what it raises
+    ends the evaluation, and the log keeps the finished steps.
+    Raises JudgeError if images and questions do not match, or the log is another judge's.
+    """
+    ids = _checked_ids(images, questions, image_ids)
+    answered = AnswerLog(log, judge.name) if log is not None else None
+    total = sum(len(asked) for asked in questions)
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        if on_progress is not None:
+            on_progress(done, total)
+
+    scored: list[ScoredQuestion] = []
+    for start, pixels in _steps(images, images_per_step):
+        part = slice(start, start + len(pixels))
+        marks = [fingerprint(image) if answered is not None else "" for image in pixels]
+        found = [
+            [answered.find(image, mark, question) if answered is not None else None for question in asked]
+            for image, mark, asked in zip(ids[part], marks, questions[part], strict=True)
+        ]
+        count(sum(answer is not None for known in found for answer in known))
+        answers = _answer_rest(judge, pixels, questions[part], found, likelihoods, count)
+        rows = [
+            (image, mark, question, answer)
+            for image, mark, asked, given in zip(ids[part], marks, questions[part], answers, strict=True)
+            for question, answer in zip(asked, given, strict=True)
+        ]
+        step = score_answers([row[0] for row in rows], [row[2] for row in rows], [row[3] for row in rows], sentences)
+        if answered is not None:
+            answered.add(step, [row[1] for row in rows], [row[3] for row in rows])
+        scored += step
+    return TifaResult(name, judge.name, "sentence embedding" if sentences else "likelihood", tuple(scored))
+
+
+class AnswerLog:
+    """Scored answers in a JSONL file, one a line, found again by image id, image content, question and choices.
+
+    A line that was cut off when an evaluation was stopped is removed. Raises JudgeError if the file holds another
+    judge's answers or is no such log.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], judge: str) -> None:
+        self.path = Path(path)
+        self.judge = judge
+        self._answers: dict[tuple[Any, ...], Answer] = {}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = self.path.read_bytes() if self.path.exists() else b""
+        whole = text[: text.rfind(b"\n") + 1]
+        if len(whole) < len(text):
+            os.truncate(self.path, len(whole))
+        for number, line in enumerate(whole.splitlines(), 1):
+            self._read(number, line)
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def find(self, image: str, mark: str, question: Question) -> Answer | None:
+        """The recorded answer, if there is one."""
+        return self._answers.get((image, mark, question.question, question.choices))
+
+    def add(self, scored: Sequence[ScoredQuestion], marks: Sequence[str], answers: Sequence[Answer]) -> None:
+        """Append what the log does not hold yet."""
+        with open(self.path, "a", encoding="utf-8") as file:
+            for row, mark, answer in zip(scored, marks, answers, strict=True):
+                key = (row.image, mark, row.question.question, row.question.choices)
+                if key in self._answers:
+                    continue
+                self._answers[key] = answer
+                line = {**row.to_dict(), "judge": self.judge, "image_fingerprint": mark}
+                file.write(json.dumps({**line, "probabilities": answer.probabilities}, ensure_ascii=False) + "\n")
+
+    def _read(self, number: int, line: bytes) -> None:
+        try:
+            row = json.loads(line)
+            key = (row["image"], row["image_fingerprint"], row["question"], tuple(row["choices"]))
+            probabilities = row["probabilities"]
+            answer = Answer(row["free_answer"], None if probabilities is None else tuple(probabilities))
+            judge = row["judge"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise JudgeError(
+                f"{self.path}, line {number}: not a line of an answer log ({error}); move it away"
+            ) from None
+        if judge != self.judge:
+            raise JudgeError(
+                f"{self.path}, line {number}: answers of the judge {judge!r}, expected {self.judge!r}; "
+                f"give each judge a log of its own"
+            )
+        self._answers[key] = answer
+
+
+def _checked_ids(
+    images: Sequence[ImageLike], questions: Sequence[Sequence[Question]], image_ids: Sequence[str] | None
+) -> list[str]:
+    if len(images) != len(questions):
+        raise JudgeError(f"{len(images)} images came with questions about {len(questions)}, expected one list each")
+    ids = list(image_ids) if image_ids is not None else _default_ids(questions)
+    if len(ids) != len(images) or len(set(ids)) != len(ids):
+        raise JudgeError(f"{len(images)} images came with {len(set(ids))} different ids, expected one each")
+    return ids
+
+
+def _default_ids(questions: Sequence[Sequence[Question]]) -> list[str]:
+    seen: dict[str, int] = {}
+    ids = []
+    for position, asked in enumerate(questions, 1):
+        caption = asked[0].id if asked else f"image {position}"
+        seen[caption] = seen.get(caption, 0) + 1
+        ids.append(caption if seen[caption] == 1 else f"{caption}#{seen[caption]}")
+    return ids
+
+
+def _steps(images: Sequence[ImageLike], size: int) -> Iterator[tuple[int, list[torch.Tensor]]]:
+    """(start, uint8 images) a step at a time; the next step is decoded while the judge works on this one."""
+    starts = range(0, len(images), size)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(all_to_bytes, images[:size])
+        for start in starts:
+            pixels = coming.result()
+            if start + size < len(images):
+                coming = pool.submit(all_to_bytes, images[start + size : start + 2 * size])
+            yield start, pixels
+
+
+def _answer_rest(
+    judge: Judge,
+    pixels: Sequence[torch.Tensor],
+    questions: Sequence[Sequence[Question]],
+    found: Sequence[Sequence[Answer | None]],
+    likelihoods: bool,
+    on_batch: Callable[[int], None],
+) -> list[list[Answer]]:
+    """Ask what was not found, and put both together in the order of the questions."""
+    missing = [
+        [question for question, answer in zip(some, known, strict=True) if answer is None]
+        for some, known in zip(questions, found, strict=True)
+    ]
+    images = [i for i, some in enumerate(missing) if some]
+    replies = judge.answer(
+        [pixels[i].permute(1, 2, 0) for i in images],
+        [missing[i] for i in images],
+        likelihoods=likelihoods,
+        on_batch=on_batch,
+    )
+    fresh = {i: iter(some) for i, some in zip(images, replies, strict=True)}
+    return [[answer or next(fresh[i]) for answer in known] for i, known in enumerate(found)]

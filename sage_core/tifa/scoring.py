@@ -1,0 +1,283 @@
+"""From a judge's answers to TIFA: question by question, averaged over captions, and by element type.
+
+Hu et al., "TIFA: Accurate and Interpretable Text-to-Image Faithfulness Evaluation with Question Answering", ICCV 2023.
+Soft TIFA: GenEval 2, 2025.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..errors import JudgeError, QuestionError
+from .judges import Answer
+from .questions import ELEMENT_TYPES, Question
+from .sentences import RECOMMENDED, SentenceEncoder
+
+
+@dataclass(frozen=True)
+class ScoredQuestion:
+    """What became of one question about one image.
+
+    `chosen` is the choice that the free `answer` stands for, `score` 1 if that is the right one, `probability` the
+    judge's probability of the right one (None if the judge cannot tell).
+    """
+
+    image: str
+    question: Question
+    answer: str
+    chosen: str
+    probability: float | None
+
+    @property
+    def score(self) -> int:
+        return int(self.chosen == self.question.answer)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: the question's official keys and what became of it."""
+        return {
+            **self.question.to_row(),
+            "image": self.image,
+            "free_answer": self.answer,
+            "chosen": self.chosen,
+            "score": self.score,
+            "probability": self.probability,
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> "ScoredQuestion":
+        """Undo `to_dict`. Raises QuestionError if a key is missing."""
+        try:
+            return cls(row["image"], Question.from_row(row), row["free_answer"], row["chosen"], row["probability"])
+        except KeyError as error:
+            raise QuestionError(f"a scored question lacks {error}") from None
+
+
+def score_answers(
+    images: Sequence[str],
+    questions: Sequence[Question],
+    answers: Sequence[Answer],
+    sentences: SentenceEncoder | None = None,
+) -> list[ScoredQuestion]:
+    """TIFA's own rule: an answer that is, letter for letter, one of the choices stands; else the choice with the
+    nearest sentence embedding stands for it. `images[i]` names the image that `questions[i]` was asked about.
+
+    Without a sentence encoder the judge's most probable choice stands instead, which is not TIFA's rule; raises
+    JudgeError if the judge gave no probabilities either.
+    """
+    free = [row for row, answer in enumerate(answers) if answer.text not in questions[row].choices]
+    if sentences is not None:
+        nearest = sentences.nearest_choices([answers[r].text for r in free], [questions[r].choices for r in free])
+    else:
+        nearest = [_most_probable(answers[row], questions[row]) for row in free]
+    chosen = {row: questions[row].choices[index] for row, index in zip(free, nearest, strict=True)}
+    return [
+        ScoredQuestion(
+            image,
+            question,
+            answer.text,
+            chosen.get(row, answer.text),
+            None if answer.probabilities is None else answer.probabilities[question.choices.index(question.answer)],
+        )
+        for row, (image, question, answer) in enumerate(zip(images, questions, answers, strict=True))
+    ]
+
+
+def _most_probable(answer: Answer, question: Question) -> int:
+    if answer.probabilities is None:
+        raise JudgeError(
+            f"the answer {answer.text!r} to {question.question!r} is none of {list(question.choices)}, and there is no "
+            f"sentence encoder to find the nearest: load one, for instance {RECOMMENDED}"
+        )
+    return int(np.argmax(answer.probabilities))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class TifaResult:
+    """All scored questions of one run and their averages, as fractions of 1.
+
+    `name` labels the run, `judge` is the model that answered, `matching` says how free answers became choices:
+    "sentence embedding" is TIFA's rule, "likelihood" the one without a sentence encoder.
+    """
+
+    name: str
+    judge: str
+    matching: str
+    questions: tuple[ScoredQuestion, ...]
+
+    def __post_init__(self) -> None:
+        if not self.questions:
+            raise QuestionError(f"run {self.name!r} has no scored question, expected one or more")
+
+    @cached_property
+    def caption_scores(self) -> dict[str, float]:
+        """Caption id -> share of its questions answered right."""
+        return {name: statistics.fmean(q.score for q in group) for name, group in self._captions.items()}
+
+    @property
+    def average(self) -> float:
+        """TIFA: the mean over captions of the mean over the caption's questions; not the mean over all questions."""
+        return statistics.fmean(self.caption_scores.values())
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample standard deviation over captions; None for a single caption."""
+        return statistics.stdev(self.caption_scores.values()) if len(self.caption_scores) > 1 else None
+
+    @cached_property
+    def by_type(self) -> dict[str, float]:
+        """Element type -> mean over all questions of that type, types without a question left out."""
+        return {name: statistics.fmean(q.score for q in group) for name, group in self._types.items()}
+
+    @property
+    def type_counts(self) -> dict[str, int]:
+        """Element type -> number of questions."""
+        return {name: len(group) for name, group in self._types.items()}
+
+    @property
+    def soft_questions(self) -> int:
+        """Questions for which the judge gave a probability: only they count in the soft scores."""
+        return sum(q.probability is not None for q in self.questions)
+
+    @property
+    def soft_arithmetic(self) -> float | None:
+        """Soft TIFA: mean over captions of the arithmetic mean of the right choices' probabilities."""
+        return _mean([float(np.mean(p)) for p in self._probabilities.values()])
+
+    @property
+    def soft_geometric(self) -> float | None:
+        """Soft TIFA with the geometric mean, which a single sure mistake pulls down to nothing."""
+        return _mean([_geometric_mean(p) for p in self._probabilities.values()])
+
+    @cached_property
+    def _captions(self) -> dict[str, list[ScoredQuestion]]:
+        groups: dict[str, list[ScoredQuestion]] = {}
+        for scored in self.questions:
+            groups.setdefault(scored.question.id, []).append(scored)
+        return groups
+
+    @cached_property
+    def _types(self) -> dict[str, list[ScoredQuestion]]:
+        groups: dict[str, list[ScoredQuestion]] = {name: [] for name in ELEMENT_TYPES}
+        for scored in self.questions:
+            groups[scored.question.element_type].append(scored)
+        return {name: group for name, group in groups.items() if group}
+
+    @cached_property
+    def _probabilities(self) -> dict[str, list[float]]:
+        known = {
+            name: [q.probability for q in group if q.probability is not None] for name, group in self._captions.items()
+        }
+        return {name: values for name, values in known.items() if values}
+
+    def intervals(self, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+        """Percentile bootstrap over captions (the independent draws; questions of one caption are not) for "TIFA",
+        "soft arithmetic", "soft geometric" where there are such, and each element type.
+        """
+        columns = self._columns()
+        totals = np.array([[column[name][0] for column in columns.values()] for name in self._captions])
+        counts = np.array([[column[name][1] for column in columns.values()] for name in self._captions])
+        low, high = bootstrap_ratio(totals, counts, resamples=resamples, confidence=confidence, seed=seed)
+        return {name: Interval(float(bottom), float(top)) for name, bottom, top in zip(columns, low, high, strict=True)}
+
+    def _columns(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """Per reported number and caption, what the caption adds to the sum and to the count behind it."""
+        nothing = (0.0, 0.0)
+        columns = {"TIFA": {name: (score, 1.0) for name, score in self.caption_scores.items()}}
+        if self._probabilities:
+            known = self._probabilities
+            columns["soft arithmetic"] = {
+                n: (float(np.mean(known[n])), 1.0) if n in known else nothing for n in self._captions
+            }
+            columns["soft geometric"] = {
+                n: (_geometric_mean(known[n]), 1.0) if n in known else nothing for n in self._captions
+            }
+        for element_type in self._types:
+            of_type = {
+                name: [q.score for q in group if q.question.element_type == element_type]
+                for name, group in self._captions.items()
+            }
+            columns[element_type] = {name: (float(sum(s)), float(len(s))) for name, s in of_type.items()}
+        return columns
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able: averages, intervals and every question."""
+        return {
+            "name": self.name,
+            "judge": self.judge,
+            "matching": self.matching,
+            "tifa": self.average,
+            "tifa_standard_deviation": self.deviation,
+            "captions": len(self.caption_scores),
+            "accuracy_by_type": self.by_type,
+            "questions_by_type": self.type_counts,
+            "soft_arithmetic": self.soft_arithmetic,
+            "soft_geometric": self.soft_geometric,
+            "soft_questions": self.soft_questions,
+            "intervals_95": {name: [i.low, i.high] for name, i in self.intervals().items()},
+            "caption_scores": self.caption_scores,
+            "questions": [scored.to_dict() for scored in self.questions],
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "TifaResult":
+        """Undo `to_dict`; averages are computed anew. Raises QuestionError if it holds no such result."""
+        try:
+            rows = tuple(ScoredQuestion.from_dict(row) for row in value["questions"])
+            return cls(value["name"], value["judge"], value["matching"], rows)
+        except (KeyError, TypeError) as error:
+            raise QuestionError(f"not a saved TIFA result: {error}") from None
+
+    def to_markdown(self) -> str:
+        """The averages as a table in per cent, with 95% intervals."""
+        intervals = self.intervals()
+        rows = [("TIFA (mean over captions)", self.average, len(self.caption_scores), intervals["TIFA"])]
+        if self.soft_arithmetic is not None and self.soft_geometric is not None:
+            n = self.soft_questions
+            rows.append(("soft TIFA, arithmetic", self.soft_arithmetic, n, intervals["soft arithmetic"]))
+            rows.append(("soft TIFA, geometric", self.soft_geometric, n, intervals["soft geometric"]))
+        rows += [(name, score, self.type_counts[name], intervals[name]) for name, score in self.by_type.items()]
+        lines = [f"**{self.name}**, judged by {self.judge}, free answers matched by {self.matching}", ""]
+        lines += ["| | % | 95% interval | n |", "| --- | --- | --- | --- |"]
+        lines += [f"| {n} | {100 * v:.1f} | {100 * i.low:.1f}-{100 * i.high:.1f} | {c} |" for n, v, c, i in rows]
+        return "\n".join(lines)
+
+
+def bootstrap_ratio(
+    totals: np.ndarray, counts: np.ndarray, *, resamples: int, confidence: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap of sum(totals) / sum(counts) per column; both are (units, columns), units are redrawn.
+
+    Returns lower and upper bounds, each (columns,). Draws in which a column counts nothing are left out of it.
+    """
+    generator = np.random.default_rng(seed)
+    units = len(totals)
+    draws = []
+    # In parts, since the weights of all draws at once would take resamples × units × 8 bytes.
+    for start in range(0, resamples, 256):
+        size = min(256, resamples - start)
+        weights = generator.multinomial(units, np.full(units, 1 / units), size=size).astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            draws.append((weights @ totals) / (weights @ counts))
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(np.concatenate(draws), [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _geometric_mean(probabilities: Sequence[float]) -> float:
+    return float(np.exp(np.mean(np.log(probabilities)))) if all(probabilities) else 0.0

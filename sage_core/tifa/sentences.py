@@ -1,0 +1,68 @@
+"""Sentence embeddings, with which TIFA finds the choice nearest to a free answer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import JudgeError
+from .judges import in_batches, load_settings, read_model_config
+
+RECOMMENDED = "sentence-transformers/all-mpnet-base-v2"
+
+
+class SentenceEncoder:
+    """Mean of the token embeddings, padding left out, scaled to length 1. Each distinct text is embedded once.
+
+    TIFA uses sentence-transformers/all-mpnet-base-v2; any encoder that transformers' AutoModel loads will do.
+    """
+
+    texts_per_batch = 256
+
+    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.name = name
+        self._known: dict[str, torch.Tensor] = {}
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> "SentenceEncoder":
+        """Load from a local folder; nothing is downloaded. Raises JudgeError, saying what to put there."""
+        from transformers import AutoModel, AutoTokenizer
+
+        folder = Path(folder)
+        read_model_config(folder, "sentence encoder", [RECOMMENDED])
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            model = AutoModel.from_pretrained(folder, **load_settings(torch.float32))
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise JudgeError(f"{folder}: cannot be loaded as a sentence encoder ({error})") from error
+        return cls(model.to(device), tokenizer, folder.name)
+
+    def embed(self, texts: Sequence[str]) -> torch.Tensor:
+        """Embeddings (len(texts), width) in fp32 on the CPU."""
+        # Sorted by length, so that little of a batch is padding.
+        new = sorted({text for text in texts if text not in self._known}, key=len)
+        embedded, self.texts_per_batch = in_batches(self._embed, new, self.texts_per_batch)
+        self._known.update(zip(new, embedded, strict=True))
+        return torch.stack([self._known[text] for text in texts])
+
+    def nearest_choices(self, answers: Sequence[str], choices: Sequence[Sequence[str]]) -> list[int]:
+        """For each answer the index of its nearest choice by cosine; the first of equally near ones."""
+        if not answers:
+            return []
+        self.embed([*answers, *(choice for some in choices for choice in some)])
+        return [
+            int((self.embed(some) @ self._known[answer]).argmax())
+            for answer, some in zip(answers, choices, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _embed(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        device = next(self.model.parameters()).device
+        words = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(device)
+        states = self.model(**words).last_hidden_state.float()
+        mask = words.attention_mask.unsqueeze(-1)
+        means = (states * mask).sum(1) / mask.sum(1)
+        return list(torch.nn.functional.normalize(means, dim=1).cpu())
