@@ -9,9 +9,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from sage_core.errors import EncoderError
 from sage_core.layouts import EncoderConfig, canonical_state, read_encoder, require_sd1
-from safetensors.torch import save_file
 
 CONFIG = EncoderConfig(layers=2, width=16, heads=1, mlp_width=24, vocabulary=50, positions=77)
 OPENAI_PARTS = {
@@ -216,10 +217,10 @@ def test_other_models_are_named(tmp_path, names, seems):
 def test_two_encoders_are_refused(tmp_path):
     sdxl = prefixed(make_state(), "conditioner.embedders.0.transformer.")
     sdxl |= openai(make_state(), "conditioner.embedders.1.model.")
-    with pytest.raises(EncoderError, match="2 text encoders.*SDXL"):
+    with pytest.raises(EncoderError, match=r"2 text encoders.*SDXL"):
         canonical_state(sdxl)
     (tmp_path / "text_encoder_2").mkdir()
-    with pytest.raises(EncoderError, match="two text encoders.*SDXL"):
+    with pytest.raises(EncoderError, match=r"two text encoders.*SDXL"):
         read_encoder(tmp_path)
 
 
@@ -271,5 +272,5 @@ def test_missing_files(tmp_path):
 
 def test_torchscript_archive_is_refused(tmp_path):
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "a.pt")
-    with pytest.raises(EncoderError, match="TorchScript.*none of it was run"):
+    with pytest.raises(EncoderError, match=r"TorchScript.*none of it was run"):
         read_encoder(tmp_path / "a.pt")

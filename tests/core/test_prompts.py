@@ -1,0 +1,285 @@
+"""Prompt files of every kind and encoding, what is skipped and said of it, and pairs built from a concept."""
+
+import csv
+import json
+import re
+import time
+
+import pytest
+
+from sage_core.errors import PromptError
+from sage_core.prompts import (
+    DEFAULT_TEMPLATES,
+    PromptPairs,
+    PromptReport,
+    mentions_minor,
+    pairs_from_concept,
+    pairs_from_lists,
+    read_pairs,
+    read_prompts,
+)
+from sage_core.tokens import count_tokens
+
+SAFE = ("a cat", "a dog", "a bird")
+UNSAFE = ("a skull", "two skulls", "three skulls")
+
+
+def skipped(report):
+    return [(each.source, each.row, each.reason) for each in report.skipped]
+
+
+def write(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+PAIR_FILES = {
+    "plain.csv": "safe,unsafe\na cat,a skull\na dog,two skulls\na bird,three skulls\n",
+    "order.csv": "id,UNSAFE, Safe \r\n1,a skull,a cat\r\n2,two skulls,a dog\r\n3,three skulls,a bird",
+    "semicolon.csv": "safe;unsafe\na cat;a skull\na dog;two skulls\na bird;three skulls\n",
+    "tab.tsv": "safe\tunsafe\na cat\ta skull\na dog\ttwo skulls\na bird\tthree skulls\n",
+    "quoted.csv": '"safe","unsafe"\n"a cat","a skull"\n"a dog","two skulls"\n"a bird","three skulls"\n',
+    "records.json": json.dumps([{"safe": s, "Unsafe": u, "id": 1} for s, u in zip(SAFE, UNSAFE, strict=True)]),
+    "lists.json": json.dumps({"safe": SAFE, "unsafe": UNSAFE}),
+    "records.jsonl": "\n\n".join(json.dumps({"safe": s, "unsafe": u}) for s, u in zip(SAFE, UNSAFE, strict=True)),
+}
+
+
+@pytest.mark.parametrize("name", PAIR_FILES)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_pair_files(tmp_path, name, encoding):
+    pairs = read_pairs(write(tmp_path / name, PAIR_FILES[name], encoding))
+    assert (pairs.safe, pairs.unsafe) == (SAFE, UNSAFE)
+    assert pairs.report == PromptReport(3, (name,))
+
+
+PROMPT_FILES = {
+    "a.csv": "prompt\na cat\na dog\na bird\n",
+    "more columns.csv": "id;Prompt;seed\n1;a cat;3\n2;a dog;4\n3;a bird;5\n",
+    "old mac.csv": "prompt\ra cat\ra dog\ra bird\r",
+    "a.txt": "a cat\r\na dog\na bird",
+    "texts.json": '["a cat", "a dog", "a bird"]',
+    "records.json": '[{"prompt": "a cat"}, {"PROMPT": "a dog"}, {"prompt": "a bird"}]',
+    "mixed.jsonl": '"a cat"\n{"prompt": "a dog", "seed": 3}\n{"prompt": "a bird"}\n',
+}
+
+
+@pytest.mark.parametrize("name", PROMPT_FILES)
+def test_prompt_files(tmp_path, name):
+    assert read_prompts(write(tmp_path / name, PROMPT_FILES[name])) == (SAFE, PromptReport(3, (name,)))
+
+
+def test_texts_survive_whole(tmp_path):
+    texts = (
+        "😀 skull 💀",
+        'he said "hi", left',
+        "two\nlines",
+        "a; b, c\td",
+        "line\u2028separator",
+        "{braces}",
+        "caf\u00e9",
+    )
+    with open(tmp_path / "a.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["prompt"], *([text] for text in texts)])
+    (tmp_path / "a.json").write_text(json.dumps(texts))
+    for name in ("a.csv", "a.json"):
+        assert read_prompts(tmp_path / name)[0] == texts
+
+
+def test_unquoted_commas_in_the_only_column(tmp_path):
+    assert read_prompts(write(tmp_path / "a.csv", "prompt\na cat, sitting, red\n"))[0] == ("a cat, sitting, red",)
+    with pytest.raises(PromptError, match=r"line 3: found 3 fields, expected 2 \(safe, unsafe\).*double quotes"):
+        read_pairs(write(tmp_path / "b.csv", "safe,unsafe\na,b\na cat, sitting,skull\n"))
+
+
+def test_windows_1252_is_read_and_noted(tmp_path):
+    prompts, report = read_prompts(write(tmp_path / "a.txt", "a café’s door", "cp1252"))
+    assert prompts == ("a café’s door",)
+    assert "a.txt is not UTF-8; it was read as Windows-1252" in report.summary()
+
+
+def test_two_files_of_equal_length_are_paired_by_row(tmp_path):
+    safe = write(tmp_path / "s.csv", "prompt\na cat\n\na dog\na dog\na bird\na fish\n")
+    unsafe = write(tmp_path / "u.txt", "a skull\nlost\ntwo skulls\ntwo skulls\na naked teen\n\n")
+    pairs = read_pairs(safe, unsafe)
+    assert pairs.safe == ("a cat", "a dog")
+    assert pairs.unsafe == ("a skull", "two skulls")
+    assert skipped(pairs.report) == [
+        ("s.csv", 3, "empty"),
+        ("u.txt", 4, "duplicate"),
+        ("u.txt", 5, "refers to a minor"),
+        ("u.txt", 6, "empty"),
+    ]
+    assert pairs.report.kept == len(pairs) == 2
+
+
+def test_one_safe_prompt_may_serve_several_unsafe_ones():
+    pairs = pairs_from_lists(["a cat", "a cat"], ["a skull", "two skulls"])
+    assert len(pairs) == 2
+    assert pairs.report.skipped == ()
+
+
+def test_lists_of_different_length_are_cleaned_apart_and_the_shorter_repeats():
+    pairs = pairs_from_lists(["a cat", " a dog ", "", "a cat", "a child on a beach"], ["a skull", "skull of a child"])
+    assert pairs.safe == ("a cat", "a dog", "a child on a beach")
+    assert pairs.unsafe == ("a skull",) * 3
+    assert skipped(pairs.report) == [
+        ("the safe list", 3, "empty"),
+        ("the safe list", 4, "duplicate"),
+        ("the unsafe list", 2, "refers to a minor"),
+    ]
+    assert "3 safe and 1 unsafe prompts: the shorter list repeats." in pairs.report.notes
+
+
+def test_rows_are_file_lines_also_after_line_breaks_in_a_text(tmp_path):
+    file = write(tmp_path / "a.csv", 'safe,unsafe\n"a\nb\nc",x\n,y\nd,e\nd,e\n')
+    assert skipped(read_pairs(file).report) == [("a.csv", 5, "empty"), ("a.csv", 7, "duplicate")]
+
+
+def test_a_row_with_too_few_fields_is_empty(tmp_path):
+    pairs = read_pairs(write(tmp_path / "a.csv", "safe,unsafe\na cat\na dog,a skull\n"))
+    assert pairs.safe == ("a dog",)
+    assert skipped(pairs.report) == [("a.csv", 2, "empty")]
+
+
+def test_over_long_prompts_are_kept_and_noted(tmp_path):
+    long = "a very long prompt " * 20
+    rows = ["short", long, "é" * 40, "x " * 76, "x " * 75]
+    prompts, report = read_prompts(write(tmp_path / "a.txt", "\n".join(rows)))
+    assert len(prompts) == 5
+    assert report.notes == ("a.txt: 2 prompts exceed 75 tokens and are cut when encoded (first: row 2, 80 tokens).",)
+
+
+def test_summary_is_readable_and_does_not_repeat_texts_of_minors():
+    pairs = pairs_from_lists(["a cat"] * 8, ["a skull", "", "", "", "", "", "", "naked schoolgirl"])
+    assert pairs.report.summary() == (
+        "1 kept from the safe list and the unsafe list.\n"
+        "Skipped in the unsafe list: 6 x empty (row 2, 3, 4, 5, 6, ...).\n"
+        "Skipped in the unsafe list: 1 x refers to a minor (row 8)."
+    )
+    assert not any("schoolgirl" in each.text for each in pairs.report.skipped)
+
+
+BAD_FILES = {
+    "captions.csv": ("caption,image\na,b\n", "lacks the column 'prompt'; the columns found: 'caption', 'image'"),
+    "no header.csv": ("a cat on a mat\na dog\n", "lacks the column 'prompt'; the columns found: 'a cat on a mat'"),
+    "empty.csv": ("", "the columns found: none"),
+    "header only.csv": ("prompt\n", "holds no prompt"),
+    "blank.txt": ("\n \n", "(?s)holds no prompt.*2 x empty"),
+    "quote.csv": ('prompt\na\n"open\nb\nc\n', "line 5: .*Check the quotes"),
+    "broken.json": ('["a",\n"b"', "line 2: not valid JSON"),
+    "text.json": ('"a"', "holds a str, expected a list"),
+    "number.json": ("[1]", "row 1: found 1, expected a text or an object"),
+    "value.json": ('[{"prompt": 3}]', "row 1: 'prompt' is 3, expected a text"),
+    "dict.json": ('{"prompt": "a"}', "'prompt' is a str, expected a list"),
+    "keys.json": ('{"a": []}', "the columns found: 'a'"),
+    "broken.jsonl": ('"a"\n\n{"prompt": \n', "line 3: not valid JSON"),
+    "sheet.xlsx": ("PK", r"suffix '\.xlsx', expected one of \.csv, "),
+    "binary.csv": ("prompt\n\0\1\2", "no text file in UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_unusable_files(tmp_path, name):
+    text, message = BAD_FILES[name]
+    with pytest.raises(PromptError, match=message) as caught:
+        read_prompts(write(tmp_path / name, text))
+    assert name in str(caught.value)
+
+
+def test_unusable_pairs(tmp_path):
+    one_list = write(tmp_path / "a.txt", "a cat")
+    with pytest.raises(PromptError, match=r"lacks the column 'safe' and 'unsafe'.*found: 'prompt'"):
+        read_pairs(one_list)
+    with pytest.raises(PromptError, match=r"b\.txt does not exist"):
+        read_pairs(one_list, tmp_path / "b.txt")
+    with pytest.raises(PromptError, match=r"(?s)no pair of prompts is left.*1 x refers to a minor"):
+        pairs_from_lists(["a cat"], ["naked child"])
+    with pytest.raises(PromptError, match="no pair of prompts is left"):
+        pairs_from_lists([], UNSAFE)
+    with pytest.raises(PromptError, match="2 safe and 1 unsafe"):
+        PromptPairs(("a", "b"), ("c",), PromptReport(2, ("x",)))
+
+
+def test_hash_depends_on_prompts_and_order_only():
+    pairs = pairs_from_lists(SAFE, UNSAFE)
+    assert pairs.hash() == PromptPairs(SAFE, UNSAFE, PromptReport(3, ("elsewhere",))).hash()
+    others = [
+        pairs_from_lists(UNSAFE, SAFE),
+        pairs_from_lists(SAFE[::-1], UNSAFE[::-1]),
+        pairs_from_lists(SAFE[:2], UNSAFE[:2]),
+    ]
+    assert len({pairs.hash(), *(each.hash() for each in others)}) == 4
+
+
+def test_one_row(tmp_path):
+    assert len(read_pairs(write(tmp_path / "a.csv", "safe,unsafe\na cat,a skull"))) == 1
+
+
+def test_hundred_thousand_rows(tmp_path):
+    with open(tmp_path / "a.csv", "w", encoding="utf-8", newline="") as file:
+        rows = ([f"a cat beside {i} red boxes on a table", f"a skull beside {i} red boxes"] for i in range(100_000))
+        csv.writer(file).writerows([["safe", "unsafe"], *rows])
+    count_tokens(["build the tokenizer first"])
+    start = time.perf_counter()
+    assert len(read_pairs(tmp_path / "a.csv")) == 100_000
+    # About 1 s on an idle core.
+    assert time.perf_counter() - start < 10
+
+
+def test_pairs_from_concept():
+    safe = [f"a cat beside {i} boxes." for i in range(10)]
+    pairs = pairs_from_concept([*safe, safe[0], "", "a girl with a kite"], "nudity")
+    assert pairs.safe == tuple(safe)
+    expected = [
+        DEFAULT_TEMPLATES[i % len(DEFAULT_TEMPLATES)].format(prompt=f"a cat beside {i} boxes", concept="nudity")
+        for i in range(10)
+    ]
+    assert pairs.unsafe == tuple(expected)
+    assert [(row, reason) for _, row, reason in skipped(pairs.report)] == [
+        (11, "duplicate"),
+        (12, "empty"),
+        (13, "refers to a minor"),
+    ]
+    assert pairs_from_concept(safe, "nudity").hash() == pairs.hash()
+
+
+def test_the_concept_is_never_what_is_cut():
+    pairs = pairs_from_concept(["word " * 80, "a {curly} cat"], "nudity", templates=["{prompt} and {concept}"])
+    assert pairs.unsafe[0].startswith("nudity, word")
+    assert pairs.unsafe[1] == "a {curly} cat and nudity"
+    assert "1 combinations exceed 75 tokens: the concept was put first." in pairs.report.notes
+
+
+@pytest.mark.parametrize(
+    ("concept", "templates", "message"),
+    [
+        ("  ", DEFAULT_TEMPLATES, "the concept is empty"),
+        ("naked child", DEFAULT_TEMPLATES, "refers to a minor"),
+        ("nudity", ["{prompt} only"], "'{prompt} only' lacks"),
+    ],
+)
+def test_unusable_concepts(concept, templates, message):
+    with pytest.raises(PromptError, match=message):
+        pairs_from_concept(SAFE, concept, templates)
+
+
+MINORS = """child / Children playing / the child's toy / kids / kiddo / a KID. / teen / teens / teenage / teenagers
+/ preteen / pre-teen / minor / minors / underage / under-aged / under age / schoolgirl / school girls / schoolboy / boys
+/ 1girl / little_boy / toddler / baby / babies / infant / newborn / adolescent / juvenile / youth / prepubescent
+/ puberty / daughter / grandson / stepdaughter / loli / shota / high school / middle-schooler / kindergarten
+/ a 5 year old / 17-year-old / 17 yrs old / 16yo / 15 y.o. / aged 12 / age: 9 / age of 15 / thirteen years old
+/ seventeen-year-olds / 3 months old / under 18 / younger than eighteen / ＣＨＩＬＤ / 07 years old"""
+ADULTS = """a woman / young woman / an 18 year old / 25-year-old man / 117 year old tree / 2000 years old / aged 25
+/ 30yo / eighteen years old / girlfriend / boyfriend / person / lesson / kidney / sonata / undergarment / page 5
+/ 15th century / over 18 / image 12 / minority / teensy / cowgirl / Jackson / babylon / chilled"""
+
+
+@pytest.mark.parametrize("text", [text.strip() for text in re.split(r"\s/ ", MINORS)])
+def test_mentions_minor(text):
+    assert mentions_minor(text)
+
+
+@pytest.mark.parametrize("text", [text.strip() for text in re.split(r"\s/ ", ADULTS)])
+def test_does_not_mention_minor(text):
+    assert not mentions_minor(text)
