@@ -128,7 +128,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class QuestionList:
-    """Every question of this world; question ids index it.
+    """Every question of this world; question ids index it. A few that put a shape beside itself are never asked.
 
     `texts` has Q entries; `tokens` (Q, L) holds 1 + the index into QUESTION_WORDS, 0 for padding; `types` (Q,) indexes
     ASKED_TYPES.
@@ -319,11 +319,9 @@ def sample_questions(scenes: Scenes, *, seed: int, per_scene: int = 1, absent: f
 
     missing = (chance() < absent) & (by != _SCENE)
     limits = torch.arange(len(SHAPES), device=device) >= subjects[..., None]
-    there = torch.zeros_like(limits)
-    for g in range(2):
-        there |= torch.arange(len(SHAPES), device=device) == facts[rows, g, by][..., None]
+    there = (torch.arange(len(SHAPES), device=device) == facts[rows, :, by][..., None]).any(2)
     stranger = chance(len(SHAPES)).masked_fill(limits | there, -1.0).argmax(-1)
-    subject = torch.where(missing, stranger, facts[rows, group, by])
+    subject = torch.where(missing, stranger, facts[rows, group, by].clamp(min=0))
     neighbour = facts[rows, 1 - group, _SHAPE]
     alone = (neighbour < 0) | (missing & (chance() < 0.5))
     neighbour = torch.where(alone, (subject + 1 + pick(len(SHAPES) - 1)) % len(SHAPES), neighbour)
