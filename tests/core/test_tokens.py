@@ -24,7 +24,7 @@ ODD_TEXTS = [
     "😀 👩‍👩‍👧 🇩🇪 skull 💀",
     "中文字符 日本語 한국어 ﷺ",
     "<|endoftext|>",
-    "a <|startoftext|> b<|endoftext|>c <|EndOfText|>",
+    "a <|startoftext|> b<|endoftext|>c",
     "\x00 \x07 \u200b \u00a0 \u2028 \ufeff",
     "a,b.c!d? ___ --- ... !!!",
     "x" * 500,
