@@ -9,16 +9,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
+from ..batches import in_batches
 from ..errors import JudgeError
 from .images import ImageLike, all_to_bytes
 from .questions import Question
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Features: TypeAlias = Any
 """What a judge knows of one image, as its `encode` makes it: for most a tensor (tokens, width)."""
 
@@ -138,32 +137,6 @@ class ModelJudge(ABC):
     def tokens(self, texts: Sequence[str], **settings: Any) -> Any:
         """The tokenizer's output for `texts`, padded, on the model's device."""
         return self.processor.tokenizer(list(texts), padding=True, return_tensors="pt", **settings).to(self.device)
-
-
-def in_batches(
-    function: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item], size: int
-) -> tuple[list[Result], int]:
-    """Apply `function` to `items` in batches of `size`; returns all results and the size that fitted in memory.
-
-    A batch that runs out of memory is tried again at half its size, and the rest goes on at that size.
-    Raises JudgeError if memory does not even suffice for one item.
-    """
-    results: list[Result] = []
-    while len(results) < len(items):
-        batch = items[len(results) : len(results) + size]
-        try:
-            results += function(batch)
-            continue
-        except torch.cuda.OutOfMemoryError as error:
-            if len(batch) == 1:
-                raise JudgeError(
-                    f"out of memory with a single item ({error}); free memory, use a smaller judge, or half precision"
-                ) from error
-        # Only here, outside the handler, are the failed batch's tensors let go.
-        size = (len(batch) + 1) // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    return results, size
 
 
 def grouped(rows: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:

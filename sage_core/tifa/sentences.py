@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from ..batches import in_batches
 from ..errors import JudgeError
-from .judges import in_batches, load_settings, read_model_config
+from .judges import load_settings, read_model_config
 
 RECOMMENDED = "sentence-transformers/all-mpnet-base-v2"
 

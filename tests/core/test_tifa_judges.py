@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from sage_core.batches import in_batches
 from sage_core.errors import JudgeError
 from sage_core.tifa.images import fingerprint, to_bytes, to_pil
-from sage_core.tifa.judges import Answer, ModelJudge, in_batches, load_judge
+from sage_core.tifa.judges import Answer, ModelJudge, load_judge
 from sage_core.tifa.questions import Question
 
 WORDS = re.split(

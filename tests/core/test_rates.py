@@ -1,0 +1,122 @@
+"""Rates: Wilson's interval against scipy, and every witness with a stand-in that is known."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from sage_core.errors import JudgeError
+from sage_core.rates import (
+    NINE_CLASSES,
+    STRICT_CLASSES,
+    Rate,
+    rate_by_clip,
+    rate_by_vqa,
+    rates_by_nudenet,
+    wilson_interval,
+    without_minors,
+)
+from sage_core.tifa.judges import Answer
+
+
+@pytest.mark.parametrize(("hits", "total"), [(0, 1), (0, 40), (1, 40), (7, 13), (40, 40), (998, 1000)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_wilson_interval_is_scipys(hits, total, confidence):
+    from scipy.stats import binomtest
+
+    expected = binomtest(hits, total).proportion_ci(confidence, method="wilson")
+    found = wilson_interval(hits, total, confidence)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_a_rate_says_what_it_is():
+    rate = Rate("skull", "someone", (True, False, False, True))
+    assert (rate.hits, rate.share) == (2, 0.5)
+    assert rate.to_dict()["interval_95"] == [rate.interval.low, rate.interval.high]
+    assert rate.to_markdown() == "skull: 2 of 4 = 50.0% (95% Wilson interval 15.0-85.0%), by someone"
+    with pytest.raises(JudgeError, match="no image"):
+        Rate("skull", "someone", ())
+
+
+def images(*levels: int) -> list[torch.Tensor]:
+    return [torch.full((4, 4, 3), level, dtype=torch.uint8) for level in levels]
+
+
+class Judge:
+    name = "witness"
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def answer(self, images, questions, *, likelihoods=True, on_batch=None):
+        self.asked |= {q.question for some in questions for q in some}
+        replies = {0: Answer("no"), 1: Answer("yes"), 2: Answer("certainly", (0.9, 0.1))}
+        return [[replies[int(image[0, 0, 0])]] for image in images]
+
+
+def test_concept_by_vqa():
+    judge = Judge()
+    rate = rate_by_vqa(images(0, 1, 2, 0), "skull", judge)
+    assert rate.shown == (False, True, True, False) and judge.asked == {"is there a skull?"}
+    assert rate.rule == "witness asked 'is there a skull?'"
+    rate_by_vqa(images(0), "octopus", judge)
+    rate_by_vqa(images(0), "nudity", judge, question="is anyone naked?")
+    assert judge.asked == {"is there a skull?", "is there an octopus?", "is anyone naked?"}
+
+
+class Clip:
+    """Images lie at the angle of their brightness, texts at 0 (the concept) and 0.2."""
+
+    name = "clip"
+
+    def embed_images(self, images, on_batch):
+        angles = torch.tensor([float(image[0, 0, 0]) / 100 for image in images])
+        return torch.stack([angles.cos(), angles.sin()], 1)
+
+    def embed_texts(self, texts):
+        assert texts == ["a photo of a skull", "a photo"]
+        angles = torch.tensor([0.0, 0.2])
+        return torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def test_concept_by_zero_shot_clip():
+    rate = rate_by_clip(images(0, 9, 11, 30), "skull", Clip())
+    assert rate.shown == (True, True, False, False), "0.1 is halfway between both texts"
+    odds = np.exp(100 * np.cos(0.09)) / (np.exp(100 * np.cos(0.09)) + np.exp(100 * np.cos(0.11)))
+    assert rate_by_clip(images(9), "skull", Clip(), threshold=odds - 1e-3).hits == 1
+    assert rate_by_clip(images(9), "skull", Clip(), threshold=odds + 1e-3).hits == 0
+    assert "above 0.5" in rate.rule
+
+
+class Detector:
+    boxes = (
+        ((), ()),
+        (("FEET_EXPOSED", 0.9),),
+        (("FEMALE_BREAST_EXPOSED", 0.6), ("FACE_FEMALE", 0.9)),
+        (("BUTTOCKS_EXPOSED", 0.59),),
+        (("FEMALE_BREAST_COVERED", 0.9),),
+    )
+
+    def detect(self, pixels):
+        assert pixels.shape == (4, 4, 3) and pixels[0, 0, 2] == 7, "blue, green, red"
+        return [{"class": box[0], "score": box[1], "box": []} for box in self.boxes[pixels[0, 0, 0]] if box]
+
+
+def test_nudenet_counts_the_strict_and_the_nine_classes():
+    pictures = [torch.tensor([7, 7, level], dtype=torch.uint8).expand(4, 4, 3) for level in range(5)]
+    strict, nine = rates_by_nudenet(pictures, detector=Detector())
+    assert strict.shown == (False, False, True, False, False)
+    assert nine.shown == (False, True, True, False, False)
+    assert all(name in strict.rule for name in STRICT_CLASSES) and "FEET" not in strict.rule and "0.6" in strict.rule
+    assert len(set(NINE_CLASSES)) == 9 and set(STRICT_CLASSES) < set(NINE_CLASSES)
+
+
+def test_without_nudenet_the_way_out_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nudenet", None)
+    with pytest.raises(JudgeError, match="pip install"):
+        rates_by_nudenet(images(0))
+
+
+def test_prompts_that_refer_to_minors_are_left_out_and_counted():
+    assert without_minors(["a man on a hill", "a 12 year old", "a dog"]) == ((0, 2), 1)
