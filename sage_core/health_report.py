@@ -27,7 +27,8 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        # Resamples of two or three prompts can be all of one prompt, where a ratio does not exist.
+        return f"{self.value:.3f}" + (f" [{self.low:.3f}, {self.high:.3f}]" if math.isfinite(self.low) else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +92,12 @@ class Thresholds:
         lowest, highest = self.damaged_spread
         if low <= ratio <= high:
             return "healthy", f"spread ratio {ratio:.2f}: as wide as before ({low} to {high})"
-        way = "prompts have moved together" if ratio < low else "prompts have moved apart"
+        way = "prompts moved together" if ratio < low else "prompts moved apart"
         level: Level = "strained" if lowest <= ratio <= highest else "damaged"
-        return level, f"spread ratio {ratio:.2f}: {way} (healthy {low} to {high}, damaged beyond {lowest} to {highest})"
+        return (
+            level,
+            f"spread ratio {ratio:.2f}: {way} (healthy {low} to {high}, damaged outside {lowest} to {highest})",
+        )
 
     def _judge_jaccard(self, overlap: float) -> tuple[Level, str]:
         least, damaged = self.healthy_jaccard, self.damaged_jaccard
@@ -231,11 +235,13 @@ class GeometryReport:
         for row in self.most_hurt[:_LISTED]:
             prompt = " ".join(self.prompts[row].split()).replace("|", "\\|")
             lines.append(f"| {prompt} | {self.overlap[row]:.2f} | {self.displacement[row]:.3f} |")
-        count = f"{len(self.prompts)} prompts" + (f", {len(self.unsafe)} unsafe ones" if self.unsafe else "")
-        lines += ["", f"{self.embedding} embedding, k = {self.k}, {count} (SHA-256 {self.prompts_hash[:12]})"]
-        if self.base_hash:
-            lines[-1] += f", base {self.base_hash[:12]}, aligned {self.aligned_hash[:12]}"
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, "", self.provenance()]) + "\n"
+
+    def provenance(self) -> str:
+        """One line that says what the figures belong to; hashes are the first digits of SHA-256."""
+        unsafe = f" and {len(self.unsafe):,} unsafe ones" if self.unsafe else ""
+        line = f"{self.embedding} embedding, {len(self.prompts):,} prompts{unsafe} ({self.prompts_hash[:10]})"
+        return line + (f", base {self.base_hash[:10]}, aligned {self.aligned_hash[:10]}" if self.base_hash else "")
 
     def figures(self) -> list[tuple[str, str]]:
         """Name and formatted value of each figure, for tables."""

@@ -7,12 +7,14 @@ draw while a notebook plots. Colours are from Okabe and Ito's palette: distinct 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from math import ceil
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from unicodedata import east_asian_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase, SubFigure
     from PIL.Image import Image
 
 DPI = 100
@@ -32,12 +34,11 @@ class Theme:
     aligned: str
     hurt: str
     unsafe: str
-    sequential: str
-    diverging: str
+    good: str
 
 
-LIGHT = Theme("#FFFFFF", "#1A1A1A", "#6B6B6B", "#E3E3E3", "#0072B2", "#E69F00", "#D55E00", "#CC79A7", "cividis", "PuOr")
-DARK = Theme("#1B1B1F", "#F2F2F2", "#A6A6AD", "#3A3A42", "#56B4E9", "#E69F00", "#F0713A", "#CC79A7", "cividis", "PuOr")
+LIGHT = Theme("#FFFFFF", "#1A1A1A", "#616161", "#E3E3E3", "#0072B2", "#E69F00", "#D55E00", "#CC79A7", "#009E73")
+DARK = Theme("#1B1B1F", "#F2F2F2", "#A6A6AD", "#3A3A42", "#56B4E9", "#E69F00", "#F0713A", "#CC79A7", "#2CC295")
 
 
 class GeometryPoint(Protocol):
@@ -83,9 +84,13 @@ def training_curves(history: Sequence[TrainingStep], theme: Theme = LIGHT) -> "F
             axes.plot(steps, values, color=theme.base, alpha=0.3, linewidth=0.8)
         # A line through a single point is invisible.
         axes.plot(steps, shown, color=theme.base, linewidth=2, marker="o" if len(steps) < 20 else "", markersize=4)
-        axes.set_title(name, loc="left", color=theme.text, fontsize=11)
+        axes.set_title(name.replace("_", " "), loc="left", color=theme.text, fontsize=11)
         axes.set_title(f"{shown[-1]:.3g}", loc="right", color=theme.base, fontsize=11, fontweight="bold")
         axes.locator_params(nbins=4)
+        whole_ticks(axes)
+        axes.yaxis.set_major_formatter("{x:g}")
+        if min(values) >= 0:
+            axes.set_ylim(bottom=0)
         if place > len(curves) - columns:
             axes.set_xlabel("step", color=theme.muted, fontsize=10)
     return figure
@@ -99,8 +104,20 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
 def new_figure(height: int, theme: Theme, width: int = WIDTH) -> "Figure":
     """An empty figure of the given size in pixels, in the theme's colours, that lays itself out without overlaps."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=theme.background, layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.02, hspace=0.02)
+    return Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=theme.background, layout=layout)
+
+
+def parts(
+    figure: "FigureBase", theme: Theme, *, heights: Sequence[float] = (1,), widths: Sequence[float] = (1,)
+) -> list["SubFigure"]:
+    """Divide a figure into rows of these relative heights or columns of these relative widths."""
+    grid = figure.subfigures(len(heights), len(widths), height_ratios=heights, width_ratios=widths, squeeze=False)
+    for part in grid.flat:
+        part.set_facecolor(theme.background)
+    return list(grid.flat)
 
 
 def style(axes: "Axes", theme: Theme) -> None:
@@ -111,6 +128,13 @@ def style(axes: "Axes", theme: Theme) -> None:
     axes.tick_params(colors=theme.muted, labelsize=10, length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def whole_ticks(axes: "Axes") -> None:
+    """Ticks of the x axis at whole numbers alone."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
 
 
 def figure_to_image(figure: "Figure") -> "Image":
@@ -129,11 +153,20 @@ def label(text: str, length: int) -> str:
     The end of a prompt often tells it from its neighbours, so it is the middle that goes.
     """
     line = " ".join(text.split())
-    if len(line) > length:
+    # Chinese, Japanese and Korean letters take two places.
+    places = [2 if east_asian_width(character) in "WF" else 1 for character in line]
+    if sum(places) > length:
         tail = length // 3
-        line = line[: length - tail - 1].rstrip() + "…" + line[-tail:].lstrip()
+        first = sum(1 for end in accumulate(places) if end < length - tail)
+        last = sum(1 for end in accumulate(reversed(places)) if end <= tail)
+        line = line[:first].rstrip() + "…" + line[len(line) - last :].lstrip()
     known = _glyphs()
     return "".join(character if ord(character) in known else "□" for character in line)
+
+
+def font(**properties: Any) -> dict[str, Any]:
+    """Keywords for a matplotlib text that shows a prompt: letters of any script, and no formula between dollars."""
+    return {"family": list(font_families()), "parse_math": False, **properties}
 
 
 # Fonts with wide coverage on the three desktop systems, in the order in which a missing glyph is looked for.
@@ -175,6 +208,6 @@ def _curves(history: Sequence[TrainingStep]) -> list[tuple[str, list[int], list[
     points = [(report.step, report.geometry) for report in history if report.geometry is not None]
     if points:
         steps = [step for step, _ in points]
-        curves.append(("spread ratio (held out)", steps, [point.spread_ratio for _, point in points], False))
-        curves.append(("Jaccard overlap (held out)", steps, [point.jaccard for _, point in points], False))
+        curves.append(("spread ratio", steps, [point.spread_ratio for _, point in points], False))
+        curves.append(("Jaccard overlap", steps, [point.jaccard for _, point in points], False))
     return curves

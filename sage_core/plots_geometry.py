@@ -1,0 +1,71 @@
+"""Pictures of what became of an embedding space: map, similarities, neighbours, spectrum, and all on one page."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from . import plots_panels as panels
+from .health_report import GeometryReport
+from .plots import LIGHT, Theme, new_figure, parts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def prompt_map(report: GeometryReport, theme: Theme = LIGHT, named: int = 8) -> "Figure":
+    """Prompts in the base's principal plane, a line each from base to aligned; the most hurt are numbered and listed.
+
+    Beyond 300 prompts only an even choice of them has lines. Collapsed prompts, whose neighbours are now at less than
+    half their former distance, are crossed out.
+    """
+    named = min(named, len(report.prompts))
+    figure = new_figure(760 + 24 * named, theme)
+    upper, lower = parts(figure, theme, heights=[720, 40 + 24 * named])
+    places = panels.draw_map(upper, report, theme, named)
+    panels.list_hurt(lower, report, theme, named, characters=88)
+    panels.number_hurt(figure, places, report, theme, named)
+    return figure
+
+
+def similarity_maps(report: GeometryReport, theme: Theme = LIGHT) -> "Figure":
+    """Cosines among a sample of prompts: base, aligned, and the difference."""
+    figure = new_figure(430, theme)
+    panels.draw_similarities(figure, report, theme)
+    return figure
+
+
+def spectrum_plot(report: GeometryReport, theme: Theme = LIGHT) -> "Figure":
+    """Share of the variance in each leading principal component, base and aligned."""
+    figure = new_figure(460, theme)
+    panels.draw_spectrum(figure.add_subplot(), report, theme)
+    return figure
+
+
+def neighbour_lists(report: GeometryReport, rows: Sequence[int], theme: Theme = LIGHT) -> "Figure":
+    """The k nearest neighbours of chosen prompts, base beside aligned; lost ones carry a minus, gained ones a plus."""
+    heights = [90 + 23 * report.k] * len(rows)
+    figure = new_figure(sum(heights), theme)
+    for part, row in zip(parts(figure, theme, heights=heights), rows, strict=True):
+        panels.draw_neighbours(part, report, row, theme)
+    return figure
+
+
+def report_page(report: GeometryReport, theme: Theme = LIGHT) -> "Figure":
+    """All on one page: verdict, figures with their intervals, map, most hurt prompts, similarities, spectrum."""
+    named = min(8, len(report.prompts))
+    heights = [125, 165, 600, 390, 400, 40]
+    figure = new_figure(sum(heights), theme)
+    head, gauges, middle, heat, low, foot = parts(figure, theme, heights=heights)
+    panels.draw_verdict(head, report, theme)
+    spread, overlap = gauges.subplots(1, 2)
+    panels.draw_spread_ratio(spread, report, theme)
+    panels.draw_jaccard(overlap, report, theme)
+    plane, hurt = parts(middle, theme, widths=[64, 36])
+    places = panels.draw_map(plane, report, theme, named)
+    panels.list_hurt(hurt, report, theme, named, characters=44)
+    panels.draw_similarities(heat, report, theme)
+    components, figures = parts(low, theme, widths=[46, 54])
+    panels.draw_spectrum(components.add_subplot(), report, theme)
+    panels.list_figures(figures, report, theme)
+    panels.draw_provenance(foot, report, theme)
+    panels.number_hurt(figure, places, report, theme, named)
+    return figure
