@@ -34,7 +34,7 @@ ENCODER_CONFIG = EncoderConfig(
 )
 
 
-def build_unet() -> nn.Module:
+def build_unet(channels: int = 320, context: int = 768) -> nn.Module:
     """The noise predictor with fresh weights: SD 1.x's U-Net cut to one resolution with one block each way."""
     from diffusers import UNet2DConditionModel
 
@@ -45,10 +45,10 @@ def build_unet() -> nn.Module:
             in_channels=LATENT_SHAPE[0],
             out_channels=LATENT_SHAPE[0],
             layers_per_block=1,
-            block_out_channels=(320,),
+            block_out_channels=(channels,),
             down_block_types=("CrossAttnDownBlock2D",),
             up_block_types=("CrossAttnUpBlock2D",),
-            cross_attention_dim=768,
+            cross_attention_dim=context,
             attention_head_dim=8,
             norm_num_groups=32,
         ),
@@ -73,9 +73,9 @@ def build_text_encoder(config: EncoderConfig = ENCODER_CONFIG) -> TextEncoder:
     return TextEncoder.from_state(fresh.state_dict(), copy=False)
 
 
-def build_vae() -> TinyAutoencoder:
+def build_vae(channels: int = 64) -> TinyAutoencoder:
     """The autoencoder with fresh weights."""
-    return TinyAutoencoder()
+    return TinyAutoencoder(channels)
 
 
 class TinyAutoencoder(nn.Module):

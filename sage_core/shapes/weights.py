@@ -24,7 +24,7 @@ from ..encoder import EncoderConfig, TextEncoder
 from ..errors import ShapesError
 from ..files import whole_file, write_json
 from ..tokens import VOCABULARY_SIZE
-from .model import ShapesModel, TinyAutoencoder, build_unet
+from .model import ShapesModel, build_unet, build_vae
 
 WEIGHTS = Path(__file__).parent / "weights"
 PARTS = ("unet", "autoencoder", "text_encoder", "judge", "contrast")
@@ -104,6 +104,16 @@ def load_packed(part: str, folder: Path = WEIGHTS) -> tuple[dict[str, Tensor], d
     Raises:
         ShapesError: a file of the part is missing or damaged.
     """
+    state, metadata = read_packed(part, folder)
+    return (with_vocabulary(state) if part == "text_encoder" else state), metadata
+
+
+def read_packed(part: str, folder: Path = WEIGHTS) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A part's float32 tensors as they are stored, and its metadata.
+
+    Raises:
+        ShapesError: a file of the part is missing or damaged.
+    """
     packed: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for path in packed_files(part, folder):
@@ -113,12 +123,22 @@ def load_packed(part: str, folder: Path = WEIGHTS) -> tuple[dict[str, Tensor], d
                 packed |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (SafetensorError, OSError) as error:
             raise ShapesError(f"{path} is damaged ({error}); install the package again") from error
-    state = unpack(packed)
-    if part == "text_encoder":
-        table = filler_rows()
-        table[state.pop(USED_TOKENS).long()] = state[TOKEN_TABLE]
-        state[TOKEN_TABLE] = table
-    return state, metadata
+    return unpack(packed), metadata
+
+
+def with_vocabulary(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A text encoder's state with all 49,408 rows, from one with the `used_tokens` alone."""
+    whole = dict(state)
+    rows = whole.pop(USED_TOKENS).long()
+    table = filler_rows(width=state[TOKEN_TABLE].shape[1])
+    table[rows] = state[TOKEN_TABLE].float()
+    whole[TOKEN_TABLE] = table
+    return whole
+
+
+def used_rows(state: Mapping[str, Tensor], used: Tensor) -> dict[str, Tensor]:
+    """A text encoder's state with the rows of the `used` tokens alone; `with_vocabulary` undoes it."""
+    return {**state, TOKEN_TABLE: state[TOKEN_TABLE][used.long()], USED_TOKENS: used.int()}
 
 
 def packed_files(part: str, folder: Path = WEIGHTS) -> list[Path]:
@@ -139,10 +159,19 @@ def packed_files(part: str, folder: Path = WEIGHTS) -> list[Path]:
 
 def load_model(folder: Path = WEIGHTS) -> ShapesModel:
     """The trained model on the CPU in float32, ready to draw."""
-    unet, vae = build_unet(), TinyAutoencoder()
-    unet.load_state_dict(load_packed("unet", folder)[0])
-    vae.load_state_dict(load_packed("autoencoder", folder)[0])
-    return ShapesModel(unet, vae, TextEncoder.from_state(load_packed("text_encoder", folder)[0])).eval()
+    return restore_model(*(load_packed(part, folder)[0] for part in ("unet", "autoencoder", "text_encoder")))
+
+
+def restore_model(unet: Mapping[str, Tensor], vae: Mapping[str, Tensor], encoder: Mapping[str, Tensor]) -> ShapesModel:
+    """The model whose weights these are, sizes taken from them."""
+    channels = unet["conv_in.weight"].shape[0]
+    context = unet["mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"].shape[1]
+    model = ShapesModel(
+        build_unet(channels, context), build_vae(vae["encoder.0.weight"].shape[0]), TextEncoder.from_state(encoder)
+    )
+    model.unet.load_state_dict(unet)
+    model.vae.load_state_dict(vae)
+    return model.eval()
 
 
 def filler_rows(vocabulary: int = VOCABULARY_SIZE, width: int = 768) -> Tensor:

@@ -1,0 +1,228 @@
+"""What each network of the shapes world is trained on: one loss a network, as a function of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..tokens import VOCABULARY_SIZE, tokenize
+from .ask import UNCLEAR, sample_questions
+from .contrast import ContrastModel, contrastive_loss
+from .judge import judge_logits, judge_tokens
+from .model import LATENT_SHAPE, TRAINING_STEPS, TinyAutoencoder, noise_scheduler
+from .pools import Pool
+from .render import render
+from .scenes import Scenes
+
+SNR_LIMIT = 10.0
+EMPTY_SHARE = 0.1
+STRANGER_SHARE = 0.15
+UNCLEAR_SHARE = 0.04
+
+Loss = Callable[[int], Tensor]
+
+
+class Randomness:
+    """Random numbers of a phase, a function of seed and step alone, so that a resumed run draws the same."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.seed = seed
+        self.device = device
+
+    def at(self, step: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(self.seed_of("step", step))
+
+    def seed_of(self, use: str, step: int) -> int:
+        """A seed for each use: generators of one seed would tie, say, the choice of a scene to its objects' places."""
+        return (3 * self.seed + ("step", "render", "questions").index(use)) * 100_000_000 + step
+
+
+def mixed_precision(device: torch.device) -> AbstractContextManager[None]:
+    """bf16 where matrix products are, on CUDA; CPUs only run the toy, in fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+def autoencoder_loss(vae: TinyAutoencoder, scenes: Scenes, batch: int, seed: int, *, latent_noise: float) -> Loss:
+    """Reconstruction of rendered pictures from noisy latents.
+
+    Absolute error of the pixels and, for edges and textures, of the differences between neighbours. Latents carry
+    noise of a random strength up to `latent_noise`, since the diffusion model's are never exact; each of their
+    channels is held at mean 0 and deviation 1, which the noise schedule assumes.
+    """
+    random = Randomness(seed, scenes.device)
+
+    def loss_at(step: int) -> Tensor:
+        generator = random.at(step)
+        rows = torch.randint(len(scenes), (batch,), device=scenes.device, generator=generator)
+        pictures = render(scenes[rows], seed=random.seed_of("render", step)).contiguous(
+            memory_format=torch.channels_last
+        )
+        with mixed_precision(scenes.device):
+            latents = vae.encoder(pictures)
+            strength = torch.rand(batch, 1, 1, 1, device=scenes.device, generator=generator) * latent_noise
+            noise = torch.randn(latents.shape, device=scenes.device, generator=generator)
+            decoded = vae.decoder(latents + strength * noise)
+        latents, decoded = latents.float(), decoded.float()
+        mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+        spread = (mean.square() + (deviation - 1).square()).sum()
+        return (
+            F.l1_loss(decoded, pictures) + 2 * F.mse_loss(decoded, pictures) + edges(decoded - pictures) + 0.05 * spread
+        )
+
+    return loss_at
+
+
+def edges(error: Tensor) -> Tensor:
+    """Mean absolute difference between neighbouring pixels of an error picture."""
+    return error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+
+
+@torch.no_grad()
+def encode_pool(vae: TinyAutoencoder, scenes: Scenes, seed: int, batch: int = 2048) -> Tensor:
+    """Latents (N,4,8,8) of all scenes, each drawn once; sets the autoencoder's shift and scale by the first batch."""
+    latents = torch.empty(len(scenes), *LATENT_SHAPE, device=scenes.device)
+    for start in range(0, len(scenes), batch):
+        pictures = render(scenes[start : start + batch], seed=seed + start)
+        with mixed_precision(scenes.device):
+            raw = vae.encoder(pictures.contiguous(memory_format=torch.channels_last)).float()
+        if start == 0:
+            vae.shift.copy_(raw.mean())
+            vae.scale.copy_(1 / raw.std())
+        latents[start : start + batch] = (raw - vae.shift) * vae.scale
+    return latents
+
+
+def diffusion_loss(unet: nn.Module, encoder: nn.Module, pool: Pool, latents: Tensor, batch: int, seed: int) -> Loss:
+    """Noise prediction on SD 1.x's schedule, of U-Net and text encoder together.
+
+    A share of the captions is empty, for guidance; some hold words that no caption uses. Weighted by
+    min(SNR, 10) / SNR (Hang et al. 2023): the last traces of noise matter less than what the picture shows. The limit
+    is above the paper's 5, since at 8×8 there are fewer neighbours to average the same noise away.
+    """
+    random = Randomness(seed, latents.device)
+    scheduler: Any = noise_scheduler()
+    alphas = scheduler.alphas_cumprod.to(latents.device)
+    weights = (SNR_LIMIT * (1 - alphas) / alphas).clamp(max=1.0)
+    strangers = torch.ones(VOCABULARY_SIZE, dtype=torch.bool)
+    strangers[pool.used_tokens().long()] = False
+    unknown = strangers.nonzero()[:, 0].to(latents.device)
+    empty = tokenize([""])[0].to(latents.device)
+
+    def loss_at(step: int) -> Tensor:
+        generator = random.at(step)
+
+        def uniform() -> Tensor:
+            return torch.rand(batch, device=latents.device, generator=generator)
+
+        rows = (uniform() * len(pool)).long()
+        tokens = pool.captions[rows, (uniform() * pool.captions.shape[1]).long()].long()
+        for _ in range(2):
+            chosen = unknown[(uniform() * len(unknown)).long()]
+            tokens = insert_tokens(tokens, chosen, uniform(), uniform() < STRANGER_SHARE)
+        tokens = torch.where((uniform() < EMPTY_SHARE)[:, None], empty, tokens)
+        times = (uniform() * TRAINING_STEPS).long()
+        noise = torch.randn(batch, *LATENT_SHAPE, device=latents.device, generator=generator)
+        kept = alphas[times].view(-1, 1, 1, 1)
+        noisy = kept.sqrt() * latents[rows] + (1 - kept).sqrt() * noise
+        with mixed_precision(latents.device):
+            predicted = unet(noisy, times, encoder(tokens)).sample
+        return ((predicted.float() - noise).square().mean((1, 2, 3)) * weights[times]).mean()
+
+    return loss_at
+
+
+def insert_tokens(tokens: Tensor, new: Tensor, where: Tensor, chosen: Tensor) -> Tensor:
+    """Put new[i] into row i of (N, 77) tokens at a place `where[i]` (0..1) of its length, in the `chosen` rows."""
+    length = (tokens != tokens[:, -1:]).sum(1)
+    place = 1 + (where * length).long().clamp(max=tokens.shape[1] - 3)
+    columns = torch.arange(tokens.shape[1], device=tokens.device)
+    shifted = torch.where(columns > place[:, None], tokens.roll(1, 1), tokens)
+    shifted = torch.where(columns == place[:, None], new[:, None], shifted)
+    shifted[:, -1] = tokens[:, -1]
+    return torch.where(chosen[:, None], shifted, tokens)
+
+
+def judge_loss(
+    judge: nn.Module,
+    vae: TinyAutoencoder,
+    scenes: Scenes,
+    batch: int,
+    questions_each: int,
+    seed: int,
+    logits_of: Callable[[nn.Module, Tensor, Tensor], Tensor] = judge_logits,
+) -> Loss:
+    """Cross-entropy of the true answers, on pictures as drawn, through the autoencoder, and a little spoilt.
+
+    Pictures of nothing (decoded noise, a blend of two pictures, a blur) are to be called unclear.
+    """
+    random = Randomness(seed, scenes.device)
+    tokens = judge_tokens().to(scenes.device)
+
+    def loss_at(step: int) -> Tensor:
+        generator = random.at(step)
+        rows = torch.randint(len(scenes), (batch,), device=scenes.device, generator=generator)
+        chosen = scenes[rows]
+        asked, truth = sample_questions(chosen, seed=random.seed_of("questions", step), per_scene=questions_each)
+        pictures = render(chosen, seed=random.seed_of("render", step))
+        with torch.no_grad(), mixed_precision(scenes.device):
+            pictures, unclear = spoil(vae, pictures, generator)
+        truth = torch.where(unclear[:, None], UNCLEAR, truth)
+        with mixed_precision(scenes.device):
+            logits = logits_of(judge, pictures, tokens[asked].flatten(0, 1))
+        return F.cross_entropy(logits.float(), truth.flatten())
+
+    return loss_at
+
+
+def spoil(vae: TinyAutoencoder, pictures: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures as a generator might make them (N,3,H,W), and which of them (N,) show nothing definite any more.
+
+    The first half goes through the autoencoder. Of each half a few are lost: the latents of the first replaced by
+    noise, the second blended with their neighbours.
+    """
+    count, device = len(pictures), pictures.device
+
+    def uniform(rows: int) -> Tensor:
+        return torch.rand(rows, 1, 1, 1, device=device, generator=generator)
+
+    def normal(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, device=device, generator=generator)
+
+    drawn, plain = pictures.tensor_split([count // 2])
+    lost = uniform(count) < UNCLEAR_SHARE
+    noisy, blended = lost.tensor_split([count // 2])
+    latents = vae.encode(drawn.contiguous(memory_format=torch.channels_last)).float()
+    latents = torch.where(noisy, normal(latents), latents + 0.15 * uniform(len(drawn)) * normal(latents))
+    plain = torch.where(blended, torch.lerp(plain, plain.roll(1, 0), 0.5), plain)
+    result = torch.cat([vae.decode(latents).float(), plain])
+    soft = F.avg_pool2d(F.pad(result, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    result = torch.lerp(result, soft, (uniform(count) * 1.4 - 0.7).clamp(min=0))
+    result = result * (0.92 + 0.16 * uniform(count)) + 0.04 * uniform(count) * normal(result)
+    return result.clamp(0, 1), lost.flatten()
+
+
+def contrast_loss(model: ContrastModel, vae: TinyAutoencoder, pool: Pool, batch: int, seed: int) -> Loss:
+    """CLIP's loss over captions and their pictures, half of them through the autoencoder."""
+    random = Randomness(seed, pool.captions.device)
+    longest = int((pool.captions != pool.captions[..., -1:]).sum(-1).max()) + 1
+
+    def loss_at(step: int) -> Tensor:
+        generator = random.at(step)
+        device = pool.captions.device
+        rows = torch.randint(len(pool), (batch,), device=device, generator=generator)
+        which = torch.randint(pool.captions.shape[1], (batch,), device=device, generator=generator)
+        pictures = render(pool.scenes[rows], seed=random.seed_of("render", step))
+        with torch.no_grad(), mixed_precision(device):
+            half = pictures[::2].contiguous(memory_format=torch.channels_last)
+            pictures[::2] = vae.decode(vae.encode(half)).float().clamp(0, 1)
+        with mixed_precision(device):
+            shown = model.embed_pictures(pictures)
+            told = model.embed_tokens(pool.captions[rows, which, :longest].long())
+        return contrastive_loss(shown, told, model.log_scale)
+
+    return loss_at

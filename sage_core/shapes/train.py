@@ -1,0 +1,197 @@
+"""Train everything in the shapes world from nothing: `python -m sage_core.shapes.train --output FOLDER`.
+
+Autoencoder, its decoder once more, U-Net and text encoder together, judge, contrastive model; then all are quantised,
+packed and measured. One H100 does it in nine minutes. What a finished phase made, and the state of an unfinished one,
+is in the folder of checkpoints: `--resume` goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapesError
+from ..files import whole_file, write_json
+from .captions import write_captions
+from .contrast import restore_contrast
+from .evaluation import Drawn, ModelScores, judge_card, score_model
+from .judge import restore_judge
+from .model import PICTURE_SIZE, ShapesModel
+from .render import render
+from .scenes import sample_scenes
+from .trainer import PHASES, TOY, Clock, State, Trainer, TrainSettings
+from .weights import pack, restore_model, save_packed, unpack, with_vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    settings: TrainSettings,
+    output: Path,
+    *,
+    checkpoints: Path,
+    device: torch.device,
+    minutes: float,
+    started: float | None = None,
+    until: str = "finish",
+    keep: Sequence[str] = (),
+    command: str = "",
+    on_step: Callable[[str, int], None] | None = None,
+) -> dict[str, Any]:
+    """Do every phase up to `until` within `minutes`, and pack what there is into `output`; returns the report.
+
+    Args:
+        settings: sizes and seed.
+        output: gets the packed weights, report.json and samples.png.
+        checkpoints: gets what each phase made; phases found there are not done again.
+        device: trains here.
+        minutes: of wall clock since `started` (a `time.monotonic()`), shared out among the phases.
+        until: the last phase to do; "finish" also quantises and measures.
+        keep: phases whose weights in `output` are taken as they are.
+        command: what to record as the way to make these weights again.
+        on_step: called with (phase, step) after each step; what it raises ends the run, which can be resumed.
+    """
+    clock = Clock(minutes, time.monotonic() if started is None else started)
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    trainer = Trainer(settings, checkpoints, device, on_step)
+    trainer.keep(keep, output)
+    goals = [*PHASES, "finish"]
+    goals = goals[: goals.index(until) + 1]
+    trainer.prepare()
+    try:
+        for phase in PHASES:
+            if phase in goals:
+                trainer.run(phase, clock.share(phase, [goal for goal in goals if not trainer.is_done(goal)]))
+    finally:
+        trainer.close()
+    about = {
+        "command": command,
+        "seed": settings.seed,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
+        "torch": torch.__version__,
+        "phases": trainer.log,
+    }
+    states = trainer.states()
+    # Packed before they are measured: measuring is what a run out of time can do without.
+    _save(output, states, about)
+    if until == "finish":
+        about |= _measure(states, settings, device, output, clock)
+        _save(output, states, about)
+    write_json(output / "report.json", about)
+    return about
+
+
+def _save(output: Path, states: dict[str, State], about: dict[str, Any]) -> None:
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
+    for part, state in states.items():
+        save_packed(output, part, state, {"format": "pt", **texts})
+
+
+def _measure(
+    states: dict[str, State], settings: TrainSettings, device: torch.device, output: Path, clock: Clock
+) -> dict[str, Any]:
+    """Scores of the packed models, and of the model before packing if there is time for that too."""
+    started = time.monotonic()
+    packed = {part: unpack(pack(state)) for part, state in states.items()}
+    judge = restore_judge(packed["judge"]).to(device)
+    contrast = restore_contrast(packed["contrast"]).to(device)
+    autocast = torch.bfloat16 if device.type == "cuda" else None
+
+    def scores(parts: dict[str, State]) -> tuple[ModelScores, Drawn, ShapesModel]:
+        model = restore_model(parts["unet"], parts["autoencoder"], with_vocabulary(parts["text_encoder"])).to(device)
+        result, drawn = score_model(
+            model,
+            judge,
+            contrast,
+            prompts=settings.evaluation_prompts,
+            read=settings.evaluation_read,
+            steps=settings.sampling_steps,
+            autocast=autocast,
+        )
+        return result, drawn, model
+
+    quantised, drawn, model = scores(packed)
+    logger.info("model, packed: %s", quantised.to_dict())
+    card = judge_card(judge, model.vae, drawn, pictures=settings.evaluation_pictures)
+    logger.info("judge, packed: %s", card.to_dict())
+    report: dict[str, Any] = {"model": quantised.to_dict(), "judge": card.to_dict()}
+    report["samples"] = save_samples(model, output / "samples.png", autocast)
+    if clock.left() > time.monotonic() - started:
+        report["model_before_packing"] = scores(states)[0].to_dict()
+        logger.info("model, before packing: %s", report["model_before_packing"])
+    return report
+
+
+def save_samples(model: ShapesModel, path: Path, autocast: torch.dtype | None = None) -> list[str]:
+    """Draw a sheet of 6 rows of 8 prompts, magnified twice: rows 1, 3 and 5 as the renderer draws their scenes.
+
+    Safe prompts of the training split, of held-out combinations, and unsafe ones; returns them in order.
+    """
+    from PIL import Image
+
+    prompts: list[str] = []
+    rows: list[Tensor] = []
+    for split, unsafe in (("train", False), ("held_out", False), ("any", True)):
+        scenes = sample_scenes(8, seed=900_100, unsafe=unsafe, split=split)
+        prompts += write_captions(scenes, seed=900_100, names="all")
+        drawn = model.generate(prompts[-8:], seeds=range(8), autocast=autocast).cpu()
+        rows += [render(scenes, seed=900_100), drawn]
+    sheet = torch.stack(rows).permute(0, 3, 1, 4, 2).reshape(6 * PICTURE_SIZE, 8 * PICTURE_SIZE, 3)
+    picture = Image.fromarray((sheet * 255).round().to(torch.uint8).numpy())
+    with whole_file(path) as temporary:
+        picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST).save(temporary, "PNG")
+    return prompts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    started = time.monotonic()
+    parser = argparse.ArgumentParser(prog="python -m sage_core.shapes.train", description=__doc__.split("\n")[0])
+    parser.add_argument("--output", type=Path, required=True, help="folder for the packed weights and the report")
+    parser.add_argument(
+        "--checkpoints", type=Path, help="folder for the state of the run (default: OUTPUT/checkpoints)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoints instead of starting anew")
+    parser.add_argument("--minutes", type=float, default=9.0, help="wall-clock time for this command (default: 9)")
+    parser.add_argument("--until", choices=[*PHASES, "finish"], default="finish", help="the last phase to do")
+    parser.add_argument(
+        "--keep", nargs="*", choices=PHASES, default=[], help="phases whose weights in OUTPUT stay as they are"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--toy", action="store_true", help="all phases at a size that takes a CPU seconds")
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    checkpoints = chosen.checkpoints or chosen.output / "checkpoints"
+    if not chosen.resume and any(checkpoints.glob("*.pt")):
+        parser.error(f"{checkpoints} holds an earlier run: go on with --resume, or name another folder")
+    try:
+        train(
+            replace(TOY if chosen.toy else TrainSettings(), seed=chosen.seed),
+            chosen.output,
+            checkpoints=checkpoints,
+            device=torch.device(chosen.device),
+            minutes=chosen.minutes,
+            started=started,
+            until=chosen.until,
+            keep=chosen.keep,
+            command=f"python -m sage_core.shapes.train --minutes {chosen.minutes:g} --seed {chosen.seed}",
+        )
+    except ShapesError as error:
+        parser.error(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
