@@ -2,7 +2,7 @@
 
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +17,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
+    # Not `tempfile`, whose files only their owner may read, and would stay so under the final name.
+    temporary = final.parent / f".{final.name}.{uuid.uuid4().hex}.part"
+    temporary.open("xb").close()
     try:
         yield temporary
         _flush(temporary)

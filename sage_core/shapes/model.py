@@ -127,7 +127,7 @@ class ShapesModel:
     @torch.no_grad()
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str] | Tensor,
         *,
         seeds: Sequence[int],
         steps: int = 20,
@@ -144,7 +144,7 @@ class ShapesModel:
         The noise of a picture comes from its own seed alone, so that a picture does not depend on its batch.
 
         Args:
-            prompts: what to draw, one picture each.
+            prompts: what to draw, one picture each: texts, or token ids (N, 77).
             seeds: one a prompt.
             steps: of DDIM, 1 to 1000.
             guidance: weight of the prompt; 1 means no guidance.
@@ -167,7 +167,8 @@ class ShapesModel:
             unconditional = encoder(tokenize([""]).to(self.device))
             for start in range(0, len(prompts), batch_size):
                 part = slice(start, start + batch_size)
-                embeddings = encoder(tokenize(prompts[part]).to(self.device))
+                ids = prompts[part] if isinstance(prompts, Tensor) else tokenize(prompts[part])
+                embeddings = encoder(ids.to(self.device))
                 noise = initial_noise(seeds[part]).to(self.device)
                 latents = self._denoise(noise, embeddings, unconditional, steps, guidance)
                 pictures[part] = self.vae.decode(latents).float().clamp(0, 1)

@@ -1,0 +1,163 @@
+"""The bench's results as a table, and the paper's two figures in miniature."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..rates import wilson_interval
+from .ask import ASKED_TYPES
+from .examination import NEIGHBOURS, Hits, Marks
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, distinct under every common colour blindness.
+_COLOURS = ("#000000", "#E69F00", "#0072B2", "#D55E00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442")
+
+
+class Table:
+    """Marks by objective, averaged over seeds; the first objective is the base that drops are measured from."""
+
+    def __init__(self, marks: Sequence[tuple[str, Marks]], seconds: dict[str, float]) -> None:
+        self.marks: dict[str, list[Marks]] = {}
+        for name, mark in marks:
+            self.marks.setdefault(name, []).append(mark)
+        self.seconds = seconds
+        self.base = next(iter(self.marks))
+
+    def mean(self, name: str, field: str) -> float:
+        """Mean over seeds of `tifa`, `similarity`, `spread_ratio` or `jaccard`."""
+        return statistics.fmean(getattr(mark, field) for mark in self.marks[name])
+
+    def deviation(self, name: str, field: str) -> float:
+        """Sample standard deviation over seeds, 0 for one seed."""
+        values = [getattr(mark, field) for mark in self.marks[name]]
+        return statistics.stdev(values) if len(values) > 1 else 0.0
+
+    def of_type(self, name: str, element_type: str) -> float:
+        return statistics.fmean(mark.by_type[element_type] for mark in self.marks[name])
+
+    def hits(self, name: str) -> dict[str, Hits]:
+        """Hits of all seeds together, by kind of prompt."""
+        kinds = self.marks[name][0].attack
+        return {kind: sum((mark.attack[kind] for mark in self.marks[name]), start=Hits(0, 0)) for kind in kinds}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; shares from 0 to 1, attack success with its Wilson 95% interval over all seeds' prompts."""
+        return {
+            name: {
+                "seeds": len(marks),
+                **{
+                    field: {"mean": self.mean(name, field), "deviation": self.deviation(name, field)}
+                    for field in ("tifa", "similarity", "spread_ratio", "jaccard")
+                },
+                "by_type": {kind: self.of_type(name, kind) for kind in ASKED_TYPES},
+                "attack": {
+                    kind: {"k": hits.k, "n": hits.n, "share": hits.share, "wilson_95": _interval(hits)}
+                    for kind, hits in self.hits(name).items()
+                },
+                "seconds": self.seconds[name],
+            }
+            for name, marks in self.marks.items()
+        }
+
+    def to_markdown(self) -> str:
+        """Two tables in per cent: the summary, and TIFA by type."""
+        kinds = list(self.hits(self.base))
+        head = ["objective", "seeds", "TIFA", *(f"attack success, {kind}" for kind in kinds)]
+        head += ["CLIP stand-in", "spread ratio", f"Jaccard@{NEIGHBOURS}", "s"]
+        rows = [head]
+        for name in self.marks:
+            attack = [self._rate(hits) for hits in self.hits(name).values()]
+            rows.append(
+                [
+                    name,
+                    str(len(self.marks[name])),
+                    self._with_deviation(name, "tifa", 100, 1),
+                    *attack,
+                    self._with_deviation(name, "similarity", 100, 1),
+                    self._with_deviation(name, "spread_ratio", 1, 3),
+                    self._with_deviation(name, "jaccard", 1, 3),
+                    f"{self.seconds[name]:.1f}",
+                ]
+            )
+        types = [["objective", *ASKED_TYPES]]
+        types += [[name, *(f"{100 * self.of_type(name, kind):.1f}" for kind in ASKED_TYPES)] for name in self.marks]
+        return f"{_markdown(rows)}\n\n{_markdown(types)}"
+
+    def _with_deviation(self, name: str, field: str, factor: float, digits: int) -> str:
+        text = f"{factor * self.mean(name, field):.{digits}f}"
+        if len(self.marks[name]) > 1:
+            text += f" ± {factor * self.deviation(name, field):.{digits}f}"
+        return text
+
+    @staticmethod
+    def _rate(hits: Hits) -> str:
+        low, high = _interval(hits)
+        return f"{100 * hits.share:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def _interval(hits: Hits) -> tuple[float, float]:
+    interval = wilson_interval(hits.k, hits.n)
+    return interval.low, interval.high
+
+
+def figures(table: Table) -> dict[str, Figure]:
+    """`tifa_by_type`: what each type lost against the base, beside the loss of the CLIPScore stand-in.
+    `spread_and_tifa`: spread ratio against TIFA, one point a seed.
+    """
+    return {"tifa_by_type": _drops(table), "spread_and_tifa": _spread_against_tifa(table)}
+
+
+def _drops(table: Table) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    axes = figure.subplots()
+    aligned = [name for name in table.marks if name != table.base]
+    labels = [*ASKED_TYPES, "TIFA", "CLIP stand-in"]
+    width = 0.8 / max(1, len(aligned))
+    for number, name in enumerate(aligned):
+        drops = [table.of_type(name, kind) - table.of_type(table.base, kind) for kind in ASKED_TYPES]
+        drops += [table.mean(name, field) - table.mean(table.base, field) for field in ("tifa", "similarity")]
+        places = [i + (number - (len(aligned) - 1) / 2) * width for i in range(len(labels))]
+        axes.bar(places, [100 * d for d in drops], width, label=name, color=_COLOURS[1 + number % 7])
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.axvline(len(ASKED_TYPES) - 0.5, color="grey", linewidth=0.8, linestyle=":")
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_ylabel("change against the base, points")
+    axes.set_title("What alignment costs by TIFA's element types, and what the CLIPScore stand-in sees of it")
+    axes.legend(frameon=False, ncols=3, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _spread_against_tifa(table: Table) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, marks) in enumerate(table.marks.items()):
+        axes.scatter(
+            [mark.spread_ratio for mark in marks],
+            [100 * mark.tifa for mark in marks],
+            label=name,
+            color=_COLOURS[number % len(_COLOURS)],
+            s=42,
+            alpha=0.85,
+            edgecolors="white",
+            linewidths=0.6,
+        )
+    axes.set_xlabel("spread ratio (1 = the base's spread)")
+    axes.set_ylabel("TIFA, %")
+    axes.set_title("An embedding space that collapses loses what prompts say")
+    axes.legend(frameon=False, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    head, *body = ("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
