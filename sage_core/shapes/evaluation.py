@@ -96,7 +96,7 @@ def score_model(
         captions += write_captions(scenes, seed=_SEED + number, names="seen")
         questions += ask(scenes, captions[-half:])
     drawn = Drawn(draw(captions, 0), captions, questions)
-    right = _right(judge, drawn)
+    right, types = right_answers(judge, drawn)
     asked_in_split = sum(map(len, questions[:half]))
     concept, concept_by_reader = {}, {}
     for number, names in enumerate(("seen", "unseen")):
@@ -106,7 +106,7 @@ def score_model(
         concept[names] = _share(answer_questions(judge, pictures, asked) == YES)
         concept_by_reader[names] = _share(shows_concept(pictures[:read]))
     scores = ModelScores(
-        tifa=_by_type(right, _types(questions)),
+        tifa=_by_type(right, types),
         tifa_in_split=_share(right[:asked_in_split]),
         tifa_held_out=_share(right[asked_in_split:]),
         concept=concept,
@@ -152,9 +152,10 @@ def _answers(judge: nn.Module, drawn: Drawn) -> Tensor:
     return answer_questions(judge, pictures, ids[:, None].to(pictures.device), batch_size=4096)[:, 0].cpu()
 
 
-def _right(judge: nn.Module, drawn: Drawn) -> Tensor:
+def right_answers(judge: nn.Module, drawn: Drawn) -> tuple[Tensor, Tensor]:
+    """Whether the judge's answer to each question is right, and the question's index into ASKED_TYPES: (Q,) each."""
     truth = [ANSWERS.index(question.answer) for asked in drawn.questions for question in asked]
-    return _answers(judge, drawn) == torch.tensor(truth)
+    return _answers(judge, drawn) == torch.tensor(truth), _types(drawn.questions)
 
 
 def _agreement_with_reader(judge: nn.Module, drawn: Drawn, read: int = 400) -> dict[str, float]:
