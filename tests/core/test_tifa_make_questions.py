@@ -1,0 +1,217 @@
+"""Questions by a language model, checked, and by rules."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sage_core.errors import JudgeError, QuestionError
+from sage_core.tifa.language_model import LanguageModel
+from sage_core.tifa.make_questions import make_questions, make_questions_by_rule
+from sage_core.tifa.question_rules import rule_questions
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+CAPTION = "two brown dogs left of a bench"
+GOOD = {
+    "element": "two",
+    "element_type": "counting",
+    "question": "how many dogs are there?",
+    "choices": ["1", "2"],
+    "answer": "2",
+}
+
+
+class Script:
+    """A writer whose texts are given; it reads the answer back unless the question holds "unclear"."""
+
+    name = "script"
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = list(texts)
+        self.seeds: list[int | None] = []
+
+    def complete(self, prompts, *, tokens=1024, seed=None):
+        assert all(CAPTION in prompt or "a cat" in prompt for prompt in prompts)
+        self.seeds.append(seed)
+        return [self.texts.pop(0) for _ in prompts]
+
+    def likeliest(self, prompts, choices):
+        assert all("Description: " in p and "Question: " in p for p in prompts)
+        return [0 if "unclear" in p else len(some) - 1 for p, some in zip(prompts, choices, strict=True)]
+
+
+def rows(*changes: dict) -> str:
+    return "\n".join(json.dumps({**GOOD, **change}) for change in changes)
+
+
+def test_sound_questions_are_kept_whatever_stands_around_them():
+    for text in (rows({}), f"Sure! ```json\n[{rows({})}]\n``` {{not json}} Anything else?"):
+        made = make_questions({"c1": CAPTION}, Script(text))
+        (question,) = made.questions
+        assert question.to_row() == {"id": "c1", "caption": CAPTION, **{k: GOOD[k] for k in (
+            "question", "choices", "answer", "element_type", "element")}}  # fmt: skip
+        assert not made.dropped and not made.without
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"answer": "7"}, "not among the choices"),
+        ({"element": "three"}, "element 'three' is not in the caption"),
+        ({"element_type": "number"}, "element_type 'number' is unknown"),
+        ({"choices": None}, "missing choices"),
+        ({"question": "How many dogs are there?"}, "asked twice"),
+        ({"question": "unclear?"}, "the caption alone is answered with '1', not '2'"),
+    ],
+)
+def test_unsound_questions_are_dropped_and_the_reason_said(change, reason):
+    made = make_questions({"c1": CAPTION}, Script(rows({}, change)))
+    assert len(made.questions) == 1
+    (dropped,) = made.dropped
+    assert dropped.caption_id == "c1" and reason in dropped.reason and reason in made.summary()
+
+
+def test_captions_without_a_sound_question_are_tried_again_with_other_numbers():
+    writer = Script("I would rather not.", rows({"element": "a cat"}), "no", rows({}))
+    seen = []
+    made = make_questions(
+        {"c1": CAPTION, "c2": "a cat"}, writer, attempts=3, seed=40, on_caption=lambda *a: seen.append(a)
+    )
+    assert [q.id for q in made.questions] == ["c1", "c2"] and not made.without
+    assert writer.seeds == [None, 41, 42] and seen[-1] == (2, 2)
+
+
+def test_what_never_succeeds_is_listed():
+    made = make_questions({"c1": CAPTION}, Script("no", "no"), attempts=2)
+    assert made.without == ("c1",) and len(made.dropped) == 2
+    assert "1 captions without a question: c1" in made.summary()
+
+
+@pytest.mark.parametrize("captions", [{}, {"c1": " "}])
+def test_nothing_to_ask_about_is_refused(captions):
+    with pytest.raises(QuestionError):
+        make_questions(captions, Script())
+    with pytest.raises(QuestionError):
+        make_questions_by_rule(captions)
+
+
+@pytest.fixture(scope="module")
+def language_folder(tmp_path_factory) -> Path:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("language")
+    words = ["<unk>", "</s>", *re.findall(r"\S+", "a dog is red blue the how many two three user : answer ?")]
+    inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, "<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", eos_token="</s>").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, vocab_size=len(words),
+        initializer_range=0.6, eos_token_id=1, bos_token_id=None,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+PROMPTS = ["how many ?", "the dog is red a dog is blue :", "a", "two three two"]
+CHOICES = [["a dog", "the red dog is blue"], ["two", "three"], ["red", "blue", "the"], ["dog", "is a dog"]]
+
+
+@pytest.mark.parametrize("template", [None, "{% for m in messages %}user : {{ m.content }} {% endfor %}answer :"])
+def test_language_model_batches_are_one_prompt_at_a_time(language_folder, template):
+    model = LanguageModel.from_folder(language_folder)
+    model.tokenizer.chat_template = template
+    model.prompts_per_batch = 3
+    texts = model.complete(PROMPTS, tokens=6)
+    picked = model.likeliest(PROMPTS, CHOICES)
+    for prompt, choices, text, index in zip(PROMPTS, CHOICES, texts, picked, strict=True):
+        ids = model.tokenizer(f"user : {prompt} answer :" if template else prompt).input_ids
+        with torch.no_grad():
+            written = model.model.generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False)[0, len(ids) :]
+            assert text == model.tokenizer.decode(written, skip_special_tokens=True)
+            scores = []
+            for choice in choices:
+                end = model.tokenizer(choice).input_ids
+                logits = model.model(torch.tensor([ids + end])).logits[0].log_softmax(-1)
+                scores.append(sum(logits[len(ids) - 1 + t, end[t]].item() for t in range(len(end))) / len(end))
+        assert index == max(range(len(scores)), key=scores.__getitem__)
+    assert len(set(texts)) > 1 and len(set(picked)) > 1
+
+
+def test_language_model_sampling_repeats_with_its_seed_and_leaves_the_global_one_alone(language_folder):
+    model = LanguageModel.from_folder(language_folder)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = model.complete(PROMPTS, tokens=8, seed=1)
+    assert torch.equal(state, torch.get_rng_state())
+    assert model.complete(PROMPTS, tokens=8, seed=1) == first != model.complete(PROMPTS, tokens=8, seed=2)
+
+
+def test_a_missing_language_model_is_named(tmp_path):
+    with pytest.raises(JudgeError, match="Qwen/Qwen2"):
+        LanguageModel.from_folder(tmp_path / "absent")
+
+
+def test_rules_see_all_that_they_claim_to_see():
+    caption = "Two dotted red rings left of one small wooden bench on the beach"
+    found = {q.question: (q.answer, q.element_type) for q in rule_questions("c", caption)}
+    assert found["how many rings are there?"] == ("2", "counting")
+    assert found["what color are the rings?"] == ("red", "color")
+    assert found["are there rings?"] == ("yes", "object")
+    caption = "A round wooden table to the left of a small black dog in the snow"
+    found = {q.question: (q.answer, q.element_type) for q in rule_questions("c", caption)}
+    assert found == {
+        "is there a table?": ("yes", "object"),
+        "is the table round?": ("yes", "shape"),
+        "what shape is the table?": ("round", "shape"),
+        "is the table made of wood?": ("yes", "material"),
+        "what is the table made of?": ("wood", "material"),
+        "is there a dog?": ("yes", "animal/human"),
+        "is the dog small?": ("yes", "attribute"),
+        "is the dog black?": ("yes", "color"),
+        "what color is the dog?": ("black", "color"),
+        "is there snow?": ("yes", "object"),
+        "is the table left of the dog?": ("yes", "spatial"),
+        "where is the table relative to the dog?": ("left of", "spatial"),
+        "is the place snow?": ("yes", "location"),
+        "what type of place is this?": ("snow", "location"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("caption", "unwanted"),
+    [
+        ("black and white photo of a dog", "color"),
+        ("a red or blue bus beside a cat", "color"),
+        ("a man watches a giraffe", "watches"),
+        ("a large airplane sits on the runway", "sits"),
+        ("a couple of men on the side of a road", "couple"),
+        ("a dog running", "running"),
+    ],
+)
+def test_rules_prefer_silence(caption, unwanted):
+    questions = rule_questions("c", caption)
+    assert questions and not any(unwanted in q.question for q in questions)
+
+
+def test_rules_say_which_captions_they_could_not_read():
+    made = make_questions_by_rule({"c1": "a dog", "c2": "running quickly"})
+    assert made.without == ("c2",) and "word lists" in made.writer
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the shared data folder is not here")
+def test_rules_on_real_captions_make_sound_questions_with_four_spread_choices():
+    with open(SHARED / "coco_prompts.csv", encoding="utf-8") as file:
+        captions = {str(i): row["prompt"] for i, row in enumerate(csv.DictReader(file)) if i < 2000}
+    made = make_questions_by_rule(captions)
+    assert len(made.questions) > 2 * len(captions) and len(made.without) < 0.1 * len(captions)
+    many = [q for q in made.questions if len(q.choices) > 2]
+    places = [q.choices.index(q.answer) for q in many]
+    assert all(len(q.choices) == 4 for q in many) and min(places.count(p) for p in range(4)) > 0.1 * len(many)
+    assert all(q.element in q.caption.lower() for q in made.questions)
+    assert made.questions == tuple(replace(q) for q in make_questions_by_rule(captions).questions)
