@@ -44,11 +44,9 @@ def row_dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vecdot(a, b)
 
 
-def shifted_cosine(a: Tensor, b: Tensor, direction: Tensor, shift: float) -> Tensor:
-    """cos(a_i + shift·u, b_i) of each row, (B,), for unit `direction` u (D,) and no copy of `a`."""
-    dot = row_dot(a, b) + shift * (b @ direction)
-    square = row_dot(a, a) + 2 * shift * (a @ direction) + shift**2
-    return dot / (square * row_dot(b, b)).clamp_min(_TINY).sqrt()
+def cosine(dot: Tensor, square: Tensor, other_square: Tensor) -> Tensor:
+    """Cosine from the inner product and the squared norms of both sides, elementwise."""
+    return dot / (square * other_square).clamp_min(_TINY).sqrt()
 
 
 def cosine_matrix(gram: Tensor) -> Tensor:
@@ -112,17 +110,28 @@ def alignment_loss(
     """
     zero = safe.new_zeros(())
     scale = settings.concept_scale * (base.norm if settings.scale_unit == "norm" else 1.0)
+    moved = -scale * settings.target_shift
     u = base.direction
+    # Every inner product is taken once: each is a pass over all B × D numbers, and another on the way back.
+    dot, square, along = row_dot(safe, base.safe), row_dot(safe, safe), safe @ u
+    base_square, base_along = row_dot(base.safe, base.safe), base.safe @ u
+    target_dot = row_dot(unsafe, base.target) + moved * (unsafe @ u)
+    target_square = row_dot(base.target, base.target) + 2 * moved * (base.target @ u) + moved**2
+    shifted_square = square + 2 * scale * along + scale**2
     parts = {
-        "keep": 1 - shifted_cosine(safe, base.safe, u, 0.0).mean(),
-        "keep_concept": 1 - shifted_cosine(safe, base.safe, u, scale).mean() if settings.keep_concept else zero,
-        "keep_mse": _relative_error(safe, base.safe) if settings.keep_mse else zero,
-        # The cosine is symmetric, so the shift of the target is that of the first argument.
-        "redirect": 1 - shifted_cosine(base.target, unsafe, u, -scale * settings.target_shift).mean(),
-        "neutralise": 1 - shifted_cosine(concept[None], base.empty[None], u, 0.0).mean(),
+        "keep": 1 - cosine(dot, square, base_square).mean(),
+        "keep_concept": zero,
+        "keep_mse": zero,
+        "redirect": 1 - cosine(target_dot, row_dot(unsafe, unsafe), target_square).mean(),
+        "neutralise": 1 - torch.cosine_similarity(concept, base.empty, dim=0),
         "spread": zero,
         "local": zero,
     }
+    if settings.keep_concept:
+        parts["keep_concept"] = 1 - cosine(dot + scale * base_along, shifted_square, base_square).mean()
+    if settings.keep_mse:
+        # Not from the inner products: their difference would lose the small errors that this term is there for.
+        parts["keep_mse"] = ((safe - base.safe).square().sum(1) / base_square.clamp_min(_TINY)).mean()
     if settings.spread_weight or settings.local_weight:
         parts.update(_structure(safe, base, settings))
     keep = parts["keep"] + parts["keep_concept"] + settings.keep_mse * parts["keep_mse"]
@@ -148,7 +157,3 @@ def _structure(safe: Tensor, base: BaseBatch, settings: TrainingSettings) -> dic
         cosines = cosine_matrix(shifted_gram(gram, safe @ base.direction, alpha))
         parts["local"] = local_structure_loss(cosines, base_cosines, settings.neighbours)
     return parts
-
-
-def _relative_error(safe: Tensor, base: Tensor) -> Tensor:
-    return ((safe - base).square().sum(1) / row_dot(base, base).clamp_min(_TINY)).mean()

@@ -8,10 +8,10 @@ from .tokens import CONTEXT_LENGTH
 
 # Weights, gradients and AdamW's two moments, all fp32.
 _BYTES_PER_PARAMETER = 16
-# What autograd keeps of one transformer layer, in numbers per token and unit of width (MLP activations included at
-# the usual 4x width), and bytes per number: under autocast, norms and residuals stay fp32 beside bf16 products.
-_KEPT_PER_LAYER = 22
-_BYTES_KEPT = {"fp32": 4.0, "tf32": 4.0, "bf16": 3.0}
+_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}
+# Arrays of B × 77 × width, fp32, that live when the loss is taken: the embeddings and their gradient, the base's side
+# (two halves), a product under its sum, and the gradient's parts before they are added.
+_LOSS_ARRAYS = 5
 # Tokens of a real prompt list use a part of the table; only that part is trained.
 _USED_VOCABULARY = 0.4
 _SMALLEST_CHUNK = 4
@@ -44,15 +44,19 @@ def estimate_memory(
     """Bytes that a run takes on its device: weights and optimiser, base embeddings, activations, the loss."""
     rows = 2 * settings.batch_size + 1
     chunk = min(settings.chunk_size or rows, rows)
+    size = _BYTES[settings.precision]
     embedding = CONTEXT_LENGTH * config.width
-    per_layer = 4 * config.width**2 + 2 * config.width * config.mlp_width
-    parameters = config.layers * per_layer + int(_USED_VOCABULARY * config.vocabulary) * config.width
-    kept = CONTEXT_LENGTH * config.layers * (_KEPT_PER_LAYER - 8) * config.width
-    kept += CONTEXT_LENGTH * config.layers * 2 * config.mlp_width
-    activations = int(chunk * kept * _BYTES_KEPT[settings.precision])
-    loss = 4 * rows * embedding * 4
-    base = 0 if base_on_host else pairs * embedding * (2 if settings.precision == "bf16" else 4)
-    return parameters * _BYTES_PER_PARAMETER + base + activations + loss
+    matrices = config.layers * (4 * config.width**2 + 2 * config.width * config.mlp_width)
+    parameters = matrices + int(_USED_VOCABULARY * config.vocabulary) * config.width
+    # Of each layer autograd keeps two norms, q, k, v and the mixed values, and the MLP before and after activation.
+    kept = config.layers * (6 * config.width + 2 * config.mlp_width) * size
+    # One layer at a time is on its way back: the MLP's gradients and the fp32 stream with its own.
+    passing = 2 * config.mlp_width * size + 4 * config.width * 4
+    activations = chunk * CONTEXT_LENGTH * (kept + passing)
+    base = 0 if base_on_host else pairs * embedding * size
+    return (
+        parameters * _BYTES_PER_PARAMETER + matrices * size + base + activations + _LOSS_ARRAYS * rows * embedding * 4
+    )
 
 
 def plan_memory(config: EncoderConfig, settings: TrainingSettings, pairs: int, free: int | None) -> MemoryPlan:

@@ -8,16 +8,18 @@ from torch import Tensor
 
 from .encoder import TextEncoder, embed
 from .errors import TrainingError
+from .fast_encoder import FastEncoder
 from .prompts import PromptPairs
 from .settings import TrainingSettings
-from .targets import match_blocks
+from .targets import match_blocks, row_norms
 from .tokens import tokenize
 
 TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
 
 # Geometry on fewer prompts than this says little: with k = 10 neighbours, everything is a neighbour of everything.
 _LEAST_HELD_OUT = 32
-_UNSAFE_BLOCK = 2048
+# Prompts embedded and compared at once: half a GiB in fp32 at width 768.
+_BLOCK = 2048
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,8 @@ class Prepared:
     Attributes:
         encoder: the base, ready to be trained, with the rows of its token table that the run uses.
         vocabulary: those rows' numbers in the full table, ascending.
-        safe_ids, unsafe_ids, concept_ids: tokens of the distinct prompts, renumbered to `vocabulary`, on the device.
-        safe_row, unsafe_row: for each pair, its prompt's row in the ids, (N,), CPU.
-        target_row: for each pair, the row in `base_safe` of its target, (N,), CPU.
+        safe_ids, unsafe_ids, concept_ids: tokens of the distinct prompts, as places in `vocabulary`, on the device.
+        rows: each pair's row in `safe_ids`, row in `unsafe_ids` and target's row in `base_safe`, (3, N), CPU.
         base_safe: φ_0 of the distinct safe prompts, (M, D); on the host when the device is short of memory.
         direction: u, (D,). empty: φ_0 of the empty prompt, (D,).
         norm: mean norm of `base_safe`.
@@ -42,9 +43,7 @@ class Prepared:
     safe_ids: Tensor
     unsafe_ids: Tensor
     concept_ids: Tensor
-    safe_row: Tensor
-    unsafe_row: Tensor
-    target_row: Tensor
+    rows: Tensor
     base_safe: Tensor
     direction: Tensor
     empty: Tensor
@@ -54,7 +53,7 @@ class Prepared:
     held_out: bool
 
     def __len__(self) -> int:
-        return len(self.safe_row)
+        return self.rows.shape[1]
 
 
 def prepare(
@@ -81,9 +80,8 @@ def prepare(
         raise TrainingError('The concept is empty: name what is to be removed, for example "nudity".')
     training, measured, held_out = _split(pairs, settings)
     safe, unsafe = list(dict.fromkeys(s for s, _ in training)), list(dict.fromkeys(u for _, u in training))
-    ids = tokenize([*safe, *unsafe, *measured, concept, ""])
-    vocabulary, ids = torch.unique(ids, return_inverse=True)
-    encoder = TextEncoder.from_state(dict(base) | {TOKEN_TABLE: base[TOKEN_TABLE][vocabulary]}).to(device)
+    vocabulary, ids = _renumber(tokenize([*safe, *unsafe, *measured, concept, ""]))
+    encoder = FastEncoder.from_state(dict(base) | {TOKEN_TABLE: base[TOKEN_TABLE][vocabulary]}).to(device)
     safe_ids, unsafe_ids, measured_ids, rest = ids.to(device).split([len(safe), len(unsafe), len(measured), 2])
 
     stored = torch.bfloat16 if settings.precision == "bf16" else torch.float32
@@ -95,10 +93,12 @@ def prepare(
         start = done
         done += len(block)
         progress = (lambda at, _: on_batch(start + at, total)) if on_batch else None
-        return embed(encoder, block, device=device, precision=settings.precision, out_dtype=dtype, on_batch=progress)
+        return embed(encoder, block, precision=settings.precision, out_dtype=dtype, on_batch=progress)
 
-    base_safe = embedded(safe_ids, stored)
     concept_base, empty = embedded(rest)
+    base_safe = torch.empty(len(safe), concept_base.numel(), dtype=stored, device="cpu" if on_host else device)
+    for part, block in zip(base_safe.split(_BLOCK), safe_ids.split(_BLOCK), strict=True):
+        part.copy_(embedded(block, stored))
     measured_base = embedded(measured_ids)
     safe_at, unsafe_at = {p: i for i, p in enumerate(safe)}, {p: i for i, p in enumerate(unsafe)}
     safe_row = torch.tensor([safe_at[s] for s, _ in training])
@@ -106,25 +106,29 @@ def prepare(
     if settings.target == "paired":
         target_row = safe_row
     else:
-        blocks = (embedded(block, stored) for block in unsafe_ids.split(_UNSAFE_BLOCK))
-        target_row = match_blocks(blocks, base_safe, settings.target)[unsafe_row]
+        blocks = (embedded(block, stored) for block in unsafe_ids.split(_BLOCK))
+        target_row = match_blocks(blocks, base_safe, settings.target, _BLOCK)[unsafe_row]
     return Prepared(
         encoder=encoder,
         vocabulary=vocabulary,
         safe_ids=safe_ids,
         unsafe_ids=unsafe_ids,
         concept_ids=rest[:1],
-        safe_row=safe_row,
-        unsafe_row=unsafe_row,
-        target_row=target_row,
-        base_safe=base_safe.cpu() if on_host else base_safe,
+        rows=torch.stack([safe_row, unsafe_row, target_row]),
+        base_safe=base_safe,
         direction=concept_base / concept_base.norm(),
         empty=empty,
-        norm=float(torch.linalg.vector_norm(base_safe, dim=1, dtype=torch.float32).mean()),
+        norm=float(torch.cat([row_norms(part) for part in base_safe.split(_BLOCK)]).mean()),
         measured_ids=measured_ids,
         measured_base=measured_base,
         held_out=held_out,
     )
+
+
+def _renumber(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct tokens, ascending, and `ids` as places among them. A table: sorting a million ids is slower."""
+    used = torch.zeros(int(ids.max()) + 1, dtype=torch.int64).index_fill_(0, ids.flatten(), 1)
+    return used.nonzero().flatten(), (used.cumsum(0) - 1)[ids]
 
 
 def _split(pairs: PromptPairs, settings: TrainingSettings) -> tuple[list[tuple[str, str]], list[str], bool]:

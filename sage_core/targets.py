@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from .encoder import arithmetic
 from .settings import Target
 
 
@@ -29,11 +30,20 @@ def choose_targets(unsafe: Tensor, safe: Tensor, mode: Target = "farthest", bloc
 
 
 def match_blocks(unsafe: Iterable[Tensor], safe: Tensor, mode: Target, block: int = 4096) -> Tensor:
-    """As `choose_targets`, over unsafe embeddings that arrive block by block and are never held together."""
+    """As `choose_targets`, over unsafe embeddings that arrive block by block and are never held together.
+
+    Products of bf16 embeddings are exact and summed in fp32. `safe` may be on the host: its blocks follow the unsafe
+    ones to their device.
+    """
     # Dividing the products is enough: normalising would copy the whole of `safe`. The row of `unsafe` needs no norm,
     # which changes no order within its row.
-    scale = torch.cat([1 / rows.float().norm(dim=1).clamp_min(1e-12) for rows in safe.split(block)])
-    return torch.cat([_match(rows, safe, scale, mode, block).cpu() for rows in unsafe])
+    scale = torch.cat([1 / row_norms(rows).clamp_min(1e-12) for rows in safe.split(block)])
+    return torch.cat([_match(rows, safe, scale.to(rows.device), mode, block).cpu() for rows in unsafe])
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """Norm of each row, fp32, (B, D) → (B,)."""
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
 
 
 def _match(rows: Tensor, safe: Tensor, scale: Tensor, mode: Target, block: int) -> Tensor:
@@ -41,10 +51,18 @@ def _match(rows: Tensor, safe: Tensor, scale: Tensor, mode: Target, block: int) 
     best = torch.full((len(rows),), torch.inf, device=rows.device)
     index = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
     for start in range(0, len(safe), block):
-        part = safe[start : start + block]
-        cosine = (rows.to(part.dtype) @ part.T).float() * scale[start : start + block] * sign
+        part = safe[start : start + block].to(rows.device)
+        cosine = _products(rows, part) * (scale[start : start + block] * sign)
         value, at = cosine.min(dim=1)
         better = value < best
         best = torch.where(better, value, best)
         index = torch.where(better, at + start, index)
     return index
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    if a.dtype == torch.bfloat16:
+        # tf32 holds every bf16 number. A product in bf16 itself would be rounded to it, and most targets would tie.
+        with arithmetic("tf32", a.device):
+            return a.float() @ b.float().T
+    return a @ b.T

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,11 @@ def batch_sizes(pairs: int, settings: TrainingSettings) -> list[int]:
     return sizes
 
 
+def epoch_order(pairs: int, epoch: int, seed: int) -> Tensor:
+    """The order in which epoch `epoch`, counted from 0, goes through the pairs, int64 (pairs,)."""
+    return torch.randperm(pairs, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+
+
 def total_steps(pairs: int, settings: TrainingSettings) -> int:
     """Steps of a run on `pairs` pairs."""
     return settings.steps or len(batch_sizes(pairs, settings)) * settings.epochs
@@ -143,12 +149,13 @@ def train(
             not suffice even for one prompt at a time.
     """
     device = torch.device(device)
-    base_hash = base_hash or state_hash(base)
-    key = run_key(base_hash, pairs, concept, settings)
     plan = plan_memory(EncoderConfig.of(base), settings, len(pairs), free_memory)
     # bf16 is switched on around the encoder alone: losses are fp32. TF32 also has to hold in the backward pass.
-    with arithmetic("tf32" if settings.precision == "tf32" else "fp32", device):
+    with arithmetic("tf32" if settings.precision == "tf32" else "fp32", device), ThreadPoolExecutor(1) as aside:
+        # A second for a ViT-L/14, in which the device need not wait.
+        hashing = aside.submit(lambda: base_hash or state_hash(base))
         prepared = prepare(base, pairs, concept, settings, device, on_host=plan.base_on_host, on_batch=on_prepare)
+        key = run_key(hashing.result(), pairs, concept, settings)
         run = _Run(prepared, settings, key, device, plan.chunk_size)
         if checkpoint is not None and checkpoint.exists():
             run.restore(checkpoint)
@@ -169,7 +176,7 @@ def train(
         state = run.full_state(base)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    metadata = run_metadata(base_hash, pairs, concept, settings, run.steps, state_hash(state))
+    metadata = run_metadata(hashing.result(), pairs, concept, settings, run.steps, state_hash(state))
     return TrainingResult(state, settings, tuple(run.history), run.seconds, metadata)
 
 
@@ -197,7 +204,7 @@ class _Run:
         self._pending: list[tuple[int, Tensor, torch.cuda.Event | None, GeometryPoint | None]] = []
         self._earlier_seconds = 0.0
         self._started = time.monotonic()
-        self._epoch_order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._epoch_rows: tuple[int, Tensor] = (-1, torch.empty(0))
 
     @property
     def seconds(self) -> float:
@@ -217,13 +224,14 @@ class _Run:
         self._queue(losses)
 
     def _batch_rows(self, step: int) -> Tensor:
-        """Pairs of step `step`: a pure function of the seed and the step, which is what makes a resume exact."""
+        """`Prepared.rows` of the batch of step `step`, (3, B), CPU: a pure function of the seed and the step, which
+        is what makes a resume exact."""
         epoch, position = divmod(step, len(self.sizes))
-        if self._epoch_order[0] != epoch:
-            generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
-            self._epoch_order = (epoch, torch.randperm(len(self.prepared), generator=generator))
+        if self._epoch_rows[0] != epoch:
+            order = epoch_order(len(self.prepared), epoch, self.settings.seed)
+            self._epoch_rows = (epoch, self.prepared.rows[:, order])
         start = sum(self.sizes[:position])
-        return self._epoch_order[1][start : start + self.sizes[position]]
+        return self._epoch_rows[1][:, start : start + self.sizes[position]]
 
     def _gradients_within_memory(self, rows: Tensor) -> Tensor:
         """Gradients of a batch; out of memory halves the chunk and starts the batch again."""
@@ -238,28 +246,42 @@ class _Run:
                     ) from error
             # Outside the handler: the exception keeps the failed step's tensors alive.
             self.optimiser.zero_grad(set_to_none=True)
-            self.chunk_size = max(1, min(self.chunk_size, 2 * len(rows) + 1) // 2)
+            self.chunk_size = max(1, min(self.chunk_size, 2 * rows.shape[1] + 1) // 2)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def _gradients(self, rows: Tensor) -> Tensor:
         """Fill the parameters' gradients for one batch and return its losses, (len(LOSS_PARTS),), detached."""
-        p, size = self.prepared, len(rows)
+        p, size = self.prepared, rows.shape[1]
+        safe, unsafe, _ = self._to_device(rows)
         base = BaseBatch(
-            safe=p.base_safe[p.safe_row[rows]].to(self.device, torch.float32),
-            target=p.base_safe[p.target_row[rows]].to(self.device, torch.float32),
+            safe=self._base_embeddings(rows[0]),
+            target=self._base_embeddings(rows[2]),
             direction=p.direction,
             empty=p.empty,
             norm=p.norm,
         )
-        ids = torch.cat([p.safe_ids[p.safe_row[rows]], p.unsafe_ids[p.unsafe_row[rows]], p.concept_ids])
+        ids = torch.cat([p.safe_ids[safe], p.unsafe_ids[unsafe], p.concept_ids])
 
         def losses_of(z: Tensor) -> dict[str, Tensor]:
             with arithmetic("fp32", self.device):
-                return alignment_loss(z[:size], z[size:-1], z[-1], base, self.settings)
+                safe, unsafe, concept = z.split([size, size, 1])
+                return alignment_loss(safe, unsafe, concept[0], base, self.settings)
 
         losses = chunked_backward(self._embed, ids, losses_of, self.chunk_size)
         return torch.stack([losses[name].detach() for name in LOSS_PARTS])
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        """A CPU tensor on the device, without waiting for it."""
+        if self.device.type == "cuda":
+            tensor = torch.empty_like(tensor, pin_memory=True).copy_(tensor)
+        return tensor.to(self.device, non_blocking=True)
+
+    def _base_embeddings(self, rows: Tensor) -> Tensor:
+        """φ_0 of the safe prompts `rows`, (B, D), fp32 on the device; only these leave the host if kept there."""
+        stored = self.prepared.base_safe
+        picked = self._to_device(stored[rows]) if stored.is_cpu else stored[self._to_device(rows)]
+        return picked.float()
 
     def _embed(self, ids: Tensor) -> Tensor:
         with arithmetic(self.settings.precision, self.device):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from sage_core.encoder import EncoderConfig, TextEncoder, embed, state_hash
 from sage_core.errors import TrainingError
+from sage_core.fast_encoder import FastEncoder
 from sage_core.memory import estimate_memory, plan_memory
 from sage_core.preparation import TOKEN_TABLE
 from sage_core.prompts import pairs_from_lists
@@ -224,14 +225,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 
 def test_out_of_memory_halves_the_chunk_and_gives_the_same_result(base, monkeypatch):
     whole = train(base, PAIRS, "skull", SETTINGS.replace(steps=2))
-    forward = TextEncoder.forward
+    forward = FastEncoder.forward
 
     def small_card(self, ids):
         if torch.is_grad_enabled() and len(ids) > 7:
             raise torch.OutOfMemoryError("pretended")
         return forward(self, ids)
 
-    monkeypatch.setattr(TextEncoder, "forward", small_card)
+    monkeypatch.setattr(FastEncoder, "forward", small_card)
     backed_off = train(base, PAIRS, "skull", SETTINGS.replace(steps=2))
     for a, b in zip(whole.history, backed_off.history, strict=True):
         assert b.losses == pytest.approx(a.losses, rel=1e-3, abs=1e-6)
@@ -243,7 +244,7 @@ def test_memory_that_never_suffices_is_said_with_batch_and_device(base, monkeypa
             raise torch.OutOfMemoryError("pretended")
         return torch.zeros(len(ids), 77, 64)
 
-    monkeypatch.setattr(TextEncoder, "forward", no_card)
+    monkeypatch.setattr(FastEncoder, "forward", no_card)
     with pytest.raises(TrainingError, match=r"chunk_size 1 at batch_size 12"):
         train(base, PAIRS, "skull", SETTINGS)
 
