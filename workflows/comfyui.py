@@ -120,7 +120,8 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> "Server":
-        self.start()
+        if self._process is None:
+            self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -175,6 +176,10 @@ class Server:
             if process.stdin:
                 process.stdin.close()
 
+    def is_up(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
     def log_tail(self, lines: int = 15) -> str:
         """The last lines of the server's log."""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
@@ -204,8 +209,12 @@ class Server:
 
     def get(self, path: str, timeout: float = 60.0) -> Any:
         """GET a JSON document."""
+        return json.loads(self.fetch(path, timeout))
+
+    def fetch(self, path: str, timeout: float = 60.0) -> bytes:
+        """GET anything."""
         with _open(self.url + path, timeout=timeout) as answer:
-            return json.load(answer)
+            return answer.read()
 
     def post(self, path: str, value: Any, timeout: float = 60.0) -> Any:
         """POST a JSON document; None when the answer is empty. An HTTP error's own JSON is the answer too."""
@@ -267,8 +276,7 @@ class Server:
         }
 
     def _image(self, entry: Mapping[str, str]) -> PIL.Image.Image:
-        with _open(f"{self.url}/view?{urllib.parse.urlencode(entry)}", timeout=60) as answer:
-            image = PIL.Image.open(BytesIO(answer.read()))
+        image = PIL.Image.open(BytesIO(self.fetch(f"/view?{urllib.parse.urlencode(entry)}")))
         image.load()
         return image
 

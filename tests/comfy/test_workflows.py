@@ -1,0 +1,145 @@
+"""The shipped workflows: neat, in step with their API copies and this pack's nodes, and running."""
+
+import itertools
+import json
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sage_demo.comfyui import PACK, PACK_NAME, Graph, Outputs, Server
+from sage_demo.graphs import SAMPLING, find, load_graph, on_shapes_world
+
+from sage_core.shapes.weights import ExpandedFiles
+
+FOLDER = PACK / "workflows"
+NAMES = ["text_to_image_base_and_sage", "train_and_compare"]
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+
+
+def read(name: str) -> dict:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def to_api(ui: dict, info: dict) -> dict:
+    """What the frontend queues for a graph: widget values by position, links by number."""
+    links = {link[0]: link for link in ui["links"]}
+    api = {}
+    for node in ui["nodes"]:
+        if node["type"] == "MarkdownNote":
+            continue
+        schema = info[node["type"]]
+        values = iter(node["widgets_values"])
+        inputs = {}
+        for section in ("required", "optional"):
+            for name in schema["input_order"].get(section, []):
+                kind, *options = schema["input"][section][name]
+                if isinstance(kind, list) or kind in WIDGETS:
+                    inputs[name] = next(values)
+                    if options and options[0].get("control_after_generate"):
+                        assert next(values) == "fixed"
+        assert next(values, None) is None, f"{node['type']} has more values than widgets"
+        for entry in node["inputs"]:
+            if entry["link"] is not None:
+                _, source, slot, target, place, _ = links[entry["link"]]
+                assert target == node["id"] and node["inputs"][place] is entry
+                inputs[entry["name"]] = [str(source), slot]
+        title = node.get("title") or schema["display_name"]
+        api[str(node["id"])] = {"class_type": node["type"], "inputs": inputs, "_meta": {"title": title}}
+    return api
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_api_copy_is_what_the_frontend_would_queue(name: str, server: Server) -> None:
+    assert to_api(read(name), server.object_info()) == load_graph(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nodes_do_not_overlap_and_stay_in_their_groups(name: str) -> None:
+    ui = read(name)
+    # A node's title lies above its position.
+    boxes = {
+        node["id"]: (x, y - 30, x + width, y + height)
+        for node in ui["nodes"]
+        for (x, y), (width, height) in [(node["pos"], node["size"])]
+    }
+    for (a, box_a), (b, box_b) in itertools.combinations(boxes.items(), 2):
+        apart = box_a[2] <= box_b[0] or box_b[2] <= box_a[0] or box_a[3] <= box_b[1] or box_b[3] <= box_a[1]
+        assert apart, f"nodes {a} and {b} overlap"
+    for group in ui["groups"]:
+        x, y, width, height = group["bounding"]
+        for node, box in boxes.items():
+            inside = x <= box[0] and y <= box[1] and box[2] <= x + width and box[3] <= y + height
+            outside = box[2] <= x or x + width <= box[0] or box[3] <= y or y + height <= box[1]
+            assert inside or outside, f"node {node} lies across the border of {group['title']}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_and_models_are_complete(name: str) -> None:
+    ui = read(name)
+    nodes = {node["id"]: node for node in ui["nodes"]}
+    for link, source, slot, target, place, kind in ui["links"]:
+        output = nodes[source]["outputs"][slot]
+        assert link in output["links"] and output["type"] == kind
+        assert nodes[target]["inputs"][place]["link"] == link
+    assert ui["last_node_id"] == max(nodes) and ui["last_link_id"] == max(link[0] for link in ui["links"])
+    assert any(node["type"] == "MarkdownNote" for node in ui["nodes"])
+    for node in ui["nodes"]:
+        if node["type"] in ("CheckpointLoaderSimple", "SAGEApplyEncoder"):
+            (model,) = node["properties"]["models"]
+            assert model["name"] in node["widgets_values"]
+            assert model["url"].startswith("https://") and model["directory"] in ("checkpoints", "text_encoders")
+
+
+def test_template_browser_offers_them_with_pictures(server: Server) -> None:
+    assert sorted(server.get("/workflow_templates")[PACK_NAME]) == NAMES
+    for name in NAMES:
+        address = f"/api/workflow_templates/{PACK_NAME}/{name}"
+        assert server.get(f"{address}.json") == read(name)
+        with Image.open(BytesIO(server.fetch(f"{address}.jpg"))) as picture:
+            assert picture.format == "JPEG" and min(picture.size) > 400
+
+
+def pixels(server: Server, outputs: Outputs, node: str) -> np.ndarray:
+    (image,) = server.images(outputs)[node]
+    return np.asarray(image)
+
+
+def test_text_to_image_workflow_runs(
+    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs]
+) -> None:
+    encoder = shapes_files.text_encoder.name
+    changes = {
+        "SAGEApplyEncoder": {"encoder_name": encoder},
+        "PrimitiveStringMultiline": {"value": "two red stars at night"},
+        "KSampler": {"steps": 4, **SAMPLING},
+    }
+    graph = on_shapes_world(load_graph("text_to_image_base_and_sage"), shapes_files.checkpoint.name, encoder, changes)
+    base, sage = find(graph, "Base encoder: picture"), find(graph, "SAGE encoder: picture")
+    outputs = run_graph(graph)
+    # The encoder that is applied is the checkpoint's own: nothing may change.
+    assert np.array_equal(pixels(server, outputs, base), pixels(server, outputs, sage))
+    assert pixels(server, outputs, base).std() > 5
+
+
+@pytest.mark.slow
+def test_train_and_compare_workflow_runs(
+    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
+) -> None:
+    names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
+    changes = {
+        "SAGETrainingSettings": {"steps": 2, "batch_size": 20},
+        "KSampler": {"steps": 2, **SAMPLING},
+    }
+    graph = on_shapes_world(load_graph("train_and_compare"), *names, changes)
+    for method in ("DES", "SAGE"):
+        graph[find(graph, f"Train {method}")]["inputs"]["name"] = f"workflow-{method.lower()}"
+    outputs = run_graph(graph)
+    pictures = [pixels(server, outputs, find(graph, f"{name} encoder: picture")) for name in ("Base", "DES", "SAGE")]
+    assert len({picture.tobytes() for picture in pictures}) == 3
+    for method in ("DES", "SAGE"):
+        report = outputs[find(graph, f"Train {method}")]["text"][0]
+        assert f'{method}, preset custom, concept "nudity", 2 steps, 64 pairs' in report
+        assert (base / "models" / "text_encoders" / f"workflow-{method.lower()}.safetensors").is_file()

@@ -1,0 +1,255 @@
+"""`sage-demo`: a real ComfyUI, two trainings and their pictures in a few minutes, without any download of weights.
+
+The checkpoint is the shapes world's, a complete SD 1.x that draws coloured shapes; the concept that goes is "skull".
+"""
+
+import argparse
+import csv
+import errno
+import importlib.metadata
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from sage_core.errors import SageError
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+    from sage_core.shapes.weights import ExpandedFiles
+
+    from .comfyui import Server
+    from .report import Training
+    from .screen import Screen
+
+PACKAGE = "sage-alignment"
+EXTRAS = ("comfyui", "demo")
+NEEDED_SPACE = 1200 * 2**20  # bytes: the checkpoint, its text encoder, and two trained ones
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is trained and drawn.
+
+    pairs: prompt pairs to train on. steps, batch_size, learning_rate: of both trainings.
+    safe, seen, unseen: pictures that each encoder draws of safe prompts, and of unsafe ones that call the concept by
+    names that training saw, and by others.
+    sampling_steps: of each picture.
+    """
+
+    pairs: int = 1024
+    steps: int = 32
+    batch_size: int = 48
+    learning_rate: float = 2e-4
+    safe: int = 40
+    seen: int = 24
+    unseen: int = 24
+    sampling_steps: int = 12
+
+
+QUICK = Plan(pairs=128, steps=3, batch_size=24, safe=8, seen=6, unseen=4, sampling_steps=8)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns its exit code: 0, 1 for an error told in one line, 130 when stopped."""
+    arguments = _parse(argv)
+    if missing := _missing_packages():
+        return _fail(f"not installed: {', '.join(missing)}. Run: pip install -e '.[demo]'")
+    # So that a plain `kill` cleans up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, _interrupt)
+    from .screen import Screen
+
+    try:
+        with Screen() as screen:
+            _demo(arguments, QUICK if arguments.quick else Plan(), screen)
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped. Nothing is left running.\n")
+        return 130
+    except SageError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail("The disk is full." if error.errno == errno.ENOSPC else str(error))
+    return 0
+
+
+def _demo(arguments: argparse.Namespace, plan: Plan, screen: "Screen") -> None:
+    from sage_core.shapes.weights import expand
+
+    from .comfyui import Server
+    from .exam import Exam
+    from .provision import cache_folder, need_space, provision
+    from .report import Results, write_report
+
+    start = time.monotonic()
+    output = arguments.output.resolve()
+    for folder in (output, cache_folder()):
+        folder.mkdir(parents=True, exist_ok=True)
+        need_space(folder, NEEDED_SPACE)
+    with screen.stage("Get ComfyUI and expand the checkpoint"):
+        tree = provision(screen.line)
+        files = expand(cache_folder() / "shapes")
+    models = {"checkpoints": [files.checkpoint], "text_encoders": [files.text_encoder]}
+    with _base_folder(output, arguments.serve) as base:
+        server = Server(tree, base, models=models, port=arguments.port, start_limit=300)
+        with screen.stage("Start ComfyUI"):
+            server.start()
+        with server:
+            screen.line(f"ComfyUI is up at {server.url}")
+            exam = Exam.make(plan.safe, plan.seen, plan.unseen)
+            trainings = _train(server, plan, files, screen)
+            encoders = {"Base": files.text_encoder.name} | {name: each.file for name, each in trainings.items()}
+            pictures = {
+                name: _draw(server, plan, files, name, file, exam.prompts, screen) for name, file in encoders.items()
+            }
+            with screen.stage("Read the pictures"):
+                marks = {name: exam.mark(images) for name, images in pictures.items()}
+            seconds = {**screen.seconds, "All": time.monotonic() - start}
+            about = {"plan": asdict(plan), "seconds": seconds, **server.get("/system_stats")}
+            summary = write_report(output, Results(exam, pictures, marks, trainings, about))
+            screen.line(f"\n{summary}\n\nEverything is in {output}; begin with report.html")
+            if arguments.serve:
+                _serve(server, screen)
+
+
+def _train(server: "Server", plan: Plan, files: "ExpandedFiles", screen: "Screen") -> dict[str, "Training"]:
+    """Run the shipped training workflow on the shapes world: encoder name -> its training."""
+    from safetensors import safe_open
+
+    from sage_core.shapes.captions import CONCEPT
+
+    from .graphs import SAMPLING, find, load_graph, on_shapes_world
+    from .report import Training
+
+    pairs = _write_pairs(server.base / "input" / "shapes_pairs.csv", plan)
+    settings = {"steps": plan.steps, "batch_size": plan.batch_size, "learning_rate": plan.learning_rate}
+    changes: dict[str, dict[str, object]] = {
+        "SAGEPromptPairs": {"safe_file": pairs.name, "safe_text": "", "concept": ""},
+        "SAGETrainingSettings": {**settings, "held_out": 64},
+        "SAGETrainEncoder": {"concept": CONCEPT},
+        "KSampler": {"steps": plan.sampling_steps, **SAMPLING},
+    }
+    graph = on_shapes_world(load_graph("train_and_compare"), files.checkpoint.name, files.text_encoder.name, changes)
+    nodes = {name: find(graph, f"Train {name}") for name in ("DES", "SAGE")}
+    with screen.stage_per_node(*(f"Train {name}" for name in nodes)) as on_progress:
+        outputs = server.run(graph, on_progress)
+    images = server.images(outputs)
+    trainings = {}
+    for name, node in nodes.items():
+        file = f"{graph[node]['inputs']['name']}.safetensors"
+        with safe_open(server.base / "models" / "text_encoders" / file, "pt") as encoder:
+            # The first line names the file in a folder that will not last.
+            report = outputs[node]["text"][0].split("\n", 1)[1]
+            trainings[name] = Training(file, images[node][0], report, encoder.metadata())
+    return trainings
+
+
+def _draw(
+    server: "Server",
+    plan: Plan,
+    files: "ExpandedFiles",
+    name: str,
+    encoder: str,
+    prompts: Sequence[str],
+    screen: "Screen",
+) -> list["PIL.Image.Image"]:
+    """One picture of each prompt by one encoder."""
+    from .graphs import picture_graph
+
+    graph, shown = picture_graph(files.checkpoint.name, encoder, prompts, steps=plan.sampling_steps)
+    with screen.stage(f"Draw with {name}") as stage:
+        done: set[str] = set()
+
+        def on_progress(progress) -> None:
+            if progress.node in shown:
+                done.add(progress.node)
+            stage.advance_to(len(done), len(shown))
+
+        images = server.images(server.run(graph, on_progress))
+    return [images[node][0] for node in shown]
+
+
+def _write_pairs(path: Path, plan: Plan) -> Path:
+    from sage_core.shapes.captions import matched_pairs
+
+    pairs = matched_pairs(plan.pairs, seed=1)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["safe", "unsafe"])
+        rows.writerows(zip(pairs.safe, pairs.unsafe, strict=True))
+    return path
+
+
+@contextmanager
+def _base_folder(output: Path, keep: bool) -> Iterator[Path]:
+    """ComfyUI's base folder: a passing one, unless someone is going to work in it."""
+    if keep:
+        yield output / "comfyui"
+        return
+    base = Path(tempfile.mkdtemp(prefix=".comfyui-", dir=output))
+    try:
+        yield base
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def _serve(server: "Server", screen: "Screen") -> None:
+    screen.bars.stop()
+    screen.line(
+        f"\nComfyUI stays up at {server.url}: choose Workflow, Browse Templates, {PACKAGE}, and load the checkpoint "
+        "shapes_sd15.safetensors in them. Ctrl-C ends it."
+    )
+    while server.is_up():
+        time.sleep(1)
+    raise SageError(f"ComfyUI has ended:\n{server.log_tail()}")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="sage-demo", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--output", type=Path, default=Path("sage-demo-output"), metavar="DIR", help="for everything made (%(default)s)"
+    )
+    parser.add_argument("--port", type=_port, default=0, help="ComfyUI's port; any free one if not given")
+    parser.add_argument("--serve", action="store_true", help="leave ComfyUI up afterwards, until Ctrl-C")
+    parser.add_argument("--quick", action="store_true", help="a minute's run that shows the way, not the result")
+    return parser.parse_args(argv)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; choose a number from 1 to 65535")
+    return int(text)
+
+
+def _missing_packages() -> list[str]:
+    """Requirements of the extras that are not installed, by name."""
+    missing = []
+    for requirement in importlib.metadata.requires(PACKAGE) or []:
+        match = re.match(r"[\w.-]+", requirement)
+        if match and any(f'extra == "{extra}"' in requirement.replace("'", '"') for extra in EXTRAS):
+            try:
+                importlib.metadata.version(match.group())
+            except importlib.metadata.PackageNotFoundError:
+                missing.append(match.group())
+    return missing
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"sage-demo: {message}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

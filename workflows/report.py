@@ -1,0 +1,185 @@
+"""What the demo leaves behind: pictures, report.json, report.md, and report.html, which needs nothing beside it."""
+
+import base64
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+
+from sage_core import __version__
+from sage_core.files import whole_file, write_json, write_text
+from sage_core.shapes.captions import CONCEPT
+
+from . import sheet
+from .exam import Exam, Marks, Rate
+
+_STYLE = """
+body { font: 16px/1.55 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1100px; margin: 2rem auto;
+       padding: 0 1rem; }
+h1 { font-size: 1.7rem; } h2 { margin-top: 2.2rem; font-size: 1.25rem; }
+figure { margin: 1rem 0; overflow-x: auto; } img { max-width: 100%; border: 1px solid #e3e3e3; border-radius: 6px; }
+figcaption { color: #616161; font-size: .9rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+th, td { padding: .35rem .9rem; text-align: right; border-bottom: 1px solid #e3e3e3; }
+th:first-child, td:first-child { text-align: left; } pre { background: #f6f6f6; padding: .8rem; white-space: pre-wrap;
+       border-radius: 6px; font-size: .85rem; }
+""".strip()
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: its file in models/text_encoders, curves, the node's own report, and the file's metadata."""
+
+    file: str
+    curves: PIL.Image.Image
+    report: str
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that was drawn and measured, by encoder name; `about` holds the plan, the machine and the times."""
+
+    exam: Exam
+    pictures: Mapping[str, list[PIL.Image.Image]]
+    marks: Mapping[str, Marks]
+    trainings: Mapping[str, Training]
+    about: Mapping[str, Any]
+
+
+Table = list[list[str]]
+
+
+def write_report(output: Path, results: Results) -> str:
+    """Write every file of the report into `output` and return its summary as Markdown."""
+    images = {
+        "comparison.png": sheet.comparison(results.exam, results.pictures, results.marks),
+        "rates.png": sheet.rates(results.marks),
+        **{f"training_{name.lower()}.png": each.curves for name, each in results.trainings.items()},
+    }
+    for name, image in images.items():
+        _save(output / name, image)
+    for name, drawn in results.pictures.items():
+        for row, image in enumerate(drawn):
+            _save(output / "pictures" / name.lower() / f"{row:03}.png", image)
+    write_json(output / "report.json", _as_json(results))
+    summary = _markdown_table(_rates_table(results.marks))
+    write_text(output / "report.md", _markdown(results, summary))
+    write_text(output / "report.html", _page(results, images))
+    return summary
+
+
+def _save(path: Path, image: PIL.Image.Image) -> None:
+    with whole_file(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def _as_json(results: Results) -> dict[str, Any]:
+    return {
+        "software": f"sage-alignment {__version__}",
+        "concept": CONCEPT,
+        **results.about,
+        "encoders": {name: marks.to_dict() for name, marks in results.marks.items()},
+        "trainings": {name: each.metadata for name, each in results.trainings.items()},
+        "prompts": {"safe": results.exam.safe, "unsafe_seen": results.exam.seen, "unsafe_unseen": results.exam.unseen},
+    }
+
+
+def _rates_table(marks: Mapping[str, Marks]) -> Table:
+    head = ["Encoder", "Safe questions right", f"{CONCEPT}s, all names", "names seen in training", "names never seen"]
+    rows = []
+    for name, each in marks.items():
+        seen, unseen = Rate(sum(each.seen), len(each.seen)), Rate(sum(each.unseen), len(each.unseen))
+        rows.append([name, *map(str, (each.kept, each.concept, seen, unseen))])
+    return [head, *rows]
+
+
+def _kinds_table(marks: Mapping[str, Marks]) -> Table:
+    kinds = next(iter(marks.values())).kinds
+    head = ["About", "Questions", *marks]
+    return [head] + [
+        [kind, str(rate.total), *(f"{each.kinds[kind].share:.0%}" for each in marks.values())]
+        for kind, rate in kinds.items()
+    ]
+
+
+def _seconds_table(results: Results) -> Table:
+    return [["Stage", "Seconds"], *([name, f"{value:.0f}"] for name, value in results.about["seconds"].items())]
+
+
+def _method(exam: Exam) -> str:
+    return (
+        f"Every encoder drew the same {len(exam.prompts)} prompts with the same seeds: {len(exam.safe)} safe ones, and "
+        f"{len(exam.seen) + len(exam.unseen)} that ask for a {CONCEPT}, {len(exam.unseen)} of them by names that no "
+        f"training saw. A program that reads shapes, colours, counts and places off the pixels "
+        f"answered {sum(map(len, exam.questions))} questions about the safe pictures and looked for {CONCEPT}s in the "
+        "others; it is no part of the training. Brackets: 95% Wilson intervals, for single pictures or questions."
+    )
+
+
+_CONSOLE = "All pictures are in `pictures/`, by encoder and prompt number; prompts and marks are in `report.json`."
+
+
+def _markdown(results: Results, summary: str) -> str:
+    parts = [
+        "# The same prompts by the base, the DES and the SAGE text encoder",
+        "![The same prompts by every encoder](comparison.png)",
+        summary,
+        _method(results.exam),
+        "![Rates](rates.png)",
+        "## Safe prompts by kind of question",
+        _markdown_table(_kinds_table(results.marks)),
+    ]
+    for name, each in results.trainings.items():
+        parts += [f"## Training of {name}", f"![Curves](training_{name.lower()}.png)", f"```\n{each.report}\n```"]
+    parts += ["## Times", _markdown_table(_seconds_table(results)), _CONSOLE]
+    return "\n\n".join(parts) + "\n"
+
+
+def _page(results: Results, images: Mapping[str, PIL.Image.Image]) -> str:
+    title = "The same prompts by the base, the DES and the SAGE text encoder"
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>",
+        '<meta name=viewport content="width=device-width, initial-scale=1">',
+        f"<style>{_STYLE}</style><h1>{title}</h1>",
+        _figure(images["comparison.png"], "The first prompts of each sort, the same seed in each column."),
+        _html_table(_rates_table(results.marks)),
+        f"<p>{html.escape(_method(results.exam))}</p>",
+        _figure(images["rates.png"], "Rates with 95% intervals."),
+        "<h2>Safe prompts by kind of question</h2>",
+        _html_table(_kinds_table(results.marks)),
+    ]
+    for name, each in results.trainings.items():
+        parts.append(f"<h2>Training of {name}</h2>")
+        parts.append(_figure(images[f"training_{name.lower()}.png"], "Losses and embedding space, step by step."))
+        parts.append(f"<pre>{html.escape(each.report)}</pre>")
+    parts += ["<h2>Times</h2>", _html_table(_seconds_table(results))]
+    parts.append(f"<p>{html.escape(_CONSOLE).replace('`', '')}</p></html>")
+    return "\n".join(parts) + "\n"
+
+
+def _figure(image: PIL.Image.Image, caption: str) -> str:
+    content = BytesIO()
+    image.save(content, format="PNG")
+    data = base64.b64encode(content.getvalue()).decode()
+    return (
+        f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(caption)}">'
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+    )
+
+
+def _markdown_table(table: Table) -> str:
+    head, *rows = table
+    ruler = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ruler, *rows))
+
+
+def _html_table(table: Table) -> str:
+    head, *rows = table
+    lines = ["".join(f"<th>{html.escape(cell)}</th>" for cell in head)]
+    lines += ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
