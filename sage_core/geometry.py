@@ -64,7 +64,8 @@ def similarities(embeddings: Tensor) -> Tensor:
             others = slice(other_start, min(other_start + BLOCK, count))
             block = (left @ embeddings[others].float().T).div_(lengths[others])
             result[rows, others] = block
-            result[others, rows] = block.T
+            # In a block on the diagonal the upper half is rounded otherwise than the lower one, which this replaces.
+            result[others, rows] = block.tril().T + block.tril(-1) if start == other_start else block.T
     return result.clamp_(-1, 1).fill_diagonal_(1)
 
 

@@ -141,7 +141,7 @@ def number_hurt(figure: "Figure", axes: "Axes", report: GeometryReport, theme: T
 
 
 def _free(place: tuple[float, float], taken: list[tuple[float, float]], points: "ndarray") -> bool:
-    return all(math.dist(place, other) > 24 for other in taken) and all(
+    return all(math.dist(place, other) > 29 for other in taken) and all(
         math.dist(place, point) > 14 for point in points
     )
 

@@ -1,0 +1,166 @@
+"""LoRAs of an alignment: against a plain singular value decomposition, and back to the aligned encoder."""
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from sage_core.encoder import EncoderConfig, TextEncoder, embed
+from sage_core.errors import EncoderError, SettingsError
+from sage_core.health import GeometrySettings
+from sage_core.lora import apply_lora, extract_lora, lora_cost, save_lora
+
+CONFIG = EncoderConfig(layers=2, width=64, heads=1, mlp_width=96, vocabulary=49408, positions=77)
+MATRIX = "text_model.encoder.layers.1.mlp.fc1.weight"
+KEY = "lora_te_text_model_encoder_layers_1_mlp_fc1"
+
+
+def draw_state(size, seed):
+    draw = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(shape, generator=draw) * size + (size > 0.1) * ("norm" in name and name.endswith("weight"))
+        for name, shape in CONFIG.shapes().items()
+    }
+
+
+@pytest.fixture(scope="module")
+def base():
+    return draw_state(0.2, 0)
+
+
+def is_matrix(name):
+    return ".layers." in name and "layer_norm" not in name and name.endswith(".weight")
+
+
+@pytest.fixture(scope="module")
+def aligned(base):
+    """A change of the layers' matrices alone, which a LoRA of full rank can hold."""
+    change = draw_state(0.02, 1)
+    return {name: tensor + change[name] * is_matrix(name) for name, tensor in base.items()}
+
+
+def change_of(base, aligned, name):
+    return aligned[name].double() - base[name].double()
+
+
+def relative_error(base, aligned, state):
+    return max(
+        ((state[name] - aligned[name]).norm() / (aligned[name] - base[name]).norm()).item()
+        for name in base
+        if is_matrix(name)
+    )
+
+
+@pytest.mark.parametrize("limit", [{"rank": 96}, {"energy": 1.0}])
+def test_full_rank_is_the_aligned_encoder_to_fp16(base, aligned, limit):
+    lora = extract_lora(base, aligned, **limit)
+    restored = apply_lora(base, lora.tensors)
+    assert lora.kept == pytest.approx(1)
+    assert set(lora.ranks.values()) == {64}
+    assert relative_error(base, aligned, restored) < 1e-3
+    assert all(torch.equal(restored[name], base[name]) for name in base if not is_matrix(name))
+    prompts = ["two red squares", "a photo of a cat on a mat", ""]
+    encoders = (TextEncoder.from_state(state) for state in (aligned, restored))
+    first, second = (embed(encoder, prompts) for encoder in encoders)
+    assert torch.nn.functional.cosine_similarity(first, second).min() > 1 - 1e-6
+
+
+@pytest.mark.parametrize("name", [MATRIX, MATRIX.replace("fc1", "fc2"), MATRIX.replace("mlp.fc1", "self_attn.q_proj")])
+def test_a_low_rank_is_the_best_one(base, aligned, name):
+    lora = extract_lora(base, aligned, rank=5)
+    found = apply_lora(base, lora.tensors)[name].double() - base[name].double()
+    left, values, right = torch.linalg.svd(change_of(base, aligned, name), full_matrices=False)
+    best = (left[:, :5] * values[:5]) @ right[:5]
+    assert torch.linalg.matrix_rank(found, rtol=1e-3) == 5
+    assert (found - best).norm() / best.norm() < 1e-3
+
+
+def test_kept_is_the_share_of_the_squared_change(base, aligned):
+    lora = extract_lora(base, aligned, rank=5)
+    spectra = [torch.linalg.svdvals(change_of(base, aligned, name)) ** 2 for name in base if is_matrix(name)]
+    assert lora.kept == pytest.approx(sum(s[:5].sum() for s in spectra) / sum(s.sum() for s in spectra), rel=1e-6)
+
+
+def test_energy_is_reached_with_fewer_numbers_than_by_an_equal_rank(base):
+    """One matrix changes in one direction, the others in all: each gets what it needs."""
+    aligned = {name: tensor + draw_state(0.01, 2)[name] * is_matrix(name) for name, tensor in base.items()}
+    aligned[MATRIX] = base[MATRIX] + torch.outer(torch.randn(96), torch.randn(64))
+    lora = extract_lora(base, aligned, energy=0.99)
+    equal = next(found for rank in range(1, 65) if (found := extract_lora(base, aligned, rank=rank)).kept >= 0.99)
+    assert lora.kept >= 0.99
+    assert lora.ranks[MATRIX] == 1
+    assert lora.bytes <= equal.bytes
+    fewer = extract_lora(base, aligned, energy=0.9)
+    assert fewer.ranks == {MATRIX: 1}
+
+
+def test_the_file_has_the_names_and_shapes_that_loaders_look_for(base, aligned, tmp_path):
+    path = tmp_path / "lora.safetensors"
+    save_lora(path, extract_lora(base, aligned, rank=4), {"base": "abc"})
+    tensors = load_file(path)
+    assert tensors[f"{KEY}.lora_down.weight"].shape == (4, 64)
+    assert tensors[f"{KEY}.lora_up.weight"].shape == (96, 4)
+    assert tensors[f"{KEY}.alpha"].item() == 4
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    parts = {name.split("layers_0_")[1].split(".")[0] for name in tensors if "layers_0_" in name}
+    assert parts == {*(f"self_attn_{part}_proj" for part in ("q", "k", "v", "out")), "mlp_fc1", "mlp_fc2"}
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["base"] == "abc"
+        assert file.metadata()["ss_network_module"] == "networks.lora"
+
+
+def test_strength_scales_the_change(base, aligned):
+    tensors = extract_lora(base, aligned, rank=64).tensors
+    half, whole = (apply_lora(base, tensors, strength)[MATRIX] - base[MATRIX] for strength in (0.5, 1.0))
+    assert torch.allclose(2 * half, whole, atol=1e-6)
+
+
+def test_what_a_lora_cannot_hold_is_reported_as_its_share(base, aligned):
+    changed = dict(aligned)
+    changed["text_model.final_layer_norm.bias"] = base["text_model.final_layer_norm.bias"] + 1
+    changed["text_model.embeddings.token_embedding.weight"] = (
+        base["text_model.embeddings.token_embedding.weight"] + 0.001
+    )
+    lora = extract_lora(base, changed, rank=4)
+    inside = sum(change_of(base, changed, name).square().sum().item() for name in base if is_matrix(name))
+    total = inside + 64 + 49408 * 64 * 1e-6
+    assert lora.left_out == {
+        "embeddings": pytest.approx(49408 * 64 * 1e-6 / total, rel=1e-3),
+        "layer norms": pytest.approx(64 / total, rel=1e-3),
+        "biases": 0,
+    }
+    assert "layer norms" in lora.summary()
+
+
+def test_the_cost_is_that_of_the_space_under_the_lora(base, aligned):
+    prompts = [
+        f"{count} {color} squares" for count in ("one", "two", "six") for color in ("red", "blue", "pink", "grey")
+    ]
+    settings = GeometrySettings(k=3, embedding="mean")
+    full, poor = (
+        lora_cost(base, aligned, extract_lora(base, aligned, rank=rank), prompts, settings) for rank in (64, 1)
+    )
+    assert full.mean_displacement.value < 1e-6 < poor.mean_displacement.value
+    assert full.jaccard[3].value == 1
+    assert full.spread_ratio.value == pytest.approx(1, abs=1e-3)
+
+
+def test_progress_counts_matrices_and_may_stop(base, aligned):
+    seen = []
+    extract_lora(base, aligned, rank=1, on_matrix=lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 12) for done in range(1, 13)]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"rank": 4, "energy": 0.9}, {"rank": 0}, {"energy": 0.0}, {"energy": 1.1}])
+def test_limits_that_make_no_sense(base, aligned, wrong):
+    with pytest.raises(SettingsError, match="rank|energy"):
+        extract_lora(base, aligned, **wrong)
+
+
+def test_encoders_that_give_no_lora(base, aligned):
+    with pytest.raises(EncoderError, match="same weights"):
+        extract_lora(base, dict(base), rank=4)
+    with pytest.raises(EncoderError, match=r"fc1.weight is \(96, 64\) in the base and \(95, 64\)"):
+        extract_lora(base, aligned | {MATRIX: aligned[MATRIX][1:]}, rank=4)
+    with pytest.raises(EncoderError, match="missing"):
+        extract_lora(base, {name: tensor for name, tensor in aligned.items() if name != MATRIX}, rank=4)
