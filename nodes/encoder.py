@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from comfy_api.latest import io, ui
 from safetensors import SafetensorError, safe_open
@@ -76,7 +77,7 @@ class SAGELoadEncoder(io.ComfyNode):
         return _check_file(encoder_name)
 
     @classmethod
-    def fingerprint_inputs(cls, encoder_name: str | None) -> tuple[int, int] | None:
+    def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> tuple[int, int] | None:
         return _fingerprint(encoder_name)
 
     @classmethod
@@ -139,7 +140,7 @@ class SAGEApplyEncoder(io.ComfyNode):
         return encoder_name == _NO_FILE or _check_file(encoder_name)
 
     @classmethod
-    def fingerprint_inputs(cls, encoder_name: str | None) -> tuple[int, int] | None:
+    def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> tuple[int, int] | None:
         return _fingerprint(encoder_name)
 
     @classmethod
@@ -148,25 +149,31 @@ class SAGEApplyEncoder(io.ComfyNode):
             found = "neither is given" if encoder is None else f"both are given, {encoder_name!r} and a connection"
             raise SettingsError(f"Choose encoder_name or connect encoder: {found}.")
         if encoder is not None:
-            target = runtime.patched_state(encoder)
+            target = runtime.patched_weights(encoder)
         else:
             target, _ = read_encoder(runtime.encoder_path(encoder_name))
-        base = runtime.own_state(clip) if mode == "replace" else _base_of(encoder, encoder_base)
+        base = runtime.own_weights(clip) if mode == "replace" else _base_of(encoder, encoder_base)
+        aligned = runtime.add_difference(clip, target, base, strength)
+        if mode == "delta":
+            # Nothing else would tell a user that the wrong base is connected.
+            runtime.log.info(
+                "SAGE: delta is %.2f%% of the base's weights.", 100 * runtime.relative_change(target, base)
+            )
         if patches := runtime.count_patches(clip):
             runtime.log.warning(
                 "SAGE: this CLIP already carries %d patch(es), such as LoRAs. They stay and the encoder is added to "
                 "them; of two SAGE encoders in a chain both changes add up.",
                 patches,
             )
-        return io.NodeOutput(runtime.add_difference(clip, target, base, strength))
+        return io.NodeOutput(aligned)
 
 
 def _base_of(encoder, encoder_base) -> Mapping[str, Tensor]:
     """What the encoder was before alignment: connected, or known because alignment lies on it as a patch."""
     if encoder_base is not None:
-        return runtime.patched_state(encoder_base)
+        return runtime.patched_weights(encoder_base)
     if encoder is not None and runtime.count_patches(encoder):
-        return runtime.own_state(encoder)
+        return runtime.own_weights(encoder)
     raise SettingsError(
         "mode is delta, but what the encoder was trained from is not known. Connect that CLIP, for example the one of "
         "SD 1.4, to encoder_base, or use mode replace."
@@ -200,9 +207,9 @@ class SAGESaveEncoder(io.ComfyNode):
     @classmethod
     def execute(cls, clip, name, overwrite) -> io.NodeOutput:
         path = runtime.new_encoder_path(name)
-        state = runtime.patched_state(clip)
+        state = runtime.private_copy(runtime.patched_weights(clip))
         metadata = {
-            "base_hash": state_hash(runtime.own_state(clip)),
+            "base_hash": state_hash(runtime.own_weights(clip)),
             "hash": state_hash(state),
             "software": f"sage-alignment {__version__}",
         }

@@ -28,6 +28,7 @@ OUT_OF_MEMORY = comfy.model_management.OOM_EXCEPTION
 _ENCODERS = "text_encoders"
 _TOWER = "clip_l"
 _TRANSFORMER = f"{_TOWER}.transformer."
+_PLAIN = (torch.float32, torch.float16, torch.bfloat16)
 _PROMPT_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".txt"}
 _PREVIEW_WIDTH = 512
 # ComfyUI tells encoders apart by depth: from 23 layers on it takes a file for SD 2.x's, and a single layer stops it.
@@ -127,18 +128,25 @@ def load_clip(state: Mapping[str, Tensor], source: str) -> comfy.sd.CLIP:
     )
 
 
-def own_state(clip: comfy.sd.CLIP) -> dict[str, Tensor]:
-    """Canonical state dict of a CLIP's weights without LoRAs or other patches: fp32 copies on the CPU.
+def own_weights(clip: comfy.sd.CLIP) -> dict[str, Tensor]:
+    """Canonical state dict of a CLIP without LoRAs or other patches, on the CPU; not to be written to.
 
     Raises:
         EncoderError: the CLIP is not that of an SD 1.x model.
     """
-    return _state({key: values[:1] for key, values in _weights_and_patches(clip).items()})
+    return _canonical({key: values[:1] for key, values in _weights_and_patches(clip).items()})
 
 
-def patched_state(clip: comfy.sd.CLIP) -> dict[str, Tensor]:
-    """As `own_state`, with every patch (LoRA, SAGE) worked in."""
-    return _state(_weights_and_patches(clip))
+def patched_weights(clip: comfy.sd.CLIP) -> dict[str, Tensor]:
+    """As `own_weights`, with every patch (LoRA, SAGE) worked in."""
+    return _canonical(_weights_and_patches(clip))
+
+
+def private_copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """fp32 copies that may be trained and saved."""
+    # ComfyUI runs nodes in inference mode, whose tensors can never be trained.
+    with torch.inference_mode(False), torch.no_grad():
+        return {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
 
 
 def count_patches(clip: comfy.sd.CLIP) -> int:
@@ -161,11 +169,16 @@ def add_difference(
         config = EncoderConfig.of(state)
         if config != own:
             raise EncoderError(f"The {role} does not fit this CLIP: it is {config}, the CLIP is {own}.")
-    change = {name: target[name].float() - base[name].float() for name in base}
-    log.info("SAGE: the encoder's change is %.2f%% of its base's weights.", 100 * _norm(change) / _norm(base))
     moved = clip.clone()
-    moved.add_patches({_TRANSFORMER + name: ("diff", (tensor,)) for name, tensor in change.items()}, strength)
+    moved.add_patches({_TRANSFORMER + name: ("diff", (target[name].float() - base[name],)) for name in base}, strength)
     return moved
+
+
+def relative_change(target: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> float:
+    """‖target − base‖ / ‖base‖ over the weights of all layers, embedding tables aside."""
+    layers = [name for name in base if ".layers." in name]
+    change = math.hypot(*(float((target[name].float() - base[name]).norm()) for name in layers))
+    return change / math.hypot(*(float(base[name].float().norm()) for name in layers))
 
 
 def _weights_and_patches(clip: comfy.sd.CLIP | None) -> dict[str, list]:
@@ -185,18 +198,16 @@ def _weights_and_patches(clip: comfy.sd.CLIP | None) -> dict[str, list]:
     return {key: values for key, values in everything.items() if key.startswith(_TRANSFORMER + "text_model.")}
 
 
-def _state(weights: Mapping[str, list]) -> dict[str, Tensor]:
+def _canonical(weights: Mapping[str, list]) -> dict[str, Tensor]:
     state = {}
-    # ComfyUI runs nodes in inference mode, whose tensors can never be trained.
-    with torch.inference_mode(False), torch.no_grad():
-        for key, ((weight, convert), *patches) in weights.items():
+    for key, ((weight, convert), *patches) in weights.items():
+        # Copying 123 million weights takes longer than all the rest of applying an encoder.
+        if patches or weight.dtype not in _PLAIN:
             value = convert(weight.to("cpu", torch.float32, copy=True), inplace=True)
             state[_name(key)] = comfy.lora.calculate_weight(patches, value, key)
+        else:
+            state[_name(key)] = weight.detach().cpu()
     return state
-
-
-def _norm(state: Mapping[str, Tensor]) -> float:
-    return math.hypot(*(float(torch.linalg.vector_norm(tensor.float())) for tensor in state.values()))
 
 
 def _name(key: str) -> str:

@@ -228,7 +228,7 @@ class SAGETrainEncoder(io.ComfyNode):
     @classmethod
     def execute(cls, clip, pairs, concept, preset, name, seed, settings=None) -> io.NodeOutput:
         path = runtime.new_encoder_path(name)
-        if path.exists() and "software" not in saved_metadata(path):
+        if path.exists() and "method" not in saved_metadata(path):
             raise TrainingError(f"{path} exists and was not trained here. Choose another name.")
         settings = (settings or PRESETS[preset]).replace(seed=seed)
         result, found, memory, aligned = _train(clip, pairs, concept, settings)
@@ -244,7 +244,7 @@ class SAGETrainEncoder(io.ComfyNode):
 
 def _train(clip, pairs: PromptPairs, concept: str, settings: TrainingSettings) -> tuple[TrainingResult, bool, str, Any]:
     """The result, whether it was found, the memory announced, and the aligned CLIP."""
-    base = runtime.own_state(clip)
+    base = runtime.private_copy(runtime.own_weights(clip))
     config = EncoderConfig.of(base)
     require_sd1(config, "This CLIP")
     with runtime.training_device(estimate_memory(config, settings, len(pairs))) as (device, free):

@@ -255,6 +255,31 @@ def test_core_loads_a_saved_vit_l(
     assert torch.equal(embedding("by sage"), embedding("vit-l"))
 
 
+@pytest.mark.slow
+def test_published_layout_of_full_size_is_applied_saved_and_loaded_by_core(
+    run_graph: Run, encoders: Path, shapes_files: ExpandedFiles, embedding: Callable[[str], Tensor]
+) -> None:
+    """A stand-in for SAGE.pt: a nested pickle of a fp32 ViT-L/14, 492 MB."""
+    state = perturbed(read_encoder(shapes_files.checkpoint)[0], seed=3)
+    content = {"model_state_dict": state, "epoch": 2, "args": {"lr": 1e-5, "concept": "nudity"}}
+    torch.save(content, encoders / "full_size.pt")
+    assert (encoders / "full_size.pt").stat().st_size > 480 * 10**6
+
+    graph = {"model": node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name)}
+    graph["sage"] = apply("model", 1.0, "full_size.pt")
+    graph["sage"]["inputs"]["clip"] = ["model", 1]
+    graph["save"] = node("SAGESaveEncoder", clip=["sage", 0], name="full_size", overwrite=True)
+    run_graph(with_probes(graph, {"full size": "sage"}))
+    assert_close(embedding("full size"), expected(state))
+    saved, _ = read_encoder(encoders / "full_size.safetensors")
+    for name, tensor in state.items():
+        torch.testing.assert_close(saved[name], tensor, rtol=1e-5, atol=1e-7)
+
+    core = {"clip": node("CLIPLoader", clip_name="full_size.safetensors", type="stable_diffusion")}
+    run_graph(with_probes(core, {"full size by core": "clip"}))
+    assert_close(embedding("full size by core"), embedding("full size"))
+
+
 @pytest.mark.parametrize("name", ["", "../outside", "/tmp/outside", "a/b", "a\\b", "C:evil", ".hidden", "x" * 101])
 def test_a_name_cannot_leave_its_folder(server: Server, shapes_files: ExpandedFiles, name: str) -> None:
     graph = {
@@ -341,3 +366,24 @@ def test_both_or_no_encoder_is_a_clear_error(run_graph: Run, shapes_files: Expan
     both = apply("clip", 1.0, "aligned.safetensors", encoder=["clip", 0])
     with pytest.raises(ExecutionError, match="both are given"):
         run_graph(with_probes(clip | {"applied": both}, {"unclear": "applied"}))
+
+
+def test_a_file_is_read_again_only_when_it_changed(
+    server: Server, encoders: Path, shapes_files: ExpandedFiles, small: State
+) -> None:
+    def executed() -> set[str]:
+        graph = {
+            "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
+            "other": node("SAGELoadEncoder", encoder_name="changing.safetensors"),
+            "applied": apply("clip", 1.0, "changing.safetensors"),
+        }
+        nodes: set[str] = set()
+        server.run(with_probes(graph, {"applied": "applied", "other": "other"}), lambda now: nodes.add(now.node))
+        return nodes
+
+    save_encoder(encoders / "changing.safetensors", small, {})
+    executed()
+    assert executed() == set()
+    save_encoder(encoders / "changing.safetensors", perturbed(small, seed=4), {})
+    assert {"applied", "other"} <= executed()
+    assert "clip" not in executed()

@@ -1,0 +1,243 @@
+"""Prompt pairs and training in a real ComfyUI: once, twice, cancelled, resumed, refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sage_demo.comfyui import ExecutionError, Graph, Interrupted, Outputs, Progress, Server
+
+from sage_core.encoder import TextEncoder, embed
+from sage_core.layouts import read_encoder
+from sage_core.shapes.captions import CONCEPT
+from sage_core.shapes.weights import ExpandedFiles
+from sage_core.training import LOSS_PARTS
+
+Run = Callable[[Graph], Outputs]
+
+STEPS = 10
+COLOURS = ("red", "green", "blue", "white", "black", "orange", "pink", "grey")
+PLACES = ("on sand", "in snow")
+THINGS = [f"{colour} {place}" for colour in COLOURS for place in PLACES]
+SAFE = [f"a circle, {thing}" for thing in THINGS]
+UNSAFE = [f"a skull, {thing}" for thing in THINGS]
+SMALL = {"batch_size": 8, "neighbours": 3, "steps": STEPS, "held_out": 0}
+
+
+def node(kind: str, **inputs: object) -> dict:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def pairs_node(**inputs: str) -> dict:
+    empty = {"safe_file": "none", "safe_text": "", "unsafe_file": "none", "unsafe_text": "", "concept": ""}
+    return node("SAGEPromptPairs", **empty | inputs)
+
+
+@pytest.fixture(scope="module")
+def settings(server: Server) -> dict:
+    """A settings node for a run of seconds: its own defaults, but few and small steps."""
+    inputs = server.object_info()["SAGETrainingSettings"]["input"]["required"]
+    values = {name: options["default"] for name, (_, options) in inputs.items()}
+    return node("SAGETrainingSettings", **values | SMALL)
+
+
+@pytest.fixture(scope="module")
+def training_graph(settings: dict, shapes_files: ExpandedFiles) -> Callable[..., dict]:
+    def graph(name: str, seed: int = 0, **settings_: object) -> dict:
+        return {
+            "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
+            "pairs": pairs_node(safe_text="\n".join(SAFE), unsafe_text="\n".join(UNSAFE)),
+            "settings": node("SAGETrainingSettings", **settings["inputs"] | settings_),
+            "train": node(
+                "SAGETrainEncoder",
+                clip=["clip", 0],
+                pairs=["pairs", 0],
+                concept=CONCEPT,
+                preset="sage_plus",
+                name=name,
+                seed=seed,
+                settings=["settings", 0],
+            ),
+        }
+
+    return graph
+
+
+@pytest.fixture
+def runs(base: Path) -> Path:
+    return base / "output" / "sage" / "runs"
+
+
+@pytest.fixture
+def encoders(base: Path) -> Path:
+    return base / "models" / "text_encoders"
+
+
+def test_training_gives_an_encoder_a_report_and_curves_and_is_found_again(
+    server: Server,
+    encoders: Path,
+    base: Path,
+    shapes_files: ExpandedFiles,
+    training_graph: Callable[..., dict],
+) -> None:
+    graph = training_graph("first", steps=4)
+    graph["encode"] = node("CLIPTextEncode", clip=["train", 0], text=UNSAFE[0])
+    graph["probe"] = node("ProbeSaveConditioning", conditioning=["encode", 0], name="trained")
+    graph["graph"] = node("LossGraphNode", loss=["train", 2], filename_prefix="loss")
+    previews = []
+    outputs = server.run(graph, lambda progress: previews.append(progress.preview), timeout=300)
+
+    report = outputs["train"]["text"][0]
+    path = encoders / "first.safetensors"
+    for words in ("Trained: ", str(path), "4 steps", "16 pairs", "Memory: about", "on cpu", *LOSS_PARTS):
+        assert words in report
+    assert "SAGE: training takes about" in server.log.read_text(encoding="utf-8")
+    assert any(previews)
+    pictures = server.images(outputs)
+    assert min(pictures["train"][0].size) > 200
+    assert pictures["graph"]
+
+    _, metadata = read_encoder(path)
+    assert (metadata["method"], metadata["concept"], metadata["steps"]) == ("SAGE", CONCEPT, "4")
+
+    # The CLIP that training hands on is the encoder in its file, and the one that came in is what it was.
+    check = {"clip": graph["clip"], "file": node("SAGELoadEncoder", encoder_name="first.safetensors")}
+    for name in ("clip", "file"):
+        check[f"encode {name}"] = node("CLIPTextEncode", clip=[name, 0], text=UNSAFE[0])
+        check[f"probe {name}"] = node("ProbeSaveConditioning", conditioning=[f"encode {name}", 0], name=name)
+    server.run(check)
+    trained, file, clip = (
+        load_file(base / f"output/{name}.safetensors")["embedding"] for name in ("trained", "file", "clip")
+    )
+    torch.testing.assert_close(trained, file, rtol=0, atol=1e-4)
+    before = {name: tensor.half() for name, tensor in read_encoder(shapes_files.text_encoder)[0].items()}
+    wanted = embed(TextEncoder.from_state(before), [UNSAFE[0]]).view(1, 77, -1)
+    torch.testing.assert_close(clip, wanted, rtol=0, atol=1e-4)
+
+    # Another name makes ComfyUI run the node again, but not the training.
+    again = server.run(training_graph("second", steps=4), timeout=300)["train"]["text"][0]
+    assert again.startswith("Found, not trained again")
+    assert read_encoder(encoders / "second.safetensors")[1]["hash"] == metadata["hash"]
+
+
+@pytest.mark.slow
+def test_cancelled_training_resumes_to_the_same_weights(
+    server: Server, encoders: Path, runs: Path, training_graph: Callable[..., dict]
+) -> None:
+    report = server.run(training_graph("whole", seed=2), timeout=300)["train"]["text"][0]
+    assert report.startswith("Trained")
+    for path in runs.iterdir():
+        path.unlink()
+
+    cancelled_at = 0
+
+    def cancel(progress: Progress) -> None:
+        nonlocal cancelled_at
+        if progress.node == "train" and progress.maximum == STEPS and progress.value >= 2 and not cancelled_at:
+            cancelled_at = int(progress.value)
+            server.interrupt()
+
+    with pytest.raises(Interrupted):
+        server.run(training_graph("cut", seed=2), cancel, timeout=300)
+    (checkpoint,) = runs.glob("*.checkpoint")
+    step = torch.load(checkpoint, weights_only=True)["step"]
+    # A report comes a step after its step, and the request takes a moment.
+    assert cancelled_at < step <= cancelled_at + 4 < STEPS
+    assert not (encoders / "cut.safetensors").exists()
+
+    report = server.run(training_graph("cut", seed=2), timeout=300)["train"]["text"][0]
+    assert report.startswith("Trained")
+    assert not checkpoint.exists()
+    whole, cut = load_file(encoders / "whole.safetensors"), load_file(encoders / "cut.safetensors")
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_preset_counts_without_settings(run_graph: Run, training_graph: Callable[..., dict]) -> None:
+    graph = training_graph("by preset")
+    del graph["settings"], graph["train"]["inputs"]["settings"]
+    # Fewer than the preset's 15 neighbours need, which shows that it is the preset's settings that count.
+    graph["pairs"]["inputs"] |= {"safe_text": "\n".join(SAFE[:16]), "unsafe_text": "\n".join(UNSAFE[:16])}
+    with pytest.raises(ExecutionError, match="16 prompt pairs to train on"):
+        run_graph(graph)
+
+
+def test_training_does_not_replace_a_file_of_another_origin(
+    run_graph: Run, encoders: Path, training_graph: Callable[..., dict]
+) -> None:
+    save_file({"some": torch.zeros(1)}, encoders / "precious.safetensors")
+    with pytest.raises(ExecutionError, match="was not trained here"):
+        run_graph(training_graph("precious"))
+
+
+def test_settings_that_make_no_sense_are_explained(run_graph: Run, training_graph: Callable[..., dict]) -> None:
+    with pytest.raises(ExecutionError, match="batch_size is 8 beside neighbours 8"):
+        run_graph(training_graph("senseless", neighbours=8))
+
+
+def test_clip_of_another_model_is_explained(
+    run_graph: Run, encoders: Path, training_graph: Callable[..., dict]
+) -> None:
+    weights = {"encoder.block.0.layer.0.SelfAttention.k.weight": torch.zeros(768, 768)}
+    save_file(weights, encoders / "t5_for_training.safetensors")
+    graph = training_graph("from t5")
+    graph["clip"] = node("CLIPLoader", clip_name="t5_for_training.safetensors", type="stable_audio")
+    with pytest.raises(ExecutionError, match="SAGE works on the text encoder of SD 1"):
+        run_graph(graph)
+
+
+@pytest.mark.slow
+def test_one_step_on_a_whole_vit_l(
+    run_graph: Run, encoders: Path, shapes_files: ExpandedFiles, training_graph: Callable[..., dict]
+) -> None:
+    graph = training_graph("one step", steps=1, batch_size=4, neighbours=2)
+    graph["pairs"]["inputs"] |= {"safe_text": "\n".join(SAFE[:8]), "unsafe_text": "\n".join(UNSAFE[:8])}
+    graph["model"] = node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name)
+    # The checkpoint's CLIP is its second output.
+    graph["train"]["inputs"]["clip"] = ["model", 1]
+    report = run_graph(graph)["train"]["text"][0]
+    assert "1 steps, 8 pairs" in report
+    state, _ = read_encoder(encoders / "one step.safetensors")
+    assert len({name.split(".")[3] for name in state if ".layers." in name}) == 12
+
+
+PAIR_SOURCES = {
+    "two columns": ({"safe_file": "pairs.csv"}, "2 kept"),
+    "two files": ({"safe_file": "safe.txt", "unsafe_file": "sub/unsafe.jsonl"}, "2 kept"),
+    "concept": ({"safe_file": "safe.txt", "concept": "a skull"}, "a skull"),
+    "text": ({"safe_text": "a cat\n\na dog\n", "unsafe_text": "a skull\nb\nbones"}, "kept"),
+}
+BAD_SOURCES = {
+    "no safe": ({"concept": "a skull"}, "neither is given"),
+    "two safe": ({"safe_file": "safe.txt", "safe_text": "a", "concept": "b"}, "both are given"),
+    "no unsafe": ({"safe_text": "a cat"}, "Unsafe prompts are missing"),
+    "two unsafe": ({"safe_text": "a cat", "unsafe_text": "b", "concept": "c"}, "unsafe_text and concept are given"),
+    "wrong columns": ({"safe_file": "wrong.csv"}, "safe"),
+}
+
+
+@pytest.fixture(scope="module")
+def prompt_files(base: Path, server: Server) -> None:
+    folder = base / "input"
+    (folder / "sub").mkdir()
+    (folder / "pairs.csv").write_text("safe,unsafe\na cat,a skull\na dog,bones\n", encoding="utf-8")
+    (folder / "wrong.csv").write_text("text\na cat\n", encoding="utf-8")
+    (folder / "safe.txt").write_text("a cat\na dog\n", encoding="utf-16")
+    (folder / "sub" / "unsafe.jsonl").write_text('{"prompt": "a skull"}\n{"prompt": "bones"}\n', encoding="utf-8")
+
+
+@pytest.mark.parametrize("source", PAIR_SOURCES)
+def test_pairs_from_every_source(run_graph: Run, prompt_files: None, source: str) -> None:
+    inputs, words = PAIR_SOURCES[source]
+    outputs = run_graph({"pairs": pairs_node(**inputs), "show": node("PreviewAny", source=["pairs", 1])})
+    assert words in outputs["pairs"]["text"][0]
+    assert outputs["show"]["text"][0] == outputs["pairs"]["text"][0]
+
+
+@pytest.mark.parametrize("source", BAD_SOURCES)
+def test_unclear_or_wrong_prompts_are_explained(run_graph: Run, prompt_files: None, source: str) -> None:
+    inputs, words = BAD_SOURCES[source]
+    with pytest.raises(ExecutionError, match=words) as refused:
+        run_graph({"pairs": pairs_node(**inputs), "show": node("PreviewAny", source=["pairs", 1])})
+    assert refused.value.exception.endswith("PromptError")
