@@ -1,0 +1,164 @@
+"""The command line: `sage train`, `sage geometry`, `sage score` and `sage extract-lora`, without ComfyUI.
+
+Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 input that cannot be used,
+2 a wrong command line, 3 the encoder is in a worse state than `sage geometry --require` allows, 130 interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from . import __version__, commands
+from .errors import SageError
+from .settings import PRESETS
+
+_ENCODERS = """
+BASE and ALIGNED hold an SD 1.x text encoder: a .safetensors, .pt or .ckpt file, a whole checkpoint, or a transformers
+folder. PROMPTS is a text file with a prompt a line, a CSV file with the column `prompt`, JSON or JSON Lines.
+"""
+
+_TRAIN = """
+Train a safe version of a text encoder.
+
+The run is kept in --store under what it was made of: interrupted, it goes on from its checkpoint when the command is
+given again; finished, it is found instead of trained again.
+
+BASE is a file or folder that holds an SD 1.x text encoder. PAIRS is a CSV, JSON or JSON Lines file with the columns
+`safe` and `unsafe`, or a file of safe prompts to go with --unsafe or --from-concept.
+
+examples:
+  sage train sd-v1-4.ckpt pairs.csv --concept nudity --out sage.safetensors
+  sage train base.safetensors safe.txt --unsafe unsafe.txt --concept nudity --preset paper --out paper.safetensors
+  sage train base.safetensors pairs.csv --concept nudity --set learning_rate=2e-4 --set epochs=4 --out mine.safetensors
+"""
+
+_GEOMETRY = f"""
+Compare the embedding spaces of two text encoders.
+
+Did your prompts move together (spread ratio), do they have other neighbours (Jaccard overlap), which were hurt most?
+{_ENCODERS}
+examples:
+  sage geometry sd-v1-4.ckpt sage.safetensors captions.txt --page page.png
+  sage geometry base.safetensors aligned.safetensors captions.txt --report report.json --require strained
+"""
+
+_SCORE = """
+Score pictures by TIFA.
+
+A judge, a visual question answering model, answers questions whose answers are known from the prompt. A picture is
+named by the id of its caption in QUESTIONS: 17.png, and 17_2.png for a second one of the same caption.
+
+QUESTIONS is a JSON file in TIFA's own format, JSON Lines or CSV. The judge is a transformers folder with safetensors,
+for instance of dandelin/vilt-b32-finetuned-vqa or Salesforce/blip-vqa-base.
+
+example:
+  sage score pictures/ questions.json --judge models/LLM/blip-vqa-base --report tifa.json
+"""
+
+_LORA = f"""
+Save what an alignment changed as a LoRA.
+
+Stock loaders take it, and it has tens of megabytes instead of a whole encoder's hundreds. With --prompts you learn
+what is lost in cosine, spread and neighbours.
+{_ENCODERS}
+examples:
+  sage extract-lora base.safetensors sage.safetensors sage-lora.safetensors --rank 64
+  sage extract-lora base.safetensors sage.safetensors sage-lora.safetensors --energy 0.95 --prompts captions.txt
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        sys.stderr.write("sage: interrupted\n")
+        return 130
+    except (SageError, OSError, torch.OutOfMemoryError) as error:
+        sys.stderr.write("sage: error: " + " ".join(str(error).split()) + "\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sage", description="Safe text encoders for Stable Diffusion 1.x.")
+    parser.add_argument("--version", action="version", version=f"sage {__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, add_arguments, text in (
+        ("train", commands.train, _add_train, _TRAIN),
+        ("geometry", commands.geometry, _add_geometry, _GEOMETRY),
+        ("score", commands.score, _add_score, _SCORE),
+        ("extract-lora", commands.extract, _add_lora, _LORA),
+    ):
+        summary, description = text.strip().split("\n\n", 1)
+        command = subparsers.add_parser(
+            name,
+            help=summary,
+            description=f"{summary}\n\n{description}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        add_arguments(command)
+        command.add_argument("--device", help="cpu, cuda, mps, ... (default: cuda or mps if there is one, else cpu)")
+        command.add_argument("--report", type=Path, metavar="FILE", help="write the results to this file, as JSON")
+        command.add_argument("--json", action="store_true", help="JSON on standard output instead of tables")
+        command.add_argument("--quiet", action="store_true", help="show no progress")
+    return parser
+
+
+def _add_train(command: argparse.ArgumentParser) -> None:
+    command.add_argument("base", type=Path, metavar="BASE")
+    command.add_argument("pairs", type=Path, metavar="PAIRS")
+    command.add_argument("--concept", required=True, help="what is to be removed, in a word or two")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the aligned encoder (.safetensors)")
+    command.add_argument("--unsafe", type=Path, metavar="FILE", help="unsafe prompts; PAIRS then holds safe ones")
+    command.add_argument("--from-concept", action="store_true", help="make the unsafe prompts: PAIRS with the concept")
+    command.add_argument("--preset", choices=list(PRESETS), default="sage_plus", help="(default: %(default)s)")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of the preset; may repeat"
+    )
+    command.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    command.add_argument(
+        "--fp16-base",
+        action="store_true",
+        help="round the base to fp16 first, as ComfyUI holds it: then the graph and this command give the same file",
+    )
+    command.add_argument("--store", type=Path, help="folder of runs (default: .sage-runs beside --out)")
+    command.add_argument("--curves", type=Path, metavar="PNG", help="draw the losses")
+
+
+def _add_geometry(command: argparse.ArgumentParser) -> None:
+    command.add_argument("base", type=Path, metavar="BASE")
+    command.add_argument("aligned", type=Path, metavar="ALIGNED")
+    command.add_argument("prompts", type=Path, metavar="PROMPTS")
+    command.add_argument("--unsafe", type=Path, metavar="FILE", help="unsafe prompts, for their separation and the map")
+    embeddings = ["flattened", "eos", "mean"]
+    command.add_argument("--embedding", choices=embeddings, default="flattened", help="(default: %(default)s)")
+    command.add_argument("-k", type=int, default=10, help="neighbours of each prompt (default: %(default)s)")
+    command.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32", help="(default: %(default)s)")
+    command.add_argument("--page", type=Path, metavar="PNG", help="draw the one-page report")
+    command.add_argument("--dark", action="store_true", help="draw on a dark background")
+    command.add_argument(
+        "--require", choices=["healthy", "strained"], help="exit with 3 if the verdict is worse than this"
+    )
+
+
+def _add_score(command: argparse.ArgumentParser) -> None:
+    command.add_argument("pictures", type=Path, metavar="PICTURES", help="folder")
+    command.add_argument("questions", type=Path, metavar="QUESTIONS")
+    command.add_argument("--judge", type=Path, required=True, metavar="FOLDER", help="visual question answering model")
+    command.add_argument("--sentences", type=Path, metavar="FOLDER", help="sentence encoder to match free answers with")
+    command.add_argument("--log", type=Path, metavar="FILE", help="keep each answer here, and ask none twice (JSONL)")
+
+
+def _add_lora(command: argparse.ArgumentParser) -> None:
+    command.add_argument("base", type=Path, metavar="BASE")
+    command.add_argument("aligned", type=Path, metavar="ALIGNED")
+    command.add_argument("out", type=Path, metavar="OUT", help="the LoRA (.safetensors)")
+    limit = command.add_mutually_exclusive_group(required=True)
+    limit.add_argument("--rank", type=int, help="rank of every matrix, for instance 64")
+    limit.add_argument("--energy", type=float, help="share of the squared change to keep, for instance 0.95")
+    command.add_argument("--prompts", type=Path, metavar="FILE", help="prompts to measure the loss on")

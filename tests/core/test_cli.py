@@ -1,0 +1,256 @@
+"""The command line, run in this process: what it writes, what it says, and its exit codes."""
+
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from sage_core import commands
+from sage_core.cli import main
+from sage_core.encoder import EncoderConfig, TextEncoder, save_encoder
+from sage_core.health import GeometrySettings, compare_encoders
+from sage_core.layouts import read_encoder
+from sage_core.prompts import read_pairs
+from sage_core.settings import PRESETS
+from sage_core.tifa.judges import Answer
+from sage_core.tifa.questions import Question, write_questions
+from sage_core.training import train
+
+SMALL = EncoderConfig(layers=2, width=64, heads=1, mlp_width=96, vocabulary=49408, positions=77)
+SD1 = EncoderConfig(layers=1, width=768, heads=12, mlp_width=64, vocabulary=49408, positions=77)
+COLORS, SHAPES = ("red", "blue", "grey"), ("cats", "cups")
+PROMPTS = [f"{count} {color} {shape}" for count in ("one", "two") for color in COLORS for shape in SHAPES]
+
+
+def save(path, config, seed=0, change=0.0):
+    draw, other = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
+    state = {}
+    for name, shape in config.shapes().items():
+        state[name] = 0.05 * torch.randn(shape, generator=draw) + ("norm" in name and name.endswith("weight"))
+        state[name] += change * torch.randn(shape, generator=other)
+    save_encoder(path, state, {})
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS), encoding="utf-8")
+    return {
+        "base": save(folder / "base.safetensors", SMALL),
+        "aligned": save(folder / "aligned.safetensors", SMALL, change=0.03),
+        "prompts": str(folder / "prompts.txt"),
+    }
+
+
+def run(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def compare_files(capsys, files, *more):
+    return run(capsys, "geometry", files["base"], files["aligned"], files["prompts"], "-k", 3, "--quiet", *more)
+
+
+def test_geometry_is_the_librarys_report(capsys, files, tmp_path):
+    code, out, _ = compare_files(
+        capsys, files, "--json", "--report", tmp_path / "r.json", "--page", tmp_path / "p.png", "--dark"
+    )
+    encoders = [TextEncoder.from_file(files[name]) for name in ("base", "aligned")]
+    expected = compare_encoders(*encoders, PROMPTS, settings=GeometrySettings(k=3)).to_dict()
+    assert code == 0
+    assert json.loads(out) == json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert json.loads(out) == json.loads(json.dumps(expected))
+    assert Image.open(tmp_path / "p.png").width == 1024
+
+
+def test_geometry_writes_a_table(capsys, files):
+    code, out, _ = compare_files(capsys, files, "--embedding", "mean")
+    assert code == 0
+    assert "| spread ratio |" in out
+    assert "mean embedding" in out
+
+
+def test_require_decides_the_exit_code(capsys, files):
+    same = ("geometry", files["base"], files["base"], files["prompts"], "-k", 3, "--quiet")
+    assert run(capsys, *same, "--require", "healthy")[0] == 0
+    code, out, _ = compare_files(capsys, files, "--require", "healthy")
+    assert "**Strained**" in out
+    assert code == 3
+
+
+def test_progress_goes_to_standard_error_alone(capsys, files):
+    _, out, error = run(capsys, "geometry", files["base"], files["aligned"], files["prompts"], "-k", 3)
+    assert "embedding prompts: 100%" in error
+    assert "%|" not in out
+
+
+def test_extract_lora_writes_the_file_and_its_cost(capsys, files, tmp_path):
+    path = tmp_path / "lora.safetensors"
+    many = tmp_path / "many.txt"
+    many.write_text("\n".join(PROMPTS + [prompt + " on a mat" for prompt in PROMPTS]), encoding="utf-8")
+    code, out, _ = run(
+        capsys,
+        "extract-lora",
+        files["base"],
+        files["aligned"],
+        path,
+        "--rank",
+        64,
+        "--prompts",
+        many,
+        "--json",
+        "--quiet",
+    )
+    found = json.loads(out)
+    assert code == 0
+    assert load_file(path)["lora_te_text_model_encoder_layers_0_mlp_fc1.alpha"] == 64
+    assert found["kept"] == pytest.approx(1)
+    assert found["bytes"] == sum(tensor.nbytes for tensor in load_file(path).values())
+    # The embeddings changed, too, which a LoRA cannot hold.
+    assert found["left_out"]["embeddings"] > 0.5
+    assert found["cost"]["mean_displacement"]["value"] > 1e-4
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train")
+    rows = "".join(f"{prompt},{prompt} with a skull\n" for prompt in PROMPTS)
+    (folder / "pairs.csv").write_text("safe,unsafe\n" + rows, encoding="utf-8")
+    return save(folder / "base.safetensors", SD1), folder / "pairs.csv"
+
+
+TRAIN = ("--concept", "skull", "--set", "batch_size=6", "--set", "neighbours=2", "--set", "epochs=1", "--quiet")
+
+
+@pytest.mark.slow
+def test_train_is_the_librarys_training_and_found_again(capsys, training, tmp_path):
+    base, pairs = training
+    out = tmp_path / "sage.safetensors"
+    command = ("train", base, pairs, "--out", out, "--preset", "paper", "--seed", 3, "--json", *TRAIN)
+    code, text, _ = run(capsys, *command, "--curves", tmp_path / "curves.png")
+    settings = PRESETS["paper"].replace(batch_size=6, neighbours=2, epochs=1, seed=3)
+    expected = train(read_encoder(base)[0], read_pairs(pairs), "skull", settings)
+    assert code == 0
+    assert json.loads(text)["found"] is False
+    assert all(torch.equal(tensor, expected.state[name]) for name, tensor in load_file(out).items())
+    with safe_open(out, "pt") as file:
+        assert {key: file.metadata()[key] for key in expected.metadata} == expected.metadata
+    assert Image.open(tmp_path / "curves.png").width == 1024
+    out.unlink()
+    assert json.loads(run(capsys, *command)[1])["found"] is True
+    assert all(torch.equal(tensor, expected.state[name]) for name, tensor in load_file(out).items())
+
+
+def test_train_makes_unsafe_prompts_of_the_concept(capsys, training, files, tmp_path):
+    base, _ = training
+    out = tmp_path / "sage.safetensors"
+    code, text, error = run(capsys, "train", base, files["prompts"], "--from-concept", "--out", out, *TRAIN)
+    assert (code, out.exists()) == (0, True)
+    assert "Trained:" in text
+    assert "12 kept" in error
+
+
+class YesJudge:
+    """Answers yes to everything."""
+
+    name = "yes"
+
+    def answer(self, images, questions, **_):
+        return [[Answer("yes", None) for _ in asked] for asked in questions]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    questions = [
+        Question("a_1", "a cat", "is there a cat?", ("yes", "no"), "yes", "animal/human", "cat"),
+        Question("b", "a dog", "is there a cat?", ("yes", "no"), "no", "animal/human", "cat"),
+    ]
+    write_questions(tmp_path / "questions.json", questions)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a_1.png", "a_1_2.png", "b.jpg"):
+        Image.new("RGB", (8, 8)).save(folder / name)
+    return folder, tmp_path / "questions.json"
+
+
+def test_score_matches_pictures_to_captions_by_name(capsys, pictures, monkeypatch):
+    monkeypatch.setattr("sage_core.tifa.judges.load_judge", lambda folder, device: YesJudge())
+    code, out, _ = run(capsys, "score", *pictures, "--judge", "anywhere", "--json", "--quiet")
+    found = json.loads(out)
+    assert code == 0
+    assert [row["image"] for row in found["questions"]] == ["a_1", "a_1_2", "b"]
+    assert found["caption_scores"] == {"a_1": 1.0, "b": 0.0}
+    assert found["tifa"] == 0.5
+
+
+def test_score_names_pictures_that_belong_to_no_caption(capsys, pictures):
+    folder, questions = pictures
+    Image.new("RGB", (8, 8)).save(folder / "stranger.png")
+    code, _, error = run(capsys, "score", folder, questions, "--judge", "anywhere")
+    assert code == 1
+    assert "a_1.png" in error
+    assert "stranger.png and 0 more" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["geometry", "{base}", "nowhere.safetensors", "{prompts}"], "nowhere.safetensors"),
+        (["geometry", "{base}", "{aligned}", "nowhere.txt"], "nowhere.txt"),
+        (["geometry", "{base}", "{aligned}", "{prompts}", "-k", "12"], "found 12"),
+        (["geometry", "{base}", "{aligned}", "{prompts}", "--device", "gpu"], "--device is 'gpu'"),
+        (["extract-lora", "{base}", "{base}", "lora.safetensors", "--rank", "4"], "same weights"),
+        (["extract-lora", "{base}", "{aligned}", "lora.safetensors", "--energy", "2"], "energy"),
+        (["train", "{base}", "{prompts}", "--from-concept", "--concept", "x", "--out", "o.safetensors"], "width 64"),
+        (["train", "{base}", "{prompts}", "--concept", "x", "--out", "o", "--set", "epochs"], "NAME=VALUE"),
+        (["train", "{base}", "{prompts}", "--concept", "x", "--out", "o", "--set", "epoch=2"], "epoch"),
+        (["score", "nowhere", "nowhere.json", "--judge", "nowhere"], "nowhere.json"),
+    ],
+)
+def test_errors_are_one_line_that_names_the_cause(capsys, files, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, error = run(capsys, *(argument.format(**files) for argument in arguments))
+    assert code == 1
+    assert out == ""
+    assert message in error
+    last = error.splitlines()[-1]
+    assert re.match(r"sage: error: .", last)
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_command_says_so(capsys, files, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "_prompts", interrupt)
+    assert compare_files(capsys, files) == (130, "", "sage: interrupted\n")
+
+
+@pytest.mark.parametrize("command", ["train", "geometry", "score", "extract-lora"])
+def test_help_has_an_example_that_the_command_line_takes(capsys, command, monkeypatch):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert stopped.value.code == 0
+    examples = [line.split()[1:] for line in text.splitlines() if line.startswith(f"  sage {command}")]
+    assert examples
+    taken = []
+    name = {"extract-lora": "extract"}.get(command, command)
+    monkeypatch.setattr(commands, name, lambda options: len(taken.append(options) or ""))
+    assert all(main(example) == 0 for example in examples)
+    assert len(taken) == len(examples)
+
+
+@pytest.mark.parametrize("arguments", [[], ["geometry"], ["extract-lora", "a", "b", "c"], ["paint"]])
+def test_a_wrong_command_line_exits_with_2(capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: sage" in capsys.readouterr().err
