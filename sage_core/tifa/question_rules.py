@@ -133,7 +133,7 @@ def _phrases(words: Sequence[str]) -> list[_Phrase]:
         if number is None and position < len(words) and words[position] in NUMBERS:
             number = words[position]
             position += 1
-        inner = []
+        inner: list[str] = []
         while position < len(words) and _continues(words[position], inner):
             inner.append(words[position])
             position += 1
