@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sage_demo.comfyui import PACK_NAME, Graph, Outputs, Server
-from sage_demo.provision import cache_folder, provision
 
 from sage_core.shapes.weights import ExpandedFiles, expand
+from sage_demo.comfyui import PACK_NAME, Graph, Outputs, Server
+from sage_demo.provision import cache_folder, provision
 
 # A pack of nodes for tests alone: what a node hands on can be seen only from inside the server.
 PROBE = Path(__file__).parent / "probe"

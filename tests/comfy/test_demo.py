@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import sage_demo
 from PIL import Image
-from sage_demo import demo
-from sage_demo.exam import SEED, Exam, Rate
-from sage_demo.provision import ComfyError, cache_folder, provision
 
+import sage_demo
 from sage_core.shapes.captions import matched_pairs
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import sample_scenes
+from sage_demo import demo
+from sage_demo.exam import SEED, Exam, Rate
+from sage_demo.provision import ComfyError, cache_folder, provision
 
 TINY = demo.Plan(pairs=64, steps=1, batch_size=20, safe=3, seen=2, unseen=1, sampling_steps=2)
 

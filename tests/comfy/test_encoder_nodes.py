@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sage_demo.comfyui import ExecutionError, Graph, GraphError, Outputs, Server
 from torch import Tensor
 
 from sage_core.encoder import TextEncoder, embed, save_encoder
 from sage_core.layouts import read_encoder
 from sage_core.shapes.weights import ExpandedFiles
+from sage_demo.comfyui import ExecutionError, Graph, GraphError, Outputs, Server
 
 Run = Callable[[Graph], Outputs]
 State = dict[str, Tensor]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from sage_demo.comfyui import ComfyError, ExecutionError, GraphError, Progress, Server
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sage_demo.comfyui import PACK, PACK_NAME, Graph, Outputs, Server
-from sage_demo.graphs import SAMPLING, find, load_graph, on_shapes_world
 
 from sage_core.shapes.weights import ExpandedFiles
+from sage_demo.comfyui import PACK, PACK_NAME, Graph, Outputs, Server
+from sage_demo.graphs import SAMPLING, find, load_graph, on_shapes_world
 
 FOLDER = PACK / "workflows"
 NAMES = ["text_to_image_base_and_sage", "train_and_compare"]
