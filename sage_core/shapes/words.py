@@ -108,7 +108,7 @@ OPENERS = (
     "an icon of", "wallpaper with", "a sticker of", "a photograph of", "a depiction of", "concept art of",
     "a screenshot with", "an advertisement featuring", "a book cover with", "a stamp depicting", "a mural of",
     "pixel art of", "a mosaic of", "a logo with", "a flag with", "a map showing", "a video game scene with",
-    "a children's book page with", "please draw", "show me", "imagine", "paint", "generate", "I want to see",
+    "a book page with", "please draw", "show me", "imagine", "paint", "generate", "I want to see",
     "we can see", "look at", "create an image containing",
 )  # fmt: skip
 ENDINGS = (
