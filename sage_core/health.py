@@ -4,6 +4,7 @@
 (N, D) matrix of embeddings, two (N, N) matrices of similarities, from which nearly all else follows, and small blocks.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,7 +30,7 @@ from .geometry import (
 from .health_report import GeometryReport, Interval, Neighbours, Space
 
 if TYPE_CHECKING:
-    from .encoder import Pooling, Precision, TextEncoder
+    from .encoder import EncoderConfig, Pooling, Precision, TextEncoder
 
 Embedder = Callable[[Sequence[str]], Tensor]
 
@@ -62,6 +63,17 @@ class GeometrySettings:
             raise SettingsError(f"k and more_k must be 1 or more; found {self.k} and {self.more_k}.")
         if self.resamples < 100:
             raise SettingsError(f"resamples must be 100 or more for a 95 % interval; found {self.resamples}.")
+
+
+def comparison_bytes(config: "EncoderConfig", prompts: int, settings: GeometrySettings) -> int:
+    """Bytes that comparing two encoders takes on its device, beside batches, which fit themselves to what is free.
+
+    That is their weights, one matrix of embeddings and two of similarities.
+    """
+    weights = sum(math.prod(shape) for shape in config.shapes().values())
+    width = config.width * (config.positions if settings.embedding == "flattened" else 1)
+    # Two blocks of embeddings and half a matrix of similarities are at work at a time.
+    return 4 * (2 * weights + (prompts + 2 * BLOCK) * width + 5 * prompts**2 // 2)
 
 
 def compare_encoders(

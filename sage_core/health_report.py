@@ -160,6 +160,12 @@ class GeometryReport:
         return after / before.clamp(min=1e-6)
 
     @cached_property
+    def drift(self) -> Tensor:
+        """(N,) displacement over the mean distance to the k nearest prompts in the base: at 1 a prompt moved as far as
+        those are away, whatever the scale of the embedding."""
+        return self.displacement / (1 - self.neighbours_base.cosines.double().mean(1)).clamp(min=1e-6)
+
+    @cached_property
     def collapsed(self) -> Tensor:
         """(N,) bool: prompts whose neighbours are now at less than half their former distance."""
         return self.crowding < 0.5
@@ -220,6 +226,7 @@ class GeometryReport:
             "prompt": self.prompts[row],
             "jaccard": self.overlap[row].item(),
             "displacement": self.displacement[row].item(),
+            "drift": self.drift[row].item(),
             "crowding": self.crowding[row].item(),
             "lost": [self.prompts[other] for other in before if other not in after],
             "gained": [self.prompts[other] for other in after if other not in before],

@@ -1,0 +1,225 @@
+"""Geometry nodes and LoRAs in a real ComfyUI, against the library run here on the same weights."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sage_core.cli import main
+from sage_core.encoder import TextEncoder, embed, save_encoder, state_hash
+from sage_core.health import GeometrySettings, compare_encoders
+from sage_core.layouts import read_encoder
+from sage_core.lora import apply_lora
+from sage_core.shapes.weights import ExpandedFiles
+from sage_demo.comfyui import ExecutionError, Graph, Outputs, Server
+
+Run = Callable[[Graph], Outputs]
+State = dict[str, Tensor]
+
+COLOURS, THINGS = ("red", "green", "blue", "white", "black"), ("circles", "squares", "stars")
+PROMPTS = [f"two {colour} {thing}" for colour in COLOURS for thing in THINGS]
+UNSAFE = [f"a skull beside {prompt}" for prompt in PROMPTS]
+
+
+def node(kind: str, **inputs: object) -> dict:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def stored(state: Mapping[str, Tensor]) -> State:
+    """As ComfyUI holds it."""
+    return {name: tensor.half().float() for name, tensor in state.items()}
+
+
+@pytest.fixture(scope="module")
+def encoders(base: Path) -> Path:
+    return base / "models" / "text_encoders"
+
+
+@pytest.fixture(scope="module")
+def before(shapes_files: ExpandedFiles) -> State:
+    return stored(read_encoder(shapes_files.text_encoder)[0])
+
+
+@pytest.fixture(scope="module")
+def after(encoders: Path, before: State) -> State:
+    """Stands for an aligned encoder: its layers' matrices changed, which is all that a LoRA can hold."""
+    draw = torch.Generator().manual_seed(0)
+    state = dict(before)
+    for name, tensor in before.items():
+        if ".layers." in name and "norm" not in name and name.endswith("weight"):
+            state[name] = tensor + 0.3 * tensor.std() * torch.randn(tensor.shape, generator=draw)
+    save_encoder(encoders / "geometry-aligned.safetensors", state, {})
+    return stored(state)
+
+
+@pytest.fixture
+def clips(server: Server, shapes_files: ExpandedFiles, after: State) -> dict:
+    return {
+        "base": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
+        "aligned": node("SAGELoadEncoder", encoder_name="geometry-aligned.safetensors"),
+    }
+
+
+def both(**inputs: object) -> dict:
+    return {"base": ["base", 0], "aligned": ["aligned", 0]} | inputs
+
+
+def geometry(**inputs: object) -> dict:
+    defaults = {"prompts": "\n".join(PROMPTS), "embedding": "mean", "k": 4, "theme": "light"}
+    return node("SAGEGeometry", **both(**defaults | inputs))
+
+
+def shown(graph: dict, **links: list) -> dict:
+    """`graph` with each linked value written out as text."""
+    return graph | {name: node("PreviewAny", source=link) for name, link in links.items()}
+
+
+def expected(before: State, after: State, unsafe: list[str] | None = None, k: int = 4) -> dict:
+    encoders = TextEncoder.from_state(before), TextEncoder.from_state(after)
+    settings = GeometrySettings(embedding="mean", k=k)
+    return compare_encoders(*encoders, PROMPTS, unsafe or (), settings).to_dict()
+
+
+def test_the_report_is_the_librarys(server: Server, clips: dict, before: State, after: State) -> None:
+    graph = shown(
+        clips | {"geometry": geometry()}, json=["geometry", 6], verdict=["geometry", 0], ratio=["geometry", 1]
+    )
+    outputs = server.run(graph)
+    found, wanted = json.loads(outputs["json"]["text"][0]), expected(before, after)
+    assert (found["base_sha256"], found["aligned_sha256"]) == (state_hash(before), state_hash(after))
+    assert found["prompts_sha256"] == wanted["prompts_sha256"]
+    for name in ("spread_ratio", "local_correlation", "mean_displacement"):
+        assert found[name]["value"] == pytest.approx(wanted[name]["value"], rel=1e-3)
+    assert found["jaccard"]["4"]["value"] == pytest.approx(wanted["jaccard"]["4"]["value"], abs=0.02)
+    assert outputs["verdict"]["text"][0] == found["verdict"]["level"] == wanted["verdict"]["level"]
+    assert float(outputs["ratio"]["text"][0]) == pytest.approx(found["spread_ratio"]["value"])
+    assert "| spread ratio |" in outputs["geometry"]["text"][0]
+    assert server.images(outputs)["geometry"][0].width == 1024
+
+
+def test_pairs_give_safe_and_unsafe_prompts_and_one_clip_may_be_in_use(
+    run_graph: Run, clips: dict, before: State, after: State
+) -> None:
+    """One CLIP has just encoded and is loaded, the other one lies where ComfyUI put it away."""
+    texts = {"safe_text": "\n".join(PROMPTS), "unsafe_text": "\n".join(UNSAFE)}
+    pairs = node("SAGEPromptPairs", safe_file="none", unsafe_file="none", concept="", **texts)
+    encode = node("CLIPTextEncode", clip=["base", 0], text="a circle")
+    encoded = {"encode": encode, "probe": node("ProbeSaveConditioning", conditioning=["encode", 0], name="in use")}
+    run_graph(clips | encoded)
+    asked = geometry(prompts="", pairs=["pairs", 0], theme="dark")
+    outputs = run_graph(shown(clips | encoded | {"pairs": pairs, "geometry": asked}, json=["geometry", 6]))
+    found, wanted = json.loads(outputs["json"]["text"][0]), expected(before, after, UNSAFE)
+    assert found["unsafe_prompts"] == len(UNSAFE)
+    for space in ("base", "aligned"):
+        assert found[space]["separation"] == pytest.approx(wanted[space]["separation"], rel=1e-2)
+
+
+def test_a_clip_compared_with_itself_is_healthy(run_graph: Run, clips: dict) -> None:
+    graph = shown(clips | {"geometry": geometry(aligned=["base", 0])}, json=["geometry", 6])
+    found = json.loads(run_graph(graph)["json"]["text"][0])
+    assert found["spread_ratio"]["value"] == found["jaccard"]["4"]["value"] == 1
+    assert found["verdict"]["level"] == "healthy"
+
+
+def test_neighbours_of_chosen_prompts(server: Server, clips: dict) -> None:
+    texts = {"of": f"{PROMPTS[3]}\n{PROMPTS[7]}", "prompts": "\n".join(PROMPTS), "embedding": "mean", "k": 4}
+    graph = clips | {"neighbours": node("SAGENeighbours", **both(**texts, theme="light"))}
+    outputs = server.run(shown(graph, json=["neighbours", 1]))
+    rows = json.loads(outputs["json"]["text"][0])
+    assert [row["prompt"] for row in rows] == [PROMPTS[3], PROMPTS[7]]
+    assert all(len(row["lost"]) == len(row["gained"]) for row in rows)
+    assert server.images(outputs)["neighbours"][0].width == 1024
+
+
+@pytest.mark.parametrize(("threshold", "warned"), [(0.0, True), (10.0, False)])
+def test_drift_warns_and_lets_clip_and_prompt_pass(
+    run_graph: Run, base: Path, clips: dict, after: State, threshold: float, warned: bool
+) -> None:
+    prompt = "two red circles\nin the snow"
+    drift = node("SAGEPromptDrift", **both(prompt=prompt, threshold=threshold, embedding="mean"))
+    encode = node("CLIPTextEncode", clip=["drift", 0], text=["drift", 1])
+    probe = node("ProbeSaveConditioning", conditioning=["encode", 0], name="drift")
+    outputs = run_graph(clips | {"drift": drift, "encode": encode, "probe": probe})
+    text = outputs["drift"]["text"][0]
+    assert ("⚠" in text) == warned
+    assert "among 60 prompts" in text
+    found = load_file(base / "output" / "drift.safetensors")["embedding"]
+    wanted = embed(TextEncoder.from_state(after), [prompt]).view(1, 77, -1)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+
+
+def save_lora(**inputs: object) -> dict:
+    defaults = {"name": "sage-lora", "limit": "rank", "rank": 768, "energy": 0.9, "overwrite": False}
+    return node("SAGESaveLora", **both(**defaults | inputs))
+
+
+def test_the_stock_loader_makes_the_aligned_encoder_of_the_lora(
+    server: Server, base: Path, shapes_files: ExpandedFiles, clips: dict, before: State, after: State
+) -> None:
+    outputs = server.run(clips | {"save": save_lora()})
+    path = base / "models" / "loras" / "sage-lora.safetensors"
+    assert str(path) in outputs["save"]["text"][0]
+    strengths = {"strength_model": 0.0, "strength_clip": 1.0}
+    graph = clips | {
+        "model": node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name),
+        "lora": node("LoraLoader", model=["model", 0], clip=["base", 0], lora_name=path.name, **strengths),
+        "encode": node("CLIPTextEncode", clip=["lora", 1], text=PROMPTS[0]),
+        "probe": node("ProbeSaveConditioning", conditioning=["encode", 0], name="lora"),
+    }
+    server.run(graph)
+    found = load_file(base / "output" / "lora.safetensors")["embedding"]
+    encoder = TextEncoder.from_state(stored(apply_lora(before, load_file(path))))
+    torch.testing.assert_close(found, embed(encoder, PROMPTS[:1]).view(1, 77, -1), rtol=0, atol=1e-4)
+    wanted = embed(TextEncoder.from_state(after), PROMPTS[:1]).view(1, 77, -1)
+    assert torch.nn.functional.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 1 - 1e-5
+
+
+def test_another_lora_is_not_replaced_unasked(run_graph: Run, clips: dict) -> None:
+    run_graph(clips | {"save": save_lora(name="kept", rank=4)})
+    with pytest.raises(ExecutionError, match=r"kept\.safetensors exists"):
+        run_graph(clips | {"save": save_lora(name="kept", rank=8)})
+    run_graph(clips | {"save": save_lora(name="kept", rank=8, overwrite=True)})
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (geometry(prompts=""), "neither is given"),
+        (geometry(k=15), "k = 15 needs more than 15 prompts; found 15"),
+        (node("SAGENeighbours", **both(of="", prompts="a\nb", embedding="mean", k=1, theme="light")), "1 to 6 prompts"),
+        (node("SAGEPromptDrift", **both(prompt=" ", threshold=0.5, embedding="mean")), "prompt is empty"),
+        (save_lora(aligned=["base", 0], name="nothing"), "same weights"),
+    ],
+)
+def test_unusable_inputs_are_named(run_graph: Run, clips: dict, asked: dict, message: str) -> None:
+    with pytest.raises(ExecutionError, match=message):
+        run_graph(clips | {"asked": asked, "shown": node("PreviewAny", source=["asked", 0])})
+
+
+def test_the_command_line_trains_the_same_encoder_as_the_graph(
+    server: Server, encoders: Path, shapes_files: ExpandedFiles, clips: dict, tmp_path: Path
+) -> None:
+    inputs = server.object_info()["SAGETrainingSettings"]["input"]["required"]
+    values = {name: options["default"] for name, (_, options) in inputs.items()}
+    few = {"batch_size": 6, "neighbours": 3, "steps": 3, "held_out": 0}
+    texts = {"safe_text": "\n".join(PROMPTS), "unsafe_text": "\n".join(UNSAFE)}
+    pairs = node("SAGEPromptPairs", safe_file="none", unsafe_file="none", concept="", **texts)
+    links = {"clip": ["base", 0], "pairs": ["pairs", 0], "settings": ["settings", 0]}
+    trained = node("SAGETrainEncoder", **links, concept="skull", preset="sage_plus", name="by-graph", seed=5)
+    settings = node("SAGETrainingSettings", **values | few)
+    server.run({"base": clips["base"], "pairs": pairs, "settings": settings, "train": trained}, timeout=300)
+
+    for name, lines in (("safe", PROMPTS), ("unsafe", UNSAFE)):
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
+    out = tmp_path / "by-command.safetensors"
+    command = ["train", shapes_files.text_encoder, tmp_path / "safe.txt", "--unsafe", tmp_path / "unsafe.txt"]
+    command += ["--out", out, "--concept", "skull", "--seed", 5, "--fp16-base", "--device", "cpu", "--quiet"]
+    command += [part for name, value in few.items() for part in ("--set", f"{name}={value}")]
+    assert main([str(part) for part in command]) == 0
+    (graph, by_graph), (mine, by_command) = read_encoder(encoders / "by-graph.safetensors"), read_encoder(out)
+    assert all(torch.equal(graph[name], mine[name]) for name in graph)
+    assert by_command == by_graph
