@@ -18,6 +18,8 @@ from .settings import TrainingSettings
 LOSS_PARTS = ("keep", "keep_concept", "keep_mse", "redirect", "neutralise", "spread", "local", "total")
 
 _TINY = 1e-12
+# What embeddings in bf16 can make of a spread.
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,10 @@ def _structure(safe: Tensor, base: BaseBatch, settings: TrainingSettings) -> dic
     base_cosines = cosine_matrix(base.safe @ base.safe.T)
     parts = {}
     if settings.spread_weight:
-        lost = spread_of_cosines(base_cosines) - spread_of_cosines(cosine_matrix(gram))
-        parts["spread"] = lost.clamp_min(0)
+        spread = spread_of_cosines(base_cosines)
+        lost = spread - spread_of_cosines(cosine_matrix(gram))
+        # The untouched encoder is on the kink of max(0, ·): rounding must not decide whether it has a gradient.
+        parts["spread"] = torch.where(lost > _ROUNDING * spread, lost, 0.0)
     if settings.local_weight:
         alpha = settings.perturbation * (base.norm if settings.perturbation_unit == "norm" else 1.0)
         cosines = cosine_matrix(shifted_gram(gram, safe @ base.direction, alpha))

@@ -64,6 +64,7 @@ def prepare(
     device: torch.device,
     *,
     on_host: bool = False,
+    memory_budget: int | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Prepared:
     """Tokenise, embed with the base and choose targets; see `Prepared`.
@@ -71,6 +72,7 @@ def prepare(
     Args:
         base: canonical state of the base encoder.
         on_host: keep the base embeddings in host memory instead of on `device`.
+        memory_budget: bytes for the activations of one batch of prompts, see `embed`.
         on_batch: called with (prompts embedded, prompts in all); what it raises stops the work.
 
     Raises:
@@ -93,7 +95,14 @@ def prepare(
         start = done
         done += len(block)
         progress = (lambda at, _: on_batch(start + at, total)) if on_batch else None
-        return embed(encoder, block, precision=settings.precision, out_dtype=dtype, on_batch=progress)
+        return embed(
+            encoder,
+            block,
+            precision=settings.precision,
+            memory_budget=memory_budget,
+            out_dtype=dtype,
+            on_batch=progress,
+        )
 
     concept_base, empty = embedded(rest)
     base_safe = torch.empty(len(safe), concept_base.numel(), dtype=stored, device="cpu" if on_host else device)

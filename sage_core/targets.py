@@ -1,6 +1,7 @@
 """Which safe prompt each unsafe prompt is redirected to; fixed before training."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -50,19 +51,16 @@ def _match(rows: Tensor, safe: Tensor, scale: Tensor, mode: Target, block: int) 
     sign = -1.0 if mode == "nearest" else 1.0
     best = torch.full((len(rows),), torch.inf, device=rows.device)
     index = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    exact = rows.dtype == torch.bfloat16
+    rows = rows.float()
     for start in range(0, len(safe), block):
-        part = safe[start : start + block].to(rows.device)
-        cosine = _products(rows, part) * (scale[start : start + block] * sign)
+        part = safe[start : start + block].to(rows.device, torch.float32)
+        # tf32 holds every bf16 number. A product in bf16 itself would be rounded to it, and most targets would tie.
+        with arithmetic("tf32", rows.device) if exact else nullcontext():
+            products = rows @ part.T
+        cosine = products * (scale[start : start + block] * sign)
         value, at = cosine.min(dim=1)
         better = value < best
         best = torch.where(better, value, best)
         index = torch.where(better, at + start, index)
     return index
-
-
-def _products(a: Tensor, b: Tensor) -> Tensor:
-    if a.dtype == torch.bfloat16:
-        # tf32 holds every bf16 number. A product in bf16 itself would be rounded to it, and most targets would tie.
-        with arithmetic("tf32", a.device):
-            return a.float() @ b.float().T
-    return a @ b.T

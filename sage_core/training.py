@@ -154,9 +154,18 @@ def train(
     with arithmetic("tf32" if settings.precision == "tf32" else "fp32", device), ThreadPoolExecutor(1) as aside:
         # A second for a ViT-L/14, in which the device need not wait.
         hashing = aside.submit(lambda: base_hash or state_hash(base))
-        prepared = prepare(base, pairs, concept, settings, device, on_host=plan.base_on_host, on_batch=on_prepare)
+        prepared = prepare(
+            base,
+            pairs,
+            concept,
+            settings,
+            device,
+            on_host=plan.base_on_host,
+            memory_budget=free_memory and free_memory // 4,
+            on_batch=on_prepare,
+        )
         key = run_key(hashing.result(), pairs, concept, settings)
-        run = _Run(prepared, settings, key, device, plan.chunk_size)
+        run = Run(prepared, settings, key, device, plan.chunk_size)
         if checkpoint is not None and checkpoint.exists():
             run.restore(checkpoint)
         saved = time.monotonic()
@@ -180,7 +189,7 @@ def train(
     return TrainingResult(state, settings, tuple(run.history), run.seconds, metadata)
 
 
-class _Run:
+class Run:
     """The moving side of a run: weights, optimiser, step and history, and how they are saved and restored."""
 
     def __init__(
@@ -212,7 +221,7 @@ class _Run:
 
     def take_step(self) -> None:
         """One update of the weights, its losses queued for `report`."""
-        rows = self._batch_rows(self.step)
+        rows = self.batch_rows(self.step)
         self.consistent = False
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, self.settings)
@@ -223,7 +232,7 @@ class _Run:
         self.consistent = True
         self._queue(losses)
 
-    def _batch_rows(self, step: int) -> Tensor:
+    def batch_rows(self, step: int) -> Tensor:
         """`Prepared.rows` of the batch of step `step`, (3, B), CPU: a pure function of the seed and the step, which
         is what makes a resume exact."""
         epoch, position = divmod(step, len(self.sizes))
@@ -237,7 +246,7 @@ class _Run:
         """Gradients of a batch; out of memory halves the chunk and starts the batch again."""
         while True:
             try:
-                return self._gradients(rows)
+                return self.gradients(rows)
             except torch.OutOfMemoryError as error:
                 if self.chunk_size == 1:
                     raise TrainingError(
@@ -250,7 +259,7 @@ class _Run:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _gradients(self, rows: Tensor) -> Tensor:
+    def gradients(self, rows: Tensor) -> Tensor:
         """Fill the parameters' gradients for one batch and return its losses, (len(LOSS_PARTS),), detached."""
         p, size = self.prepared, rows.shape[1]
         safe, unsafe, _ = self._to_device(rows)

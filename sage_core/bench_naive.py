@@ -1,0 +1,91 @@
+"""The published procedure as its description reads, to measure against; nobody should use it.
+
+Prompt by prompt into a codebook; the whole codebook compared entry by entry and sorted for each unsafe prompt; fp32;
+in each step three forward passes of the encoder in training (safe, unsafe, concept), and the base's anew. Written from
+the formulas of arXiv 2607.00402, one after the other, with transformers' own encoder and PyTorch's default AdamW.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .encoder import TextEncoder
+from .prompts import PromptPairs
+from .settings import TrainingSettings
+from .tokens import tokenize
+
+
+def codebook(encoder: TextEncoder, prompts: list[str], device: torch.device) -> Tensor:
+    """φ of each prompt, (N, 77 × width), one forward pass each."""
+    with torch.no_grad():
+        return torch.cat([encoder(tokenize([prompt]).to(device)).flatten(1) for prompt in prompts])
+
+
+def sorted_search(row: Tensor, entries: Tensor) -> list[int]:
+    """All `entries` (S, D) from the least to the most similar to `row` (D,), each compared by itself."""
+    similarity = [float(F.cosine_similarity(row, entry, dim=0)) for entry in entries]
+    return sorted(range(len(entries)), key=similarity.__getitem__)
+
+
+class NaiveTraining:
+    """Steps of the published training loop in fp32; only what the "paper" and "des" objectives need.
+
+    Args:
+        base: canonical state of the base encoder.
+        targets: φ_0 of each pair's target, (N, D), before the shift along the concept.
+    """
+
+    def __init__(
+        self,
+        base: Mapping[str, Tensor],
+        pairs: PromptPairs,
+        concept: str,
+        targets: Tensor,
+        settings: TrainingSettings,
+        device: torch.device,
+    ) -> None:
+        self.pairs, self.concept, self.targets, self.settings, self.device = pairs, concept, targets, settings, device
+        self.frozen = TextEncoder.from_state(base).to(device).requires_grad_(False)
+        self.model = TextEncoder.from_state(base).to(device)
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+
+    def step(self, rows: list[int]) -> float:
+        """One update on the pairs `rows`; the loss before it."""
+        s = self.settings
+        safe, unsafe = [self.pairs.safe[i] for i in rows], [self.pairs.unsafe[i] for i in rows]
+        base, base_concept, base_empty = (self._embed(self.frozen, p) for p in (safe, [self.concept], [""]))
+        u = F.normalize(base_concept, dim=1)
+        z, z_unsafe, z_concept = (self._embed(self.model, p) for p in (safe, unsafe, [self.concept]))
+        target = self.targets[rows] - s.concept_scale * u
+        keep = _distance(z, base) + _distance(z + s.concept_scale * u, base)
+        redirect = _distance(z_unsafe, target) + _distance(z_concept, base_empty)
+        loss = s.keep_weight * keep + (1 - s.keep_weight) * redirect
+        if s.spread_weight:
+            loss = loss + s.spread_weight * torch.relu(_spread(base) - _spread(z))
+        if s.local_weight:
+            loss = loss + s.local_weight * _local(base, z + s.perturbation * u, s.neighbours)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        return loss.item()
+
+    def _embed(self, encoder: TextEncoder, prompts: list[str]) -> Tensor:
+        return encoder(tokenize(prompts).to(self.device)).flatten(1)
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    return (1 - F.cosine_similarity(a, b, dim=1)).mean()
+
+
+def _spread(rows: Tensor) -> Tensor:
+    return F.normalize(rows, dim=1).var(dim=0).sum()
+
+
+def _local(base: Tensor, moved: Tensor, neighbours: int) -> Tensor:
+    before, after = (F.normalize(rows, dim=1) @ F.normalize(rows, dim=1).T for rows in (base, moved))
+    near = before.clone().fill_diagonal_(-torch.inf).topk(neighbours, dim=1).indices
+    return 1 - torch.corrcoef(torch.stack([after.gather(1, near).flatten(), before.gather(1, near).flatten()]))[0, 1]

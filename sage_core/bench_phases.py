@@ -1,0 +1,262 @@
+"""What an alignment run costs, phase by phase, beside the published procedure; see `bench` for the command."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .bench_prompts import CONCEPT, make_pairs
+from .encoder import EncoderConfig, TextEncoder, arithmetic, embed, save_encoder
+from .fast_encoder import FastEncoder
+from .layouts import read_encoder
+from .memory import plan_memory
+from .preparation import prepare
+from .prompts import PromptPairs
+from .settings import Precision, TrainingSettings
+from .targets import choose_targets
+from .tokens import CONTEXT_LENGTH, tokenize
+from .training import StepReport, train
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is measured under one name.
+
+    Attributes:
+        naive_prompts, naive_searches, naive_steps: samples of the published procedure; the rest is scaled.
+        pair_counts, batch_sizes: points of the two curves.
+    """
+
+    name: str
+    config: EncoderConfig
+    pairs: int
+    settings: TrainingSettings
+    naive_prompts: int
+    naive_searches: int
+    naive_steps: int
+    pair_counts: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+
+
+VIT_L_14 = EncoderConfig(layers=12, width=768, heads=12, mlp_width=3072, vocabulary=49408, positions=77)
+_SMALL = EncoderConfig(layers=2, width=128, heads=2, mlp_width=512, vocabulary=49408, positions=77)
+_PAPER = TrainingSettings(held_out=0)
+SIZES = {
+    "paper": Size("paper", VIT_L_14, 6911, _PAPER, 64, 4, 10, (1000, 6911, 25_000, 100_000), (32, 64, 128, 256, 512)),
+    "laptop": Size("laptop", VIT_L_14, 96, _PAPER.replace(batch_size=24, epochs=1), 6, 3, 3, (24, 48, 96), (20, 32)),
+    "quick": Size(
+        "quick", _SMALL, 256, _PAPER.replace(batch_size=32, epochs=1), 16, 4, 6, (64, 128, 256), (20, 32, 64)
+    ),
+}
+
+
+class Clock:
+    """Wall-clock seconds of work on a device, waited for at both ends."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def now(self) -> float:
+        """Seconds on a clock of its own, with the device idle."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def seconds(self, work: Callable[[], Any], repeats: int = 1) -> float:
+        """Median seconds of `work`."""
+        taken = []
+        for _ in range(repeats):
+            start = self.now()
+            work()
+            taken.append(self.now() - start)
+        return statistics.median(taken)
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """GiB allocated at most since the last call, on CUDA."""
+    if device.type != "cuda":
+        return None
+    peak = torch.cuda.max_memory_allocated(device) / _GIB
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    return peak
+
+
+def forward_flops(config: EncoderConfig, prompts: int) -> float:
+    """Floating-point operations of embedding `prompts`: matrix products only, 2 for a multiply-add, attention whole."""
+    matrices = config.layers * (4 * config.width**2 + 2 * config.width * config.mlp_width)
+    attention = config.layers * 2 * CONTEXT_LENGTH * config.width
+    return 2.0 * prompts * CONTEXT_LENGTH * (matrices + attention)
+
+
+def training_flops(config: EncoderConfig, batches: list[int]) -> float:
+    """Operations of steps with these batch sizes: one forward pass of 2B + 1 prompts, and twice that backward."""
+    return sum(3 * forward_flops(config, 2 * size + 1) for size in batches)
+
+
+def matmul_peak(device: torch.device, precision: Precision) -> float:
+    """Operations a second of the best large square matrix product of random numbers, the ceiling to compare with."""
+    size = 8192 if device.type == "cuda" else 1024
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    clock = Clock(device)
+    with arithmetic("fp32" if precision == "bf16" else precision, device):
+        clock.seconds(lambda: a @ b, repeats=3)
+        return 2 * size**3 / clock.seconds(lambda: [a @ b for _ in range(4)], repeats=3) * 4
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Seconds of one alignment run, all of it after the base is in memory.
+
+    Attributes:
+        prepare, train, finish, save: what `total` is the sum of.
+        step: seconds of a step in the middle of training, median.
+        peak: GiB allocated at most in training. estimate: what `plan_memory` expects.
+        losses: total loss at each step.
+    """
+
+    precision: str
+    prepare: float
+    train: float
+    finish: float
+    save: float
+    total: float
+    step: float
+    peak: float | None
+    estimate: float
+    losses: tuple[float, ...] = field(repr=False)
+
+
+def measure_run(
+    base: Mapping[str, Tensor],
+    pairs: PromptPairs,
+    settings: TrainingSettings,
+    device: torch.device,
+    free_memory: int | None = None,
+) -> Phases:
+    """One run from tokens to the saved file."""
+    clock = Clock(device)
+    at: list[float] = []
+
+    def on_step(report: StepReport) -> None:
+        at.append(time.perf_counter())
+        if report.step == 1:
+            peak_memory(device)
+
+    start = clock.now()
+    result = train(base, pairs, CONCEPT, settings, device=device, free_memory=free_memory, on_step=on_step)
+    done = clock.now()
+    peak = peak_memory(device)
+    with tempfile.TemporaryDirectory() as folder:
+        save = clock.seconds(lambda: save_encoder(Path(folder) / "aligned.safetensors", result.state, result.metadata))
+    training = result.history[-1].seconds
+    return Phases(
+        precision=settings.precision,
+        prepare=at[-1] - start - training,
+        train=training,
+        finish=done - at[-1],
+        save=save,
+        total=done - start + save,
+        step=step_seconds(result.history),
+        peak=peak,
+        estimate=plan_memory(EncoderConfig.of(base), settings, len(pairs), free_memory).bytes / _GIB,
+        losses=tuple(report.losses["total"] for report in result.history),
+    )
+
+
+def step_seconds(history: tuple[StepReport, ...]) -> float:
+    """Median seconds between reports, without the first steps, which wait for kernels to be loaded, and without the
+    last, whose report does not wait for another step."""
+    seconds = [report.seconds for report in history[:-1]]
+    return statistics.median([b - a for a, b in pairwise(seconds)][min(3, len(seconds) - 2) :])
+
+
+def measure_parts(
+    base: Mapping[str, Tensor], pairs: PromptPairs, settings: TrainingSettings, device: torch.device
+) -> dict[str, float]:
+    """Seconds of tokenising, embedding and pairing, each by itself."""
+    clock = Clock(device)
+    encoder = FastEncoder.from_state(base).to(device)
+    ids: list[Tensor] = []
+    rows: list[Tensor] = []
+    tokenise = clock.seconds(lambda: ids.extend(tokenize(side) for side in (pairs.unsafe, pairs.safe)))
+    embedding = clock.seconds(lambda: rows.extend(embed_stored(encoder, side, settings.precision) for side in ids))
+    with arithmetic("tf32" if settings.precision == "tf32" else "fp32", device):
+        pairing = clock.seconds(lambda: choose_targets(rows[0], rows[1], block=2048))
+    return {"tokenise": tokenise, "embed": embedding, "pair": pairing}
+
+
+def embed_stored(encoder: TextEncoder, prompts: Sequence[str] | Tensor, precision: Precision) -> Tensor:
+    """Embeddings as a run of that precision keeps them."""
+    stored = torch.bfloat16 if precision == "bf16" else torch.float32
+    return embed(encoder, prompts, precision=precision, out_dtype=stored)
+
+
+@contextmanager
+def memory_at_most(gigabytes: float, device: torch.device) -> Iterator[None]:
+    """Let the device's allocator hand out no more than this, so that what does not fit fails."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(gigabytes * 1e9 / torch.cuda.mem_get_info(device)[1])
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def pair_curve(
+    base: Mapping[str, Tensor], size: Size, settings: TrainingSettings, device: torch.device, step: float
+) -> list[dict[str, Any]]:
+    """Seconds of preparation, measured, and of training at `step` seconds a step, for each number of pairs."""
+    clock, points = Clock(device), []
+    for count in size.pair_counts:
+        pairs = make_pairs(count)
+        peak_memory(device)
+        seconds = clock.seconds(partial(prepare, base, pairs, CONCEPT, settings, device))
+        steps = -(-count // settings.batch_size) * settings.epochs
+        points.append({"pairs": count, "prepare": seconds, "train": steps * step, "peak": peak_memory(device)})
+    return points
+
+
+def batch_curve(
+    base: Mapping[str, Tensor], size: Size, settings: TrainingSettings, device: torch.device
+) -> list[dict[str, Any]]:
+    """Measured seconds of a step for each batch size, and memory measured and estimated."""
+    points = []
+    for batch in size.batch_sizes:
+        changed = settings.replace(batch_size=batch, steps=12 if device.type == "cuda" else 4, epochs=100)
+        pairs = make_pairs(max(batch, min(size.pairs, 2 * max(size.batch_sizes))))
+        peak_memory(device)
+        result = train(base, pairs, CONCEPT, changed, device=device, base_hash="bench")
+        estimate = plan_memory(size.config, changed, len(pairs), None).bytes / _GIB
+        points.append(
+            {"batch": batch, "step": step_seconds(result.history), "peak": peak_memory(device), "estimate": estimate}
+        )
+    return points
+
+
+def apply_cost(base: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
+    """Seconds of what a graph pays once: reading an encoder file, and its difference to the graph's own weights."""
+    clock = Clock(device)
+    own = {name: tensor.to(device) for name, tensor in base.items()}
+    aligned: dict[str, Tensor] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "aligned.safetensors"
+        save_encoder(path, {name: tensor + 1e-3 for name, tensor in base.items()}, {})
+        read = clock.seconds(lambda: aligned.update(read_encoder(path)[0]))
+    difference = clock.seconds(lambda: {name: aligned[name].to(device) - own[name] for name in own})
+    return {"read": read, "difference": difference}

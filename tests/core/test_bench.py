@@ -1,0 +1,65 @@
+"""The benchmark at a tiny size: the published procedure and ours agree, and everything that is reported is measured."""
+
+import json
+
+import pytest
+import torch
+
+from sage_core import bench, bench_phases
+from sage_core.bench_compare import gradient_gap, measure_naive
+from sage_core.bench_prompts import captions, make_pairs, random_state
+from sage_core.encoder import EncoderConfig
+from sage_core.settings import TrainingSettings
+
+CONFIG = EncoderConfig(layers=2, width=64, heads=1, mlp_width=128, vocabulary=49408, positions=77)
+SETTINGS = TrainingSettings(batch_size=8, neighbours=3, epochs=1, held_out=0, learning_rate=1e-4)
+TINY = bench_phases.Size("tiny", CONFIG, 30, SETTINGS, 4, 5, 3, (10, 30), (8, 16))
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def base():
+    return random_state(CONFIG)
+
+
+def test_captions_are_distinct_and_always_the_same():
+    many = captions(5000)
+    assert len(set(many)) == 5000
+    assert many[:10] == captions(10)
+    with pytest.raises(ValueError, match="10321920 exist"):
+        captions(11_000_000)
+
+
+def test_ours_equals_the_published_procedure_in_targets_and_losses(base):
+    naive = measure_naive(base, make_pairs(30), TINY, CPU)
+    assert naive.same_targets == 1
+    assert len(naive.losses) == 3
+    assert naive.losses[0] != naive.losses[-1]
+    assert naive.loss_gap < 1e-4
+
+
+def test_a_gradient_in_chunks_is_that_of_the_batch(base):
+    assert gradient_gap(base, make_pairs(16), SETTINGS, CPU, chunk_size=5) < 1e-4
+
+
+def test_operations_are_counted_by_the_shapes_of_the_weights(base):
+    one = bench_phases.forward_flops(CONFIG, 1)
+    matrices = sum(t.numel() for name, t in base.items() if t.dim() == 2 and "embedding" not in name)
+    assert one == 2 * 77 * (matrices + 2 * 2 * 77 * 64)
+    assert bench_phases.training_flops(CONFIG, [8, 6]) == 3 * one * (17 + 13)
+
+
+@pytest.mark.slow
+def test_a_whole_bench_writes_table_json_and_picture(tmp_path, monkeypatch):
+    monkeypatch.setitem(bench.SIZES, "quick", TINY)
+    report = bench.main(["--quick", "--device", "cpu", "--output", str(tmp_path), "--profile"])
+    assert json.loads((tmp_path / "bench.json").read_text())["steps"] == report["steps"] == 4
+    assert report["same_again"]
+    for row in report["agreement"]:
+        assert row["loss_gap"] < 0.02
+        assert row["regret"] < 0.01
+    run = report["runs"]["fp32"]
+    assert run["total"] == pytest.approx(run["prepare"] + run["train"] + run["finish"] + run["save"], rel=0.02)
+    assert "| **total after loading** |" in (tmp_path / "bench.md").read_text()
+    assert (tmp_path / "bench.png").stat().st_size > 10_000
+    assert (tmp_path / "profile.txt").exists()
