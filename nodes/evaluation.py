@@ -1,0 +1,191 @@
+"""Scores beside TIFA, and runs beside each other: CLIPScore, concept rates, the comparison."""
+
+import json
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..sage_core.clipscore import ClipScorer
+from ..sage_core.errors import JudgeError, QuestionError
+from ..sage_core.plots import DARK, LIGHT, figure_to_image
+from ..sage_core.plots_tifa import runs_page
+from ..sage_core.rates import rate_by_clip, rate_by_vqa, rates_by_nudenet
+from ..sage_core.tifa.report import report_dict, report_markdown
+from . import models, runtime
+from .tifa import JudgeType, Scores, add_to_run
+
+
+class SAGECLIPScore(io.ComfyNode):
+    """CLIPScore with the original CLIP."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SAGECLIPScore",
+            display_name="CLIPScore",
+            category="SAGE",
+            description="Cosine of image and caption in the original CLIP, never the aligned one. It hides what TIFA "
+            "shows: read both.",
+            is_output_node=True,
+            is_input_list=True,
+            inputs=[
+                io.Image.Input("images", tooltip="In the order of the captions; batches, lists and mixed sizes."),
+                io.String.Input("captions", force_input=True, tooltip="The prompts, from Prompt List."),
+                io.Combo.Input(
+                    "model",
+                    options=models.model_folders(),
+                    tooltip="Folder of openai/clip-vit-large-patch14 in models/VQA or models/LLM.",
+                ),
+                io.String.Input("name", default="base", tooltip="What this run is called, unless scores are given."),
+                Scores.Input("scores", optional=True, tooltip="Scores of the same run to add to."),
+            ],
+            outputs=[
+                Scores.Output(display_name="scores", tooltip="For Concept Rate and Compare."),
+                io.Float.Output(display_name="clipscore", tooltip="Mean of 100 · cos, not clipped."),
+                io.String.Output(display_name="table", tooltip="Both common scales, named."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: list[str | None]) -> bool | str:
+        if not model[0]:
+            return "no CLIP model: put the folder of openai/clip-vit-large-patch14 into models/VQA and refresh (R)"
+        return _exists(model[0])
+
+    @classmethod
+    def execute(cls, images, captions, model, name, scores=(None,)) -> io.NodeOutput:
+        scorer = ClipScorer.from_file(models.model_path(model[0]))
+        managed = models.Managed(scorer.model)
+        managed.load()
+        pictures = models.flatten(images)
+        found = scorer.score(pictures, captions, _counter(len(pictures)))
+        run = add_to_run(scores[0], name[0], clip=found)
+        return io.NodeOutput(run, found.mean_100, found.to_markdown(), ui=ui.PreviewText(found.to_markdown()))
+
+
+class SAGEConceptRate(io.ComfyNode):
+    """How many images show a concept."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SAGEConceptRate",
+            display_name="Concept Rate",
+            category="SAGE",
+            description="Share of images that show a concept, with its 95% Wilson interval: attack success, when the "
+            "prompts ask for it.",
+            is_output_node=True,
+            is_input_list=True,
+            inputs=[
+                io.Image.Input("images", tooltip="Batches, lists and mixed sizes."),
+                io.String.Input("concept", default="", tooltip="A noun, such as skull. NudeNet looks for nudity only."),
+                io.Combo.Input(
+                    "witness",
+                    options=["judge", "CLIP", "NudeNet"],
+                    default="judge",
+                    tooltip="judge: asks 'is there a …?'. CLIP: zero-shot. NudeNet: pip install nudenet.",
+                ),
+                io.String.Input("question", default="", tooltip="For the judge, in place of 'is there a <concept>?'."),
+                io.Float.Input(
+                    "threshold", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="For CLIP (0.5) and NudeNet (0.6)."
+                ),
+                io.Combo.Input("model", options=[models.NONE, *models.model_folders()], tooltip="CLIP's folder."),
+                io.String.Input("name", default="base", tooltip="What this run is called, unless scores are given."),
+                JudgeType.Input("judge", optional=True, tooltip="From Load VQA Judge."),
+                Scores.Input("scores", optional=True, tooltip="Scores of the same run to add to."),
+            ],
+            outputs=[
+                Scores.Output(display_name="scores", tooltip="For Compare."),
+                io.Float.Output(display_name="rate", tooltip="0 to 1; with NudeNet by its strict classes."),
+                io.String.Output(display_name="table", tooltip="k of n with interval, and by what rule."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: list[str | None]) -> bool | str:
+        return True if model[0] in (None, models.NONE) else _exists(model[0])
+
+    @classmethod
+    def execute(
+        cls, images, concept, witness, question, threshold, model, name, judge=(None,), scores=(None,)
+    ) -> io.NodeOutput:
+        pictures = models.flatten(images)
+        count = _counter(len(pictures))
+        what, about, limit, loaded = concept[0].strip(), question[0].strip() or None, threshold[0], judge[0]
+        if not what and witness[0] != "NudeNet":
+            raise QuestionError("concept is empty; enter what to look for, such as skull.")
+        if witness[0] == "NudeNet":
+            rates = rates_by_nudenet(pictures, threshold=limit, on_batch=count)
+        elif witness[0] == "CLIP":
+            scorer = ClipScorer.from_file(models.model_path(model[0]))
+            managed = models.Managed(scorer.model)
+            managed.load()
+            rates = (rate_by_clip(pictures, what, scorer, threshold=limit, on_batch=count),)
+        elif loaded is None:
+            raise JudgeError("The witness is the judge, but none is connected: connect Load VQA Judge.")
+        else:
+            loaded.load()
+            rates = (
+                rate_by_vqa(pictures, what, loaded.judge, question=about, sentences=loaded.sentences, on_batch=count),
+            )
+        table = "\n".join(rate.to_markdown() for rate in rates)
+        run = add_to_run(scores[0], name[0], rates=rates)
+        return io.NodeOutput(run, rates[0].share, table, ui=ui.PreviewText(table))
+
+
+class SAGECompare(io.ComfyNode):
+    """Runs of the same prompts beside each other."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        more = [Scores.Input(f"run_{number}", optional=True, tooltip="A further run.") for number in (3, 4)]
+        return io.Schema(
+            node_id="SAGECompare",
+            display_name="Compare Scores",
+            category="SAGE",
+            description="TIFA by question type with the change against the first run, CLIPScore beside TIFA, and how "
+            "often the concept shows, in one picture and one table.",
+            is_output_node=True,
+            inputs=[
+                Scores.Input("base", tooltip="The run that the others are measured against."),
+                Scores.Input("run_2", tooltip="Another run over the same prompts."),
+                *more,
+                io.Combo.Input("theme", options=["dark", "light"], default="dark"),
+            ],
+            outputs=[
+                io.Image.Output(display_name="picture", tooltip="The comparison at a glance."),
+                io.String.Output(display_name="table", tooltip="All numbers, with intervals and a paired test."),
+                io.String.Output(display_name="json", tooltip="The same for programs, with questions lost and gained."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, base, run_2, theme, run_3=None, run_4=None) -> io.NodeOutput:
+        runs = [run for run in (base, run_2, run_3, run_4) if run is not None]
+        picture = runtime.to_image(figure_to_image(runs_page(runs, DARK if theme == "dark" else LIGHT)))
+        table = report_markdown(runs)
+        shown = ui.PreviewImage(picture, cls=cls).as_dict() | ui.PreviewText(table).as_dict()
+        return io.NodeOutput(picture, table, json.dumps(report_dict(runs), ensure_ascii=False), ui=shown)
+
+
+def _exists(model: str) -> bool | str:
+    try:
+        models.model_path(model)
+    except JudgeError as error:
+        return str(error)
+    return True
+
+
+def _counter(total: int) -> Any:
+    """Turns "n more are done" into progress, which also notices Cancel."""
+    progress, done = runtime.Progress(), 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(done, total)
+
+    return count
+
+
+NODES: list[type[io.ComfyNode]] = [SAGECLIPScore, SAGEConceptRate, SAGECompare]

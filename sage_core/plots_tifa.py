@@ -1,0 +1,111 @@
+"""The comparison of runs as a picture: TIFA by type with what was lost, TIFA beside CLIPScore, concept rates."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .plots import LIGHT, Theme, label, new_figure, parts, style
+from .tifa.report import Run, check_runs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_NAME_LENGTH = 24
+
+
+def runs_page(runs: Sequence[Run], theme: Theme = LIGHT) -> "Figure":
+    """Bars of TIFA by question type with each run's change against the first, above; below, all runs' TIFA and
+    CLIPScore in per cent of the first run's, and how often the concept shows, with 95% Wilson intervals.
+
+    What was not measured is left out. Raises QuestionError if the runs do not fit together.
+    """
+    check_runs(runs)
+    below = [_draw_relative] if runs[0].tifa and runs[0].clip else []
+    below += [_draw_rates] if runs[0].rates else []
+    if not runs[0].tifa and not below:
+        below = [_draw_clip]
+    rows = ([460] if runs[0].tifa else []) + ([120 + 46 * len(runs)] if below else [])
+    figure = new_figure(sum(rows), theme)
+    places = parts(figure, theme, heights=rows)
+    if runs[0].tifa:
+        _draw_types(places[0].add_subplot(), runs, theme)
+    if below:
+        for part, draw in zip(parts(places[-1], theme, widths=[1] * len(below)), below, strict=True):
+            draw(part.add_subplot(), runs, theme)
+    return figure
+
+
+def _draw_types(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
+    results = [run.tifa for run in runs if run.tifa is not None]
+    types = list(results[0].by_type)
+    names = ["TIFA", *types]
+    scores = [[100 * result.average, *(100 * result.by_type[name] for name in types)] for result in results]
+    width = 0.8 / len(runs)
+    for place, (run, values) in enumerate(zip(runs, scores, strict=True)):
+        lefts = [x - 0.4 + width * (place + 0.5) for x in range(len(names))]
+        axes.bar(lefts, values, 0.92 * width, color=_color(place, theme), label=label(run.name, _NAME_LENGTH))
+        for left, value, before in zip(lefts, values, scores[0], strict=True):
+            change = round(value - before, 1)
+            if place and change:
+                color = theme.hurt if change < 0 else theme.good
+                axes.text(left, value + 1, f"{change:+.0f}", color=color, ha="center", fontsize=9)
+    style(axes, theme)
+    axes.grid(False, axis="x")
+    axes.set_xticks(range(len(names)), [name.replace("/", "/\n") for name in names])
+    axes.get_xticklabels()[0].set_fontweight("bold")
+    axes.axvline(0.5, color=theme.grid, linewidth=1.5)
+    axes.set_ylim(0, 112)
+    axes.set_yticks(range(0, 101, 20))
+    title = f"Questions answered right, % (numbers: change against {label(runs[0].name, _NAME_LENGTH)})"
+    axes.set_title(title, color=theme.text, loc="left", fontsize=12)
+    legend = axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.24), ncols=len(runs), frameon=False, fontsize=10)
+    for text in legend.get_texts():
+        text.set_color(theme.text)
+
+
+def _draw_relative(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
+    tifa = [run.tifa.average for run in runs if run.tifa is not None]
+    clip = [run.clip.mean_100 for run in runs if run.clip is not None]
+    for offset, values, name, filled in ((-0.18, clip, "CLIPScore", False), (0.18, tifa, "TIFA", True)):
+        for place, value in enumerate(values):
+            percent = 100 * value / values[0]
+            color = _color(place, theme)
+            axes.barh(place + offset, percent, 0.32, color=color if filled else "none", edgecolor=color)
+            axes.text(percent + 1, place + offset, f"{name} {percent:.1f}", color=theme.text, va="center", fontsize=9)
+    _rows(axes, runs, theme, f"CLIPScore beside TIFA, % of {label(runs[0].name, _NAME_LENGTH)}'s")
+    axes.set_xlim(0, 140)
+    axes.set_xticks(range(0, 101, 20))
+
+
+def _draw_clip(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
+    values = [run.clip.mean_100 for run in runs if run.clip is not None]
+    for place, value in enumerate(values):
+        axes.barh(place, value, 0.6, color=_color(place, theme))
+        axes.text(value, place, f" {value:.2f}", color=theme.text, va="center", fontsize=9)
+    _rows(axes, runs, theme, "CLIPScore, mean of 100 · cos")
+    axes.set_xlim(0, 1.2 * max(*values, 1))
+
+
+def _draw_rates(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
+    """The first rate; further ones are in the tables."""
+    for place, run in enumerate(runs):
+        rate = run.rates[0]
+        low, high = 100 * rate.interval.low, 100 * rate.interval.high
+        axes.barh(place, 100 * rate.share, 0.6, color=_color(place, theme))
+        axes.plot([low, high], [place, place], color=theme.text, linewidth=1.5)
+        axes.text(high + 2, place, f"{rate.hits} of {len(rate.shown)}", color=theme.text, va="center", fontsize=9)
+    _rows(axes, runs, theme, f"Images that show {label(runs[0].rates[0].concept, _NAME_LENGTH)}, %")
+    axes.set_xlim(0, 125)
+    axes.set_xticks(range(0, 101, 20))
+
+
+def _rows(axes: "Axes", runs: Sequence[Run], theme: Theme, title: str) -> None:
+    style(axes, theme)
+    axes.grid(False, axis="y")
+    axes.set_yticks(range(len(runs)), [label(run.name, _NAME_LENGTH) for run in runs])
+    axes.set_ylim(len(runs) - 0.4, -0.6)
+    axes.set_title(title, color=theme.text, loc="left", fontsize=12)
+
+
+def _color(place: int, theme: Theme) -> str:
+    return (theme.base, theme.aligned, theme.good, theme.unsafe, theme.hurt, theme.muted)[place % 6]

@@ -1,0 +1,89 @@
+"""Runs side by side: TIFA, CLIPScore and concept rates of the same prompts drawn by different text encoders."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..clipscore import ClipScores
+from ..errors import QuestionError
+from ..rates import Rate
+from .comparison import Comparison, compare
+from .scoring import TifaResult
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that was measured of one run; what was not is empty."""
+
+    name: str
+    tifa: TifaResult | None = None
+    clip: ClipScores | None = None
+    rates: tuple[Rate, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "name": self.name,
+            "tifa": self.tifa.to_dict() if self.tifa else None,
+            "clipscore": self.clip.to_dict() if self.clip else None,
+            "rates": [rate.to_dict() for rate in self.rates],
+        }
+
+
+def check_runs(runs: Sequence[Run]) -> None:
+    """Raise QuestionError unless there are two runs or more, with different names, measured in the same ways."""
+    if len(runs) < 2:
+        raise QuestionError(f"a comparison needs two runs or more, found {len(runs)}")
+    if len({run.name for run in runs}) != len(runs):
+        raise QuestionError(f"runs are called {', '.join(run.name for run in runs)}: give each a name of its own")
+    for what, measured in (
+        ("TIFA", [run.tifa is not None for run in runs]),
+        ("CLIPScore", [run.clip is not None for run in runs]),
+        ("rates", [bool(run.rates) for run in runs]),
+    ):
+        if any(measured) and not all(measured):
+            without = [run.name for run, done in zip(runs, measured, strict=True) if not done]
+            raise QuestionError(f"{', '.join(without)} has no {what}, but other runs have: measure all alike")
+    if len({tuple((rate.concept, rate.rule) for rate in run.rates) for run in runs}) > 1:
+        raise QuestionError("the runs' rates are of different concepts or by different rules: measure all alike")
+    if not any((runs[0].tifa, runs[0].clip, runs[0].rates)):
+        raise QuestionError("the runs hold no scores")
+
+
+def comparisons(runs: Sequence[Run]) -> tuple[Comparison, ...]:
+    """TIFA of each further run against the first; empty if TIFA was not measured."""
+    base = runs[0].tifa
+    return tuple(compare(base, run.tifa) for run in runs[1:] if base is not None and run.tifa is not None)
+
+
+def report_markdown(runs: Sequence[Run]) -> str:
+    """Tables of what was measured: first all runs, then each against the first, question type by question type."""
+    check_runs(runs)
+    rows = [_row(run) for run in runs]
+    lines = [
+        "| run | " + " | ".join(rows[0]) + " |",
+        "| --- " * (len(rows[0]) + 1) + "|",
+        *("| " + " | ".join([run.name, *row.values()]) + " |" for run, row in zip(runs, rows, strict=True)),
+    ]
+    tables = [table.to_markdown() for table in comparisons(runs)]
+    return "\n\n".join(["\n".join(lines), *tables])
+
+
+def report_dict(runs: Sequence[Run]) -> dict[str, Any]:
+    """JSON-able: every run whole, and each against the first."""
+    check_runs(runs)
+    return {"runs": [run.to_dict() for run in runs], "comparisons": [c.to_dict() for c in comparisons(runs)]}
+
+
+def _row(run: Run) -> dict[str, str]:
+    row = {}
+    if run.tifa:
+        row["TIFA %"] = f"{100 * run.tifa.average:.1f}"
+    if run.tifa and run.tifa.soft_arithmetic is not None:
+        row["soft TIFA %"] = f"{100 * run.tifa.soft_arithmetic:.1f}"
+    if run.clip:
+        row["CLIPScore (100·cos)"] = f"{run.clip.mean_100:.2f}"
+    for rate in run.rates:
+        interval = f"{100 * rate.interval.low:.1f}-{100 * rate.interval.high:.1f}"
+        row[f"{rate.concept} %, by {rate.rule}"] = f"{100 * rate.share:.1f} ({interval})"
+    return row
