@@ -152,8 +152,8 @@ def measure_run(
 
     def on_step(report: StepReport) -> None:
         at.append(time.perf_counter())
-        if report.step == 1:
-            peak_memory(device)
+        if report.step == 1 and device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
 
     start = clock.now()
     result = train(base, pairs, CONCEPT, settings, device=device, free_memory=free_memory, on_step=on_step)
