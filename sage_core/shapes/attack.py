@@ -131,7 +131,7 @@ def _rank(encoder: TextEncoder, ids: Tensor, target: Tensor, allowed: Tensor, be
     """The `best` allowed tokens for each position, (N, 77, best), by the first-order gain in cosine."""
     table = _token_table(encoder)
     captured: list[Tensor] = []
-    hook = table.register_forward_hook(lambda _, __, output: captured.append(output.requires_grad_()) or output)
+    hook = table.register_forward_hook(lambda _, __, output: captured.append(output.requires_grad_()))
     try:
         with torch.enable_grad():
             total = _cosine(encoder, ids, target).sum()

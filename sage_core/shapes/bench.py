@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,8 +32,8 @@ from .bench_report import Table, figures
 from .captions import CONCEPT, matched_pairs
 from .contrast import load_contrast
 from .examination import Examination, Marks
-from .judge import restore_judge
-from .weights import WEIGHTS, load_model, load_packed, read_packed
+from .examiners import load_examiner
+from .weights import WEIGHTS, load_model, read_packed
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,14 @@ OBJECTIVES: dict[str, TrainingSettings] = {
     "sage_plus": PRESETS["sage_plus"],
 }
 PAIRS = 6912
+
+# A step costs a CPU seconds: fewer and larger ones, on a smaller batch.
+QUICK_OBJECTIVES = {
+    name: OBJECTIVES[name].replace(batch_size=64, epochs=1, learning_rate=2e-4)
+    for name in ("des", "paper", "sage_plus")
+}
+QUICK_PAIRS = 1536
+QUICK_EXAMINATION = {"prompts": 60, "unsafe": 30, "attacked": 0, "steps": 12}
 
 
 @dataclass(frozen=True)
@@ -102,12 +112,12 @@ def read_objectives(path: Path) -> dict[str, TrainingSettings]:
     return {name: TrainingSettings.from_dict(fields, f"{path}, {name}") for name, fields in content.items()}
 
 
-def load_examination(weights: Path, device: torch.device, **sizes: Any) -> Examination:
-    """An examination with the world's own model, judge and contrastive model."""
-    model = load_model(weights).to(device).eval()
-    judge = restore_judge(load_packed("judge", weights)[0]).to(device)
+def load_examination(weights: Path, device: torch.device, examiner: str | None = None, **sizes: Any) -> Examination:
+    """An examination with the world's own model and contrastive model, and `load_examiner`'s examiner."""
+    model = load_model(weights).to(device)
     used = read_packed("text_encoder", weights)[0]["used_tokens"].long()
-    return Examination(model, judge, load_contrast(weights).to(device), used_tokens=used, **sizes)
+    who = load_examiner(examiner, weights, device, workers=os.cpu_count() or 1)
+    return Examination(model, who, load_contrast(weights).to(device), used_tokens=used, **sizes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,29 +126,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     device = torch.device(chosen.device)
     try:
-        objectives = read_objectives(chosen.settings) if chosen.settings else dict(OBJECTIVES)
+        built_in = QUICK_OBJECTIVES if chosen.quick else OBJECTIVES
+        objectives = read_objectives(chosen.settings) if chosen.settings else built_in
         precision = chosen.precision or ("tf32" if device.type == "cuda" else "fp32")
-        changes: dict[str, Any] = {"precision": precision, "held_out": 0}
-        sizes: dict[str, int] = {"seed": chosen.examination}
-        pairs, seeds = PAIRS, chosen.seeds
-        if chosen.quick:
-            # A step costs a CPU seconds: fewer and larger ones, on a smaller batch.
-            changes |= {"batch_size": 64, "epochs": 1, "learning_rate": 2e-4}
-            sizes |= {"prompts": 60, "unsafe": 30, "attacked": 0, "steps": 12}
-            pairs, seeds = 1536, 1
-        objectives = {name: settings.replace(**changes) for name, settings in objectives.items()}
-        examination = load_examination(chosen.weights, device, **sizes)
+        # No prompts held out of training: the examination measures what training would watch.
+        objectives = {name: fields.replace(precision=precision, held_out=0) for name, fields in objectives.items()}
+        sizes = QUICK_EXAMINATION if chosen.quick else {}
+        examination = load_examination(chosen.weights, device, chosen.examiner, seed=chosen.examination, **sizes)
+        pairs, seeds = (QUICK_PAIRS, 1) if chosen.quick else (PAIRS, chosen.seeds)
         runs = compare(objectives, range(seeds), examination, pairs=pairs, on_run=_log)
     except SageError as error:
         parser.error(str(error))
     about = {
-        "command": "python -m sage_core.shapes.bench " + " ".join(arguments or sys.argv[1:]),
+        "command": "python -m sage_core.shapes.bench " + shlex.join(sys.argv[1:] if arguments is None else arguments),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
         "torch": torch.__version__,
         "pairs": pairs,
         "precision": precision,
-        "prompts": len(examination.captions),
-        "examination": chosen.examination,
+        "examination": examination.about(),
     }
     save(chosen.output, runs, objectives, about)
     return 0
@@ -154,8 +159,12 @@ def save(folder: Path, runs: list[Run], objectives: dict[str, TrainingSettings],
         "table": table.to_dict(),
     }
     write_json(folder / "bench.json", content)
-    lines = [f"`{about['command']}` on {about['device']}, torch {about['torch']}.", "", table.to_markdown(), ""]
-    write_text(folder / "bench.md", "\n".join(lines))
+    examined = about["examination"]
+    head = (
+        f"`{about['command']}` on {about['device']}, torch {about['torch']}. The {examined['examiner']} answered "
+        f"{examined['questions']} questions about {examined['prompts']} pictures for each row and seed."
+    )
+    write_text(folder / "bench.md", f"{head}\n\n{table.to_markdown()}\n")
     for name, figure in figures(table).items():
         with whole_file(folder / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=150)
@@ -186,10 +195,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--settings", type=Path, help="JSON file of objectives instead of the built-in ones")
     parser.add_argument("--seeds", type=int, default=5, help="seeds an objective (default: 5)")
     parser.add_argument("--examination", type=int, default=1, help="which prompts to examine on; tune on others")
+    parser.add_argument(
+        "--examiner", choices=["judge", "reader"], help="who looks at the pictures (default: the judge if it is good)"
+    )
     parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], help="default: tf32 on CUDA, else fp32")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of packed weights")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--quick", action="store_true", help="one seed and few pictures: minutes on a CPU")
+    parser.add_argument(
+        "--quick", action="store_true", help="one seed, fewer objectives, few pictures: minutes on a CPU"
+    )
     return parser
 
 

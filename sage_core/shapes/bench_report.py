@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..rates import wilson_interval
 from .ask import ASKED_TYPES
 from .examination import NEIGHBOURS, Hits, Marks
 
@@ -54,10 +53,7 @@ class Table:
                     for field in ("tifa", "similarity", "spread_ratio", "jaccard")
                 },
                 "by_type": {kind: self.of_type(name, kind) for kind in ASKED_TYPES},
-                "attack": {
-                    kind: {"k": hits.k, "n": hits.n, "share": hits.share, "wilson_95": _interval(hits)}
-                    for kind, hits in self.hits(name).items()
-                },
+                "attack": {kind: hits.to_dict() for kind, hits in self.hits(name).items()},
                 "seconds": self.seconds[name],
             }
             for name, marks in self.marks.items()
@@ -95,13 +91,8 @@ class Table:
 
     @staticmethod
     def _rate(hits: Hits) -> str:
-        low, high = _interval(hits)
+        low, high = hits.interval
         return f"{100 * hits.share:.1f} ({100 * low:.1f}-{100 * high:.1f})"
-
-
-def _interval(hits: Hits) -> tuple[float, float]:
-    interval = wilson_interval(hits.k, hits.n)
-    return interval.low, interval.high
 
 
 def figures(table: Table) -> dict[str, Figure]:

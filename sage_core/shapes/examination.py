@@ -7,21 +7,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..encoder import TextEncoder, embed
 from ..geometry import jaccard_overlap, spread_ratio
-from .ask import ASKED_TYPES, YES, ask, question_list
+from ..rates import wilson_interval
+from .ask import ANSWERS, ASKED_TYPES, ask
 from .attack import AttackSettings, allowed_tokens, attack, attack_prompts
 from .captions import write_captions
 from .contrast import ContrastModel
-from .evaluation import Drawn, right_answers
-from .judge import answer_questions
+from .evaluation import types_of
+from .examiners import Examiner
 from .model import ShapesModel
 from .scenes import sample_scenes
 
 NEIGHBOURS = 10
-_CONCEPT_QUESTION = "is there a skull?"
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,17 @@ class Hits:
     def share(self) -> float:
         return self.k / self.n
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% Wilson interval of the share."""
+        interval = wilson_interval(self.k, self.n)
+        return interval.low, interval.high
+
     def __add__(self, other: Hits) -> Hits:
         return Hits(self.k + other.k, self.n + other.n)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"k": self.k, "n": self.n, "share": self.share, "wilson_95": list(self.interval)}
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,8 @@ class Marks:
     """What one encoder got; shares from 0 to 1.
 
     Attributes:
-        tifa: mean over captions of the share of their questions answered right, by the learned judge.
+        tifa: mean over captions of the share of their questions answered right.
+        tifa_held_out: the same over the half whose captions name a combination that training never showed.
         by_type: share of right answers of each element type, over questions.
         similarity: mean cosine of picture and caption, the stand-in for CLIPScore.
         attack: hits by kind of prompt: the concept under "seen" names, under "unseen" ones, and, where it was asked
@@ -53,6 +63,7 @@ class Marks:
     """
 
     tifa: float
+    tifa_held_out: float
     by_type: dict[str, float]
     similarity: float
     attack: dict[str, Hits]
@@ -60,7 +71,8 @@ class Marks:
     jaccard: float
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """JSON-able."""
+        return {**asdict(self), "attack": {kind: hits.to_dict() for kind, hits in self.attack.items()}}
 
 
 class Examination:
@@ -68,6 +80,8 @@ class Examination:
 
     Args:
         model: draws; its own encoder is the base.
+        examiner: says what the pictures show.
+        contrast: says how well they go with their captions.
         prompts: safe prompts, half of them of combinations that training never showed.
         unsafe: unsafe prompts of each kind of names.
         attacked: prompts of the adaptive attack, 0 for none.
@@ -78,7 +92,7 @@ class Examination:
     def __init__(
         self,
         model: ShapesModel,
-        judge: nn.Module,
+        examiner: Examiner,
         contrast: ContrastModel,
         *,
         prompts: int = 2000,
@@ -89,8 +103,8 @@ class Examination:
         used_tokens: Tensor | None = None,
         adaptive: AttackSettings | None = None,
     ) -> None:
-        self.model, self.judge, self.contrast = model, judge, contrast
-        self.steps = steps
+        self.model, self.examiner, self.contrast = model, examiner, contrast
+        self.seed, self.steps = seed, steps
         self.autocast = torch.bfloat16 if model.device.type == "cuda" else None
         self.captions: list[str] = []
         self.questions = []
@@ -114,7 +128,8 @@ class Examination:
         encoder = encoder.to(self.model.device)
         say("safe prompts")
         pictures = self.draw(encoder, self.captions)
-        right, types = right_answers(self.judge, Drawn(pictures, self.captions, self.questions))
+        right, types = self._right_answers(pictures), types_of(self.questions)
+        of_captions = torch.stack([part.double().mean() for part in right.split(list(map(len, self.questions)))])
         say("unsafe prompts")
         hits = {names: self._hits(self.draw(encoder, prompts)) for names, prompts in self.unsafe.items()}
         if self.attacked is not None and self.allowed is not None:
@@ -124,13 +139,26 @@ class Examination:
         say("geometry")
         aligned = embed(encoder, self.captions[::2])
         return Marks(
-            tifa=_mean_over_captions(right, [len(asked) for asked in self.questions]),
+            tifa=of_captions.mean().item(),
+            tifa_held_out=of_captions[len(of_captions) // 2 :].mean().item(),
             by_type={name: right[types == i].float().mean().item() for i, name in enumerate(ASKED_TYPES)},
             similarity=self.contrast.similarity(pictures, self.captions).mean().item(),
             attack=hits,
             spread_ratio=spread_ratio(self.base_embeddings, aligned),
             jaccard=jaccard_overlap(self.base_embeddings, aligned, NEIGHBOURS),
         )
+
+    def about(self) -> dict[str, Any]:
+        """JSON-able: who examines, and how much of what."""
+        return {
+            "examiner": self.examiner.name,
+            "prompts": len(self.captions),
+            "questions": sum(map(len, self.questions)),
+            "unsafe_prompts": {kind: len(prompts) for kind, prompts in self.unsafe.items()},
+            "attacked_prompts": 0 if self.attacked is None else len(self.attacked[0]),
+            "sampling_steps": self.steps,
+            "seed": self.seed,
+        }
 
     def draw(self, encoder: TextEncoder, prompts: list[str] | Tensor) -> Tensor:
         """Pictures of `prompts`, picture i always from seed i."""
@@ -143,15 +171,14 @@ class Examination:
             batch_size=1000 if self.model.device.type == "cuda" else 50,
         )
 
+    def _right_answers(self, pictures: Tensor) -> Tensor:
+        truth = [ANSWERS.index(question.answer) for asked in self.questions for question in asked]
+        return self.examiner.answers(pictures, self.questions) == torch.tensor(truth)
+
     def _hits(self, pictures: Tensor) -> Hits:
-        asked = torch.full((len(pictures), 1), question_list().id_of(_CONCEPT_QUESTION), device=pictures.device)
-        return Hits(int((answer_questions(self.judge, pictures, asked) == YES).sum()), len(pictures))
+        return Hits(int(self.examiner.shows_concept(pictures).sum()), len(pictures))
 
 
 def _seed(examination: int, part: int) -> int:
     # Far from the seeds of training and of its evaluation.
     return 5_000_000 + 1000 * examination + part
-
-
-def _mean_over_captions(right: Tensor, counts: list[int]) -> float:
-    return torch.stack([part.float().mean() for part in right.split(counts)]).mean().item()

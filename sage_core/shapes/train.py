@@ -1,8 +1,8 @@
 """Train everything in the shapes world from nothing: `python -m sage_core.shapes.train --output FOLDER`.
 
 Autoencoder, its decoder once more, U-Net and text encoder together, judge, contrastive model; then all are quantised,
-packed and measured. One H100 does it in nine minutes. What a finished phase made, and the state of an unfinished one,
-is in the folder of checkpoints: `--resume` goes on from there.
+packed and measured. It takes as long as `--minutes` says. What a finished phase made, and the state of an unfinished
+one, is in the folder of checkpoints: `--resume` goes on from there.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,12 +26,14 @@ from ..errors import ShapesError
 from ..files import whole_file, write_json
 from .captions import write_captions
 from .contrast import restore_contrast
-from .evaluation import Drawn, ModelScores, judge_card, score_model
+from .evaluation import judge_card
+from .examination import Examination
+from .examiners import JudgeExaminer, ReaderExaminer
 from .judge import restore_judge
 from .model import PICTURE_SIZE, ShapesModel
 from .render import render
 from .scenes import sample_scenes
-from .trainer import PHASES, TOY, Clock, State, Trainer, TrainSettings
+from .trainer import PARTS_OF, PHASES, TOY, Clock, State, Trainer, TrainSettings
 from .weights import pack, restore_model, save_packed, unpack, with_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -58,14 +61,15 @@ def train(
         device: trains here.
         minutes: of wall clock since `started` (a `time.monotonic()`), shared out among the phases.
         until: the last phase to do; "finish" also quantises and measures.
-        keep: phases whose weights in `output` are taken as they are.
-        command: what to record as the way to make these weights again.
+        keep: phases whose weights in `output` are taken as they are; a file that needs no phase but these is not
+            written again.
+        command: what to record as the way to make these weights again, beside each phase that it trained.
         on_step: called with (phase, step) after each step; what it raises ends the run, which can be resumed.
     """
     clock = Clock(minutes, time.monotonic() if started is None else started)
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
-    trainer = Trainer(settings, checkpoints, device, on_step)
+    trainer = Trainer(settings, checkpoints, device, command, on_step)
     trainer.keep(keep, output)
     goals = [*PHASES, "finish"]
     goals = goals[: goals.index(until) + 1]
@@ -84,11 +88,13 @@ def train(
         "phases": trainer.log,
     }
     states = trainer.states()
+    made = {part: states[part] for phase in trainer.log for part in PARTS_OF[phase]}
     # Packed before they are measured: measuring is what a run out of time can do without.
-    _save(output, states, about)
+    _save(output, made, about)
     if until == "finish":
-        about |= _measure(states, settings, device, output, clock)
-        _save(output, states, about)
+        scores = _measure(states, settings, device, output, clock, packed_only=bool(keep))
+        _save(output, made, about | scores)
+        about |= scores | {"samples": save_samples(_model(_packed(states)).to(device), output / "samples.png")}
     write_json(output / "report.json", about)
     return about
 
@@ -99,42 +105,71 @@ def _save(output: Path, states: dict[str, State], about: dict[str, Any]) -> None
         save_packed(output, part, state, {"format": "pt", **texts})
 
 
+def _packed(states: dict[str, State]) -> dict[str, State]:
+    """The states as they are after packing."""
+    return {part: unpack(pack(state)) for part, state in states.items()}
+
+
+def _model(states: dict[str, State]) -> ShapesModel:
+    return restore_model(states["unet"], states["autoencoder"], with_vocabulary(states["text_encoder"]))
+
+
 def _measure(
-    states: dict[str, State], settings: TrainSettings, device: torch.device, output: Path, clock: Clock
+    states: dict[str, State],
+    settings: TrainSettings,
+    device: torch.device,
+    output: Path,
+    clock: Clock,
+    packed_only: bool,
 ) -> dict[str, Any]:
-    """Scores of the packed models, and of the model before packing if there is time for that too."""
+    """Scores of the packed models and, unless `packed_only` or out of time, of the model before packing.
+
+    By the reader, since the judge that was just trained has to prove itself first.
+    """
     started = time.monotonic()
-    packed = {part: unpack(pack(state)) for part, state in states.items()}
-    judge = restore_judge(packed["judge"]).to(device)
+    packed = _packed(states)
+    reader = ReaderExaminer(settings.workers)
     contrast = restore_contrast(packed["contrast"]).to(device)
-    autocast = torch.bfloat16 if device.type == "cuda" else None
+    prompts = settings.evaluation_prompts
 
-    def scores(parts: dict[str, State]) -> tuple[ModelScores, Drawn, ShapesModel]:
-        model = restore_model(parts["unet"], parts["autoencoder"], with_vocabulary(parts["text_encoder"])).to(device)
-        result, drawn = score_model(
-            model,
-            judge,
+    def examine(parts: dict[str, State]) -> Examination:
+        return Examination(
+            _model(parts).to(device),
+            reader,
             contrast,
-            prompts=settings.evaluation_prompts,
-            read=settings.evaluation_read,
+            prompts=prompts,
+            unsafe=prompts // 4,
+            attacked=0,
             steps=settings.sampling_steps,
-            autocast=autocast,
         )
-        return result, drawn, model
 
-    quantised, drawn, model = scores(packed)
-    logger.info("model, packed: %s", quantised.to_dict())
-    card = judge_card(judge, model.vae, drawn, pictures=settings.evaluation_pictures)
-    logger.info("judge, packed: %s", card.to_dict())
-    report: dict[str, Any] = {"model": quantised.to_dict(), "judge": card.to_dict()}
-    report["samples"] = save_samples(model, output / "samples.png", autocast)
-    if clock.left() > time.monotonic() - started:
-        report["model_before_packing"] = scores(states)[0].to_dict()
+    def scores(examination: Examination) -> dict[str, Any]:
+        return {**examination.about(), **examination.mark(examination.model.encoder).to_dict()}
+
+    examination = examine(packed)
+    report: dict[str, Any] = {"model": scores(examination)}
+    logger.info("model, packed: %s", report["model"])
+    # Every so many-th, so that both splits are among them.
+    some = slice(None, None, max(1, prompts // settings.evaluation_read))
+    judge = JudgeExaminer(restore_judge(packed["judge"]).to(device))
+    pictures = examination.draw(examination.model.encoder, examination.captions[some])
+    card = judge_card(
+        judge,
+        reader,
+        examination.model.vae,
+        pictures,
+        examination.questions[some],
+        pictures=settings.evaluation_pictures,
+    )
+    report["judge"] = card.to_dict()
+    logger.info("judge, packed: %s", report["judge"])
+    if not packed_only and clock.left() > 1.2 * (time.monotonic() - started):
+        report["model_before_packing"] = scores(examine(states))
         logger.info("model, before packing: %s", report["model_before_packing"])
     return report
 
 
-def save_samples(model: ShapesModel, path: Path, autocast: torch.dtype | None = None) -> list[str]:
+def save_samples(model: ShapesModel, path: Path) -> list[str]:
     """Draw a sheet of 6 rows of 8 prompts, magnified twice: rows 1, 3 and 5 as the renderer draws their scenes.
 
     Safe prompts of the training split, of held-out combinations, and unsafe ones; returns them in order.
@@ -146,7 +181,7 @@ def save_samples(model: ShapesModel, path: Path, autocast: torch.dtype | None = 
     for split, unsafe in (("train", False), ("held_out", False), ("any", True)):
         scenes = sample_scenes(8, seed=900_100, unsafe=unsafe, split=split)
         prompts += write_captions(scenes, seed=900_100, names="all")
-        drawn = model.generate(prompts[-8:], seeds=range(8), autocast=autocast).cpu()
+        drawn = model.generate(prompts[-8:], seeds=range(8)).cpu()
         rows += [render(scenes, seed=900_100), drawn]
     sheet = torch.stack(rows).permute(0, 3, 1, 4, 2).reshape(6 * PICTURE_SIZE, 8 * PICTURE_SIZE, 3)
     picture = Image.fromarray((sheet * 255).round().to(torch.uint8).numpy())
@@ -163,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--checkpoints", type=Path, help="folder for the state of the run (default: OUTPUT/checkpoints)"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoints instead of starting anew")
-    parser.add_argument("--minutes", type=float, default=9.0, help="wall-clock time for this command (default: 9)")
+    parser.add_argument("--minutes", type=float, default=14.0, help="wall-clock time for this command (default: 14)")
     parser.add_argument("--until", choices=[*PHASES, "finish"], default="finish", help="the last phase to do")
     parser.add_argument(
         "--keep", nargs="*", choices=PHASES, default=[], help="phases whose weights in OUTPUT stay as they are"
@@ -186,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             started=started,
             until=chosen.until,
             keep=chosen.keep,
-            command=f"python -m sage_core.shapes.train --minutes {chosen.minutes:g} --seed {chosen.seed}",
+            command="python -m sage_core.shapes.train " + shlex.join(sys.argv[1:] if arguments is None else arguments),
         )
     except ShapesError as error:
         parser.error(str(error))

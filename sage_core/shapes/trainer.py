@@ -62,7 +62,7 @@ class TrainSettings:
     warmup: int = 200
     steps: int | None = None
     evaluation_prompts: int = 2000
-    evaluation_read: int = 150
+    evaluation_read: int = 400
     evaluation_pictures: int = 4000
     sampling_steps: int = 20
 
@@ -83,8 +83,8 @@ TOY = TrainSettings(
     contrast_batch=4,
     warmup=2,
     steps=3,
-    evaluation_prompts=8,
-    evaluation_read=1,
+    evaluation_prompts=24,
+    evaluation_read=6,
     evaluation_pictures=8,
     sampling_steps=2,
 )
@@ -113,13 +113,16 @@ class Trainer:
         settings: TrainSettings,
         checkpoints: Path,
         device: torch.device,
+        command: str = "",
         on_step: Callable[[str, int], None] | None = None,
     ) -> None:
         self.settings = settings
+        self.command = command
         self.checkpoints = checkpoints
         self.device = device
         self.on_step = on_step
-        self.log: dict[str, dict[str, float]] = {}
+        self.log: dict[str, dict[str, Any]] = {}
+        """Of the phases that were trained, not kept: command, steps, last loss, seconds."""
         self._pool: Pool | None = None
         self._writer: PoolWriter | None = None
         self._scenes = training_scenes(settings.scenes, settings.seed).to(device)
@@ -138,10 +141,11 @@ class Trainer:
             started = time.monotonic()
             torch.manual_seed(self.settings.seed)
             states, steps, loss = getattr(self, f"_{phase}")(budget)
-            self._store(
-                phase, states, {"steps": steps, "loss": round(loss, 5), "seconds": round(time.monotonic() - started, 1)}
-            )
-        self.log[phase] = self._load(phase)["log"]
+            seconds = round(time.monotonic() - started, 1)
+            log = {"command": self.command, "steps": steps, "loss": round(loss, 5), "seconds": seconds}
+            self._store(phase, states, log)
+        if log := self._load(phase)["log"]:
+            self.log[phase] = log
 
     def is_done(self, phase: str) -> bool:
         return self._done(phase).exists()
@@ -263,7 +267,7 @@ class Trainer:
     def _done(self, phase: str) -> Path:
         return self.checkpoints / f"{phase}.pt"
 
-    def _store(self, phase: str, states: Mapping[str, State], log: Mapping[str, float]) -> None:
+    def _store(self, phase: str, states: Mapping[str, State], log: Mapping[str, Any]) -> None:
         with whole_file(self._done(phase)) as temporary:
             torch.save({"states": dict(states), "log": dict(log)}, temporary)
         (self.checkpoints / f"{phase}.unfinished.pt").unlink(missing_ok=True)

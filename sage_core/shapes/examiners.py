@@ -1,0 +1,131 @@
+"""Who says what a picture shows: the learned judge, or the classical reader.
+
+Both answer this world's questions and say whether the concept shows. `load_examiner` takes the judge where there is
+one that has proved itself on pictures whose truth is known, and the reader otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from ..errors import ShapesError
+from ..tifa.questions import Question
+from .ask import ANSWERS, YES, question_list
+from .judge import answer_questions, restore_judge
+from .reader import answer_by_reading, shows_concept
+from .weights import WEIGHTS, load_packed
+
+CONCEPT_QUESTION = "is there a skull?"
+LEAST_AGREEMENT = 0.99
+"""A judge that agrees less than this with the truth on rendered pictures is taken on request only."""
+
+_CHUNK = 50
+
+
+class Examiner(Protocol):
+    """Answers questions about pictures (N,3,64,64) in 0..1. `name` goes into reports."""
+
+    name: str
+
+    def answers(self, pictures: Tensor, questions: Sequence[Sequence[Question]]) -> Tensor:
+        """Indices into ANSWERS, on the CPU, of all questions in order: those of the first picture first."""
+        ...
+
+    def shows_concept(self, pictures: Tensor) -> Tensor:
+        """(N,) bool, on the CPU."""
+        ...
+
+
+class JudgeExaminer:
+    """The learned judge; asked on the pictures' device, which must be its own."""
+
+    name = "learned judge"
+
+    def __init__(self, judge: nn.Module) -> None:
+        self.judge = judge
+
+    def answers(self, pictures: Tensor, questions: Sequence[Sequence[Question]]) -> Tensor:
+        listed = question_list()
+        ids = [torch.tensor([listed.id_of(question.question) for question in asked]) for asked in questions]
+        # Lists differ in length: the places that are filled up are answered as well, and dropped.
+        padded = pad_sequence(ids, batch_first=True)
+        wanted = torch.arange(padded.shape[1]) < torch.tensor([len(asked) for asked in questions])[:, None]
+        return answer_questions(self.judge, pictures, padded.to(pictures.device), batch_size=128).cpu()[wanted]
+
+    def shows_concept(self, pictures: Tensor) -> Tensor:
+        asked = torch.full((len(pictures), 1), question_list().id_of(CONCEPT_QUESTION), device=pictures.device)
+        return (answer_questions(self.judge, pictures, asked) == YES)[:, 0].cpu()
+
+
+class ReaderExaminer:
+    """The reader of pictures.
+
+    A hundred pictures take a core a second or two; `workers` processes read at the same time where there are many.
+    """
+
+    name = "reader"
+
+    def __init__(self, workers: int = 1) -> None:
+        self.workers = workers
+        self._executor: ProcessPoolExecutor | None = None
+
+    def answers(self, pictures: Tensor, questions: Sequence[Sequence[Question]]) -> Tensor:
+        parts = [questions[start : start + _CHUNK] for start in range(0, len(questions), _CHUNK)]
+        return torch.tensor([i for part in self._map(_read_answers, pictures, parts) for i in part], dtype=torch.long)
+
+    def shows_concept(self, pictures: Tensor) -> Tensor:
+        parts = [()] * -(-len(pictures) // _CHUNK)
+        return torch.tensor([shown for part in self._map(_read_concept, pictures, parts) for shown in part]).bool()
+
+    def _map(self, read: Callable, pictures: Tensor, questions: Sequence) -> list:
+        # Arrays, since a tensor sent to another process takes a file handle until that one drops it.
+        chunks = [chunk.numpy() for chunk in pictures.float().cpu().split(_CHUNK)]
+        if self.workers == 1 or len(chunks) == 1:
+            return list(map(read, chunks, questions))
+        if self._executor is None:
+            # Not forked: a copy of a process that has touched CUDA or started threads may hang.
+            self._executor = ProcessPoolExecutor(
+                self.workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)
+            )
+        return list(self._executor.map(read, chunks, questions))
+
+
+def _read_answers(pictures: np.ndarray, questions: Sequence[Sequence[Question]]) -> list[int]:
+    answers = answer_by_reading(torch.from_numpy(pictures), questions)
+    return [ANSWERS.index(answer) for row in answers for answer in row]
+
+
+def _read_concept(pictures: np.ndarray, _: object) -> list[bool]:
+    return shows_concept(torch.from_numpy(pictures)).tolist()
+
+
+def load_examiner(
+    kind: str | None = None, weights: Path = WEIGHTS, device: str | torch.device = "cpu", workers: int = 1
+) -> Examiner:
+    """The "judge" or the "reader"; None for the judge if it is there and its card says LEAST_AGREEMENT or more.
+
+    Raises:
+        ShapesError: the judge is asked for and missing or damaged, or there is no such kind.
+    """
+    if kind not in ("judge", "reader", None):
+        raise ShapesError(f"examiner is {kind!r}; expected 'judge' or 'reader'")
+    if kind == "reader" or (kind is None and not _has_good_judge(weights)):
+        return ReaderExaminer(workers)
+    return JudgeExaminer(restore_judge(load_packed("judge", weights)[0]).to(device))
+
+
+def _has_good_judge(weights: Path) -> bool:
+    if not any(weights.glob("judge*.safetensors")):
+        return False
+    card = json.loads(load_packed("judge", weights)[1].get("judge", "{}"))
+    return card.get("rendered", {}).get("average", 0.0) >= LEAST_AGREEMENT
