@@ -64,9 +64,10 @@ def test_runs_that_do_not_fit_are_refused(runs, message):
         check_runs(runs)
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK])
-@pytest.mark.parametrize("without", [(), ("tifa",), ("clip",), ("rates",), ("tifa", "rates"), ("clip", "rates")])
-def test_page_draws_what_was_measured(theme, without):
+@pytest.mark.parametrize(
+    ("without", "theme"), [((), DARK), (("tifa",), LIGHT), (("clip", "rates"), LIGHT), (("tifa", "rates"), LIGHT)]
+)
+def test_page_draws_what_was_measured(without, theme):
     empty = {"tifa": None, "clip": None, "rates": ()}
     runs = [
         replace(r, **{name: empty[name] for name in without}) for r in (run("base", 4), run("des", 1), run("sage", 3))
