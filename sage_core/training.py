@@ -1,6 +1,5 @@
 """The alignment run: one loop to be read from top to bottom, with reports, checkpoints and exact resume."""
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -312,6 +311,8 @@ class Run:
         with torch.no_grad():
             chunks = p.measured_ids.split(min(self.chunk_size, 128))
             aligned = torch.cat([self._embed(ids) for ids in chunks])
+        if not torch.isfinite(aligned).all():
+            raise self._diverged(f"An embedding is not finite after step {self.step}.")
         k = min(GEOMETRY_K, len(aligned) - 1)
         return GeometryPoint(
             spread_ratio=spread_ratio(p.measured_base, aligned),
@@ -331,20 +332,25 @@ class Run:
             rate = learning_rate(step - 1, self.settings)
             report = StepReport(step, self.steps, values, rate, self.seconds, geometry)
             if not torch.isfinite(losses).all():
-                self.consistent = False
-                raise TrainingError(
-                    f"The loss is {values['total']} at step {step}. Lower learning_rate "
-                    f"({self.settings.learning_rate:g}), or use precision fp32 ({self.settings.precision} now)."
-                )
+                raise self._diverged(f"The loss is {values['total']} at step {step}.")
             self.history.append(report)
             self._pending.pop(0)
             if on_step is not None:
                 on_step(report)
 
+    def _diverged(self, what: str) -> TrainingError:
+        self.consistent = False
+        return TrainingError(
+            f"{what} Lower learning_rate ({self.settings.learning_rate:g}), or use precision fp32 "
+            f"({self.settings.precision} now)."
+        )
+
     def save(self, path: Path) -> None:
-        """Write a checkpoint from which `restore` goes on exactly."""
-        with contextlib.suppress(TrainingError):
+        """Write a checkpoint from which `restore` goes on exactly; none of weights that are no longer finite."""
+        try:
             self.report(None, everything=True)
+        except TrainingError:
+            return
         content = {
             "key": self.key,
             "step": self.step,

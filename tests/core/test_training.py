@@ -299,3 +299,19 @@ def test_the_memory_plan_is_the_fastest_that_fits():
     smallest = plan_memory(config, settings, 6911, 1)
     assert smallest.chunk_size <= 5
     assert plan_memory(config, settings.replace(chunk_size=64), 6911, 1).chunk_size == 64
+
+
+def test_a_cancelled_run_whose_newest_step_is_not_finite_leaves_no_checkpoint(base, tmp_path, monkeypatch):
+    calls: list[int] = []
+    forward = FastEncoder.forward
+
+    def breaks_at_the_third_step(self, ids):
+        if torch.is_grad_enabled():
+            calls.append(1)
+        return forward(self, ids) * (float("nan") if len(calls) > 2 else 1.0)
+
+    monkeypatch.setattr(FastEncoder, "forward", breaks_at_the_third_step)
+    settings = SETTINGS.replace(steps=40)
+    with pytest.raises(Stop):
+        train(base, PAIRS, "skull", settings, checkpoint=tmp_path / "c", on_step=stop_after(2))
+    assert not (tmp_path / "c").exists()
