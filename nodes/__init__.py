@@ -2,11 +2,12 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import encoder, training
+from . import encoder, evaluation, geometry, tifa, training
 
 
 class SageExtension(ComfyExtension):
     """Everything this pack adds to ComfyUI."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [*encoder.NODES, *training.NODES]
+        topics = (encoder, training, tifa, evaluation, geometry)
+        return [node for topic in topics for node in topic.NODES]

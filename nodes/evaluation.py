@@ -150,7 +150,9 @@ class SAGECompare(io.ComfyNode):
                 Scores.Input("base", tooltip="The run that the others are measured against."),
                 Scores.Input("run_2", tooltip="Another run over the same prompts."),
                 *more,
-                io.Combo.Input("theme", options=["dark", "light"], default="dark"),
+                io.Combo.Input(
+                    "theme", options=["dark", "light"], default="dark", tooltip="Background of the picture."
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="picture", tooltip="The comparison at a glance."),

@@ -193,7 +193,7 @@ class SAGEPromptDrift(io.ComfyNode):
                 io.String.Input("prompt", multiline=True, default="", tooltip="What you generate with, whole."),
                 io.Float.Input(
                     "threshold",
-                    default=0.5,
+                    default=0.2,
                     min=0.0,
                     max=10.0,
                     step=0.05,

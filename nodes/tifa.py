@@ -169,9 +169,21 @@ class SAGEMakeQuestions(io.ComfyNode):
                     tooltip="A causal language model's folder in models/LLM. 'none': rules, which see colors, counts, "
                     "materials, shapes, sizes, places and spatial relations only.",
                 ),
-                io.Combo.Input("precision", options=["auto", "fp32", "bf16"], default="auto"),
+                io.Combo.Input(
+                    "precision",
+                    options=["auto", "fp32", "bf16"],
+                    default="auto",
+                    tooltip="auto: bf16 on a GPU, else fp32.",
+                ),
                 io.Int.Input("attempts", default=3, min=1, max=20, tooltip="Tries for a caption without a question."),
-                io.Int.Input("seed", default=0, min=0, max=2**32 - 1, control_after_generate=False),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**32 - 1,
+                    control_after_generate=False,
+                    tooltip="Of the sampling; each attempt draws anew.",
+                ),
                 io.String.Input("save_as", default="", tooltip="Saved in the output folder as <name>.json. Empty: no."),
             ],
             outputs=[

@@ -22,12 +22,24 @@ State = dict[str, Tensor]
 
 PROMPT = "two dotted red rings left of one plain blue square in the snow"
 NODE_IDS = {
-    "SAGELoadEncoder",
     "SAGEApplyEncoder",
-    "SAGESaveEncoder",
+    "SAGECLIPScore",
+    "SAGECompare",
+    "SAGEConceptRate",
+    "SAGEGeometry",
+    "SAGELoadEncoder",
+    "SAGELoadJudge",
+    "SAGELoadQuestions",
+    "SAGEMakeQuestions",
+    "SAGENeighbours",
+    "SAGEPromptDrift",
+    "SAGEPromptList",
     "SAGEPromptPairs",
-    "SAGETrainingSettings",
+    "SAGESaveEncoder",
+    "SAGESaveLora",
+    "SAGEScoreTIFA",
     "SAGETrainEncoder",
+    "SAGETrainingSettings",
 }
 
 
@@ -107,7 +119,7 @@ def test_pack_registers_exactly_its_nodes(server: Server) -> None:
 
 def test_every_node_has_a_help_page() -> None:
     pages = Path(__file__).parents[2] / "nodes" / "web" / "docs"
-    assert {page.stem for page in pages.glob("*.md")} >= NODE_IDS
+    assert {page.stem for page in pages.glob("*.md")} == NODE_IDS
 
 
 def test_strengths_in_one_graph_are_exact_and_leave_each_other_alone(
