@@ -9,6 +9,7 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 
 from sage_core import geometry
+from sage_core.encoder import EncoderConfig
 from sage_core.errors import PromptError, SettingsError
 from sage_core.geometry import (
     jaccard_overlap,
@@ -21,7 +22,7 @@ from sage_core.geometry import (
     spread,
     spread_ratio,
 )
-from sage_core.health import GeometrySettings, compare
+from sage_core.health import GeometrySettings, compare, comparison_bytes
 from sage_core.health_report import Thresholds
 
 K = 4
@@ -304,6 +305,24 @@ def test_markdown_keeps_its_table_whole(base, aligned):
     rows = [line for line in report.to_markdown().splitlines() if "a \\| b" in line]
     assert len(rows) == 20
     assert all(line.replace("\\|", "").count("|") == 4 for line in rows)
+
+
+def test_drift_is_displacement_in_distances_to_neighbours(base, aligned):
+    cosines, nearest = slow_cosines(base), slow_neighbours(base, K)
+    after = torch.nn.functional.cosine_similarity(base.double(), aligned.double())
+    expected = [
+        (1 - after[row].item()) / (1 - sum(cosines[row][other] for other in others) / K)
+        for row, others in enumerate(nearest)
+    ]
+    assert report_of(base, aligned).drift.tolist() == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_announced_memory_covers_encoders_embeddings_and_similarities():
+    config = EncoderConfig(layers=12, width=768, heads=12, mlp_width=3072, vocabulary=49408, positions=77)
+    for embedding, width in (("flattened", 77 * 768), ("mean", 768)):
+        held = 2 * 123_060_480 + 10_000 * width + 2 * 10_000**2
+        found = comparison_bytes(config, 10_000, GeometrySettings(embedding=embedding))
+        assert 4 * held < found < 1.5 * 4 * held
 
 
 def test_two_prompts_are_enough_and_what_does_not_exist_is_none():

@@ -80,14 +80,13 @@ def texts_of(figure):
     return [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
 
 
-@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 @pytest.mark.parametrize(
-    "prompts",
+    ("prompts", "theme"),
     [
-        pytest.param(numbered(2), id="2"),
-        pytest.param(numbered(50), id="50"),
-        pytest.param(ODD_PROMPTS, id="odd"),
-        pytest.param(["same"] * 12 + numbered(3), id="identical"),
+        pytest.param(numbered(2), LIGHT, id="2"),
+        pytest.param(numbered(50), DARK, id="50"),
+        pytest.param(ODD_PROMPTS, LIGHT, id="odd"),
+        pytest.param(["same"] * 12 + numbered(3), DARK, id="identical"),
     ],
 )
 def test_every_picture_is_drawn_as_wide_as_comfyui_shows_it(prompts, theme):
