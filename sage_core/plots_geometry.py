@@ -61,7 +61,7 @@ def report_page(report: GeometryReport, theme: Theme = LIGHT) -> "Figure":
     panels.draw_jaccard(overlap, report, theme)
     plane, hurt = parts(middle, theme, widths=[64, 36])
     places = panels.draw_map(plane, report, theme, named)
-    panels.list_hurt(hurt, report, theme, named, characters=44)
+    panels.list_hurt(hurt, report, theme, named, characters=40)
     panels.draw_similarities(heat, report, theme)
     components, figures = parts(low, theme, widths=[46, 54])
     panels.draw_spectrum(components.add_subplot(), report, theme)
