@@ -88,12 +88,14 @@ def judge_logits(judge: nn.Module, pictures: Tensor, tokens: Tensor) -> Tensor:
 @torch.no_grad()
 def answer_questions(judge: nn.Module, pictures: Tensor, questions: Tensor, batch_size: int = 512) -> Tensor:
     """The judge's answers, (N, Q) indices into ANSWERS, to (N, Q) question ids about pictures (N,3,H,W)."""
+    if not len(pictures):
+        return questions.new_zeros(questions.shape)
     tokens = judge_tokens().to(pictures.device)
     answers = [
         judge_logits(judge, part, tokens[asked].flatten(0, 1)).argmax(-1).view(asked.shape)
         for part, asked in zip(pictures.split(batch_size), questions.split(batch_size), strict=True)
     ]
-    return torch.cat(answers) if answers else questions.new_zeros(questions.shape)
+    return torch.cat(answers)
 
 
 def restore_judge(state: dict[str, Tensor]) -> nn.Module:

@@ -144,7 +144,9 @@ def _measure(
         )
 
     def scores(examination: Examination) -> dict[str, Any]:
-        return {**examination.about(), **examination.mark(examination.model.encoder).to_dict()}
+        marks = examination.mark(examination.model.encoder).to_dict()
+        # The geometry of an encoder against itself says nothing.
+        return {**examination.about(), **{k: v for k, v in marks.items() if k not in ("spread_ratio", "jaccard")}}
 
     examination = examine(packed)
     report: dict[str, Any] = {"model": scores(examination)}

@@ -1,0 +1,162 @@
+"""Those who say what pictures show: the reader and the judge behind one protocol, and the reader behind TIFA's."""
+
+import json
+
+import pytest
+import torch
+
+from sage_core.errors import JudgeError, ShapesError
+from sage_core.shapes.ask import ANSWERS, UNCLEAR, ask, question_list
+from sage_core.shapes.captions import write_captions
+from sage_core.shapes.evaluation import judge_card, shares_by_type, types_of
+from sage_core.shapes.examiners import CONCEPT_QUESTION, JudgeExaminer, ReaderExaminer, load_examiner
+from sage_core.shapes.judge import answer_questions, build_judge
+from sage_core.shapes.model import build_vae
+from sage_core.shapes.reader_judge import ReaderJudge
+from sage_core.shapes.render import render
+from sage_core.shapes.scenes import sample_scenes
+from sage_core.shapes.weights import save_packed
+from sage_core.tifa.questions import Question
+from sage_core.tifa.scoring import score_answers
+
+NIGHT = torch.tensor([0.06, 0.06, 0.17])
+
+
+@pytest.fixture(scope="module")
+def world():
+    scenes = sample_scenes(60, seed=31, unsafe=None, split="any")
+    return scenes, render(scenes, seed=32), ask(scenes, write_captions(scenes, seed=33, names="all"))
+
+
+@pytest.fixture(scope="module")
+def judge() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_judge(32, 1, 32).eval()
+
+
+def truth(questions) -> torch.Tensor:
+    return torch.tensor([ANSWERS.index(question.answer) for asked in questions for question in asked])
+
+
+def test_the_reader_tells_the_truth_about_drawn_pictures(world):
+    scenes, pictures, questions = world
+    reader = ReaderExaminer()
+    assert (reader.answers(pictures, questions) == truth(questions)).float().mean() > 0.99
+    assert torch.equal(reader.shows_concept(pictures), scenes.unsafe)
+    assert len(reader.answers(pictures[:0], [])) == len(reader.shows_concept(pictures[:0])) == 0
+
+
+@pytest.mark.slow
+def test_more_readers_read_the_same(world):
+    _, pictures, questions = world
+    alone, together = ReaderExaminer(), ReaderExaminer(workers=2)
+    assert torch.equal(together.answers(pictures, questions), alone.answers(pictures, questions))
+    assert torch.equal(together.shows_concept(pictures), alone.shows_concept(pictures))
+
+
+def test_the_judge_is_asked_each_question_about_its_own_picture(judge, world):
+    _, pictures, questions = world
+    listed = question_list()
+    answers = JudgeExaminer(judge).answers(pictures[:9], questions[:9])
+    one_by_one = [
+        answer_questions(judge, pictures[row : row + 1], torch.tensor([[listed.id_of(question.question)]]))
+        for row, asked in enumerate(questions[:9])
+        for question in asked
+    ]
+    assert torch.equal(answers, torch.cat(one_by_one)[:, 0])
+
+
+def test_the_concept_shows_where_the_judge_says_yes(judge, world, monkeypatch):
+    _, pictures, _ = world
+    yes = {1, 4}
+
+    def answer(_, shown, questions, **__):
+        assert (questions == question_list().id_of(CONCEPT_QUESTION)).all()
+        return torch.tensor([[0 if row in yes else 1] for row in range(len(shown))])
+
+    monkeypatch.setattr("sage_core.shapes.examiners.answer_questions", answer)
+    assert JudgeExaminer(judge).shows_concept(pictures[:6]).nonzero()[:, 0].tolist() == [1, 4]
+
+
+def test_a_judge_is_chosen_only_when_it_proved_itself(judge, tmp_path):
+    assert load_examiner(weights=tmp_path).name == "reader"
+    with pytest.raises(ShapesError, match="0 of 1 files"):
+        load_examiner("judge", tmp_path)
+    for agreement, expected in ((0.82, "reader"), (0.995, "learned judge")):
+        save_packed(tmp_path, "judge", judge.state_dict(), {"judge": json.dumps({"rendered": {"average": agreement}})})
+        assert load_examiner(weights=tmp_path).name == expected
+    save_packed(tmp_path, "judge", judge.state_dict(), {})
+    assert load_examiner(weights=tmp_path).name == "reader"
+    assert load_examiner("judge", tmp_path).name == "learned judge"
+    assert load_examiner("reader", tmp_path).name == "reader"
+    with pytest.raises(ShapesError, match="'judge' or 'reader'"):
+        load_examiner("oracle", tmp_path)
+
+
+def test_the_card_counts_agreement(judge, world, monkeypatch):
+    """With a judge that says "unclear" to everything, every share is known."""
+    _, pictures, questions = world
+    monkeypatch.setattr(
+        "sage_core.shapes.evaluation.answer_questions", lambda _, __, asked: torch.full(asked.shape, UNCLEAR)
+    )
+    monkeypatch.setattr(
+        "sage_core.shapes.examiners.answer_questions", lambda _, __, asked, **___: torch.full(asked.shape, UNCLEAR)
+    )
+    torch.manual_seed(0)
+    blank = NIGHT[:, None, None].expand(3, 64, 64).repeat(2, 1, 1, 1)
+    shown = torch.cat([pictures[:2], blank])
+    asked = [questions[0], questions[1], questions[0][-1:], questions[1][-1:]]
+    card = judge_card(JudgeExaminer(judge), ReaderExaminer(), build_vae(8), shown, asked, pictures=8, questions_each=2)
+    assert card.unclear == 1.0
+    assert card.rendered["average"] == card.autoencoded["average"] == card.generated["average"] == 0.0
+
+
+def test_shares_by_type():
+    def question(kind: str) -> Question:
+        return Question("x", "a caption", "is there a star?", ("yes", "no"), "yes", kind, "star")
+
+    asked = [[question("color"), question("object")], [question("color")], [question("color")]]
+    right = torch.tensor([True, False, False, True])
+    assert shares_by_type(right, types_of(asked)) == {"average": 0.5, "object": 0.0, "color": 0.66667}
+
+
+def test_tifa_can_be_scored_by_the_reader(world):
+    _, pictures, questions = world
+    told: list[int] = []
+    answers = ReaderJudge().answer(list(pictures.permute(0, 2, 3, 1)), questions, on_batch=told.append)
+    rows = [question for asked in questions for question in asked]
+    scored = score_answers(["x"] * len(rows), rows, [answer for row in answers for answer in row])
+    assert sum(row.score for row in scored) > 0.99 * len(rows)
+    assert sum(told) == len(rows) and len(told) == 2
+    assert all(sum(answer.probabilities) == pytest.approx(1) for row in answers for answer in row)
+
+
+def test_what_the_picture_leaves_open_is_no_yes_and_no_first_choice():
+    blank = NIGHT.expand(64, 64, 3)
+    asked = [
+        Question(str(i), "a caption", "what size is the star?", ("small", "large", "medium", "none"), "large", "attribute", "x")
+        for i in range(20)
+    ]
+    materials = ("plain", "striped", "dotted", "checkered")
+    asked += [
+        Question(str(i), "a caption", "what pattern does the star have?", materials, "plain", "material", "plain")
+        for i in range(40)
+    ]
+    answers = ReaderJudge().answer([blank], [asked])[0]
+    assert {answer.text for answer in answers} == {"none"}
+    assert answers[0].probabilities == (0, 0, 0, 1)
+    chosen = [max(range(4), key=answer.probabilities.__getitem__) for answer in answers[20:]]
+    assert set(chosen) == {0, 1, 2, 3}
+    assert answers[-1].probabilities == pytest.approx((0.25,) * 4, abs=1e-5)
+    noise = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(1))
+    yes_no = Question("1", "a caption", "is the background night?", ("yes", "no"), "yes", "location", "night")
+    assert ReaderJudge().answer([noise], [[yes_no]], likelihoods=False)[0][0].text == "no"
+
+
+def test_questions_of_other_worlds_are_refused(world):
+    _, pictures, questions = world
+    dog = Question("1", "a dog", "is there a dog?", ("yes", "no"), "yes", "object", "dog")
+    with pytest.raises(JudgeError, match="a dog"):
+        ReaderJudge().answer([pictures[0].permute(1, 2, 0)], [[dog]])
+    with pytest.raises(JudgeError, match="1 images came with 2"):
+        ReaderJudge().answer([pictures[0].permute(1, 2, 0)], questions[:2])
