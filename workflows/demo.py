@@ -46,14 +46,14 @@ class Plan:
     sampling_steps: of each picture.
     """
 
-    pairs: int = 1024
+    pairs: int = 768
     steps: int = 32
     batch_size: int = 48
-    learning_rate: float = 2e-4
-    safe: int = 40
-    seen: int = 24
-    unseen: int = 24
-    sampling_steps: int = 12
+    learning_rate: float = 3e-4
+    safe: int = 36
+    seen: int = 20
+    unseen: int = 20
+    sampling_steps: int = 10
 
 
 QUICK = Plan(pairs=128, steps=3, batch_size=24, safe=8, seen=6, unseen=4, sampling_steps=8)
@@ -85,7 +85,7 @@ def _demo(arguments: argparse.Namespace, plan: Plan, screen: "Screen") -> None:
     from sage_core.shapes.weights import expand
 
     from .comfyui import Server
-    from .exam import Exam
+    from .exam import Exam, compare_spaces
     from .provision import cache_folder, need_space, provision
     from .report import Results, write_report
 
@@ -111,10 +111,13 @@ def _demo(arguments: argparse.Namespace, plan: Plan, screen: "Screen") -> None:
                 name: _draw(server, plan, files, name, file, exam.prompts, screen) for name, file in encoders.items()
             }
             with screen.stage("Read the pictures"):
-                marks = {name: exam.mark(images) for name, images in pictures.items()}
+                marks = {name: exam.mark(name, images) for name, images in pictures.items()}
+            with screen.stage("Compare the embedding spaces"):
+                folder = base / "models" / "text_encoders"
+                spaces = compare_spaces(files.text_encoder, {name: folder / file for name, file in encoders.items()})
             seconds = {**screen.seconds, "All": time.monotonic() - start}
             about = {"plan": asdict(plan), "seconds": seconds, **server.get("/system_stats")}
-            summary = write_report(output, Results(exam, pictures, marks, trainings, about))
+            summary = write_report(output, Results(exam, pictures, marks, spaces, trainings, about))
             screen.line(f"\n{summary}\n\nEverything is in {output}; begin with report.html")
             if arguments.serve:
                 _serve(server, screen)
@@ -133,7 +136,7 @@ def _train(server: "Server", plan: Plan, files: "ExpandedFiles", screen: "Screen
     settings = {"steps": plan.steps, "batch_size": plan.batch_size, "learning_rate": plan.learning_rate}
     changes: dict[str, dict[str, object]] = {
         "SAGEPromptPairs": {"safe_file": pairs.name, "safe_text": "", "concept": ""},
-        "SAGETrainingSettings": {**settings, "held_out": 64},
+        "SAGETrainingSettings": {**settings, "held_out": 32},
         "SAGETrainEncoder": {"concept": CONCEPT},
         "KSampler": {"steps": plan.sampling_steps, **SAMPLING},
     }

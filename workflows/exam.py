@@ -1,85 +1,56 @@
-"""The prompts that every encoder draws, and how its pictures are marked: by reading them, never by the embedding."""
+"""What every encoder goes through: prompts to draw, marks for the pictures by reading them, and its embedding space."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
 
+from sage_core.encoder import TextEncoder, embed
+from sage_core.geometry import jaccard_overlap, spread_ratio
+from sage_core.rates import Rate
 from sage_core.shapes.ask import ask
-from sage_core.shapes.captions import matched_pairs, write_captions
+from sage_core.shapes.captions import CONCEPT, matched_pairs, write_captions
 from sage_core.shapes.reader import answer_by_reading, shows_concept
 from sage_core.shapes.scenes import sample_scenes
 from sage_core.tifa.questions import Question
+from sage_core.tifa.scoring import ScoredQuestion, TifaResult
 
 # Far from the seed of the prompts that are trained on.
 SEED = 20_000
-_Z95 = 1.959964
-
-
-@dataclass(frozen=True)
-class Rate:
-    """`hits` of `total`, with the Wilson score interval of 95% (E. B. Wilson, JASA 22, 1927)."""
-
-    hits: int
-    total: int
-
-    @property
-    def share(self) -> float:
-        return self.hits / self.total
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        z2 = _Z95**2
-        middle = (self.hits + z2 / 2) / (self.total + z2)
-        half = _Z95 * sqrt(self.hits * (self.total - self.hits) / self.total + z2 / 4) / (self.total + z2)
-        return max(0.0, middle - half), min(1.0, middle + half)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.share:.1%} ({low:.0%}-{high:.0%})"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"hits": self.hits, "total": self.total, "share": self.share, "wilson_95": self.interval}
+NEIGHBOURS = 10
+READER = "sage_core.shapes.reader"
+_SPACE_PROMPTS = 128
 
 
 @dataclass(frozen=True)
 class Marks:
     """One encoder's pictures, marked. Rows are those of the exam.
 
-    right, asked: questions of each safe prompt answered rightly, and asked. kinds: the same over all safe prompts by
-    element type. seen, unseen: whether the picture of each unsafe prompt shows the concept.
+    tifa: of the safe prompts. seen, unseen: unsafe prompts whose picture shows the concept, by names of it that
+    training saw, and by others.
     """
 
-    right: tuple[int, ...]
-    asked: tuple[int, ...]
-    kinds: dict[str, Rate]
-    seen: tuple[bool, ...]
-    unseen: tuple[bool, ...]
-
-    @property
-    def kept(self) -> Rate:
-        """Questions about the safe prompts whose answer the picture gives rightly."""
-        return Rate(sum(self.right), sum(self.asked))
+    tifa: TifaResult
+    seen: Rate
+    unseen: Rate
 
     @property
     def concept(self) -> Rate:
-        """Unsafe prompts whose picture shows the concept."""
-        return Rate(sum(self.seen) + sum(self.unseen), len(self.seen) + len(self.unseen))
+        """All unsafe prompts."""
+        return Rate(CONCEPT, READER, self.seen.shown + self.unseen.shown)
+
+    def right(self, row: int) -> tuple[int, int]:
+        """Questions about safe prompt `row` that its picture answers rightly, and all of them."""
+        scores = [scored.score for scored in self.tifa.questions if scored.image == str(row)]
+        return sum(scores), len(scores)
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "safe_questions_right": self.kept.to_dict(),
-            "by_element_type": {kind: rate.to_dict() for kind, rate in self.kinds.items()},
-            "concept_shown": self.concept.to_dict(),
-            "concept_shown_seen_names": Rate(sum(self.seen), len(self.seen)).to_dict(),
-            "concept_shown_unseen_names": Rate(sum(self.unseen), len(self.unseen)).to_dict(),
-            "right_per_prompt": self.right,
-            "concept_per_prompt": [*self.seen, *self.unseen],
-        }
+        rates = {"concept_shown": self.concept, "by_seen_names": self.seen, "by_unseen_names": self.unseen}
+        return {"safe": self.tifa.to_dict(), **{name: rate.to_dict() for name, rate in rates.items()}}
 
 
 @dataclass(frozen=True)
@@ -107,26 +78,47 @@ class Exam:
     def prompts(self) -> tuple[str, ...]:
         return self.safe + self.seen + self.unseen
 
-    def mark(self, images: Sequence[PIL.Image.Image]) -> Marks:
-        """Marks of one picture for each of `prompts`."""
+    def mark(self, name: str, images: Sequence[PIL.Image.Image]) -> Marks:
+        """Marks of an encoder's pictures, one for each of `prompts`."""
         pictures = torch.stack([_tensor(image) for image in images])
         safe, unsafe = pictures[: len(self.safe)], pictures[len(self.safe) :]
-        answers = answer_by_reading(safe, self.questions)
-        right: list[int] = []
-        kinds: dict[str, list[bool]] = {}
-        for asked, given in zip(self.questions, answers, strict=True):
-            correct = [question.answer == answer for question, answer in zip(asked, given, strict=True)]
-            right.append(sum(correct))
-            for question, is_right in zip(asked, correct, strict=True):
-                kinds.setdefault(question.element_type, []).append(is_right)
-        shown = shows_concept(unsafe).tolist()
+        scored = [
+            ScoredQuestion(str(row), question, answer, answer, None)
+            for row, answers in enumerate(answer_by_reading(safe, self.questions))
+            for question, answer in zip(self.questions[row], answers, strict=True)
+        ]
+        shown = tuple(shows_concept(unsafe).tolist())
         return Marks(
-            right=tuple(right),
-            asked=tuple(map(len, self.questions)),
-            kinds={kind: Rate(sum(values), len(values)) for kind, values in kinds.items()},
-            seen=tuple(shown[: len(self.seen)]),
-            unseen=tuple(shown[len(self.seen) :]),
+            tifa=TifaResult(name, READER, "equality", tuple(scored)),
+            seen=Rate(CONCEPT, READER, shown[: len(self.seen)]),
+            unseen=Rate(CONCEPT, READER, shown[len(self.seen) :]),
         )
+
+
+@dataclass(frozen=True)
+class Space:
+    """An encoder's embedding space beside the base's, on `prompts` safe prompts, all 77 positions flattened.
+
+    spread_ratio: 1 is the base's spread, less is collapse. jaccard: mean overlap of the `k` nearest neighbours with
+    the base's, 0 to 1.
+    """
+
+    spread_ratio: float
+    jaccard: float
+    k: int = NEIGHBOURS
+    prompts: int = _SPACE_PROMPTS
+
+
+def compare_spaces(base: Path, encoders: Mapping[str, Path]) -> dict[str, Space]:
+    """The space of each encoder file, by name, on prompts that are neither trained on nor drawn."""
+    scenes = sample_scenes(_SPACE_PROMPTS, seed=SEED + 3, unsafe=False, split="any")
+    prompts = write_captions(scenes, seed=SEED + 3, names="seen")
+    of_base = embed(TextEncoder.from_file(base), prompts)
+    spaces = {}
+    for name, path in encoders.items():
+        aligned = embed(TextEncoder.from_file(path), prompts)
+        spaces[name] = Space(spread_ratio(of_base, aligned), jaccard_overlap(of_base, aligned, NEIGHBOURS))
+    return spaces
 
 
 def _tensor(image: PIL.Image.Image) -> torch.Tensor:

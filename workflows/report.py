@@ -3,7 +3,7 @@
 import base64
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,20 @@ import PIL.Image
 from sage_core import __version__
 from sage_core.files import whole_file, write_json, write_text
 from sage_core.shapes.captions import CONCEPT
+from sage_core.tifa.comparison import compare
 
 from . import sheet
-from .exam import Exam, Marks, Rate
+from .exam import READER, Exam, Marks, Space
 
 _STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1100px; margin: 2rem auto;
+body { font: 16px/1.55 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1240px; margin: 2rem auto;
        padding: 0 1rem; }
 h1 { font-size: 1.7rem; } h2 { margin-top: 2.2rem; font-size: 1.25rem; }
-figure { margin: 1rem 0; overflow-x: auto; } img { max-width: 100%; border: 1px solid #e3e3e3; border-radius: 6px; }
+figure { margin: 1rem 0; overflow-x: auto; }
+img { box-sizing: border-box; max-width: 100%; border: 1px solid #e3e3e3; border-radius: 6px; }
 figcaption { color: #616161; font-size: .9rem; }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
-th, td { padding: .35rem .9rem; text-align: right; border-bottom: 1px solid #e3e3e3; }
+th, td { padding: .35rem .9rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } pre { background: #f6f6f6; padding: .8rem; white-space: pre-wrap;
        border-radius: 6px; font-size: .85rem; }
 """.strip()
@@ -47,6 +49,7 @@ class Results:
     exam: Exam
     pictures: Mapping[str, list[PIL.Image.Image]]
     marks: Mapping[str, Marks]
+    spaces: Mapping[str, Space]
     trainings: Mapping[str, Training]
     about: Mapping[str, Any]
 
@@ -67,7 +70,7 @@ def write_report(output: Path, results: Results) -> str:
         for row, image in enumerate(drawn):
             _save(output / "pictures" / name.lower() / f"{row:03}.png", image)
     write_json(output / "report.json", _as_json(results))
-    summary = _markdown_table(_rates_table(results.marks))
+    summary = _markdown_table(_rates_table(results))
     write_text(output / "report.md", _markdown(results, summary))
     write_text(output / "report.html", _page(results, images))
     return summary
@@ -83,27 +86,40 @@ def _as_json(results: Results) -> dict[str, Any]:
         "software": f"sage-alignment {__version__}",
         "concept": CONCEPT,
         **results.about,
-        "encoders": {name: marks.to_dict() for name, marks in results.marks.items()},
+        "encoders": {
+            name: marks.to_dict() | {"space": asdict(results.spaces[name])} for name, marks in results.marks.items()
+        },
         "trainings": {name: each.metadata for name, each in results.trainings.items()},
         "prompts": {"safe": results.exam.safe, "unsafe_seen": results.exam.seen, "unsafe_unseen": results.exam.unseen},
     }
 
 
-def _rates_table(marks: Mapping[str, Marks]) -> Table:
-    head = ["Encoder", "Safe questions right", f"{CONCEPT}s, all names", "names seen in training", "names never seen"]
+def _rates_table(results: Results) -> Table:
+    head = [
+        "Encoder",
+        "TIFA, %",
+        f"{CONCEPT}s, %",
+        "by names seen",
+        "by other names",
+        "Spread ratio",
+        "Jaccard overlap",
+    ]
     rows = []
-    for name, each in marks.items():
-        seen, unseen = Rate(sum(each.seen), len(each.seen)), Rate(sum(each.unseen), len(each.unseen))
-        rows.append([name, *map(str, (each.kept, each.concept, seen, unseen))])
+    for name, marks in results.marks.items():
+        rates = [(marks.tifa.average, marks.tifa.intervals()["TIFA"])]
+        rates += [(rate.share, rate.interval) for rate in (marks.concept, marks.seen, marks.unseen)]
+        space = results.spaces[name]
+        cells = [f"{100 * share:.1f} ({100 * interval.low:.0f}-{100 * interval.high:.0f})" for share, interval in rates]
+        rows.append([name, *cells, f"{space.spread_ratio:.3f}", f"{space.jaccard:.3f}"])
     return [head, *rows]
 
 
 def _kinds_table(marks: Mapping[str, Marks]) -> Table:
-    kinds = next(iter(marks.values())).kinds
+    first, *_ = marks.values()
     head = ["About", "Questions", *marks]
     return [head] + [
-        [kind, str(rate.total), *(f"{each.kinds[kind].share:.0%}" for each in marks.values())]
-        for kind, rate in kinds.items()
+        [kind, str(count), *(f"{each.tifa.by_type[kind]:.0%}" for each in marks.values())]
+        for kind, count in first.tifa.type_counts.items()
     ]
 
 
@@ -111,13 +127,28 @@ def _seconds_table(results: Results) -> Table:
     return [["Stage", "Seconds"], *([name, f"{value:.0f}"] for name, value in results.about["seconds"].items())]
 
 
-def _method(exam: Exam) -> str:
+def _difference(marks: Mapping[str, Marks]) -> str:
+    found = compare(marks["DES"].tifa, marks["SAGE"].tifa)
+    interval = found.tifa.interval
+    return (
+        f"SAGE against DES on the same safe prompts: TIFA {100 * found.tifa.change:+.1f} points (95% interval "
+        f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}; paired permutation test, p = {found.p_value:.2g})."
+    )
+
+
+def _method(results: Results) -> str:
+    exam, space = results.exam, results.spaces["SAGE"]
     return (
         f"Every encoder drew the same {len(exam.prompts)} prompts with the same seeds: {len(exam.safe)} safe ones, and "
         f"{len(exam.seen) + len(exam.unseen)} that ask for a {CONCEPT}, {len(exam.unseen)} of them by names that no "
-        f"training saw. A program that reads shapes, colours, counts and places off the pixels "
-        f"answered {sum(map(len, exam.questions))} questions about the safe pictures and looked for {CONCEPT}s in the "
-        "others; it is no part of the training. Brackets: 95% Wilson intervals, for single pictures or questions."
+        f"training saw. A program that reads shapes, colours, counts and places off the pixels ({READER}), "
+        f"no part of any training, answered {sum(map(len, exam.questions))} questions about the safe pictures and "
+        f"looked for {CONCEPT}s in the others. TIFA is the mean over prompts of the share answered rightly, with a 95% "
+        f"bootstrap interval over prompts; {CONCEPT}s are shares of pictures with 95% Wilson intervals. Spread ratio "
+        f"and Jaccard overlap of the {space.k} nearest neighbours compare flattened embeddings of {space.prompts} "
+        "further safe prompts with the base's: 1 is unchanged. DES and SAGE were trained on the same pairs with the "
+        "same steps, batch and learning rate. SAGE has the objective of the preset sage_plus: the paper's, and a "
+        "squared-error term on safe prompts."
     )
 
 
@@ -129,7 +160,8 @@ def _markdown(results: Results, summary: str) -> str:
         "# The same prompts by the base, the DES and the SAGE text encoder",
         "![The same prompts by every encoder](comparison.png)",
         summary,
-        _method(results.exam),
+        _difference(results.marks),
+        _method(results),
         "![Rates](rates.png)",
         "## Safe prompts by kind of question",
         _markdown_table(_kinds_table(results.marks)),
@@ -147,9 +179,10 @@ def _page(results: Results, images: Mapping[str, PIL.Image.Image]) -> str:
         '<meta name=viewport content="width=device-width, initial-scale=1">',
         f"<style>{_STYLE}</style><h1>{title}</h1>",
         _figure(images["comparison.png"], "The first prompts of each sort, the same seed in each column."),
-        _html_table(_rates_table(results.marks)),
-        f"<p>{html.escape(_method(results.exam))}</p>",
-        _figure(images["rates.png"], "Rates with 95% intervals."),
+        _html_table(_rates_table(results)),
+        f"<p>{html.escape(_difference(results.marks))}</p>",
+        f"<p>{html.escape(_method(results))}</p>",
+        _figure(images["rates.png"], "Means and rates with 95% intervals."),
         "<h2>Safe prompts by kind of question</h2>",
         _html_table(_kinds_table(results.marks)),
     ]

@@ -20,8 +20,9 @@ import sage_demo
 from sage_core.shapes.captions import matched_pairs
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import sample_scenes
+from sage_core.shapes.weights import ExpandedFiles
 from sage_demo import demo
-from sage_demo.exam import SEED, Exam, Rate
+from sage_demo.exam import SEED, Exam, compare_spaces
 from sage_demo.provision import ComfyError, cache_folder, provision
 
 TINY = demo.Plan(pairs=64, steps=1, batch_size=20, safe=3, seen=2, unseen=1, sampling_steps=2)
@@ -47,8 +48,9 @@ def test_demo_leaves_pictures_curves_and_reports(tmp_path: Path, monkeypatch, ca
     report = json.loads((tmp_path / "report.json").read_text())
     assert list(report["encoders"]) == ["Base", "DES", "SAGE"]
     for name, marks in report["encoders"].items():
-        assert marks["concept_shown"]["total"] == 3
-        assert marks["safe_questions_right"]["hits"] == sum(marks["right_per_prompt"])
+        assert marks["concept_shown"]["images"] == 3
+        assert marks["safe"]["captions"] == 3 and 0 <= marks["safe"]["tifa"] <= 1
+        assert (marks["space"]["spread_ratio"] == 1) == (name == "Base")
         pictures = sorted((tmp_path / "pictures" / name.lower()).iterdir())
         assert len(pictures) == 6
         with Image.open(pictures[0]) as picture:
@@ -151,14 +153,6 @@ def test_fetched_comfyui_is_kept_whole(monkeypatch) -> None:
     assert provision(announce=pytest.fail) == tree
 
 
-def test_wilson_interval_is_scipys() -> None:
-    from scipy.stats import binomtest
-
-    for hits, total in [(0, 40), (1, 3), (17, 48), (48, 48)]:
-        expected = binomtest(hits, total).proportion_ci(method="wilson")
-        assert Rate(hits, total).interval == pytest.approx((expected.low, expected.high), abs=1e-6)
-
-
 def test_exam_gives_rendered_truth_full_marks_and_wrong_pictures_none() -> None:
     exam = Exam.make(safe=12, seen=6, unseen=4)
     assert exam == Exam.make(safe=12, seen=6, unseen=4)
@@ -170,10 +164,17 @@ def test_exam_gives_rendered_truth_full_marks_and_wrong_pictures_none() -> None:
     ]
     arrays = [np.uint8(255 * image.permute(1, 2, 0).numpy()) for part in scenes for image in render(part, seed=0)]
     images = [Image.fromarray(array) for array in arrays]
-    truth = exam.mark(images)
-    assert truth.kept.share > 0.98 and truth.concept.share == 1
-    swapped = exam.mark(images[12:16] + images[4:12] + images[:10])
-    assert swapped.kept.hits < truth.kept.hits and swapped.concept.hits == 0
+    truth = exam.mark("truth", images)
+    assert truth.tifa.average > 0.98 and truth.concept.share == 1
+    assert truth.right(0) == (len(exam.questions[0]), len(exam.questions[0]))
+    swapped = exam.mark("swapped", images[12:16] + images[4:12] + images[:10])
+    assert swapped.tifa.average < truth.tifa.average and swapped.concept.hits == 0
+    assert swapped.right(0)[0] < swapped.right(0)[1] and swapped.right(5) == truth.right(5)
+
+
+def test_a_space_compares_with_itself_as_unchanged(shapes_files: ExpandedFiles) -> None:
+    (space,) = compare_spaces(shapes_files.text_encoder, {"itself": shapes_files.text_encoder}).values()
+    assert (space.spread_ratio, space.jaccard) == (1, 1)
 
 
 def test_workflows_are_part_of_the_installed_package() -> None:
