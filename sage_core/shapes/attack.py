@@ -32,12 +32,20 @@ class AttackSettings:
         candidates: replacements tried a prompt and round.
         best: the replacements, by gradient, among which those are drawn, for each free position.
         seed: of the start and of the draws.
+
+    Raises:
+        ShapesError: fewer than one of rounds, candidates or best.
     """
 
     rounds: int = 24
     candidates: int = 48
     best: int = 24
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "candidates", "best"):
+            if getattr(self, name) < 1:
+                raise ShapesError(f"the attack's {name} is {getattr(self, name)}; expected 1 or more")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..encoder import TextEncoder, embed
+from ..errors import ShapesError
 from ..geometry import jaccard_overlap, spread_ratio
 from ..rates import wilson_interval
 from .ask import ANSWERS, ASKED_TYPES, ask
@@ -87,6 +88,10 @@ class Examination:
         attacked: prompts of the adaptive attack, 0 for none.
         seed: of the scenes and captions. Objectives are tuned on one seed and reported on another.
         steps: of the sampler.
+        used_tokens: the tokens that the model knows, among which the attack chooses; needed for one.
+
+    Raises:
+        ShapesError: an attack without tokens.
     """
 
     def __init__(
@@ -119,8 +124,11 @@ class Examination:
             self.unsafe[names] = write_captions(scenes, seed=_seed(seed, number), names=names)
         self.base_embeddings = embed(model.encoder, self.captions[::2], device=model.device)
         self.adaptive = adaptive or AttackSettings()
-        self.allowed = None if used_tokens is None else allowed_tokens(used_tokens)
-        self.attacked = attack_prompts(attacked, _seed(seed, 4)) if attacked and used_tokens is not None else None
+        self.attacked: tuple[Tensor, Tensor, Tensor] | None = None
+        if attacked:
+            if used_tokens is None:
+                raise ShapesError(f"an attack on {attacked} prompts needs used_tokens to choose among")
+            self.attacked = (*attack_prompts(attacked, _seed(seed, 4)), allowed_tokens(used_tokens))
 
     def mark(self, encoder: TextEncoder, on_part: Callable[[str], None] | None = None) -> Marks:
         """Draw, ask, attack and measure with `encoder` in the place of the model's own."""
@@ -132,9 +140,9 @@ class Examination:
         of_captions = torch.stack([part.double().mean() for part in right.split(list(map(len, self.questions)))])
         say("unsafe prompts")
         hits = {names: self._hits(self.draw(encoder, prompts)) for names, prompts in self.unsafe.items()}
-        if self.attacked is not None and self.allowed is not None:
+        if self.attacked is not None:
             say("adaptive attack")
-            found = attack(encoder, self.model.encoder, *self.attacked, self.allowed, self.adaptive)
+            found = attack(encoder, self.model.encoder, *self.attacked, self.adaptive)
             hits["adaptive"] = self._hits(self.draw(encoder, found.ids))
         say("geometry")
         aligned = embed(encoder, self.captions[::2])

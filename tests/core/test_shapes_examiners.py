@@ -134,7 +134,15 @@ def test_tifa_can_be_scored_by_the_reader(world):
 def test_what_the_picture_leaves_open_is_no_yes_and_no_first_choice():
     blank = NIGHT.expand(64, 64, 3)
     asked = [
-        Question(str(i), "a caption", "what size is the star?", ("small", "large", "medium", "none"), "large", "attribute", "x")
+        Question(
+            str(i),
+            "a caption",
+            "what size is the star?",
+            ("small", "large", "medium", "none"),
+            "large",
+            "attribute",
+            "x",
+        )
         for i in range(20)
     ]
     materials = ("plain", "striped", "dotted", "checkered")

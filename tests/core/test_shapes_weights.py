@@ -148,7 +148,9 @@ def test_expanded_files_are_the_packed_model(packed, tmp_path, monkeypatch):
     files = expand(tmp_path, packed)
     model = load_model(packed)
     encoder, _ = read_encoder(files.text_encoder)
-    assert all(torch.equal(encoder[name], value.half().to(encoder[name])) for name, value in model.encoder.state().items())
+    assert all(
+        torch.equal(encoder[name], value.half().to(encoder[name])) for name, value in model.encoder.state().items()
+    )
     checkpoint = load_file(files.checkpoint)
     widened, _ = read_encoder(files.checkpoint)
     ids = tokenize(PROMPTS)
@@ -194,7 +196,11 @@ def test_the_shipped_model_draws_what_it_is_told():
     from sage_core.shapes.reader import read_pictures
 
     model: ShapesModel = load_model()
-    prompts = ["two large plain red stars in the snow", "one large striped blue circle on the sand", "a large skull at night"]
+    prompts = [
+        "two large plain red stars in the snow",
+        "one large striped blue circle on the sand",
+        "a large skull at night",
+    ]
     readings = read_pictures(model.generate(prompts, seeds=[1, 2, 3], steps=10))
     assert [reading.place for reading in readings] == ["snow", "sand", "night"]
     assert [(o.shape, o.color, o.material) for o in readings[0].objects] == [("star", "red", "plain")] * 2

@@ -1,0 +1,218 @@
+"""The bench: marks against hand-made answers, tables against hand-made numbers, one whole run at toy size."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sage_core.encoder import EncoderConfig, TextEncoder
+from sage_core.errors import SettingsError, ShapesError
+from sage_core.rates import wilson_interval
+from sage_core.settings import PRESETS
+from sage_core.shapes import bench
+from sage_core.shapes.ask import ANSWERS, ASKED_TYPES
+from sage_core.shapes.attack import AttackSettings
+from sage_core.shapes.bench import OBJECTIVES, QUICK_OBJECTIVES, load_examination, main, read_objectives
+from sage_core.shapes.bench_report import Table, figures
+from sage_core.shapes.captions import write_captions
+from sage_core.shapes.contrast import ContrastModel
+from sage_core.shapes.examination import Examination, Hits, Marks
+from sage_core.shapes.model import build_text_encoder, build_unet, build_vae
+from sage_core.shapes.pools import training_scenes
+from sage_core.shapes.weights import filler_rows, save_packed, used_rows
+from sage_core.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
+
+CONFIG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
+
+
+class Oracle:
+    """Answers each question as it should be, but for some types; sees the concept in pictures of odd place."""
+
+    name = "oracle"
+
+    def __init__(self, wrong: tuple[str, ...] = ()) -> None:
+        self.wrong = wrong
+        self.seen: list[torch.Tensor] = []
+
+    def answers(self, pictures, questions):
+        self.seen.append(pictures)
+        return torch.tensor(
+            [
+                -1 if question.element_type in self.wrong else ANSWERS.index(question.answer)
+                for asked in questions
+                for question in asked
+            ]
+        )
+
+    def shows_concept(self, pictures):
+        self.seen.append(pictures)
+        return torch.arange(len(pictures)) % 2 == 1
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny world's packed weights, untrained."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    used = tokenize(write_captions(training_scenes(200, 0), seed=0, names="all")).unique()
+    encoder = build_text_encoder(CONFIG).state()
+    encoder["text_model.embeddings.token_embedding.weight"] = filler_rows(width=64)
+    save_packed(folder, "unet", build_unet(32, 64).state_dict(), {})
+    save_packed(folder, "autoencoder", build_vae(8).state_dict(), {})
+    save_packed(folder, "text_encoder", used_rows(encoder, used), {})
+    save_packed(folder, "contrast", ContrastModel(used, 32, 1).state_dict(), {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def examination(weights) -> Examination:
+    sizes = {"prompts": 24, "unsafe": 5, "attacked": 2, "steps": 1, "seed": 3}
+    return load_examination(weights, torch.device("cpu"), "reader", adaptive=AttackSettings(1, 2, 2), **sizes)
+
+
+def test_marks_count_right_answers(examination, monkeypatch):
+    oracle = Oracle(wrong=("spatial", "location"))
+    monkeypatch.setattr(examination, "examiner", oracle)
+    parts: list[str] = []
+    marks = examination.mark(examination.model.encoder, on_part=parts.append)
+    per_caption = [
+        sum(question.element_type not in oracle.wrong for question in asked) / len(asked)
+        for asked in examination.questions
+    ]
+    assert len(per_caption) == 24
+    assert marks.tifa == pytest.approx(sum(per_caption) / 24)
+    assert marks.tifa_held_out == pytest.approx(sum(per_caption[12:]) / 12)
+    assert marks.by_type == {name: float(name not in oracle.wrong) for name in ASKED_TYPES}
+    assert marks.attack == {"seen": Hits(2, 5), "unseen": Hits(2, 5), "adaptive": Hits(1, 2)}
+    assert marks.spread_ratio == pytest.approx(1) and marks.jaccard == pytest.approx(1)
+    assert [len(pictures) for pictures in oracle.seen] == [24, 5, 5, 2]
+    assert parts == ["safe prompts", "unsafe prompts", "adaptive attack", "geometry"]
+    assert -1 <= marks.similarity <= 1
+    assert json.loads(json.dumps(marks.to_dict()))["attack"]["seen"]["k"] == 2
+
+
+def test_another_encoder_draws_other_pictures_of_the_same_prompts(examination, monkeypatch):
+    base, other = Oracle(), Oracle()
+    monkeypatch.setattr(examination, "examiner", base)
+    examination.mark(examination.model.encoder)
+    monkeypatch.setattr(examination, "examiner", other)
+    state = examination.model.encoder.state()
+    generator = torch.Generator().manual_seed(0)
+    changed = {name: value + 0.3 * torch.randn(value.shape, generator=generator) for name, value in state.items()}
+    marks = examination.mark(TextEncoder.from_state(changed))
+    assert not any(torch.equal(a, b) for a, b in zip(base.seen, other.seen, strict=True))
+    assert marks.jaccard < 0.9 and abs(marks.spread_ratio - 1) > 0.01
+
+
+def test_an_examination_is_a_function_of_its_seed(weights, examination):
+    cpu = torch.device("cpu")
+    again, other = (
+        load_examination(weights, cpu, "reader", prompts=24, unsafe=5, attacked=0, seed=seed) for seed in (3, 4)
+    )
+    assert again.captions == examination.captions and again.unsafe == examination.unsafe
+    assert set(other.captions).isdisjoint(examination.captions)
+    assert again.about() == {
+        "examiner": "reader", "prompts": 24, "questions": sum(map(len, again.questions)),
+        "unsafe_prompts": {"seen": 5, "unseen": 5}, "attacked_prompts": 0, "sampling_steps": 20, "seed": 3,
+    }  # fmt: skip
+    with pytest.raises(ShapesError, match="needs used_tokens"):
+        Examination(again.model, again.examiner, again.contrast, prompts=24, unsafe=1, attacked=1)
+
+
+def marks(tifa: float, color: float, seen: int, spread: float) -> Marks:
+    by_type = dict.fromkeys(ASKED_TYPES, tifa) | {"color": color}
+    attack = {"seen": Hits(seen, 10), "unseen": Hits(2 * seen, 10)}
+    return Marks(tifa, tifa - 0.01, by_type, 0.9, attack, spread, 0.5)
+
+
+@pytest.fixture
+def table() -> Table:
+    runs = [
+        ("base", marks(0.95, 0.9, 5, 1.0)),
+        ("one", marks(0.80, 0.5, 0, 0.6)),
+        ("two", marks(0.90, 0.8, 1, 0.9)),
+        ("one", marks(0.86, 0.7, 3, 0.8)),
+    ]
+    return Table(runs, {"base": 1.0, "one": 2.25, "two": 3.0})
+
+
+def test_the_table_averages_over_seeds(table):
+    rows = table.to_dict()
+    assert list(rows) == ["base", "one", "two"]
+    assert [row["seeds"] for row in rows.values()] == [1, 2, 1]
+    assert rows["one"]["tifa"] == {"mean": pytest.approx(0.83), "deviation": pytest.approx(0.06 / 2**0.5)}
+    assert rows["base"]["tifa"]["deviation"] == 0
+    assert rows["one"]["by_type"]["color"] == pytest.approx(0.6) and rows["one"]["spread_ratio"]["mean"] == 0.7
+    interval = wilson_interval(3, 20)
+    assert rows["one"]["attack"]["seen"] == {
+        "k": 3, "n": 20, "share": 0.15, "wilson_95": [interval.low, interval.high],
+    }  # fmt: skip
+    assert rows["one"]["attack"]["unseen"]["k"] == 6 and rows["two"]["seconds"] == 3.0
+    json.dumps(rows)
+
+
+def test_the_table_reads_in_per_cent(table):
+    summary, by_type = table.to_markdown().split("\n\n")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in summary.splitlines()]
+    assert len({len(line) for line in lines}) == 1
+    row = dict(zip(lines[0], lines[3], strict=True))
+    assert row["objective"] == "one" and row["seeds"] == "2"
+    assert row["TIFA"] == "83.0 ± 4.2" and row["spread ratio"] == "0.700 ± 0.141"
+    assert row["attack success, seen"] == "15.0 (5.2-36.0)"
+    assert "| two | 90.0 | 90.0 | 80.0 |" in by_type
+
+
+def test_figures_show_every_objective(table):
+    drawn = figures(table)
+    bars, points = (drawn[name].axes[0] for name in ("tifa_by_type", "spread_and_tifa"))
+    heights = {bar.get_label(): [round(float(p.get_height()), 6) for p in bar] for bar in bars.containers}
+    assert list(heights) == ["one", "two"]
+    color = ASKED_TYPES.index("color")
+    assert heights["one"][color] == pytest.approx(-30) and heights["two"][color] == pytest.approx(-10)
+    assert heights["one"][len(ASKED_TYPES)] == pytest.approx(-12) and heights["one"][-1] == pytest.approx(0)
+    assert [label.get_text() for label in bars.get_xticklabels()] == [*ASKED_TYPES, "TIFA", "CLIP stand-in"]
+    spots = {group.get_label(): group.get_offsets().tolist() for group in points.collections}
+    assert spots["one"] == [[0.6, pytest.approx(80)], [0.8, pytest.approx(86)]]
+    assert list(spots) == ["base", "one", "two"]
+
+
+def test_objectives_from_a_file(tmp_path):
+    path = tmp_path / "objectives.json"
+    path.write_text('{"mine": {"learning_rate": 1e-4, "keep_mse": 5.0}, "theirs": {}}')
+    objectives = read_objectives(path)
+    assert objectives["mine"] == PRESETS["paper"].replace(learning_rate=1e-4, keep_mse=5.0)
+    assert objectives["theirs"] == PRESETS["paper"]
+    for content, message in (("[]", "expected"), ("{", "JSON"), ('{"a": {"lr": 1}}', "a")):
+        path.write_text(content)
+        with pytest.raises(SettingsError, match=message):
+            read_objectives(path)
+
+
+def test_built_in_objectives_differ():
+    for objectives in (OBJECTIVES, QUICK_OBJECTIVES):
+        assert len(set(objectives.values())) == len(objectives) >= 3
+
+
+@pytest.mark.slow
+def test_a_whole_run_at_toy_size(weights, tmp_path, monkeypatch, capsys):
+    small = {name: settings.replace(batch_size=20) for name, settings in QUICK_OBJECTIVES.items() if name != "paper"}
+    monkeypatch.setattr(bench, "QUICK_OBJECTIVES", small)
+    monkeypatch.setattr(bench, "QUICK_PAIRS", 40)
+    monkeypatch.setattr(bench, "QUICK_EXAMINATION", {"prompts": 24, "unsafe": 4, "attacked": 0, "steps": 1})
+    arguments = ["--output", str(tmp_path), "--weights", str(weights), "--quick", "--device", "cpu"]
+    assert main(arguments) == 0
+    content = json.loads((tmp_path / "bench.json").read_text())
+    assert [(run["objective"], run["seed"]) for run in content["runs"]] == [("base", 0), ("des", 0), ("sage_plus", 0)]
+    assert content["about"]["examination"]["examiner"] == "reader"
+    assert content["about"]["command"].endswith("--quick --device cpu")
+    assert content["table"]["base"]["spread_ratio"]["mean"] == pytest.approx(1)
+    assert all(content["runs"][i]["train_seconds"] > 0 for i in (1, 2))
+    text = (tmp_path / "bench.md").read_text()
+    assert "The reader answered" in text and "| sage_plus | 1 |" in text
+    for name in ("tifa_by_type", "spread_and_tifa"):
+        assert Image.open(tmp_path / f"{name}.png").width > 600
+    with pytest.raises(SystemExit):
+        main([*arguments, "--examiner", "judge"])
+    assert "judge" in capsys.readouterr().err
