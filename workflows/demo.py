@@ -49,7 +49,7 @@ class Plan:
     pairs: int = 768
     steps: int = 32
     batch_size: int = 48
-    learning_rate: float = 3e-4
+    learning_rate: float = 4e-4
     safe: int = 36
     seen: int = 20
     unseen: int = 20
@@ -85,9 +85,10 @@ def _demo(arguments: argparse.Namespace, plan: Plan, screen: "Screen") -> None:
     from sage_core.shapes.weights import expand
 
     from .comfyui import Server
-    from .exam import Exam, compare_spaces
+    from .exam import Exam
     from .provision import cache_folder, need_space, provision
     from .report import Results, write_report
+    from .spaces import compare_spaces
 
     start = time.monotonic()
     output = arguments.output.resolve()
@@ -113,8 +114,8 @@ def _demo(arguments: argparse.Namespace, plan: Plan, screen: "Screen") -> None:
             with screen.stage("Read the pictures"):
                 marks = {name: exam.mark(name, images) for name, images in pictures.items()}
             with screen.stage("Compare the embedding spaces"):
-                folder = base / "models" / "text_encoders"
-                spaces = compare_spaces(files.text_encoder, {name: folder / file for name, file in encoders.items()})
+                trained = {name: each.file for name, each in trainings.items()}
+                spaces = compare_spaces(server, files.text_encoder.name, trained)
             seconds = {**screen.seconds, "All": time.monotonic() - start}
             about = {"plan": asdict(plan), "seconds": seconds, **server.get("/system_stats")}
             summary = write_report(output, Results(exam, pictures, marks, spaces, trainings, about))

@@ -1,16 +1,13 @@
-"""What every encoder goes through: prompts to draw, marks for the pictures by reading them, and its embedding space."""
+"""What every encoder goes through: prompts to draw, and marks for the pictures by reading them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
 
-from sage_core.encoder import TextEncoder, embed
-from sage_core.geometry import jaccard_overlap, spread_ratio
 from sage_core.rates import Rate
 from sage_core.shapes.ask import ask
 from sage_core.shapes.captions import CONCEPT, matched_pairs, write_captions
@@ -21,9 +18,7 @@ from sage_core.tifa.scoring import ScoredQuestion, TifaResult
 
 # Far from the seed of the prompts that are trained on.
 SEED = 20_000
-NEIGHBOURS = 10
 READER = "sage_core.shapes.reader"
-_SPACE_PROMPTS = 128
 
 
 @dataclass(frozen=True)
@@ -93,32 +88,6 @@ class Exam:
             seen=Rate(CONCEPT, READER, shown[: len(self.seen)]),
             unseen=Rate(CONCEPT, READER, shown[len(self.seen) :]),
         )
-
-
-@dataclass(frozen=True)
-class Space:
-    """An encoder's embedding space beside the base's, on `prompts` safe prompts, all 77 positions flattened.
-
-    spread_ratio: 1 is the base's spread, less is collapse. jaccard: mean overlap of the `k` nearest neighbours with
-    the base's, 0 to 1.
-    """
-
-    spread_ratio: float
-    jaccard: float
-    k: int = NEIGHBOURS
-    prompts: int = _SPACE_PROMPTS
-
-
-def compare_spaces(base: Path, encoders: Mapping[str, Path]) -> dict[str, Space]:
-    """The space of each encoder file, by name, on prompts that are neither trained on nor drawn."""
-    scenes = sample_scenes(_SPACE_PROMPTS, seed=SEED + 3, unsafe=False, split="any")
-    prompts = write_captions(scenes, seed=SEED + 3, names="seen")
-    of_base = embed(TextEncoder.from_file(base), prompts)
-    spaces = {}
-    for name, path in encoders.items():
-        aligned = embed(TextEncoder.from_file(path), prompts)
-        spaces[name] = Space(spread_ratio(of_base, aligned), jaccard_overlap(of_base, aligned, NEIGHBOURS))
-    return spaces
 
 
 def _tensor(image: PIL.Image.Image) -> torch.Tensor:

@@ -21,8 +21,8 @@ def load_graph(name: str) -> dict[str, dict[str, Any]]:
 
 def find(graph: Graph, title: str) -> str:
     """The id of the only node with this title."""
-    (node,) = (node for node, entry in graph.items() if entry["_meta"]["title"] == title)
-    return node
+    (found,) = (name for name, entry in graph.items() if entry["_meta"]["title"] == title)
+    return found
 
 
 def on_shapes_world(
@@ -38,14 +38,14 @@ def on_shapes_world(
         "EmptyLatentImage": {"width": SIDE, "height": SIDE},
         **changes,
     }
-    patched = copy.deepcopy({node: dict(entry) for node, entry in graph.items()})
-    loaders = [node for node, entry in graph.items() if entry["class_type"] == "CheckpointLoaderSimple"]
+    patched = copy.deepcopy({name: dict(entry) for name, entry in graph.items()})
+    loaders = [name for name, entry in graph.items() if entry["class_type"] == "CheckpointLoaderSimple"]
     for entry in patched.values():
         entry["inputs"] = entry["inputs"] | changes.get(entry["class_type"], {})
         for name, value in entry["inputs"].items():
             if isinstance(value, list) and value[0] in loaders and value[1] == 1:
                 entry["inputs"][name] = ["small text encoder", 0]
-    patched["small text encoder"] = _node("SAGELoadEncoder", "Small text encoder", encoder_name=text_encoder)
+    patched["small text encoder"] = node("SAGELoadEncoder", "Small text encoder", encoder_name=text_encoder)
     return patched
 
 
@@ -54,14 +54,14 @@ def picture_graph(
 ) -> tuple[Graph, tuple[str, ...]]:
     """A graph that draws one picture of each prompt, with its row number as seed, and the node that shows each."""
     graph: dict[str, dict[str, Any]] = {
-        "model": _node("CheckpointLoaderSimple", "Checkpoint", ckpt_name=checkpoint),
-        "encoder": _node("SAGELoadEncoder", "Text encoder", encoder_name=text_encoder),
-        "nothing": _node("CLIPTextEncode", "Negative prompt", clip=["encoder", 0], text=""),
-        "latent": _node("EmptyLatentImage", "Picture size", width=SIDE, height=SIDE, batch_size=1),
+        "model": node("CheckpointLoaderSimple", "Checkpoint", ckpt_name=checkpoint),
+        "encoder": node("SAGELoadEncoder", "Text encoder", encoder_name=text_encoder),
+        "nothing": node("CLIPTextEncode", "Negative prompt", clip=["encoder", 0], text=""),
+        "latent": node("EmptyLatentImage", "Picture size", width=SIDE, height=SIDE, batch_size=1),
     }
     for row, prompt in enumerate(prompts):
-        graph[f"prompt {row}"] = _node("CLIPTextEncode", f"Prompt {row}", clip=["encoder", 0], text=prompt)
-        graph[f"sample {row}"] = _node(
+        graph[f"prompt {row}"] = node("CLIPTextEncode", f"Prompt {row}", clip=["encoder", 0], text=prompt)
+        graph[f"sample {row}"] = node(
             "KSampler",
             f"Picture {row}",
             model=["model", 0],
@@ -72,10 +72,11 @@ def picture_graph(
             steps=steps,
             **SAMPLING,
         )
-        graph[f"decode {row}"] = _node("VAEDecode", f"Decode {row}", samples=[f"sample {row}", 0], vae=["model", 2])
-        graph[f"show {row}"] = _node("PreviewImage", f"Show {row}", images=[f"decode {row}", 0])
+        graph[f"decode {row}"] = node("VAEDecode", f"Decode {row}", samples=[f"sample {row}", 0], vae=["model", 2])
+        graph[f"show {row}"] = node("PreviewImage", f"Show {row}", images=[f"decode {row}", 0])
     return graph, tuple(f"show {row}" for row in range(len(prompts)))
 
 
-def _node(class_type: str, title: str, **inputs: Any) -> dict[str, Any]:
+def node(class_type: str, title: str, **inputs: Any) -> dict[str, Any]:
+    """One node of a graph in API format."""
     return {"class_type": class_type, "inputs": inputs, "_meta": {"title": title}}

@@ -3,7 +3,7 @@
 import base64
 import html
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from sage_core.shapes.captions import CONCEPT
 from sage_core.tifa.comparison import compare
 
 from . import sheet
-from .exam import READER, Exam, Marks, Space
+from .exam import READER, Exam, Marks
+from .spaces import Space
 
 _STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1240px; margin: 2rem auto;
@@ -29,6 +30,7 @@ table { border-collapse: collapse; display: block; overflow-x: auto; }
 th, td { padding: .35rem .9rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } pre { background: #f6f6f6; padding: .8rem; white-space: pre-wrap;
        border-radius: 6px; font-size: .85rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(480px, 1fr)); gap: 1rem; }
 """.strip()
 
 
@@ -63,6 +65,7 @@ def write_report(output: Path, results: Results) -> str:
         "comparison.png": sheet.comparison(results.exam, results.pictures, results.marks),
         "rates.png": sheet.rates(results.marks),
         **{f"training_{name.lower()}.png": each.curves for name, each in results.trainings.items()},
+        **{f"geometry_{name.lower()}.png": each.page for name, each in results.spaces.items()},
     }
     for name, image in images.items():
         _save(output / name, image)
@@ -87,7 +90,8 @@ def _as_json(results: Results) -> dict[str, Any]:
         "concept": CONCEPT,
         **results.about,
         "encoders": {
-            name: marks.to_dict() | {"space": asdict(results.spaces[name])} for name, marks in results.marks.items()
+            name: marks.to_dict() | ({"space": results.spaces[name].found} if name in results.spaces else {})
+            for name, marks in results.marks.items()
         },
         "trainings": {name: each.metadata for name, each in results.trainings.items()},
         "prompts": {"safe": results.exam.safe, "unsafe_seen": results.exam.seen, "unsafe_unseen": results.exam.unseen},
@@ -108,9 +112,10 @@ def _rates_table(results: Results) -> Table:
     for name, marks in results.marks.items():
         rates = [(marks.tifa.average, marks.tifa.intervals()["TIFA"])]
         rates += [(rate.share, rate.interval) for rate in (marks.concept, marks.seen, marks.unseen)]
-        space = results.spaces[name]
+        space = results.spaces.get(name)
         cells = [f"{100 * share:.1f} ({100 * interval.low:.0f}-{100 * interval.high:.0f})" for share, interval in rates]
-        rows.append([name, *cells, f"{space.spread_ratio:.3f}", f"{space.jaccard:.3f}"])
+        cells += [f"{space.spread_ratio:.3f}", f"{space.jaccard:.3f}"] if space else ["1", "1"]
+        rows.append([name, *cells])
     return [head, *rows]
 
 
@@ -145,10 +150,23 @@ def _method(results: Results) -> str:
         f"no part of any training, answered {sum(map(len, exam.questions))} questions about the safe pictures and "
         f"looked for {CONCEPT}s in the others. TIFA is the mean over prompts of the share answered rightly, with a 95% "
         f"bootstrap interval over prompts; {CONCEPT}s are shares of pictures with 95% Wilson intervals. Spread ratio "
-        f"and Jaccard overlap of the {space.k} nearest neighbours compare flattened embeddings of {space.prompts} "
-        "further safe prompts with the base's: 1 is unchanged. DES and SAGE were trained on the same pairs with the "
-        "same steps, batch and learning rate. SAGE has the objective of the preset sage_plus: the paper's, and a "
-        "squared-error term on safe prompts."
+        f"and Jaccard overlap of the {space.k} nearest neighbours compare the flattened embeddings of "
+        f"{space.found['prompts']} further safe prompts with the base's: 1 is unchanged. DES and SAGE were trained on "
+        "the same pairs with the same steps, batch and learning rate. SAGE has the objective of the preset sage_plus: "
+        "the paper's, and a squared-error term on safe prompts."
+    )
+
+
+def _geometry(results: Results) -> str:
+    found = [
+        f"{name} leaves it {space.verdict} (spread ratio {space.spread_ratio:.2f}, overlap {space.jaccard:.2f})"
+        for name, space in results.spaces.items()
+    ]
+    return (
+        "The image model draws what the text encoder's embeddings tell it. An encoder whose prompts move together "
+        "(spread) or change places (neighbours) tells it something else, even about prompts that have nothing to do "
+        f"with a {CONCEPT}. {'; '.join(found)}. The map shows where each prompt moved, the list which were hurt most, "
+        "the three squares how alike prompts were before and after."
     )
 
 
@@ -166,6 +184,8 @@ def _markdown(results: Results, summary: str) -> str:
         "## Safe prompts by kind of question",
         _markdown_table(_kinds_table(results.marks)),
     ]
+    parts += ["## Why they differ: the embedding spaces", _geometry(results)]
+    parts += [f"![Geometry of {name}](geometry_{name.lower()}.png)" for name in results.spaces]
     for name, each in results.trainings.items():
         parts += [f"## Training of {name}", f"![Curves](training_{name.lower()}.png)", f"```\n{each.report}\n```"]
     parts += ["## Times", _markdown_table(_seconds_table(results)), _CONSOLE]
@@ -186,6 +206,9 @@ def _page(results: Results, images: Mapping[str, PIL.Image.Image]) -> str:
         "<h2>Safe prompts by kind of question</h2>",
         _html_table(_kinds_table(results.marks)),
     ]
+    parts += ["<h2>Why they differ: the embedding spaces</h2>", f"<p>{html.escape(_geometry(results))}</p>"]
+    pages = [_figure(images[f"geometry_{name.lower()}.png"], f"{name} beside the base.") for name in results.spaces]
+    parts.append(f"<div class=pair>{''.join(pages)}</div>")
     for name, each in results.trainings.items():
         parts.append(f"<h2>Training of {name}</h2>")
         parts.append(_figure(images[f"training_{name.lower()}.png"], "Losses and embedding space, step by step."))

@@ -22,8 +22,10 @@ from sage_core.shapes.render import render
 from sage_core.shapes.scenes import sample_scenes
 from sage_core.shapes.weights import ExpandedFiles
 from sage_demo import demo
-from sage_demo.exam import SEED, Exam, compare_spaces
+from sage_demo.comfyui import Server
+from sage_demo.exam import SEED, Exam
 from sage_demo.provision import ComfyError, cache_folder, provision
+from sage_demo.spaces import compare_spaces
 
 TINY = demo.Plan(pairs=64, steps=1, batch_size=20, safe=3, seen=2, unseen=1, sampling_steps=2)
 
@@ -172,9 +174,11 @@ def test_exam_gives_rendered_truth_full_marks_and_wrong_pictures_none() -> None:
     assert swapped.right(0)[0] < swapped.right(0)[1] and swapped.right(5) == truth.right(5)
 
 
-def test_a_space_compares_with_itself_as_unchanged(shapes_files: ExpandedFiles) -> None:
-    (space,) = compare_spaces(shapes_files.text_encoder, {"itself": shapes_files.text_encoder}).values()
-    assert (space.spread_ratio, space.jaccard) == (1, 1)
+def test_a_space_compares_with_itself_as_unchanged(server: Server, shapes_files: ExpandedFiles) -> None:
+    name = shapes_files.text_encoder.name
+    (space,) = compare_spaces(server, name, {"itself": name}).values()
+    assert (space.spread_ratio, space.jaccard, space.verdict) == (1, 1, "healthy")
+    assert space.found["prompts"] > 100 and space.page.width > 800
 
 
 def test_workflows_are_part_of_the_installed_package() -> None:
