@@ -1,65 +1,19 @@
 """Finished runs kept on disk under what they were made of, and found again instead of trained again."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from . import __version__
 from .encoder import save_encoder, state_hash
 from .files import write_json
 from .layouts import read_encoder
 from .prompts import PromptPairs
-from .settings import TrainingSettings, preset_name
-
-if TYPE_CHECKING:
-    from .training import TrainingResult
-
-# Raised when the same inputs no longer give the same weights.
-_RECIPE = 1
-
-
-def run_key(base_hash: str, pairs: PromptPairs, concept: str, settings: TrainingSettings) -> str:
-    """Name of a run, 32 hex digits: base weights, prompts, concept and settings, seed among them.
-
-    Chunk size is left out: it changes the memory that a run takes and not its result.
-    """
-    made_of = {
-        "recipe": _RECIPE,
-        "base": base_hash,
-        "pairs": pairs.hash(),
-        "concept": concept,
-        "settings": settings.replace(chunk_size=None).to_dict(),
-    }
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def run_metadata(
-    base_hash: str,
-    pairs: PromptPairs,
-    concept: str,
-    settings: TrainingSettings,
-    steps: int,
-    aligned_hash: str,
-) -> dict[str, str]:
-    """What a saved encoder says of itself in its header."""
-    plain = settings.spread_weight == 0 and settings.local_weight == 0
-    return {
-        "format": "pt",
-        "method": "DES" if plain else "SAGE",
-        "preset": preset_name(settings),
-        "concept": concept,
-        "steps": str(steps),
-        "pairs": str(len(pairs)),
-        "base_hash": base_hash,
-        "prompts_hash": pairs.hash(),
-        "hash": aligned_hash,
-        "settings": json.dumps(settings.to_dict(), sort_keys=True),
-        "software": f"sage-alignment {__version__}",
-    }
+from .provenance import run_key
+from .settings import TrainingSettings
+from .training import StepReport, TrainingResult, train
 
 
 def train_stored(
@@ -69,7 +23,7 @@ def train_stored(
     settings: TrainingSettings,
     store: Path,
     **options: Any,
-) -> tuple["TrainingResult", bool]:
+) -> tuple[TrainingResult, bool]:
     """As `training.train`, with the finished run and its checkpoint kept in the folder `store`.
 
     Args:
@@ -78,8 +32,6 @@ def train_stored(
     Returns:
         The result, and whether it was found instead of trained.
     """
-    from .training import StepReport, TrainingResult, train
-
     base_hash = state_hash(base)
     key = run_key(base_hash, pairs, concept, settings)
     weights, report = store / f"{key}.safetensors", store / f"{key}.json"

@@ -19,7 +19,7 @@ from .losses import LOSS_PARTS, BaseBatch, alignment_loss
 from .memory import plan_memory
 from .preparation import TOKEN_TABLE, Prepared, prepare
 from .prompts import PromptPairs
-from .runs import run_key, run_metadata
+from .provenance import run_key, run_metadata
 from .settings import TrainingSettings
 
 GEOMETRY_K = 10

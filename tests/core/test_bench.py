@@ -5,15 +5,16 @@ import json
 import pytest
 import torch
 
-from sage_core import bench, bench_phases
-from sage_core.bench_compare import gradient_gap, measure_naive
-from sage_core.bench_prompts import captions, make_pairs, random_state
+from sage_core.bench import __main__ as bench
+from sage_core.bench import phases
+from sage_core.bench.compare import gradient_gap, measure_naive
+from sage_core.bench.prompts import captions, make_pairs, random_state
 from sage_core.encoder import EncoderConfig
 from sage_core.settings import TrainingSettings
 
 CONFIG = EncoderConfig(layers=2, width=64, heads=1, mlp_width=128, vocabulary=49408, positions=77)
 SETTINGS = TrainingSettings(batch_size=8, neighbours=3, epochs=1, held_out=0, learning_rate=1e-4)
-TINY = bench_phases.Size("tiny", CONFIG, 30, SETTINGS, 4, 5, 3, (10, 30), (8, 16))
+TINY = phases.Size("tiny", CONFIG, 30, SETTINGS, 4, 5, 3, (10, 30), (8, 16))
 CPU = torch.device("cpu")
 
 
@@ -43,10 +44,10 @@ def test_a_gradient_in_chunks_is_that_of_the_batch(base):
 
 
 def test_operations_are_counted_by_the_shapes_of_the_weights(base):
-    one = bench_phases.forward_flops(CONFIG, 1)
+    one = phases.forward_flops(CONFIG, 1)
     matrices = sum(t.numel() for name, t in base.items() if t.dim() == 2 and "embedding" not in name)
     assert one == 2 * 77 * (matrices + 2 * 2 * 77 * 64)
-    assert bench_phases.training_flops(CONFIG, [8, 6]) == 3 * one * (17 + 13)
+    assert phases.training_flops(CONFIG, [8, 6]) == 3 * one * (17 + 13)
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ from sage_core.fast_encoder import FastEncoder
 from sage_core.memory import estimate_memory, plan_memory
 from sage_core.preparation import TOKEN_TABLE
 from sage_core.prompts import pairs_from_lists
-from sage_core.runs import run_key, train_stored
+from sage_core.provenance import run_key
+from sage_core.runs import train_stored
 from sage_core.settings import PRESETS, TrainingSettings
 from sage_core.tokens import tokenize
 from sage_core.training import batch_sizes, learning_rate, train

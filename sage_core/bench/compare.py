@@ -8,16 +8,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .bench_naive import NaiveTraining, codebook, sorted_search
-from .bench_phases import Clock, Phases, Size, embed_stored
-from .bench_prompts import CONCEPT
-from .encoder import TextEncoder, arithmetic
-from .fast_encoder import FastEncoder
-from .preparation import prepare
-from .prompts import PromptPairs
-from .settings import Precision, TrainingSettings
-from .targets import choose_targets
-from .training import Run, epoch_order
+from ..encoder import TextEncoder, arithmetic
+from ..fast_encoder import FastEncoder
+from ..preparation import prepare
+from ..prompts import PromptPairs
+from ..settings import Precision, TrainingSettings
+from ..targets import choose_targets
+from ..training import Run, epoch_order
+from .naive import NaiveTraining, codebook, sorted_search
+from .phases import Clock, Phases, Size, embed_stored
+from .prompts import CONCEPT
 
 _BLOCK = 2048
 

@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .bench_prompts import CONCEPT, make_pairs
-from .encoder import EncoderConfig, TextEncoder, arithmetic, embed, save_encoder
-from .fast_encoder import FastEncoder
-from .layouts import read_encoder
-from .memory import plan_memory
-from .preparation import prepare
-from .prompts import PromptPairs
-from .settings import Precision, TrainingSettings
-from .targets import choose_targets
-from .tokens import CONTEXT_LENGTH, tokenize
-from .training import StepReport, train
+from ..encoder import EncoderConfig, TextEncoder, arithmetic, embed, save_encoder
+from ..fast_encoder import FastEncoder
+from ..layouts import read_encoder
+from ..memory import plan_memory
+from ..preparation import prepare
+from ..prompts import PromptPairs
+from ..settings import Precision, TrainingSettings
+from ..targets import choose_targets
+from ..tokens import CONTEXT_LENGTH, tokenize
+from ..training import StepReport, train
+from .prompts import CONCEPT, make_pairs
 
 _GIB = 2**30
 

@@ -19,8 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .bench_compare import compare_precisions, gradient_gap, loss_gap, measure_naive
-from .bench_phases import (
+from ..files import whole_file, write_json, write_text
+from ..prompts import PromptPairs
+from ..settings import Precision, TrainingSettings
+from ..training import StepReport, batch_sizes, total_steps, train
+from .compare import compare_precisions, gradient_gap, loss_gap, measure_naive
+from .phases import (
     SIZES,
     Phases,
     Size,
@@ -34,12 +38,8 @@ from .bench_phases import (
     pair_curve,
     training_flops,
 )
-from .bench_prompts import CONCEPT, make_pairs, random_state
-from .bench_report import draw, to_markdown
-from .files import whole_file, write_json, write_text
-from .prompts import PromptPairs
-from .settings import Precision, TrainingSettings
-from .training import StepReport, batch_sizes, total_steps, train
+from .prompts import CONCEPT, make_pairs, random_state
+from .report import draw, to_markdown
 
 _SMALL_CARD = 6.0
 

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .encoder import TextEncoder
-from .prompts import PromptPairs
-from .settings import TrainingSettings
-from .tokens import tokenize
+from ..encoder import TextEncoder
+from ..prompts import PromptPairs
+from ..settings import TrainingSettings
+from ..tokens import tokenize
 
 
 def codebook(encoder: TextEncoder, prompts: list[str], device: torch.device) -> Tensor:

@@ -5,8 +5,8 @@ from itertools import cycle
 import torch
 from torch import Tensor
 
-from .encoder import EncoderConfig, TextEncoder
-from .prompts import DEFAULT_TEMPLATES, PromptPairs, PromptReport
+from ..encoder import EncoderConfig, TextEncoder
+from ..prompts import DEFAULT_TEMPLATES, PromptPairs, PromptReport
 
 CONCEPT = "skull"
 

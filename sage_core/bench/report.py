@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .plots import LIGHT, new_figure, style
+from ..plots import LIGHT, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

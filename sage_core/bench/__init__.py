@@ -1,0 +1,1 @@
+"""What an alignment run costs, measured beside the published procedure: `python -m sage_core.bench`."""
