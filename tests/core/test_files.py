@@ -1,0 +1,36 @@
+"""Files are seen whole or not at all."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from sage_core.files import whole_file, write_json
+
+
+def test_a_failure_leaves_the_old_content_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "report.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(RuntimeError), whole_file(path) as temporary:
+        temporary.write_text("half of")
+        raise RuntimeError
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_file_replaces_the_old_one_and_makes_its_folder(tmp_path):
+    path = tmp_path / "new" / "folder" / "report.json"
+    write_json(path, {"old": 1})
+    write_json(path, {"new": "é"})
+    assert path.read_bytes() == '{\n  "new": "é"\n}\n'.encode()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_a_file_may_be_read_by_whom_the_user_lets_read(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_json(tmp_path / "report.json", {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "report.json").stat().st_mode) == 0o644
