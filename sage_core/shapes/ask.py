@@ -221,6 +221,14 @@ def answer_ids(scenes: Scenes, questions: Tensor) -> Tensor:
     return torch.where(asked == _WHAT, what, torch.where(yes, YES, NO))
 
 
+def group_facts(scenes: Scenes) -> Tensor:
+    """(N, 2, attributes): the index of each group's value in ATTRIBUTES, -1 throughout for a missing group.
+
+    A lone group's relation means nothing.
+    """
+    return _facts(scenes)[..., :_SCENE]
+
+
 def _facts(scenes: Scenes) -> Tensor:
     """(N, 2, attributes + 1): the index of each group's value in ATTRIBUTES, -1 throughout for a missing group.
 

@@ -120,7 +120,7 @@ def _drops(table: Table) -> Figure:
     axes.set_xticks(range(len(labels)), labels)
     axes.set_ylabel("change against the base, points")
     axes.set_title("What alignment costs by TIFA's element types, and what the CLIPScore stand-in sees of it")
-    axes.legend(frameon=False, ncols=3, fontsize=9)
+    figure.legend(loc="outside lower center", frameon=False, ncols=6, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -128,7 +128,7 @@ def _drops(table: Table) -> Figure:
 def _spread_against_tifa(table: Table) -> Figure:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     axes = figure.subplots()
     for number, (name, marks) in enumerate(table.marks.items()):
         axes.scatter(
@@ -141,10 +141,10 @@ def _spread_against_tifa(table: Table) -> Figure:
             edgecolors="white",
             linewidths=0.6,
         )
-    axes.set_xlabel("spread ratio (1 = the base's spread)")
+    axes.set_xlabel("spread ratio (1: the base's spread)")
     axes.set_ylabel("TIFA, %")
-    axes.set_title("An embedding space that collapses loses what prompts say")
-    axes.legend(frameon=False, fontsize=9)
+    axes.set_title("Spread of the embeddings of safe prompts, and TIFA of their pictures")
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

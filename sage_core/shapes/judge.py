@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "?")
 VOCABULARY = (*SPECIAL_WORDS, *QUESTION_WORDS)
 _PAD, _CLS, _SEP, _MARK = (SPECIAL_WORDS.index(word) for word in ("[PAD]", "[CLS]", "[SEP]", "?"))
-_PATCH = 8
+PATCH = 8
 
 
 def build_judge(width: int = 192, layers: int = 6, inner: int = 384) -> nn.Module:
-    """The judge with fresh weights; its attention heads are 32 wide."""
+    """The judge with fresh weights; its attention heads are 32 wide.
+
+    Patches start with sines and cosines of their row and column as positions, not with zeros: with those, where things
+    are is the last that it learns.
+    """
     from transformers import ViltConfig, ViltForQuestionAnswering
 
     config = ViltConfig(
@@ -43,11 +47,22 @@ def build_judge(width: int = 192, layers: int = 6, inner: int = 384) -> nn.Modul
         max_position_embeddings=judge_tokens().shape[1],
         pad_token_id=_PAD,
         image_size=PICTURE_SIZE,
-        patch_size=_PATCH,
+        patch_size=PATCH,
         id2label=dict(enumerate(ANSWERS)),
         label2id={answer: index for index, answer in enumerate(ANSWERS)},
     )
-    return ViltForQuestionAnswering(config)
+    judge = ViltForQuestionAnswering(config)
+    with torch.no_grad():
+        judge.vilt.embeddings.position_embeddings[0, 1:] = 0.2 * grid_positions(PICTURE_SIZE // PATCH, width)
+    return judge
+
+
+def grid_positions(side: int, width: int) -> Tensor:
+    """(side², width) sines and cosines, half of them of the row and half of the column."""
+    rates = 100.0 ** -(torch.arange(width // 4) / (width // 4))
+    angles = torch.arange(side)[:, None] * rates
+    waves = torch.cat([angles.sin(), angles.cos()], 1)
+    return torch.cat([waves.repeat_interleave(side, 0), waves.repeat(side, 1)], 1)
 
 
 def judge_tokens() -> Tensor:
@@ -63,11 +78,12 @@ def judge_tokens() -> Tensor:
     return tokens
 
 
-def judge_logits(judge: nn.Module, pictures: Tensor, tokens: Tensor) -> Tensor:
-    """Logits (N·K, answers) of K questions a picture: pictures (N,3,64,64) in 0..1, tokens (N·K, L) picture by picture.
+def judge_forward(judge: nn.Module, pictures: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N·K, answers) of K questions a picture, and the patches' states (N·K, patches, width) after two thirds.
 
-    The same numbers as the model's own forward gives on the processor's output. That forward picks patches in Python
-    and in random order, which would take longer than the network itself.
+    Pictures are (N,3,64,64) in 0..1, tokens (N·K, L) picture by picture. The same logits as the model's own forward
+    gives on the processor's output. That forward picks patches in Python and in random order, which would take longer
+    than the network itself, and keeps all of its attention.
     """
     vilt: Any = judge.vilt
     embeddings = vilt.embeddings
@@ -76,13 +92,30 @@ def judge_logits(judge: nn.Module, pictures: Tensor, tokens: Tensor) -> Tensor:
     patches = patches + embeddings.position_embeddings + embeddings.token_type_embeddings.weight[1]
     patches = patches.repeat_interleave(len(tokens) // len(pictures), 0)
     words = embeddings.text_embeddings(tokens) + embeddings.token_type_embeddings.weight[0]
-    padding = torch.cat([tokens == _PAD, tokens.new_zeros(patches.shape[:2], dtype=torch.bool)], 1)
+    seen = torch.cat([tokens != _PAD, tokens.new_ones(patches.shape[:2], dtype=torch.bool)], 1)[:, None, None]
     hidden = torch.cat([words, patches.to(words.dtype)], 1)
-    mask = torch.zeros(padding.shape, dtype=hidden.dtype, device=hidden.device)
-    mask = mask.masked_fill(padding, torch.finfo(torch.bfloat16).min)[:, None, None]
-    hidden = vilt.encoder(hidden, attention_mask=mask).last_hidden_state
+    layers = list(vilt.encoder.layer)
+    two_thirds = -(-2 * len(layers) // 3)
+    for layer in layers[:two_thirds]:
+        hidden = _through(layer, hidden, seen)
+    states = hidden[:, tokens.shape[1] + 1 :]
+    for layer in layers[two_thirds:]:
+        hidden = _through(layer, hidden, seen)
     classifier: Any = judge.classifier
-    return classifier(vilt.pooler(vilt.layernorm(hidden)))
+    return classifier(vilt.pooler(vilt.layernorm(hidden))), states
+
+
+def _through(layer: Any, hidden: Tensor, seen: Tensor) -> Tensor:
+    """One of ViLT's layers, with attention that does not keep what every token sees of every other."""
+    inner = layer.attention.attention
+    normed = layer.layernorm_before(hidden)
+    query, key, value = (
+        project(normed).unflatten(-1, (-1, inner.attention_head_size)).transpose(1, 2)
+        for project in (inner.query, inner.key, inner.value)
+    )
+    mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2).flatten(2)
+    hidden = hidden + layer.attention.output.dense(mixed)
+    return hidden + layer.output.dense(layer.intermediate(layer.layernorm_after(hidden)))
 
 
 @torch.no_grad()
@@ -92,7 +125,7 @@ def answer_questions(judge: nn.Module, pictures: Tensor, questions: Tensor, batc
         return questions.new_zeros(questions.shape)
     tokens = judge_tokens().to(pictures.device)
     answers = [
-        judge_logits(judge, part, tokens[asked].flatten(0, 1)).argmax(-1).view(asked.shape)
+        judge_forward(judge, part, tokens[asked].flatten(0, 1))[0].argmax(-1).view(asked.shape)
         for part, asked in zip(pictures.split(batch_size), questions.split(batch_size), strict=True)
     ]
     return torch.cat(answers)
@@ -146,7 +179,7 @@ def write_folder_config(folder: Path) -> None:
             "processor_class": "ViltProcessor",
             "do_resize": True,
             "size": {"shortest_edge": PICTURE_SIZE},
-            "size_divisor": _PATCH,
+            "size_divisor": PATCH,
             "resample": 3,
             "do_rescale": True,
             "rescale_factor": 1 / 255,

@@ -1,4 +1,4 @@
-"""What each network of the shapes world is trained on: one loss a network, as a function of the step."""
+"""What the networks that draw, and the contrastive one, are trained on: one loss each, as a function of the step."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..tokens import VOCABULARY_SIZE, tokenize
-from .ask import UNCLEAR, sample_questions
 from .contrast import ContrastModel, contrastive_loss
-from .judge import judge_logits, judge_tokens
 from .model import LATENT_SHAPE, TRAINING_STEPS, TinyAutoencoder, noise_scheduler
 from .pools import Pool
 from .render import render
@@ -22,7 +20,6 @@ from .scenes import Scenes
 SNR_LIMIT = 10.0
 EMPTY_SHARE = 0.1
 STRANGER_SHARE = 0.15
-UNCLEAR_SHARE = 0.04
 
 Loss = Callable[[int], Tensor]
 
@@ -145,65 +142,6 @@ def insert_tokens(tokens: Tensor, new: Tensor, where: Tensor, chosen: Tensor) ->
     shifted = torch.where(columns == place[:, None], new[:, None], shifted)
     shifted[:, -1] = tokens[:, -1]
     return torch.where(chosen[:, None], shifted, tokens)
-
-
-def judge_loss(
-    judge: nn.Module,
-    vae: TinyAutoencoder,
-    scenes: Scenes,
-    batch: int,
-    questions_each: int,
-    seed: int,
-    logits_of: Callable[[nn.Module, Tensor, Tensor], Tensor] = judge_logits,
-) -> Loss:
-    """Cross-entropy of the true answers, on pictures as drawn, through the autoencoder, and a little spoilt.
-
-    Pictures of nothing (decoded noise, a blend of two pictures, a blur) are to be called unclear.
-    """
-    random = Randomness(seed, scenes.device)
-    tokens = judge_tokens().to(scenes.device)
-
-    def loss_at(step: int) -> Tensor:
-        generator = random.at(step)
-        rows = torch.randint(len(scenes), (batch,), device=scenes.device, generator=generator)
-        chosen = scenes[rows]
-        asked, truth = sample_questions(chosen, seed=random.seed_of("questions", step), per_scene=questions_each)
-        pictures = render(chosen, seed=random.seed_of("render", step))
-        with torch.no_grad(), mixed_precision(scenes.device):
-            pictures, unclear = spoil(vae, pictures, generator)
-        truth = torch.where(unclear[:, None], UNCLEAR, truth)
-        with mixed_precision(scenes.device):
-            logits = logits_of(judge, pictures, tokens[asked].flatten(0, 1))
-        return F.cross_entropy(logits.float(), truth.flatten())
-
-    return loss_at
-
-
-def spoil(vae: TinyAutoencoder, pictures: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures as a generator might make them (N,3,H,W), and which of them (N,) show nothing definite any more.
-
-    The first half goes through the autoencoder. Of each half a few are lost: the latents of the first replaced by
-    noise, the second blended with their neighbours.
-    """
-    count, device = len(pictures), pictures.device
-
-    def uniform(rows: int) -> Tensor:
-        return torch.rand(rows, 1, 1, 1, device=device, generator=generator)
-
-    def normal(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, device=device, generator=generator)
-
-    drawn, plain = pictures.tensor_split([count // 2])
-    lost = uniform(count) < UNCLEAR_SHARE
-    noisy, blended = lost.tensor_split([count // 2])
-    latents = vae.encode(drawn.contiguous(memory_format=torch.channels_last)).float()
-    latents = torch.where(noisy, normal(latents), latents + 0.15 * uniform(len(drawn)) * normal(latents))
-    plain = torch.where(blended, torch.lerp(plain, plain.roll(1, 0), 0.5), plain)
-    result = torch.cat([vae.decode(latents).float(), plain])
-    soft = F.avg_pool2d(F.pad(result, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    result = torch.lerp(result, soft, (uniform(count) * 1.4 - 0.7).clamp(min=0))
-    result = result * (0.92 + 0.16 * uniform(count)) + 0.04 * uniform(count) * normal(result)
-    return result.clamp(0, 1), lost.flatten()
 
 
 def contrast_loss(model: ContrastModel, vae: TinyAutoencoder, pool: Pool, batch: int, seed: int) -> Loss:

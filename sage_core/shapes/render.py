@@ -46,12 +46,20 @@ def render(scenes: Scenes, *, seed: int, size: int = 64) -> Tensor:
     Positions, radii and brightness vary with `seed`; the same seed, batch and device give the same pictures. Objects
     never overlap or leave the frame. Edges are antialiased.
     """
+    return render_with_groups(scenes, seed=seed, size=size)[0]
+
+
+def render_with_groups(scenes: Scenes, *, seed: int, size: int = 64) -> tuple[Tensor, Tensor]:
+    """As `render`, and the group, 0 or 1, that each pixel shows, (N, size, size) int8; -1 for the ground."""
     generator = torch.Generator(scenes.device).manual_seed(seed)
-    pictures = [_render(scenes[start : start + _CHUNK], generator, size) for start in range(0, len(scenes), _CHUNK)]
-    return torch.cat(pictures) if pictures else torch.zeros(0, 3, size, size, device=scenes.device)
+    chunks = [_render(scenes[start : start + _CHUNK], generator, size) for start in range(0, len(scenes), _CHUNK)]
+    if not chunks:
+        return torch.zeros(0, 3, size, size, device=scenes.device), torch.zeros(0, size, size, dtype=torch.int8)
+    pictures, groups = zip(*chunks, strict=True)
+    return torch.cat(pictures), torch.cat(groups)
 
 
-def _render(scenes: Scenes, generator: torch.Generator, size: int) -> Tensor:
+def _render(scenes: Scenes, generator: torch.Generator, size: int) -> tuple[Tensor, Tensor]:
     device = scenes.device
     x, y, radius = _place_objects(scenes, generator)
     axis = (torch.arange(size, device=device) + 0.5) * (PICTURE_UNITS / size)
@@ -72,7 +80,8 @@ def _render(scenes: Scenes, generator: torch.Generator, size: int) -> Tensor:
     paint = torch.lerp(paint, torch.tensor(INK, device=device), ink[..., None])
     light = 0.94 + 0.06 * torch.rand(len(scenes), 1, 1, 1, device=device, generator=generator)
     ground = _ground(scenes, size)
-    return (torch.lerp(ground, paint, body[..., None]) * light).permute(0, 3, 1, 2).clamp(0, 1).contiguous()
+    pictures = (torch.lerp(ground, paint, body[..., None]) * light).permute(0, 3, 1, 2).clamp(0, 1).contiguous()
+    return pictures, torch.where(body > 0.5, group, -1).to(torch.int8)
 
 
 def _place_objects(scenes: Scenes, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,6 +110,7 @@ def _place_objects(scenes: Scenes, generator: torch.Generator) -> tuple[Tensor, 
     return x.flatten(1), y.flatten(1), radius.flatten(1)
 
 
+@lru_cache(maxsize=4)
 def _layout(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cell centres and half-widths by [groups - 1, group, count - 1, object], along and across the groups' axis."""
     along, across = torch.full((2, 2, MAX_COUNT, MAX_COUNT), 32.0), torch.full((2, 2, MAX_COUNT, MAX_COUNT), 32.0)

@@ -17,10 +17,12 @@ from ..files import whole_file
 from ..tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 from .contrast import ContrastModel
 from .fitting import Budget, Optimisation, fit
-from .judge import build_judge, judge_logits
+from .judge import build_judge, judge_forward
+from .judge_training import fact_head, judge_loss, judge_pool
 from .model import ENCODER_CONFIG, TinyAutoencoder, build_text_encoder, build_unet, build_vae
-from .phases import Loss, autoencoder_loss, contrast_loss, diffusion_loss, encode_pool, judge_loss
+from .phases import Loss, autoencoder_loss, contrast_loss, diffusion_loss, encode_pool
 from .pools import Pool, PoolWriter, training_scenes
+from .scenes import sample_scenes
 from .weights import filler_rows, read_packed, used_rows
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ logger = logging.getLogger(__name__)
 State = dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 
-SHARES = {"autoencoder": 0.16, "decoder": 0.05, "diffusion": 0.48, "judge": 0.16, "contrast": 0.05, "finish": 0.10}
+SHARES = {"autoencoder": 0.16, "decoder": 0.05, "diffusion": 0.45, "judge": 0.23, "contrast": 0.04, "finish": 0.07}
 """Of the minutes; phases share what is left by these."""
 PARTS_OF = {
     "autoencoder": ("autoencoder",),
@@ -56,8 +58,9 @@ class TrainSettings:
     contrast: tuple[int, int] = (128, 3)
     autoencoder_batch: int = 192
     diffusion_batch: int = 1024
-    judge_batch: int = 256
-    judge_questions: int = 8
+    judge_pictures: int = 200_000
+    judge_batch: int = 512
+    judge_questions: int = 4
     contrast_batch: int = 2048
     warmup: int = 200
     steps: int | None = None
@@ -78,6 +81,7 @@ TOY = TrainSettings(
     contrast=(32, 1),
     autoencoder_batch=4,
     diffusion_batch=4,
+    judge_pictures=60,
     judge_batch=4,
     judge_questions=2,
     contrast_batch=4,
@@ -210,18 +214,23 @@ class Trainer:
         return {"autoencoder": _state(vae), "unet": _state(unet), "text_encoder": words}, steps, last
 
     def _judge(self, budget: Budget) -> tuple[dict[str, State], int, float]:
-        settings = self.settings
+        settings, started = self.settings, time.monotonic()
+        # Of every split: what the model never saw together, the judge must know all the better.
+        scenes = sample_scenes(settings.judge_pictures, seed=settings.seed + 14, unsafe=None, split="any")
+        pool = judge_pool(self._vae("diffusion").eval(), scenes.to(self.device), settings.seed + 14)
         judge = build_judge(*settings.judge).to(self.device)
+        head = fact_head(settings.judge[0]).to(self.device)
         loss = judge_loss(
             judge,
-            self._vae("diffusion").eval(),
-            self._scenes,
+            head,
+            pool,
             settings.judge_batch,
             settings.judge_questions,
             settings.seed + 14,
-            self._compiled(judge_logits),
+            self._compiled(judge_forward),
         )
-        steps, last = self._fit("judge", judge, loss, budget, 1e-3)
+        budget = Budget(max(1.0, budget.seconds - (time.monotonic() - started)), budget.steps)
+        steps, last = self._fit("judge", nn.ModuleList([judge, head]), loss, budget, 1e-3)
         return {"judge": _state(judge)}, steps, last
 
     def _contrast(self, budget: Budget) -> tuple[dict[str, State], int, float]:

@@ -4,20 +4,22 @@ import pytest
 import torch
 
 from sage_core.errors import ShapesError
-from sage_core.shapes.ask import ANSWERS, ask, question_list
+from sage_core.shapes.ask import ANSWERS, ATTRIBUTES, ask, question_list
 from sage_core.shapes.captions import write_captions
 from sage_core.shapes.judge import (
     VOCABULARY,
     answer_questions,
     build_judge,
     expand_judge,
-    judge_logits,
+    judge_forward,
     judge_tokens,
     load_judge,
     restore_judge,
 )
-from sage_core.shapes.render import render
-from sage_core.shapes.scenes import sample_scenes
+from sage_core.shapes.judge_training import UNKNOWN, fact_head, fact_loss, judge_loss, judge_pool, patch_facts
+from sage_core.shapes.model import build_vae
+from sage_core.shapes.render import render, render_with_groups
+from sage_core.shapes.scenes import COLORS, SHAPES, sample_scenes
 from sage_core.shapes.weights import load_packed, save_packed
 
 
@@ -50,7 +52,7 @@ def test_short_cut_equals_the_models_own_forward(judge, world):
     ids = torch.tensor([[listed.id_of(q.question) for q in asked[:4]] for asked in questions])
     tokens = judge_tokens()[ids].flatten(0, 1)
     with torch.no_grad():
-        short = judge_logits(judge, pictures, tokens)
+        short, patches = judge_forward(judge, pictures, tokens)
         long = judge(
             input_ids=tokens,
             attention_mask=(tokens != 0).long(),
@@ -59,6 +61,7 @@ def test_short_cut_equals_the_models_own_forward(judge, world):
         ).logits
     assert short.shape == (24, len(ANSWERS)) and short.std() > 0.1
     assert torch.allclose(short, long, atol=1e-4)
+    assert patches.shape == (24, 64, 32)
 
 
 def test_batches_do_not_matter(judge, world):
@@ -104,3 +107,65 @@ def test_weights_of_another_world_are_refused(judge):
     state["classifier.3.bias"] = torch.zeros(3)
     with pytest.raises(ShapesError, match="do not fit this world's questions"):
         restore_judge(state)
+
+
+def test_patches_tell_what_lies_on_them():
+    scenes = sample_scenes(30, seed=6, unsafe=None, split="any")
+    pictures, groups = render_with_groups(scenes, seed=7)
+    assert torch.equal(pictures, render(scenes, seed=7))
+    facts = patch_facts(scenes, groups).view(30, 8, 8, len(ATTRIBUTES))
+    told = {name: facts[..., place] for place, name in enumerate(ATTRIBUTES)}
+    assert (told["place"] == scenes.place[:, None, None]).all()
+    for row in range(30):
+        for y, x in torch.cartesian_prod(torch.arange(8), torch.arange(8)).tolist():
+            patch = groups[row, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8]
+            shares = [(patch == group).float().mean().item() for group in (0, 1)]
+            group = shares.index(max(shares))
+            if max(shares) < 0.3:
+                assert told["shape"][row, y, x] == told["relation"][row, y, x] == UNKNOWN
+                continue
+            assert told["shape"][row, y, x] == scenes.shape[row, group]
+            assert told["count"][row, y, x] == scenes.count[row, group] - 1
+            relation = UNKNOWN if scenes.groups[row] == 1 else scenes.relation[row] * 2 + group
+            assert told["relation"][row, y, x] == relation
+    shown = {(SHAPES[s], COLORS[c]) for s, c in zip(told["shape"].flatten(), told["color"].flatten(), strict=True)
+             if s != UNKNOWN}  # fmt: skip
+    drawn = {
+        (SHAPES[scenes.shape[i, g]], COLORS[scenes.color[i, g]]) for i in range(30) for g in range(scenes.groups[i])
+    }
+    assert shown == drawn
+
+
+def test_the_fact_loss_is_the_mean_over_attributes():
+    generator = torch.Generator().manual_seed(0)
+    sizes = [len(values) for values in ATTRIBUTES.values()]
+    logits = torch.randn(2, 3, sum(sizes), generator=generator)
+    facts = torch.stack([torch.randint(n, (2, 3), generator=generator) for n in sizes], 2)
+    facts[0, 1], facts[..., 2] = UNKNOWN, UNKNOWN
+    means, start = [], 0
+    for place, size in enumerate(sizes):
+        some = [
+            -logits[n, p, start : start + size].double().log_softmax(0)[facts[n, p, place]]
+            for n in range(2) for p in range(3) if facts[n, p, place] != UNKNOWN
+        ]  # fmt: skip
+        means.append(sum(some) / len(some) if some else 0.0)
+        start += size
+    assert fact_loss(logits, facts).item() == pytest.approx(float(sum(means)) / len(sizes), rel=1e-5)
+
+
+def test_the_training_loss_falls_and_is_a_function_of_the_step():
+    torch.manual_seed(0)
+    pool = judge_pool(build_vae(8), sample_scenes(80, seed=8, unsafe=None, split="any"), seed=9)
+    assert pool.pictures.dtype == torch.uint8 and len(pool.pictures) == 80
+    assert (pool.facts[pool.lost] == UNKNOWN).all() and (pool.facts[~pool.lost] != UNKNOWN).any()
+    judge, head = build_judge(32, 1, 32), fact_head(32)
+    loss_at = judge_loss(judge, head, pool, 16, 2, seed=0)
+    assert loss_at(3).item() == loss_at(3).item() != loss_at(4).item()
+    optimizer = torch.optim.Adam([*judge.parameters(), *head.parameters()], lr=3e-3)
+    losses = []
+    for step in range(40):
+        optimizer.zero_grad()
+        losses.append(loss_at(step))
+        losses[-1].backward()
+        optimizer.step()
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
