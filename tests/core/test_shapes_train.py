@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,19 +71,23 @@ def test_a_stopped_run_resumes_to_the_same_weights(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_kept_phases_are_not_trained_again(trained, tmp_path):
-    steps = []
-    train(
-        TOY,
-        trained[0],
-        checkpoints=tmp_path,
-        device=CPU,
-        minutes=5,
-        until="judge",
-        keep=["autoencoder", "decoder", "diffusion"],
-        on_step=lambda phase, step: steps.append(phase),
-    )
-    assert set(steps) == {"judge"}
+def test_kept_phases_stay_as_they_are_to_the_byte(trained, tmp_path, monkeypatch):
+    """The command that trains the judge alone."""
+    for path in trained[0].glob("*.safetensors"):
+        shutil.copy(path, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr("sage_core.shapes.train.TOY", replace(TOY, seed=5, steps=4))
+    kept = ["autoencoder", "decoder", "diffusion", "contrast"]
+    arguments = ["--output", str(tmp_path), "--toy", "--keep", *kept, "--seed", "5", "--device", "cpu"]
+    assert main(arguments) == 0
+    changed = {name for name, content in before.items() if (tmp_path / name).read_bytes() != content}
+    assert changed == {"judge.safetensors"}
+    _, metadata = load_packed("judge", tmp_path)
+    assert metadata["command"] == f"python -m sage_core.shapes.train {' '.join(arguments)}"
+    phases = json.loads(metadata["phases"])
+    assert list(phases) == ["judge"] and phases["judge"]["steps"] == 4
+    assert phases["judge"]["command"] == metadata["command"]
+    assert "rendered" in json.loads(metadata["judge"])
 
 
 def test_an_earlier_run_is_not_overwritten(tmp_path, capsys):
