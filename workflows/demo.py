@@ -47,12 +47,12 @@ class Plan:
     """
 
     pairs: int = 768
-    steps: int = 32
-    batch_size: int = 48
+    steps: int = 28
+    batch_size: int = 44
     learning_rate: float = 4e-4
-    safe: int = 36
-    seen: int = 20
-    unseen: int = 20
+    safe: int = 28
+    seen: int = 14
+    unseen: int = 14
     sampling_steps: int = 10
 
 
