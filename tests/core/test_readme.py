@@ -1,0 +1,44 @@
+"""The README: its Python example runs as it stands, and the files that it shows are there."""
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sage_core.encoder import EncoderConfig, TextEncoder, save_encoder
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_python_example_runs(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    config = EncoderConfig(layers=1, width=32, heads=2, mlp_width=32, vocabulary=49408, positions=77)
+    state = {name: 0.1 * torch.randn(value.shape) for name, value in TextEncoder(config).state().items()}
+    save_encoder(tmp_path / "sd15.safetensors", state, {})
+    with open(tmp_path / "pairs.csv", "w", encoding="utf-8", newline="") as file:
+        colors = ("red", "green", "blue", "white", "black", "yellow")
+        words = [f"{count} {color} apples" for color in colors for count in ("one", "two", "six", "nine")]
+        csv.writer(file).writerows([("safe", "unsafe"), *((word, f"{word}, nudity") for word in words)])
+    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^spread ratio \d\.\d{3}$", done.stdout, re.MULTILINE)
+    assert (tmp_path / "mine.safetensors").is_file()
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+def test_files_that_are_shown_or_linked_exist(target: str) -> None:
+    assert (ROOT / target).is_file()
+
+
+def test_anchors_exist() -> None:
+    headings = {
+        re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-")
+        for line in README.splitlines()
+        if line[:1] == "#"
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= headings
