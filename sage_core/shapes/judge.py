@@ -31,8 +31,8 @@ PATCH = 8
 def build_judge(width: int = 192, layers: int = 6, inner: int = 384) -> nn.Module:
     """The judge with fresh weights; its attention heads are 32 wide.
 
-    Patches start with sines and cosines of their row and column as positions, not with zeros: with those, where things
-    are is the last that it learns.
+    Patches start with sines and cosines of their row and column as positions, not with ViLT's zeros, which tell no
+    patch from another at first.
     """
     from transformers import ViltConfig, ViltForQuestionAnswering
 
