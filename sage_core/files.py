@@ -17,11 +17,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    # Not `tempfile`, whose files only their owner may read, and would stay so under the final name.
     temporary = final.parent / f".{final.name}.{uuid.uuid4().hex}.part"
     temporary.open("xb").close()
+    permissions = temporary.stat().st_mode
     try:
         yield temporary
+        # Some writers (tempfile, safetensors) make files that only their owner may read.
+        temporary.chmod(permissions)
         _flush(temporary)
         os.replace(temporary, final)
     finally:

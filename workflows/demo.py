@@ -46,13 +46,13 @@ class Plan:
     sampling_steps: of each picture.
     """
 
-    pairs: int = 768
-    steps: int = 28
-    batch_size: int = 44
-    learning_rate: float = 4e-4
-    safe: int = 28
-    seen: int = 14
-    unseen: int = 14
+    pairs: int = 512
+    steps: int = 40
+    batch_size: int = 32
+    learning_rate: float = 3e-4
+    safe: int = 24
+    seen: int = 10
+    unseen: int = 10
     sampling_steps: int = 10
 
 

@@ -5,6 +5,8 @@ import os
 import stat
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from sage_core.files import whole_file, write_json
 
@@ -31,6 +33,8 @@ def test_a_file_may_be_read_by_whom_the_user_lets_read(tmp_path):
     before = os.umask(0o022)
     try:
         write_json(tmp_path / "report.json", {})
+        with whole_file(tmp_path / "state.safetensors") as temporary:
+            save_file({"weight": torch.zeros(2)}, temporary)
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "report.json").stat().st_mode) == 0o644
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o644}
