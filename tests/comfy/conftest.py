@@ -5,6 +5,7 @@ next one sees: use names of your own, and `server.free()` where an earlier resul
 """
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ import pytest
 from sage_core.shapes.weights import ExpandedFiles, expand
 from sage_demo.comfyui import PACK_NAME, Graph, Outputs, Server
 from sage_demo.provision import cache_folder, provision
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell lets what it starts in the background ignore Ctrl-C, and the processes that tests start would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A pack of nodes for tests alone: what a node hands on can be seen only from inside the server.
 PROBE = Path(__file__).parent / "probe"

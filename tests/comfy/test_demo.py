@@ -46,7 +46,8 @@ def test_demo_leaves_pictures_curves_and_reports(tmp_path: Path, monkeypatch, ca
     for stage in ("Start ComfyUI", "Train DES", "Train SAGE", "Draw with Base", "Draw with SAGE"):
         assert f"{stage}: done in" in shown
     files = ["comparison.png", "pictures", "rates.png", "report.html", "report.json", "report.md"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*files, "training_des.png", "training_sage.png"])
+    files += [f"{kind}_{name}.png" for kind in ("geometry", "training") for name in ("des", "sage")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
     report = json.loads((tmp_path / "report.json").read_text())
     assert list(report["encoders"]) == ["Base", "DES", "SAGE"]
     for name, marks in report["encoders"].items():
@@ -59,7 +60,7 @@ def test_demo_leaves_pictures_curves_and_reports(tmp_path: Path, monkeypatch, ca
             assert picture.size == (64, 64)
     assert report["trainings"]["DES"]["method"] == "DES" and report["trainings"]["SAGE"]["method"] == "SAGE"
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4 and "| SAGE |" in (tmp_path / "report.md").read_text()
+    assert page.count("data:image/png;base64,") == 6 and "| SAGE |" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -105,7 +105,8 @@ def embedding(base: Path) -> Callable[[str], Tensor]:
 
 
 def assert_close(found: Tensor, wanted: Tensor) -> None:
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+    # Embeddings go up to 10, where one rounding of ComfyUI's fp16 weights shows in the fifth digit.
+    torch.testing.assert_close(found, wanted, rtol=5e-5, atol=1e-4)
 
 
 def test_pack_registers_exactly_its_nodes(server: Server) -> None:
