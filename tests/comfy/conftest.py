@@ -15,10 +15,6 @@ from sage_core.shapes.weights import ExpandedFiles, expand
 from sage_demo.comfyui import PACK_NAME, Graph, Outputs, Server
 from sage_demo.provision import cache_folder, provision
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell lets what it starts in the background ignore Ctrl-C, and the processes that tests start would inherit it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
 # A pack of nodes for tests alone: what a node hands on can be seen only from inside the server.
 PROBE = Path(__file__).parent / "probe"
 
@@ -48,6 +44,14 @@ def server(comfyui: Path, base: Path, shapes_files: ExpandedFiles) -> Iterator[S
     arguments = ["--whitelist-custom-nodes", PACK_NAME, PROBE.name]
     with Server(comfyui, base, models=models, arguments=arguments) as running:
         yield running
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Children obey SIGINT: a shell that starts the tests in the background has it ignored, and children inherit it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
