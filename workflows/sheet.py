@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 SAFE_COLUMNS, SEEN_COLUMNS, UNSEEN_COLUMNS = 5, 2, 2
 # Pixels. Cells are three times the pictures' side; text is to be read in a page half as wide.
 CELL, GAP, LABEL, MARGIN = 192, 16, 190, 32
-CAPTION_WIDTH, CAPTION_LINES, LINE, HEADER, MARK = 20, 6, 23, 46, 34
+CAPTION_LINES, LINE, HEADER, MARK = 6, 23, 46, 34
 COLORS = {"Base": "#6B6B6B", "DES": LIGHT.hurt, "SAGE": LIGHT.base}
 
 
@@ -87,7 +86,17 @@ def _columns(exam: Exam) -> list[int]:
 
 
 def _elided(prompt: str) -> list[str]:
-    return wrap(prompt, CAPTION_WIDTH, max_lines=CAPTION_LINES, placeholder=" …")
+    """The prompt in lines as wide as a cell, the last one with an ellipsis where there would be too many."""
+    lines: list[str] = []
+    for word in prompt.split():
+        longer = f"{lines[-1]} {word}" if lines else ""
+        if lines and _font(18).getlength(longer) <= CELL:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if len(lines) > CAPTION_LINES:
+        lines = [*lines[: CAPTION_LINES - 1], f"{lines[CAPTION_LINES - 1].rsplit(' ', 1)[0]} …"]
+    return lines
 
 
 def _label(draw: ImageDraw.ImageDraw, top: int, name: str, marks: Marks) -> None:
