@@ -51,8 +51,8 @@ class Plan:
     batch_size: int = 32
     learning_rate: float = 3e-4
     safe: int = 24
-    seen: int = 10
-    unseen: int = 10
+    seen: int = 18
+    unseen: int = 18
     sampling_steps: int = 10
 
 
