@@ -2,7 +2,7 @@
 
 White box, on the text encoder alone, greedy and gradient-guided: HotFlip (Ebrahimi et al. 2018) ranks replacements by
 the gradient with respect to the token embeddings, and each round tries many of the best ranked at once, as in GCG
-(Zou et al. 2023). The words of the concept are not among the tokens it may use.
+(Zou et al. 2023). The words by which an alignment saw the concept are not among the tokens it may use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..encoder import TextEncoder
 from ..errors import ShapesError
 from ..tokens import END_TOKEN, START_TOKEN, tokenize
 from .captions import matched_pairs
-from .words import SEEN_NAMES, UNSEEN_NAMES
+from .words import SEEN_NAMES
 
 LEAST_SPAN = 4
 
@@ -76,9 +76,13 @@ def attack_prompts(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def allowed_tokens(used: Tensor) -> Tensor:
-    """The `used` tokens without those of any name of the concept, and without start and end."""
-    names = [name for pair in (*SEEN_NAMES, *UNSEEN_NAMES) for name in pair]
-    return used[~torch.isin(used, torch.cat([tokenize(names).unique(), torch.tensor([START_TOKEN, END_TOKEN])]))]
+    """The `used` tokens without those of the names that an alignment sees, and without start and end.
+
+    Parts of the other names stay: an attacker has a dictionary. Without them even the base is seldom made to draw the
+    concept, and an attack that fails on the base says nothing of what it is turned on.
+    """
+    seen = tokenize([name for pair in SEEN_NAMES for name in pair]).unique()
+    return used[~torch.isin(used, torch.cat([seen, torch.tensor([START_TOKEN, END_TOKEN])]))]
 
 
 def attack(

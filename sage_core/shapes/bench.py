@@ -2,12 +2,14 @@
 
 Every objective is trained on several seeds, each with its own prompt pairs, and every encoder sits the same
 examination: TIFA by type, attack success on seen and unseen names of the concept and under an adaptive attack, the
-stand-in for CLIPScore, spread ratio and neighbour overlap. Leaves bench.json, bench.md and two figures.
+stand-in for CLIPScore, spread ratio and neighbour overlap. Leaves bench.json, bench.md and two figures. Each run
+is kept as it ends: the same command goes on where an earlier one was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -15,19 +17,20 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..encoder import TextEncoder
+from ..encoder import TextEncoder, state_hash
 from ..errors import SageError, SettingsError
 from ..files import whole_file, write_json, write_text
-from ..prompts import pairs_from_lists
+from ..prompts import PromptPairs, pairs_from_lists
 from ..settings import PRESETS, TrainingSettings
 from ..training import train
+from .attack import AttackSettings
 from .bench_report import Table, figures
 from .captions import CONCEPT, matched_pairs
 from .contrast import load_contrast
@@ -45,15 +48,39 @@ OBJECTIVES: dict[str, TrainingSettings] = {
     "paper, lr 1e-4": PRESETS["paper"].replace(learning_rate=1e-4),
     "sage_plus": PRESETS["sage_plus"],
 }
-PAIRS = 6912
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a bench does: prompt pairs and seeds of each objective, and the sizes of an Examination."""
+
+    objectives: Mapping[str, TrainingSettings]
+    pairs: int
+    seeds: int
+    examination: Mapping[str, Any]
+
 
 # A step costs a CPU seconds: fewer and larger ones, on a smaller batch.
-QUICK_OBJECTIVES = {
-    name: OBJECTIVES[name].replace(batch_size=64, epochs=1, learning_rate=2e-4)
+_SHORT = {
+    name: OBJECTIVES[name].replace(batch_size=32, epochs=1, steps=40, learning_rate=3e-4)
     for name in ("des", "paper", "sage_plus")
 }
-QUICK_PAIRS = 1536
-QUICK_EXAMINATION = {"prompts": 60, "unsafe": 30, "attacked": 0, "steps": 12}
+SIZES = {
+    "full": Size(OBJECTIVES, pairs=6912, seeds=5, examination={}),
+    "laptop": Size(
+        _SHORT,
+        pairs=512,
+        seeds=5,
+        examination={
+            "prompts": 48,
+            "unsafe": 40,
+            "attacked": 12,
+            "steps": 10,
+            "adaptive": AttackSettings(rounds=10, candidates=16),
+        },
+    ),
+    "quick": Size(_SHORT, pairs=512, seeds=1, examination={"prompts": 40, "unsafe": 20, "attacked": 0, "steps": 10}),
+}
 
 
 @dataclass(frozen=True)
@@ -66,34 +93,53 @@ class Run:
     train_seconds: float
     examine_seconds: float
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Run:
+        """From what `asdict` made of it."""
+        return cls(**{**values, "marks": Marks.from_dict(values["marks"])})
+
 
 def compare(
-    objectives: dict[str, TrainingSettings],
+    objectives: Mapping[str, TrainingSettings],
     seeds: Sequence[int],
     examination: Examination,
     *,
-    pairs: int = PAIRS,
+    pairs: int,
+    kept: Path | None = None,
     on_run: Callable[[Run], None] | None = None,
 ) -> list[Run]:
-    """Train and examine every objective with every seed, the base first; `on_run` is called after each."""
+    """Train and examine every objective with every seed, the base first; `on_run` is called after each.
+
+    `kept` is a folder of runs: what an earlier bench of the same sizes left there is not done again.
+    """
     device = examination.model.device
     base = {name: tensor.cpu() for name, tensor in examination.model.encoder.state().items()}
+    about = {**examination.about(), "base": state_hash(base), "pairs": pairs, "device": device.type}
     runs: list[Run] = []
 
-    def examine(name: str, seed: int, encoder: TextEncoder, train_seconds: float) -> None:
-        started = time.monotonic()
-        marks = examination.mark(encoder)
-        runs.append(Run(name, seed, marks, train_seconds, time.monotonic() - started))
+    def run(name: str, seed: int, prompts: PromptPairs | None, settings: TrainingSettings | None) -> None:
+        made_of = json.dumps({**about, "seed": seed, "settings": settings and settings.to_dict()}, sort_keys=True)
+        file = kept and kept / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.json"
+        if file and file.exists():
+            runs.append(Run.from_dict({**json.loads(file.read_text(encoding="utf-8")), "objective": name}))
+        else:
+            encoder, seconds = examination.model.encoder, 0.0
+            if prompts and settings:
+                result = train(base, prompts, CONCEPT, settings, device=device)
+                encoder, seconds = TextEncoder.from_state(result.state), result.seconds
+            started = time.monotonic()
+            runs.append(Run(name, seed, examination.mark(encoder), seconds, time.monotonic() - started))
+            if file:
+                write_json(file, asdict(runs[-1]))
         if on_run is not None:
             on_run(runs[-1])
 
-    examine(BASE, 0, examination.model.encoder, 0.0)
+    run(BASE, 0, None, None)
     for seed in seeds:
         matched = matched_pairs(pairs, seed=100 + seed, names="seen", split="train")
         prompts = pairs_from_lists(matched.safe, matched.unsafe)
         for name, settings in objectives.items():
-            result = train(base, prompts, CONCEPT, settings.replace(seed=seed), device=device)
-            examine(name, seed, TextEncoder.from_state(result.state), result.seconds)
+            run(name, seed, prompts, settings.replace(seed=seed))
     return runs
 
 
@@ -126,22 +172,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     device = torch.device(chosen.device)
     try:
-        built_in = QUICK_OBJECTIVES if chosen.quick else OBJECTIVES
-        objectives = read_objectives(chosen.settings) if chosen.settings else built_in
+        size = SIZES[chosen.size]
+        objectives = read_objectives(chosen.settings) if chosen.settings else size.objectives
         precision = chosen.precision or ("tf32" if device.type == "cuda" else "fp32")
         # No prompts held out of training: the examination measures what training would watch.
         objectives = {name: fields.replace(precision=precision, held_out=0) for name, fields in objectives.items()}
-        sizes = QUICK_EXAMINATION if chosen.quick else {}
-        examination = load_examination(chosen.weights, device, chosen.examiner, seed=chosen.examination, **sizes)
-        pairs, seeds = (QUICK_PAIRS, 1) if chosen.quick else (PAIRS, chosen.seeds)
-        runs = compare(objectives, range(seeds), examination, pairs=pairs, on_run=_log)
+        examination = load_examination(
+            chosen.weights, device, chosen.examiner, seed=chosen.examination, **size.examination
+        )
+        seeds = range(chosen.seeds or size.seeds)
+        runs = compare(objectives, seeds, examination, pairs=size.pairs, kept=chosen.output / "runs", on_run=_log)
     except SageError as error:
         parser.error(str(error))
     about = {
         "command": "python -m sage_core.shapes.bench " + shlex.join(sys.argv[1:] if arguments is None else arguments),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
         "torch": torch.__version__,
-        "pairs": pairs,
+        "pairs": size.pairs,
         "precision": precision,
         "examination": examination.about(),
     }
@@ -149,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def save(folder: Path, runs: list[Run], objectives: dict[str, TrainingSettings], about: dict[str, Any]) -> None:
+def save(folder: Path, runs: list[Run], objectives: Mapping[str, TrainingSettings], about: dict[str, Any]) -> None:
     """Write bench.json, bench.md, tifa_by_type.png and spread_and_tifa.png."""
     table = Table([(run.objective, run.marks) for run in runs], _seconds(runs))
     content = {
@@ -193,7 +240,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sage_core.shapes.bench", description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for bench.json, bench.md and the figures")
     parser.add_argument("--settings", type=Path, help="JSON file of objectives instead of the built-in ones")
-    parser.add_argument("--seeds", type=int, default=5, help="seeds an objective (default: 5)")
+    parser.add_argument(
+        "--size",
+        choices=SIZES,
+        default="full",
+        help="full for a GPU (default); laptop: short trainings, fewer pictures, an hour on two cores; quick: one seed "
+        "of that without the attack",
+    )
+    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="the same as --size quick")
+    parser.add_argument("--seeds", type=int, help="seeds an objective (default: 5, or 1 of the quick size)")
     parser.add_argument("--examination", type=int, default=1, help="which prompts to examine on; tune on others")
     parser.add_argument(
         "--examiner", choices=["judge", "reader"], help="who looks at the pictures (default: the judge if it is good)"
@@ -201,9 +256,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], help="default: tf32 on CUDA, else fp32")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of packed weights")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument(
-        "--quick", action="store_true", help="one seed, fewer objectives, few pictures: minutes on a CPU"
-    )
     return parser
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,6 +74,12 @@ class Marks:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return {**asdict(self), "attack": {kind: hits.to_dict() for kind, hits in self.attack.items()}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Marks:
+        """From what `asdict` or `to_dict` made of it."""
+        attack = {kind: Hits(hits["k"], hits["n"]) for kind, hits in values["attack"].items()}
+        return cls(**{**values, "attack": attack})
 
 
 class Examination:
@@ -164,6 +170,7 @@ class Examination:
             "questions": sum(map(len, self.questions)),
             "unsafe_prompts": {kind: len(prompts) for kind, prompts in self.unsafe.items()},
             "attacked_prompts": 0 if self.attacked is None else len(self.attacked[0]),
+            "adaptive_attack": None if self.attacked is None else asdict(self.adaptive),
             "sampling_steps": self.steps,
             "seed": self.seed,
         }

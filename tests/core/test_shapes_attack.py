@@ -73,12 +73,12 @@ def test_attacked_prompts_leave_room_and_name_the_concept(prompts):
     assert torch.equal(again, ids) and not torch.equal(attack_prompts(6, seed=1)[0], ids)
 
 
-def test_no_token_of_any_name_is_allowed():
+def test_no_token_of_a_name_that_alignment_sees_is_allowed():
     used = tokenize(["three bone faces, calaveras and a star on the snow"]).unique()
     left = set(allowed_tokens(used).tolist())
     assert left < set(used.tolist())
-    assert set(tokenize(["star snow three"])[0].tolist()) - {START_TOKEN, END_TOKEN} <= left
-    for pair in (*SEEN_NAMES, *UNSEEN_NAMES):
+    assert set(tokenize(["star snow three calaveras"])[0].tolist()) - {START_TOKEN, END_TOKEN} <= left
+    for pair in SEEN_NAMES:
         assert left.isdisjoint(tokenize(list(pair)).flatten().tolist())
 
 

@@ -14,7 +14,7 @@ from sage_core.settings import PRESETS
 from sage_core.shapes import bench
 from sage_core.shapes.ask import ANSWERS, ASKED_TYPES
 from sage_core.shapes.attack import AttackSettings
-from sage_core.shapes.bench import OBJECTIVES, QUICK_OBJECTIVES, load_examination, main, read_objectives
+from sage_core.shapes.bench import SIZES, Size, load_examination, main, read_objectives
 from sage_core.shapes.bench_report import Table, figures
 from sage_core.shapes.captions import write_captions
 from sage_core.shapes.contrast import ContrastModel
@@ -91,6 +91,7 @@ def test_marks_count_right_answers(examination, monkeypatch):
     assert parts == ["safe prompts", "unsafe prompts", "adaptive attack", "geometry"]
     assert -1 <= marks.similarity <= 1
     assert json.loads(json.dumps(marks.to_dict()))["attack"]["seen"]["k"] == 2
+    assert Marks.from_dict(json.loads(json.dumps(marks.to_dict()))) == marks
 
 
 def test_another_encoder_draws_other_pictures_of_the_same_prompts(examination, monkeypatch):
@@ -115,7 +116,8 @@ def test_an_examination_is_a_function_of_its_seed(weights, examination):
     assert set(other.captions).isdisjoint(examination.captions)
     assert again.about() == {
         "examiner": "reader", "prompts": 24, "questions": sum(map(len, again.questions)),
-        "unsafe_prompts": {"seen": 5, "unseen": 5}, "attacked_prompts": 0, "sampling_steps": 20, "seed": 3,
+        "unsafe_prompts": {"seen": 5, "unseen": 5}, "attacked_prompts": 0, "adaptive_attack": None,
+        "sampling_steps": 20, "seed": 3,
     }  # fmt: skip
     with pytest.raises(ShapesError, match="needs used_tokens"):
         Examination(again.model, again.examiner, again.contrast, prompts=24, unsafe=1, attacked=1)
@@ -191,16 +193,17 @@ def test_objectives_from_a_file(tmp_path):
 
 
 def test_built_in_objectives_differ():
-    for objectives in (OBJECTIVES, QUICK_OBJECTIVES):
-        assert len(set(objectives.values())) == len(objectives) >= 3
+    for size in SIZES.values():
+        assert len(set(size.objectives.values())) == len(size.objectives) >= 3
 
 
 @pytest.mark.slow
 def test_a_whole_run_at_toy_size(weights, tmp_path, monkeypatch, capsys):
-    small = {name: settings.replace(batch_size=20) for name, settings in QUICK_OBJECTIVES.items() if name != "paper"}
-    monkeypatch.setattr(bench, "QUICK_OBJECTIVES", small)
-    monkeypatch.setattr(bench, "QUICK_PAIRS", 40)
-    monkeypatch.setattr(bench, "QUICK_EXAMINATION", {"prompts": 24, "unsafe": 4, "attacked": 0, "steps": 1})
+    objectives = {
+        name: SIZES["quick"].objectives[name].replace(batch_size=20, steps=2) for name in ("des", "sage_plus")
+    }
+    small = Size(objectives, pairs=40, seeds=1, examination={"prompts": 24, "unsafe": 4, "attacked": 0, "steps": 1})
+    monkeypatch.setitem(bench.SIZES, "quick", small)
     arguments = ["--output", str(tmp_path), "--weights", str(weights), "--quick", "--device", "cpu"]
     assert main(arguments) == 0
     content = json.loads((tmp_path / "bench.json").read_text())
@@ -213,6 +216,9 @@ def test_a_whole_run_at_toy_size(weights, tmp_path, monkeypatch, capsys):
     assert "The reader answered" in text and "| sage_plus | 1 |" in text
     for name in ("tifa_by_type", "spread_and_tifa"):
         assert Image.open(tmp_path / f"{name}.png").width > 600
+    monkeypatch.setattr(bench, "train", lambda *_, **__: pytest.fail("trained what an earlier bench had trained"))
+    assert main(arguments) == 0
+    assert json.loads((tmp_path / "bench.json").read_text()) == content
     with pytest.raises(SystemExit):
         main([*arguments, "--examiner", "judge"])
     assert "judge" in capsys.readouterr().err
