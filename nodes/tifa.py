@@ -29,6 +29,8 @@ Questions = io.Custom("SAGE_QUESTIONS")
 JudgeType = io.Custom("SAGE_JUDGE")
 Scores = io.Custom("SAGE_SCORES")
 
+READER = "shapes world reader"
+
 _QUESTION_SUFFIXES = (".json", ".jsonl", ".csv")
 
 
@@ -220,9 +222,14 @@ class SAGELoadJudge(io.ComfyNode):
             node_id="SAGELoadJudge",
             display_name="Load VQA Judge",
             category="SAGE",
-            description="A VQA model of models/VQA or models/LLM: ViLT, BLIP, BLIP-2, GIT, or a chat model that sees.",
+            description="A VQA model of models/VQA or models/LLM: ViLT, BLIP, BLIP-2, GIT, or a chat model that sees. "
+            "Or the shapes world's reader, which needs no model.",
             inputs=[
-                io.Combo.Input("judge", options=[models.NONE, *folders], tooltip="'none' with a vision CLIP."),
+                io.Combo.Input(
+                    "judge",
+                    options=[models.NONE, READER, *folders],
+                    tooltip="'none' with a vision CLIP. The reader knows the demo's pictures and questions only.",
+                ),
                 io.Combo.Input(
                     "sentence_encoder",
                     options=[models.NONE, *folders],
@@ -240,17 +247,16 @@ class SAGELoadJudge(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, judge: str | None, sentence_encoder: str | None) -> bool | str:
-        for name in (judge, sentence_encoder):
-            if name not in (None, models.NONE):
-                try:
-                    models.model_path(name)
-                except JudgeError as error:
-                    return str(error)
+        for name in _folders(judge, sentence_encoder):
+            try:
+                models.model_path(name)
+            except JudgeError as error:
+                return str(error)
         return True
 
     @classmethod
     def fingerprint_inputs(cls, judge: str | None, sentence_encoder: str | None, **_: Any) -> list[tuple[int, ...]]:
-        return [models.fingerprint(name) for name in (judge, sentence_encoder) if name not in (None, models.NONE)]
+        return [models.fingerprint(name) for name in _folders(judge, sentence_encoder)]
 
     @classmethod
     def execute(cls, judge, sentence_encoder, precision, vision_clip=None) -> io.NodeOutput:
@@ -260,6 +266,10 @@ class SAGELoadJudge(io.ComfyNode):
         managed = []
         if vision_clip is not None:
             chosen: Judge = ClipJudge(vision_clip)
+        elif judge == READER:
+            from ..sage_core.shapes.reader_judge import ReaderJudge
+
+            chosen = ReaderJudge()
         else:
             loaded = load_judge(models.model_path(judge), dtype=models.precision(precision))
             managed.append(models.Managed(loaded.model))
@@ -269,6 +279,11 @@ class SAGELoadJudge(io.ComfyNode):
             sentences = SentenceEncoder.from_folder(models.model_path(sentence_encoder))
             managed.append(models.Managed(sentences.model))
         return io.NodeOutput(LoadedJudge(chosen, sentences, tuple(managed)))
+
+
+def _folders(judge: str | None, sentence_encoder: str | None) -> list[str]:
+    """Names of model folders among a judge and a sentence encoder."""
+    return [name for name in (judge, sentence_encoder) if name not in (None, models.NONE, READER)]
 
 
 class ClipJudge:

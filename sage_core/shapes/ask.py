@@ -49,7 +49,7 @@ _SCENE = len(_NAMES)
 _ANYTHING, _WHAT, _EXISTS = -1, -1, -2
 _OFFSETS = [len(ANSWERS) - sum(len(ATTRIBUTES[name]) for name in _NAMES[place:]) for place in range(len(_NAMES))]
 _SHAPE, _COUNT = _NAMES.index("shape"), _NAMES.index("count")
-_PLURALS = {name: SHAPE_NAMES[name][0][1] if name in SHAPE_NAMES else f"{name}s" for name in SHAPES}
+PLURALS = {name: SHAPE_NAMES[name][0][1] if name in SHAPE_NAMES else f"{name}s" for name in SHAPES}
 
 
 @dataclass(frozen=True)
@@ -186,16 +186,16 @@ def _word(form: _Form, wording: int, subject: int, other: int, value: int) -> st
     asked = ATTRIBUTES[form.about][value]
     return form.wordings[wording].format(
         one=name,
-        many=_PLURALS.get(name),
+        many=PLURALS.get(name),
         other=SHAPES[other],
-        others=_PLURALS[SHAPES[other]],
+        others=PLURALS[SHAPES[other]],
         value=_PROXIMITY.get(asked, asked),
     )
 
 
 def _question_words() -> tuple[str, ...]:
     words = {word for form in _FORMS for wording in form.wordings for word in wording.rstrip("?").split()}
-    words |= {"of", *ANSWERS, *_PLURALS.values()}
+    words |= {"of", *ANSWERS, *PLURALS.values()}
     return tuple(sorted(word for word in words if "{" not in word))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,16 +12,19 @@ from torch import Tensor
 from ..errors import JudgeError, ShapesError
 from ..tifa.images import ImageLike, to_bytes
 from ..tifa.judges import Answer
+from ..tifa.question_rules import NUMBERS
 from ..tifa.questions import Question
+from .ask import PLURALS
 from .model import PICTURE_SIZE
 from .reader import answer_by_reading
 
 _BATCH = 32
-_HAIR = 1e-6
+_SIDES = {"left": "left of", "right": "right of"}
+_SINGULAR = {plural: shape for shape, plural in PLURALS.items()}
 
 
 class ReaderJudge:
-    """Answers the questions that `ask.ask` writes by reading the picture."""
+    """Answers by reading the picture: the questions of `ask.ask`, and those of `tifa.question_rules` about shapes."""
 
     name = "shapes reader"
 
@@ -34,9 +38,8 @@ class ReaderJudge:
     ) -> list[list[Answer]]:
         """See `tifa.judges.Judge`.
 
-        A yes/no question that the picture leaves open is answered "no"; any other "none" or "unclear". Probabilities
-        are then equal but for a hair more for one choice, picked by the question: a scorer that must choose does not
-        always choose the first. Otherwise the answer has probability 1.
+        A yes/no question that the picture leaves open is answered "no"; any other "none" or "unclear". The answer has
+        probability 1; where it is none of the choices, all of these have 0.
         Raises JudgeError for a question that this world does not know.
         """
         if len(images) != len(questions):
@@ -53,16 +56,15 @@ class ReaderJudge:
 def _answer(
     images: Sequence[ImageLike], questions: Sequence[Sequence[Question]], likelihoods: bool
 ) -> list[list[Answer]]:
+    asked = [[replace(q, question=_reword(q.question)) for q in some] for some in questions]
     try:
-        readings = answer_by_reading(torch.cat([_as_picture(image) for image in images]), questions)
+        readings = answer_by_reading(torch.cat([_as_picture(image) for image in images]), asked)
     except ShapesError as error:
         raise JudgeError(f"the reader of the shapes world cannot judge this: {error}") from error
-    answers = []
-    for asked, read in zip(questions, readings, strict=True):
-        texts = ["no" if "no" in q.choices and text == "unclear" else text for q, text in zip(asked, read, strict=True)]
-        odds = [_probabilities(q, text) if likelihoods else None for q, text in zip(asked, texts, strict=True)]
-        answers.append(list(map(Answer, texts, odds)))
-    return answers
+    return [
+        [_as_answer(text, question.choices, likelihoods) for question, text in zip(some, read, strict=True)]
+        for some, read in zip(questions, readings, strict=True)
+    ]
 
 
 def _as_picture(image: ImageLike) -> Tensor:
@@ -71,9 +73,16 @@ def _as_picture(image: ImageLike) -> Tensor:
     return torch.nn.functional.interpolate(picture, size, mode="bilinear", antialias=True)
 
 
-def _probabilities(question: Question, answer: str) -> tuple[float, ...]:
-    if answer in question.choices:
-        return tuple(float(choice == answer) for choice in question.choices)
-    weights = [1.0] * len(question.choices)
-    weights[zlib.crc32(f"{question.id} {question.question}".encode()) % len(weights)] += _HAIR
-    return tuple(weight / sum(weights) for weight in weights)
+def _reword(text: str) -> str:
+    """A question of `tifa.question_rules` as `ask.ask` would word it; any other as it is."""
+    if match := re.fullmatch(r"are there (\w+)\?", text):
+        return f"is there a {_SINGULAR.get(match[1], match[1])}?"
+    if match := re.fullmatch(r"are there (\w+) (\w+)\?", text):
+        return f"is the number of {match[2]} {NUMBERS.get(match[1], match[1])}?"
+    return text
+
+
+def _as_answer(text: str, choices: Sequence[str], likelihoods: bool) -> Answer:
+    if text not in choices:
+        text = "no" if "no" in choices and text == "unclear" else _SIDES.get(text, text)
+    return Answer(text, tuple(float(choice == text) for choice in choices) if likelihoods else None)

@@ -17,13 +17,16 @@ from .judges import Answer
 from .questions import ELEMENT_TYPES, Question
 from .sentences import RECOMMENDED, SentenceEncoder
 
+DENIALS = frozenset({"none", "nothing", "unclear"})
+"""Answers of a judge that does not see what it is asked about."""
+
 
 @dataclass(frozen=True)
 class ScoredQuestion:
     """What became of one question about one image.
 
-    `chosen` is the choice that the free `answer` stands for, `score` 1 if that is the right one, `probability` the
-    judge's probability of the right one (None if the judge cannot tell).
+    `chosen` is the choice that the free `answer` stands for, or that answer where it stands for none; `score` is 1 if
+    it is the right one, `probability` the judge's probability of the right one (None if the judge cannot tell).
     """
 
     image: str
@@ -65,13 +68,15 @@ def score_answers(
     """TIFA's own rule: an answer that is, letter for letter, one of the choices stands; else the choice with the
     nearest sentence embedding stands for it. `images[i]` names the image that `questions[i]` was asked about.
 
-    Without a sentence encoder the judge's most probable choice stands instead, which is not TIFA's rule; raises
-    JudgeError if the judge gave no probabilities either.
+    Without a sentence encoder the judge's most probable choice stands instead, which is not TIFA's rule. It would be
+    right by luck where the judge sees none of the choices: an answer in DENIALS, or no probability of any choice, is
+    wrong then. Raises JudgeError if the judge gave no probabilities either.
     """
     free = [row for row, answer in enumerate(answers) if answer.text not in questions[row].choices]
     if sentences is not None:
         nearest = sentences.nearest_choices([answers[r].text for r in free], [questions[r].choices for r in free])
     else:
+        free = [row for row in free if not _denies(answers[row])]
         nearest = [_most_probable(answers[row], questions[row]) for row in free]
     chosen = {row: questions[row].choices[index] for row, index in zip(free, nearest, strict=True)}
     return [
@@ -84,6 +89,10 @@ def score_answers(
         )
         for row, (image, question, answer) in enumerate(zip(images, questions, answers, strict=True))
     ]
+
+
+def _denies(answer: Answer) -> bool:
+    return answer.text in DENIALS or (answer.probabilities is not None and not any(answer.probabilities))
 
 
 def _most_probable(answer: Answer, question: Question) -> int:

@@ -6,10 +6,15 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from sage_core.shapes.ask import ask
+from sage_core.shapes.captions import write_captions
+from sage_core.shapes.render import render
+from sage_core.shapes.scenes import sample_scenes
 from sage_core.tifa.evaluation import evaluate
 from sage_core.tifa.judges import load_judge
 from sage_core.tifa.questions import Question, write_questions
@@ -180,6 +185,27 @@ def test_scores_are_those_of_the_library_for_mixed_sizes(
     assert "| TIFA (mean over captions) |" in shown(outputs, "score")
     (picture,) = server.images(outputs)["score"]
     assert picture.height > 2 * 256, "three cards"
+
+
+def test_the_shapes_worlds_reader_needs_no_model(server: Server, base: Path) -> None:
+    scenes = sample_scenes(3, seed=8, unsafe=False, split="any")
+    captions = write_captions(scenes, seed=8, names="seen")
+    write_questions(base / "input" / "reader.json", [row for rows in ask(scenes, captions) for row in rows])
+    folder = base / "input" / "tifa_reader"
+    folder.mkdir()
+    # The last two change places: wrong pictures for their captions.
+    for place, picture in enumerate(render(scenes, seed=8)[[0, 2, 1]]):
+        Image.fromarray(np.uint8(255 * picture.permute(1, 2, 0).numpy())).save(folder / f"{place}.png")
+    graph = score_graph("reader.json", "shapes world reader")
+    for place in range(3):
+        graph[f"image {place}"] = node("LoadImage", image=f"tifa_reader/{place}.png")
+    graph["two"] = node("ImageBatch", image1=["image 0", 0], image2=["image 1", 0])
+    graph["images"] = node("ImageBatch", image1=["two", 0], image2=["image 2", 0])
+    found = json.loads(shown(server.run(graph), "json"))
+    first, *others = found["caption_scores"].values()
+    assert first == 1 and max(others) < 0.9 and found["judge"] == "shapes reader"
+    wrong = [row for row in found["questions"] if row["free_answer"] == "none" and row["answer"] != "none"]
+    assert wrong and not any(row["score"] for row in wrong)
 
 
 def test_a_stopped_evaluation_goes_on_from_its_log(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sage_core.errors import JudgeError, ShapesError
-from sage_core.shapes.ask import ANSWERS, UNCLEAR, ask, question_list
+from sage_core.shapes.ask import ANSWERS, ATTRIBUTES, PLURALS, UNCLEAR, ask, group_facts, question_list
 from sage_core.shapes.captions import write_captions
 from sage_core.shapes.evaluation import judge_card, shares_by_type, types_of
 from sage_core.shapes.examiners import CONCEPT_QUESTION, JudgeExaminer, ReaderExaminer, load_examiner
@@ -16,10 +16,12 @@ from sage_core.shapes.reader_judge import ReaderJudge
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import sample_scenes
 from sage_core.shapes.weights import save_packed
+from sage_core.tifa.question_rules import rule_questions
 from sage_core.tifa.questions import Question
 from sage_core.tifa.scoring import score_answers
 
 NIGHT = torch.tensor([0.06, 0.06, 0.17])
+NUMBERS = {"1": "a", "2": "two", "3": "three", "4": "four"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def world():
 @pytest.fixture(scope="module")
 def judge() -> torch.nn.Module:
     torch.manual_seed(0)
-    return build_judge(32, 1, 32).eval()
+    return build_judge(32, 1, 1, 32).eval()
 
 
 def truth(questions) -> torch.Tensor:
@@ -128,37 +130,51 @@ def test_tifa_can_be_scored_by_the_reader(world):
     scored = score_answers(["x"] * len(rows), rows, [answer for row in answers for answer in row])
     assert sum(row.score for row in scored) > 0.99 * len(rows)
     assert sum(told) == len(rows) and len(told) == 2
-    assert all(sum(answer.probabilities) == pytest.approx(1) for row in answers for answer in row)
+    for row, asked in zip(answers, questions, strict=True):
+        for answer, question in zip(row, asked, strict=True):
+            assert sum(answer.probabilities) == (answer.text in question.choices)
 
 
-def test_what_the_picture_leaves_open_is_no_yes_and_no_first_choice():
+def test_what_the_picture_does_not_show_is_never_right_by_luck():
     blank = NIGHT.expand(64, 64, 3)
-    asked = [
-        Question(
-            str(i),
-            "a caption",
-            "what size is the star?",
-            ("small", "large", "medium", "none"),
-            "large",
-            "attribute",
-            "x",
-        )
-        for i in range(20)
-    ]
+
+    def question(text: str, choices: tuple[str, ...], answer: str) -> Question:
+        return Question("1", "a caption", text, choices, answer, "attribute", "x")
+
     materials = ("plain", "striped", "dotted", "checkered")
-    asked += [
-        Question(str(i), "a caption", "what pattern does the star have?", materials, "plain", "material", "plain")
-        for i in range(40)
-    ]
+    asked = [question("what pattern does the star have?", materials, answer) for answer in materials]
+    asked.append(question("what size is the star?", ("small", "large", "medium", "none"), "none"))
     answers = ReaderJudge().answer([blank], [asked])[0]
     assert {answer.text for answer in answers} == {"none"}
-    assert answers[0].probabilities == (0, 0, 0, 1)
-    chosen = [max(range(4), key=answer.probabilities.__getitem__) for answer in answers[20:]]
-    assert set(chosen) == {0, 1, 2, 3}
-    assert answers[-1].probabilities == pytest.approx((0.25,) * 4, abs=1e-5)
+    assert answers[-1].probabilities == (0, 0, 0, 1)
+    assert [row.score for row in score_answers(["x"] * 5, asked, answers)] == [0, 0, 0, 0, 1]
     noise = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(1))
-    yes_no = Question("1", "a caption", "is the background night?", ("yes", "no"), "yes", "location", "night")
+    yes_no = question("is the background night?", ("yes", "no"), "yes")
     assert ReaderJudge().answer([noise], [[yes_no]], likelihoods=False)[0][0].text == "no"
+
+
+def test_the_reader_knows_the_questions_that_rules_make_of_this_worlds_captions():
+    scenes = sample_scenes(60, seed=5, unsafe=False, split="any")
+    scenes = scenes[scenes.groups == 2]
+    asked = []
+    for number, facts in enumerate(group_facts(scenes).tolist()):
+        groups = [{name: ATTRIBUTES[name][i] for name, i in zip(ATTRIBUTES, some, strict=True)} for some in facts]
+        first, second = (
+            f"{NUMBERS[group['count']]} {group['size']} {group['color']} "
+            f"{group['shape'] if group['count'] == '1' else PLURALS[group['shape']]}"
+            for group in groups
+        )
+        side = groups[0]["relation"]
+        asked.append(
+            rule_questions(str(number), f"{first} {side if side in ('above', 'below') else f'{side} of'} {second}")
+        )
+    assert len(asked) > 20
+    images = list(render(scenes, seed=5).permute(0, 2, 3, 1))
+    answers = [answer for row in ReaderJudge().answer(images, asked) for answer in row]
+    rows = [question for some in asked for question in some]
+    scored = score_answers(["x"] * len(rows), rows, answers)
+    assert {"object", "counting", "color", "attribute", "spatial"} == {row.question.element_type for row in scored}
+    assert sum(row.score for row in scored) > 0.97 * len(rows)
 
 
 def test_questions_of_other_worlds_are_refused(world):

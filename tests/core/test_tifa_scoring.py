@@ -131,6 +131,18 @@ def test_without_a_sentence_encoder_the_likeliest_choice_stands_and_the_result_s
         score_answers(["c"], [question], [Answer("puppy")])
 
 
+def test_without_a_sentence_encoder_a_judge_that_sees_no_choice_is_not_right_by_luck(sentence_folder):
+    asked = [ask("c", "how many?", answer) for answer in CHOICES]
+    answers = [Answer("none", (0.7, 0.1, 0.1, 0.1)), Answer("a horse", (0.0, 0.0, 0.0, 0.0)), Answer("unclear"),
+               Answer("a horse", (0.0, 0.0, 0.0, 0.1))]  # fmt: skip
+    scored = score_answers(["c"] * 4, asked, answers)
+    assert [row.chosen for row in scored] == ["none", "a horse", "unclear", "two"]
+    assert [row.score for row in scored] == [0, 0, 0, 1] and scored[2].probability is None
+    # With one TIFA's own rule holds for every answer.
+    official = score_answers(["c"] * 4, asked, answers, SentenceEncoder.from_folder(sentence_folder))
+    assert all(row.chosen in CHOICES for row in official)
+
+
 def grey(level: int) -> torch.Tensor:
     return torch.full((2, 2, 3), level, dtype=torch.uint8)
 
