@@ -1,7 +1,7 @@
-"""The judge of the shapes world: a ViLT of 2 M parameters that answers this world's questions about a picture.
+"""The judge of the shapes world: a BLIP of 2 M parameters that answers this world's questions about a picture.
 
-It is an ordinary `ViltForQuestionAnswering` with an ordinary BERT tokenizer, whose vocabulary is the words of the
-questions and whose labels are the world's answers, among them "none" and "unclear".
+It is an ordinary `BlipForQuestionAnswering` with an ordinary BERT tokenizer, whose vocabulary is the words of the
+questions and of the world's answers, among them "none" and "unclear". It looks at a picture once for all questions.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ShapesError
@@ -24,36 +25,39 @@ if TYPE_CHECKING:
 
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "?")
 VOCABULARY = (*SPECIAL_WORDS, *QUESTION_WORDS)
-_PAD, _CLS, _SEP, _MARK = (SPECIAL_WORDS.index(word) for word in ("[PAD]", "[CLS]", "[SEP]", "?"))
+_PAD, _CLS, END, _MARK = (SPECIAL_WORDS.index(word) for word in ("[PAD]", "[CLS]", "[SEP]", "?"))
+ANSWER_TOKENS = tuple(VOCABULARY.index(answer) for answer in ANSWERS)
+"""Of each of ANSWERS, a word each."""
 PATCH = 8
 
 
-def build_judge(width: int = 192, layers: int = 6, inner: int = 384) -> nn.Module:
+def build_judge(width: int = 128, layers: int = 6, text_layers: int = 2, inner: int = 384) -> nn.Module:
     """The judge with fresh weights; its attention heads are 32 wide.
 
-    Patches start with sines and cosines of their row and column as positions, not with ViLT's zeros, which tell no
-    patch from another at first.
+    Patches start with sines and cosines of their row and column as positions, not with noise, which would have the
+    judge learn first which patch is beside which.
     """
-    from transformers import ViltConfig, ViltForQuestionAnswering
+    from transformers import BlipConfig, BlipForQuestionAnswering
 
-    config = ViltConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 32,
-        intermediate_size=inner,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        max_position_embeddings=judge_tokens().shape[1],
-        pad_token_id=_PAD,
-        image_size=PICTURE_SIZE,
-        patch_size=PATCH,
-        id2label=dict(enumerate(ANSWERS)),
-        label2id={answer: index for index, answer in enumerate(ANSWERS)},
+    sizes = {"hidden_size": width, "intermediate_size": inner, "num_attention_heads": width // 32}
+    words = {
+        "vocab_size": len(VOCABULARY),
+        "encoder_hidden_size": width,
+        "num_hidden_layers": text_layers,
+        "max_position_embeddings": 32,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "bos_token_id": _CLS,
+        "eos_token_id": END,
+        "sep_token_id": END,
+        "pad_token_id": _PAD,
+    }
+    picture = {"num_hidden_layers": layers, "image_size": PICTURE_SIZE, "patch_size": PATCH}
+    judge = BlipForQuestionAnswering(
+        BlipConfig(text_config=sizes | words, vision_config=sizes | picture, projection_dim=width)
     )
-    judge = ViltForQuestionAnswering(config)
     with torch.no_grad():
-        judge.vilt.embeddings.position_embeddings[0, 1:] = 0.2 * grid_positions(PICTURE_SIZE // PATCH, width)
+        judge.vision_model.embeddings.position_embedding[0, 1:] = 0.2 * grid_positions(PICTURE_SIZE // PATCH, width)
     return judge
 
 
@@ -74,48 +78,67 @@ def judge_tokens() -> Tensor:
     tokens[:, 1 : 1 + words.shape[1]] = torch.where(words > 0, words - 1 + len(SPECIAL_WORDS), _PAD)
     rows = torch.arange(len(words))
     tokens[rows, 1 + lengths] = _MARK
-    tokens[rows, 2 + lengths] = _SEP
+    tokens[rows, 2 + lengths] = END
     return tokens
 
 
-def judge_forward(judge: nn.Module, pictures: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N·K, answers) of K questions a picture, and the patches' states (N·K, patches, width) after two thirds.
+def look(judge: nn.Module, pictures: Tensor) -> Tensor:
+    """What the judge sees in pictures (N,3,64,64) in 0..1: states (N, 1 + patches, width), as its own tower gives."""
+    tower: Any = judge.vision_model
+    patches = tower.embeddings.patch_embedding(pictures * 2 - 1).flatten(2).transpose(1, 2)
+    patches = torch.cat([tower.embeddings.class_embedding.expand(len(patches), -1, -1), patches], 1)
+    hidden = patches + tower.embeddings.position_embedding
+    for layer in tower.encoder.layers:
+        heads = layer.self_attn.num_heads
+        parts = layer.self_attn.qkv(layer.layer_norm1(hidden)).chunk(3, -1)
+        hidden = hidden + layer.self_attn.projection(_attend(parts[0], parts[1], parts[2], heads))
+        hidden = hidden + layer.mlp(layer.layer_norm2(hidden))
+    return tower.post_layernorm(hidden)
 
-    Pictures are (N,3,64,64) in 0..1, tokens (N·K, L) picture by picture. The same logits as the model's own forward
-    gives on the processor's output. That forward picks patches in Python and in random order, which would take longer
-    than the network itself, and keeps all of its attention.
+
+def reply(judge: nn.Module, seen: Tensor, questions: Tensor, written: Tensor) -> Tensor:
+    """Logits (N·K, T, vocabulary) of the next word of each answer, of which `written` (N·K, T) is there already.
+
+    `seen` (N, S, width) is what `look` gave, `questions` (N·K, L) are tokens, those of one picture beside each other.
+    The same logits as the model's own forward gives, which projects each picture anew for every question about it.
     """
-    vilt: Any = judge.vilt
-    embeddings = vilt.embeddings
-    patches = embeddings.patch_embeddings(pictures * 2 - 1).flatten(2).transpose(1, 2)
-    patches = torch.cat([embeddings.cls_token.expand(len(patches), -1, -1), patches], 1)
-    patches = patches + embeddings.position_embeddings + embeddings.token_type_embeddings.weight[1]
-    patches = patches.repeat_interleave(len(tokens) // len(pictures), 0)
-    words = embeddings.text_embeddings(tokens) + embeddings.token_type_embeddings.weight[0]
-    seen = torch.cat([tokens != _PAD, tokens.new_ones(patches.shape[:2], dtype=torch.bool)], 1)[:, None, None]
-    hidden = torch.cat([words, patches.to(words.dtype)], 1)
-    layers = list(vilt.encoder.layer)
-    two_thirds = -(-2 * len(layers) // 3)
-    for layer in layers[:two_thirds]:
-        hidden = _through(layer, hidden, seen)
-    states = hidden[:, tokens.shape[1] + 1 :]
-    for layer in layers[two_thirds:]:
-        hidden = _through(layer, hidden, seen)
-    classifier: Any = judge.classifier
-    return classifier(vilt.pooler(vilt.layernorm(hidden))), states
+    model: Any = judge
+    padding = torch.zeros(questions.shape, device=questions.device).masked_fill(questions == _PAD, -1e4)[:, None, None]
+    read = _through(model.text_encoder.encoder, model.text_encoder.embeddings, questions, padding, seen, None)
+    length = written.shape[1]
+    later = torch.full((length, length), -1e4, device=written.device).triu(1)
+    decoder = model.text_decoder.bert
+    return model.text_decoder.cls(_through(decoder.encoder, decoder.embeddings, written, later, read, padding))
 
 
-def _through(layer: Any, hidden: Tensor, seen: Tensor) -> Tensor:
-    """One of ViLT's layers, with attention that does not keep what every token sees of every other."""
-    inner = layer.attention.attention
-    normed = layer.layernorm_before(hidden)
-    query, key, value = (
-        project(normed).unflatten(-1, (-1, inner.attention_head_size)).transpose(1, 2)
-        for project in (inner.query, inner.key, inner.value)
-    )
-    mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2).flatten(2)
-    hidden = hidden + layer.attention.output.dense(mixed)
-    return hidden + layer.output.dense(layer.intermediate(layer.layernorm_after(hidden)))
+def begin(words: Tensor) -> Tensor:
+    """Answers (N,) of a word each, or (N, T), behind the token that begins every answer."""
+    return F.pad(words.view(len(words), -1), (1, 0), value=_CLS)
+
+
+def _through(stack: Any, table: Any, tokens: Tensor, hidden_from: Tensor, other: Tensor, mask: Tensor | None) -> Tensor:
+    """States of `tokens` (N·K, L) after a stack of layers that also look at `other`, (N, S, width) or (N·K, S, width).
+
+    `hidden_from` and `mask` are added to the scores of both sorts of attention.
+    """
+    hidden = table.LayerNorm(table.word_embeddings(tokens) + table.position_embeddings.weight[: tokens.shape[1]])
+    for layer in stack.layer:
+        own, cross = layer.attention, layer.crossattention
+        heads = own.self.num_attention_heads
+        mixed = _attend(own.self.query(hidden), own.self.key(hidden), own.self.value(hidden), heads, hidden_from)
+        hidden = own.output.LayerNorm(own.output.dense(mixed) + hidden)
+        # All questions about a picture as one sequence: it is projected once for them.
+        asking = cross.self.query(hidden).view(len(other), -1, hidden.shape[2])
+        mixed = _attend(asking, cross.self.key(other), cross.self.value(other), heads, mask).view_as(hidden)
+        hidden = cross.output.LayerNorm(cross.output.dense(mixed) + hidden)
+        hidden = layer.output.LayerNorm(layer.output.dense(layer.intermediate(hidden)) + hidden)
+    return hidden
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, key, value))
+    mask = mask if mask is None else mask.to(query.dtype)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 @torch.no_grad()
@@ -124,25 +147,35 @@ def answer_questions(judge: nn.Module, pictures: Tensor, questions: Tensor, batc
     if not len(pictures):
         return questions.new_zeros(questions.shape)
     tokens = judge_tokens().to(pictures.device)
-    answers = [
-        judge_forward(judge, part, tokens[asked].flatten(0, 1))[0].argmax(-1).view(asked.shape)
-        for part, asked in zip(pictures.split(batch_size), questions.split(batch_size), strict=True)
-    ]
+    possible = torch.tensor(ANSWER_TOKENS, device=pictures.device)
+    answers = []
+    for part, asked in zip(pictures.split(batch_size), questions.split(batch_size), strict=True):
+        nothing = asked.new_empty(asked.numel(), 0)
+        logits = reply(judge, look(judge, part), tokens[asked].flatten(0, 1), begin(nothing))[:, 0, possible]
+        answers.append(logits.argmax(-1).view(asked.shape))
     return torch.cat(answers)
+
+
+_STRANGE = (
+    "the judge's weights do not fit this world's questions and answers; install the package again or train with "
+    "`python -m sage_core.shapes.train`"
+)
 
 
 def restore_judge(state: dict[str, Tensor]) -> nn.Module:
     """The judge whose weights are `state`, sizes taken from them."""
-    width = state["vilt.embeddings.cls_token"].shape[-1]
-    inner = state["vilt.encoder.layer.0.intermediate.dense.weight"].shape[0]
-    layers = sum(name.endswith("intermediate.dense.weight") for name in state)
-    judge = build_judge(width, layers, inner)
+    embedding = "vision_model.embeddings.class_embedding"
+    if embedding not in state:
+        raise ShapesError(_STRANGE)
+    layers, text_layers = (
+        sum(name.startswith(f"{part}.encoder.layer") and name.endswith(last) for name in state)
+        for part, last in (("vision_model", "fc1.weight"), ("text_encoder", "intermediate.dense.weight"))
+    )
+    inner = state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0]
+    judge = build_judge(state[embedding].shape[-1], layers, text_layers, inner)
     expected = judge.state_dict()
     if {name: value.shape for name, value in state.items()} != {name: v.shape for name, v in expected.items()}:
-        raise ShapesError(
-            "the judge's weights do not fit this world's questions and answers; install the package again or train "
-            "with `python -m sage_core.shapes.train`"
-        )
+        raise ShapesError(_STRANGE)
     judge.load_state_dict(state)
     return judge.eval()
 
@@ -158,7 +191,7 @@ def expand_judge(folder: Path, weights: Path = WEIGHTS) -> Path:
     state, metadata = load_packed("judge", weights)
     config: Any = restore_judge(state).config
     write_folder_config(folder)
-    write_json(folder / "config.json", config.to_dict() | {"architectures": ["ViltForQuestionAnswering"]})
+    write_json(folder / "config.json", config.to_dict() | {"architectures": ["BlipForQuestionAnswering"]})
     with whole_file(folder / "model.safetensors") as temporary:
         save_file(state, temporary, metadata | {"format": "pt"})
     return folder
@@ -175,18 +208,16 @@ def write_folder_config(folder: Path) -> None:
     write_json(
         folder / "preprocessor_config.json",
         {
-            "image_processor_type": "ViltImageProcessor",
-            "processor_class": "ViltProcessor",
+            "image_processor_type": "BlipImageProcessor",
+            "processor_class": "BlipProcessor",
             "do_resize": True,
-            "size": {"shortest_edge": PICTURE_SIZE},
-            "size_divisor": PATCH,
+            "size": {"height": PICTURE_SIZE, "width": PICTURE_SIZE},
             "resample": 3,
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
             "image_mean": [0.5, 0.5, 0.5],
             "image_std": [0.5, 0.5, 0.5],
-            "do_pad": True,
         },
     )
 

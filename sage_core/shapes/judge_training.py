@@ -1,7 +1,8 @@
-"""What the judge is trained on: a pool of spoilt pictures with their facts, and questions new at every step."""
+"""What the judge is trained on: a pool of pictures with their facts, and questions new at every step."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,13 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .ask import ATTRIBUTES, UNCLEAR, group_facts, sample_questions
-from .judge import PATCH, judge_forward, judge_tokens
+from .judge import ANSWER_TOKENS, END, PATCH, begin, judge_tokens, look, reply
 from .model import TinyAutoencoder
 from .phases import Loss, Randomness, mixed_precision
 from .render import render_with_groups
 from .scenes import Scenes
 
-UNCLEAR_SHARE = 0.04
+AUTOENCODED_SHARE = 0.1
+UNCLEAR_SHARE = 0.05
+"""Of those that go through the autoencoder."""
 LEAST_COVER = 0.3
 """Of a patch, by one group, for the patch to tell of it."""
 UNKNOWN = -1
@@ -28,7 +31,7 @@ _PLACE, _RELATION = _NAMES.index("place"), _NAMES.index("relation")
 
 @dataclass(frozen=True)
 class JudgePool:
-    """N scenes and their pictures, uint8 (N,3,64,64), drawn and spoilt once.
+    """N scenes and their pictures, uint8 (N,3,64,64), drawn once, the first through the autoencoder.
 
     `lost` (N,) marks pictures that show nothing definite. `facts` (N, patches, attributes) int8: what each patch shows,
     as indices into ATTRIBUTES' values, UNKNOWN where there is nothing to tell.
@@ -41,19 +44,21 @@ class JudgePool:
 
 
 @torch.no_grad()
-def judge_pool(vae: TinyAutoencoder, scenes: Scenes, seed: int, batch: int = 1024) -> JudgePool:
-    """Draw and spoil the scenes, on their device."""
-    pictures, lost, facts = [], [], []
-    generator = torch.Generator(scenes.device).manual_seed(seed)
+def judge_pool(vae: TinyAutoencoder, scenes: Scenes, seed: int, batch: int = 1000) -> JudgePool:
+    """Draw the scenes, on their device, and put AUTOENCODED_SHARE of the pictures through the autoencoder."""
+    pictures, facts = [], []
     for start in range(0, len(scenes), batch):
         part = scenes[start : start + batch]
         drawn, groups = render_with_groups(part, seed=seed + start)
+        pictures.append((drawn * 255).round().byte())
+        facts.append(patch_facts(part, groups))
+    pool = JudgePool(scenes, torch.cat(pictures), scenes.groups == 0, torch.cat(facts))
+    generator = torch.Generator(scenes.device).manual_seed(seed)
+    for rows in torch.arange(math.ceil(AUTOENCODED_SHARE * len(scenes)), device=scenes.device).split(100):
         with mixed_precision(scenes.device):
-            spoilt, is_lost = spoil(vae, drawn, generator)
-        pictures.append((spoilt * 255).round().byte())
-        lost.append(is_lost)
-        facts.append(patch_facts(part, groups).masked_fill(is_lost[:, None, None], UNKNOWN))
-    return JudgePool(scenes, torch.cat(pictures), torch.cat(lost), torch.cat(facts))
+            pool.pictures[rows], pool.lost[rows] = spoil(vae, pool.pictures[rows], generator)
+    pool.facts[pool.lost] = UNKNOWN
+    return pool
 
 
 def patch_facts(scenes: Scenes, groups: Tensor) -> Tensor:
@@ -72,28 +77,14 @@ def patch_facts(scenes: Scenes, groups: Tensor) -> Tensor:
 
 
 def spoil(vae: TinyAutoencoder, pictures: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures as a generator might make them (N,3,H,W), and which of them (N,) show nothing definite any more.
-
-    The first half goes through the autoencoder. Of each half a few are lost: the latents of the first replaced by
-    noise, the second blended with their neighbours.
-    """
-    count, device = len(pictures), pictures.device
-
-    def uniform(rows: int) -> Tensor:
-        return torch.rand(rows, 1, 1, 1, device=device, generator=generator)
-
-    def normal(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, device=device, generator=generator)
-
-    drawn, plain = pictures.tensor_split([count // 2])
-    lost = uniform(count) < UNCLEAR_SHARE
-    noisy, blended = lost.tensor_split([count // 2])
-    latents = vae.encode(drawn.contiguous(memory_format=torch.channels_last)).float()
-    latents = torch.where(noisy, normal(latents), latents + 0.15 * uniform(len(drawn)) * normal(latents))
-    plain = torch.where(blended, torch.lerp(plain, plain.roll(1, 0), 0.5), plain)
-    result = torch.cat([vae.decode(latents).float(), plain])
-    soft = F.avg_pool2d(F.pad(result, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    return torch.lerp(result, soft, (uniform(count) * 1.4 - 0.7).clamp(min=0)).clamp(0, 1), lost.flatten()
+    """Pictures as a generator might make them, uint8 (N,3,H,W), and which of them (N,) are noise decoded."""
+    device = pictures.device
+    latents = vae.encode((pictures.float() / 255).contiguous(memory_format=torch.channels_last)).float()
+    strength = 0.15 * torch.rand(len(pictures), 1, 1, 1, device=device, generator=generator)
+    noise = torch.randn(latents.shape, device=device, generator=generator)
+    lost = torch.rand(len(pictures), device=device, generator=generator) < UNCLEAR_SHARE
+    latents = torch.where(lost[:, None, None, None], noise, latents + strength * noise)
+    return (vae.decode(latents).float().clamp(0, 1) * 255).round().byte(), lost
 
 
 def fact_head(width: int) -> nn.Linear:
@@ -114,6 +105,23 @@ def fact_loss(logits: Tensor, facts: Tensor) -> Tensor:
     return torch.stack(losses).mean()
 
 
+def sight_loss(judge: nn.Module, head: nn.Module, pool: JudgePool, batch: int, seed: int) -> Loss:
+    """Cross-entropy of what each patch shows, before any question is asked.
+
+    An answer is one bit or two of information about a whole picture; patches tell some hundred facts about it. What
+    questions ask for is then there to be found.
+    """
+    random = Randomness(seed, pool.pictures.device)
+
+    def loss_at(step: int) -> Tensor:
+        rows, pictures = _draw(pool, batch, random.at(step))
+        with mixed_precision(pictures.device):
+            told = head(look(judge, pictures)[:, 1:])
+        return fact_loss(told, pool.facts[rows])
+
+    return loss_at
+
+
 def judge_loss(
     judge: nn.Module,
     head: nn.Module,
@@ -121,34 +129,50 @@ def judge_loss(
     batch: int,
     questions_each: int,
     seed: int,
-    forward: Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]] = judge_forward,
+    answer: Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> Loss:
-    """Cross-entropy of the true answers, and of what each patch shows.
+    """Cross-entropy of the true answers, of the end after them, and still of what each patch shows.
 
-    An answer is one bit or two of information about a whole picture; patches tell some hundred facts about it, and
-    what a question asks for is then there to be found. Lost pictures are to be called unclear.
+    Lost pictures are to be called unclear. `answer` stands for `look_and_reply`, compiled for instance.
     """
     device = pool.pictures.device
     random = Randomness(seed, device)
     tokens = judge_tokens().to(device)
+    words = torch.tensor(ANSWER_TOKENS, device=device)
+    run = answer or look_and_reply
 
     def loss_at(step: int) -> Tensor:
-        generator = random.at(step)
-
-        def uniform() -> Tensor:
-            return torch.rand(batch, 1, 1, 1, device=device, generator=generator)
-
-        rows = torch.randint(len(pool.lost), (batch,), device=device, generator=generator)
+        rows, pictures = _draw(pool, batch, random.at(step))
         asked, truth = sample_questions(
             pool.scenes[rows], seed=random.seed_of("questions", step), per_scene=questions_each
         )
-        truth = torch.where(pool.lost[rows, None], UNCLEAR, truth)
-        pictures = pool.pictures[rows].float() / 255
-        grain = torch.randn(pictures.shape, device=device, generator=generator)
-        pictures = (pictures * (0.92 + 0.16 * uniform()) + 0.04 * uniform() * grain).clamp(0, 1)
+        spoken = words[torch.where(pool.lost[rows, None], UNCLEAR, truth)].flatten()
         with mixed_precision(device):
-            logits, patches = forward(judge, pictures, tokens[asked].flatten(0, 1))
-            told = head(patches[::questions_each])
-        return F.cross_entropy(logits.float(), truth.flatten()) + fact_loss(told, pool.facts[rows])
+            seen, logits = run(judge, pictures, tokens[asked].flatten(0, 1), begin(spoken))
+            told = head(seen[:, 1:])
+        first, end = logits.float().unbind(1)
+        answers = F.cross_entropy(first, spoken) + 0.1 * F.cross_entropy(end, torch.full_like(spoken, END))
+        return answers + fact_loss(told, pool.facts[rows])
 
     return loss_at
+
+
+def look_and_reply(judge: nn.Module, pictures: Tensor, questions: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
+    """What `look` sees, and what `reply` says of it."""
+    seen = look(judge, pictures)
+    return seen, reply(judge, seen, questions, written)
+
+
+def _draw(pool: JudgePool, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Rows of the pool and their pictures in 0..1, some of them softened, all a little brighter, darker and grainy."""
+    device = pool.pictures.device
+
+    def uniform() -> Tensor:
+        return torch.rand(batch, 1, 1, 1, device=device, generator=generator)
+
+    rows = torch.randint(len(pool.lost), (batch,), device=device, generator=generator)
+    pictures = pool.pictures[rows].float() / 255
+    soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    pictures = torch.lerp(pictures, soft, (uniform() * 1.4 - 0.7).clamp(min=0))
+    grain = torch.randn(pictures.shape, device=device, generator=generator)
+    return rows, (pictures * (0.92 + 0.16 * uniform()) + 0.04 * uniform() * grain).clamp(0, 1)

@@ -17,8 +17,8 @@ from ..files import whole_file
 from ..tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 from .contrast import ContrastModel
 from .fitting import Budget, Optimisation, fit
-from .judge import build_judge, judge_forward
-from .judge_training import fact_head, judge_loss, judge_pool
+from .judge import build_judge
+from .judge_training import JudgePool, fact_head, judge_loss, judge_pool, look_and_reply, sight_loss
 from .model import ENCODER_CONFIG, TinyAutoencoder, build_text_encoder, build_unet, build_vae
 from .phases import Loss, autoencoder_loss, contrast_loss, diffusion_loss, encode_pool
 from .pools import Pool, PoolWriter, training_scenes
@@ -30,12 +30,21 @@ logger = logging.getLogger(__name__)
 State = dict[str, Tensor]
 Network = TypeVar("Network", bound=nn.Module)
 
-SHARES = {"autoencoder": 0.16, "decoder": 0.05, "diffusion": 0.45, "judge": 0.23, "contrast": 0.04, "finish": 0.07}
+SHARES = {
+    "autoencoder": 0.16,
+    "decoder": 0.05,
+    "diffusion": 0.45,
+    "sight": 0.05,
+    "judge": 0.18,
+    "contrast": 0.04,
+    "finish": 0.07,
+}
 """Of the minutes; phases share what is left by these."""
 PARTS_OF = {
     "autoencoder": ("autoencoder",),
     "decoder": ("autoencoder",),
     "diffusion": ("autoencoder", "unet", "text_encoder"),
+    "sight": ("judge",),
     "judge": ("judge",),
     "contrast": ("contrast",),
 }
@@ -54,13 +63,13 @@ class TrainSettings:
     vae_channels: int = 64
     unet_channels: int = 320
     encoder: EncoderConfig = ENCODER_CONFIG
-    judge: tuple[int, int, int] = (192, 6, 384)
+    judge: tuple[int, int, int, int] = (128, 6, 2, 384)
     contrast: tuple[int, int] = (128, 3)
     autoencoder_batch: int = 192
     diffusion_batch: int = 1024
-    judge_pictures: int = 200_000
-    judge_batch: int = 512
-    judge_questions: int = 4
+    judge_pictures: int = 80_000
+    judge_batch: int = 64
+    judge_questions: int = 8
     contrast_batch: int = 2048
     warmup: int = 200
     steps: int | None = None
@@ -77,7 +86,7 @@ TOY = TrainSettings(
     vae_channels=8,
     unet_channels=32,
     encoder=EncoderConfig(1, 64, 1, 64, VOCABULARY_SIZE, CONTEXT_LENGTH),
-    judge=(32, 1, 32),
+    judge=(32, 1, 1, 32),
     contrast=(32, 1),
     autoencoder_batch=4,
     diffusion_batch=4,
@@ -128,6 +137,7 @@ class Trainer:
         self.log: dict[str, dict[str, Any]] = {}
         """Of the phases that were trained, not kept: command, steps, last loss, seconds."""
         self._pool: Pool | None = None
+        self._judge_pool: JudgePool | None = None
         self._writer: PoolWriter | None = None
         self._scenes = training_scenes(settings.scenes, settings.seed).to(device)
 
@@ -213,25 +223,37 @@ class Trainer:
         words = used_rows({name: value.cpu() for name, value in encoder.state().items()}, used)
         return {"autoencoder": _state(vae), "unet": _state(unet), "text_encoder": words}, steps, last
 
+    def _sight(self, budget: Budget) -> tuple[dict[str, State], int, float]:
+        settings, started = self.settings, time.monotonic()
+        pool = self._judged()
+        judge, head = build_judge(*settings.judge).to(self.device), fact_head(settings.judge[0]).to(self.device)
+        loss = sight_loss(judge, head, pool, settings.judge_batch, settings.seed + 16)
+        budget = Budget(max(1.0, budget.seconds - (time.monotonic() - started)), budget.steps)
+        steps, last = self._fit("sight", nn.ModuleList([judge, head]), loss, budget, 1e-3, anneal=0.02)
+        return {"judge": _state(judge), "facts": _state(head)}, steps, last
+
     def _judge(self, budget: Budget) -> tuple[dict[str, State], int, float]:
         settings, started = self.settings, time.monotonic()
-        # Of every split: what the model never saw together, the judge must know all the better.
-        scenes = sample_scenes(settings.judge_pictures, seed=settings.seed + 14, unsafe=None, split="any")
-        pool = judge_pool(self._vae("diffusion").eval(), scenes.to(self.device), settings.seed + 14)
-        judge = build_judge(*settings.judge).to(self.device)
-        head = fact_head(settings.judge[0]).to(self.device)
-        loss = judge_loss(
-            judge,
-            head,
-            pool,
-            settings.judge_batch,
-            settings.judge_questions,
-            settings.seed + 14,
-            self._compiled(judge_forward),
-        )
+        pool, seen = self._judged(), self._load("sight")["states"]
+        judge, head = build_judge(*settings.judge).to(self.device), fact_head(settings.judge[0]).to(self.device)
+        judge.load_state_dict(seen["judge"])
+        # Without it, when the judge was taken from packed weights, the patches' facts are learned anew.
+        if "facts" in seen:
+            head.load_state_dict(seen["facts"])
+        run = self._compiled(look_and_reply)
+        loss = judge_loss(judge, head, pool, settings.judge_batch, settings.judge_questions, settings.seed + 14, run)
         budget = Budget(max(1.0, budget.seconds - (time.monotonic() - started)), budget.steps)
         steps, last = self._fit("judge", nn.ModuleList([judge, head]), loss, budget, 1e-3)
         return {"judge": _state(judge)}, steps, last
+
+    def _judged(self) -> JudgePool:
+        if self._judge_pool is None:
+            settings = self.settings
+            # Of every split: what the model never saw together, the judge must know all the better.
+            scenes = sample_scenes(settings.judge_pictures, seed=settings.seed + 14, unsafe=None, split="any")
+            vae = self._vae("diffusion").eval()
+            self._judge_pool = judge_pool(vae, scenes.to(self.device), settings.seed + 14)
+        return self._judge_pool
 
     def _contrast(self, budget: Budget) -> tuple[dict[str, State], int, float]:
         pool = self._captions()
@@ -250,14 +272,14 @@ class Trainer:
         return self._pool
 
     def _fit(
-        self, name: str, network: nn.Module, loss: Loss, budget: Budget, learning_rate: float
+        self, name: str, network: nn.Module, loss: Loss, budget: Budget, learning_rate: float, anneal: float = 0.5
     ) -> tuple[int, float]:
         return fit(
             network,
             loss,
             name=name,
             budget=budget,
-            optimisation=Optimisation(learning_rate, warmup=self.settings.warmup),
+            optimisation=Optimisation(learning_rate, warmup=self.settings.warmup, anneal=anneal),
             checkpoint=self.checkpoints / f"{name}.unfinished.pt",
             on_step=self.on_step,
         )

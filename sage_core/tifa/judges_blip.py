@@ -53,7 +53,7 @@ class BlipJudge(ModelJudge):
             pad_token_id=text.pad_token_id,
             encoder_hidden_states=read,
             encoder_attention_mask=words.attention_mask,
-            max_length=self.answer_length,
+            max_length=min(self.answer_length, text.max_position_embeddings),
         )
         texts = self.processor.batch_decode(generated, skip_special_tokens=True)
         if not likelihoods:

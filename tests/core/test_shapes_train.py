@@ -85,7 +85,7 @@ def test_kept_phases_stay_as_they_are_to_the_byte(trained, tmp_path, monkeypatch
     _, metadata = load_packed("judge", tmp_path)
     assert metadata["command"] == f"python -m sage_core.shapes.train {' '.join(arguments)}"
     phases = json.loads(metadata["phases"])
-    assert list(phases) == ["judge"] and phases["judge"]["steps"] == 4
+    assert list(phases) == ["sight", "judge"] and phases["judge"]["steps"] == 4
     assert phases["judge"]["command"] == metadata["command"]
     assert "rendered" in json.loads(metadata["judge"])
 
