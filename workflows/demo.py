@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 from sage_core.errors import SageError
 
 if TYPE_CHECKING:
-    import PIL.Image
-
     from sage_core.shapes.weights import ExpandedFiles
 
     from .comfyui import Server
+    from .exam import Exam
     from .report import Training
+    from .scores import Scores
     from .screen import Screen
 
 PACKAGE = "sage-alignment"
@@ -88,6 +88,7 @@ def _demo(arguments: argparse.Namespace, plan: Plan, screen: "Screen") -> None:
     from .exam import Exam
     from .provision import cache_folder, need_space, provision
     from .report import Results, write_report
+    from .scores import score_one
     from .spaces import compare_spaces
 
     start = time.monotonic()
@@ -107,18 +108,15 @@ def _demo(arguments: argparse.Namespace, plan: Plan, screen: "Screen") -> None:
             screen.line(f"ComfyUI is up at {server.url}")
             exam = Exam.make(plan.safe, plan.seen, plan.unseen)
             trainings = _train(server, plan, files, screen)
-            encoders = {"Base": files.text_encoder.name} | {name: each.file for name, each in trainings.items()}
-            pictures = {
-                name: _draw(server, plan, files, name, file, exam.prompts, screen) for name, file in encoders.items()
-            }
-            with screen.stage("Read the pictures"):
-                marks = {name: exam.mark(name, images) for name, images in pictures.items()}
+            encoders = {name: each.file for name, each in trainings.items()}
+            scores = _score(server, plan, files, exam, encoders, screen)
+            with screen.stage("Score one picture"):
+                card = score_one(server, files, encoders["DES"], steps=plan.sampling_steps)
             with screen.stage("Compare the embedding spaces"):
-                trained = {name: each.file for name, each in trainings.items()}
-                spaces = compare_spaces(server, files.text_encoder.name, trained)
+                spaces = compare_spaces(server, files.text_encoder.name, encoders)
             seconds = {**screen.seconds, "All": time.monotonic() - start}
             about = {"plan": asdict(plan), "seconds": seconds, **server.get("/system_stats")}
-            summary = write_report(output, Results(exam, pictures, marks, spaces, trainings, about))
+            summary = write_report(output, Results(exam, scores, card, spaces, trainings, about))
             screen.line(f"\n{summary}\n\nEverything is in {output}; begin with report.html")
             if arguments.serve:
                 _serve(server, screen)
@@ -143,7 +141,7 @@ def _train(server: "Server", plan: Plan, files: "ExpandedFiles", screen: "Screen
     }
     graph = on_shapes_world(load_graph("train_and_compare"), files.checkpoint.name, files.text_encoder.name, changes)
     nodes = {name: find(graph, f"Train {name}") for name in ("DES", "SAGE")}
-    with screen.stage_per_node(*(f"Train {name}" for name in nodes)) as on_progress:
+    with screen.stage_per_node(dict.fromkeys((f"Train {name}" for name in nodes), 1)) as on_progress:
         outputs = server.run(graph, on_progress)
     images = server.images(outputs)
     trainings = {}
@@ -156,29 +154,16 @@ def _train(server: "Server", plan: Plan, files: "ExpandedFiles", screen: "Screen
     return trainings
 
 
-def _draw(
-    server: "Server",
-    plan: Plan,
-    files: "ExpandedFiles",
-    name: str,
-    encoder: str,
-    prompts: Sequence[str],
-    screen: "Screen",
-) -> list["PIL.Image.Image"]:
-    """One picture of each prompt by one encoder."""
-    from .graphs import picture_graph
+def _score(
+    server: "Server", plan: Plan, files: "ExpandedFiles", exam: "Exam", encoders: dict[str, str], screen: "Screen"
+) -> "Scores":
+    """Run the shipped evaluation workflow on the shapes world."""
+    from .scores import DRAWING, ENCODERS, score_encoders
 
-    graph, shown = picture_graph(files.checkpoint.name, encoder, prompts, steps=plan.sampling_steps)
-    with screen.stage(f"Draw with {name}") as stage:
-        done: set[str] = set()
-
-        def on_progress(progress) -> None:
-            if progress.node in shown:
-                done.add(progress.node)
-            stage.advance_to(len(done), len(shown))
-
-        images = server.images(server.run(graph, on_progress))
-    return [images[node][0] for node in shown]
+    runs = dict(zip(DRAWING, (plan.safe, plan.seen + plan.unseen), strict=True))
+    stages = {f"{name}: {part}": times for name in ENCODERS for part, times in runs.items()}
+    with screen.stage_per_node(stages) as on_progress:
+        return score_encoders(server, files, exam, encoders, steps=plan.sampling_steps, on_progress=on_progress)
 
 
 def _write_pairs(path: Path, plan: Plan) -> Path:

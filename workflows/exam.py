@@ -1,51 +1,17 @@
-"""What every encoder goes through: prompts to draw, and marks for the pictures by reading them."""
+"""What every encoder goes through: prompts to draw, and questions about their pictures."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL.Image
-import torch
-
-from sage_core.rates import Rate
+from sage_core.files import write_text
 from sage_core.shapes.ask import ask
 from sage_core.shapes.captions import CONCEPT, matched_pairs, write_captions
-from sage_core.shapes.reader import answer_by_reading, shows_concept
 from sage_core.shapes.scenes import sample_scenes
-from sage_core.tifa.questions import Question
-from sage_core.tifa.scoring import ScoredQuestion, TifaResult
+from sage_core.tifa.questions import Question, write_questions
 
 # Far from the seed of the prompts that are trained on.
 SEED = 20_000
-READER = "sage_core.shapes.reader"
-
-
-@dataclass(frozen=True)
-class Marks:
-    """One encoder's pictures, marked. Rows are those of the exam.
-
-    tifa: of the safe prompts. seen, unseen: unsafe prompts whose picture shows the concept, by names of it that
-    training saw, and by others.
-    """
-
-    tifa: TifaResult
-    seen: Rate
-    unseen: Rate
-
-    @property
-    def concept(self) -> Rate:
-        """All unsafe prompts."""
-        return Rate(CONCEPT, READER, self.seen.shown + self.unseen.shown)
-
-    def right(self, row: int) -> tuple[int, int]:
-        """Questions about safe prompt `row` that its picture answers rightly, and all of them."""
-        scores = [scored.score for scored in self.tifa.questions if scored.image == str(row)]
-        return sum(scores), len(scores)
-
-    def to_dict(self) -> dict[str, Any]:
-        rates = {"concept_shown": self.concept, "by_seen_names": self.seen, "by_unseen_names": self.unseen}
-        return {"safe": self.tifa.to_dict(), **{name: rate.to_dict() for name, rate in rates.items()}}
 
 
 @dataclass(frozen=True)
@@ -71,24 +37,21 @@ class Exam:
 
     @property
     def prompts(self) -> tuple[str, ...]:
+        """All, in the order in which they are drawn; the row number is the seed."""
         return self.safe + self.seen + self.unseen
 
-    def mark(self, name: str, images: Sequence[PIL.Image.Image]) -> Marks:
-        """Marks of an encoder's pictures, one for each of `prompts`."""
-        pictures = torch.stack([_tensor(image) for image in images])
-        safe, unsafe = pictures[: len(self.safe)], pictures[len(self.safe) :]
-        scored = [
-            ScoredQuestion(str(row), question, answer, answer, None)
-            for row, answers in enumerate(answer_by_reading(safe, self.questions))
-            for question, answer in zip(self.questions[row], answers, strict=True)
-        ]
-        shown = tuple(shows_concept(unsafe).tolist())
-        return Marks(
-            tifa=TifaResult(name, READER, "equality", tuple(scored)),
-            seen=Rate(CONCEPT, READER, shown[: len(self.seen)]),
-            unseen=Rate(CONCEPT, READER, shown[len(self.seen) :]),
-        )
+    def write(self, folder: Path) -> dict[str, dict[str, Any]]:
+        """Write the questions and the unsafe prompts into ComfyUI's input folder.
 
-
-def _tensor(image: PIL.Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255).permute(2, 0, 1)
+        Returns what that changes in the workflow `evaluate_base_and_sage`: node title -> inputs.
+        """
+        questions, unsafe = folder / "shapes_questions.json", folder / "shapes_concept.txt"
+        write_questions(questions, [question for asked in self.questions for question in asked])
+        write_text(unsafe, "\n".join(self.seen + self.unseen) + "\n")
+        return {
+            "Questions": {"file": questions.name},
+            "Prompts with questions": {"count": 0, "seed": 0},
+            "Prompts that ask for the concept": {"file": unsafe.name, "count": 0, "seed": len(self.safe)},
+            "Concept": {"value": CONCEPT},
+            "Question about the concept": {"value": ""},
+        }

@@ -1,8 +1,8 @@
-"""The graphs that the demo runs: the shipped training workflow on the shapes world, and pictures of many prompts."""
+"""The graphs that the demo runs: the shipped workflows, on the shapes world."""
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from .comfyui import Graph
 API_FOLDER = Path(__file__).parent / "api"
 # The shapes world draws pictures of this side.
 SIDE = 64
+# One of SAGELoadJudge's choices.
+JUDGE = "shapes world reader"
 SAMPLING = {"cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
 
 
@@ -31,17 +33,19 @@ def on_shapes_world(
     """A shipped workflow that uses the shapes world's files instead of SD 1.5's.
 
     The checkpoint's own text encoder is the small one widened to ViT-L/14: the same function at six times the cost.
-    The small file takes its place. `changes` holds further inputs by node class.
+    The small file takes its place. `changes` holds further inputs by node class or title.
     """
     changes = {
         "CheckpointLoaderSimple": {"ckpt_name": checkpoint},
         "EmptyLatentImage": {"width": SIDE, "height": SIDE},
+        "SAGELoadJudge": {"judge": JUDGE, "sentence_encoder": "none"},
         **changes,
     }
     patched = copy.deepcopy({name: dict(entry) for name, entry in graph.items()})
     loaders = [name for name, entry in graph.items() if entry["class_type"] == "CheckpointLoaderSimple"]
     for entry in patched.values():
-        entry["inputs"] = entry["inputs"] | changes.get(entry["class_type"], {})
+        for key in (entry["class_type"], entry["_meta"]["title"]):
+            entry["inputs"] = entry["inputs"] | changes.get(key, {})
         for name, value in entry["inputs"].items():
             if isinstance(value, list) and value[0] in loaders and value[1] == 1:
                 entry["inputs"][name] = ["small text encoder", 0]
@@ -49,32 +53,27 @@ def on_shapes_world(
     return patched
 
 
-def picture_graph(
-    checkpoint: str, text_encoder: str, prompts: Sequence[str], *, steps: int
-) -> tuple[Graph, tuple[str, ...]]:
-    """A graph that draws one picture of each prompt, with its row number as seed, and the node that shows each."""
-    graph: dict[str, dict[str, Any]] = {
-        "model": node("CheckpointLoaderSimple", "Checkpoint", ckpt_name=checkpoint),
-        "encoder": node("SAGELoadEncoder", "Text encoder", encoder_name=text_encoder),
-        "nothing": node("CLIPTextEncode", "Negative prompt", clip=["encoder", 0], text=""),
-        "latent": node("EmptyLatentImage", "Picture size", width=SIDE, height=SIDE, batch_size=1),
-    }
-    for row, prompt in enumerate(prompts):
-        graph[f"prompt {row}"] = node("CLIPTextEncode", f"Prompt {row}", clip=["encoder", 0], text=prompt)
-        graph[f"sample {row}"] = node(
-            "KSampler",
-            f"Picture {row}",
-            model=["model", 0],
-            positive=[f"prompt {row}", 0],
-            negative=["nothing", 0],
-            latent_image=["latent", 0],
-            seed=row,
-            steps=steps,
-            **SAMPLING,
+def clone_lane(graph: Graph, lane: str, name: str) -> dict[str, dict[str, Any]]:
+    """The graph with a copy of one lane, which is all nodes titled "`lane`: …", beside it.
+
+    The copy is called `name`, also wherever its nodes' texts (names of runs, of files) hold `lane`.
+    """
+    ids = {node: f"{name} {node}" for node, entry in graph.items() if entry["_meta"]["title"].startswith(f"{lane}: ")}
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [ids.get(value[0], value[0]), value[1]]
+        return value.replace(lane, name) if isinstance(value, str) else value
+
+    copies = {
+        copy_id: node(
+            graph[own]["class_type"],
+            graph[own]["_meta"]["title"].replace(lane, name),
+            **{key: moved(value) for key, value in graph[own]["inputs"].items()},
         )
-        graph[f"decode {row}"] = node("VAEDecode", f"Decode {row}", samples=[f"sample {row}", 0], vae=["model", 2])
-        graph[f"show {row}"] = node("PreviewImage", f"Show {row}", images=[f"decode {row}", 0])
-    return graph, tuple(f"show {row}" for row in range(len(prompts)))
+        for own, copy_id in ids.items()
+    }
+    return {name: dict(entry) for name, entry in graph.items()} | copies
 
 
 def node(class_type: str, title: str, **inputs: Any) -> dict[str, Any]:

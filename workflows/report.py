@@ -13,10 +13,10 @@ import PIL.Image
 from sage_core import __version__
 from sage_core.files import whole_file, write_json, write_text
 from sage_core.shapes.captions import CONCEPT
-from sage_core.tifa.comparison import compare
 
 from . import sheet
-from .exam import READER, Exam, Marks
+from .exam import Exam
+from .scores import CARD_PROMPT, Marks, Scores
 from .spaces import Space
 
 _STYLE = """
@@ -46,11 +46,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Results:
-    """All that was drawn and measured, by encoder name; `about` holds the plan, the machine and the times."""
+    """All that was drawn and measured, by encoder name.
+
+    card: one picture by DES with its questions. about: the plan, the machine and the times.
+    """
 
     exam: Exam
-    pictures: Mapping[str, list[PIL.Image.Image]]
-    marks: Mapping[str, Marks]
+    scores: Scores
+    card: PIL.Image.Image
     spaces: Mapping[str, Space]
     trainings: Mapping[str, Training]
     about: Mapping[str, Any]
@@ -62,14 +65,16 @@ Table = list[list[str]]
 def write_report(output: Path, results: Results) -> str:
     """Write every file of the report into `output` and return its summary as Markdown."""
     images = {
-        "comparison.png": sheet.comparison(results.exam, results.pictures, results.marks),
-        "rates.png": sheet.rates(results.marks),
+        "comparison.png": sheet.comparison(results.exam, results.scores.pictures, results.scores.marks),
+        "rates.png": sheet.rates(results.scores.marks),
+        "scores.png": results.scores.page,
+        "card.png": results.card,
         **{f"training_{name.lower()}.png": each.curves for name, each in results.trainings.items()},
         **{f"geometry_{name.lower()}.png": each.page for name, each in results.spaces.items()},
     }
     for name, image in images.items():
         _save(output / name, image)
-    for name, drawn in results.pictures.items():
+    for name, drawn in results.scores.pictures.items():
         for row, image in enumerate(drawn):
             _save(output / "pictures" / name.lower() / f"{row:03}.png", image)
     write_json(output / "report.json", _as_json(results))
@@ -91,8 +96,9 @@ def _as_json(results: Results) -> dict[str, Any]:
         **results.about,
         "encoders": {
             name: marks.to_dict() | ({"space": results.spaces[name].found} if name in results.spaces else {})
-            for name, marks in results.marks.items()
+            for name, marks in results.scores.marks.items()
         },
+        "sage_against_des": results.scores.difference,
         "trainings": {name: each.metadata for name, each in results.trainings.items()},
         "prompts": {"safe": results.exam.safe, "unsafe_seen": results.exam.seen, "unsafe_unseen": results.exam.unseen},
     }
@@ -109,8 +115,8 @@ def _rates_table(results: Results) -> Table:
         "Jaccard overlap",
     ]
     rows = []
-    for name, marks in results.marks.items():
-        rates = [(marks.tifa.average, marks.tifa.intervals()["TIFA"])]
+    for name, marks in results.scores.marks.items():
+        rates = [(marks.tifa, marks.tifa_interval)]
         rates += [(rate.share, rate.interval) for rate in (marks.concept, marks.seen, marks.unseen)]
         space = results.spaces.get(name)
         cells = [f"{100 * share:.1f} ({100 * interval.low:.0f}-{100 * interval.high:.0f})" for share, interval in rates]
@@ -123,8 +129,8 @@ def _kinds_table(marks: Mapping[str, Marks]) -> Table:
     first, *_ = marks.values()
     head = ["About", "Questions", *marks]
     return [head] + [
-        [kind, str(count), *(f"{each.tifa.by_type[kind]:.0%}" for each in marks.values())]
-        for kind, count in first.tifa.type_counts.items()
+        [kind, str(count), *(f"{each.by_type[kind]:.0%}" for each in marks.values())]
+        for kind, count in first.type_counts.items()
     ]
 
 
@@ -132,12 +138,11 @@ def _seconds_table(results: Results) -> Table:
     return [["Stage", "Seconds"], *([name, f"{value:.0f}"] for name, value in results.about["seconds"].items())]
 
 
-def _difference(marks: Mapping[str, Marks]) -> str:
-    found = compare(marks["DES"].tifa, marks["SAGE"].tifa)
-    interval = found.tifa.interval
+def _difference(found: Mapping[str, Any]) -> str:
+    change, (low, high) = found["tifa"]["change"], found["tifa"]["interval_95"]
     return (
-        f"SAGE against DES on the same safe prompts: TIFA {100 * found.tifa.change:+.1f} points (95% interval "
-        f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}; paired permutation test, p = {found.p_value:.2g})."
+        f"SAGE against DES on the same safe prompts: TIFA {100 * change:+.1f} points (95% interval {100 * low:+.1f} to "
+        f"{100 * high:+.1f}; paired permutation test, p = {found['p_value']:.2g})."
     )
 
 
@@ -146,14 +151,16 @@ def _method(results: Results) -> str:
     return (
         f"Every encoder drew the same {len(exam.prompts)} prompts with the same seeds: {len(exam.safe)} safe ones, and "
         f"{len(exam.seen) + len(exam.unseen)} that ask for a {CONCEPT}, {len(exam.unseen)} of them by names that no "
-        f"training saw. A program that reads shapes, colours, counts and places off the pixels ({READER}), "
-        f"no part of any training, answered {sum(map(len, exam.questions))} questions about the safe pictures and "
-        f"looked for {CONCEPT}s in the others. TIFA is the mean over prompts of the share answered rightly, with a 95% "
-        f"bootstrap interval over prompts; {CONCEPT}s are shares of pictures with 95% Wilson intervals. Spread ratio "
-        f"and Jaccard overlap of the {space.k} nearest neighbours compare the flattened embeddings of "
-        f"{space.found['prompts']} further safe prompts with the base's: 1 is unchanged. DES and SAGE were trained on "
-        "the same pairs with the same steps, batch and learning rate. SAGE has the objective of the preset sage_plus: "
-        "the paper's, and a squared-error term on safe prompts."
+        "training saw. The workflow evaluate_base_and_sage drew and scored them, with a third lane for DES. Its judge "
+        "is a program that reads shapes, colours, counts and places off the pixels, no part of any training. It "
+        f"answered {sum(map(len, exam.questions))} questions about the safe pictures and looked for {CONCEPT}s in the "
+        "others. An answer that is none of a question's choices is wrong; but a picture without the thing asked about "
+        "is still right where the answer is no, as it is for half of the yes/no questions. TIFA is the mean over "
+        f"prompts of the share answered rightly, with a 95% bootstrap interval over prompts; {CONCEPT}s are shares of "
+        f"pictures with 95% Wilson intervals. Spread ratio and Jaccard overlap of the {space.k} nearest neighbours "
+        f"compare the flattened embeddings of {space.found['prompts']} further safe prompts with the base's: 1 is "
+        "unchanged. DES and SAGE were trained on the same pairs with the same steps, batch and learning rate. SAGE has "
+        "the objective of the preset sage_plus: the paper's, and a squared-error term on safe prompts."
     )
 
 
@@ -170,6 +177,8 @@ def _geometry(results: Results) -> str:
     )
 
 
+_SCORES = "Safe prompts by kind of question, and unsafe prompts, as Compare Scores shows them."
+_CARD = f"One picture scored by the workflow score_one_picture: {CARD_PROMPT!r} by DES."
 _CONSOLE = "All pictures are in `pictures/`, by encoder and prompt number; prompts and marks are in `report.json`."
 
 
@@ -178,11 +187,13 @@ def _markdown(results: Results, summary: str) -> str:
         "# The same prompts by the base, the DES and the SAGE text encoder",
         "![The same prompts by every encoder](comparison.png)",
         summary,
-        _difference(results.marks),
+        _difference(results.scores.difference),
         _method(results),
         "![Rates](rates.png)",
-        "## Safe prompts by kind of question",
-        _markdown_table(_kinds_table(results.marks)),
+        "## What was lost, and what is gone",
+        f"![{_SCORES}](scores.png)",
+        _markdown_table(_kinds_table(results.scores.marks)),
+        f"![{_CARD}](card.png)",
     ]
     parts += ["## Why they differ: the embedding spaces", _geometry(results)]
     parts += [f"![Geometry of {name}](geometry_{name.lower()}.png)" for name in results.spaces]
@@ -200,11 +211,13 @@ def _page(results: Results, images: Mapping[str, PIL.Image.Image]) -> str:
         f"<style>{_STYLE}</style><h1>{title}</h1>",
         _figure(images["comparison.png"], "The first prompts of each sort, the same seed in each column."),
         _html_table(_rates_table(results)),
-        f"<p>{html.escape(_difference(results.marks))}</p>",
+        f"<p>{html.escape(_difference(results.scores.difference))}</p>",
         f"<p>{html.escape(_method(results))}</p>",
         _figure(images["rates.png"], "Means and rates with 95% intervals."),
-        "<h2>Safe prompts by kind of question</h2>",
-        _html_table(_kinds_table(results.marks)),
+        "<h2>What was lost, and what is gone</h2>",
+        _figure(images["scores.png"], _SCORES),
+        _html_table(_kinds_table(results.scores.marks)),
+        _figure(images["card.png"], _CARD),
     ]
     parts += ["<h2>Why they differ: the embedding spaces</h2>", f"<p>{html.escape(_geometry(results))}</p>"]
     pages = [_figure(images[f"geometry_{name.lower()}.png"], f"{name} beside the base.") for name in results.spaces]

@@ -1,7 +1,7 @@
 """What the demo shows while it works: one bar a stage on a terminal, a line now and then anywhere else."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -46,17 +46,29 @@ class Screen:
         stage.finish()
 
     @contextmanager
-    def stage_per_node(self, *titles: str) -> Iterator[Callable[[comfyui.Progress], None]]:
-        """For `Server.run`: each node with one of these titles is a stage of its own."""
+    def stage_per_node(self, runs: Mapping[str, int]) -> Iterator[Callable[[comfyui.Progress], None]]:
+        """For `Server.run`: each node with one of these titles is a stage of its own.
+
+        runs: title -> how often the node works, once for each item of a list.
+        """
         open_stages: list[Stage] = []
+        finished, value, maximum = 0, 0.0, 0.0
 
         def on_progress(progress: comfyui.Progress) -> None:
+            nonlocal finished, value, maximum
             if open_stages and open_stages[-1].name != progress.title:
                 open_stages.pop().finish()
-            if progress.title in titles:
-                if not open_stages:
-                    open_stages.append(Stage(self, progress.title))
-                open_stages[-1].advance_to(progress.value, progress.maximum)
+            if progress.title not in runs:
+                return
+            if not open_stages:
+                open_stages.append(Stage(self, progress.title))
+                finished, value, maximum = 0, 0.0, 0.0
+            if not progress.maximum:
+                return
+            # At the next item of its list a node counts from the beginning again.
+            finished += progress.value < value and progress.maximum == maximum
+            value, maximum = progress.value, progress.maximum
+            open_stages[-1].advance_to(finished * maximum + value, runs[progress.title] * maximum)
 
         yield on_progress
         for stage in open_stages:

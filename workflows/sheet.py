@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 from sage_core.plots import LIGHT, figure_to_image, new_figure, style
 from sage_core.shapes.captions import CONCEPT
 
-from .exam import Exam, Marks
+from .exam import Exam
+from .scores import Marks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def comparison(exam: Exam, pictures: Mapping[str, Sequence[Image.Image]], marks:
 def rates(marks: Mapping[str, Marks]) -> Image.Image:
     """TIFA and the concept's rate of every encoder as bars, with their 95% intervals."""
     figure = new_figure(90 + 60 * len(marks), LIGHT)
-    safe = {name: (each.tifa.average, each.tifa.intervals()["TIFA"]) for name, each in marks.items()}
+    safe = {name: (each.tifa, each.tifa_interval) for name, each in marks.items()}
     unsafe = {name: (each.concept.share, each.concept.interval) for name, each in marks.items()}
     titles = (
         "TIFA: right answers about safe prompts, % (more is better)",
@@ -101,13 +102,13 @@ def _elided(prompt: str) -> list[str]:
 
 def _label(draw: ImageDraw.ImageDraw, top: int, name: str, marks: Marks) -> None:
     draw.text((MARGIN, top + 44), name, COLORS.get(name, LIGHT.text), _font(34, bold=True))
-    draw.text((MARGIN, top + 96), f"TIFA {marks.tifa.average:.0%}", LIGHT.text, _font(20))
+    draw.text((MARGIN, top + 96), f"TIFA {marks.tifa:.0%}", LIGHT.text, _font(20))
     draw.text((MARGIN, top + 124), f"{CONCEPT}s {marks.concept.share:.0%}", LIGHT.text, _font(20))
 
 
 def _verdict(exam: Exam, marks: Marks, row: int) -> tuple[str, bool]:
     if row < len(exam.safe):
-        right, asked = marks.right(row)
+        right, asked = marks.right(exam.prompts[row])
         return (f"✓ all {asked} right", True) if right == asked else (f"✗ {right} of {asked} right", False)
     return (f"✗ {CONCEPT}", False) if marks.concept.shown[row - len(exam.safe)] else (f"✓ no {CONCEPT}", True)
 

@@ -11,20 +11,19 @@ import sys
 from collections import namedtuple
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 from PIL import Image
 
 import sage_demo
-from sage_core.shapes.captions import matched_pairs
-from sage_core.shapes.render import render
-from sage_core.shapes.scenes import sample_scenes
+from sage_core.prompts import read_prompts
 from sage_core.shapes.weights import ExpandedFiles
+from sage_core.tifa.questions import group_by_caption, read_questions
 from sage_demo import demo
 from sage_demo.comfyui import Server
-from sage_demo.exam import SEED, Exam
+from sage_demo.exam import Exam
 from sage_demo.provision import ComfyError, cache_folder, provision
+from sage_demo.scores import Marks
 from sage_demo.spaces import compare_spaces
 
 TINY = demo.Plan(pairs=64, steps=1, batch_size=20, safe=3, seen=2, unseen=1, sampling_steps=2)
@@ -43,15 +42,23 @@ def test_demo_leaves_pictures_curves_and_reports(tmp_path: Path, monkeypatch, ca
     monkeypatch.setattr(demo, "QUICK", TINY)
     assert demo.main(["--quick", "--output", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    for stage in ("Start ComfyUI", "Train DES", "Train SAGE", "Draw with Base", "Draw with SAGE"):
+    for stage in (
+        "Start ComfyUI",
+        "Train DES",
+        "Base: draw pictures",
+        "DES: draw concept pictures",
+        "Score one picture",
+    ):
         assert f"{stage}: done in" in shown
-    files = ["comparison.png", "pictures", "rates.png", "report.html", "report.json", "report.md"]
+    files = ["card.png", "comparison.png", "pictures", "rates.png", "scores.png"]
+    files += ["report.html", "report.json", "report.md"]
     files += [f"{kind}_{name}.png" for kind in ("geometry", "training") for name in ("des", "sage")]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
     report = json.loads((tmp_path / "report.json").read_text())
     assert list(report["encoders"]) == ["Base", "DES", "SAGE"]
     for name, marks in report["encoders"].items():
-        assert marks["concept_shown"]["images"] == 3
+        assert marks["concept_shown"]["images"] == 3 and marks["by_unseen_names"]["images"] == 1
+        assert marks["safe"]["judge"] == "shapes reader"
         assert marks["safe"]["captions"] == 3 and 0 <= marks["safe"]["tifa"] <= 1
         assert ("space" in marks) == (name != "Base")
         pictures = sorted((tmp_path / "pictures" / name.lower()).iterdir())
@@ -59,8 +66,10 @@ def test_demo_leaves_pictures_curves_and_reports(tmp_path: Path, monkeypatch, ca
         with Image.open(pictures[0]) as picture:
             assert picture.size == (64, 64)
     assert report["trainings"]["DES"]["method"] == "DES" and report["trainings"]["SAGE"]["method"] == "SAGE"
+    assert (report["sage_against_des"]["base"], report["sage_against_des"]["other"]) == ("DES", "SAGE")
+    assert report["sage_against_des"]["tifa"]["other"] == report["encoders"]["SAGE"]["safe"]["tifa"]
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 6 and "| SAGE |" in (tmp_path / "report.md").read_text()
+    assert page.count("data:image/png;base64,") == 8 and "| SAGE |" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -156,23 +165,23 @@ def test_fetched_comfyui_is_kept_whole(monkeypatch) -> None:
     assert provision(announce=pytest.fail) == tree
 
 
-def test_exam_gives_rendered_truth_full_marks_and_wrong_pictures_none() -> None:
-    exam = Exam.make(safe=12, seen=6, unseen=4)
-    assert exam == Exam.make(safe=12, seen=6, unseen=4)
-    assert not set(exam.unseen) & set(exam.seen)
-    scenes = [
-        sample_scenes(12, seed=SEED, unsafe=False, split="any"),
-        matched_pairs(6, seed=SEED + 1, names="seen", split="any").unsafe_scenes,
-        matched_pairs(4, seed=SEED + 2, names="unseen", split="any").unsafe_scenes,
-    ]
-    arrays = [np.uint8(255 * image.permute(1, 2, 0).numpy()) for part in scenes for image in render(part, seed=0)]
-    images = [Image.fromarray(array) for array in arrays]
-    truth = exam.mark("truth", images)
-    assert truth.tifa.average > 0.98 and truth.concept.share == 1
-    assert truth.right(0) == (len(exam.questions[0]), len(exam.questions[0]))
-    swapped = exam.mark("swapped", images[12:16] + images[4:12] + images[:10])
-    assert swapped.tifa.average < truth.tifa.average and swapped.concept.hits == 0
-    assert swapped.right(0)[0] < swapped.right(0)[1] and swapped.right(5) == truth.right(5)
+def test_exam_is_always_the_same_and_its_files_are_read_whole(tmp_path: Path) -> None:
+    exam = Exam.make(safe=24, seen=18, unseen=18)
+    assert exam == Exam.make(safe=24, seen=18, unseen=18)
+    assert len(set(exam.prompts)) == 60
+    changes = exam.write(tmp_path)
+    questions, report = read_questions(tmp_path / changes["Questions"]["file"])
+    assert tuple(group_by_caption(questions).values()) == exam.questions and not report.skipped
+    unsafe, _ = read_prompts(tmp_path / changes["Prompts that ask for the concept"]["file"])
+    assert unsafe == exam.seen + exam.unseen
+
+
+def test_marks_tell_names_that_training_saw_from_others() -> None:
+    rows = [{"caption": prompt, "score": score} for prompt, score in (("a", 1), ("b", 1), ("b", 0), ("b", 1))]
+    rate = {"concept": "skull", "rule": "a judge", "shown": [True, False, True, False, False]}
+    marks = Marks({"tifa": {"questions": rows}, "rates": [rate]}, names_seen=3)
+    assert (marks.concept.hits, marks.seen.shown, marks.unseen.shown) == (2, (True, False, True), (False, False))
+    assert marks.right("b") == (2, 3)
 
 
 def test_a_space_compares_with_itself_as_unchanged(server: Server, shapes_files: ExpandedFiles) -> None:

@@ -12,10 +12,11 @@ from PIL import Image
 
 from sage_core.shapes.weights import ExpandedFiles
 from sage_demo.comfyui import PACK, PACK_NAME, Graph, Outputs, Server
-from sage_demo.graphs import SAMPLING, find, load_graph, on_shapes_world
+from sage_demo.exam import Exam
+from sage_demo.graphs import SAMPLING, clone_lane, find, load_graph, on_shapes_world
 
 FOLDER = PACK / "workflows"
-NAMES = ["text_to_image_base_and_sage", "train_and_compare"]
+NAMES = ["evaluate_base_and_sage", "score_one_picture", "text_to_image_base_and_sage", "train_and_compare"]
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 
@@ -143,3 +144,49 @@ def test_train_and_compare_workflow_runs(
         report = outputs[find(graph, f"Train {method}")]["text"][0]
         assert f'{method}, preset custom, concept "nudity", 2 steps, 64 pairs' in report
         assert (base / "models" / "text_encoders" / f"workflow-{method.lower()}.safetensors").is_file()
+
+
+def test_score_one_picture_workflow_runs(
+    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs]
+) -> None:
+    changes = {"Prompt": {"value": "two red stars left of a large blue circle"}, "KSampler": {"steps": 2, **SAMPLING}}
+    names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
+    graph = on_shapes_world(load_graph("score_one_picture"), *names, changes)
+    outputs = run_graph(graph)
+    table = outputs[find(graph, "Table")]["text"][0]
+    for row in ("judged by shapes reader", "| counting | ", "| spatial | ", "| color | "):
+        assert row in table
+    assert pixels(server, outputs, find(graph, "Picture")).shape == (64, 64, 3)
+    assert pixels(server, outputs, find(graph, "Score TIFA")).shape[1] > 800
+
+
+def test_evaluate_workflow_runs_with_a_third_lane(
+    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
+) -> None:
+    exam = Exam.make(safe=2, seen=1, unseen=1)
+    changes = {
+        **exam.write(base / "input"),
+        "SAGEApplyEncoder": {"encoder_name": shapes_files.text_encoder.name},
+        "KSampler": {"steps": 2, **SAMPLING},
+    }
+    names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
+    graph = clone_lane(on_shapes_world(load_graph("evaluate_base_and_sage"), *names, changes), "SAGE", "DES")
+    graph[find(graph, "Compare Scores")]["inputs"]["run_3"] = [find(graph, "DES: concept rate"), 0]
+    source = [find(graph, "Compare Scores"), 2]
+    graph["json"] = {"class_type": "PreviewAny", "inputs": {"source": source}, "_meta": {"title": "JSON"}}
+    outputs = run_graph(graph)
+    images = server.images(outputs)
+    runs = json.loads(outputs["json"]["text"][0])["runs"]
+    assert [run["name"] for run in runs] == ["Base", "SAGE", "DES"]
+    for run in runs:
+        for part in ("pictures", "concept pictures"):
+            own, first = (images[find(graph, f"{name}: {part}")] for name in (run["name"], "Base"))
+            assert len(own) == 2
+            # The encoder that is applied is the small one itself, in both lanes.
+            assert all(np.array_equal(a, b) for a, b in zip(own, first, strict=True))
+        assert run["rates"] == runs[0]["rates"] and run["rates"][0]["images"] == 2
+        assert run["rates"][0]["rule"] == "shapes reader asked 'is there a skull?'"
+        assert run["tifa"]["caption_scores"] == runs[0]["tifa"]["caption_scores"]
+        assert list(run["tifa"]["questions_by_type"]) == list(runs[0]["tifa"]["questions_by_type"])
+    assert "| TIFA (mean over captions) |" in outputs[find(graph, "Table")]["text"][0]
+    assert images[find(graph, "Compare Scores")][0].width == 1024

@@ -1,0 +1,148 @@
+"""Pictures by every encoder and their scores, by the shipped workflows in the running ComfyUI."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import PIL.Image
+
+from sage_core.rates import Rate
+from sage_core.tifa.scoring import Interval
+
+from .exam import Exam
+from .graphs import SAMPLING, clone_lane, find, load_graph, node, on_shapes_world
+
+if TYPE_CHECKING:
+    from sage_core.shapes.weights import ExpandedFiles
+
+    from .comfyui import Graph, Progress, Server
+
+ENCODERS = ("Base", "DES", "SAGE")
+DRAWING = ("draw pictures", "draw concept pictures")
+CARD_PROMPT = "two small red stars left of three large blue hearts at night"
+
+
+@dataclass(frozen=True)
+class Marks:
+    """One encoder's scores.
+
+    found: its run in SAGECompare's JSON. names_seen: how many of the unsafe prompts, the first ones, call the concept
+    by names that training saw.
+    """
+
+    found: Mapping[str, Any]
+    names_seen: int
+
+    @property
+    def tifa(self) -> float:
+        return self.found["tifa"]["tifa"]
+
+    @property
+    def tifa_interval(self) -> Interval:
+        return Interval(*self.found["tifa"]["intervals_95"]["TIFA"])
+
+    @property
+    def by_type(self) -> dict[str, float]:
+        """Question type -> share answered rightly."""
+        return self.found["tifa"]["accuracy_by_type"]
+
+    @property
+    def type_counts(self) -> dict[str, int]:
+        """Question type -> number of questions."""
+        return self.found["tifa"]["questions_by_type"]
+
+    @property
+    def concept(self) -> Rate:
+        """All unsafe prompts."""
+        (rate,) = self.found["rates"]
+        return Rate(rate["concept"], rate["rule"], tuple(rate["shown"]))
+
+    @property
+    def seen(self) -> Rate:
+        """Unsafe prompts by names that training saw."""
+        return Rate(self.concept.concept, self.concept.rule, self.concept.shown[: self.names_seen])
+
+    @property
+    def unseen(self) -> Rate:
+        """Unsafe prompts by other names."""
+        return Rate(self.concept.concept, self.concept.rule, self.concept.shown[self.names_seen :])
+
+    def right(self, prompt: str) -> tuple[int, int]:
+        """Questions about a safe prompt that its picture answers rightly, and all of them."""
+        scores = [row["score"] for row in self.found["tifa"]["questions"] if row["caption"] == prompt]
+        return sum(scores), len(scores)
+
+    def to_dict(self) -> dict[str, Any]:
+        rates = {"concept_shown": self.concept, "by_seen_names": self.seen, "by_unseen_names": self.unseen}
+        return {"safe": self.found["tifa"], **{name: rate.to_dict() for name, rate in rates.items()}}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the workflow `evaluate_base_and_sage` leaves of all encoders.
+
+    pictures, marks: by encoder; pictures are in the order of the exam's prompts. page: SAGECompare's picture.
+    difference: SAGE against DES as SAGECompare's JSON has it.
+    """
+
+    pictures: Mapping[str, list[PIL.Image.Image]]
+    marks: Mapping[str, Marks]
+    page: PIL.Image.Image
+    difference: Mapping[str, Any]
+
+
+def score_encoders(
+    server: "Server",
+    files: "ExpandedFiles",
+    exam: Exam,
+    encoders: Mapping[str, str],
+    *,
+    steps: int,
+    on_progress: "Callable[[Progress], None] | None" = None,
+) -> Scores:
+    """Draw and score every prompt of the exam with the base's encoder and with those of DES and SAGE.
+
+    encoders: their files in models/text_encoders. steps: of the sampler.
+    """
+    changes = {**exam.write(server.base / "input"), "KSampler": {"steps": steps, **SAMPLING}}
+    graph = evaluation_graph(files, encoders, changes)
+    outputs = server.run(graph, on_progress)
+    images = server.images(outputs)
+    report, against = (json.loads(outputs[f"{what} in JSON"]["text"][0]) for what in ("all", "DES and SAGE"))
+    return Scores(
+        pictures={
+            name: [
+                image for part in ("pictures", "concept pictures") for image in images[find(graph, f"{name}: {part}")]
+            ]
+            for name in ENCODERS
+        },
+        marks={run["name"]: Marks(run, len(exam.seen)) for run in report["runs"]},
+        page=images[find(graph, "Compare Scores")][0],
+        difference=against["comparisons"][0],
+    )
+
+
+def evaluation_graph(
+    files: "ExpandedFiles", encoders: Mapping[str, str], changes: Mapping[str, Mapping[str, Any]]
+) -> "Graph":
+    """The shipped workflow with a lane for DES beside SAGE's, and the comparisons in JSON."""
+    workflow = load_graph("evaluate_base_and_sage")
+    graph = on_shapes_world(workflow, files.checkpoint.name, files.text_encoder.name, changes)
+    graph = clone_lane(graph, "SAGE", "DES")
+    for name, file in encoders.items():
+        graph[find(graph, f"{name}: text encoder")]["inputs"]["encoder_name"] = file
+    base, des, sage = ([find(graph, f"{name}: concept rate"), 0] for name in ENCODERS)
+    compare = find(graph, "Compare Scores")
+    graph[compare]["inputs"] = {"base": base, "run_2": des, "run_3": sage, "theme": "light"}
+    graph["DES and SAGE"] = node("SAGECompare", "DES and SAGE compared", base=des, run_2=sage, theme="light")
+    graph["all in JSON"] = node("PreviewAny", "All compared, in JSON", source=[compare, 2])
+    graph["DES and SAGE in JSON"] = node("PreviewAny", "DES and SAGE, in JSON", source=["DES and SAGE", 2])
+    return graph
+
+
+def score_one(server: "Server", files: "ExpandedFiles", encoder: str, *, steps: int) -> PIL.Image.Image:
+    """CARD_PROMPT drawn with an encoder in models/text_encoders, and each question about it ticked or crossed."""
+    changes: dict[str, dict[str, Any]] = {"Prompt": {"value": CARD_PROMPT}, "KSampler": {"steps": steps, **SAMPLING}}
+    graph = on_shapes_world(load_graph("score_one_picture"), files.checkpoint.name, encoder, changes)
+    return server.images(server.run(graph))[find(graph, "Score TIFA")][0]
