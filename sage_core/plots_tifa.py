@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from .plots import LIGHT, Theme, label, new_figure, parts, style
 from .tifa.report import Run, check_runs
+from .tifa.scoring import TifaResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,8 +15,9 @@ _NAME_LENGTH = 24
 
 
 def runs_page(runs: Sequence[Run], theme: Theme = LIGHT) -> "Figure":
-    """Bars of TIFA by question type with each run's change against the first, above; below, all runs' TIFA and
-    CLIPScore in per cent of the first run's, and how often the concept shows, with 95% Wilson intervals.
+    """Bars of TIFA by question type with each run's change against the first, and how many questions it lost that the
+    first answers right, above; below, all runs' TIFA and CLIPScore in per cent of the first run's, and how often the
+    concept shows, with 95% Wilson intervals.
 
     What was not measured is left out. Raises QuestionError if the runs do not fit together.
     """
@@ -41,14 +43,16 @@ def _draw_types(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
     names = ["TIFA", *types]
     scores = [[100 * result.average, *(100 * result.by_type[name] for name in types)] for result in results]
     width = 0.8 / len(runs)
+    # Numbers are wider than the bars where there are many of these.
+    upright = 90 if len(names) * len(runs) > 36 else 0
     for place, (run, values) in enumerate(zip(runs, scores, strict=True)):
         lefts = [x - 0.4 + width * (place + 0.5) for x in range(len(names))]
-        axes.bar(lefts, values, 0.92 * width, color=_color(place, theme), label=label(run.name, _NAME_LENGTH))
+        axes.bar(lefts, values, 0.92 * width, color=_color(place, theme), label=_summary(run, results[0]))
         for left, value, before in zip(lefts, values, scores[0], strict=True):
             change = round(value - before, 1)
             if place and change:
                 color = theme.hurt if change < 0 else theme.good
-                axes.text(left, value + 1, f"{change:+.0f}", color=color, ha="center", fontsize=9)
+                axes.text(left, value + 1, f"{change:+.0f}", color=color, ha="center", fontsize=9, rotation=upright)
     style(axes, theme)
     axes.grid(False, axis="x")
     axes.set_xticks(range(len(names)), [name.replace("/", "/\n") for name in names])
@@ -58,9 +62,25 @@ def _draw_types(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
     axes.set_yticks(range(0, 101, 20))
     title = f"Questions answered right, % (numbers: change against {label(runs[0].name, _NAME_LENGTH)})"
     axes.set_title(title, color=theme.text, loc="left", fontsize=12)
-    legend = axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.24), ncols=len(runs), frameon=False, fontsize=10)
+    legend = axes.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, -0.24),
+        ncols=len(runs) if sum(map(len, axes.get_legend_handles_labels()[1])) < 100 else 2,
+        frameon=False,
+        fontsize=11,
+    )
     for text in legend.get_texts():
         text.set_color(theme.text)
+
+
+def _summary(run: Run, base: TifaResult) -> str:
+    text = label(run.name, _NAME_LENGTH)
+    if run.tifa is None or run.tifa is base:
+        return text
+    right = {(scored.image, scored.question.question) for scored in base.questions if scored.score}
+    wrong = {(scored.image, scored.question.question) for scored in run.tifa.questions if not scored.score}
+    lost = len(right & wrong)
+    return f"{text}: {lost or 'none'} of {len(base.questions)} questions lost"
 
 
 def _draw_relative(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
@@ -72,7 +92,7 @@ def _draw_relative(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
             color = _color(place, theme)
             axes.barh(place + offset, percent, 0.32, color=color if filled else "none", edgecolor=color)
             axes.text(percent + 1, place + offset, f"{name} {percent:.1f}", color=theme.text, va="center", fontsize=9)
-    _rows(axes, runs, theme, f"CLIPScore beside TIFA, % of {label(runs[0].name, _NAME_LENGTH)}'s")
+    _rows(axes, runs, theme, "CLIPScore and TIFA, % of first run's")
     axes.set_xlim(0, 140)
     axes.set_xticks(range(0, 101, 20))
 
@@ -93,7 +113,7 @@ def _draw_rates(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
         low, high = 100 * rate.interval.low, 100 * rate.interval.high
         axes.barh(place, 100 * rate.share, 0.6, color=_color(place, theme))
         axes.plot([low, high], [place, place], color=theme.text, linewidth=1.5)
-        axes.text(high + 2, place, f"{rate.hits} of {len(rate.shown)}", color=theme.text, va="center", fontsize=9)
+        axes.text(high + 2, place, f"{rate.hits} of {len(rate.shown)}", color=theme.text, va="center", fontsize=11)
     _rows(axes, runs, theme, f"Images that show {label(runs[0].rates[0].concept, _NAME_LENGTH)}, %")
     axes.set_xlim(0, 125)
     axes.set_xticks(range(0, 101, 20))

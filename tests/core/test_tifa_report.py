@@ -77,6 +77,9 @@ def test_page_draws_what_was_measured(without, theme):
     assert picture.shape[1] == 1024 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
     texts = {text.get_text() for axes in figure.get_axes() for text in axes.texts}
     assert ("-75" in texts) == ("tifa" not in without)
+    legends = [axes.get_legend() for axes in figure.get_axes() if axes.get_legend()]
+    names = [text.get_text() for legend in legends for text in legend.get_texts()]
+    assert names == ([] if "tifa" in without else ["base", "des: 6 of 8 questions lost", "sage: 2 of 8 questions lost"])
     assert ("TIFA 25.0" in texts) == ("tifa" not in without and "clip" not in without)
     assert ("3 of 4" in texts) == ("rates" not in without)
 
