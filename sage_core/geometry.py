@@ -7,6 +7,7 @@ that keeps the spread of its prompts and each prompt's neighbours keeps what its
 Whatever needs all pairs of prompts starts from `similarities`, an (N, N) matrix that is computed once and shared.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -15,27 +16,27 @@ from torch import Tensor
 
 from .errors import PromptError
 
-# Rows handled at once. At 77 x 768 values a row, 512 of them take 121 MB: enough for a full-speed product.
+# Rows of a product, enough for its full speed.
 BLOCK = 512
+# Rows of an element-wise step. At 77 x 768 values a row, 64 of them take 15 MB: an allocator gives that memory again,
+# where it would map a larger piece anew each time, at twice the cost of the arithmetic.
+CHUNK = 64
 
 # Spread of equal rows: the mean of N rows in fp32 is off by about 1e-7 of its length.
 _ROUNDING = 1e-12
 _BINS = 2**20
-_KRYLOV_STEPS = 10
+_KRYLOV_STEPS = 6
 
 
 def spread(embeddings: Tensor) -> float:
     """Total variance (trace of the covariance, divisor N - 1) of the L2-normalised rows: from 0 to N / (N - 1)."""
-    lengths = row_lengths(embeddings)
-    mean = torch.zeros(embeddings.shape[1], dtype=torch.float64, device=embeddings.device)
-    for rows, length in zip(embeddings.split(BLOCK), lengths.split(BLOCK), strict=True):
-        mean += (rows.float() / length[:, None]).sum(0, dtype=torch.float64)
-    mean = (mean / len(embeddings)).float()
+    total = torch.zeros(embeddings.shape[1], dtype=torch.float64, device=embeddings.device)
+    for rows in unit_rows(embeddings):
+        total += rows.sum(0)
+    mean = (total / len(embeddings)).float()
     # Around the mean, not E[x^2] - E[x]^2: prompts share most of their embedding, and the difference would cancel.
-    total = 0.0
-    for rows, length in zip(embeddings.split(BLOCK), lengths.split(BLOCK), strict=True):
-        total += (rows.float() / length[:, None]).sub_(mean).square_().sum(dtype=torch.float64).item()
-    return total / (len(embeddings) - 1)
+    distances = torch.cat([torch.linalg.vector_norm(rows.sub_(mean), dim=1) for rows in unit_rows(embeddings)])
+    return distances.double().square().sum().item() / (len(embeddings) - 1)
 
 
 def spread_ratio(base: Tensor, aligned: Tensor) -> float:
@@ -58,15 +59,15 @@ def similarities(embeddings: Tensor) -> Tensor:
     count = len(embeddings)
     result = torch.empty(count, count, dtype=torch.float32, device=embeddings.device)
     for start in range(0, count, BLOCK):
-        rows = slice(start, min(start + BLOCK, count))
-        left = embeddings[rows].float() / lengths[rows, None]
-        for other_start in range(0, rows.stop, BLOCK):
-            others = slice(other_start, min(other_start + BLOCK, count))
-            block = (left @ embeddings[others].float().T).div_(lengths[others])
-            result[rows, others] = block
-            # In a block on the diagonal the upper half is rounded otherwise than the lower one, which this replaces.
-            result[others, rows] = block.tril().T + block.tril(-1) if start == other_start else block.T
-    return result.clamp_(-1, 1).fill_diagonal_(1)
+        columns = slice(start, min(start + BLOCK, count))
+        block = embeddings[start:].float() @ embeddings[columns].float().T
+        block.div_(lengths[start:, None]).div_(lengths[columns]).clamp_(-1, 1)
+        # The upper half of the block on the diagonal is rounded otherwise than the lower one, which replaces it.
+        top = block[: columns.stop - start]
+        top.copy_(top.tril() + top.tril(-1).T)
+        result[start:, columns] = block
+        result[columns, start:] = block.T
+    return result.fill_diagonal_(1)
 
 
 def nearest(similarity: Tensor, k: int) -> Tensor:
@@ -124,14 +125,15 @@ def rank_correlation(before: Tensor, after: Tensor) -> float:
     lows = before.min(), after.min()
     first, second = _mean_ranks(before, lows[0]), _mean_ranks(after, lows[1])
     products, squares, others = 0.0, 0.0, 0.0
-    for start in range(0, len(before), BLOCK):
-        rows = slice(start, start + BLOCK)
-        x, y = first[_bins(before[rows], lows[0])], second[_bins(after[rows], lows[1])]
-        for ranks in (x, y):
-            ranks.diagonal(start).zero_()
-        products += (x * y).sum(dtype=torch.float64).item()
-        squares += x.square_().sum(dtype=torch.float64).item()
-        others += y.square_().sum(dtype=torch.float64).item()
+    for rows, columns, times in tiles(len(before)):
+        x = first.index_select(0, _bins(before[rows, columns], lows[0]))
+        y = second.index_select(0, _bins(after[rows, columns], lows[1]))
+        if rows == columns:
+            width = len(before[rows])
+            x[:: width + 1] = y[:: width + 1] = 0
+        products += times * (x * y).sum().item()
+        squares += times * x.square_().sum().item()
+        others += times * y.square_().sum().item()
     size = (squares * others) ** 0.5
     return products / size if size > 0 else float("nan")
 
@@ -160,12 +162,12 @@ def spectrum(similarity: Tensor, components: int = 32) -> Spectrum:
     prompts, where that space is the whole space, this is the exact decomposition.
     """
     count = len(similarity)
-    means = similarity.mean(1, dtype=torch.float64)
-    total = count * (1 - means.mean()).item()
+    means = similarity.mean(1)
+    mean = means.mean(dtype=torch.float64).item()
+    total = count * (1 - mean)
     squares = 0.0
-    for start in range(0, count, BLOCK):
-        block = similarity[start : start + BLOCK] - (means[start : start + BLOCK, None] + means - means.mean()).float()
-        squares += block.square_().sum(dtype=torch.float64).item()
+    for rows, own in zip(similarity.split(CHUNK), means.split(CHUNK), strict=True):
+        squares += (rows - own[:, None]).sub_(means - mean).square_().sum().item()
     values, vectors = _leading(similarity, min(components, count - 1))
     shares = tuple((values / total).tolist()) if total > 0 else (0.0,) * len(values)
     return Spectrum(shares, vectors * values.sqrt(), total**2 / squares if squares > 0 else 0.0)
@@ -173,13 +175,11 @@ def spectrum(similarity: Tensor, components: int = 32) -> Spectrum:
 
 def principal_directions(embeddings: Tensor, coordinates: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (D,) of the L2-normalised rows, and the unit directions (D, C) along which they have these coordinates."""
-    lengths = row_lengths(embeddings)
     mean = torch.zeros(embeddings.shape[1], device=embeddings.device)
     directions = torch.zeros(embeddings.shape[1], coordinates.shape[1], device=embeddings.device)
-    for start in range(0, len(embeddings), BLOCK):
-        rows = embeddings[start : start + BLOCK].float() / lengths[start : start + BLOCK, None]
+    for rows, places in zip(unit_rows(embeddings), coordinates.float().split(CHUNK), strict=True):
         mean += rows.sum(0) / len(embeddings)
-        directions += rows.T @ coordinates[start : start + BLOCK].float()
+        directions += rows.T @ places
     # The coordinates sum to zero, so the mean has no part in the sum above.
     return mean, torch.nn.functional.normalize(directions, dim=0)
 
@@ -191,10 +191,28 @@ def separation(similarity: Tensor, safe: int) -> float:
     lie on each other, larger the further they are apart.
     """
     near, far, across = similarity[:safe, :safe], similarity[safe:, safe:], similarity[:safe, safe:]
-    within, beyond, between = (part.mean(dtype=torch.float64).item() for part in (near, far, across))
+    within, beyond, between = (part.mean(1).double().mean().item() for part in (near, far, across))
     # Rows have length 1, so a class has the variance 1 - mean similarity.
     variance = (2 - within - beyond) / 2
     return (within + beyond - 2 * between) / variance if variance > 0 else float("nan")
+
+
+def unit_rows(embeddings: Tensor) -> Iterator[Tensor]:
+    """The L2-normalised rows in fp32, in new tensors of at most CHUNK rows; raises PromptError as `row_lengths`."""
+    lengths = row_lengths(embeddings)
+    for rows, length in zip(embeddings.split(CHUNK), lengths.split(CHUNK), strict=True):
+        yield rows.float() / length[:, None]
+
+
+def tiles(count: int) -> Iterator[tuple[slice, slice, int]]:
+    """Rows and columns of blocks of a symmetric (N, N) matrix, and how often the whole matrix has the block's values.
+
+    They are the blocks on the diagonal, once, and what lies left of each, which stands above the diagonal too.
+    """
+    for start in range(0, count, BLOCK):
+        rows = slice(start, min(start + BLOCK, count))
+        yield rows, rows, 1
+        yield rows, slice(0, start), 2
 
 
 def row_lengths(embeddings: Tensor) -> Tensor:
@@ -225,17 +243,17 @@ def check_same_prompts(base: Tensor, aligned: Tensor) -> None:
 
 
 def _bins(similarity: Tensor, low: Tensor) -> Tensor:
-    """Histogram bin of each value from `low`, the least of the whole matrix, to the diagonal's 1."""
-    return ((similarity - low) * ((_BINS - 1) / (1 - low).clamp(min=1e-12))).long()
+    """Histogram bin of each value, flat, from `low`, the least of the whole matrix, to the diagonal's 1."""
+    return (similarity - low).mul_((_BINS - 1) / (1 - low).clamp(min=1e-12)).int().flatten()
 
 
 def _mean_ranks(similarity: Tensor, low: Tensor) -> Tensor:
     """Mean rank of the off-diagonal values in each bin, centred on 0 and over their number: from -0.5 to 0.5, fp32."""
     count = len(similarity)
     counts = torch.zeros(_BINS, dtype=torch.long, device=similarity.device)
-    for start in range(0, count, BLOCK):
-        counts += torch.bincount(_bins(similarity[start : start + BLOCK], low).flatten(), minlength=_BINS)
-    counts[-1] -= count
+    for rows, columns, times in tiles(count):
+        counts += times * torch.bincount(_bins(similarity[rows, columns], low), minlength=_BINS)
+    counts -= torch.bincount(_bins(similarity.diagonal(), low), minlength=_BINS)
     pairs = count * (count - 1)
     return ((counts.cumsum(0) - (counts - 1) / 2.0 - (pairs + 1) / 2) / pairs).float()
 

@@ -11,21 +11,24 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize, pad
 
 from .errors import PromptError, SettingsError
 from .geometry import (
     BLOCK,
+    CHUNK,
     Spectrum,
     nearest,
     neighbour_overlap,
     positive_spread,
     principal_directions,
     rank_correlation,
-    row_lengths,
     separation,
     similarities,
     spectrum,
     spread,
+    tiles,
+    unit_rows,
 )
 from .health_report import GeometryReport, Interval, Neighbours, Space
 
@@ -124,9 +127,31 @@ def compare(
     count = len(prompts)
     if count <= settings.k:
         raise PromptError(f"k = {settings.k} needs more than {settings.k} prompts; found {count}. Add some or lower k.")
-    ks = sorted(k for k in {settings.k, *settings.more_k} if k < count)
     texts = [*prompts, *unsafe]
-    embeddings = _gather(_blocks(embed_base, texts, 0, on_batch), len(texts))
+    spaces = _measure_spaces(
+        _blocks(embed_base, texts, 0, on_batch), _blocks(embed_aligned, texts, len(texts), on_batch), len(texts), count
+    )
+    return _report(spaces, tuple(prompts), tuple(unsafe), settings, hashes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Spaces:
+    """What the embeddings were needed for: `before` and `after` are the (N, N) similarities of the safe prompts."""
+
+    base: Space
+    aligned: Space
+    before: Tensor
+    after: Tensor
+    displacement: Tensor
+    sample: Tensor
+
+
+_Blocks = Iterator[tuple[slice, Tensor]]
+
+
+def _measure_spaces(base_blocks: _Blocks, aligned_blocks: _Blocks, total: int, count: int) -> _Spaces:
+    """Measure both spaces of `total` prompts, of which the first `count` are safe."""
+    embeddings = _gather(base_blocks, total)
     before = similarities(embeddings)
     components = spectrum(before[:count, :count])
     plane = _Plane(*principal_directions(embeddings[:count], components.coordinates[:, :2]))
@@ -134,41 +159,50 @@ def compare(
     base = _space(before, count, positive_spread(embeddings[:count]), components, plane.places(embeddings), sample)
 
     # From here on the matrix holds the aligned embeddings: two such matrices would not fit many machines.
-    displacement = _replace(embeddings, _blocks(embed_aligned, texts, len(texts), on_batch))[:count]
+    displacement = _replace(embeddings, aligned_blocks)[:count]
     after = similarities(embeddings)
     components = spectrum(after[:count, :count])
     aligned = _space(after, count, spread(embeddings[:count]), components, plane.places(embeddings), sample)
-    del embeddings
+    return _Spaces(base, aligned, before[:count, :count], after[:count, :count], displacement, sample)
 
-    before, after = before[:count, :count], after[:count, :count]
+
+def _report(
+    spaces: _Spaces,
+    prompts: tuple[str, ...],
+    unsafe: tuple[str, ...],
+    settings: GeometrySettings,
+    hashes: tuple[str, str],
+) -> GeometryReport:
+    before, after = spaces.before, spaces.after
+    ks = sorted(k for k in {settings.k, *settings.more_k} if k < len(prompts))
     old, new = (nearest(matrix, max(ks)) for matrix in (before, after))
     overlaps = {k: neighbour_overlap(old[:, :k], new[:, :k]) for k in ks}
-    weights = _resamples(count, settings).to(before.device)
+    weights = _resamples(len(prompts), settings).to(before.device)
     return GeometryReport(
         embedding=settings.embedding,
         k=settings.k,
-        prompts=tuple(prompts),
-        unsafe=tuple(unsafe),
+        prompts=prompts,
+        unsafe=unsafe,
         base_hash=hashes[0],
         aligned_hash=hashes[1],
-        base=base,
-        aligned=aligned,
-        spread_ratio=_spread_interval(aligned.spread / base.spread, before, after, weights),
+        base=spaces.base,
+        aligned=spaces.aligned,
+        spread_ratio=_spread_interval(spaces.aligned.spread / spaces.base.spread, before, after, weights),
         jaccard={k: _mean_interval(overlap, weights) for k, overlap in overlaps.items()},
         local_correlation=_correlation_interval(before, after, old[:, : settings.k], weights),
         rank_correlation=rank_correlation(before, after),
-        mean_displacement=_mean_interval(displacement, weights),
-        displacement=displacement.cpu(),
+        mean_displacement=_mean_interval(spaces.displacement, weights),
+        displacement=spaces.displacement.cpu(),
         overlap=overlaps[settings.k].cpu(),
         neighbours_base=_neighbours(before, old[:, : settings.k]),
         neighbours_aligned=_neighbours(after, new[:, : settings.k]),
-        sample=tuple(sample.tolist()),
+        sample=tuple(spaces.sample.tolist()),
     )
 
 
 def _blocks(
     embedder: Embedder, texts: Sequence[str], done: int, on_batch: Callable[[int, int], None] | None
-) -> Iterator[tuple[slice, Tensor]]:
+) -> _Blocks:
     """Rows and embeddings of one block of texts after the other, `done` texts having been embedded before."""
     for start in range(0, len(texts), BLOCK):
         rows = slice(start, min(start + BLOCK, len(texts)))
@@ -177,7 +211,7 @@ def _blocks(
             on_batch(done + rows.stop, 2 * len(texts))
 
 
-def _gather(blocks: Iterator[tuple[slice, Tensor]], count: int) -> Tensor:
+def _gather(blocks: _Blocks, count: int) -> Tensor:
     """One (N, D) matrix from blocks of its rows, each of which is let go before the next is made."""
     rows, first = next(blocks)
     matrix = first.new_empty(count, first.shape[1])
@@ -187,19 +221,21 @@ def _gather(blocks: Iterator[tuple[slice, Tensor]], count: int) -> Tensor:
     return matrix
 
 
-def _replace(embeddings: Tensor, blocks: Iterator[tuple[slice, Tensor]]) -> Tensor:
+def _replace(embeddings: Tensor, blocks: _Blocks) -> Tensor:
     """Put new rows in place of the old ones; returns the cosine distance of each new row to its old one, (N,)."""
     distances = torch.empty(len(embeddings), dtype=torch.float64, device=embeddings.device)
     for rows, block in blocks:
-        old, new = embeddings[rows].float(), block.float()
-        if old.shape != new.shape:
+        if block.shape[1] != embeddings.shape[1]:
             raise PromptError(
-                f"The encoders give {old.shape[1]} and {new.shape[1]} values a prompt; compare encoders of one width."
+                f"The encoders give {embeddings.shape[1]} and {block.shape[1]} values a prompt; "
+                "compare encoders of one width."
             )
-        # Half the squared chord equals 1 - cosine, and does not cancel for prompts that hardly moved.
-        chord = torch.nn.functional.normalize(new, dim=1) - torch.nn.functional.normalize(old, dim=1)
-        distances[rows] = chord.square_().sum(1, dtype=torch.float64) / 2
-        embeddings[rows] = block
+        parts = (matrix.split(CHUNK) for matrix in (embeddings[rows], block, distances[rows]))
+        for old, new, distance in zip(*parts, strict=True):
+            # Half the squared chord equals 1 - cosine, and does not cancel for prompts that hardly moved.
+            chord = normalize(new.float(), dim=1).sub_(normalize(old.float(), dim=1))
+            distance.copy_(torch.linalg.vector_norm(chord, dim=1).double().square() / 2)
+            old.copy_(new)
     return distances
 
 
@@ -220,14 +256,9 @@ class _Plane:
 
     def places(self, embeddings: Tensor) -> Tensor:
         """Places (N, 2) of the L2-normalised rows in the plane, on the CPU."""
-        lengths = row_lengths(embeddings)
-        parts = [
-            (rows.float() / length[:, None] - self.mean) @ self.directions
-            for rows, length in zip(embeddings.split(BLOCK), lengths.split(BLOCK), strict=True)
-        ]
-        places = torch.cat(parts).cpu()
+        places = torch.cat([rows.sub_(self.mean) @ self.directions for rows in unit_rows(embeddings)]).cpu()
         # Two prompts differ along one direction only.
-        return torch.nn.functional.pad(places, (0, 2 - places.shape[1]))
+        return pad(places, (0, 2 - places.shape[1]))
 
 
 def _sample(coordinate: Tensor) -> Tensor:
@@ -255,7 +286,12 @@ def _mean_interval(values: Tensor, weights: Tensor) -> Interval:
 def _spread_interval(ratio: float, before: Tensor, after: Tensor, weights: Tensor) -> Interval:
     """Of the spread ratio: unit rows drawn with counts w have the variance (N - w' S w / N) / (N - 1)."""
     count = len(before)
-    spreads = [count - ((weights @ matrix) * weights).sum(1, dtype=torch.float64) / count for matrix in (before, after)]
+    spreads = []
+    for matrix in (before, after):
+        forms = torch.zeros(len(weights), dtype=torch.float64, device=weights.device)
+        for rows, columns, times in tiles(count):
+            forms += times * ((weights[:, columns] @ matrix[columns, rows]) * weights[:, rows]).sum(1)
+        spreads.append(count - forms / count)
     return _interval(ratio, spreads[1] / spreads[0])
 
 
