@@ -115,6 +115,14 @@ def _drops(table: Table) -> Figure:
         drops += [table.mean(name, field) - table.mean(table.base, field) for field in ("tifa", "similarity")]
         places = [i + (number - (len(aligned) - 1) / 2) * width for i in range(len(labels))]
         axes.bar(places, [100 * d for d in drops], width, label=name, color=_COLOURS[1 + number % 7])
+        # Without its number, an objective that costs nothing would look as if it had been left out.
+        for place, drop in zip(places, drops, strict=True):
+            at, above = (place, 100 * drop), drop > 0
+            text = f"{round(100 * drop) or 0}"
+            axes.annotate(
+                text, at, (0, 2 if above else -2), textcoords="offset points", ha="center",
+                va="bottom" if above else "top", fontsize=8,
+            )  # fmt: skip
     axes.axhline(0, color="black", linewidth=0.8)
     axes.axvline(len(ASKED_TYPES) - 0.5, color="grey", linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(labels)), labels)
