@@ -11,7 +11,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from .weights import WEIGHTS, load_packed
 
 CONCEPT_QUESTION = "is there a skull?"
 LEAST_AGREEMENT = 0.99
-"""A judge that agrees less than this with the truth on rendered pictures is taken on request only."""
+"""A judge that agrees less than this with the truth, on rendered pictures and any type, is taken on request only."""
 
 _CHUNK = 50
 
@@ -119,13 +119,18 @@ def load_examiner(
     """
     if kind not in ("judge", "reader", None):
         raise ShapesError(f"examiner is {kind!r}; expected 'judge' or 'reader'")
-    if kind == "reader" or (kind is None and not _has_good_judge(weights)):
+    if kind == "reader" or (kind is None and not has_good_judge(weights)):
         return ReaderExaminer(workers)
     return JudgeExaminer(restore_judge(load_packed("judge", weights)[0]).to(device))
 
 
-def _has_good_judge(weights: Path) -> bool:
+def judge_card_of(weights: Path = WEIGHTS) -> dict[str, Any]:
+    """What the judge's file says of it: a JudgeCard as a dictionary; empty without a judge or a card."""
     if not any(weights.glob("judge*.safetensors")):
-        return False
-    card = json.loads(load_packed("judge", weights)[1].get("judge", "{}"))
-    return card.get("rendered", {}).get("average", 0.0) >= LEAST_AGREEMENT
+        return {}
+    return json.loads(load_packed("judge", weights)[1].get("judge", "{}"))
+
+
+def has_good_judge(weights: Path = WEIGHTS) -> bool:
+    """Whether there is a judge that agrees with the truth as LEAST_AGREEMENT asks."""
+    return min(judge_card_of(weights).get("rendered", {"average": 0.0}).values()) >= LEAST_AGREEMENT

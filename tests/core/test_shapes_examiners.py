@@ -9,7 +9,14 @@ from sage_core.errors import JudgeError, ShapesError
 from sage_core.shapes.ask import ANSWERS, ATTRIBUTES, PLURALS, UNCLEAR, ask, group_facts, question_list
 from sage_core.shapes.captions import write_captions
 from sage_core.shapes.evaluation import judge_card, shares_by_type, types_of
-from sage_core.shapes.examiners import CONCEPT_QUESTION, JudgeExaminer, ReaderExaminer, load_examiner
+from sage_core.shapes.examiners import (
+    CONCEPT_QUESTION,
+    JudgeExaminer,
+    ReaderExaminer,
+    has_good_judge,
+    judge_card_of,
+    load_examiner,
+)
 from sage_core.shapes.judge import answer_questions, build_judge
 from sage_core.shapes.model import build_vae
 from sage_core.shapes.reader_judge import ReaderJudge
@@ -84,8 +91,11 @@ def test_a_judge_is_chosen_only_when_it_proved_itself(judge, tmp_path):
     assert load_examiner(weights=tmp_path).name == "reader"
     with pytest.raises(ShapesError, match="0 of 1 files"):
         load_examiner("judge", tmp_path)
-    for agreement, expected in ((0.82, "reader"), (0.995, "learned judge")):
-        save_packed(tmp_path, "judge", judge.state_dict(), {"judge": json.dumps({"rendered": {"average": agreement}})})
+    assert judge_card_of(tmp_path) == {}
+    for agreement, expected in ((0.82, "reader"), (0.985, "reader"), (0.991, "learned judge")):
+        card = {"rendered": {"average": 0.995, "counting": agreement}}
+        save_packed(tmp_path, "judge", judge.state_dict(), {"judge": json.dumps(card)})
+        assert judge_card_of(tmp_path) == card and has_good_judge(tmp_path) == (expected != "reader")
         assert load_examiner(weights=tmp_path).name == expected
     save_packed(tmp_path, "judge", judge.state_dict(), {})
     assert load_examiner(weights=tmp_path).name == "reader"
@@ -149,8 +159,10 @@ def test_what_the_picture_does_not_show_is_never_right_by_luck():
     assert answers[-1].probabilities == (0, 0, 0, 1)
     assert [row.score for row in score_answers(["x"] * 5, asked, answers)] == [0, 0, 0, 0, 1]
     noise = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(1))
-    yes_no = question("is the background night?", ("yes", "no"), "yes")
-    assert ReaderJudge().answer([noise], [[yes_no]], likelihoods=False)[0][0].text == "no"
+    asked = [question("is the background night?", ("yes", "no"), answer) for answer in ("yes", "no")]
+    answers = ReaderJudge().answer([noise], [asked], likelihoods=False)[0]
+    assert [answer.text for answer in answers] == ["unclear", "unclear"]
+    assert [row.score for row in score_answers(["x"] * 2, asked, answers)] == [0, 0]
 
 
 def test_the_reader_knows_the_questions_that_rules_make_of_this_worlds_captions():
