@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ENCODERS = ("Base", "DES", "SAGE")
 DRAWING = ("draw pictures", "draw concept pictures")
-CARD_PROMPT = "two small red stars left of three large blue hearts at night"
+CARD_PROMPT = "two small red stars left of two large blue hearts at night"
 
 
 @dataclass(frozen=True)

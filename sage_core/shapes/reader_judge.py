@@ -38,7 +38,7 @@ class ReaderJudge:
     ) -> list[list[Answer]]:
         """See `tifa.judges.Judge`.
 
-        A yes/no question that the picture leaves open is answered "no"; any other "none" or "unclear". The answer has
+        What the picture does not show is answered "no" or "none", what it leaves open "unclear". The answer has
         probability 1; where it is none of the choices, all of these have 0.
         Raises JudgeError for a question that this world does not know.
         """
@@ -84,5 +84,5 @@ def _reword(text: str) -> str:
 
 def _as_answer(text: str, choices: Sequence[str], likelihoods: bool) -> Answer:
     if text not in choices:
-        text = "no" if "no" in choices and text == "unclear" else _SIDES.get(text, text)
+        text = _SIDES.get(text, text)
     return Answer(text, tuple(float(choice == text) for choice in choices) if likelihoods else None)
