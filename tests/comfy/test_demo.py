@@ -9,18 +9,20 @@ import socket
 import subprocess
 import sys
 from collections import namedtuple
+from io import StringIO
 from pathlib import Path
 
 import psutil
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import sage_demo
 from sage_core.prompts import read_prompts
 from sage_core.shapes.weights import ExpandedFiles
 from sage_core.tifa.questions import group_by_caption, read_questions
-from sage_demo import demo
-from sage_demo.comfyui import Server
+from sage_demo import demo, screen
+from sage_demo.comfyui import Progress, Server
 from sage_demo.exam import Exam
 from sage_demo.provision import ComfyError, cache_folder, provision
 from sage_demo.scores import Marks
@@ -182,6 +184,25 @@ def test_marks_tell_names_that_training_saw_from_others() -> None:
     marks = Marks({"tifa": {"questions": rows}, "rates": [rate]}, names_seen=3)
     assert (marks.concept.hits, marks.seen.shown, marks.unseen.shown) == (2, (True, False, True), (False, False))
     assert marks.right("b") == (2, 3)
+
+
+def test_a_node_that_runs_for_each_item_of_a_list_is_one_stage(monkeypatch) -> None:
+    monkeypatch.setattr(screen, "_LINE_EVERY", 0.0)
+    shown = StringIO()
+    with screen.Screen(Console(file=shown)).stage_per_node({"draw": 2, "train": 1}) as on_progress:
+        on_progress(Progress("1", "draw", 0, 0, 0, 3))
+        for value in (1, 2, 1, 2):
+            on_progress(Progress("1", "draw", value, 2, 0, 3))
+        on_progress(Progress("2", "decode", 0, 0, 1, 3))
+        for value, maximum in ((0, 0), (900, 994), (3, 40)):
+            on_progress(Progress("3", "train", value, maximum, 2, 3))
+    lines = [line for line in shown.getvalue().splitlines() if " of " in line]
+    assert lines == [
+        *(f"draw: {done} of 4" for done in (1, 2, 3, 4)),
+        "train: 900 of 994",
+        "train: 3 of 40",
+    ]
+    assert "draw: done in 0 s" in shown.getvalue() and "train: done in 0 s" in shown.getvalue()
 
 
 def test_a_space_compares_with_itself_as_unchanged(server: Server, shapes_files: ExpandedFiles) -> None:
