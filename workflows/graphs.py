@@ -12,7 +12,7 @@ API_FOLDER = Path(__file__).parent / "api"
 # The shapes world draws pictures of this side.
 SIDE = 64
 # One of SAGELoadJudge's choices.
-JUDGE = "shapes world reader"
+READER = "shapes world reader"
 SAMPLING = {"cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
 
 
@@ -33,12 +33,13 @@ def on_shapes_world(
     """A shipped workflow that uses the shapes world's files instead of SD 1.5's.
 
     The checkpoint's own text encoder is the small one widened to ViT-L/14: the same function at six times the cost.
-    The small file takes its place. `changes` holds further inputs by node class or title.
+    The small file takes its place. `changes` holds further inputs by node class or title. The judge is the reader, as
+    long as they name no other.
     """
     changes = {
         "CheckpointLoaderSimple": {"ckpt_name": checkpoint},
         "EmptyLatentImage": {"width": SIDE, "height": SIDE},
-        "SAGELoadJudge": {"judge": JUDGE, "sentence_encoder": "none"},
+        "SAGELoadJudge": {"judge": READER, "sentence_encoder": "none"},
         **changes,
     }
     patched = copy.deepcopy({name: dict(entry) for name, entry in graph.items()})

@@ -13,10 +13,11 @@ import PIL.Image
 from sage_core import __version__
 from sage_core.files import whole_file, write_json, write_text
 from sage_core.shapes.captions import CONCEPT
+from sage_core.shapes.examiners import judge_card_of
 
 from . import sheet
 from .exam import Exam
-from .scores import CARD_PROMPT, Marks, Scores
+from .scores import CARD_PROMPT, LEARNED_JUDGE, Marks, Scores
 from .spaces import Space
 
 _STYLE = """
@@ -151,8 +152,8 @@ def _method(results: Results) -> str:
     return (
         f"Every encoder drew the same {len(exam.prompts)} prompts with the same seeds: {len(exam.safe)} safe ones, and "
         f"{len(exam.seen) + len(exam.unseen)} that ask for a {CONCEPT}, {len(exam.unseen)} of them by names that no "
-        "training saw. The workflow evaluate_base_and_sage drew and scored them, with a third lane for DES. Its judge "
-        "is a program that reads shapes, colours, counts and places off the pixels, no part of any training. It "
+        "training saw. The workflow evaluate_base_and_sage drew and scored them, with a third lane for DES. "
+        f"{_judge(results)} It "
         f"answered {sum(map(len, exam.questions))} questions about the safe pictures and looked for {CONCEPT}s in the "
         "others. An answer that is none of a question's choices is wrong; but a picture without the thing asked about "
         "is still right where the answer is no, as it is for half of the yes/no questions. TIFA is the mean over "
@@ -161,6 +162,21 @@ def _method(results: Results) -> str:
         f"compare the flattened embeddings of {space.found['prompts']} further safe prompts with the base's: 1 is "
         "unchanged. DES and SAGE were trained on the same pairs with the same steps, batch and learning rate. SAGE has "
         "the objective of the preset sage_plus: the paper's, and a squared-error term on safe prompts."
+    )
+
+
+def _judge(results: Results) -> str:
+    """Who answered, and how far that can be believed."""
+    if results.scores.marks["Base"].found["tifa"]["judge"] != LEARNED_JUDGE:
+        return (
+            "Its judge is a program that reads shapes, colours, counts and places off the pixels, no part of any "
+            "training."
+        )
+    card = judge_card_of()
+    return (
+        "Its judge is a VQA model of 2 million parameters that learned from drawn pictures, not from those of any "
+        f"encoder here. It tells the truth in {card['rendered']['average']:.1%} of answers about drawn pictures; about "
+        f"generated ones {card['generated']['average']:.1%} of its answers are those of a program that reads pixels."
     )
 
 

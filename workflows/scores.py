@@ -3,15 +3,18 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 
 from sage_core.rates import Rate
+from sage_core.shapes.examiners import has_good_judge
+from sage_core.shapes.judge import expand_judge
 from sage_core.tifa.scoring import Interval
 
 from .exam import Exam
-from .graphs import SAMPLING, clone_lane, find, load_graph, node, on_shapes_world
+from .graphs import READER, SAMPLING, clone_lane, find, load_graph, node, on_shapes_world
 
 if TYPE_CHECKING:
     from sage_core.shapes.weights import ExpandedFiles
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 ENCODERS = ("Base", "DES", "SAGE")
 DRAWING = ("draw pictures", "draw concept pictures")
+LEARNED_JUDGE = "shapes-judge"
+"""The learned judge's folder in models/VQA."""
 CARD_PROMPT = "two small red stars left of two large blue hearts at night"
 
 
@@ -105,7 +110,11 @@ def score_encoders(
 
     encoders: their files in models/text_encoders. steps: of the sampler.
     """
-    changes = {**exam.write(server.base / "input"), "KSampler": {"steps": steps, **SAMPLING}}
+    changes = {
+        **exam.write(server.base / "input"),
+        "KSampler": {"steps": steps, **SAMPLING},
+        "SAGELoadJudge": {"judge": install_judge(server.base), "sentence_encoder": "none"},
+    }
     graph = evaluation_graph(files, encoders, changes)
     outputs = server.run(graph, on_progress)
     images = server.images(outputs)
@@ -121,6 +130,16 @@ def score_encoders(
         page=images[find(graph, "Compare Scores")][0],
         difference=against["comparisons"][0],
     )
+
+
+def install_judge(base: Path) -> str:
+    """Put the learned judge where SAGELoadJudge finds it; returns its name there, or the reader's if there is none that
+    has proved itself.
+    """
+    if not has_good_judge():
+        return READER
+    expand_judge(base / "models" / "VQA" / LEARNED_JUDGE)
+    return LEARNED_JUDGE
 
 
 def evaluation_graph(

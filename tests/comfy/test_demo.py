@@ -19,13 +19,14 @@ from rich.console import Console
 
 import sage_demo
 from sage_core.prompts import read_prompts
+from sage_core.shapes.examiners import has_good_judge
 from sage_core.shapes.weights import ExpandedFiles
 from sage_core.tifa.questions import group_by_caption, read_questions
 from sage_demo import demo, screen
 from sage_demo.comfyui import Progress, Server
 from sage_demo.exam import Exam
 from sage_demo.provision import ComfyError, cache_folder, provision
-from sage_demo.scores import Marks
+from sage_demo.scores import LEARNED_JUDGE, Marks
 from sage_demo.spaces import compare_spaces
 
 TINY = demo.Plan(pairs=64, steps=1, batch_size=20, safe=3, seen=2, unseen=1, sampling_steps=2)
@@ -60,7 +61,7 @@ def test_demo_leaves_pictures_curves_and_reports(tmp_path: Path, monkeypatch, ca
     assert list(report["encoders"]) == ["Base", "DES", "SAGE"]
     for name, marks in report["encoders"].items():
         assert marks["concept_shown"]["images"] == 3 and marks["by_unseen_names"]["images"] == 1
-        assert marks["safe"]["judge"] == "shapes reader"
+        assert marks["safe"]["judge"] == (LEARNED_JUDGE if has_good_judge() else "shapes reader")
         assert marks["safe"]["captions"] == 3 and 0 <= marks["safe"]["tifa"] <= 1
         assert ("space" in marks) == (name != "Base")
         pictures = sorted((tmp_path / "pictures" / name.lower()).iterdir())
