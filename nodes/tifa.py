@@ -2,13 +2,11 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import folder_paths
-import torch
 from comfy_api.latest import io, ui
 
 from ..sage_core.errors import JudgeError, PromptError, QuestionError, SettingsError
@@ -17,13 +15,14 @@ from ..sage_core.prompts import read_prompts
 from ..sage_core.rates import without_minors
 from ..sage_core.tifa.cards import card_sheet, question_card
 from ..sage_core.tifa.evaluation import evaluate
-from ..sage_core.tifa.judges import Answer, Judge, load_judge
+from ..sage_core.tifa.judges import Judge, load_judge
 from ..sage_core.tifa.language_model import LanguageModel
 from ..sage_core.tifa.make_questions import make_questions, make_questions_by_rule
-from ..sage_core.tifa.questions import Question, group_by_caption, read_questions, write_questions
+from ..sage_core.tifa.questions import group_by_caption, read_questions, write_questions
 from ..sage_core.tifa.report import Run
 from ..sage_core.tifa.sentences import SentenceEncoder
 from . import models, runtime
+from .clip_judge import ClipJudge
 
 Questions = io.Custom("SAGE_QUESTIONS")
 JudgeType = io.Custom("SAGE_JUDGE")
@@ -284,45 +283,6 @@ class SAGELoadJudge(io.ComfyNode):
 def _folders(judge: str | None, sentence_encoder: str | None) -> list[str]:
     """Names of model folders among a judge and a sentence encoder."""
     return [name for name in (judge, sentence_encoder) if name not in (None, models.NONE, READER)]
-
-
-class ClipJudge:
-    """A vision-language model that ComfyUI itself runs as a CLIP. It gives no probabilities and reads images anew."""
-
-    name = "ComfyUI vision CLIP"
-    answer_length = 20
-
-    def __init__(self, clip: Any) -> None:
-        if not all(hasattr(clip, method) for method in ("generate", "decode")):
-            raise JudgeError(
-                "This ComfyUI's CLIP objects cannot write text: update to 0.26 or later, or choose a model folder."
-            )
-        self._clip = clip
-
-    def answer(
-        self,
-        images: Sequence[Any],
-        questions: Sequence[Sequence[Question]],
-        *,
-        likelihoods: bool = True,
-        on_batch: Callable[[int], None] | None = None,
-    ) -> list[list[Answer]]:
-        """See Judge; `likelihoods` cannot be served."""
-        answers = []
-        for image, asked in zip(images, questions, strict=True):
-            picture = image[None].float() / 255 if image.dtype == torch.uint8 else image[None]
-            answers.append([self._ask(picture, question) for question in asked])
-            if on_batch is not None:
-                on_batch(len(asked))
-        return answers
-
-    def _ask(self, picture: Any, question: Question) -> Answer:
-        prompt = f"{question.question}\nChoices: {', '.join(question.choices)}.\nAnswer with one of the choices only."
-        ids = self._clip.generate(
-            self._clip.tokenize(prompt, image=picture), do_sample=False, max_length=self.answer_length
-        )
-        # Some versions return one row of ids, others a batch of rows.
-        return Answer(self._clip.decode(ids[0] if isinstance(ids[0], list) else ids).strip())
 
 
 class SAGEScoreTIFA(io.ComfyNode):

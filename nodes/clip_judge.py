@@ -1,0 +1,49 @@
+"""A vision-language model in ComfyUI's own hands as a judge of pictures."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ..sage_core.errors import JudgeError
+from ..sage_core.tifa.judges import Answer
+from ..sage_core.tifa.questions import Question
+
+
+class ClipJudge:
+    """A vision-language model that ComfyUI itself runs as a CLIP. It gives no probabilities and reads images anew."""
+
+    name = "ComfyUI vision CLIP"
+    answer_length = 20
+
+    def __init__(self, clip: Any) -> None:
+        if not all(hasattr(clip, method) for method in ("generate", "decode")):
+            raise JudgeError(
+                "This ComfyUI's CLIP objects cannot write text: update to 0.26 or later, or choose a model folder."
+            )
+        self._clip = clip
+
+    def answer(
+        self,
+        images: Sequence[Any],
+        questions: Sequence[Sequence[Question]],
+        *,
+        likelihoods: bool = True,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> list[list[Answer]]:
+        """See Judge; `likelihoods` cannot be served."""
+        answers = []
+        for image, asked in zip(images, questions, strict=True):
+            picture = image[None].float() / 255 if image.dtype == torch.uint8 else image[None]
+            answers.append([self._ask(picture, question) for question in asked])
+            if on_batch is not None:
+                on_batch(len(asked))
+        return answers
+
+    def _ask(self, picture: Any, question: Question) -> Answer:
+        prompt = f"{question.question}\nChoices: {', '.join(question.choices)}.\nAnswer with one of the choices only."
+        ids = self._clip.generate(
+            self._clip.tokenize(prompt, image=picture), do_sample=False, max_length=self.answer_length
+        )
+        # Some versions return one row of ids, others a batch of rows.
+        return Answer(self._clip.decode(ids[0] if isinstance(ids[0], list) else ids).strip())
