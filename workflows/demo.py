@@ -1,4 +1,4 @@
-"""`sage-demo`: a real ComfyUI, two trainings and their pictures in a few minutes, without any download of weights.
+"""`sage-demo`: a real ComfyUI, three trainings and their pictures in a few minutes, without any download of weights.
 
 The checkpoint is the shapes world's, a complete SD 1.x that draws coloured shapes; the concept that goes is "skull".
 """
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 PACKAGE = "sage-alignment"
 EXTRAS = ("comfyui", "demo")
-NEEDED_SPACE = 1200 * 2**20  # bytes: the checkpoint, its text encoder, and two trained ones
+NEEDED_SPACE = 1200 * 2**20  # bytes: the checkpoint, its text encoder, and three trained ones
 
 
 @dataclass(frozen=True)
 class Plan:
     """How much is trained and drawn.
 
-    pairs: prompt pairs to train on. steps, batch_size, learning_rate: of both trainings.
+    pairs: prompt pairs to train on. steps, batch_size, learning_rate: of each training.
     safe, seen, unseen: pictures that each encoder draws of safe prompts, and of unsafe ones that call the concept by
     names that training saw, and by others.
     sampling_steps: of each picture.
@@ -128,7 +128,7 @@ def _train(server: "Server", plan: Plan, files: "ExpandedFiles", screen: "Screen
 
     from sage_core.shapes.captions import CONCEPT
 
-    from .graphs import SAMPLING, find, load_graph, on_shapes_world
+    from .graphs import ALIGNED, SAMPLING, beside_the_paper, find, load_graph, on_shapes_world
     from .report import Training
 
     pairs = _write_pairs(server.base / "input" / "shapes_pairs.csv", plan)
@@ -139,8 +139,9 @@ def _train(server: "Server", plan: Plan, files: "ExpandedFiles", screen: "Screen
         "SAGETrainEncoder": {"concept": CONCEPT},
         "KSampler": {"steps": plan.sampling_steps, **SAMPLING},
     }
-    graph = on_shapes_world(load_graph("train_and_compare"), files.checkpoint.name, files.text_encoder.name, changes)
-    nodes = {name: find(graph, f"Train {name}") for name in ("DES", "SAGE")}
+    workflow = load_graph("train_and_compare")
+    graph = beside_the_paper(on_shapes_world(workflow, files.checkpoint.name, files.text_encoder.name, changes))
+    nodes = {name: find(graph, f"Train {name}") for name in ALIGNED}
     with screen.stage_per_node(dict.fromkeys((f"Train {name}" for name in nodes), 1)) as on_progress:
         outputs = server.run(graph, on_progress)
     images = server.images(outputs)

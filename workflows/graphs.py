@@ -13,6 +13,8 @@ API_FOLDER = Path(__file__).parent / "api"
 SIDE = 64
 # One of SAGELoadJudge's choices.
 READER = "shapes world reader"
+ALIGNED = ("DES", "SAGE", "SAGE+")
+"""What the demo trains: the paper's two objectives, and with a plus that of the preset sage_plus."""
 SAMPLING = {"cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
 
 
@@ -52,6 +54,22 @@ def on_shapes_world(
                 entry["inputs"][name] = ["small text encoder", 0]
     patched["small text encoder"] = node("SAGELoadEncoder", "Small text encoder", encoder_name=text_encoder)
     return patched
+
+
+def beside_the_paper(graph: Graph) -> dict[str, dict[str, Any]]:
+    """The graph of `train_and_compare` with its SAGE training called SAGE+, and the paper's objective trained as SAGE."""
+    settings, training = find(graph, "SAGE settings"), find(graph, "Train SAGE")
+    plus = {
+        "plus settings": node("SAGETrainingSettings", "SAGE+ settings", **graph[settings]["inputs"]),
+        "plus": node(
+            "SAGETrainEncoder",
+            "Train SAGE+",
+            **{**graph[training]["inputs"], "settings": ["plus settings", 0], "name": "sage-plus-encoder"},
+        ),
+    }
+    paper = {settings: {"keep_mse": 0.0}, training: {"preset": "paper"}}
+    changed = {name: {**entry, "inputs": entry["inputs"] | paper.get(name, {})} for name, entry in graph.items()}
+    return changed | plus
 
 
 def clone_lane(graph: Graph, lane: str, name: str) -> dict[str, dict[str, Any]]:

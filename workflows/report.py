@@ -70,19 +70,23 @@ def write_report(output: Path, results: Results) -> str:
         "rates.png": sheet.rates(results.scores.marks),
         "scores.png": results.scores.page,
         "card.png": results.card,
-        **{f"training_{name.lower()}.png": each.curves for name, each in results.trainings.items()},
-        **{f"geometry_{name.lower()}.png": each.page for name, each in results.spaces.items()},
+        **{f"training_{_file_name(name)}.png": each.curves for name, each in results.trainings.items()},
+        **{f"geometry_{_file_name(name)}.png": each.page for name, each in results.spaces.items()},
     }
     for name, image in images.items():
         _save(output / name, image)
     for name, drawn in results.scores.pictures.items():
         for row, image in enumerate(drawn):
-            _save(output / "pictures" / name.lower() / f"{row:03}.png", image)
+            _save(output / "pictures" / _file_name(name) / f"{row:03}.png", image)
     write_json(output / "report.json", _as_json(results))
     summary = _markdown_table(_rates_table(results))
     write_text(output / "report.md", _markdown(results, summary))
     write_text(output / "report.html", _page(results, images))
     return summary
+
+
+def _file_name(encoder: str) -> str:
+    return encoder.lower().replace("+", "_plus")
 
 
 def _save(path: Path, image: PIL.Image.Image) -> None:
@@ -99,7 +103,7 @@ def _as_json(results: Results) -> dict[str, Any]:
             name: marks.to_dict() | ({"space": results.spaces[name].found} if name in results.spaces else {})
             for name, marks in results.scores.marks.items()
         },
-        "sage_against_des": results.scores.difference,
+        "sage_plus_against_des": results.scores.difference,
         "trainings": {name: each.metadata for name, each in results.trainings.items()},
         "prompts": {"safe": results.exam.safe, "unsafe_seen": results.exam.seen, "unsafe_unseen": results.exam.unseen},
     }
@@ -142,13 +146,13 @@ def _seconds_table(results: Results) -> Table:
 def _difference(found: Mapping[str, Any]) -> str:
     change, (low, high) = found["tifa"]["change"], found["tifa"]["interval_95"]
     return (
-        f"SAGE against DES on the same safe prompts: TIFA {100 * change:+.1f} points (95% interval {100 * low:+.1f} to "
-        f"{100 * high:+.1f}; paired permutation test, p = {found['p_value']:.2g})."
+        f"SAGE+ against DES on the same safe prompts: TIFA {100 * change:+.1f} points (95% interval {100 * low:+.1f} "
+        f"to {100 * high:+.1f}; paired permutation test, p = {found['p_value']:.2g})."
     )
 
 
 def _method(results: Results) -> str:
-    exam, space = results.exam, results.spaces["SAGE"]
+    exam, space = results.exam, results.spaces["SAGE+"]
     return (
         f"Every encoder drew the same {len(exam.prompts)} prompts with the same seeds: {len(exam.safe)} safe ones, and "
         f"{len(exam.seen) + len(exam.unseen)} that ask for a {CONCEPT}, {len(exam.unseen)} of them by names that no "
@@ -160,8 +164,9 @@ def _method(results: Results) -> str:
         f"prompts of the share answered rightly, with a 95% bootstrap interval over prompts; {CONCEPT}s are shares of "
         f"pictures with 95% Wilson intervals. Spread ratio and Jaccard overlap of the {space.k} nearest neighbours "
         f"compare the flattened embeddings of {space.found['prompts']} further safe prompts with the base's: 1 is "
-        "unchanged. DES and SAGE were trained on the same pairs with the same steps, batch and learning rate. SAGE has "
-        "the objective of the preset sage_plus: the paper's, and a squared-error term on safe prompts."
+        "unchanged. DES, SAGE and SAGE+ were trained on the same pairs with the same steps, batch and learning rate. "
+        "SAGE has the paper's objective, SAGE+ that of the preset sage_plus: the paper's, and a squared-error term on "
+        "safe prompts."
     )
 
 
@@ -200,7 +205,7 @@ _CONSOLE = "All pictures are in `pictures/`, by encoder and prompt number; promp
 
 def _markdown(results: Results, summary: str) -> str:
     parts = [
-        "# The same prompts by the base, the DES and the SAGE text encoder",
+        "# The same prompts by the base, the DES and the SAGE text encoders",
         "![The same prompts by every encoder](comparison.png)",
         summary,
         _difference(results.scores.difference),
@@ -212,15 +217,15 @@ def _markdown(results: Results, summary: str) -> str:
         f"![{_CARD}](card.png)",
     ]
     parts += ["## Why they differ: the embedding spaces", _geometry(results)]
-    parts += [f"![Geometry of {name}](geometry_{name.lower()}.png)" for name in results.spaces]
+    parts += [f"![Geometry of {name}](geometry_{_file_name(name)}.png)" for name in results.spaces]
     for name, each in results.trainings.items():
-        parts += [f"## Training of {name}", f"![Curves](training_{name.lower()}.png)", f"```\n{each.report}\n```"]
+        parts += [f"## Training of {name}", f"![Curves](training_{_file_name(name)}.png)", f"```\n{each.report}\n```"]
     parts += ["## Times", _markdown_table(_seconds_table(results)), _CONSOLE]
     return "\n\n".join(parts) + "\n"
 
 
 def _page(results: Results, images: Mapping[str, PIL.Image.Image]) -> str:
-    title = "The same prompts by the base, the DES and the SAGE text encoder"
+    title = "The same prompts by the base, the DES and the SAGE text encoders"
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>",
         '<meta name=viewport content="width=device-width, initial-scale=1">',
@@ -236,11 +241,11 @@ def _page(results: Results, images: Mapping[str, PIL.Image.Image]) -> str:
         _figure(images["card.png"], _CARD),
     ]
     parts += ["<h2>Why they differ: the embedding spaces</h2>", f"<p>{html.escape(_geometry(results))}</p>"]
-    pages = [_figure(images[f"geometry_{name.lower()}.png"], f"{name} beside the base.") for name in results.spaces]
+    pages = [_figure(images[f"geometry_{_file_name(name)}.png"], f"{name} beside the base.") for name in results.spaces]
     parts.append(f"<div class=pair>{''.join(pages)}</div>")
     for name, each in results.trainings.items():
         parts.append(f"<h2>Training of {name}</h2>")
-        parts.append(_figure(images[f"training_{name.lower()}.png"], "Losses and embedding space, step by step."))
+        parts.append(_figure(images[f"training_{_file_name(name)}.png"], "Losses and embedding space, step by step."))
         parts.append(f"<pre>{html.escape(each.report)}</pre>")
     parts += ["<h2>Times</h2>", _html_table(_seconds_table(results))]
     parts.append(f"<p>{html.escape(_CONSOLE).replace('`', '')}</p></html>")

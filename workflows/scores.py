@@ -14,14 +14,14 @@ from sage_core.shapes.judge import expand_judge
 from sage_core.tifa.scoring import Interval
 
 from .exam import Exam
-from .graphs import READER, SAMPLING, clone_lane, find, load_graph, node, on_shapes_world
+from .graphs import ALIGNED, READER, SAMPLING, clone_lane, find, load_graph, node, on_shapes_world
 
 if TYPE_CHECKING:
     from sage_core.shapes.weights import ExpandedFiles
 
     from .comfyui import Graph, Progress, Server
 
-ENCODERS = ("Base", "DES", "SAGE")
+ENCODERS = ("Base", *ALIGNED)
 DRAWING = ("draw pictures", "draw concept pictures")
 LEARNED_JUDGE = "shapes-judge"
 """The learned judge's folder in models/VQA."""
@@ -88,7 +88,7 @@ class Scores:
     """What the workflow `evaluate_base_and_sage` leaves of all encoders.
 
     pictures, marks: by encoder; pictures are in the order of the exam's prompts. page: SAGECompare's picture.
-    difference: SAGE against DES as SAGECompare's JSON has it.
+    difference: SAGE+ against DES as SAGECompare's JSON has it.
     """
 
     pictures: Mapping[str, list[PIL.Image.Image]]
@@ -106,7 +106,7 @@ def score_encoders(
     steps: int,
     on_progress: "Callable[[Progress], None] | None" = None,
 ) -> Scores:
-    """Draw and score every prompt of the exam with the base's encoder and with those of DES and SAGE.
+    """Draw and score every prompt of the exam with the base's encoder and with the aligned ones.
 
     encoders: their files in models/text_encoders. steps: of the sampler.
     """
@@ -118,7 +118,7 @@ def score_encoders(
     graph = evaluation_graph(files, encoders, changes)
     outputs = server.run(graph, on_progress)
     images = server.images(outputs)
-    report, against = (json.loads(outputs[f"{what} in JSON"]["text"][0]) for what in ("all", "DES and SAGE"))
+    report, against = (json.loads(outputs[f"{what} in JSON"]["text"][0]) for what in ("all", "DES and SAGE+"))
     return Scores(
         pictures={
             name: [
@@ -145,18 +145,19 @@ def install_judge(base: Path) -> str:
 def evaluation_graph(
     files: "ExpandedFiles", encoders: Mapping[str, str], changes: Mapping[str, Mapping[str, Any]]
 ) -> "Graph":
-    """The shipped workflow with a lane for DES beside SAGE's, and the comparisons in JSON."""
+    """The shipped workflow with lanes for DES and SAGE+ beside SAGE's, and the comparisons in JSON."""
     workflow = load_graph("evaluate_base_and_sage")
     graph = on_shapes_world(workflow, files.checkpoint.name, files.text_encoder.name, changes)
-    graph = clone_lane(graph, "SAGE", "DES")
+    for name in ALIGNED:
+        graph = graph if name == "SAGE" else clone_lane(graph, "SAGE", name)
     for name, file in encoders.items():
         graph[find(graph, f"{name}: text encoder")]["inputs"]["encoder_name"] = file
-    base, des, sage = ([find(graph, f"{name}: concept rate"), 0] for name in ENCODERS)
+    base, des, sage, plus = ([find(graph, f"{name}: concept rate"), 0] for name in ENCODERS)
     compare = find(graph, "Compare Scores")
-    graph[compare]["inputs"] = {"base": base, "run_2": des, "run_3": sage, "theme": "light"}
-    graph["DES and SAGE"] = node("SAGECompare", "DES and SAGE compared", base=des, run_2=sage, theme="light")
+    graph[compare]["inputs"] = {"base": base, "run_2": des, "run_3": sage, "run_4": plus, "theme": "light"}
+    graph["DES and SAGE+"] = node("SAGECompare", "DES and SAGE+ compared", base=des, run_2=plus, theme="light")
     graph["all in JSON"] = node("PreviewAny", "All compared, in JSON", source=[compare, 2])
-    graph["DES and SAGE in JSON"] = node("PreviewAny", "DES and SAGE, in JSON", source=["DES and SAGE", 2])
+    graph["DES and SAGE+ in JSON"] = node("PreviewAny", "DES and SAGE+, in JSON", source=["DES and SAGE+", 2])
     return graph
 
 

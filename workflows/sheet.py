@@ -19,7 +19,7 @@ SAFE_COLUMNS, SEEN_COLUMNS, UNSEEN_COLUMNS = 5, 2, 2
 # Pixels. Cells are three times the pictures' side; text is to be read in a page half as wide.
 CELL, GAP, LABEL, MARGIN = 192, 16, 190, 32
 CAPTION_LINES, LINE, HEADER, MARK = 6, 23, 46, 34
-COLORS = {"Base": "#6B6B6B", "DES": LIGHT.hurt, "SAGE": LIGHT.base}
+COLORS = {"Base": "#6B6B6B", "DES": LIGHT.hurt, "SAGE": LIGHT.base, "SAGE+": LIGHT.good}
 
 
 def comparison(exam: Exam, pictures: Mapping[str, Sequence[Image.Image]], marks: Mapping[str, Marks]) -> Image.Image:

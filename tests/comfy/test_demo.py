@@ -55,24 +55,27 @@ def test_demo_leaves_pictures_curves_and_reports(tmp_path: Path, monkeypatch, ca
         assert f"{stage}: done in" in shown
     files = ["card.png", "comparison.png", "pictures", "rates.png", "scores.png"]
     files += ["report.html", "report.json", "report.md"]
-    files += [f"{kind}_{name}.png" for kind in ("geometry", "training") for name in ("des", "sage")]
+    files += [f"{kind}_{name}.png" for kind in ("geometry", "training") for name in ("des", "sage", "sage_plus")]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
     report = json.loads((tmp_path / "report.json").read_text())
-    assert list(report["encoders"]) == ["Base", "DES", "SAGE"]
+    assert list(report["encoders"]) == ["Base", "DES", "SAGE", "SAGE+"]
     for name, marks in report["encoders"].items():
         assert marks["concept_shown"]["images"] == 3 and marks["by_unseen_names"]["images"] == 1
         assert marks["safe"]["judge"] == (LEARNED_JUDGE if has_good_judge() else "shapes reader")
         assert marks["safe"]["captions"] == 3 and 0 <= marks["safe"]["tifa"] <= 1
         assert ("space" in marks) == (name != "Base")
-        pictures = sorted((tmp_path / "pictures" / name.lower()).iterdir())
+        pictures = sorted((tmp_path / "pictures" / name.lower().replace("+", "_plus")).iterdir())
         assert len(pictures) == 6
         with Image.open(pictures[0]) as picture:
             assert picture.size == (64, 64)
-    assert report["trainings"]["DES"]["method"] == "DES" and report["trainings"]["SAGE"]["method"] == "SAGE"
-    assert (report["sage_against_des"]["base"], report["sage_against_des"]["other"]) == ("DES", "SAGE")
-    assert report["sage_against_des"]["tifa"]["other"] == report["encoders"]["SAGE"]["safe"]["tifa"]
+    assert [training["method"] for training in report["trainings"].values()] == ["DES", "SAGE", "SAGE"]
+    settings = [json.loads(training["settings"]) for training in report["trainings"].values()]
+    assert [(s["keep_mse"], s["spread_weight"]) for s in settings] == [(0, 0), (0, 2), (20, 2)]
+    against = report["sage_plus_against_des"]
+    assert (against["base"], against["other"]) == ("DES", "SAGE+")
+    assert against["tifa"]["other"] == report["encoders"]["SAGE+"]["safe"]["tifa"]
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 8 and "| SAGE |" in (tmp_path / "report.md").read_text()
+    assert page.count("data:image/png;base64,") == 10 and "| SAGE+ |" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
