@@ -57,7 +57,7 @@ def on_shapes_world(
 
 
 def beside_the_paper(graph: Graph) -> dict[str, dict[str, Any]]:
-    """The graph of `train_and_compare` with its SAGE training called SAGE+, and the paper's objective trained as SAGE."""
+    """The graph of `train_and_compare`, its SAGE training called SAGE+, with one of the paper's objective as SAGE."""
     settings, training = find(graph, "SAGE settings"), find(graph, "Train SAGE")
     plus = {
         "plus settings": node("SAGETrainingSettings", "SAGE+ settings", **graph[settings]["inputs"]),
