@@ -233,7 +233,10 @@ def _missing_packages() -> list[str]:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    # asyncio ends in order on SIGINT; an exception from here could fall into the midst of its work.
+    signal.raise_signal(signal.SIGINT)
 
 
 def _fail(message: str) -> int:
