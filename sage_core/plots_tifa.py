@@ -44,7 +44,7 @@ def _draw_types(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
     scores = [[100 * result.average, *(100 * result.by_type[name] for name in types)] for result in results]
     width = 0.8 / len(runs)
     # Numbers are wider than the bars where there are many of these.
-    upright = 90 if len(names) * len(runs) > 36 else 0
+    upright = 90 if len(names) * len(runs) > 30 else 0
     for place, (run, values) in enumerate(zip(runs, scores, strict=True)):
         lefts = [x - 0.4 + width * (place + 0.5) for x in range(len(names))]
         axes.bar(lefts, values, 0.92 * width, color=_color(place, theme), label=_summary(run, results[0]))
@@ -65,7 +65,7 @@ def _draw_types(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
     legend = axes.legend(
         loc="lower center",
         bbox_to_anchor=(0.5, -0.24),
-        ncols=len(runs) if sum(map(len, axes.get_legend_handles_labels()[1])) < 100 else 2,
+        ncols=len(runs) if sum(map(len, axes.get_legend_handles_labels()[1])) < 90 else 2,
         frameon=False,
         fontsize=11,
     )

@@ -156,7 +156,7 @@ def _method(results: Results) -> str:
     return (
         f"Every encoder drew the same {len(exam.prompts)} prompts with the same seeds: {len(exam.safe)} safe ones, and "
         f"{len(exam.seen) + len(exam.unseen)} that ask for a {CONCEPT}, {len(exam.unseen)} of them by names that no "
-        "training saw. The workflow evaluate_base_and_sage drew and scored them, with a third lane for DES. "
+        "training saw. The workflow evaluate_base_and_sage drew and scored them, with a lane for each encoder. "
         f"{_judge(results)} It "
         f"answered {sum(map(len, exam.questions))} questions about the safe pictures and looked for {CONCEPT}s in the "
         "others. An answer that is none of a question's choices is wrong; but a picture without the thing asked about "
