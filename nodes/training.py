@@ -171,6 +171,11 @@ def _setting_inputs() -> list[io.Input]:
             "precision", ["fp32", "tf32", "bf16"], "fp32 is exact; tf32 and bf16 are faster on recent NVIDIA cards."
         ),
         count("held_out", 0, 4096, "Safe prompts kept out of training to measure the embedding space on."),
+        choice(
+            "schedule",
+            ["constant", "linear", "cosine"],
+            "constant: one learning rate, as in the paper. linear, cosine: it falls to 0 over the run.",
+        ),
     ]
 
 

@@ -10,6 +10,7 @@ from .encoder import TextEncoder, embed
 from .errors import TrainingError
 from .fast_encoder import FastEncoder
 from .prompts import PromptPairs
+from .schedule import least_batch
 from .settings import TrainingSettings
 from .targets import match_blocks, row_norms
 from .tokens import tokenize
@@ -155,7 +156,7 @@ def _split(pairs: PromptPairs, settings: TrainingSettings) -> tuple[list[tuple[s
 
 
 def _enough(training: list[tuple[str, str]], settings: TrainingSettings) -> list[tuple[str, str]]:
-    least = settings.neighbours + 2 if settings.local_weight > 0 else 2
+    least = least_batch(settings)
     if len(training) < least:
         raise TrainingError(
             f"{len(training)} prompt pairs to train on, but local structure alignment with {settings.neighbours} "

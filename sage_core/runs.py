@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .encoder import save_encoder, state_hash
+from .errors import EncoderError, TrainingError
 from .files import write_json
 from .layouts import read_encoder
 from .prompts import PromptPairs
@@ -36,14 +37,23 @@ def train_stored(
     key = run_key(base_hash, pairs, concept, settings)
     weights, report = store / f"{key}.safetensors", store / f"{key}.json"
     if weights.exists() and report.exists():
-        state, metadata = read_encoder(weights)
-        content = json.loads(report.read_text(encoding="utf-8"))
-        history = tuple(StepReport.from_dict(row) for row in content["history"])
-        return TrainingResult(state, settings, history, content["seconds"], metadata), True
-    result = train(
-        base, pairs, concept, settings, checkpoint=store / f"{key}.checkpoint", base_hash=base_hash, **options
-    )
+        return _stored(weights, report, settings), True
+    checkpoint = store / f"{key}.checkpoint"
+    result = train(base, pairs, concept, settings, checkpoint=checkpoint, base_hash=base_hash, **options)
     write_json(report, result.to_dict())
     # Last, since its presence says that the run is whole.
     save_encoder(weights, result.state, result.metadata)
+    checkpoint.unlink(missing_ok=True)
     return result, False
+
+
+def _stored(weights: Path, report: Path, settings: TrainingSettings) -> TrainingResult:
+    try:
+        state, metadata = read_encoder(weights)
+        content = json.loads(report.read_text(encoding="utf-8"))
+        history = tuple(StepReport.from_dict(row) for row in content["history"])
+        return TrainingResult(state, settings, history, content["seconds"], metadata)
+    except (EncoderError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"The finished run {weights} cannot be read ({error}). Delete it to train again."
+        ) from error

@@ -11,6 +11,7 @@ from .errors import SettingsError
 Target = Literal["farthest", "paired", "nearest"]
 Unit = Literal["absolute", "norm"]
 Precision = Literal["fp32", "tf32", "bf16"]
+Schedule = Literal["constant", "linear", "cosine"]
 
 
 def _within(name: str, value: float, least: float = -math.inf, most: float = math.inf) -> None:
@@ -49,6 +50,7 @@ class TrainingSettings:
         target: which safe prompt an unsafe one is redirected to.
         target_shift: multiples of s by which that target is moved against the concept (1 in the paper).
         learning_rate, weight_decay: AdamW's.
+        schedule: what becomes of the learning rate: "constant" (the paper's), or a "linear" or "cosine" fall to 0.
         warmup: steps of linear warm-up.
         batch_size: pairs a step. The loss couples the whole batch, so this is part of the result.
         epochs: passes over the pairs.
@@ -73,6 +75,7 @@ class TrainingSettings:
     target_shift: float = 1.0
     learning_rate: float = 1e-5
     weight_decay: float = 0.01
+    schedule: Schedule = "constant"
     warmup: int = 0
     batch_size: int = 128
     epochs: int = 2
@@ -97,6 +100,7 @@ class TrainingSettings:
         _one_of("target", self.target, get_args(Target))
         _one_of("perturbation_unit", self.perturbation_unit, get_args(Unit))
         _one_of("scale_unit", self.scale_unit, get_args(Unit))
+        _one_of("schedule", self.schedule, get_args(Schedule))
         _one_of("precision", self.precision, get_args(Precision))
         if not isinstance(self.keep_concept, bool):
             raise SettingsError(f"keep_concept is {self.keep_concept!r}; expected true or false.")

@@ -20,6 +20,7 @@ from .memory import plan_memory
 from .preparation import TOKEN_TABLE, Prepared, prepare
 from .prompts import PromptPairs
 from .provenance import run_key, run_metadata
+from .schedule import batch_sizes, epoch_order, learning_rate, total_steps
 from .settings import TrainingSettings
 
 GEOMETRY_K = 10
@@ -88,33 +89,6 @@ class TrainingResult:
         }
 
 
-def learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Learning rate of step `step`, counted from 0: constant after a linear warm-up."""
-    return settings.learning_rate * min(1.0, (step + 1) / max(settings.warmup, 1))
-
-
-def batch_sizes(pairs: int, settings: TrainingSettings) -> list[int]:
-    """Sizes of one epoch's batches. A last batch too small for the loss is merged with the one before it."""
-    least = settings.neighbours + 2 if settings.local_weight > 0 else 2
-    sizes = [settings.batch_size] * (pairs // settings.batch_size)
-    if rest := pairs % settings.batch_size:
-        if sizes and rest < least:
-            sizes[-1] += rest
-        else:
-            sizes.append(rest)
-    return sizes
-
-
-def epoch_order(pairs: int, epoch: int, seed: int) -> Tensor:
-    """The order in which epoch `epoch`, counted from 0, goes through the pairs, int64 (pairs,)."""
-    return torch.randperm(pairs, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-
-
-def total_steps(pairs: int, settings: TrainingSettings) -> int:
-    """Steps of a run on `pairs` pairs."""
-    return settings.steps or len(batch_sizes(pairs, settings)) * settings.epochs
-
-
 def train(
     base: Mapping[str, Tensor],
     pairs: PromptPairs,
@@ -132,7 +106,8 @@ def train(
 
     Args:
         base: canonical state of the base encoder; not changed.
-        checkpoint: file to resume from when it exists, and to leave when the run is stopped by an exception.
+        checkpoint: file to resume from when it exists; written every two minutes and when an exception stops the run.
+            It is the caller's to delete once the result is in safety.
         free_memory: bytes that the run may take on `device`; None is no limit. Decides the chunk size where the
             settings leave it open, and where the base embeddings are kept; never the result.
         base_hash: `state_hash(base)` where the caller has it already.
@@ -173,6 +148,7 @@ def train(
                 run.take_step()
                 run.report(on_step)
                 if checkpoint is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                    run.report(on_step, everything=True)
                     run.save(checkpoint)
                     saved = time.monotonic()
             run.report(on_step, everything=True)
@@ -182,8 +158,6 @@ def train(
                 run.save(checkpoint)
             raise
         state = run.full_state(base)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
     metadata = run_metadata(hashing.result(), pairs, concept, settings, run.steps, state_hash(state))
     return TrainingResult(state, settings, tuple(run.history), run.seconds, metadata)
 
@@ -220,11 +194,10 @@ class Run:
 
     def take_step(self) -> None:
         """One update of the weights, its losses queued for `report`."""
-        rows = self.batch_rows(self.step)
-        self.consistent = False
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, self.settings)
-        losses = self._gradients_within_memory(rows)
+            group["lr"] = learning_rate(self.step, self.steps, self.settings)
+        losses = self._gradients_within_memory(self.batch_rows(self.step))
+        self.consistent = False
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
@@ -301,7 +274,8 @@ class Run:
             # An asynchronous copy, read a step later: reading it now would leave the GPU idle until the next launch.
             losses = torch.empty_like(losses, device="cpu", pin_memory=True).copy_(losses, non_blocking=True)
             event = torch.cuda.Event()
-            event.record()
+            # Of the run's own card, which need not be the current one.
+            event.record(torch.cuda.current_stream(self.device))
         every = max(1, self.steps // _MEASUREMENTS)
         due = self.step % every == 0 or self.step == self.steps
         self._pending.append((self.step, losses, event, self._measure() if due else None))
@@ -329,7 +303,7 @@ class Run:
             if event is not None:
                 event.synchronize()
             values = dict(zip(LOSS_PARTS, losses.tolist(), strict=True))
-            rate = learning_rate(step - 1, self.settings)
+            rate = learning_rate(step - 1, self.steps, self.settings)
             report = StepReport(step, self.steps, values, rate, self.seconds, geometry)
             if not torch.isfinite(losses).all():
                 raise self._diverged(f"The loss is {values['total']} at step {step}.")
@@ -350,6 +324,9 @@ class Run:
         try:
             self.report(None, everything=True)
         except TrainingError:
+            return
+        # The losses are those before the newest update, which may be the one that broke the weights.
+        if not all(torch.isfinite(parameter).all() for parameter in self.encoder.parameters()):
             return
         content = {
             "key": self.key,
@@ -394,7 +371,7 @@ class Run:
         state = {name: value.to("cpu", torch.float32) for name, value in self.encoder.state().items()}
         decay = 1.0
         for step in range(self.steps):
-            decay *= 1 - learning_rate(step, self.settings) * self.settings.weight_decay
+            decay *= 1 - learning_rate(step, self.steps, self.settings) * self.settings.weight_decay
         table = base[TOKEN_TABLE].to("cpu", torch.float32) * decay
         table[self.prepared.vocabulary] = state[TOKEN_TABLE]
         return state | {TOKEN_TABLE: table}

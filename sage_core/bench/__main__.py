@@ -21,8 +21,9 @@ from torch import Tensor
 
 from ..files import whole_file, write_json, write_text
 from ..prompts import PromptPairs
+from ..schedule import batch_sizes, total_steps
 from ..settings import Precision, TrainingSettings
-from ..training import StepReport, batch_sizes, total_steps, train
+from ..training import StepReport, train
 from .compare import compare_precisions, gradient_gap, loss_gap, measure_naive
 from .phases import (
     SIZES,

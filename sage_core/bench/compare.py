@@ -12,9 +12,10 @@ from ..encoder import TextEncoder, arithmetic
 from ..fast_encoder import FastEncoder
 from ..preparation import prepare
 from ..prompts import PromptPairs
+from ..schedule import epoch_order
 from ..settings import Precision, TrainingSettings
 from ..targets import choose_targets
-from ..training import Run, epoch_order
+from ..training import Run
 from .naive import NaiveTraining, codebook, sorted_search
 from .phases import Clock, Phases, Size, embed_stored
 from .prompts import CONCEPT

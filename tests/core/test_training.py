@@ -6,17 +6,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sage_core import training
 from sage_core.encoder import EncoderConfig, TextEncoder, embed, state_hash
-from sage_core.errors import TrainingError
+from sage_core.errors import SettingsError, TrainingError
 from sage_core.fast_encoder import FastEncoder
 from sage_core.memory import estimate_memory, plan_memory
 from sage_core.preparation import TOKEN_TABLE
 from sage_core.prompts import pairs_from_lists
 from sage_core.provenance import run_key
 from sage_core.runs import train_stored
+from sage_core.schedule import batch_sizes, learning_rate
 from sage_core.settings import PRESETS, TrainingSettings
 from sage_core.tokens import tokenize
-from sage_core.training import batch_sizes, learning_rate, train
+from sage_core.training import train
 
 SUBJECTS = ["dog", "cat", "boat", "tree", "lamp", "house", "horse", "cup"]
 PLACES = ["on the beach", "in the snow", "at night", "in a city", "by the sea"]
@@ -150,8 +152,51 @@ def test_a_stopped_run_resumes_to_the_weights_of_one_that_was_not(base, tmp_path
     resumed = train(base, PAIRS, "skull", SETTINGS, checkpoint=checkpoint)
     assert_same_weights(straight.state, resumed.state)
     assert [r.losses for r in resumed.history] == [r.losses for r in straight.history]
-    assert not checkpoint.exists()
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_an_interrupt_in_the_middle_of_a_step_leaves_the_step_before_it(base, tmp_path, monkeypatch):
+    straight = train(base, PAIRS, "skull", SETTINGS)
+    forward, calls = FastEncoder.forward, []
+
+    def interrupted(self, ids):
+        calls.extend([1] if torch.is_grad_enabled() else [])
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return forward(self, ids)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FastEncoder, "forward", interrupted)
+        train(base, PAIRS, "skull", SETTINGS, checkpoint=tmp_path / "c")
+    reports = []
+    resumed = train(base, PAIRS, "skull", SETTINGS, checkpoint=tmp_path / "c", on_step=reports.append)
+    assert reports[0].step == 4
+    assert_same_weights(straight.state, resumed.state)
+
+
+def test_checkpoints_on_the_way_leave_no_step_unreported(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0.0)
+    reports = []
+    result = train(base, PAIRS, "skull", SETTINGS, checkpoint=tmp_path / "c", on_step=reports.append)
+    assert tuple(reports) == result.history
+    with pytest.raises(Stop):
+        train(base, PAIRS, "skull", SETTINGS.replace(seed=1), checkpoint=tmp_path / "d", on_step=stop_after(1))
+
+
+def test_weights_that_the_newest_update_broke_are_never_saved(base, tmp_path, monkeypatch):
+    update = torch.optim.AdamW.step
+    calls = []
+
+    def breaks(self, *args):
+        update(self, *args)
+        calls.append(1)
+        if len(calls) == 3:
+            next(p for group in self.param_groups for p in group["params"]).data.fill_(torch.nan)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", breaks)
+    with pytest.raises(Stop):
+        train(base, PAIRS, "skull", SETTINGS.replace(steps=40), checkpoint=tmp_path / "c", on_step=stop_after(2))
+    assert not (tmp_path / "c").exists()
 
 
 def test_every_step_is_reported_once_and_in_order(base):
@@ -189,6 +234,7 @@ def test_a_finished_run_is_found_instead_of_trained_again(base, tmp_path):
     assert_same_weights(first.state, again.state)
     assert again.history == first.history
     assert again.metadata["concept"] == "skull"
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
     _, found = train_stored(base, PAIRS, "skull", SETTINGS.replace(steps=2, seed=3), tmp_path)
     assert not found
 
@@ -217,11 +263,14 @@ def test_a_checkpoint_of_another_run_is_refused(base, tmp_path):
         train(base, PAIRS, "skull", SETTINGS, checkpoint=checkpoint)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(base, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(TrainingError, match="Lower learning_rate"):
         train(base, PAIRS, "skull", SETTINGS.replace(learning_rate=1.0, steps=60, weight_decay=200.0),
               checkpoint=tmp_path / "c")  # fmt: skip
-    assert not (tmp_path / "c").exists()
+    kept = torch.load(tmp_path / "c", weights_only=True)
+    assert kept["step"] >= 1
+    assert all(torch.isfinite(tensor).all() for tensor in kept["model"].values())
 
 
 def test_out_of_memory_halves_the_chunk_and_gives_the_same_result(base, monkeypatch):
@@ -270,10 +319,29 @@ def test_too_few_pairs_are_refused_before_any_work(base):
 
 def test_warm_up_is_linear_and_then_constant():
     settings = TrainingSettings(warmup=4, learning_rate=1e-4)
-    assert [learning_rate(step, settings) for step in range(6)] == pytest.approx(
+    assert [learning_rate(step, 6, settings) for step in range(6)] == pytest.approx(
         [2.5e-5, 5e-5, 7.5e-5, 1e-4, 1e-4, 1e-4]
     )
-    assert learning_rate(0, PRESETS["paper"]) == 1e-5
+    assert learning_rate(0, 106, PRESETS["paper"]) == learning_rate(105, 106, PRESETS["paper"]) == 1e-5
+
+
+def test_schedules_fall_from_the_warm_up_to_nothing():
+    settings = TrainingSettings(warmup=2, learning_rate=1.0, schedule="linear")
+    assert [learning_rate(step, 6, settings) for step in range(7)] == pytest.approx([0.5, 1, 1, 0.75, 0.5, 0.25, 0])
+    settings = settings.replace(schedule="cosine", warmup=0)
+    assert [learning_rate(step, 4, settings) for step in range(5)] == pytest.approx(
+        [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2, 0]
+    )
+    with pytest.raises(SettingsError, match=r"schedule is 'step'; expected one of constant, linear, cosine"):
+        TrainingSettings(schedule="step")
+
+
+def test_a_damaged_finished_run_says_which_file_to_delete(base, tmp_path):
+    train_stored(base, PAIRS, "skull", SETTINGS.replace(steps=2), tmp_path)
+    (weights,) = tmp_path.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match=rf"{weights.name}.*Delete it to train again"):
+        train_stored(base, PAIRS, "skull", SETTINGS.replace(steps=2), tmp_path)
 
 
 def test_alignment_moves_the_unsafe_prompts_and_keeps_the_safe_ones(base):

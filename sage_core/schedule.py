@@ -1,0 +1,46 @@
+"""What happens at which step of a run: pure functions of the settings, the seed and the step."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .settings import TrainingSettings
+
+
+def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
+    """Learning rate of step `step` of `steps`, counted from 0: a linear warm-up, then the settings' schedule.
+
+    "constant" stays; "linear" and "cosine" fall from the settings' rate after the warm-up to 0 after the last step.
+    """
+    if step < settings.warmup:
+        return settings.learning_rate * (step + 1) / settings.warmup
+    gone = (step - settings.warmup) / max(steps - settings.warmup, 1)
+    left = {"constant": 1.0, "linear": 1 - gone, "cosine": (1 + math.cos(math.pi * gone)) / 2}[settings.schedule]
+    return settings.learning_rate * left
+
+
+def least_batch(settings: TrainingSettings) -> int:
+    """Pairs without which a batch has no loss: one more than a prompt with its neighbours, or two for a spread."""
+    return settings.neighbours + 2 if settings.local_weight > 0 else 2
+
+
+def batch_sizes(pairs: int, settings: TrainingSettings) -> list[int]:
+    """Sizes of one epoch's batches. A last batch too small for the loss is merged with the one before it."""
+    sizes = [settings.batch_size] * (pairs // settings.batch_size)
+    if rest := pairs % settings.batch_size:
+        if sizes and rest < least_batch(settings):
+            sizes[-1] += rest
+        else:
+            sizes.append(rest)
+    return sizes
+
+
+def epoch_order(pairs: int, epoch: int, seed: int) -> Tensor:
+    """The order in which epoch `epoch`, counted from 0, goes through the pairs, int64 (pairs,)."""
+    return torch.randperm(pairs, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+
+
+def total_steps(pairs: int, settings: TrainingSettings) -> int:
+    """Steps of a run on `pairs` pairs."""
+    return settings.steps or len(batch_sizes(pairs, settings)) * settings.epochs
