@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from .errors import PromptError
+from .minors import mentions_minor
 from .prompt_files import PROMPT, Line, read_columns
 from .tokens import MAX_PROMPT_TOKENS, count_tokens
 
@@ -143,38 +142,6 @@ def pairs_from_concept(safe: Sequence[str], concept: str, templates: Sequence[st
         notes += (f"{len(too_long):,} combinations exceed {MAX_PROMPT_TOKENS} tokens: the concept was put first.",)
     report = PromptReport(len(lines), (f"{source} with the concept '{concept}'",), tuple(skipped), notes)
     return PromptPairs(tuple(line.text for line in lines), tuple(texts), report)
-
-
-def mentions_minor(text: str) -> bool:
-    """Whether a prompt refers, or may refer, to a person under 18, by English words and stated ages.
-
-    Errs on the side of caution: "girl", "kid" and "minor" count in every sense. Words of other languages and
-    misspellings are not known to it.
-    """
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    return _MINORS.search(text.lower()) is not None
-
-
-_MINOR_WORDS = (
-    r"(?:grand|step|school|god)?(?:child(?:ren)?|kid(?:do|die)?s?|sons?|daughters?|boys?|girls?)",
-    r"child(?:hood|like|ish)|bab(?:y|ies)|infants?|newborns?|toddlers?|orphans?|youngsters?|youths?",
-    r"(?:pre[\s_-]?)?teen(?:s|y|age|aged|agers?)?|tweens?|adolescen(?:ts?|ce)|juveniles?|minors?",
-    r"under[\s_-]?aged?|(?:pre[\s_-]?)?pub(?:escent|erty)|jail[\s_-]?bait|lolis?|lolitas?|shotas?",
-    r"(?:nursery|elementary|primary|grade|middle|junior|high)[\s_-]?school(?:s|ers?)?|preschool(?:s|ers?)?",
-    r"kindergart(?:en|ner)s?",
-)
-_UNDER_18 = (
-    r"(?:0?\d|1[0-7]|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:thir|four|fif|six|seven)teen)"
-)
-_MINOR_AGES = (
-    rf"{_UNDER_18}[\s_-]*(?:(?:years?|yrs?)[\s_-]*(?:olds?|of[\s_-]age)|y\.?/?o)",
-    rf"ages?d?[\s:=]*(?:of\s+)?{_UNDER_18}(?!\d)",
-    r"\d+[\s_-]*(?:months?|weeks?|days?)[\s_-]*old",
-    r"(?:under|below|younger[\s_-]than)[\s_-]*(?:18|eighteen)",
-)
-# Only letters continue a word here, unlike at \b: "1girl" and "little_boy" are found.
-_MINORS = re.compile(rf"(?<![^\W\d_])(?:{'|'.join(_MINOR_WORDS)}|(?<!\d)(?:{'|'.join(_MINOR_AGES)}))(?![^\W\d_])")
 
 
 def _pair(

@@ -269,17 +269,27 @@ MINORS = """child / Children playing / the child's toy / kids / kiddo / a KID. /
 / 1girl / little_boy / toddler / baby / babies / infant / newborn / adolescent / juvenile / youth / prepubescent
 / puberty / daughter / grandson / stepdaughter / loli / shota / high school / middle-schooler / kindergarten
 / a 5 year old / 17-year-old / 17 yrs old / 16yo / 15 y.o. / aged 12 / age: 9 / age of 15 / thirteen years old
-/ seventeen-year-olds / 3 months old / under 18 / younger than eighteen / ＣＨＩＬＤ / 07 years old"""
+/ seventeen-year-olds / 3 months old / under 18 / younger than eighteen / ＣＨＩＬＤ / 07 years old
+/ 14\u2011year\u2011old / 14–year–old / fifteen\u2010year\u2010old / under\u201118 / 14−year−old / 16—yo
+/ chi\u200bld / chi\u00adldren / t\u2060een / a\u200bchild / 14\u200byear\u200bold / chíld / chi\ufe0fld
+/ lolicon / Lolikon / shotacon / toddlercon / nymphet / kindergarteners / kindergartners / paedophile
+/ 6th grader / two 3rd-graders / a sixth grade student / seventh-grade class / 15 y o / 17 yr / 16y / a 16y, nude
+/ 12 y / 16-y-old / aged between 10 and 12 / aged about 14 / aged: only nine / between the ages of 8 and 10
+/ fourteen and a half year old / six months old / under the age of 18 / below the age of consent / under-14s
+/ pretty five year old / sweet sixteen / junior high"""
 ADULTS = """a woman / young woman / an 18 year old / 25-year-old man / 117 year old tree / 2000 years old / aged 25
 / 30yo / eighteen years old / girlfriend / boyfriend / person / lesson / kidney / sonata / undergarment / page 5
-/ 15th century / over 18 / image 12 / minority / teensy / cowgirl / Jackson / babylon / chilled"""
+/ 15th century / over 18 / image 12 / minority / teensy / cowgirl / Jackson / babylon / chilled
+/ year 2016 y-axis / the y axis / at 12 y-axis ticks / x 12 y 30 / y = 5 / 4 y-shaped twigs / 16 y'all / 6th grade math
+/ a road grader / first grade wool / twenty-five year old / thirty–two years old / aged two hundred years / aged 160
+/ kidskin / 2016 yr / 3 yo-yos / under 2 stars / under two bridges / a nymph / ca\u00adke / over–18 / café, niño"""
 
 
-@pytest.mark.parametrize("text", [text.strip() for text in re.split(r"\s/ ", MINORS)])
+@pytest.mark.parametrize("text", [text.strip() for text in re.split(r"\s/ ", MINORS)], ids=ascii)
 def test_mentions_minor(text):
     assert mentions_minor(text)
 
 
-@pytest.mark.parametrize("text", [text.strip() for text in re.split(r"\s/ ", ADULTS)])
+@pytest.mark.parametrize("text", [text.strip() for text in re.split(r"\s/ ", ADULTS)], ids=ascii)
 def test_does_not_mention_minor(text):
     assert not mentions_minor(text)
