@@ -108,7 +108,7 @@ class Question:
 
 @dataclass(frozen=True)
 class SkippedRow:
-    """A row that was left out. `row` counts from 1: list position in JSON, line of the file in CSV and JSONL."""
+    """A row that was left out. `row` counts from 1: list position in JSON, the row's first line in CSV and JSONL."""
 
     row: int
     reason: str
@@ -171,7 +171,7 @@ def read_questions(path: str | os.PathLike[str]) -> tuple[tuple[Question, ...], 
     """Read a question file: .json (a list, TIFA's own format), .jsonl (one object a line) or .csv (with a header).
 
     A malformed row is left out and reported with its number and reason, see SkippedRow.
-    Raises QuestionError if the file cannot be read at all or no row of it is usable.
+    Raises QuestionError if the file cannot be read to its end, as a CSV with an unclosed quote, or no row is usable.
     """
     path = Path(path)
     questions: list[Question] = []
@@ -263,14 +263,34 @@ def _jsonl_rows(text: str) -> Iterator[tuple[int, Any]]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [name for name in _FIELDS if name not in (reader.fieldnames or ())]
+    # Strict: otherwise a quote that is never closed takes all further rows into one cell without a word.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    line = 1
+    try:
+        for cells in reader:
+            if header is None:
+                header = _checked_header(path, cells)
+            elif len(cells) > len(header):
+                # Most often a comma in an unquoted caption.
+                yield line, QuestionError("more cells than columns; quote texts with commas")
+            elif cells:
+                yield line, dict(zip(header, cells, strict=False))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise QuestionError(
+            f"{path}, line {line}: the row that begins here is not CSV ({error}); a quote (\") that opens a text "
+            f"must be closed, and one inside a quoted text doubled"
+        ) from None
+    if header is None:
+        _checked_header(path, [])
+
+
+def _checked_header(path: Path, header: list[str]) -> list[str]:
+    missing = [name for name in _FIELDS if name not in header]
     if missing:
-        found = _list(reader.fieldnames) if reader.fieldnames else "nothing"
-        raise QuestionError(f"{path}: the header lacks {_list(missing)}; found {found}")
-    for row in reader:
-        # DictReader gathers surplus cells under None: most often a comma in an unquoted caption.
-        yield reader.line_num, QuestionError("more cells than columns; quote texts with commas") if None in row else row
+        raise QuestionError(f"{path}: the header lacks {_list(missing)}; found {_list(header) or 'nothing'}")
+    return header
 
 
 def _read_choices(value: Any) -> tuple[Any, ...]:

@@ -121,6 +121,27 @@ def test_jsonl_and_csv_rows_are_numbered_by_line(tmp_path):
     assert skipped.row == 3 and "quote texts with commas" in skipped.reason
 
 
+def test_a_csv_row_of_many_lines_is_numbered_by_its_first(tmp_path):
+    path = tmp_path / "q.csv"
+    write_questions(path, [Question.from_row({**ROW, "caption": "two dogs,\none red"})])
+    path.write_text(path.read_text() + '\nc2,"a\ndog\n",is it?,yes|no,maybe,object,dog,\nc3,a,b?,y|n,z,object,dog,\n')
+    assert [skipped.row for skipped in read_questions(path)[1].skipped] == [5, 8]
+
+
+@pytest.mark.parametrize(
+    ("quote", "rows"),
+    [('"is it?', 3), ('"is it?', 4000), ('"is" it?', 3)],
+    ids=["never closed", "past the longest cell", "not doubled"],
+)
+def test_a_csv_with_a_wrong_quote_is_refused_by_line(tmp_path, quote, rows):
+    path = tmp_path / "q.csv"
+    lines = [f"c{number},a dog,{quote if number == 2 else 'is it?'},yes|no,yes,object,dog" for number in range(rows)]
+    path.write_text("\n".join(["id,caption,question,choices,answer,element_type,element", *lines]) + "\n")
+    with pytest.raises(QuestionError, match=r"q\.csv, line 4: .*quote") as caught:
+        read_questions(path)
+    assert "closed" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
