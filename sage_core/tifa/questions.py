@@ -279,7 +279,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
             line = reader.line_num + 1
     except csv.Error as error:
         raise QuestionError(
-            f"{path}, line {line}: the row that begins here is not CSV ({error}); a quote (\") that opens a text "
+            f'{path}, line {line}: the row that begins here is not CSV ({error}); a quote (") that opens a text '
             f"must be closed, and one inside a quoted text doubled"
         ) from None
     if header is None:
