@@ -13,7 +13,7 @@ from torch import Tensor
 from .errors import JudgeError, SettingsError
 from .files import whole_file, write_json
 from .layouts import read_encoder
-from .prompts import PromptPairs, pairs_from_concept, read_pairs, read_prompts
+from .prompts import PromptPairs, read_concept_pairs, read_pairs, read_prompts
 from .settings import PRESETS
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _read_pairs(options: argparse.Namespace) -> PromptPairs:
     if options.unsafe and options.from_concept:
         raise SettingsError("Unsafe prompts come from --unsafe or from --from-concept; both are given.")
     if options.from_concept:
-        return pairs_from_concept(_prompts(options.pairs), options.concept)
+        return read_concept_pairs(options.pairs, options.concept)
     return read_pairs(options.pairs, options.unsafe)
 
 

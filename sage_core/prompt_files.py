@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple
 from .errors import PromptError
 
 PROMPT = "prompt"
+# JSON can spell half a surrogate pair, which is no text: no tokenizer and no file takes it.
+_HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 
 
 class Line(NamedTuple):
@@ -69,7 +72,10 @@ def _parse_csv(text: str, path: Path, wanted: Sequence[str]) -> Columns:
             if len(names) == 1:
                 # The only column: a delimiter in an unquoted text separates nothing.
                 cells = [delimiter.join(cells)]
-            elif len(cells) > len(names):
+            # Spreadsheets fill rows up with empty cells.
+            while len(cells) > len(names) and not cells[-1].strip():
+                cells.pop()
+            if len(cells) > len(names):
                 raise PromptError(
                     f"{path}, line {row}: found {len(cells)} fields, expected {len(names)} ({', '.join(names)}). "
                     f"Put a text that contains '{delimiter}' in double quotes."
@@ -151,7 +157,13 @@ def _lines(values: Any, path: Path, name: str) -> list[Line]:
     for row, value in values:
         if not isinstance(value, str | None):
             raise PromptError(f"{path}, row {row}: '{name}' is {json.dumps(value)[:40]}, expected a text.")
-        lines.append(Line(row, (value or "").strip()))
+        text = (value or "").strip()
+        if half := _HALF_CHARACTER.search(text):
+            raise PromptError(
+                f"{path}, row {row}: '{name}' holds {half[0]!a}, half of a character that JSON writes as two, "
+                "expected whole ones. Write the file anew with its emoji whole, or leave the half out."
+            )
+        lines.append(Line(row, text))
     return lines
 
 

@@ -98,8 +98,9 @@ def read_prompts(path: str | os.PathLike[str]) -> tuple[tuple[str, ...], PromptR
 def read_pairs(path: str | os.PathLike[str], unsafe_path: str | os.PathLike[str] | None = None) -> PromptPairs:
     """Pairs from one file with the columns `safe` and `unsafe`, or from two files with the column `prompt` each.
 
-    Lists of equal length are paired row by row, and a row is kept or skipped as a whole. Of lists of different length
-    each is cleaned by itself, and the shorter repeats. Rows whose unsafe prompt refers to a minor are skipped.
+    Lists of equal length, blank rows at their ends aside, are paired row by row, and a row is kept or skipped as a
+    whole. Of lists of different length each is cleaned by itself, the shorter repeats, and the report says so. Rows
+    whose unsafe prompt refers to a minor are skipped.
     """
     first = Path(path)
     if unsafe_path is None:
@@ -117,11 +118,26 @@ def pairs_from_lists(safe: Sequence[str], unsafe: Sequence[str]) -> PromptPairs:
 
 
 def pairs_from_concept(safe: Sequence[str], concept: str, templates: Sequence[str] = DEFAULT_TEMPLATES) -> PromptPairs:
-    """Pairs of each safe prompt and the same prompt with `concept` in it, the templates taken in turn.
+    """Pairs of each safe prompt and the same prompt with `concept` in it, the templates taken in turn; rows from 1.
 
     A template holds `{prompt}` and `{concept}`. A safe prompt that refers to a minor is never combined, but skipped.
     Where the combination is too long to be encoded whole, the concept comes first so that it is not what is cut.
     """
+    return _pair_with_concept(_number(safe), concept, templates, "the safe list", ())
+
+
+def read_concept_pairs(
+    path: str | os.PathLike[str], concept: str, templates: Sequence[str] = DEFAULT_TEMPLATES
+) -> PromptPairs:
+    """As `pairs_from_concept`, of the safe prompts of a file (column `prompt`), whose lines the report names."""
+    file = Path(path)
+    columns, notes = read_columns(file, (PROMPT,))
+    return _pair_with_concept(columns[PROMPT], concept, templates, file.name, notes)
+
+
+def _pair_with_concept(
+    safe: Sequence[Line], concept: str, templates: Sequence[str], source: str, notes: tuple[str, ...]
+) -> PromptPairs:
     concept = concept.strip()
     if not concept:
         raise PromptError("the concept is empty: expected the words for what must no longer be drawn, as 'nudity'.")
@@ -130,14 +146,13 @@ def pairs_from_concept(safe: Sequence[str], concept: str, templates: Sequence[st
     for template in templates:
         if "{prompt}" not in template or "{concept}" not in template:
             raise PromptError(f"the template '{template}' lacks {{prompt}} or {{concept}}.")
-    source = "the safe list"
     skipped: list[Skipped] = []
-    lines = _clean(_number(safe), source, skipped, skip_minors=True)
+    lines = _clean(safe, source, skipped, skip_minors=True)
     texts = [_fill(template, line.text, concept) for line, template in zip(lines, cycle(templates), strict=False)]
     too_long = [number for number, count in enumerate(_long_counts(texts)) if count]
     for number in too_long:
         texts[number] = _fill(_CONCEPT_FIRST, lines[number].text, concept)
-    notes = _note_long(lines, source)
+    notes += _note_long(lines, source)
     if too_long:
         notes += (f"{len(too_long):,} combinations exceed {MAX_PROMPT_TOKENS} tokens: the concept was put first.",)
     report = PromptReport(len(lines), (f"{source} with the concept '{concept}'",), tuple(skipped), notes)
@@ -148,9 +163,16 @@ def _pair(
     safe: Sequence[Line], unsafe: Sequence[Line], sources: tuple[str, str], notes: tuple[str, ...]
 ) -> PromptPairs:
     skipped: list[Skipped] = []
+    if len(safe) != len(unsafe):
+        # A blank line at the end of one file must not shift its prompts against the other's.
+        safe, unsafe = _without_blank_end(safe), _without_blank_end(unsafe)
     if len(safe) == len(unsafe):
         safe, unsafe = _clean_together(safe, unsafe, sources, skipped)
     else:
+        notes += (
+            f"{sources[0]} has {len(safe):,} rows and {sources[1]} {len(unsafe):,}: they are not paired row by row. "
+            "Make them equally long, or one file with the columns safe and unsafe, if row belongs to row.",
+        )
         safe = _clean(safe, sources[0], skipped)
         unsafe = _clean(unsafe, sources[1], skipped, skip_minors=True)
         if safe and unsafe and len(safe) != len(unsafe):
@@ -160,6 +182,11 @@ def _pair(
     count = max(len(safe), len(unsafe)) if safe and unsafe else 0
     report = PromptReport(count, tuple(dict.fromkeys(sources)), tuple(skipped), notes)
     return PromptPairs(_repeat(safe, count), _repeat(unsafe, count), report)
+
+
+def _without_blank_end(lines: Sequence[Line]) -> Sequence[Line]:
+    end = max((place for place, line in enumerate(lines, 1) if line.text), default=0)
+    return lines[:end]
 
 
 def _clean_together(

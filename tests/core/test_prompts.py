@@ -15,6 +15,7 @@ from sage_core.prompts import (
     mentions_minor,
     pairs_from_concept,
     pairs_from_lists,
+    read_concept_pairs,
     read_pairs,
     read_prompts,
 )
@@ -92,6 +93,13 @@ def test_unquoted_commas_in_the_only_column(tmp_path):
         read_pairs(write(tmp_path / "b.csv", "safe,unsafe\na,b\na cat, sitting,skull\n"))
 
 
+def test_empty_cells_beyond_the_header_are_dropped(tmp_path):
+    pairs = read_pairs(write(tmp_path / "a.csv", "safe,unsafe\na cat,a skull,,\na dog,two skulls, \n"))
+    assert (pairs.safe, pairs.unsafe) == (SAFE[:2], UNSAFE[:2])
+    with pytest.raises(PromptError, match="line 2: found 4 fields, expected 2"):
+        read_pairs(write(tmp_path / "b.csv", "safe,unsafe\na,b,,c,\n"))
+
+
 def test_windows_1252_is_read_and_noted(tmp_path):
     prompts, report = read_prompts(write(tmp_path / "a.txt", "a café’s door", "cp1252"))
     assert prompts == ("a café’s door",)
@@ -111,6 +119,25 @@ def test_two_files_of_equal_length_are_paired_by_row(tmp_path):
         ("u.txt", 6, "empty"),
     ]
     assert pairs.report.kept == len(pairs) == 2
+
+
+@pytest.mark.parametrize("safe_end", ["\n", "\n\n", "\n\n\n"])
+@pytest.mark.parametrize("unsafe_end", ["", "\n \n"])
+def test_blank_lines_at_the_end_do_not_shift_pairs(tmp_path, safe_end, unsafe_end):
+    safe = write(tmp_path / "s.txt", "s1\ns2\ns3\ns4" + safe_end)
+    unsafe = write(tmp_path / "u.txt", "u1\na naked teen\nu3\nu4" + unsafe_end)
+    pairs = read_pairs(safe, unsafe)
+    assert pairs.safe == ("s1", "s3", "s4")
+    assert pairs.unsafe == ("u1", "u3", "u4")
+    assert ("u.txt", 2, "refers to a minor") in skipped(pairs.report)
+    assert pairs.report.notes == ()
+
+
+def test_files_of_different_length_are_announced_also_when_cleaning_makes_them_equal(tmp_path):
+    safe = write(tmp_path / "s.txt", "s1\ns1\ns2\ns3\n")
+    unsafe = write(tmp_path / "u.txt", "u1\nu2\nu3\n")
+    report = read_pairs(safe, unsafe).report
+    assert "s.txt has 4 rows and u.txt 3: they are not paired row by row." in report.summary()
 
 
 def test_one_safe_prompt_may_serve_several_unsafe_ones():
@@ -173,6 +200,8 @@ BAD_FILES = {
     "value.json": ('[{"prompt": 3}]', "row 1: 'prompt' is 3, expected a text"),
     "dict.json": ('{"prompt": "a"}', "'prompt' is a str, expected a list"),
     "keys.json": ('{"a": []}', "the columns found: 'a'"),
+    "half.json": (r'["a", "a \ud83d cat"]', r"row 2: 'prompt' holds '\\ud83d', half of a character.*expected whole"),
+    "half.jsonl": (r'{"prompt": "\ude00"}', r"row 1: 'prompt' holds '\\ude00'"),
     "broken.jsonl": ('"a"\n\n{"prompt": \n', "line 3: not valid JSON"),
     "sheet.xlsx": ("PK", r"suffix '\.xlsx', expected one of \.csv, "),
     "binary.csv": ("prompt\n\0\1\2", "no text file in UTF-8"),
@@ -242,6 +271,19 @@ def test_pairs_from_concept():
         (13, "refers to a minor"),
     ]
     assert pairs_from_concept(safe, "nudity").hash() == pairs.hash()
+
+
+def test_rows_of_a_concepts_file_are_its_lines(tmp_path):
+    file = write(tmp_path / "s.txt", "a cat\n\na cat\na girl with a kite\na dog\n" + "word " * 80)
+    pairs = read_concept_pairs(file, "nudity")
+    assert pairs.hash() == pairs_from_concept(["a cat", "a dog", "word " * 80], "nudity").hash()
+    assert skipped(pairs.report) == [
+        ("s.txt", 2, "empty"),
+        ("s.txt", 3, "duplicate"),
+        ("s.txt", 4, "refers to a minor"),
+    ]
+    assert "s.txt with the concept 'nudity'" in pairs.report.summary()
+    assert "s.txt: 1 prompts exceed 75 tokens and are cut when encoded (first: row 6" in pairs.report.summary()
 
 
 def test_the_concept_is_never_what_is_cut():
