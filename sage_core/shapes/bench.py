@@ -1,9 +1,9 @@
 """Compare alignment objectives in the shapes world: `python -m sage_core.shapes.bench --output FOLDER`.
 
-Every objective is trained on several seeds, each with its own prompt pairs, and every encoder sits the same
-examination: TIFA by type, attack success on seen and unseen names of the concept and under an adaptive attack, the
-stand-in for CLIPScore, spread ratio and neighbour overlap. Leaves bench.json, bench.md and two figures. Each run
-is kept as it ends: the same command goes on where an earlier one was stopped.
+Every objective is trained on several seeds, each with prompt pairs and an examination of its own, which the base and
+all encoders of that seed sit: TIFA by type, attack success on seen and unseen names of the concept and under an
+adaptive attack, the stand-in for CLIPScore, spread ratio and neighbour overlap. Leaves bench.json, bench.md and two
+figures. Each run is kept as it ends: the same command goes on where an earlier one was stopped.
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ from .bench_report import Table, figures
 from .captions import CONCEPT, matched_pairs
 from .contrast import load_contrast
 from .examination import Examination, Marks
-from .examiners import load_examiner
-from .weights import WEIGHTS, load_model, read_packed
+from .examiners import JudgeExaminer, load_examiner
+from .weights import WEIGHTS, load_model, read_packed, weights_hash
 
 logger = logging.getLogger(__name__)
 
 BASE = "base"
+# The examinations of one bench's seeds are this far apart, so that those of another `--examination` fall between them.
+_BETWEEN_EXAMINATIONS = 1000
 OBJECTIVES: dict[str, TrainingSettings] = {
     "des": PRESETS["des"],
     "paper": PRESETS["paper"],
@@ -110,21 +112,25 @@ def compare(
 ) -> list[Run]:
     """Train and examine every objective with every seed, the base first; `on_run` is called after each.
 
+    Each seed draws prompts of its own for training and, from the seed of `examination` on, for examining: encoders of
+    different seeds share none, so that their hits may be counted together.
     `kept` is a folder of runs: what an earlier bench of the same sizes left there is not done again.
     """
     device = examination.model.device
     base = {name: tensor.cpu() for name, tensor in examination.model.encoder.state().items()}
-    about = {**examination.about(), "base": state_hash(base), "pairs": pairs, "device": device.type}
     runs: list[Run] = []
 
-    def run(name: str, seed: int, prompts: PromptPairs | None, settings: TrainingSettings | None) -> None:
+    def run(
+        name: str, seed: int, examination: Examination, prompts: PromptPairs, settings: TrainingSettings | None
+    ) -> None:
+        about = {**examination.about(), "base": state_hash(base), "pairs": pairs, "device": device.type}
         made_of = json.dumps({**about, "seed": seed, "settings": settings and settings.to_dict()}, sort_keys=True)
         file = kept and kept / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.json"
         if file and file.exists():
             runs.append(Run.from_dict({**json.loads(file.read_text(encoding="utf-8")), "objective": name}))
         else:
             encoder, seconds = examination.model.encoder, 0.0
-            if prompts and settings:
+            if settings:
                 result = train(base, prompts, CONCEPT, settings, device=device)
                 encoder, seconds = TextEncoder.from_state(result.state), result.seconds
             started = time.monotonic()
@@ -134,12 +140,13 @@ def compare(
         if on_run is not None:
             on_run(runs[-1])
 
-    run(BASE, 0, None, None)
     for seed in seeds:
         matched = matched_pairs(pairs, seed=100 + seed, names="seen", split="train")
         prompts = pairs_from_lists(matched.safe, matched.unsafe)
+        examined = examination.with_seed(examination.seed + _BETWEEN_EXAMINATIONS * seed)
+        run(BASE, seed, examined, prompts, None)
         for name, settings in objectives.items():
-            run(name, seed, prompts, settings.replace(seed=seed))
+            run(name, seed, examined, prompts, settings.replace(seed=seed))
     return runs
 
 
@@ -155,6 +162,8 @@ def read_objectives(path: Path) -> dict[str, TrainingSettings]:
         raise SettingsError(f"{path} cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
         raise SettingsError(f'{path}: expected {{"objective": {{"setting": value, …}}, …}}.')
+    if BASE in content:
+        raise SettingsError(f"{path}: {BASE!r} is the encoder before alignment; give the objective another name.")
     return {name: TrainingSettings.from_dict(fields, f"{path}, {name}") for name, fields in content.items()}
 
 
@@ -163,7 +172,10 @@ def load_examination(weights: Path, device: torch.device, examiner: str | None =
     model = load_model(weights).to(device)
     used = read_packed("text_encoder", weights)[0]["used_tokens"].long()
     who = load_examiner(examiner, weights, device, workers=os.cpu_count() or 1)
-    return Examination(model, who, load_contrast(weights).to(device), used_tokens=used, **sizes)
+    parts = ["unet", "autoencoder", "text_encoder", "contrast"]
+    parts += ["judge"] if isinstance(who, JudgeExaminer) else []
+    made_of = weights_hash(weights, parts)
+    return Examination(model, who, load_contrast(weights).to(device), used_tokens=used, weights=made_of, **sizes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -208,8 +220,9 @@ def save(folder: Path, runs: list[Run], objectives: Mapping[str, TrainingSetting
     write_json(folder / "bench.json", content)
     examined = about["examination"]
     head = (
-        f"`{about['command']}` on {about['device']}, torch {about['torch']}. The {examined['examiner']} answered "
-        f"{examined['questions']} questions about {examined['prompts']} pictures for each row and seed."
+        f"`{about['command']}` on {about['device']}, torch {about['torch']}. For each row and seed the "
+        f"{examined['examiner']} answered some {examined['questions']:,} questions about {examined['prompts']} "
+        f"pictures; spread ratio and Jaccard are of {examined['geometry']}."
     )
     write_text(folder / "bench.md", f"{head}\n\n{table.to_markdown()}\n")
     for name, figure in figures(table).items():

@@ -38,6 +38,11 @@ class Table:
     def of_type(self, name: str, element_type: str) -> float:
         return statistics.fmean(mark.by_type[element_type] for mark in self.marks[name])
 
+    def change(self, name: str) -> tuple[float, float]:
+        """Mean and sample standard deviation, over seeds, of TIFA less the base's of the same seed."""
+        changes = [mark.tifa - base.tifa for mark, base in zip(self.marks[name], self.marks[self.base], strict=True)]
+        return statistics.fmean(changes), statistics.stdev(changes) if len(changes) > 1 else 0.0
+
     def hits(self, name: str) -> dict[str, Hits]:
         """Hits of all seeds together, by kind of prompt."""
         kinds = self.marks[name][0].attack
@@ -52,6 +57,7 @@ class Table:
                     field: {"mean": self.mean(name, field), "deviation": self.deviation(name, field)}
                     for field in ("tifa", "similarity", "spread_ratio", "jaccard")
                 },
+                "tifa_change": dict(zip(("mean", "deviation"), self.change(name), strict=True)),
                 "by_type": {kind: self.of_type(name, kind) for kind in ASKED_TYPES},
                 "attack": {kind: hits.to_dict() for kind, hits in self.hits(name).items()},
                 "seconds": self.seconds[name],
@@ -62,16 +68,18 @@ class Table:
     def to_markdown(self) -> str:
         """Two tables in per cent: the summary, and TIFA by type."""
         kinds = list(self.hits(self.base))
-        head = ["objective", "seeds", "TIFA", *(f"attack success, {kind}" for kind in kinds)]
+        head = ["objective", "seeds", "TIFA", "change", *(f"attack success, {kind}" for kind in kinds)]
         head += ["CLIP stand-in", "spread ratio", f"Jaccard@{NEIGHBOURS}", "s"]
         rows = [head]
-        for name in self.marks:
+        for name, marks in self.marks.items():
+            seeds = len(marks)
             attack = [self._rate(hits) for hits in self.hits(name).values()]
             rows.append(
                 [
                     name,
-                    str(len(self.marks[name])),
+                    str(seeds),
                     self._with_deviation(name, "tifa", 100, 1),
+                    "" if name == self.base else _with_deviation(*self.change(name), seeds, 100, 2),
                     *attack,
                     self._with_deviation(name, "similarity", 100, 1),
                     self._with_deviation(name, "spread_ratio", 1, 3),
@@ -84,10 +92,9 @@ class Table:
         return f"{_markdown(rows)}\n\n{_markdown(types)}"
 
     def _with_deviation(self, name: str, field: str, factor: float, digits: int) -> str:
-        text = f"{factor * self.mean(name, field):.{digits}f}"
-        if len(self.marks[name]) > 1:
-            text += f" ± {factor * self.deviation(name, field):.{digits}f}"
-        return text
+        return _with_deviation(
+            self.mean(name, field), self.deviation(name, field), len(self.marks[name]), factor, digits
+        )
 
     @staticmethod
     def _rate(hits: Hits) -> str:
@@ -155,6 +162,11 @@ def _spread_against_tifa(table: Table) -> Figure:
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _with_deviation(mean: float, deviation: float, count: int, factor: float, digits: int) -> str:
+    text = f"{factor * mean:.{digits}f}"
+    return f"{text} ± {factor * deviation:.{digits}f}" if count > 1 else text
 
 
 def _markdown(rows: list[list[str]]) -> str:

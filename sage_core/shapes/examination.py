@@ -95,6 +95,7 @@ class Examination:
         seed: of the scenes and captions. Objectives are tuned on one seed and reported on another.
         steps: of the sampler.
         used_tokens: the tokens that the model knows, among which the attack chooses; needed for one.
+        weights: hash of the files behind model, examiner and contrast, for `about`.
 
     Raises:
         ShapesError: an attack without tokens.
@@ -113,7 +114,11 @@ class Examination:
         steps: int = 20,
         used_tokens: Tensor | None = None,
         adaptive: AttackSettings | None = None,
+        weights: str = "",
     ) -> None:
+        self._sizes = {"prompts": prompts, "unsafe": unsafe, "attacked": attacked, "steps": steps,
+                       "used_tokens": used_tokens, "adaptive": adaptive, "weights": weights}  # fmt: skip
+        self.weights = weights
         self.model, self.examiner, self.contrast = model, examiner, contrast
         self.seed, self.steps = seed, steps
         self.autocast = torch.bfloat16 if model.device.type == "cuda" else None
@@ -128,13 +133,17 @@ class Examination:
         for number, names in enumerate(("seen", "unseen"), start=2):
             scenes = sample_scenes(unsafe, seed=_seed(seed, number), unsafe=True, split="any")
             self.unsafe[names] = write_captions(scenes, seed=_seed(seed, number), names=names)
-        self.base_embeddings = embed(model.encoder, self.captions[::2], device=model.device)
+        self.base_embeddings = embed(model.encoder, self.captions, device=model.device)
         self.adaptive = adaptive or AttackSettings()
         self.attacked: tuple[Tensor, Tensor, Tensor] | None = None
         if attacked:
             if used_tokens is None:
                 raise ShapesError(f"an attack on {attacked} prompts needs used_tokens to choose among")
             self.attacked = (*attack_prompts(attacked, _seed(seed, 4)), allowed_tokens(used_tokens))
+
+    def with_seed(self, seed: int) -> Examination:
+        """The same examination with other prompts."""
+        return Examination(self.model, self.examiner, self.contrast, seed=seed, **self._sizes)
 
     def mark(self, encoder: TextEncoder, on_part: Callable[[str], None] | None = None) -> Marks:
         """Draw, ask, attack and measure with `encoder` in the place of the model's own."""
@@ -151,7 +160,7 @@ class Examination:
             found = attack(encoder, self.model.encoder, *self.attacked, self.adaptive)
             hits["adaptive"] = self._hits(self.draw(encoder, found.ids))
         say("geometry")
-        aligned = embed(encoder, self.captions[::2])
+        aligned = embed(encoder, self.captions)
         return Marks(
             tifa=of_captions.mean().item(),
             tifa_held_out=of_captions[len(of_captions) // 2 :].mean().item(),
@@ -171,8 +180,10 @@ class Examination:
             "unsafe_prompts": {kind: len(prompts) for kind, prompts in self.unsafe.items()},
             "attacked_prompts": 0 if self.attacked is None else len(self.attacked[0]),
             "adaptive_attack": None if self.attacked is None else asdict(self.adaptive),
+            "geometry": f"flattened embeddings of the {len(self.captions)} safe prompts",
             "sampling_steps": self.steps,
             "seed": self.seed,
+            "weights": self.weights,
         }
 
     def draw(self, encoder: TextEncoder, prompts: list[str] | Tensor) -> Tensor:

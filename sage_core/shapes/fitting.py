@@ -6,7 +6,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -65,6 +65,8 @@ def fit(
         on_step: called with (name, step) after each step; what it raises ends the run, after saving.
     """
     run = _Run(network, optimisation, checkpoint)
+    # The seconds of an earlier command are not this one's: counted against its budget they would end the phase at once.
+    budget = replace(budget, seconds=budget.seconds + run.seconds)
     start = time.monotonic() - run.seconds
     reported = saved = time.monotonic()
     loss = torch.zeros(())

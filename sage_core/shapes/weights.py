@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -212,10 +212,10 @@ def expand(folder: Path, weights: Path = WEIGHTS) -> ExpandedFiles:
     return files
 
 
-def weights_hash(weights: Path = WEIGHTS) -> str:
-    """SHA-256 over the diffusion model's packed files."""
+def weights_hash(weights: Path = WEIGHTS, parts: Sequence[str] = ("unet", "autoencoder", "text_encoder")) -> str:
+    """SHA-256 over the packed files of `parts`, the diffusion model's by default."""
     digest = hashlib.sha256()
-    for part in ("unet", "autoencoder", "text_encoder"):
+    for part in parts:
         for path in packed_files(part, weights):
             digest.update(path.read_bytes())
     return digest.hexdigest()

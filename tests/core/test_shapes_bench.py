@@ -117,8 +117,12 @@ def test_an_examination_is_a_function_of_its_seed(weights, examination):
     assert again.about() == {
         "examiner": "reader", "prompts": 24, "questions": sum(map(len, again.questions)),
         "unsafe_prompts": {"seen": 5, "unseen": 5}, "attacked_prompts": 0, "adaptive_attack": None,
-        "sampling_steps": 20, "seed": 3,
+        "geometry": "flattened embeddings of the 24 safe prompts", "sampling_steps": 20, "seed": 3,
+        "weights": examination.weights,
     }  # fmt: skip
+    assert len(examination.weights) == 64
+    moved = again.with_seed(4)
+    assert (moved.captions, moved.unsafe, moved.seed) == (other.captions, other.unsafe, 4)
     with pytest.raises(ShapesError, match="needs used_tokens"):
         Examination(again.model, again.examiner, again.contrast, prompts=24, unsafe=1, attacked=1)
 
@@ -135,7 +139,9 @@ def table() -> Table:
         ("base", marks(0.95, 0.9, 5, 1.0)),
         ("one", marks(0.80, 0.5, 0, 0.6)),
         ("two", marks(0.90, 0.8, 1, 0.9)),
+        ("base", marks(0.95, 0.9, 5, 1.0)),
         ("one", marks(0.86, 0.7, 3, 0.8)),
+        ("two", marks(0.90, 0.8, 1, 0.9)),
     ]
     return Table(runs, {"base": 1.0, "one": 2.25, "two": 3.0})
 
@@ -143,7 +149,8 @@ def table() -> Table:
 def test_the_table_averages_over_seeds(table):
     rows = table.to_dict()
     assert list(rows) == ["base", "one", "two"]
-    assert [row["seeds"] for row in rows.values()] == [1, 2, 1]
+    assert [row["seeds"] for row in rows.values()] == [2, 2, 2]
+    assert rows["one"]["tifa_change"] == {"mean": pytest.approx(-0.12), "deviation": pytest.approx(0.06 / 2**0.5)}
     assert rows["one"]["tifa"] == {"mean": pytest.approx(0.83), "deviation": pytest.approx(0.06 / 2**0.5)}
     assert rows["base"]["tifa"]["deviation"] == 0
     assert rows["one"]["by_type"]["color"] == pytest.approx(0.6) and rows["one"]["spread_ratio"]["mean"] == 0.7
@@ -161,7 +168,7 @@ def test_the_table_reads_in_per_cent(table):
     assert len({len(line) for line in lines}) == 1
     row = dict(zip(lines[0], lines[3], strict=True))
     assert row["objective"] == "one" and row["seeds"] == "2"
-    assert row["TIFA"] == "83.0 ± 4.2" and row["spread ratio"] == "0.700 ± 0.141"
+    assert row["TIFA"] == "83.0 ± 4.2" and row["change"] == "-12.00 ± 4.24" and row["spread ratio"] == "0.700 ± 0.141"
     assert row["attack success, seen"] == "15.0 (5.2-36.0)"
     assert "| two | 90.0 | 90.0 | 80.0 |" in by_type
 
@@ -186,7 +193,9 @@ def test_objectives_from_a_file(tmp_path):
     objectives = read_objectives(path)
     assert objectives["mine"] == PRESETS["paper"].replace(learning_rate=1e-4, keep_mse=5.0)
     assert objectives["theirs"] == PRESETS["paper"]
-    for content, message in (("[]", "expected"), ("{", "JSON"), ('{"a": {"lr": 1}}', "a")):
+    for content, message in (
+        ("[]", "expected"), ("{", "JSON"), ('{"a": {"lr": 1}}', "a"), ('{"base": {}}', "another name"),
+    ):  # fmt: skip
         path.write_text(content)
         with pytest.raises(SettingsError, match=message):
             read_objectives(path)
@@ -213,7 +222,7 @@ def test_a_whole_run_at_toy_size(weights, tmp_path, monkeypatch, capsys):
     assert content["table"]["base"]["spread_ratio"]["mean"] == pytest.approx(1)
     assert all(content["runs"][i]["train_seconds"] > 0 for i in (1, 2))
     text = (tmp_path / "bench.md").read_text()
-    assert "The reader answered" in text and "| sage_plus | 1 |" in text
+    assert "the reader answered" in text and "| sage_plus | 1 |" in text
     for name in ("tifa_by_type", "spread_and_tifa"):
         assert Image.open(tmp_path / f"{name}.png").width > 600
     monkeypatch.setattr(bench, "train", lambda *_, **__: pytest.fail("trained what an earlier bench had trained"))

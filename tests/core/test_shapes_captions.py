@@ -80,7 +80,7 @@ def test_relations_are_said_the_right_way_round():
     scenes = sample_scenes(2000, seed=5, unsafe=None)
     scenes = scenes[scenes.groups == 2]
     first_then = {"left": (0, 0), "right": (1, 0), "above": (0, 1), "below": (1, 1)}
-    checked = 0
+    checked = beside = 0
     for row, caption in enumerate(write_captions(scenes, seed=6, names="all")):
         shapes = [MEANINGS[p][1] for p in PHRASES.findall(caption) if MEANINGS[p][0] == "shape"]
         group_said_first = [SHAPES[scenes.shape[row, group]] for group in (0, 1)].index(shapes[0])
@@ -93,7 +93,15 @@ def test_relations_are_said_the_right_way_round():
                 assert (group_said_first, scenes.relation[row].item()) == (group, relation), caption
                 checked += 1
                 break
-    assert checked > 500
+        # "two red circles on the left and one star on the right": each side belongs to the group named before it.
+        sides = [(caption.find(f" {phrase}"), direction) for direction, phrases in words.BESIDE_ENDINGS.items()
+                 for phrase in phrases if f" {phrase}" in caption]  # fmt: skip
+        if len(sides) == 2:
+            first_direction = min(sides)[1]
+            group, relation = first_then[first_direction]
+            assert (group_said_first, scenes.relation[row].item()) == (group, relation), caption
+            beside += 1
+    assert checked > 500 and beside > 100
 
 
 def shapes_text(caption: str, index: int) -> str:

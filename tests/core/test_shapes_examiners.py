@@ -196,3 +196,14 @@ def test_questions_of_other_worlds_are_refused(world):
         ReaderJudge().answer([pictures[0].permute(1, 2, 0)], [[dog]])
     with pytest.raises(JudgeError, match="1 images came with 2"):
         ReaderJudge().answer([pictures[0].permute(1, 2, 0)], questions[:2])
+
+
+def test_the_shipped_judge_is_the_one_its_card_speaks_of():
+    examiner = load_examiner()
+    assert examiner.name == "learned judge" and judge_card_of()["rendered"]["average"] >= 0.99
+    scenes = sample_scenes(60, seed=77, unsafe=None, split="any")
+    questions = ask(scenes, write_captions(scenes, seed=78, names="all"))
+    right = examiner.answers(render(scenes, seed=79), questions) == truth(questions)
+    assert right.double().mean() > 0.98
+    unsafe = sample_scenes(30, seed=80, unsafe=True)
+    assert examiner.shows_concept(render(unsafe, seed=81)).double().mean() > 0.9

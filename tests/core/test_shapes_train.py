@@ -136,6 +136,26 @@ def test_a_budget_of_seconds_ends_by_the_clock(tmp_path):
     assert not (tmp_path / "x.pt").exists()
 
 
+def test_a_resumed_phase_has_all_of_the_new_budget(tmp_path):
+    network = torch.nn.Linear(2, 1)
+    stopped_at: list[int] = []
+
+    def stop(_: str, step: int) -> None:
+        if time.monotonic() - began > 0.4:
+            stopped_at.append(step)
+            raise KeyboardInterrupt
+
+    arguments = {"name": "x", "optimisation": Optimisation(0.1), "checkpoint": tmp_path / "x.pt"}
+    loss = lambda step: network.weight.square().sum()  # noqa: E731
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        fit(network, loss, budget=Budget(seconds=60), on_step=stop, **arguments)
+    began = time.monotonic()
+    steps, last = fit(network, loss, budget=Budget(seconds=0.3), **arguments)
+    assert time.monotonic() - began >= 0.3
+    assert steps > stopped_at[0] and last > 0
+
+
 def test_only_the_chosen_rows_learn():
     table = torch.nn.Embedding(5, 3)
     before = table.weight.detach().clone()
