@@ -156,7 +156,10 @@ def test_fp32_is_close_to_float64_at_the_size_of_real_embeddings():
 
     single, double = losses(torch.float32), losses(torch.float64)
     for part in LOSS_PARTS:
-        assert math.isclose(float(single[part]), float(double[part]), rel_tol=2e-4, abs_tol=2e-6), part
+        # These cosines differ in their third digit alone: of their correlation fp32 leaves about that many fewer digits,
+        # and which ones depends on the order in which a processor adds up 59,136 products.
+        tolerance = 2e-3 if part == "local" else 2e-4
+        assert math.isclose(float(single[part]), float(double[part]), rel_tol=tolerance, abs_tol=2e-6), part
 
 
 @pytest.mark.parametrize("chunk_size", [1, 4, 18, 19, 100])
