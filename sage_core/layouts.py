@@ -18,8 +18,9 @@ import torch
 from .errors import EncoderError
 from .pickles import read_pickle
 
-SD1_WIDTH = 768
+SD1_WIDTH, SD1_POSITIONS = 768, 77
 _HEAD_WIDTH = 64
+_LONGEST_HEADER = 100_000_000
 _ROOT = "text_model."
 _TOKENS = "embeddings.token_embedding.weight"
 _OPENAI_TOKENS = "token_embedding.weight"
@@ -113,24 +114,36 @@ class EncoderConfig:
 
 
 def require_sd1(config: EncoderConfig, source: str) -> None:
-    """Raise EncoderError unless the encoder has SD 1.x's width of 768; depth and MLP width are free."""
+    """Raise EncoderError unless the encoder has SD 1.x's width of 768 and 77 positions; depth and MLP are free."""
     if config.width != SD1_WIDTH:
         seems = _OTHER_WIDTHS.get(config.width)
         raise EncoderError(
             f"{source} holds a text encoder of width {config.width}{f', it seems {seems}' if seems else ''}; "
             f"SD 1.x needs width {SD1_WIDTH} (CLIP ViT-L/14). Use the text encoder of an SD 1.x model."
         )
+    require_positions(config, source)
+
+
+def require_positions(config: EncoderConfig, source: str) -> None:
+    """Raise EncoderError unless the encoder has SD 1.x's 77 positions; its width is free."""
+    if config.positions != SD1_POSITIONS:
+        seems = ", as LongCLIP has" if config.positions == 248 else ""
+        raise EncoderError(
+            f"{source} holds a text encoder of {config.positions} positions{seems}; SD 1.x needs {SD1_POSITIONS}. "
+            "Use the text encoder of an SD 1.x model."
+        )
 
 
 def read_encoder(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read a text encoder from a file or folder of any known layout.
 
+    The content tells a safetensors file from a pickle, whatever the suffix: people rename files.
     Returns the canonical state, on the CPU in the stored precision and in memory of its own, and the file's metadata
     (of a pickle: its plain values, such as `epoch`). Of a whole checkpoint only the encoder's tensors are read.
     Raises EncoderError for anything that is no single, whole CLIP text encoder, saying what it seems to be.
     """
     file = _weights_file(Path(path))
-    state, metadata = _read_safetensors(file) if file.suffix.lower() == ".safetensors" else _read_pickled(file)
+    state, metadata = _read_safetensors(file) if _is_safetensors(file) else _read_pickled(file)
     # The tensors still lie in the mapped file: copied, they outlive it and do not keep it from being replaced.
     return {name: tensor.clone() for name, tensor in canonical_state(state, str(file)).items()}, metadata
 
@@ -246,6 +259,16 @@ def _weights_file(path: Path) -> Path:
             if (folder / name).is_file():
                 return folder / name
     raise EncoderError(f"{path} holds no weights: expected {' or '.join(_FOLDER_FILES)} in it or in text_encoder/.")
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its suffix, which a damaged file has too, or by its first bytes: the length of a header, then the header."""
+    if path.suffix.lower() in (".safetensors", ".sft"):
+        return True
+    with open(path, "rb") as file:
+        start = file.read(9)
+    # A pickle's first bytes, read as a length, are beyond what the format allows.
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _LONGEST_HEADER
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

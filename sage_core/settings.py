@@ -21,9 +21,10 @@ def _within(name: str, value: float, least: float = -math.inf, most: float = mat
         raise SettingsError(f"{name} is {value!r}; expected {span}.")
 
 
-def _whole(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise SettingsError(f"{name} is {value!r}; expected a whole number of at least {least}.")
+def _whole(name: str, value: int, least: int, most: float = math.inf) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        span = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise SettingsError(f"{name} is {value!r}; expected a whole number {span}.")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -96,7 +97,7 @@ class TrainingSettings:
         for name in ("steps", "chunk_size"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
-        _whole("seed", self.seed, 0)
+        _whole("seed", self.seed, 0, 2**32 - 1)
         _one_of("target", self.target, get_args(Target))
         _one_of("perturbation_unit", self.perturbation_unit, get_args(Unit))
         _one_of("scale_unit", self.scale_unit, get_args(Unit))

@@ -92,6 +92,18 @@ def test_layout_as_safetensors_and_pickle(tmp_path, name):
         assert_same(read_encoder(tmp_path / file)[0], make_state())
 
 
+@pytest.mark.parametrize("name", ["a.sft", "a.pt", "a.ckpt", "a"])
+def test_safetensors_under_another_suffix(tmp_path, name):
+    save_file(make_state(), tmp_path / name, metadata={"method": "SAGE"})
+    state, metadata = read_encoder(tmp_path / name)
+    assert_same(state, make_state())
+    assert metadata == {"method": "SAGE"}
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(EncoderError, match=f"{name} is no whole safetensors file, it may be cut short"):
+        read_encoder(tmp_path / name)
+
+
 @pytest.mark.parametrize("new_format", [True, False])
 def test_nested_pickle_with_training_leftovers(tmp_path, new_format):
     content = {
@@ -157,6 +169,12 @@ def test_only_width_768_is_sd1(width, seems):
     with pytest.raises(EncoderError, match=f"a.pt.*{seems}.*768"):
         require_sd1(EncoderConfig(1, width, width // 64, 4, 5, 77), "a.pt")
     require_sd1(EncoderConfig(1, 768, 12, 4, 5, 77), "a.pt")
+
+
+@pytest.mark.parametrize("positions", [64, 248])
+def test_only_77_positions_are_sd1(positions):
+    with pytest.raises(EncoderError, match=rf"a\.pt holds a text encoder of {positions} positions.*needs 77"):
+        require_sd1(EncoderConfig(1, 768, 12, 4, 5, positions), "a.pt")
 
 
 class Malicious:

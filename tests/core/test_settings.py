@@ -54,6 +54,7 @@ def test_presets_go_through_json_and_know_their_name(name):
         ("steps", 0),
         ("chunk_size", -3),
         ("seed", -1),
+        ("seed", 2**32),
         ("target", "random"),
         ("precision", "fp16"),
         ("scale_unit", "metres"),
