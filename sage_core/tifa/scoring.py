@@ -193,8 +193,16 @@ class TifaResult:
     def intervals(self, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> dict[str, Interval]:
         """Percentile bootstrap over captions (the independent draws; questions of one caption are not) for "TIFA",
         "soft arithmetic", "soft geometric" where there are such, and each element type.
+
+        What fewer than two captions count in is left out: one caption says nothing about the spread between captions.
         """
-        columns = self._columns()
+        columns = {
+            name: column
+            for name, column in self._columns().items()
+            if sum(count > 0 for _, count in column.values()) > 1
+        }
+        if not columns:
+            return {}
         totals = np.array([[column[name][0] for column in columns.values()] for name in self._captions])
         counts = np.array([[column[name][1] for column in columns.values()] for name in self._captions])
         low, high = bootstrap_ratio(totals, counts, resamples=resamples, confidence=confidence, seed=seed)
@@ -249,18 +257,40 @@ class TifaResult:
             raise QuestionError(f"not a saved TIFA result: {error}") from None
 
     def to_markdown(self) -> str:
-        """The averages as a table in per cent, with 95% intervals."""
+        """The averages in per cent as a table, TIFA with its standard deviation, and 95% intervals, explained."""
         intervals = self.intervals()
-        rows = [("TIFA (mean over captions)", self.average, len(self.caption_scores), intervals["TIFA"])]
-        if self.soft_arithmetic is not None and self.soft_geometric is not None:
-            n = self.soft_questions
-            rows.append(("soft TIFA, arithmetic", self.soft_arithmetic, n, intervals["soft arithmetic"]))
-            rows.append(("soft TIFA, geometric", self.soft_geometric, n, intervals["soft geometric"]))
-        rows += [(name, score, self.type_counts[name], intervals[name]) for name, score in self.by_type.items()]
         lines = [f"**{self.name}**, judged by {self.judge}, free answers matched by {self.matching}", ""]
         lines += ["| | % | 95% interval | n |", "| --- | --- | --- | --- |"]
-        lines += [f"| {n} | {100 * v:.1f} | {100 * i.low:.1f}-{100 * i.high:.1f} | {c} |" for n, v, c, i in rows]
-        return "\n".join(lines)
+        for name, label, value, count in self._rows():
+            percent = f"{100 * value:.1f}"
+            if name == "TIFA" and self.deviation is not None:
+                percent += f" ± {100 * self.deviation:.1f}"
+            found = intervals.get(name)
+            interval = f"{100 * found.low:.1f}-{100 * found.high:.1f}" if found else "–"
+            lines.append(f"| {label} | {percent} | {interval} | {count} |")
+        return "\n".join([*lines, "", self._explanation(intervals)])
+
+    def _rows(self) -> list[tuple[str, str, float, int]]:
+        """Name in `intervals`, label, value and number of captions or questions, in the order of the table."""
+        rows = [("TIFA", "TIFA (mean over captions)", self.average, len(self.caption_scores))]
+        if self.soft_arithmetic is not None and self.soft_geometric is not None:
+            rows.append(("soft arithmetic", "soft TIFA, arithmetic", self.soft_arithmetic, self.soft_questions))
+            rows.append(("soft geometric", "soft TIFA, geometric", self.soft_geometric, self.soft_questions))
+        return rows + [(name, name, score, self.type_counts[name]) for name, score in self.by_type.items()]
+
+    def _explanation(self, intervals: Mapping[str, Interval]) -> str:
+        count = len(self.caption_scores)
+        texts = ["±: standard deviation over captions"] if count > 1 else []
+        texts += ["Intervals: captions drawn anew with replacement (bootstrap)"] if intervals else []
+        if len(intervals) < len(self._rows()):
+            texts.append("–: fewer than two captions to draw from")
+        if any(interval.low == interval.high for interval in intervals.values()):
+            texts.append("No width: the captions agree, which is no proof that further ones would")
+        if self.average == 1:
+            # Wilson's score interval at n of n. TIFA is no lower than the share of captions without a mistake.
+            low = 100 * count / (count + 1.96**2)
+            texts.append(f"{count} of {count} captions right in full: 95% Wilson interval {low:.1f}-100.0")
+        return ". ".join(texts) + "."
 
 
 def bootstrap_ratio(

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sage_core.errors import JudgeError, QuestionError
+from sage_core.rates import wilson_interval
 from sage_core.tifa.agreement import agreement, official_agreement, to_markdown
 from sage_core.tifa.comparison import compare, permutation_p_value
 from sage_core.tifa.evaluation import evaluate
@@ -237,7 +238,35 @@ def test_results_are_saved_and_read_again():
     assert value["tifa"] == result.average and value["soft_questions"] == 4
     with pytest.raises(QuestionError, match="not a saved TIFA result"):
         TifaResult.from_dict({"questions": []})
-    assert "| TIFA (mean over captions) | 75.0 |" in result.to_markdown()
+
+
+def test_table_holds_the_standard_deviation_and_says_what_its_intervals_are():
+    table = by_hand().to_markdown()
+    interval = by_hand().intervals()["TIFA"]
+    low, high = 100 * interval.low, 100 * interval.high
+    assert f"| TIFA (mean over captions) | 75.0 ± 43.3 | {low:.1f}-{high:.1f} | 3 |" in table
+    assert "±: standard deviation over captions. Intervals: captions drawn anew" in table
+    assert "–" not in table and "No width" not in table and "Wilson" not in table
+
+
+def test_one_caption_has_no_interval():
+    """Of one caption, or of a type that only one caption has questions of, a bootstrap would print 75.0-75.0."""
+    one = replace(by_hand(), questions=by_hand().questions[1:5])
+    assert one.intervals() == {} and one.to_dict()["intervals_95"] == {}
+    assert "| TIFA (mean over captions) | 25.0 | – | 1 |" in one.to_markdown() and "±" not in one.to_markdown()
+    assert one.to_markdown().endswith("\n\n–: fewer than two captions to draw from.")
+    two = replace(by_hand(), questions=by_hand().questions[:4])
+    assert set(two.intervals()) == {"TIFA", "soft arithmetic", "soft geometric", "object"}
+    assert "| color | 50.0 | – | 2 |" in two.to_markdown() and "–: fewer than two" in two.to_markdown()
+
+
+def test_intervals_of_no_width_are_not_sold_as_certainty():
+    rows = tuple(scored(name, 1, text=name) for name in "ABCDEFGHIJ")
+    table = TifaResult("r", "j", "m", rows).to_markdown()
+    assert "| TIFA (mean over captions) | 100.0 ± 0.0 | 100.0-100.0 | 10 |" in table
+    wilson = wilson_interval(10, 10)
+    assert "No width: the captions agree" in table
+    assert f"10 of 10 captions right in full: 95% Wilson interval {100 * wilson.low:.1f}-100.0." in table
 
 
 QUESTIONS = [[ask("A", "a1"), ask("A", "a2")], [ask("B", "b1")], [ask("A", "a1")]]
