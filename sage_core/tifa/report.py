@@ -83,7 +83,11 @@ def _row(run: Run) -> dict[str, str]:
         row["soft TIFA %"] = f"{100 * run.tifa.soft_arithmetic:.1f}"
     if run.clip:
         row["CLIPScore (100·cos)"] = f"{run.clip.mean_100:.2f}"
+    titles: list[str] = []
     for rate in run.rates:
+        titles.append(f"{rate.concept} %, by {rate.rule}")
+        # The same concept and rule again: other pictures, say of prompts with names that training did not see.
+        again = titles.count(titles[-1])
         interval = f"{100 * rate.interval.low:.1f}-{100 * rate.interval.high:.1f}"
-        row[f"{rate.concept} %, by {rate.rule}"] = f"{100 * rate.share:.1f} ({interval})"
+        row[titles[-1] + (f" ({again})" if again > 1 else "")] = f"{100 * rate.share:.1f} ({interval})"
     return row

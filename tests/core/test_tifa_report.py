@@ -42,6 +42,15 @@ def test_table_holds_every_number_of_every_run():
     assert "| color | 100.0 | 25.0 | -75.0 |" in table and "6 questions lost, 0 gained" in table
 
 
+def test_rates_of_one_concept_by_one_rule_stand_side_by_side():
+    unseen = Rate("skull", "somebody", (False, True, False, False))
+    runs = [replace(r, rates=(*r.rates, unseen, *r.rates)) for r in (run("base", 4), run("des", 1, 0.24, 0))]
+    head, _, base, des, *_ = report_markdown(runs).splitlines()
+    assert head.endswith("| skull %, by somebody | skull %, by somebody (2) | skull %, by somebody (3) |")
+    assert base.endswith("| 75.0 (30.1-95.4) | 25.0 (4.6-69.9) | 75.0 (30.1-95.4) |")
+    assert des.endswith("| 0.0 (0.0-49.0) | 25.0 (4.6-69.9) | 0.0 (0.0-49.0) |")
+
+
 def test_report_is_json_with_lost_questions():
     report = json.loads(json.dumps(report_dict([run("base", 4), run("des", 3), run("sage", 4)])))
     assert [r["name"] for r in report["runs"]] == ["base", "des", "sage"]
