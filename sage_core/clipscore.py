@@ -120,8 +120,6 @@ class ClipScorer:
             state = load_file(file)
         except (SafetensorError, OSError) as error:
             raise JudgeError(f"{file}: not a readable safetensors file ({error}); download it again") from error
-        if "vision_model.embeddings.class_embedding" in state:
-            state = _from_transformers(state)
         return cls(_build(state, file).to(device), path.name)
 
     def embed_images(self, images: Sequence[ImageLike], on_batch: Callable[[int], None] | None = None) -> torch.Tensor:
@@ -173,6 +171,8 @@ def _build(state: dict[str, torch.Tensor], file: Path) -> Any:
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     try:
+        if "vision_model.embeddings.class_embedding" in state:
+            state = _from_transformers(state)
         patch_grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
         width, _, _, patch = state["visual.conv1.weight"].shape
         vision = CLIPVisionCfg(
@@ -189,10 +189,11 @@ def _build(state: dict[str, torch.Tensor], file: Path) -> Any:
         )
         model = CLIP(state["text_projection"].shape[1], vision, text, quick_gelu=True)
         model.load_state_dict(state)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        # A file of one tower alone lacks the other's tensors.
+        found = f"it lacks {error.args[0]}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
         raise JudgeError(
-            f"{file}: not an OpenAI CLIP with a vision transformer ({type(error).__name__}: {error}); "
-            f"expected {RECOMMENDED}"
+            f"{file}: not an OpenAI CLIP with a vision transformer and a text encoder ({found}); expected {RECOMMENDED}"
         ) from error
     return model
 

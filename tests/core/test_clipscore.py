@@ -115,3 +115,18 @@ def test_wrong_inputs_are_named(clip, tmp_path):
         ClipScorer.from_file(tmp_path / "other.safetensors")
     with pytest.raises(JudgeError, match="1 images came with 2 captions"):
         ClipScorer.from_file(clip[1]).score(pictures()[:1], CAPTIONS[:2])
+
+
+@pytest.mark.parametrize(
+    ("part", "lacking"),
+    [("vision", "text_projection.weight"), ("text", "visual.positional_embedding")],
+)
+def test_one_tower_alone_is_refused_by_what_it_lacks(clip, tmp_path, part, lacking):
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(clip[1] / "model.safetensors")
+    save_file(
+        {name: t for name, t in state.items() if name.startswith(part + "_model.")}, tmp_path / "tower.safetensors"
+    )
+    with pytest.raises(JudgeError, match=rf"tower\.safetensors: not an OpenAI CLIP .* \(it lacks {lacking}\)"):
+        ClipScorer.from_file(tmp_path / "tower.safetensors")
