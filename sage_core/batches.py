@@ -25,7 +25,9 @@ def in_batches(
         try:
             results += function(batch)
             continue
-        except torch.cuda.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             if len(batch) == 1:
                 raise JudgeError(
                     f"out of memory with a single item ({error}); free memory, use a smaller model, or half precision"
@@ -34,4 +36,15 @@ def in_batches(
         size = (len(batch) + 1) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        elif torch.backends.mps.is_available():
+            torch.mps.empty_cache()
     return results, size
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: CUDA's has its own type, MPS's and the CPU's their words alone."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    # "MPS backend out of memory", and the CPU's allocator on Linux and macOS, then on Windows.
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(some in str(error) for some in words)
