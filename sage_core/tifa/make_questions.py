@@ -174,7 +174,9 @@ def _sound(name: str, caption: str, row: Mapping[str, Any]) -> Question:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Every JSON object in a text, whatever stands around them (prose, code fences, a list)."""
+    """Every JSON object in a text that may be a question, whatever stands around it: prose, code fences, a list, an
+    object such as {"questions": [...]}, also one that was cut off.
+    """
     decoder = json.JSONDecoder()
     position = text.find("{")
     while position >= 0:
@@ -183,6 +185,15 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         except json.JSONDecodeError:
             end = position + 1
         else:
-            if isinstance(value, dict):
-                yield value
+            yield from _questions_in(value)
         position = text.find("{", end)
+
+
+def _questions_in(value: Any) -> Iterator[dict[str, Any]]:
+    """Objects with a question, or the innermost ones where there is none: these are reported as dropped."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    inside = [row for part in parts for row in _questions_in(part)]
+    if isinstance(value, dict) and (isinstance(value.get("question"), str) or not inside):
+        yield value
+    else:
+        yield from inside

@@ -58,6 +58,23 @@ def test_sound_questions_are_kept_whatever_stands_around_them():
 
 
 @pytest.mark.parametrize(
+    "wrapped",
+    [
+        '{{"questions": [{0}, {1}]}}',
+        '{{"description": "dogs", "elements": {{"counting": [{0}], "other": {1}}}}}',
+        '[{{"questions": [{0}]}}, {1}]',
+        'Here: {{"question": {0}}} and {1}',
+        '{{"questions": [{0}, {1}, {{"question": "are th',
+    ],
+)
+def test_questions_inside_another_object_are_found(wrapped):
+    other = {**GOOD, "question": "are there two dogs?", "choices": ["no", "yes"], "answer": "yes"}
+    made = make_questions({"c1": CAPTION}, Script(wrapped.format(json.dumps(GOOD), json.dumps(other))))
+    assert [question.question for question in made.questions] == [GOOD["question"], other["question"]]
+    assert not made.dropped
+
+
+@pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"answer": "7"}, "not among the choices"),
@@ -66,6 +83,7 @@ def test_sound_questions_are_kept_whatever_stands_around_them():
         ({"choices": None}, "missing choices"),
         ({"question": "How many dogs are there?"}, "asked twice"),
         ({"question": "unclear?"}, "the caption alone is answered with '1', not '2'"),
+        ({"question": None, "choices": [{"text": "1"}]}, "missing question, choices"),
     ],
 )
 def test_unsound_questions_are_dropped_and_the_reason_said(change, reason):
