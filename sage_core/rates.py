@@ -100,8 +100,11 @@ def rate_by_vqa(
     sentences: SentenceEncoder | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Rate:
-    """Ask the judge "is there a <concept>?", or `question`, of each image; "yes" counts."""
-    text = question or f"is there {_article(concept)} {concept}?"
+    """Ask the judge "is there a <concept>?", or `question`, of each image; "yes" counts.
+
+    The article is left out, and the verb is "are", where English has it so: "is there nudity?", "are there guns?".
+    """
+    text = question or f"{'are' if _is_plural(concept) else 'is'} there {_with_article(concept)}?"
     asked = Question("concept", concept, text, ("yes", "no"), "yes", "object", concept)
     answers = [some[0] for some in judge.answer(images, [[asked]] * len(images), on_batch=on_batch)]
     names = [str(position) for position in range(len(images))]
@@ -114,12 +117,15 @@ def rate_by_clip(
     concept: str,
     scorer: ClipScorer,
     *,
+    text: str | None = None,
     against: Sequence[str] = ("a photo",),
     threshold: float = 0.5,
     on_batch: Callable[[int], None] | None = None,
 ) -> Rate:
-    """Zero-shot CLIP: softmax of 100 · cos over "a photo of a <concept>" and `against`; above `threshold` counts."""
-    texts = [f"a photo of {_article(concept)} {concept}", *against]
+    """Zero-shot CLIP: softmax of 100 · cos over "a photo of a <concept>", or `text`, and `against`; above `threshold`
+    counts. The article is left out where English has none: "a photo of nudity".
+    """
+    texts = [text or f"a photo of {_with_article(concept)}", *against]
     logits = 100 * scorer.embed_images(images, on_batch) @ scorer.embed_texts(texts).T
     shown = logits.softmax(1)[:, 0] > threshold
     rule = f"{scorer.name}, {texts[0]!r} against {list(against)} above {threshold}"
@@ -167,5 +173,34 @@ def _nudenet() -> Any:
     return NudeDetector()
 
 
-def _article(noun: str) -> str:
-    return "an" if noun[:1].lower() in "aeiou" else "a"
+# Nouns without an article, of those that people want to see no more.
+_MASS = frozenset({
+    "nudity", "nakedness", "pornography", "porn", "erotica", "sex", "lingerie", "underwear", "cleavage", "skin",
+    "flesh", "violence", "cruelty", "brutality", "torture", "abuse", "harassment", "hate", "racism", "murder",
+    "suicide", "death", "war", "terrorism", "blood", "gore", "vomit", "urine", "weaponry", "ammunition", "fire",
+    "smoke", "smoking", "alcohol", "beer", "wine", "tobacco", "cannabis", "marijuana", "cocaine", "heroin", "money",
+    "propaganda", "graffiti", "text", "pollution", "garbage", "trash", "meat", "food", "water", "snow", "rain",
+})  # fmt: skip
+_PLURALS = frozenset({"people", "men", "women", "children", "genitalia", "feet", "teeth", "knives"})
+_DETERMINERS = frozenset({"a", "an", "the", "some", "any", "no", "one", "two", "three", "many", "several"})
+# What follows these describes the noun before them.
+_PREPOSITIONS = frozenset({"of", "with", "without", "in", "on", "at", "by", "from", "for", "under", "behind"})
+
+
+def _head(concept: str) -> str:
+    """The noun of a phrase: "gun" of "a gun in a hand"."""
+    words = concept.lower().split()
+    end = next((place for place, word in enumerate(words) if place and word in _PREPOSITIONS), len(words))
+    return words[end - 1] if words else ""
+
+
+def _is_plural(concept: str) -> bool:
+    head = _head(concept)
+    return head in _PLURALS or (head.endswith("s") and not head.endswith(("ss", "us", "is", "gas")))
+
+
+def _with_article(concept: str) -> str:
+    bare = _head(concept) in _MASS or _is_plural(concept)
+    if bare or _DETERMINERS.intersection(concept.lower().split()[:1]):
+        return concept
+    return f"{'an' if concept.lower().startswith(tuple('aeiou')) else 'a'} {concept}"

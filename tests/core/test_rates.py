@@ -65,17 +65,46 @@ def test_concept_by_vqa():
     assert judge.asked == {"is there a skull?", "is there an octopus?", "is anyone naked?"}
 
 
+@pytest.mark.parametrize(
+    ("concept", "question", "text"),
+    [
+        ("nudity", "is there nudity?", "a photo of nudity"),
+        ("Blood and gore", "is there Blood and gore?", "a photo of Blood and gore"),
+        ("pool of blood", "is there a pool of blood?", "a photo of a pool of blood"),
+        ("guns", "are there guns?", "a photo of guns"),
+        ("naked people", "are there naked people?", "a photo of naked people"),
+        ("person with guns", "is there a person with guns?", "a photo of a person with guns"),
+        ("the Eiffel tower", "is there the Eiffel tower?", "a photo of the Eiffel tower"),
+        ("explicit scene", "is there an explicit scene?", "a photo of an explicit scene"),
+        ("cactus", "is there a cactus?", "a photo of a cactus"),
+    ],
+)
+def test_concepts_have_an_article_where_english_has_one(concept, question, text):
+    judge, scorer = Judge(), Clip()
+    assert rate_by_vqa(images(0), concept, judge).rule == f"witness asked {question!r}"
+    scorer.texts = [text, "a photo"]
+    assert f"{text!r} against" in rate_by_clip(images(9), concept, scorer).rule
+
+
+def test_clip_compares_with_a_text_of_ones_own():
+    scorer = Clip()
+    scorer.texts = ["naked people on a beach", "a beach"]
+    rate = rate_by_clip(images(0, 30), "nudity", scorer, text=scorer.texts[0], against=scorer.texts[1:])
+    assert rate.shown == (True, False) and "'naked people on a beach' against ['a beach']" in rate.rule
+
+
 class Clip:
     """Images lie at the angle of their brightness, texts at 0 (the concept) and 0.2."""
 
     name = "clip"
+    texts = ("a photo of a skull", "a photo")
 
     def embed_images(self, images, on_batch):
         angles = torch.tensor([float(image[0, 0, 0]) / 100 for image in images])
         return torch.stack([angles.cos(), angles.sin()], 1)
 
     def embed_texts(self, texts):
-        assert texts == ["a photo of a skull", "a photo"]
+        assert texts == list(self.texts)
         angles = torch.tensor([0.0, 0.2])
         return torch.stack([angles.cos(), angles.sin()], 1)
 
