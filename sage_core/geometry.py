@@ -1,6 +1,7 @@
 """What alignment does to the space of prompt embeddings: its spread and its neighbourhoods.
 
-Pure functions of embeddings, tensors of shape (N, D), one prompt a row, on any device. The idea is from Yousaf et al.,
+Pure functions of embeddings, tensors of shape (N, D), one prompt a row, on any device; those on an Apple GPU, which
+knows no float64, are measured on the CPU. The idea is from Yousaf et al.,
 "The Illusion of High Utility in Safety Alignment of Text-to-Image Diffusion Models" (ECCV 2026): an aligned encoder
 that keeps the spread of its prompts and each prompt's neighbours keeps what its prompts mean.
 
@@ -28,8 +29,23 @@ _BINS = 2**20
 _KRYLOV_STEPS = 6
 
 
+def measuring_device(device: torch.device | str) -> torch.device:
+    """Where to measure or decompose what is on `device`: there, or on the CPU in place of an Apple GPU (MPS).
+
+    MPS has neither float64 nor eigenvalues; its memory is the CPU's, so that little is lost by the change.
+    """
+    device = torch.device(device)
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def measurable(embeddings: Tensor) -> Tensor:
+    """The embeddings on their `measuring_device`."""
+    return embeddings.to(measuring_device(embeddings.device))
+
+
 def spread(embeddings: Tensor) -> float:
     """Total variance (trace of the covariance, divisor N - 1) of the L2-normalised rows: from 0 to N / (N - 1)."""
+    embeddings = measurable(embeddings)
     total = torch.zeros(embeddings.shape[1], dtype=torch.float64, device=embeddings.device)
     for rows in unit_rows(embeddings):
         total += rows.sum(0)
@@ -54,7 +70,11 @@ def positive_spread(embeddings: Tensor) -> float:
 
 
 def similarities(embeddings: Tensor) -> Tensor:
-    """Cosine of every pair of rows: (N, N) in fp32, exactly symmetric, with ones on the diagonal."""
+    """Cosine of every pair of rows: (N, N) in fp32, exactly symmetric, with ones on the diagonal.
+
+    The matrix lies on the rows' `measuring_device`.
+    """
+    embeddings = measurable(embeddings)
     lengths = row_lengths(embeddings)
     count = len(embeddings)
     result = torch.empty(count, count, dtype=torch.float32, device=embeddings.device)

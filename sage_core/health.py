@@ -18,6 +18,7 @@ from .geometry import (
     BLOCK,
     CHUNK,
     Spectrum,
+    measurable,
     nearest,
     neighbour_overlap,
     positive_spread,
@@ -118,8 +119,9 @@ def compare(
     """Measure what became of the space of `prompts` between two ways to embed them.
 
     Everything is measured on `prompts`, which should be safe ones; `unsafe` ones serve for the separation and the map
-    alone. The embedders map B texts to (B, D) on one device and are called with the same blocks of texts. `hashes` name
-    the base and the aligned encoder in the report.
+    alone. The embedders map B texts to (B, D) on one device and are called with the same blocks of texts; all else is
+    done on that device, or on the CPU if it is an Apple GPU. `hashes` name the base and the aligned encoder in the
+    report.
 
     Raises:
         PromptError: not more than k prompts, prompts that all embed alike, or embeddings that have no direction.
@@ -206,7 +208,7 @@ def _blocks(
     """Rows and embeddings of one block of texts after the other, `done` texts having been embedded before."""
     for start in range(0, len(texts), BLOCK):
         rows = slice(start, min(start + BLOCK, len(texts)))
-        yield rows, embedder(texts[rows])
+        yield rows, measurable(embedder(texts[rows]))
         if on_batch:
             on_batch(done + rows.stop, 2 * len(texts))
 

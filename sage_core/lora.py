@@ -16,6 +16,7 @@ from torch import Tensor
 from .encoder import TextEncoder
 from .errors import EncoderError, SettingsError
 from .files import whole_file
+from .geometry import measurable, measuring_device
 from .health import GeometrySettings, compare_encoders
 from .health_report import GeometryReport
 
@@ -68,17 +69,19 @@ def extract_lora(
 
     Give either `rank`, the same for every matrix, or `energy`, the share of the squared change to keep, above 0 and up
     to 1: it is then reached with the fewest numbers, each matrix getting the rank that it deserves. A change of lower
-    rank gets no more than it has. `on_matrix(done, total)` may raise to stop.
+    rank gets no more than it has. The work is done on `device`, on the CPU in place of an Apple GPU.
+    `on_matrix(done, total)` may raise to stop.
 
     Raises:
         EncoderError: the encoders have different shapes, or no matrix changed.
         SettingsError: not exactly one of `rank` and `energy` is given, or it is out of range.
     """
     _check(base, aligned, rank, energy)
+    device = measuring_device(device)
     names = [name for name in base if _kind(name) == "matrices"]
     factors: dict[str, _Factors] = {}
     for done, name in enumerate(names, start=1):
-        factors[name] = _factorise(aligned[name].to(device, torch.float64) - base[name].to(device, torch.float64))
+        factors[name] = _factorise(aligned[name].to(device).double() - base[name].to(device).double())
         if on_matrix:
             on_matrix(done, len(names))
     total = sum(factor.energies.sum().item() for factor in factors.values())
@@ -196,7 +199,7 @@ def _kind(name: str) -> str:
 def _left_out(base: Mapping[str, Tensor], aligned: Mapping[str, Tensor]) -> dict[str, float]:
     sums = dict.fromkeys(("matrices", "embeddings", "layer norms", "biases"), 0.0)
     for name, before in base.items():
-        sums[_kind(name)] += (aligned[name].float() - before.float()).square().sum(dtype=torch.float64).item()
+        sums[_kind(name)] += measurable(aligned[name].float() - before.float()).square().sum(dtype=torch.float64).item()
     whole = sum(sums.values())
     return {kind: value / whole for kind, value in sums.items() if kind != "matrices"}
 

@@ -14,6 +14,7 @@ from sage_core.errors import PromptError, SettingsError
 from sage_core.geometry import (
     jaccard_overlap,
     local_correlation,
+    measuring_device,
     principal_directions,
     rank_correlation,
     separation,
@@ -56,6 +57,26 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(geometry, "CHUNK", 8)
     monkeypatch.setattr("sage_core.health.BLOCK", 16)
     monkeypatch.setattr("sage_core.health.CHUNK", 8)
+
+
+class AppleTensor(torch.Tensor):
+    """Behaves as on an Apple GPU: what it touches stays there, float64 and decompositions do not exist there."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", str(function))
+        if name == "__get__" and function == torch.Tensor.device.__get__:
+            return torch.device("mps")
+        if name == "to" and args[1] == torch.device("cpu"):
+            return args[0].as_subclass(torch.Tensor)
+        found = super().__torch_function__(function, types, args, kwargs or {})
+        if "linalg_eigh" in name or "linalg_qr" in name or getattr(found, "dtype", None) == torch.float64:
+            raise TypeError(f"MPS has no float64, eigh or qr: {name}")
+        return found
+
+
+def on_apple(rows):
+    return rows.as_subclass(AppleTensor)
 
 
 def unit(rows):
@@ -247,6 +268,26 @@ def test_the_report_agrees_with_the_pure_functions(base, aligned):
     assert report.overlap.tolist() == pytest.approx(slow_jaccard(base, aligned, K))
     cosines = torch.nn.functional.cosine_similarity(base.double(), aligned.double())
     assert report.displacement.tolist() == pytest.approx((1 - cosines).tolist(), rel=1e-4)
+
+
+def test_apple_gpus_have_no_float64_and_give_the_same_figures(base, aligned):
+    with pytest.raises(TypeError, match="no float64"):
+        on_apple(base).double()
+    for measure in (
+        spread_ratio,
+        lambda *spaces: jaccard_overlap(*spaces, K),
+        lambda *spaces: local_correlation(*spaces, K),
+    ):
+        assert measure(on_apple(base), on_apple(aligned)) == measure(base, aligned)
+    found = report_of(on_apple(base), on_apple(aligned), unsafe=10)
+    assert json.dumps(found.to_dict()) == json.dumps(report_of(base, aligned, unsafe=10).to_dict())
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"), [("mps", "cpu"), ("mps:0", "cpu"), ("cpu", "cpu"), ("cuda:1", "cuda:1")]
+)
+def test_only_apple_gpus_are_measured_elsewhere(device, expected):
+    assert measuring_device(device) == torch.device(expected)
 
 
 def test_intervals_are_those_of_a_plain_bootstrap(base, aligned):

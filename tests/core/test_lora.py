@@ -146,6 +146,12 @@ def test_the_cost_is_that_of_the_space_under_the_lora(base, aligned):
     assert full.spread_ratio.value == pytest.approx(1, abs=1e-3)
 
 
+def test_on_apple_gpus_the_cpu_decomposes(base, aligned):
+    """There is none here: a matrix that went there would end in an error."""
+    lora, expected = (extract_lora(base, aligned, rank=4, device=device) for device in ("mps", "cpu"))
+    assert all(torch.equal(lora.tensors[name], tensor) for name, tensor in expected.tensors.items())
+
+
 def test_progress_counts_matrices_and_may_stop(base, aligned):
     seen = []
     extract_lora(base, aligned, rank=1, on_matrix=lambda done, total: seen.append((done, total)))
