@@ -15,6 +15,7 @@ class BlipJudge(ModelJudge):
 
     The vision tower, and the question encoder's keys and values of its patches, are computed once per image. The
     model's own `generate` would run all of it per question, so question encoder and answer decoder are called directly.
+    Of a question or choice longer than the model reads (512 tokens for Salesforce's) the beginning counts.
     """
 
     answer_length = 50
@@ -44,7 +45,7 @@ class BlipJudge(ModelJudge):
 
     def ask(self, features: Sequence[Features], questions: Sequence[Question], likelihoods: bool) -> list[Answer]:
         text = self.model.config.text_config
-        words = self.tokens([question.question for question in questions])
+        words = self._cut_tokens([question.question for question in questions])
         read = self._read(features, words)
         self._padding = words.attention_mask
         generated = self.model.text_decoder.generate(
@@ -60,6 +61,11 @@ class BlipJudge(ModelJudge):
             return [Answer(text) for text in texts]
         probabilities = self._probabilities(read, words.attention_mask, questions)
         return [Answer(*pair) for pair in zip(texts, probabilities, strict=True)]
+
+    def _cut_tokens(self, texts: Sequence[str], **settings: Any) -> Any:
+        """Tokens of `texts`; what is longer than the model reads loses its end, as with ViLT."""
+        longest = self.model.config.text_config.max_position_embeddings
+        return self.tokens(texts, truncation=True, max_length=longest, **settings)
 
     def _read(self, features: Sequence[Features], words: Any) -> torch.Tensor:
         """States of the questions (N, length, width) after each has looked at its image."""
@@ -81,7 +87,8 @@ class BlipJudge(ModelJudge):
     ) -> list[tuple[float, ...]]:
         counts = torch.tensor([len(question.choices) for question in questions], device=self.device)
         # Padding is on the right, whatever the folder's setting: it then follows the choice and needs no mask.
-        choices = self.tokens([choice for question in questions for choice in question.choices], padding_side="right")
+        texts = [choice for question in questions for choice in question.choices]
+        choices = self._cut_tokens(texts, padding_side="right")
         # The tokenizer writes [CLS] choice [SEP]; the decoder was trained with its own start token for [CLS].
         inputs = choices.input_ids.clone()
         inputs[:, 0] = self.model.config.text_config.bos_token_id

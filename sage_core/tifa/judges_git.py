@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..errors import JudgeError
 from .judges import Answer, Features, ModelJudge, choice_probabilities, grouped, sequence_log_likelihoods
 from .questions import Question
 
@@ -47,10 +48,7 @@ class GitJudge(ModelJudge):
 
     def ask(self, features: Sequence[Features], questions: Sequence[Question], likelihoods: bool) -> list[Answer]:
         tokenizer = self.processor.tokenizer
-        prompts = [
-            [tokenizer.cls_token_id, *tokenizer(question.question, add_special_tokens=False).input_ids]
-            for question in questions
-        ]
+        prompts = [self._prompt(question) for question in questions]
         patches = torch.stack(list(features)).unsqueeze(1)
         texts = [""] * len(questions)
         # The answer is written directly behind the question, so only questions of one length go together.
@@ -70,6 +68,17 @@ class GitJudge(ModelJudge):
             return [Answer(text) for text in texts]
         probabilities = self._probabilities(patches, prompts, questions)
         return [Answer(*pair) for pair in zip(texts, probabilities, strict=True)]
+
+    def _prompt(self, question: Question) -> list[int]:
+        tokenizer = self.processor.tokenizer
+        ids = [tokenizer.cls_token_id, *tokenizer(question.question, add_special_tokens=False).input_ids]
+        if len(ids) >= self.answer_length:
+            raise JudgeError(
+                f"{self.name}: the question {question.question!r} of caption {question.id!r} has {len(ids)} tokens, "
+                f"expected fewer than {self.answer_length}, which GIT needs for question and answer together; shorten "
+                f"it, leave it out, or use another judge"
+            )
+        return ids
 
     def _probabilities(
         self, patches: torch.Tensor, prompts: Sequence[list[int]], questions: Sequence[Question]

@@ -381,6 +381,25 @@ def test_batch_sizes_and_missing_likelihoods_change_no_answer(kind):
     assert all(a.probabilities is None for asked in parts for a in asked)
 
 
+LONG = " ".join(["is there a dog to the left of the red bus"] * 8)
+
+
+def test_questions_that_git_cannot_answer_are_named(tmp_path):
+    make_git(tmp_path)
+    with pytest.raises(JudgeError, match=r"question 'is there a dog .*' of caption 'c1' has 89 tokens, .* than 50"):
+        load_judge(tmp_path).answer(pictures()[:1], [[QUESTIONS[0], ask(LONG, "yes", "no")]])
+
+
+def test_blip_reads_as_much_of_a_long_question_or_choice_as_it_can(tmp_path):
+    make_blip(tmp_path)
+    judge = load_judge(tmp_path)
+    room = judge.model.config.text_config.max_position_embeddings - 2
+    cut = " ".join(LONG.split()[:room])
+    asked = [[ask(LONG, "yes", LONG), QUESTIONS[0]], [ask(cut, "yes", cut)]]
+    (found, _), (expected,) = judge.answer(pictures()[:1] * 2, asked)
+    assert found.text == expected.text and found.probabilities == pytest.approx(expected.probabilities, rel=1e-4)
+
+
 class CountingJudge(ModelJudge):
     """Answers how bright an image is; remembers its batches, and runs out of memory above `room`."""
 
