@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from ..batches import in_batches
 from ..errors import JudgeError
@@ -157,7 +158,8 @@ def sequence_log_likelihoods(logits: torch.Tensor, targets: torch.Tensor) -> tor
 
 def choice_probabilities(log_likelihoods: torch.Tensor, questions: Sequence[Question]) -> list[tuple[float, ...]]:
     """Softmax over each question's choices; `log_likelihoods` holds those of all choices one after another."""
-    parts = log_likelihoods.double().cpu().split([len(question.choices) for question in questions])
+    # Double precision on the CPU only: Apple's GPUs have none.
+    parts = log_likelihoods.cpu().double().split([len(question.choices) for question in questions])
     return [tuple(part.softmax(0).tolist()) for part in parts]
 
 
@@ -167,21 +169,27 @@ _KINDS = {
     "blip-2": ("judges_blip2", "Blip2Judge", "Salesforce/blip2-flan-t5-xl"),
     "git": ("judges_git", "GitJudge", "microsoft/git-large-vqav2"),
 }
+_PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _CHAT = ("judges_chat", "ChatJudge", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct")
 
 
 def load_judge(
-    folder: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    folder: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    name: str | None = None,
 ) -> ModelJudge:
     """The judge for the model in a local folder: ViLT, BLIP, BLIP-2, GIT, or any AutoModelForImageTextToText.
 
-    Nothing is downloaded, no code of the folder is run and no pickle is read.
+    Nothing is downloaded, no code of the folder is run and no pickle is read. Results and logs know it by `name`, the
+    folder's own by default, and its precision, which can change an answer.
     Raises JudgeError, saying what to download and where to put it, if the model is not there.
     """
     folder = Path(folder)
     config = read_model_config(folder, "judge", [kind[2] for kind in (*_KINDS.values(), _CHAT)])
-    module, name, _ = _KINDS.get(config.get("model_type", ""), _CHAT)
-    judge_class = getattr(importlib.import_module(f".{module}", __package__), name)
+    module, class_name, _ = _KINDS.get(config.get("model_type", ""), _CHAT)
+    judge_class = getattr(importlib.import_module(f".{module}", __package__), class_name)
     try:
         model, processor = judge_class.load(folder, load_settings(dtype))
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -190,7 +198,7 @@ def load_judge(
             f"{folder}: cannot be loaded as a judge of type {config.get('model_type')!r} ({error}); "
             f"judges are {kinds} and any model of AutoModelForImageTextToText, with all files of its repository"
         ) from error
-    return judge_class(model.to(device), processor, folder.name)
+    return judge_class(model.to(device), processor, f"{name or folder.name}, {_PRECISIONS.get(dtype, dtype)}")
 
 
 def read_model_config(folder: Path, role: str, examples: Sequence[str]) -> dict[str, Any]:
@@ -209,6 +217,13 @@ def read_model_config(folder: Path, role: str, examples: Sequence[str]) -> dict[
             f"{folder}: no .safetensors weights here; weights in pickles (.bin, .pt) are not read because they can "
             f"run code. Download the repository's safetensors"
         )
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            # Reads the header alone, which tells how long the file must be.
+            with safe_open(file, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise JudgeError(f"{file}: damaged or cut short ({error}); download it again") from error
     return config
 
 
