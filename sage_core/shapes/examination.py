@@ -116,7 +116,7 @@ class Examination:
         adaptive: AttackSettings | None = None,
         weights: str = "",
     ) -> None:
-        self._sizes = {"prompts": prompts, "unsafe": unsafe, "attacked": attacked, "steps": steps,
+        self._sizes: dict[str, Any] = {"prompts": prompts, "unsafe": unsafe, "attacked": attacked, "steps": steps,
                        "used_tokens": used_tokens, "adaptive": adaptive, "weights": weights}  # fmt: skip
         self.weights = weights
         self.model, self.examiner, self.contrast = model, examiner, contrast

@@ -156,7 +156,7 @@ def test_fp32_is_close_to_float64_at_the_size_of_real_embeddings():
 
     single, double = losses(torch.float32), losses(torch.float64)
     for part in LOSS_PARTS:
-        # These cosines differ in their third digit alone: of their correlation fp32 leaves about that many fewer digits,
+        # These cosines differ in their third digit alone: of their correlation fp32 keeps that many digits less,
         # and which ones depends on the order in which a processor adds up 59,136 products.
         tolerance = 2e-3 if part == "local" else 2e-4
         assert math.isclose(float(single[part]), float(double[part]), rel_tol=tolerance, abs_tol=2e-6), part
