@@ -194,16 +194,13 @@ class GeometryReport:
         return tuple(notes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the pictures' data, fit for JSON; nan, where a measure does not exist, becomes None."""
+        """Everything but the pictures' data, fit for JSON; nan, where a measure does not exist, becomes None.
+
+        `most_hurt` tells of some prompts at length; the lists in `each_prompt` have a place for every one.
+        """
         return _finite(
             {
-                "embedding": self.embedding,
-                "k": self.k,
-                "prompts": len(self.prompts),
-                "unsafe_prompts": len(self.unsafe),
-                "prompts_sha256": self.prompts_hash,
-                "base_sha256": self.base_hash,
-                "aligned_sha256": self.aligned_hash,
+                **self.about(),
                 "verdict": asdict(self.verdict),
                 "thresholds": asdict(Thresholds()),
                 "notes": self.notes,
@@ -216,8 +213,25 @@ class GeometryReport:
                 "base": _space_dict(self.base),
                 "aligned": _space_dict(self.aligned),
                 "most_hurt": [self.prompt_row(row) for row in self.most_hurt[:_LISTED]],
+                "each_prompt": {
+                    "prompt": self.prompts,
+                    "jaccard": _short(self.overlap),
+                    "displacement": _short(self.displacement),
+                },
             }
         )
+
+    def about(self) -> dict[str, Any]:
+        """What was compared and how, fit for JSON."""
+        return {
+            "embedding": self.embedding,
+            "k": self.k,
+            "prompts": len(self.prompts),
+            "unsafe_prompts": len(self.unsafe),
+            "prompts_sha256": self.prompts_hash,
+            "base_sha256": self.base_hash,
+            "aligned_sha256": self.aligned_hash,
+        }
 
     def prompt_row(self, row: int) -> dict[str, Any]:
         """What became of one prompt, with the neighbours it lost and gained, nearest first."""
@@ -232,16 +246,42 @@ class GeometryReport:
             "gained": [self.prompts[other] for other in after if other not in before],
         }
 
+    def neighbours_of(self, row: int) -> dict[str, list[tuple[str, float]]]:
+        """The k nearest prompts of one and their cosines, nearest first, in the base and in the aligned space."""
+        sides = {"base": self.neighbours_base, "aligned": self.neighbours_aligned}
+        return {
+            name: [
+                (self.prompts[other], cosine)
+                for other, cosine in zip(side.indices[row].tolist(), side.cosines[row].tolist(), strict=True)
+            ]
+            for name, side in sides.items()
+        }
+
+    def neighbours_markdown(self, row: int) -> str:
+        """One prompt and its neighbours, base beside aligned, as Markdown: − lost, + gained."""
+        found, change = self.neighbours_of(row), self.prompt_row(row)
+        lines = [
+            f"**{table_cell(self.prompts[row])}**: Jaccard {change['jaccard']:.2f}, drift {change['drift']:.2f}",
+            "",
+            "| base | cosine | aligned | cosine |",
+            "| --- | --- | --- | --- |",
+        ]
+        for (old, before), (new, after) in zip(found["base"], found["aligned"], strict=True):
+            lost, gained = "− " * (old in change["lost"]), "+ " * (new in change["gained"])
+            lines.append(f"| {lost}{table_cell(old)} | {before:.3f} | {gained}{table_cell(new)} | {after:.3f} |")
+        return "\n".join(lines) + "\n"
+
     def to_markdown(self) -> str:
         """Verdict, figures and the most hurt prompts as Markdown."""
         lines = [f"**{self.verdict.level.capitalize()}**", ""]
         lines += [f"- {text}" for text in (*self.verdict.reasons, *self.notes)]
-        lines += ["", "| measure | value [95 % interval] |", "| --- | --- |"]
+        lines += ["", "| measure | value [95 % interval, where there is one] |", "| --- | --- |"]
         lines += [f"| {name} | {value} |" for name, value in self.figures()]
         lines += ["", "| most hurt prompts | Jaccard | displacement |", "| --- | --- | --- |"]
         for row in self.most_hurt[:_LISTED]:
-            prompt = " ".join(self.prompts[row].split()).replace("|", "\\|")
-            lines.append(f"| {prompt} | {self.overlap[row]:.2f} | {self.displacement[row]:.3f} |")
+            lines.append(
+                f"| {table_cell(self.prompts[row])} | {self.overlap[row]:.2f} | {self.displacement[row]:.3f} |"
+            )
         return "\n".join([*lines, "", self.provenance()]) + "\n"
 
     def provenance(self) -> str:
@@ -251,7 +291,10 @@ class GeometryReport:
         return line + (f", base {self.base_hash[:10]}, aligned {self.aligned_hash[:10]}" if self.base_hash else "")
 
     def figures(self) -> list[tuple[str, str]]:
-        """Name and formatted value of each figure, for tables."""
+        """Name and formatted value of each figure, for tables, with an interval where sums over the resamples give it.
+
+        Repeated prompts alone would lower a resample's effective rank, and ranks of all pairs would change in each.
+        """
         base, aligned = self.base, self.aligned
         rows = [("spread ratio", str(self.spread_ratio))]
         rows += [(f"Jaccard overlap at {k}", str(interval)) for k, interval in self.jaccard.items()]
@@ -266,6 +309,16 @@ class GeometryReport:
         if base.separation is not None and aligned.separation is not None:
             rows.append(("separation of safe and unsafe", f"{base.separation:.2f} → {aligned.separation:.2f}"))
         return rows
+
+
+def table_cell(prompt: str) -> str:
+    """A prompt in a cell of a Markdown table."""
+    return " ".join(prompt.split()).replace("|", "\\|")
+
+
+def _short(values: Tensor) -> list[float]:
+    """Six digits of each value: thousands of them stay small, and more would be rounding errors."""
+    return [float(f"{value:.6g}") for value in values.tolist()]
 
 
 def _space_dict(space: Space) -> dict[str, Any]:

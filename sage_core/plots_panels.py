@@ -236,10 +236,10 @@ def draw_neighbours(part: "SubFigure", report: GeometryReport, row: int, theme: 
 
 
 def list_figures(part: "SubFigure", report: GeometryReport, theme: Theme) -> None:
-    """Every figure of the report with its interval."""
+    """Every figure of the report, with its interval where it has one."""
     axes = _blank(part, titled=True)
     rows = report.figures()
-    title(axes, "Figures with 95 % intervals", theme)
+    title(axes, "Figures [95 % interval where shown]", theme)
     for place, (name, value) in enumerate(rows):
         height = 1 - (place + 0.5) / len(rows)
         axes.text(0, height, name, color=theme.muted, fontsize=10, va="center")

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from scipy.stats import pearsonr, spearmanr
 
 from sage_core import geometry
@@ -25,6 +26,7 @@ from sage_core.geometry import (
 )
 from sage_core.health import GeometrySettings, compare, comparison_bytes
 from sage_core.health_report import Thresholds
+from sage_core.plots_geometry import report_page
 
 K = 4
 
@@ -334,6 +336,45 @@ def test_the_same_seed_gives_the_same_json_and_the_report_names_what_it_measured
     found = json.loads(first)
     assert (found["embedding"], found["k"], found["prompts"]) == ("flattened", K, 40)
     assert len(found["prompts_sha256"]) == 64
+
+
+def test_the_json_has_every_prompt(base, aligned):
+    report = report_of(base, aligned)
+    found = report.to_dict()["each_prompt"]
+    assert found["prompt"] == [str(row) for row in range(40)]
+    assert found["jaccard"] == pytest.approx(report.overlap.tolist(), rel=1e-5)
+    assert found["displacement"] == pytest.approx(report.displacement.tolist(), rel=1e-5)
+    assert max(len(str(value)) for value in found["displacement"]) <= 12
+
+
+def test_figures_without_an_interval_are_not_said_to_have_one(base, aligned):
+    report = report_of(base, aligned, unsafe=5)
+    bare = [name for name, value in report.figures() if "[" not in value]
+    assert bare == [
+        "rank correlation of all similarities",
+        "effective rank",
+        "variance in the first component",
+        "collapsed prompts",
+        "separation of safe and unsafe",
+    ]
+    assert "| measure | value [95 % interval, where there is one] |" in report.to_markdown()
+    shown = [text.get_text() for text in report_page(report).findobj(Text)]
+    assert "Figures [95 % interval where shown]" in shown
+
+
+def test_neighbours_are_listed_with_what_was_lost_and_gained(base, aligned):
+    report = report_of(base, aligned)
+    row = report.most_hurt[0]
+    found, change = report.neighbours_of(row), report.prompt_row(row)
+    assert [int(name) for name, _ in found["base"]] == slow_neighbours(base, K)[row]
+    assert [int(name) for name, _ in found["aligned"]] == slow_neighbours(aligned, K)[row]
+    cosines = slow_cosines(base)[row]
+    assert [cosine for _, cosine in found["base"]] == pytest.approx([cosines[int(n)] for n, _ in found["base"]])
+    lines = report.neighbours_markdown(row).splitlines()
+    assert lines[0].startswith(f"**{row}**: Jaccard {change['jaccard']:.2f}")
+    assert len(lines) == 4 + K
+    assert sum("| − " in line for line in lines) == len(change["lost"]) > 0
+    assert all(any(f"| + {name} |" in line for line in lines) for name in change["gained"])
 
 
 def test_markdown_keeps_its_table_whole(base, aligned):
