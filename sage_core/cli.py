@@ -1,7 +1,8 @@
-"""The command line: `sage train`, `sage geometry`, `sage score` and `sage extract-lora`, without ComfyUI.
+"""The command line, without ComfyUI: `sage train`, `geometry`, `neighbours`, `drift`, `score` and `extract-lora`.
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 input that cannot be used,
-2 a wrong command line, 3 the encoder is in a worse state than `sage geometry --require` allows, 130 interrupted.
+2 a wrong command line, 3 the encoder is in a worse state than `sage geometry --require` or `sage drift --above`
+allows, 130 interrupted.
 """
 
 import argparse
@@ -43,6 +44,27 @@ Did your prompts move together (spread ratio), do they have other neighbours (Ja
 examples:
   sage geometry sd-v1-4.ckpt sage.safetensors captions.txt --page page.png
   sage geometry base.safetensors aligned.safetensors captions.txt --report report.json --require strained
+"""
+
+_NEIGHBOURS = f"""
+Show the nearest prompts of some, before and after alignment.
+
+What did alignment bring together, and what did it take apart? Without --prompt the most hurt of PROMPTS are shown.
+{_ENCODERS}
+examples:
+  sage neighbours sd-v1-4.ckpt sage.safetensors captions.txt --page neighbours.png
+  sage neighbours base.safetensors aligned.safetensors captions.txt --prompt "two red cats" --prompt "a blue cup" --json
+"""
+
+_DRIFT = f"""
+Say how far alignment moved each prompt.
+
+At a drift of 1 a prompt moved as far as the prompts nearest to it are away. PROMPTS are measured among themselves and
+60 everyday ones, or those of --among.
+{_ENCODERS}
+examples:
+  sage drift sd-v1-4.ckpt sage.safetensors my-prompts.txt
+  sage drift base.safetensors aligned.safetensors my-prompts.txt --above 0.2 --json
 """
 
 _SCORE = """
@@ -90,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, add_arguments, text in (
         ("train", commands.train, _add_train, _TRAIN),
         ("geometry", commands.geometry, _add_geometry, _GEOMETRY),
+        ("neighbours", commands.neighbours, _add_neighbours, _NEIGHBOURS),
+        ("drift", commands.drift, _add_drift, _DRIFT),
         ("score", commands.score, _add_score, _SCORE),
         ("extract-lora", commands.extract, _add_lora, _LORA),
     ):
@@ -112,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("base", type=Path, metavar="BASE")
     command.add_argument("pairs", type=Path, metavar="PAIRS")
-    command.add_argument("--concept", required=True, help="what is to be removed, in a word or two")
+    command.add_argument("--concept", required=True, type=_text, help="what is to be removed, in a word or two")
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the aligned encoder (.safetensors)")
     command.add_argument("--unsafe", type=Path, metavar="FILE", help="unsafe prompts; PAIRS then holds safe ones")
     command.add_argument("--from-concept", action="store_true", help="make the unsafe prompts: PAIRS with the concept")
@@ -131,19 +155,43 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 
 def _add_geometry(command: argparse.ArgumentParser) -> None:
+    _add_spaces(command)
+    command.add_argument("--unsafe", type=Path, metavar="FILE", help="unsafe prompts, for their separation and the map")
+    _add_page(command, "draw the one-page report")
+    command.add_argument(
+        "--require", choices=["healthy", "strained"], help="exit with 3 if the verdict is worse than this"
+    )
+
+
+def _add_neighbours(command: argparse.ArgumentParser) -> None:
+    _add_spaces(command)
+    command.add_argument(
+        "--prompt", action="append", default=[], type=_text, metavar="TEXT", help="a prompt to look at; may repeat"
+    )
+    _add_page(command, "draw the lists side by side")
+
+
+def _add_drift(command: argparse.ArgumentParser) -> None:
+    _add_spaces(command)
+    command.add_argument("--among", type=Path, metavar="FILE", help="prompts to measure among, for the everyday ones")
+    command.add_argument(
+        "--above", type=float, metavar="DRIFT", help="exit with 3 if a prompt drifted further, for instance 0.2"
+    )
+
+
+def _add_spaces(command: argparse.ArgumentParser) -> None:
     command.add_argument("base", type=Path, metavar="BASE")
     command.add_argument("aligned", type=Path, metavar="ALIGNED")
     command.add_argument("prompts", type=Path, metavar="PROMPTS")
-    command.add_argument("--unsafe", type=Path, metavar="FILE", help="unsafe prompts, for their separation and the map")
     embeddings = ["flattened", "eos", "mean"]
     command.add_argument("--embedding", choices=embeddings, default="flattened", help="(default: %(default)s)")
     command.add_argument("-k", type=int, default=10, help="neighbours of each prompt (default: %(default)s)")
     command.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32", help="(default: %(default)s)")
-    command.add_argument("--page", type=Path, metavar="PNG", help="draw the one-page report")
+
+
+def _add_page(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--page", type=Path, metavar="PNG", help=what)
     command.add_argument("--dark", action="store_true", help="draw on a dark background")
-    command.add_argument(
-        "--require", choices=["healthy", "strained"], help="exit with 3 if the verdict is worse than this"
-    )
 
 
 def _add_score(command: argparse.ArgumentParser) -> None:
@@ -162,3 +210,15 @@ def _add_lora(command: argparse.ArgumentParser) -> None:
     limit.add_argument("--rank", type=int, help="rank of every matrix, for instance 64")
     limit.add_argument("--energy", type=float, help="share of the squared change to keep, for instance 0.95")
     command.add_argument("--prompts", type=Path, metavar="FILE", help="prompts to measure the loss on")
+
+
+def _text(argument: str) -> str:
+    """Words of the command line. Bytes that are no text arrive as half characters, which no tokenizer takes."""
+    text = argument.strip()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{argument!a} is no text in the terminal's encoding") from None
+    if not text:
+        raise argparse.ArgumentTypeError("the text is empty")
+    return text

@@ -10,28 +10,33 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .errors import JudgeError, SettingsError
+from .errors import JudgeError, PromptError, SettingsError
 from .files import whole_file, write_json
-from .layouts import read_encoder
+from .health_report import GeometryReport, Level, table_cell
+from .layouts import EncoderConfig, read_encoder, require_positions, require_sd1
+from .plots import DARK, LIGHT, Theme, figure_to_image
 from .prompts import PromptPairs, read_concept_pairs, read_pairs, read_prompts
 from .settings import PRESETS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .health_report import Level
     from .tifa.questions import Question
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 _WORSE = 3
+# Prompts whose neighbours are shown where none is named.
+_MOST_HURT = 6
 
 
 def train(options: argparse.Namespace) -> int:
     """`sage train`: the aligned encoder as a file, equal to what the graph's training saves of the same inputs."""
-    from .encoder import EncoderConfig, require_sd1, save_encoder
+    from .encoder import save_encoder
     from .plots import training_curves
     from .runs import train_stored
 
+    _check_out("--out", options.out)
+    device = _device(options)
     settings = PRESETS[options.preset].replace(**{"seed": options.seed} | _changes(options.set))
     pairs = _read_pairs(options)
     _say(pairs.report.summary())
@@ -46,7 +51,8 @@ def train(options: argparse.Namespace) -> int:
         options.concept,
         settings,
         options.store or options.out.parent / ".sage-runs",
-        device=_device(options),
+        device=device,
+        free_memory=_free_memory(device),
         on_prepare=bars("embedding prompts"),
         on_step=lambda report: bars("training")(report.step, report.steps),
     )
@@ -64,30 +70,48 @@ def train(options: argparse.Namespace) -> int:
 
 def geometry(options: argparse.Namespace) -> int:
     """`sage geometry`: measures, verdict and the one-page report; 3 if the verdict is worse than required."""
-    from .encoder import TextEncoder
-    from .health import GeometrySettings, compare_encoders
-    from .plots import DARK, LIGHT
     from .plots_geometry import report_page
 
-    settings = GeometrySettings(embedding=options.embedding, k=options.k)
-    prompts = _prompts(options.prompts)
     unsafe = _prompts(options.unsafe) if options.unsafe else ()
-    base, aligned = (TextEncoder.from_state(_read_state(path), copy=False) for path in (options.base, options.aligned))
-    report = compare_encoders(
-        base,
-        aligned,
-        prompts,
-        unsafe,
-        settings,
-        device=_device(options),
-        precision=options.precision,
-        on_batch=_Bars(options.quiet)("embedding prompts"),
-    )
+    report = _compare(options, _prompts(options.prompts), unsafe)
     if options.page:
-        _save_figure(options.page, report_page(report, DARK if options.dark else LIGHT))
+        _save_figure(options.page, report_page(report, _theme(options)))
     _write(options, report.to_dict(), report.to_markdown())
     allowed: dict[str | None, tuple[Level, ...]] = {"healthy": ("healthy",), "strained": ("healthy", "strained")}
     return 0 if report.verdict.level in allowed.get(options.require, (report.verdict.level,)) else _WORSE
+
+
+def neighbours(options: argparse.Namespace) -> int:
+    """`sage neighbours`: the nearest prompts of those given, or of the most hurt ones, before and after."""
+    from .plots_geometry import neighbour_lists
+
+    chosen = list(dict.fromkeys(options.prompt))
+    report = _compare(options, list(dict.fromkeys([*chosen, *_prompts(options.prompts)])))
+    rows = list(range(len(chosen))) or list(report.most_hurt[:_MOST_HURT])
+    if options.page:
+        _save_figure(options.page, neighbour_lists(report, rows, _theme(options)))
+    found = [report.prompt_row(row) | report.neighbours_of(row) for row in rows]
+    text = "\n".join([*map(report.neighbours_markdown, rows), report.provenance()])
+    _write(options, report.about() | {"neighbours": found}, text + "\n")
+    return 0
+
+
+def drift(options: argparse.Namespace) -> int:
+    """`sage drift`: how far each prompt moved, the furthest first; 3 if one moved further than allowed."""
+    from .reference import REFERENCE_PROMPTS
+
+    own = _prompts(options.prompts)
+    among = _prompts(options.among) if options.among else REFERENCE_PROMPTS
+    report = _compare(options, list(dict.fromkeys([*own, *among])))
+    found = sorted((report.prompt_row(row) for row in range(len(own))), key=lambda each: -each["drift"])
+    beyond = sum(each["drift"] > options.above for each in found) if options.above is not None else None
+    lines = ["| prompt | drift | Jaccard |", "| --- | --- | --- |"]
+    lines += [f"| {table_cell(each['prompt'])} | {each['drift']:.2f} | {each['jaccard']:.2f} |" for each in found]
+    if beyond is not None:
+        lines += ["", f"{beyond:,} of {len(own):,} prompts drifted further than {options.above:g}."]
+    known = report.about() | {"above": options.above, "beyond": beyond, "drift": found}
+    _write(options, known, "\n".join([*lines, "", report.provenance()]) + "\n")
+    return _WORSE if beyond else 0
 
 
 def score(options: argparse.Namespace) -> int:
@@ -97,10 +121,13 @@ def score(options: argparse.Namespace) -> int:
     from .tifa.questions import group_by_caption, read_questions
     from .tifa.sentences import SentenceEncoder
 
+    device = _device(options)
     questions, report = read_questions(options.questions)
     _say(report.summary())
-    matched = _match(options.pictures, group_by_caption(questions))
-    device = _device(options)
+    captions = group_by_caption(questions)
+    matched, missing = _match(options.pictures, captions)
+    if missing:
+        _say(f"{len(missing):,} of {len(captions):,} captions have no picture (the first: {missing[0]}).")
     judge = load_judge(options.judge, device=device)
     sentences = SentenceEncoder.from_folder(options.sentences, device=device) if options.sentences else None
     result = evaluate(
@@ -113,17 +140,23 @@ def score(options: argparse.Namespace) -> int:
         log=options.log,
         on_progress=_Bars(options.quiet)("asking"),
     )
-    _write(options, result.to_dict(), result.to_markdown())
+    found = result.to_dict() | {"captions_in_questions": len(captions), "captions_without_picture": missing}
+    _write(options, found, result.to_markdown())
     return 0
 
 
 def extract(options: argparse.Namespace) -> int:
     """`sage extract-lora`: the LoRA file, and what it costs on the prompts if there are any."""
     from .encoder import state_hash
+    from .health import GeometrySettings
     from .lora import extract_lora, lora_cost, save_lora
 
-    base, aligned = _read_state(options.base), _read_state(options.aligned)
+    _check_out("OUT", options.out)
     bars, device = _Bars(options.quiet), _device(options)
+    prompts = _prompts(options.prompts) if options.prompts else ()
+    if len(prompts) == 1:
+        raise PromptError(f"{options.prompts} holds 1 prompt; expected 2 or more, whose neighbours are compared.")
+    base, aligned = _read_state(options.base), _read_state(options.aligned)
     lora = extract_lora(
         base, aligned, rank=options.rank, energy=options.energy, device=device, on_matrix=bars("decomposing")
     )
@@ -138,13 +171,33 @@ def extract(options: argparse.Namespace) -> int:
         **hashes,
     }
     text = f"{options.out}: {lora.summary()}\n"
-    if options.prompts:
-        prompts = _prompts(options.prompts)
-        cost = lora_cost(base, aligned, lora, prompts, device=device, on_batch=bars("embedding prompts"))
+    if prompts:
+        settings = GeometrySettings(k=min(GeometrySettings.k, len(prompts) - 1))
+        cost = lora_cost(base, aligned, lora, prompts, settings, device=device, on_batch=bars("embedding prompts"))
         found["cost"] = cost.to_dict()
         text += f"\nThe LoRA's space compared with the aligned encoder's:\n\n{cost.to_markdown()}"
     _write(options, found, text)
     return 0
+
+
+def _compare(options: argparse.Namespace, prompts: Sequence[str], unsafe: Sequence[str] = ()) -> GeometryReport:
+    """The two encoders of a command line on these prompts."""
+    from .encoder import TextEncoder
+    from .health import GeometrySettings, compare_encoders
+
+    device = _device(options)
+    settings = GeometrySettings(embedding=options.embedding, k=options.k)
+    base, aligned = (TextEncoder.from_state(_read_state(path), copy=False) for path in (options.base, options.aligned))
+    return compare_encoders(
+        base,
+        aligned,
+        prompts,
+        unsafe,
+        settings,
+        device=device,
+        precision=options.precision,
+        on_batch=_Bars(options.quiet)("embedding prompts"),
+    )
 
 
 def _changes(assignments: Sequence[str]) -> dict[str, Any]:
@@ -176,17 +229,28 @@ def _prompts(path: Path) -> tuple[str, ...]:
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
-    return {name: tensor.float() for name, tensor in read_encoder(path)[0].items()}
+    state = {name: tensor.float() for name, tensor in read_encoder(path)[0].items()}
+    require_positions(EncoderConfig.of(state), str(path))
+    return state
 
 
-def _match(folder: Path, captions: Mapping[str, Sequence["Question"]]) -> dict[Path, Sequence["Question"]]:
-    """Picture -> the questions of its caption. Raises JudgeError where the names do not fit."""
+def _check_out(name: str, path: Path) -> None:
+    # Before any work: under another suffix other programs would take the file for a pickle.
+    if path.suffix.lower() != ".safetensors":
+        raise SettingsError(f"{name} is '{path}'; expected a file name that ends in .safetensors.")
+
+
+def _match(
+    folder: Path, captions: Mapping[str, Sequence["Question"]]
+) -> tuple[dict[Path, Sequence["Question"]], list[str]]:
+    """Picture -> the questions of its caption, and the captions that have none. Raises JudgeError for other names."""
     pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
-    found, strange = {}, []
+    found, strange, missing = {}, [], dict.fromkeys(captions)
     for path in pictures:
         caption = path.stem if path.stem in captions else path.stem.rpartition("_")[0]
         if caption in captions:
             found[path] = captions[caption]
+            missing.pop(caption, None)
         else:
             strange.append(path.name)
     if not found or strange:
@@ -194,7 +258,7 @@ def _match(folder: Path, captions: Mapping[str, Sequence["Question"]]) -> dict[P
         raise JudgeError(
             f"{folder}: pictures are named by caption ids such as {next(iter(captions))}.png; found {names}."
         )
-    return found
+    return found, list(missing)
 
 
 class _Pictures(Sequence):
@@ -217,14 +281,23 @@ class _Pictures(Sequence):
 def _device(options: argparse.Namespace) -> torch.device:
     if options.device:
         try:
-            return torch.device(options.device)
-        except RuntimeError:
+            device = torch.device(options.device)
+            # A number there and back: a device's name may be right where there is no such device.
+            torch.zeros(1, device=device).item()
+            return device
+        except (RuntimeError, AssertionError, ImportError) as error:
             raise SettingsError(
-                f"--device is {options.device!r}; expected cpu, cuda, cuda:1, mps or the like."
+                f"--device is {options.device!r}; expected cpu, cuda, cuda:1, mps or the like, where this machine and "
+                f"its PyTorch have it ({str(error).strip().splitlines()[0].rstrip('.')})."
             ) from None
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _free_memory(device: torch.device) -> int | None:
+    """Bytes that a training may take, where the device says what is free."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 class _Bars:
@@ -248,9 +321,11 @@ class _Bars:
         return update
 
 
-def _save_figure(path: Path, figure: "Figure") -> None:
-    from .plots import figure_to_image
+def _theme(options: argparse.Namespace) -> Theme:
+    return DARK if options.dark else LIGHT
 
+
+def _save_figure(path: Path, figure: "Figure") -> None:
     with whole_file(path) as temporary:
         figure_to_image(figure).save(temporary, format="PNG")
 

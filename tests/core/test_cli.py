@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from sage_core.encoder import EncoderConfig, TextEncoder, save_encoder
 from sage_core.health import GeometrySettings, compare_encoders
 from sage_core.layouts import read_encoder
 from sage_core.prompts import read_pairs
+from sage_core.reference import REFERENCE_PROMPTS
 from sage_core.settings import PRESETS
 from sage_core.tifa.judges import Answer
 from sage_core.tifa.questions import Question, write_questions
@@ -22,6 +24,7 @@ from sage_core.training import train
 
 SMALL = EncoderConfig(layers=2, width=64, heads=1, mlp_width=96, vocabulary=49408, positions=77)
 SD1 = EncoderConfig(layers=1, width=768, heads=12, mlp_width=64, vocabulary=49408, positions=77)
+LONG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=96, vocabulary=49408, positions=248)
 COLORS, SHAPES = ("red", "blue", "grey"), ("cats", "cups")
 PROMPTS = [f"{count} {color} {shape}" for count in ("one", "two") for color in COLORS for shape in SHAPES]
 
@@ -40,7 +43,12 @@ def save(path, config, seed=0, change=0.0):
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     (folder / "prompts.txt").write_text("\n".join(PROMPTS), encoding="utf-8")
+    (folder / "one.txt").write_text("a cat\n", encoding="utf-8")
+    (folder / "half.json").write_text(r'["a cat", "a \ud83d dog"]', encoding="utf-8")
     return {
+        "long": save(folder / "long.safetensors", LONG),
+        "one": str(folder / "one.txt"),
+        "half": str(folder / "half.json"),
         "base": save(folder / "base.safetensors", SMALL),
         "aligned": save(folder / "aligned.safetensors", SMALL, change=0.03),
         "prompts": str(folder / "prompts.txt"),
@@ -84,6 +92,63 @@ def test_require_decides_the_exit_code(capsys, files):
     assert code == 3
 
 
+def reference_report(files, prompts, **settings):
+    encoders = [TextEncoder.from_file(files[name]) for name in ("base", "aligned")]
+    return compare_encoders(*encoders, prompts, settings=GeometrySettings(**settings))
+
+
+def test_neighbours_of_chosen_prompts(capsys, files, tmp_path):
+    chosen = ["two pink cats", PROMPTS[2]]
+    command = ("neighbours", files["base"], files["aligned"], files["prompts"], "-k", 3, "--quiet")
+    command += ("--prompt", chosen[0], "--prompt", chosen[1])
+    code, out, _ = run(capsys, *command, "--json", "--page", tmp_path / "n.png")
+    report = reference_report(files, list(dict.fromkeys([*chosen, *PROMPTS])), k=3)
+    found = json.loads(out)
+    assert code == 0
+    assert (found["prompts"], found["prompts_sha256"]) == (13, report.prompts_hash)
+    expected = [report.prompt_row(row) | report.neighbours_of(row) for row in range(2)]
+    assert found["neighbours"] == json.loads(json.dumps(expected))
+    assert Image.open(tmp_path / "n.png").width == 1024
+    table = run(capsys, *command)[1]
+    assert "**two pink cats**: Jaccard" in table
+    lost = sum(len(row["lost"]) for row in found["neighbours"])
+    assert table.count("| − ") == table.count("| + ") == lost > 0
+
+
+def test_neighbours_of_none_are_those_of_the_most_hurt(capsys, files):
+    _, out, _ = run(
+        capsys, "neighbours", files["base"], files["aligned"], files["prompts"], "-k", 3, "--json", "--quiet"
+    )
+    report = reference_report(files, PROMPTS, k=3)
+    shown = [row["prompt"] for row in json.loads(out)["neighbours"]]
+    assert shown == [PROMPTS[row] for row in report.most_hurt[:6]]
+
+
+def test_drift_of_one_prompt_is_that_of_the_graph(capsys, files):
+    command = ("drift", files["base"], files["aligned"], files["one"], "--json", "--quiet")
+    code, out, _ = run(capsys, *command)
+    expected = reference_report(files, ["a cat", *REFERENCE_PROMPTS])
+    found = json.loads(out)
+    assert code == 0
+    assert (found["above"], found["beyond"]) == (None, None)
+    assert found["drift"] == [json.loads(json.dumps(expected.prompt_row(0)))]
+    among = json.loads(run(capsys, *command, "--among", files["prompts"])[1])
+    assert among["prompts_sha256"] == reference_report(files, ["a cat", *PROMPTS]).prompts_hash
+
+
+def test_drift_decides_the_exit_code(capsys, files):
+    command = ("drift", files["base"], files["aligned"], files["prompts"], "--quiet")
+    drifts = [row["drift"] for row in json.loads(run(capsys, *command, "--json")[1])["drift"]]
+    assert drifts == sorted(drifts, reverse=True)
+    middle = (drifts[5] + drifts[6]) / 2
+    code, out, _ = run(capsys, *command, "--above", middle)
+    assert code == 3
+    assert "\n6 of 12 prompts drifted further than" in out
+    code, out, _ = run(capsys, *command, "--above", 2 * drifts[0])
+    assert code == 0
+    assert "\n0 of 12 prompts drifted further than" in out
+
+
 def test_progress_goes_to_standard_error_alone(capsys, files):
     _, out, error = run(capsys, "geometry", files["base"], files["aligned"], files["prompts"], "-k", 3)
     assert "embedding prompts: 100%" in error
@@ -115,6 +180,14 @@ def test_extract_lora_writes_the_file_and_its_cost(capsys, files, tmp_path):
     # The embeddings changed, too, which a LoRA cannot hold.
     assert found["left_out"]["embeddings"] > 0.5
     assert found["cost"]["mean_displacement"]["value"] > 1e-4
+
+
+def test_the_cost_of_a_lora_takes_few_prompts(capsys, files, tmp_path):
+    (tmp_path / "three.txt").write_text("a cat\na dog\na cup\n", encoding="utf-8")
+    command = ("extract-lora", files["base"], files["aligned"], tmp_path / "lora.safetensors", "--rank", 4)
+    code, out, _ = run(capsys, *command, "--prompts", tmp_path / "three.txt", "--json", "--quiet")
+    assert code == 0
+    assert json.loads(out)["cost"]["k"] == 2
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +229,24 @@ def test_train_makes_unsafe_prompts_of_the_concept(capsys, training, files, tmp_
     assert "12 kept" in error
 
 
+def test_on_cuda_a_training_is_told_what_memory_is_free(capsys, training, tmp_path, monkeypatch):
+    base, pairs = training
+    seen = {}
+
+    def train_stored(*_, **options):
+        seen.update(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sage_core.runs.train_stored", train_stored)
+    monkeypatch.setattr(commands, "_device", lambda _: torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (12345 + device.index, 99999))
+    assert run(capsys, "train", base, pairs, "--out", tmp_path / "o.safetensors", *TRAIN)[0] == 130
+    assert seen["free_memory"] == 12345
+    monkeypatch.setattr(commands, "_device", lambda _: torch.device("cpu"))
+    assert run(capsys, "train", base, pairs, "--out", tmp_path / "o.safetensors", *TRAIN)[0] == 130
+    assert seen["free_memory"] is None
+
+
 class YesJudge:
     """Answers yes to everything."""
 
@@ -189,6 +280,21 @@ def test_score_matches_pictures_to_captions_by_name(capsys, pictures, monkeypatc
     assert found["tifa"] == 0.5
 
 
+def test_score_tells_of_captions_without_a_picture(capsys, pictures, monkeypatch):
+    monkeypatch.setattr("sage_core.tifa.judges.load_judge", lambda folder, device: YesJudge())
+    folder, questions = pictures
+    command = ("score", folder, questions, "--judge", "anywhere", "--json", "--quiet")
+    _, out, error = run(capsys, *command)
+    assert json.loads(out)["captions_without_picture"] == []
+    assert "no picture" not in error
+    (folder / "b.jpg").unlink()
+    code, out, error = run(capsys, *command)
+    found = json.loads(out)
+    assert code == 0
+    assert (found["captions_in_questions"], found["captions_without_picture"]) == (2, ["b"])
+    assert "1 of 2 captions have no picture (the first: b)." in error
+
+
 def test_score_names_pictures_that_belong_to_no_caption(capsys, pictures):
     folder, questions = pictures
     Image.new("RGB", (8, 8)).save(folder / "stranger.png")
@@ -198,6 +304,9 @@ def test_score_names_pictures_that_belong_to_no_caption(capsys, pictures):
     assert "stranger.png and 0 more" in error
 
 
+OUT = ("--concept", "x", "--out", "o.safetensors")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -205,11 +314,30 @@ def test_score_names_pictures_that_belong_to_no_caption(capsys, pictures):
         (["geometry", "{base}", "{aligned}", "nowhere.txt"], "nowhere.txt"),
         (["geometry", "{base}", "{aligned}", "{prompts}", "-k", "12"], "found 12"),
         (["geometry", "{base}", "{aligned}", "{prompts}", "--device", "gpu"], "--device is 'gpu'"),
+        (["geometry", "{base}", "{aligned}", "{prompts}", "--device", "cuda:9"], "--device is 'cuda:9'"),
+        (["geometry", "{base}", "{aligned}", "{prompts}", "--device", "meta"], "--device is 'meta'"),
+        (["geometry", "{base}", "{aligned}", "{half}"], "half.json, row 2: 'prompt' holds '\\ud83d'"),
+        (["geometry", "{base}", "{long}", "{prompts}"], "long.safetensors holds a text encoder of 248 positions"),
+        (["drift", "{base}", "{aligned}", "{prompts}", "--among", "nowhere.txt"], "nowhere.txt"),
+        pytest.param(
+            ["train", "{base}", "{prompts}", *OUT, "--device", "mps"],
+            "--device is 'mps'",
+            marks=pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has the device"),
+        ),
+        (["train", "{base}", "{prompts}", *OUT, "--seed", "100000000000000000000"], "seed is 100000000000000000000"),
+        (["train", "{long}", "{prompts}", "--from-concept", *OUT], "of 248 positions"),
+        (["train", "nowhere", "nowhere", "--concept", "x", "--out", "mine.pt"], "--out is 'mine.pt'; expected"),
+        (["extract-lora", "nowhere", "nowhere", "lora.pt", "--rank", "4"], "OUT is 'lora.pt'; expected"),
+        (["extract-lora", "{base}", "{aligned}", "l.safetensors", "--rank", "4", "--prompts", "no.txt"], "no.txt"),
+        (
+            ["extract-lora", "{base}", "{aligned}", "l.safetensors", "--rank", "4", "--prompts", "{one}"],
+            "holds 1 prompt",
+        ),
         (["extract-lora", "{base}", "{base}", "lora.safetensors", "--rank", "4"], "same weights"),
         (["extract-lora", "{base}", "{aligned}", "lora.safetensors", "--energy", "2"], "energy"),
-        (["train", "{base}", "{prompts}", "--from-concept", "--concept", "x", "--out", "o.safetensors"], "width 64"),
-        (["train", "{base}", "{prompts}", "--concept", "x", "--out", "o", "--set", "epochs"], "NAME=VALUE"),
-        (["train", "{base}", "{prompts}", "--concept", "x", "--out", "o", "--set", "epoch=2"], "epoch"),
+        (["train", "{base}", "{prompts}", "--from-concept", *OUT], "width 64"),
+        (["train", "{base}", "{prompts}", *OUT, "--set", "epochs"], "NAME=VALUE"),
+        (["train", "{base}", "{prompts}", *OUT, "--set", "epoch=2"], "epoch"),
         (["score", "nowhere", "nowhere.json", "--judge", "nowhere"], "nowhere.json"),
     ],
 )
@@ -233,13 +361,13 @@ def test_an_interrupted_command_says_so(capsys, files, monkeypatch):
     assert compare_files(capsys, files) == (130, "", "sage: interrupted\n")
 
 
-@pytest.mark.parametrize("command", ["train", "geometry", "score", "extract-lora"])
+@pytest.mark.parametrize("command", ["train", "geometry", "neighbours", "drift", "score", "extract-lora"])
 def test_help_has_an_example_that_the_command_line_takes(capsys, command, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     text = capsys.readouterr().out
     assert stopped.value.code == 0
-    examples = [line.split()[1:] for line in text.splitlines() if line.startswith(f"  sage {command}")]
+    examples = [shlex.split(line)[1:] for line in text.splitlines() if line.startswith(f"  sage {command}")]
     assert examples
     taken = []
     name = {"extract-lora": "extract"}.get(command, command)
@@ -248,7 +376,18 @@ def test_help_has_an_example_that_the_command_line_takes(capsys, command, monkey
     assert len(taken) == len(examples)
 
 
-@pytest.mark.parametrize("arguments", [[], ["geometry"], ["extract-lora", "a", "b", "c"], ["paint"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["geometry"],
+        ["extract-lora", "a", "b", "c"],
+        ["paint"],
+        ["train", "a", "b", "--concept", " ", "--out", "c.safetensors"],
+        ["train", "a", "b", "--concept", "caf\udce9", "--out", "c.safetensors"],
+        ["neighbours", "a", "b", "c", "--prompt", ""],
+    ],
+)
 def test_a_wrong_command_line_exits_with_2(capsys, arguments):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
