@@ -304,7 +304,7 @@ class GeometryReport:
             ("mean displacement", str(self.mean_displacement)),
             ("effective rank", f"{base.spectrum.effective_rank:.1f} → {aligned.spectrum.effective_rank:.1f}"),
             ("variance in the first component", f"{base.spectrum.shares[0]:.1%} → {aligned.spectrum.shares[0]:.1%}"),
-            ("collapsed prompts", f"{int(self.collapsed.sum())} of {len(self.prompts)}"),
+            ("collapsed prompts", f"{int(self.collapsed.sum()):,} of {len(self.prompts):,}"),
         ]
         if base.separation is not None and aligned.separation is not None:
             rows.append(("separation of safe and unsafe", f"{base.separation:.2f} → {aligned.separation:.2f}"))

@@ -57,7 +57,7 @@ def draw_jaccard(axes: "Axes", report: GeometryReport, theme: Theme) -> None:
     _zones(axes, theme, (limits.damaged_jaccard, 1.0), (limits.healthy_jaccard, 1.0), 1.0)
     for place, interval in enumerate(report.jaccard.values()):
         _interval(axes, interval, -place, theme)
-    axes.set_ylim(0.5 - len(report.jaccard), 1.3)
+    axes.set_ylim(0.5 - len(report.jaccard), 1.6)
     axes.set_yticks([-place for place in range(len(report.jaccard))], [f"k = {k}" for k in report.jaccard])
     title(axes, f"Jaccard overlap {report.jaccard[report.k]} at k = {report.k}", theme)
 
@@ -70,34 +70,22 @@ def draw_map(part: "SubFigure", report: GeometryReport, theme: Theme, named: int
     style(axes, theme)
     count = len(report.prompts)
     before, after = report.base.plane.numpy(), report.aligned.plane.numpy()
-    size, alpha = (26, 0.9) if count <= _LINES else (9, 0.5)
     evenly = torch.linspace(0, count - 1, min(count, _LINES)).long().tolist()
     lines = [(before[row], after[row]) for row in sorted({*evenly, *report.most_hurt[:named]})]
     axes.add_collection(LineCollection(lines, colors=theme.muted, linewidths=0.8, alpha=0.5, zorder=2))
     for points, color, name, marker in ((before, theme.base, "base", "o"), (after, theme.aligned, "aligned", "D")):
-        look: dict[str, Any] = {"s": size, "alpha": alpha, "marker": marker, "zorder": 3}
-        axes.scatter(points[:count, 0], points[:count, 1], c=color, linewidths=0, label=name, **look)
+        safe, unsafe = points[:count], points[count:]
+        look = _point(count) | {"linewidths": 0, "marker": marker, "zorder": 3, "label": name}
+        axes.scatter(safe[:, 0], safe[:, 1], c=color, **look)
         if report.unsafe:
-            axes.scatter(
-                points[count:, 0],
-                points[count:, 1],
-                facecolors="none",
-                edgecolors=theme.unsafe,
-                label=f"unsafe, {name}",
-                **look,
-            )
+            # Above the crosses of collapsed prompts, which would hide them all.
+            look = _point(len(unsafe)) | {"marker": marker, "zorder": 4.5, "label": f"unsafe, {name}"}
+            axes.scatter(unsafe[:, 0], unsafe[:, 1], facecolors="none", edgecolors=theme.unsafe, **look)
     crossed = after[:count][report.collapsed.numpy()]
     if len(crossed):
-        axes.scatter(
-            crossed[:, 0],
-            crossed[:, 1],
-            s=2 * size,
-            c=theme.hurt,
-            marker="x",
-            linewidths=1.2,
-            label="collapsed",
-            zorder=4,
-        )
+        look = _point(len(crossed))
+        look |= {"s": 2 * look["s"], "linewidths": 1.2 * look["alpha"], "label": "collapsed"}
+        axes.scatter(crossed[:, 0], crossed[:, 1], c=theme.hurt, marker="x", zorder=4, **look)
     shares = (*report.base.spectrum.shares, 0.0)
     axes.set_xlabel(f"1st principal component of the base ({shares[0]:.0%} of its variance)", color=theme.muted)
     axes.set_ylabel(f"2nd ({shares[1]:.0%})", color=theme.muted)
@@ -106,6 +94,11 @@ def draw_map(part: "SubFigure", report: GeometryReport, theme: Theme, named: int
     title(axes, f"Where {count:,} prompts moved" + (f" (lines for {_LINES})" if count > _LINES else ""), theme)
     part.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=10, labelcolor=theme.text)
     return axes
+
+
+def _point(count: int) -> dict[str, Any]:
+    """Size and opacity of each of so many points."""
+    return {"s": 26, "alpha": 0.9} if count <= _LINES else {"s": 9, "alpha": 0.5}
 
 
 def number_hurt(figure: "Figure", axes: "Axes", report: GeometryReport, theme: Theme, named: int) -> None:

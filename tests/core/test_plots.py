@@ -99,12 +99,36 @@ def test_every_picture_is_drawn_as_wide_as_comfyui_shows_it(prompts, theme):
         assert tuple(pixels[0, 0]) == background
 
 
-def test_five_thousand_prompts_have_lines_for_some():
-    report = make_report(numbered(5000))
-    figure = prompt_map(report)
-    assert figure_to_image(figure).width == 1024
-    lines = figure.findobj(matplotlib.collections.LineCollection)
-    assert max(len(collection.get_segments()) for collection in lines) <= 308
+@pytest.fixture(scope="module")
+def large():
+    """5,000 prompts, some with long texts, of which a third collapsed, and 400 unsafe ones among them."""
+    prompts = [text + " and a long tale of it" * (row % 4) for row, text in enumerate(numbered(5000))]
+    return make_report(prompts, unsafe=[f"unsafe {row}" for row in range(400)])
+
+
+@pytest.mark.slow
+def test_five_thousand_prompts_have_every_picture_and_lines_for_some(large):
+    for image in pictures(large, DARK):
+        assert image.width == 1024
+        assert np.asarray(image).std() > 5
+    for draw in (prompt_map, report_page):
+        lines = draw(large).findobj(matplotlib.collections.LineCollection)
+        assert max(len(collection.get_segments()) for collection in lines) <= 308
+    assert large.base.sample_similarity.shape == (40, 40)
+
+
+@pytest.mark.slow
+def test_five_thousand_prompts_leave_the_page_readable(large):
+    check_texts(report_page(large))
+
+
+@pytest.mark.slow
+def test_unsafe_prompts_are_not_hidden_by_thousands_of_collapsed_ones(large):
+    drawn = [points for axes in prompt_map(large).findobj(Axes) for points in axes.collections]
+    heights = {points.get_label(): points.get_zorder() for points in drawn}
+    assert large.collapsed.sum() > 300
+    assert min(heights["unsafe, base"], heights["unsafe, aligned"]) > heights["collapsed"] > heights["aligned"]
+    assert {points.get_alpha() for points in drawn} == {0.5}
 
 
 @pytest.mark.parametrize("draw", [prompt_map, report_page])
@@ -123,7 +147,11 @@ def test_numbers_on_the_map_do_not_overlap(draw):
 
 @pytest.mark.parametrize("count", [2, 60])
 def test_no_text_of_the_page_overlaps_another_or_leaves_it(count):
-    figure = report_page(make_report([f"{row} " + "a long prompt of many words " * 9 for row in range(count)]))
+    check_texts(report_page(make_report([f"{row} " + "a long prompt of many words " * 9 for row in range(count)])))
+
+
+def check_texts(figure):
+    """No text of a drawn figure overlaps another or leaves the page."""
     figure_to_image(figure)
     page = figure.bbox.padded(1)
     # Ticks outside the axes have texts, too, which are not drawn.
