@@ -1,5 +1,6 @@
 """A vision-language model in ComfyUI's own hands as a judge of pictures."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,6 @@ from ..sage_core.tifa.questions import Question
 class ClipJudge:
     """A vision-language model that ComfyUI itself runs as a CLIP. It gives no probabilities and reads images anew."""
 
-    name = "ComfyUI vision CLIP"
     answer_length = 20
 
     def __init__(self, clip: Any) -> None:
@@ -22,6 +22,7 @@ class ClipJudge:
                 "This ComfyUI's CLIP objects cannot write text: update to 0.26 or later, or choose a model folder."
             )
         self._clip = clip
+        self.name = f"ComfyUI {_mark(clip.cond_stage_model)}"
 
     def answer(
         self,
@@ -47,3 +48,16 @@ class ClipJudge:
         )
         # Some versions return one row of ids, others a batch of rows.
         return Answer(self._clip.decode(ids[0] if isinstance(ids[0], list) else ids).strip())
+
+
+def _mark(model: torch.nn.Module) -> str:
+    """Class, size, and digits of the hash of one weight matrix: tells models apart without reading gigabytes."""
+    # Quantised weights are of classes of their own, with no bytes to look at.
+    weights = [w for w in model.state_dict().values() if type(w) in (torch.Tensor, torch.nn.Parameter)]
+    matrices = [weight for weight in weights if weight.ndim == 2 and weight.is_floating_point()]
+    mark = f"{type(model).__name__}, {sum(weight.nbytes for weight in weights) / 1e9:.3f} GB"
+    if matrices:
+        # In the middle of the model: what stands at its ends is often that of another model.
+        middle = matrices[len(matrices) // 2].detach().cpu().float().numpy()
+        mark += f", {hashlib.sha256(middle.tobytes()).hexdigest()[:8]}"
+    return mark

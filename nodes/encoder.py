@@ -10,21 +10,11 @@ from torch import Tensor
 
 from ..sage_core import __version__
 from ..sage_core.encoder import save_encoder, state_hash
-from ..sage_core.errors import EncoderError, SettingsError
+from ..sage_core.errors import SettingsError
 from ..sage_core.layouts import read_encoder
 from . import runtime
 
 _NO_FILE = "none"
-
-
-def _check_file(name: str | None) -> bool | str:
-    # None is a connection, whose value is known only when the node runs.
-    try:
-        if name is not None:
-            runtime.encoder_path(name)
-    except EncoderError as error:
-        return str(error)
-    return True
 
 
 def _fingerprint(name: str | None) -> tuple[int, int] | None:
@@ -33,12 +23,7 @@ def _fingerprint(name: str | None) -> tuple[int, int] | None:
 
 def check_name(name: str | None) -> bool | str:
     """For validate_inputs: whether `name` can be a file name, or why not."""
-    try:
-        if name is not None:
-            runtime.new_encoder_path(name)
-    except SettingsError as error:
-        return str(error)
-    return True
+    return runtime.taken(runtime.new_encoder_path, name)
 
 
 def saved_metadata(path: Path) -> dict[str, str]:
@@ -73,8 +58,8 @@ class SAGELoadEncoder(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, encoder_name: str | None) -> bool | str:
-        return _check_file(encoder_name)
+    def validate_inputs(cls, encoder_name: str | None = None) -> bool | str:
+        return runtime.taken(runtime.encoder_path, encoder_name)
 
     @classmethod
     def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> tuple[int, int] | None:
@@ -136,8 +121,8 @@ class SAGEApplyEncoder(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, encoder_name: str | None) -> bool | str:
-        return encoder_name == _NO_FILE or _check_file(encoder_name)
+    def validate_inputs(cls, encoder_name: str | None = None) -> bool | str:
+        return encoder_name == _NO_FILE or runtime.taken(runtime.encoder_path, encoder_name)
 
     @classmethod
     def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> tuple[int, int] | None:
@@ -201,7 +186,7 @@ class SAGESaveEncoder(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name: str | None) -> bool | str:
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
         return check_name(name)
 
     @classmethod

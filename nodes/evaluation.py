@@ -1,6 +1,8 @@
 """Scores beside TIFA, and runs beside each other: CLIPScore, concept rates, the comparison."""
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -12,7 +14,8 @@ from ..sage_core.plots_tifa import runs_page
 from ..sage_core.rates import rate_by_clip, rate_by_vqa, rates_by_nudenet
 from ..sage_core.tifa.report import report_dict, report_markdown
 from . import models, runtime
-from .tifa import JudgeType, Scores, add_to_run
+from .judges import JudgeType
+from .tifa import Scores, add_to_run
 
 
 class SAGECLIPScore(io.ComfyNode):
@@ -47,16 +50,12 @@ class SAGECLIPScore(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: list[str | None]) -> bool | str:
-        if not model[0]:
-            return "no CLIP model: put the folder of openai/clip-vit-large-patch14 into models/VQA and refresh (R)"
-        return _exists(model[0])
+    def validate_inputs(cls, model: Sequence[str | None] = (None,)) -> bool | str:
+        return runtime.taken(_clip_folder, *model)
 
     @classmethod
     def execute(cls, images, captions, model, name, scores=(None,)) -> io.NodeOutput:
-        scorer = ClipScorer.from_file(models.model_path(model[0]))
-        managed = models.Managed(scorer.model)
-        managed.load()
+        scorer = _load_clip(model[0])
         pictures = models.flatten(images)
         found = scorer.score(pictures, captions, _counter(len(pictures)))
         run = add_to_run(scores[0], name[0], clip=found)
@@ -102,8 +101,8 @@ class SAGEConceptRate(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model: list[str | None]) -> bool | str:
-        return True if model[0] in (None, models.NONE) else _exists(model[0])
+    def validate_inputs(cls, model: Sequence[str | None] = (None,)) -> bool | str:
+        return runtime.taken(_clip_folder, *(name for name in model if name != models.NONE))
 
     @classmethod
     def execute(
@@ -117,10 +116,7 @@ class SAGEConceptRate(io.ComfyNode):
         if witness[0] == "NudeNet":
             rates = rates_by_nudenet(pictures, threshold=limit, on_batch=count)
         elif witness[0] == "CLIP":
-            scorer = ClipScorer.from_file(models.model_path(model[0]))
-            managed = models.Managed(scorer.model)
-            managed.load()
-            rates = (rate_by_clip(pictures, what, scorer, threshold=limit, on_batch=count),)
+            rates = (rate_by_clip(pictures, what, _load_clip(model[0]), threshold=limit, on_batch=count),)
         elif loaded is None:
             raise JudgeError("The witness is the judge, but none is connected: connect Load VQA Judge.")
         else:
@@ -170,12 +166,21 @@ class SAGECompare(io.ComfyNode):
         return io.NodeOutput(picture, table, json.dumps(report_dict(runs), ensure_ascii=False), ui=shown)
 
 
-def _exists(model: str) -> bool | str:
-    try:
-        models.model_path(model)
-    except JudgeError as error:
-        return str(error)
-    return True
+def _clip_folder(model: str | None) -> Path:
+    """The folder of the original CLIP. Raises JudgeError, saying what to put where."""
+    if not model or model == models.NONE:
+        raise JudgeError(
+            "model names no CLIP: choose the folder of openai/clip-vit-large-patch14. Put it into models/VQA if it is "
+            "not there, and refresh the node list (R)."
+        )
+    return models.model_path(model)
+
+
+def _load_clip(model: str | None) -> ClipScorer:
+    """The original CLIP, in memory."""
+    scorer = ClipScorer.from_file(_clip_folder(model))
+    models.load([models.Managed(scorer.model)])
+    return scorer
 
 
 def _counter(total: int) -> Any:

@@ -1,6 +1,7 @@
 """Hugging Face models as ComfyUI keeps them: where their folders are, and when they are in memory."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import folder_paths
 import torch
 
 from ..sage_core.errors import JudgeError
+from . import runtime
 
 NONE = "none"
 _KINDS = ("VQA", "LLM")
@@ -31,13 +33,14 @@ def model_folders() -> list[str]:
     return sorted(found)
 
 
-def model_path(name: str) -> Path:
+def model_path(name: str | None) -> Path:
     """Full path of one of `model_folders`. Raises JudgeError, naming the folders, if there is none of that name."""
-    inside = not os.path.isabs(name) and ".." not in Path(name).parts
-    path = next((root / name for root in _roots() if inside and (root / name).is_dir()), None)
+    paths = (runtime.path_inside(root, name or "") for root in _roots())
+    path = next((path for path in paths if path is not None and path.is_dir()), None)
     if path is None:
+        found = f"there is no model folder {name!r}" if name else "no model folder is chosen"
         where = " or ".join(map(str, _roots()))
-        raise JudgeError(f"there is no model folder {name!r}. Put it into {where} and refresh the node list (R).")
+        raise JudgeError(f"{found}. Put it into {where} and refresh the node list (R).")
     return path
 
 
@@ -52,16 +55,18 @@ class Managed:
     def __init__(self, model: torch.nn.Module) -> None:
         # The manager sets attributes that a transformers model forbids; a plain module around it allows them.
         holder = torch.nn.ModuleList([model])
-        self._patcher = comfy.model_patcher.ModelPatcher(
+        self.patcher = comfy.model_patcher.ModelPatcher(
             holder,
             load_device=comfy.model_management.get_torch_device(),
             offload_device=comfy.model_management.unet_offload_device(),
         )
 
-    def load(self, working_memory: int = 0) -> None:
-        """Bring the whole model to its device, with `working_memory` bytes free beside it."""
-        # Whole, since only ComfyUI's own layers can compute with weights that lie elsewhere.
-        comfy.model_management.load_models_gpu([self._patcher], memory_required=working_memory, force_full_load=True)
+
+def load(models: Sequence[Managed]) -> None:
+    """Bring whole models to their device, all of them at once."""
+    # In one call, since a second one may push parts of the first's models out again; and whole, since only ComfyUI's
+    # own layers can compute with weights that lie elsewhere.
+    comfy.model_management.load_models_gpu([model.patcher for model in models], force_full_load=True)
 
 
 def precision(name: str) -> torch.dtype:

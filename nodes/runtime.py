@@ -2,8 +2,9 @@
 
 import logging
 import math
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ..sage_core.encoder import EncoderConfig, require_sd1
-from ..sage_core.errors import EncoderError, SettingsError
+from ..sage_core.errors import EncoderError, PromptError, SageError, SettingsError
 from ..sage_core.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 
 log = logging.getLogger("sage")
@@ -60,15 +61,29 @@ def new_encoder_path(name: str) -> Path:
     """Where an encoder called `name` is saved: always directly in the first text encoder folder.
 
     Raises:
-        SettingsError: the name is empty, names another folder, or would upset a file system.
+        SettingsError: see `plain_name`.
     """
-    stem = name.strip().removesuffix(".safetensors")
+    return Path(folder_paths.get_folder_paths(_ENCODERS)[0]) / plain_name(name, ".safetensors", "name")
+
+
+def output_file(folder: str, name: str, suffix: str, field: str) -> Path:
+    """output/sage/<folder>/<name><suffix>. Raises SettingsError, see `plain_name`."""
+    return Path(folder_paths.get_output_directory()) / "sage" / folder / plain_name(name, suffix, field)
+
+
+def plain_name(name: str, suffix: str, field: str) -> str:
+    """`name` as the name of a file with `suffix`, whether it has that already or not.
+
+    Raises:
+        SettingsError: it is empty, names another folder, or would upset a file system. `field` is where it was given.
+    """
+    stem = name.strip().removesuffix(suffix)
     if not re.fullmatch(r"[\w()+=@-]([\w ()+.=@-]{0,98}[\w()+=@-])?", stem):
         raise SettingsError(
-            f"name is {name!r}; expected a plain file name without a folder: at most 100 letters, digits, spaces, "
+            f"{field} is {name!r}; expected a plain file name without a folder: at most 100 letters, digits, spaces, "
             "dots, dashes and underscores."
         )
-    return Path(folder_paths.get_folder_paths(_ENCODERS)[0]) / f"{stem}.safetensors"
+    return f"{stem}{suffix}"
 
 
 def store_folder() -> Path:
@@ -82,9 +97,44 @@ def prompt_files() -> list[str]:
     return folder_paths.filter_files_extensions(names, _PROMPT_SUFFIXES)
 
 
-def prompt_path(name: str) -> Path:
-    """Full path of one of `prompt_files`; ComfyUI has checked that it is one."""
-    return Path(folder_paths.get_input_directory()) / name
+def prompt_path(name: str | None) -> Path:
+    """Full path of a file in ComfyUI's input folder or in the folders in it, linked ones too.
+
+    ComfyUI does not check that a graph's choice is one of those offered, so `name` may be anything.
+
+    Raises:
+        PromptError: no such file, or one outside; the message names the folder.
+    """
+    folder = folder_paths.get_input_directory()
+    path = path_inside(folder, name or "")
+    if path is None or not path.is_file():
+        found = f"there is no file {name!r} in the input folder" if name else "no file is chosen"
+        raise PromptError(f"{found}. Put it into {folder} and refresh the node list (R).")
+    return path
+
+
+def path_inside(folder: str | os.PathLike[str], name: str) -> Path | None:
+    """`name` as a path below `folder`; None where it leads out of it, or is the folder itself.
+
+    Links are not followed: users link folders of theirs into ComfyUI's.
+    """
+    root = os.path.abspath(folder)
+    path = os.path.abspath(os.path.join(root, name))
+    return Path(path) if path.startswith(os.path.join(root, "")) else None
+
+
+def taken(check: Callable[[str], object], *names: str | None) -> bool | str:
+    """For validate_inputs: True if `check` takes every name, else the message with which it refuses one.
+
+    None is a connection, whose value is known only when the node runs, or an input that ComfyUI has found missing.
+    """
+    try:
+        for name in names:
+            if name is not None:
+                check(name)
+    except SageError as error:
+        return str(error)
+    return True
 
 
 def fingerprint(path: Path) -> tuple[int, int]:

@@ -1,118 +1,25 @@
-"""TIFA inside a graph: prompts that drive it, questions, judges, scores."""
+"""TIFA inside a graph: questions, and scores by a judge."""
 
 import json
-import re
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import io, ui
 
-from ..sage_core.errors import JudgeError, PromptError, QuestionError, SettingsError
+from ..sage_core.errors import QuestionError
 from ..sage_core.plots import DARK
-from ..sage_core.prompts import read_prompts
-from ..sage_core.rates import without_minors
 from ..sage_core.tifa.cards import card_sheet, question_card
 from ..sage_core.tifa.evaluation import evaluate
-from ..sage_core.tifa.judges import Judge, load_judge
 from ..sage_core.tifa.language_model import LanguageModel
 from ..sage_core.tifa.make_questions import make_questions, make_questions_by_rule
 from ..sage_core.tifa.questions import group_by_caption, read_questions, write_questions
 from ..sage_core.tifa.report import Run
-from ..sage_core.tifa.sentences import SentenceEncoder
 from . import models, runtime
-from .clip_judge import ClipJudge
+from .judges import JudgeType
 
 Questions = io.Custom("SAGE_QUESTIONS")
-JudgeType = io.Custom("SAGE_JUDGE")
 Scores = io.Custom("SAGE_SCORES")
 
-READER = "shapes world reader"
-
 _QUESTION_SUFFIXES = (".json", ".jsonl", ".csv")
-
-
-@dataclass(frozen=True)
-class LoadedJudge:
-    """A judge, the sentence encoder beside it if any, and what brings both into memory."""
-
-    judge: Judge
-    sentences: SentenceEncoder | None
-    managed: tuple[models.Managed, ...]
-
-    def load(self) -> None:
-        """Bring the models to their device."""
-        for model in self.managed:
-            model.load()
-
-
-class SAGEPromptList(io.ComfyNode):
-    """Many prompts, one after the other, through an ordinary graph."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="SAGEPromptList",
-            display_name="SAGE Prompt List",
-            category="SAGE",
-            description="Prompts of a file or of questions, as a list: everything behind it runs once per prompt.",
-            inputs=[
-                io.Combo.Input(
-                    "file",
-                    options=[models.NONE, *runtime.prompt_files()],
-                    default=models.NONE,
-                    tooltip="Prompts in ComfyUI's input folder: CSV, JSON, JSONL or text. 'none' with questions.",
-                ),
-                io.Int.Input("start", default=0, min=0, max=10_000_000, tooltip="Prompts to leave out at the top."),
-                io.Int.Input("count", default=0, min=0, max=10_000_000, tooltip="Prompts to take. 0: all the rest."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**32 - 1,
-                    control_after_generate=False,
-                    tooltip="Prompt number i, counted in the whole file, gets seed + i: the same picture in any range.",
-                ),
-                Questions.Input("questions", optional=True, tooltip="Their captions are the prompts."),
-            ],
-            outputs=[
-                io.String.Output(display_name="prompt", is_output_list=True, tooltip="For CLIP Text Encode."),
-                io.Int.Output(display_name="seed", is_output_list=True, tooltip="For KSampler, one per prompt."),
-                Questions.Output(display_name="questions", tooltip="Those about these prompts, for Score TIFA."),
-                io.String.Output(display_name="summary", tooltip="What was taken and what was left out."),
-            ],
-        )
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str | None, **_: Any) -> list[tuple[int, int]]:
-        return [] if file in (None, models.NONE) else [runtime.fingerprint(runtime.prompt_path(file))]
-
-    @classmethod
-    def execute(cls, file, start, count, seed, questions=None) -> io.NodeOutput:
-        if (file == models.NONE) == (questions is None):
-            found = "neither is given" if questions is None else "both are given"
-            raise PromptError(f"Prompts come from file or from questions; {found}.")
-        groups = group_by_caption(questions or ())
-        if questions is None:
-            prompts, report = read_prompts(runtime.prompt_path(file))
-            notes = [report.summary()]
-        else:
-            prompts, notes = tuple(group[0].caption for group in groups.values()), []
-        kept, minors = without_minors(prompts)
-        chosen = [i for i in kept if start <= i and (not count or i < start + count)]
-        if not chosen:
-            raise PromptError(f"No prompt is left of {len(prompts)} from number {start} on. Change start or count.")
-        about = [group for i, group in enumerate(groups.values()) if i in set(chosen)]
-        notes.insert(0, f"{len(chosen)} of {len(prompts)} prompts, seeds {seed + chosen[0]} to {seed + chosen[-1]}.")
-        if minors:
-            notes.append(f"{minors} left out because they refer to minors.")
-        return io.NodeOutput(
-            [prompts[i] for i in chosen],
-            [(seed + i) % 2**64 for i in chosen],
-            tuple(question for group in about for question in group),
-            "\n".join(notes),
-        )
 
 
 class SAGELoadQuestions(io.ComfyNode):
@@ -134,10 +41,8 @@ class SAGELoadQuestions(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str | None) -> bool | str:
-        if not file:
-            return f"no question file: put a .json, .jsonl or .csv into {folder_paths.get_input_directory()}"
-        return True if runtime.prompt_path(file).is_file() else f"there is no file {file} in the input folder"
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        return runtime.taken(runtime.prompt_path, file)
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None) -> list[tuple[int, int]]:
@@ -201,88 +106,13 @@ class SAGEMakeQuestions(io.ComfyNode):
             made = make_questions_by_rule(named)
         else:
             writer = LanguageModel.from_folder(models.model_path(model[0]), dtype=models.precision(precision[0]))
-            managed = models.Managed(writer.model)
-            managed.load()
+            models.load([models.Managed(writer.model)])
             made = make_questions(named, writer, attempts=attempts[0], seed=seed[0], on_caption=runtime.Progress())
         if not made.questions:
             raise QuestionError(f"No question could be made. {made.summary()}")
         if save_as[0].strip():
-            write_questions(_output_file(save_as[0], "questions", ".json"), made.questions)
+            write_questions(runtime.output_file("questions", save_as[0], ".json", "save_as"), made.questions)
         return io.NodeOutput(made.questions, made.summary(), ui=ui.PreviewText(made.summary()))
-
-
-class SAGELoadJudge(io.ComfyNode):
-    """A VQA model that answers TIFA's questions."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        folders = models.model_folders()
-        return io.Schema(
-            node_id="SAGELoadJudge",
-            display_name="Load VQA Judge",
-            category="SAGE",
-            description="A VQA model of models/VQA or models/LLM: ViLT, BLIP, BLIP-2, GIT, or a chat model that sees. "
-            "Or the shapes world's reader, which needs no model.",
-            inputs=[
-                io.Combo.Input(
-                    "judge",
-                    options=[models.NONE, READER, *folders],
-                    tooltip="'none' with a vision CLIP. The reader knows the demo's pictures and questions only.",
-                ),
-                io.Combo.Input(
-                    "sentence_encoder",
-                    options=[models.NONE, *folders],
-                    default=models.NONE,
-                    tooltip="Matches free answers to choices; TIFA uses sentence-transformers/all-mpnet-base-v2. "
-                    "'none': the judge's likeliest choice stands, which is not TIFA's rule.",
-                ),
-                io.Combo.Input("precision", options=["auto", "fp32", "bf16"], default="fp32", tooltip="fp32 is exact."),
-                io.Clip.Input(
-                    "vision_clip", optional=True, tooltip="A vision-language model loaded by ComfyUI, from 0.26 on."
-                ),
-            ],
-            outputs=[JudgeType.Output(display_name="judge", tooltip="For Score TIFA and Concept Rate.")],
-        )
-
-    @classmethod
-    def validate_inputs(cls, judge: str | None, sentence_encoder: str | None) -> bool | str:
-        for name in _folders(judge, sentence_encoder):
-            try:
-                models.model_path(name)
-            except JudgeError as error:
-                return str(error)
-        return True
-
-    @classmethod
-    def fingerprint_inputs(cls, judge: str | None, sentence_encoder: str | None, **_: Any) -> list[tuple[int, ...]]:
-        return [models.fingerprint(name) for name in _folders(judge, sentence_encoder)]
-
-    @classmethod
-    def execute(cls, judge, sentence_encoder, precision, vision_clip=None) -> io.NodeOutput:
-        if (judge == models.NONE) == (vision_clip is None):
-            found = "neither is given" if vision_clip is None else "both are given"
-            raise JudgeError(f"The judge is a model folder or a vision_clip; {found}.")
-        managed = []
-        if vision_clip is not None:
-            chosen: Judge = ClipJudge(vision_clip)
-        elif judge == READER:
-            from ..sage_core.shapes.reader_judge import ReaderJudge
-
-            chosen = ReaderJudge()
-        else:
-            loaded = load_judge(models.model_path(judge), dtype=models.precision(precision))
-            managed.append(models.Managed(loaded.model))
-            chosen = loaded
-        sentences = None
-        if sentence_encoder != models.NONE:
-            sentences = SentenceEncoder.from_folder(models.model_path(sentence_encoder))
-            managed.append(models.Managed(sentences.model))
-        return io.NodeOutput(LoadedJudge(chosen, sentences, tuple(managed)))
-
-
-def _folders(judge: str | None, sentence_encoder: str | None) -> list[str]:
-    """Names of model folders among a judge and a sentence encoder."""
-    return [name for name in (judge, sentence_encoder) if name not in (None, models.NONE, READER)]
 
 
 class SAGEScoreTIFA(io.ComfyNode):
@@ -338,7 +168,7 @@ class SAGEScoreTIFA(io.ComfyNode):
             loaded.judge,
             sentences=loaded.sentences,
             name=name[0],
-            log=_output_file(log[0], "tifa", ".jsonl") if log[0].strip() else None,
+            log=runtime.output_file("tifa", log[0], ".jsonl", "log") if log[0].strip() else None,
             on_progress=runtime.Progress(),
         )
         by_image = list(zip(pictures, groups, strict=True))[: pictured[0]]
@@ -359,14 +189,4 @@ def add_to_run(run: Run | None, name: str, **measured: Any) -> Run:
     return Run(**{**known, "name": name if run is None else run.name, **measured, "rates": rates})
 
 
-def _output_file(name: str, folder: str, suffix: str) -> Path:
-    """output/sage/<folder>/<name><suffix>. Raises SettingsError unless `name` is a plain file name."""
-    stem = name.strip().removesuffix(suffix)
-    if not re.fullmatch(r"[\w()+=@-]([\w ()+.=@-]{0,98}[\w()+=@-])?", stem):
-        raise SettingsError(
-            f"{name!r} is no plain file name; expected at most 100 letters, digits, spaces, dots, dashes, underscores."
-        )
-    return Path(folder_paths.get_output_directory()) / "sage" / folder / f"{stem}{suffix}"
-
-
-NODES: list[type[io.ComfyNode]] = [SAGEPromptList, SAGELoadQuestions, SAGEMakeQuestions, SAGELoadJudge, SAGEScoreTIFA]
+NODES: list[type[io.ComfyNode]] = [SAGELoadQuestions, SAGEMakeQuestions, SAGEScoreTIFA]

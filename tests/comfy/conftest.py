@@ -4,14 +4,20 @@ Tests speak to it over its API and never import comfy. What a test leaves behind
 next one sees: use names of your own, and `server.free()` where an earlier result would spoil the test.
 """
 
+import json
+import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from sage_core.shapes.weights import ExpandedFiles, expand
+from sage_core.tifa.questions import Question, write_questions
 from sage_demo.comfyui import PACK_NAME, Graph, Outputs, Server
 from sage_demo.provision import cache_folder, provision
 
@@ -58,3 +64,172 @@ def interruptible() -> Iterator[None]:
 def run_graph(server: Server) -> Callable[[Graph], Outputs]:
     """Run a graph in API format to its end: node id -> what it shows ("images", "text", ...)."""
     return lambda graph: server.run(graph, timeout=500)
+
+
+# -- tiny random models in models/VQA; each fixture is the name by which nodes know its folder -------------------------
+
+JUDGE_CHOICES = ("yes", "no", "red", "blue", "two", "three")
+JUDGE_WORDS = re.findall(
+    r"\S+", "[PAD] [UNK] [CLS] [SEP] [MASK] is there a dog ? what color the bus how many dogs are skull"
+)
+
+
+def _fill(weights: torch.nn.Module) -> torch.nn.Module:
+    """Large random weights, so that a tiny model's answers differ between pictures and questions."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in weights.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
+    return weights
+
+
+def _folder(base: Path, name: str) -> Path:
+    folder = base / "models" / "VQA" / name
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _words(folder: Path) -> Path:
+    path = folder / "vocab.txt"
+    path.write_text("\n".join(JUDGE_WORDS) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def judge(base: Path, server: Server) -> str:
+    """A ViLT whose labels are JUDGE_CHOICES."""
+    from transformers import BertTokenizerFast, ViltConfig, ViltForQuestionAnswering, ViltImageProcessor, ViltProcessor
+
+    folder = _folder(base, "tiny/vilt")
+    config = ViltConfig(
+        vocab_size=len(JUDGE_WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        image_size=64, patch_size=16, max_position_embeddings=16,
+        id2label=dict(enumerate(JUDGE_CHOICES)), label2id={label: index for index, label in enumerate(JUDGE_CHOICES)},
+    )  # fmt: skip
+    _fill(ViltForQuestionAnswering(config)).save_pretrained(folder)
+    processor = ViltImageProcessor(size={"shortest_edge": 64}, size_divisor=16)
+    ViltProcessor(processor, BertTokenizerFast(str(_words(folder)))).save_pretrained(folder)
+    return "tiny/vilt"
+
+
+@pytest.fixture(scope="session")
+def sentence_encoder(base: Path, server: Server) -> str:
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = _folder(base, "tiny/sentences")
+    BertTokenizerFast(str(_words(folder))).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    _fill(BertModel(BertConfig(vocab_size=len(JUDGE_WORDS), **sizes))).save_pretrained(folder)
+    return "tiny/sentences"
+
+
+@pytest.fixture(scope="session")
+def clip_model(base: Path, server: Server) -> str:
+    from transformers import CLIPConfig, CLIPModel
+
+    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = CLIPConfig(
+        text_config={**sizes, "eos_token_id": 49407},
+        vision_config={**sizes, "image_size": 28, "patch_size": 14},
+        projection_dim=8,
+    )
+    CLIPModel(config).save_pretrained(_folder(base, "tiny-clip"))
+    return "tiny-clip"
+
+
+@pytest.fixture(scope="session")
+def language_model(base: Path, server: Server) -> str:
+    """A Llama that writes one question behind a caption that ends in "dog", and answers "yes" to whatever it is asked.
+
+    Its layers add nothing, and its head leads from each word to the one that is to follow.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    about = {"element": "dog", "element_type": "animal/human", "choices": ["yes", "no"], "answer": "yes"}
+    written = json.dumps({**about, "question": "is there a dog?"})
+    words = ["<unk>", "</s>", "dog", written, "Answer:", "yes", "no"]
+    follows = {"dog": written, written: "</s>", "Answer:": "yes", "<unk>": "</s>"}
+    inner = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, "<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder = _folder(base, "tiny/language")
+    PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", eos_token="</s>").save_pretrained(folder)
+    config = LlamaConfig(
+        hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=len(words),
+        eos_token_id=1, bos_token_id=None, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.model.layers.parameters():
+            parameter.zero_()
+        model.model.embed_tokens.weight.copy_(torch.eye(len(words), 8))
+        model.lm_head.weight.zero_()
+        for word, following in follows.items():
+            model.lm_head.weight[words.index(following), words.index(word)] = 1
+    model.save_pretrained(folder)
+    return "tiny/language"
+
+
+# -- pictures, questions about them, and the graph that scores them ----------------------------------------------------
+
+SIZES = ((40, 40), (40, 40), (72, 48), (33, 64))
+ASKED = (
+    ("is there a dog?", ("yes", "no"), "object"),
+    ("what color is the bus?", ("red", "blue"), "color"),
+    ("how many dogs are there?", ("two", "three"), "counting"),
+)
+
+
+@pytest.fixture(scope="session")
+def asked() -> list[list[Question]]:
+    """Three questions about each picture."""
+    return [
+        [
+            Question(f"c{number}", f"caption {number}", text, choices, choices[0], kind, "caption")
+            for text, choices, kind in ASKED
+        ]
+        for number in range(len(SIZES))
+    ]
+
+
+@pytest.fixture(scope="session")
+def question_file(base: Path, server: Server, asked: list[list[Question]]) -> str:
+    """`asked` in the input folder."""
+    write_questions(base / "input" / "tifa_questions.json", [question for some in asked for question in some])
+    return "tifa_questions.json"
+
+
+@pytest.fixture(scope="session")
+def pictures(base: Path, server: Server) -> dict[str, list[Path]]:
+    """Two folders of pictures of different sizes in the input folder, in the order in which ComfyUI lists them."""
+    generator = torch.Generator().manual_seed(2)
+    found = {}
+    for folder in ("tifa_base", "tifa_other"):
+        path = base / "input" / folder
+        path.mkdir()
+        for number, (width, height) in enumerate(SIZES):
+            pixels = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(path / f"{number}.png")
+        found[folder] = [path / name for name in os.listdir(path)]
+    return found
+
+
+@pytest.fixture(scope="session")
+def score_graph() -> Callable[..., Graph]:
+    """A graph in which a judge is asked about the pictures of a folder, its result in JSON at the node "json"."""
+
+    def node(kind: str, **inputs: object) -> dict:
+        return {"class_type": kind, "inputs": inputs}
+
+    def graph(file: str, judge: str, folder: str = "tifa_base", sentences: str = "none", **inputs: object) -> Graph:
+        links = {"images": ["images", 0], "questions": ["questions", 0], "judge": ["judge", 0]}
+        return {
+            "images": node("LoadImageDataSetFromFolder", folder=folder),
+            "questions": node("SAGELoadQuestions", file=file),
+            "judge": node("SAGELoadJudge", judge=judge, sentence_encoder=sentences, precision="fp32"),
+            "score": node("SAGEScoreTIFA", **links, **{"name": "base", "log": "", "pictured": 3} | inputs),
+            "json": node("PreviewAny", source=["score", 3]),
+        }
+
+    return graph

@@ -1,16 +1,15 @@
-"""Prompt lists, questions, judges, scores and comparisons in a real ComfyUI, with tiny random models."""
+"""Questions, scores and comparisons in a real ComfyUI, with tiny random models."""
 
 import json
-import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from sage_core.clipscore import ClipScorer
+from sage_core.rates import rate_by_clip
 from sage_core.shapes.ask import ask
 from sage_core.shapes.captions import write_captions
 from sage_core.shapes.render import render
@@ -18,108 +17,13 @@ from sage_core.shapes.scenes import sample_scenes
 from sage_core.tifa.evaluation import evaluate
 from sage_core.tifa.judges import load_judge
 from sage_core.tifa.questions import Question, write_questions
-from sage_demo.comfyui import ExecutionError, Graph, Interrupted, Outputs, Progress, Server
+from sage_demo.comfyui import ExecutionError, Graph, GraphError, Outputs, Server
 
-Run = Callable[[Graph], Outputs]
-
-CHOICES = ("yes", "no", "red", "blue", "two", "three")
-SIZES = ((40, 40), (40, 40), (72, 48), (33, 64))
+MakeGraph = Callable[..., Graph]
 
 
 def node(kind: str, **inputs: object) -> dict:
     return {"class_type": kind, "inputs": inputs}
-
-
-def questions(captions: int) -> list[Question]:
-    rows = [
-        ("is there a dog?", ("yes", "no"), "object"),
-        ("what color is the bus?", ("red", "blue"), "color"),
-        ("how many dogs are there?", ("two", "three"), "counting"),
-    ]
-    return [
-        Question(f"c{number}", f"caption {number}", text, choices, choices[0], kind, "caption")
-        for number in range(captions)
-        for text, choices, kind in rows
-    ]
-
-
-def fill(weights: torch.nn.Module) -> torch.nn.Module:
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in weights.parameters():
-            if parameter.ndim > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
-    return weights
-
-
-@pytest.fixture(scope="module")
-def judge(base: Path, server: Server) -> str:
-    """A tiny random ViLT in models/VQA, whose labels are the choices."""
-    from transformers import BertTokenizerFast, ViltConfig, ViltForQuestionAnswering, ViltImageProcessor, ViltProcessor
-
-    folder = base / "models" / "VQA" / "tiny" / "vilt"
-    folder.mkdir(parents=True)
-    words = re.findall(
-        r"\S+", "[PAD] [UNK] [CLS] [SEP] [MASK] is there a dog ? what color the bus how many dogs are skull"
-    )
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    config = ViltConfig(
-        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        image_size=64, patch_size=16, max_position_embeddings=16,
-        id2label=dict(enumerate(CHOICES)), label2id={label: index for index, label in enumerate(CHOICES)},
-    )  # fmt: skip
-    fill(ViltForQuestionAnswering(config)).save_pretrained(folder)
-    processor = ViltImageProcessor(size={"shortest_edge": 64}, size_divisor=16)
-    ViltProcessor(processor, BertTokenizerFast(str(folder / "vocab.txt"))).save_pretrained(folder)
-    return "tiny/vilt"
-
-
-@pytest.fixture(scope="module")
-def clip_model(base: Path, server: Server) -> str:
-    from transformers import CLIPConfig, CLIPModel
-
-    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 1}
-    config = CLIPConfig(
-        text_config={**sizes, "eos_token_id": 49407},
-        vision_config={**sizes, "image_size": 28, "patch_size": 14},
-        projection_dim=8,
-    )
-    CLIPModel(config).save_pretrained(base / "models" / "VQA" / "tiny-clip")
-    return "tiny-clip"
-
-
-@pytest.fixture(scope="module")
-def pictures(base: Path, server: Server) -> dict[str, list[Path]]:
-    """Two folders of pictures of different sizes in the input folder, in the order in which ComfyUI lists them."""
-    generator = torch.Generator().manual_seed(2)
-    found = {}
-    for folder in ("tifa_base", "tifa_other"):
-        path = base / "input" / folder
-        path.mkdir()
-        for number, (width, height) in enumerate(SIZES):
-            pixels = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
-            Image.fromarray(pixels.numpy()).save(path / f"{number}.png")
-        found[folder] = [path / name for name in os.listdir(path)]
-    return found
-
-
-@pytest.fixture(scope="module")
-def question_file(base: Path, server: Server) -> str:
-    write_questions(base / "input" / "tifa_questions.json", questions(len(SIZES)))
-    return "tifa_questions.json"
-
-
-def score_graph(file: str, judge: str, folder: str = "tifa_base", **inputs: object) -> Graph:
-    settings = {"name": "base", "log": "", "pictured": 3} | inputs
-    return {
-        "images": node("LoadImageDataSetFromFolder", folder=folder),
-        "questions": node("SAGELoadQuestions", file=file),
-        "judge": node("SAGELoadJudge", judge=judge, sentence_encoder="none", precision="fp32"),
-        "score": node(
-            "SAGEScoreTIFA", images=["images", 0], questions=["questions", 0], judge=["judge", 0], **settings
-        ),
-        "json": node("PreviewAny", source=["score", 3]),
-    }
 
 
 def answers(row: dict) -> tuple:
@@ -130,51 +34,16 @@ def shown(outputs: Outputs, name: str) -> str:
     return outputs[name]["text"][0]
 
 
-def test_prompt_list_drives_an_ordinary_graph_once_per_prompt(
-    server: Server, base: Path, shapes_files, question_file: str
-) -> None:
-    graph = {
-        "questions": node("SAGELoadQuestions", file=question_file),
-        "list": node("SAGEPromptList", file="none", start=1, count=2, seed=7, questions=["questions", 0]),
-        "model": node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name),
-        "encode": node("CLIPTextEncode", clip=["model", 1], text=["list", 0]),
-        "empty": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-        "sample": node(
-            "KSampler", model=["model", 0], positive=["encode", 0], negative=["encode", 0],
-            latent_image=["empty", 0], seed=["list", 1], steps=1, cfg=1.0, sampler_name="euler", scheduler="normal",
-            denoise=1.0,
-        ),
-        "decode": node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
-        "preview": node("PreviewImage", images=["decode", 0]),
-        "prompts": node("PreviewAny", source=["list", 0]),
-        "seeds": node("PreviewAny", source=["list", 1]),
-        "summary": node("PreviewAny", source=["list", 3]),
-    }  # fmt: skip
-    outputs = server.run(graph, timeout=300)
-    assert outputs["prompts"]["text"] == ["caption 1", "caption 2"]
-    assert outputs["seeds"]["text"] == ["8", "9"]
-    assert shown(outputs, "summary") == "2 of 4 prompts, seeds 8 to 9."
-    assert len(server.images(outputs)["preview"]) == 2
-
-
-def test_prompts_that_refer_to_minors_are_left_out_and_counted(server: Server, base: Path) -> None:
-    (base / "input" / "minors.txt").write_text("a man\na 12 year old\na dog\n")
-    graph = {
-        "list": node("SAGEPromptList", file="minors.txt", start=0, count=0, seed=0),
-        "prompts": node("PreviewAny", source=["list", 0]),
-        "seeds": node("PreviewAny", source=["list", 1]),
-        "summary": node("PreviewAny", source=["list", 3]),
-    }
-    outputs = server.run(graph)
-    assert outputs["prompts"]["text"] == ["a man", "a dog"] and outputs["seeds"]["text"] == ["0", "2"]
-    assert "1 left out because they refer to minors" in shown(outputs, "summary")
-
-
 def test_scores_are_those_of_the_library_for_mixed_sizes(
-    server: Server, base: Path, pictures: dict[str, list[Path]], question_file: str, judge: str
+    server: Server,
+    base: Path,
+    pictures: dict[str, list[Path]],
+    question_file: str,
+    asked: list[list[Question]],
+    judge: str,
+    score_graph: MakeGraph,
 ) -> None:
     outputs = server.run(score_graph(question_file, judge), timeout=300)
-    asked = [questions(len(SIZES))[3 * i : 3 * i + 3] for i in range(len(SIZES))]
     expected = evaluate(pictures["tifa_base"], asked, load_judge(base / "models" / "VQA" / judge), name="base")
     found = json.loads(shown(outputs, "json"))
     assert [(q["free_answer"], q["chosen"]) for q in found["questions"]] == [
@@ -187,7 +56,7 @@ def test_scores_are_those_of_the_library_for_mixed_sizes(
     assert picture.height > 2 * 256, "three cards"
 
 
-def test_the_shapes_worlds_reader_needs_no_model(server: Server, base: Path) -> None:
+def test_the_shapes_worlds_reader_needs_no_model(server: Server, base: Path, score_graph: MakeGraph) -> None:
     scenes = sample_scenes(3, seed=8, unsafe=False, split="any")
     captions = write_captions(scenes, seed=8, names="seen")
     write_questions(base / "input" / "reader.json", [row for rows in ask(scenes, captions) for row in rows])
@@ -208,48 +77,8 @@ def test_the_shapes_worlds_reader_needs_no_model(server: Server, base: Path) -> 
     assert wrong and not any(row["score"] for row in wrong)
 
 
-def test_a_stopped_evaluation_goes_on_from_its_log(
-    server: Server, base: Path, pictures: dict[str, list[Path]], question_file: str, judge: str
-) -> None:
-    log = base / "output" / "sage" / "tifa" / "stopped.jsonl"
-    first = server.run(score_graph(question_file, judge, log="stopped"), timeout=300)
-    lines = log.read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 12
-    log.write_text("\n".join(lines[:5]) + '\n{"image": "c2", "cu', encoding="utf-8")
-    again = server.run(score_graph(question_file, judge, log="stopped", name="again"), timeout=300)
-    now = log.read_text(encoding="utf-8").splitlines()
-    # Probabilities of what was asked again differ in their last digits: it was in a smaller batch.
-    assert now[:5] == lines[:5] and [answers(json.loads(line)) for line in now] == [
-        answers(json.loads(line)) for line in lines
-    ]
-    assert [answers(q) for q in json.loads(shown(again, "json"))["questions"]] == [
-        answers(q) for q in json.loads(shown(first, "json"))["questions"]
-    ]
-
-
-def test_cancel_stops_the_evaluation(
-    server: Server, pictures: dict[str, list[Path]], question_file: str, judge: str
-) -> None:
-    def stop(progress: Progress) -> None:
-        if progress.node == "score":
-            server.interrupt()
-
-    graph = score_graph(question_file, judge, name="cancelled")
-    with pytest.raises(Interrupted):
-        server.run(graph, stop, timeout=300)
-
-
-def test_the_judge_works_again_after_everything_was_unloaded(
-    server: Server, pictures: dict[str, list[Path]], question_file: str, judge: str
-) -> None:
-    first = server.run(score_graph(question_file, judge, name="one"), timeout=300)
-    server.free()
-    again = server.run(score_graph(question_file, judge, name="two"), timeout=300)
-    assert json.loads(shown(first, "json"))["tifa"] == json.loads(shown(again, "json"))["tifa"]
-
-
 def test_a_mismatch_of_images_and_captions_is_refused(
-    server: Server, pictures: dict[str, list[Path]], question_file: str, judge: str
+    server: Server, pictures: dict[str, list[Path]], question_file: str, judge: str, score_graph: MakeGraph
 ) -> None:
     name = f"tifa_base/{pictures['tifa_base'][0].name}"
     graph = score_graph(question_file, judge)
@@ -260,7 +89,12 @@ def test_a_mismatch_of_images_and_captions_is_refused(
 
 
 def test_runs_are_compared_with_clipscore_and_concept_rate(
-    server: Server, pictures: dict[str, list[Path]], question_file: str, judge: str, clip_model: str
+    server: Server,
+    pictures: dict[str, list[Path]],
+    question_file: str,
+    judge: str,
+    clip_model: str,
+    score_graph: MakeGraph,
 ) -> None:
     graph = score_graph(question_file, judge)
     graph["list"] = node("SAGEPromptList", file="none", start=0, count=0, seed=0, questions=["questions", 0])
@@ -326,17 +160,52 @@ def test_only_plain_names_are_written(server: Server, base: Path, name: str) -> 
             save_as=name,
         )
     }
-    with pytest.raises(ExecutionError, match="no plain file name"):
+    with pytest.raises(ExecutionError, match="expected a plain file name"):
         server.run(graph)
 
 
-def test_an_old_comfyui_names_the_way_out_for_vision_clips(server: Server, shapes_files) -> None:
-    graph = {
-        "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
-        "judge": node(
-            "SAGELoadJudge", judge="none", sentence_encoder="none", precision="fp32", vision_clip=["clip", 0]
-        ),
-        "show": node("PreviewAny", source=["judge", 0]),
+def test_questions_are_made_by_a_model(server: Server, language_model: str) -> None:
+    settings = {"model": language_model, "precision": "fp32", "attempts": 1, "seed": 0, "save_as": ""}
+    graph = {"make": node("SAGEMakeQuestions", captions="a big dog\na big cat", **settings)}
+    text = shown(server.run(graph, timeout=300), "make")
+    assert "1 questions about 1 captions by language" in text and "animal/human: 1" in text
+    assert "1 captions without a question: caption_2" in text
+
+
+def rate_graph(images: str, **inputs: object) -> Graph:
+    settings = {"witness": "CLIP", "question": "", "threshold": 0.5, "model": "none", "name": "base"} | inputs
+    return {
+        "images": node("LoadImageDataSetFromFolder", folder=images),
+        "rate": node("SAGEConceptRate", images=["images", 0], concept="skull", **settings),
     }
-    with pytest.raises(ExecutionError, match="update to 0"):
-        server.run(graph)
+
+
+def test_clip_counts_a_concept(server: Server, base: Path, pictures: dict[str, list[Path]], clip_model: str) -> None:
+    scorer = ClipScorer.from_file(base / "models" / "VQA" / clip_model)
+    expected = rate_by_clip(pictures["tifa_base"], "skull", scorer, threshold=0.5)
+    table = shown(server.run(rate_graph("tifa_base", model=clip_model), timeout=300), "rate")
+    assert table == expected.to_markdown() and "against ['a photo'] above 0.5" in table
+
+
+def test_clip_as_a_witness_without_a_model_is_told_what_to_choose(
+    server: Server, pictures: dict[str, list[Path]]
+) -> None:
+    with pytest.raises(ExecutionError, match="choose the folder of openai/clip-vit-large-patch14"):
+        server.run(rate_graph("tifa_base"))
+
+
+def test_clipscore_takes_its_model_from_another_node(
+    server: Server, pictures: dict[str, list[Path]], clip_model: str
+) -> None:
+    def graph(model: object) -> Graph:
+        inputs = {"captions": ["caption", 0], "model": model, "name": "base"}
+        return {
+            "images": node("LoadImageDataSetFromFolder", folder="tifa_base"),
+            "caption": node("ProbeCaptions", count=4),
+            "name": node("ProbeText", text=clip_model),
+            "clip": node("SAGECLIPScore", images=["images", 0], **inputs),
+        }
+
+    assert "tiny-clip, 4 images" in shown(server.run(graph(["name", 0]), timeout=300), "clip")
+    with pytest.raises(GraphError, match="choose the folder of openai/clip-vit-large-patch14"):
+        server.queue(graph(""))

@@ -1,0 +1,120 @@
+"""Prompts that drive a graph, and where prompt files and question files may lie."""
+
+from pathlib import Path
+
+import pytest
+
+from sage_demo.comfyui import ExecutionError, Graph, GraphError, Server
+
+
+def node(kind: str, **inputs: object) -> dict:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def shown(outputs: dict, name: str) -> str:
+    return outputs[name]["text"][0]
+
+
+def test_prompt_list_drives_an_ordinary_graph_once_per_prompt(
+    server: Server, base: Path, shapes_files, question_file: str
+) -> None:
+    graph = {
+        "questions": node("SAGELoadQuestions", file=question_file),
+        "list": node("SAGEPromptList", file="none", start=1, count=2, seed=7, questions=["questions", 0]),
+        "model": node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name),
+        "encode": node("CLIPTextEncode", clip=["model", 1], text=["list", 0]),
+        "empty": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "sample": node(
+            "KSampler", model=["model", 0], positive=["encode", 0], negative=["encode", 0],
+            latent_image=["empty", 0], seed=["list", 1], steps=1, cfg=1.0, sampler_name="euler", scheduler="normal",
+            denoise=1.0,
+        ),
+        "decode": node("VAEDecode", samples=["sample", 0], vae=["model", 2]),
+        "preview": node("PreviewImage", images=["decode", 0]),
+        "prompts": node("PreviewAny", source=["list", 0]),
+        "seeds": node("PreviewAny", source=["list", 1]),
+        "summary": node("PreviewAny", source=["list", 3]),
+    }  # fmt: skip
+    outputs = server.run(graph, timeout=300)
+    assert outputs["prompts"]["text"] == ["caption 1", "caption 2"]
+    assert outputs["seeds"]["text"] == ["8", "9"]
+    assert shown(outputs, "summary") == "2 of 4 prompts, seeds 8 to 9."
+    assert len(server.images(outputs)["preview"]) == 2
+
+
+def test_prompts_that_refer_to_minors_are_left_out_and_counted(server: Server, base: Path) -> None:
+    (base / "input" / "minors.txt").write_text("a man\na 12 year old\na dog\n")
+    graph = {
+        "list": node("SAGEPromptList", file="minors.txt", start=0, count=0, seed=0),
+        "prompts": node("PreviewAny", source=["list", 0]),
+        "seeds": node("PreviewAny", source=["list", 1]),
+        "summary": node("PreviewAny", source=["list", 3]),
+    }
+    outputs = server.run(graph)
+    assert outputs["prompts"]["text"] == ["a man", "a dog"] and outputs["seeds"]["text"] == ["0", "2"]
+    assert "1 left out because they refer to minors" in shown(outputs, "summary")
+
+
+def reading(kind: str, file: object) -> Graph:
+    """A graph in which a node of `kind` reads `file`."""
+    inputs = {
+        "SAGEPromptList": {"file": file, "start": 0, "count": 0, "seed": 0},
+        "SAGELoadQuestions": {"file": file},
+        "SAGEPromptPairs": {
+            "safe_file": file,
+            "safe_text": "",
+            "unsafe_file": "none",
+            "unsafe_text": "",
+            "concept": "x",
+        },
+    }
+    return {"read": node(kind, **inputs[kind]), "show": node("PreviewAny", source=["read", 0])}
+
+
+@pytest.fixture(scope="module")
+def outside(base: Path, server: Server) -> list[str]:
+    """Names of a file beside the input folder, as a graph of somebody else's might hold them."""
+    secret = base / "secret.txt"
+    secret.write_text("a secret\n")
+    (base / "input_2").mkdir()
+    (base / "input_2" / "secret.txt").write_text("another secret\n")
+    return ["../secret.txt", "sub/../../secret.txt", str(secret), "../input_2/secret.txt"]
+
+
+@pytest.mark.parametrize("kind", ["SAGEPromptList", "SAGELoadQuestions", "SAGEPromptPairs"])
+def test_files_outside_the_input_folder_are_refused(server: Server, base: Path, outside: list[str], kind: str) -> None:
+    for name in [*outside, "missing.txt", ".", ""]:
+        # SAGEPromptPairs finds out when it runs.
+        with pytest.raises((GraphError, ExecutionError)) as refused:
+            server.run(reading(kind, name))
+        assert f"Put it into {base / 'input'}" in str(refused.value), name
+
+
+@pytest.mark.parametrize("kind", ["SAGEPromptList", "SAGELoadQuestions", "SAGEPromptPairs"])
+def test_a_linked_name_is_checked_when_it_is_known(server: Server, base: Path, outside: list[str], kind: str) -> None:
+    graph = reading(kind, ["name", 0]) | {"name": node("ProbeText", text=outside[0])}
+    with pytest.raises(ExecutionError, match=r"there is no file '\.\./secret\.txt' in the input folder"):
+        server.run(graph)
+
+
+def test_a_folder_linked_into_the_input_folder_is_read(server: Server, base: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("a linked prompt\n")
+    (base / "input" / "linked").symlink_to(tmp_path, target_is_directory=True)
+    outputs = server.run(reading("SAGEPromptList", "linked/mine.txt"))
+    assert outputs["show"]["text"] == ["a linked prompt"]
+
+
+def test_the_question_file_may_come_from_another_node(server: Server, question_file: str) -> None:
+    graph = {
+        "name": node("ProbeText", text=question_file),
+        "read": node("SAGELoadQuestions", file=["name", 0]),
+        "show": node("PreviewAny", source=["read", 1]),
+    }
+    assert "12 questions about 4 captions" in shown(server.run(graph), "show")
+
+
+@pytest.mark.parametrize("kind", ["SAGELoadQuestions", "SAGECLIPScore", "SAGEConceptRate", "SAGELoadJudge"])
+def test_a_missing_choice_is_named_and_nothing_else(server: Server, kind: str) -> None:
+    with pytest.raises(GraphError, match="Required input is missing") as refused:
+        server.queue({"node": node(kind), "show": node("PreviewAny", source=["node", 0])})
+    assert "positional argument" not in str(refused.value)
