@@ -285,10 +285,13 @@ def _device(options: argparse.Namespace) -> torch.device:
             # A number there and back: a device's name may be right where there is no such device.
             torch.zeros(1, device=device).item()
             return device
-        except (RuntimeError, AssertionError, ImportError) as error:
+        except (RuntimeError, AssertionError, ImportError):
+            # PyTorch's own words may be a page long.
+            found = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+            found += ["mps"] * torch.backends.mps.is_available()
             raise SettingsError(
-                f"--device is {options.device!r}; expected cpu, cuda, cuda:1, mps or the like, where this machine and "
-                f"its PyTorch have it ({str(error).strip().splitlines()[0].rstrip('.')})."
+                f"--device is {options.device!r}; expected one that this machine and its PyTorch have: "
+                f"{', '.join(found)}."
             ) from None
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -314,7 +314,10 @@ OUT = ("--concept", "x", "--out", "o.safetensors")
         (["geometry", "{base}", "{aligned}", "nowhere.txt"], "nowhere.txt"),
         (["geometry", "{base}", "{aligned}", "{prompts}", "-k", "12"], "found 12"),
         (["geometry", "{base}", "{aligned}", "{prompts}", "--device", "gpu"], "--device is 'gpu'"),
-        (["geometry", "{base}", "{aligned}", "{prompts}", "--device", "cuda:9"], "--device is 'cuda:9'"),
+        (
+            ["geometry", "{base}", "{aligned}", "{prompts}", "--device", "cuda:9"],
+            "--device is 'cuda:9'; expected one that this machine",
+        ),
         (["geometry", "{base}", "{aligned}", "{prompts}", "--device", "meta"], "--device is 'meta'"),
         (["geometry", "{base}", "{aligned}", "{half}"], "half.json, row 2: 'prompt' holds '\\ud83d'"),
         (["geometry", "{base}", "{long}", "{prompts}"], "long.safetensors holds a text encoder of 248 positions"),
