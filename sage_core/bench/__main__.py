@@ -3,7 +3,7 @@
     python -m sage_core.bench [--quick] [--size NAME] [--device DEVICE] [--output FOLDER] [--profile]
 
 Weights are random and prompts come from a grammar: neither changes the cost. Results are printed as they arrive and
-written to FOLDER as bench.json, bench.md and bench.png.
+written to FOLDER as bench.json, bench.md and bench.png. Ends with 1 when results differ by more than is allowed.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from ..prompts import PromptPairs
 from ..schedule import batch_sizes, total_steps
 from ..settings import Precision, TrainingSettings
 from ..training import StepReport, train
-from .compare import compare_precisions, gradient_gap, loss_gap, measure_naive
+from .compare import compare_precisions, disagreements, gradient_gap, loss_gap, measure_naive
 from .phases import (
     SIZES,
     Phases,
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Run the benchmark that the command line asks for; returns what bench.json holds."""
     parser = argparse.ArgumentParser(prog="python -m sage_core.bench", description="Measure the cost of alignment.")
     parser.add_argument("--quick", action="store_true", help="a small encoder, under a minute on two cores")
-    parser.add_argument("--size", choices=SIZES, help="paper on CUDA, else laptop")
+    parser.add_argument("--size", choices=SIZES, help="paper on CUDA, else laptop; world is for CPUs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=Path("bench"), help="folder for the results")
     parser.add_argument("--profile", action="store_true", help="also write where the time of a step goes")
@@ -61,6 +61,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     with whole_file(options.output / "bench.png") as path:
         draw(report).savefig(path, format="png")
     sys.stdout.write("\n" + to_markdown(report))
+    for line in disagreements(report):
+        sys.stderr.write(f"NOT WITHIN TOLERANCE: {line}\n")
     return report
 
 
@@ -97,7 +99,8 @@ class _Bench:
             self._keep("runs", rows)
         self._keep("same_again", first.losses == runs[fast.precision].losses)
         self._keep("agreement", [asdict(row) for row in compare_precisions(base, pairs, device, runs)])
-        self._keep("naive", asdict(measure_naive(base, pairs, size, device)))
+        # Those of lower precision last, fp32 first: the published procedure is fp32.
+        self._keep("naive", asdict(measure_naive(base, pairs, size, device, sorted(precisions, key="fp32".__ne__))))
         self._keep("batch_curve", batch_curve(base, size, fast, device))
         self._small_card(base, pairs, runs)
         self._keep("apply", apply_cost(base, device))
@@ -161,4 +164,4 @@ def _short(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(1 if disagreements(main()) else 0)

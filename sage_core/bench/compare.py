@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from ..encoder import TextEncoder, arithmetic
 from ..fast_encoder import FastEncoder
 from ..preparation import prepare
 from ..prompts import PromptPairs
-from ..schedule import epoch_order
+from ..schedule import epoch_order, total_steps
 from ..settings import Precision, TrainingSettings
 from ..targets import choose_targets
 from ..training import Run
@@ -24,78 +25,146 @@ _BLOCK = 2048
 
 
 @dataclass(frozen=True)
+class StepComparison:
+    """A step of the published procedure and one of ours at the same precision, taken in turns.
+
+    Attributes:
+        naive, ours: median seconds.
+        loss_gap: largest relative difference of the loss between the two, over the steps taken.
+    """
+
+    precision: str
+    naive: float
+    ours: float
+    loss_gap: float
+
+
+@dataclass(frozen=True)
 class Naive:
     """Seconds of the published procedure, each part on a sample and scaled to the whole.
 
     Attributes:
-        prompt, search, step: seconds of one codebook entry, one unsafe prompt's search, one step.
+        prompt, search, step: seconds of one codebook entry, one unsafe prompt's search, one step, all in fp32.
+        our_search: seconds an unsafe prompt of our pairing of the same embeddings.
         codebook, pairing, training, total: of the whole run at those rates.
-        our_step: of our fp32 step, taken in turns with the naive one.
         same_targets: share of the searched prompts for which ours, in fp32, are the same.
-        loss_gap: largest relative difference of the loss between the naive steps and our fp32 steps.
+        steps: both steps, precision by precision.
     """
 
     prompt: float
     search: float
+    our_search: float
     step: float
     codebook: float
     pairing: float
     training: float
     total: float
-    our_step: float
     same_targets: float
-    loss_gap: float
-    losses: tuple[float, ...]
+    steps: tuple[StepComparison, ...]
 
 
-def measure_naive(base: Mapping[str, Tensor], pairs: PromptPairs, size: Size, device: torch.device) -> Naive:
-    """The published procedure on a sample, with our fp32 steps in between for a fair comparison on a busy machine."""
-    clock, settings = Clock(device), size.settings.replace(precision="fp32")
+def measure_naive(
+    base: Mapping[str, Tensor],
+    pairs: PromptPairs,
+    size: Size,
+    device: torch.device,
+    precisions: Sequence[Precision] = ("fp32",),
+) -> Naive:
+    """The published procedure on a sample, in turns with our steps for a fair comparison on a busy machine.
+
+    `precisions` are those in which steps are compared; the first stands for the whole, as published: "fp32".
+    """
     encoder = TextEncoder.from_state(base).to(device)
     sample = list(pairs.safe[: size.naive_prompts])
     codebook(encoder, sample[:2], device)
-    prompt = clock.seconds(lambda: codebook(encoder, sample, device)) / len(sample)
-    with arithmetic("fp32", device):
-        # In batches, since one at a time would take minutes: the values are the same.
-        safe, unsafe = (embed_stored(encoder, side, "fp32") for side in (pairs.safe, pairs.unsafe))
-        targets = choose_targets(unsafe, safe, block=_BLOCK)
-        searched = unsafe[: size.naive_searches].clone()
-        del unsafe
-        found: list[int] = []
-        search = clock.seconds(lambda: found.extend(sorted_search(row, safe)[0] for row in searched)) / len(searched)
-        naive = NaiveTraining(base, pairs, CONCEPT, safe[targets.to(safe.device)], settings, device)
-        run = Run(prepare(base, pairs, CONCEPT, settings, device), settings, "", device, None)
-        losses, naive_step, our_step = _steps_in_turns(naive, run, size.naive_steps, clock)
+    prompt = Clock(device).seconds(lambda: codebook(encoder, sample, device)) / len(sample)
+    search, our_search, same, targets = _searches(encoder, pairs, size.naive_searches, device)
+    rows = [_steps_in_turns(base, pairs, targets, size, device, precision) for precision in precisions]
+    training = rows[0].naive * total_steps(len(pairs), size.settings)
     return Naive(
         prompt=prompt,
         search=search,
-        step=naive_step,
+        our_search=our_search,
+        step=rows[0].naive,
         codebook=prompt * 2 * len(pairs),
         pairing=search * len(pairs),
-        training=naive_step * run.steps,
-        total=prompt * 2 * len(pairs) + search * len(pairs) + naive_step * run.steps,
-        our_step=our_step,
-        same_targets=sum(a == b for a, b in zip(found, targets.tolist(), strict=False)) / len(found),
-        loss_gap=loss_gap([report.losses["total"] for report in run.history], losses),
-        losses=tuple(losses),
+        training=training,
+        total=prompt * 2 * len(pairs) + search * len(pairs) + training,
+        same_targets=same,
+        steps=tuple(rows),
     )
 
 
-def _steps_in_turns(naive: NaiveTraining, run: Run, steps: int, clock: Clock) -> tuple[list[float], float, float]:
-    """The naive losses, and the median seconds of the naive steps and of ours on the same batches."""
-    order = epoch_order(len(run.prepared), 0, run.settings.seed).tolist()
-    losses: list[float] = []
-    naive_seconds, our_seconds = [], []
-    for step in range(min(steps, len(run.sizes))):
-        rows = order[step * run.settings.batch_size :][: run.sizes[step]]
-        naive_seconds.append(clock.seconds(partial(_append_loss, losses, naive, rows)))
-        our_seconds.append(clock.seconds(run.take_step))
-    run.report(None, everything=True)
-    return losses, statistics.median(naive_seconds[1:]), statistics.median(our_seconds[1:])
+def _searches(
+    encoder: TextEncoder, pairs: PromptPairs, count: int, device: torch.device
+) -> tuple[float, float, float, Tensor]:
+    """Seconds of one naive search, of ours a prompt, the share that agrees, and the targets' embeddings (N, D)."""
+    clock = Clock(device)
+    with arithmetic("fp32", device):
+        # In batches, since one at a time would take minutes: the values are the same.
+        safe, unsafe = (embed_stored(encoder, side, "fp32") for side in (pairs.safe, pairs.unsafe))
+        chosen: list[Tensor] = []
+        ours = clock.seconds(lambda: chosen.append(choose_targets(unsafe, safe, block=_BLOCK)))
+        found: list[int] = []
+        naive = clock.seconds(lambda: found.extend(sorted_search(row, safe)[0] for row in unsafe[:count]))
+    same = sum(a == b for a, b in zip(found, chosen[0].tolist(), strict=False)) / len(found)
+    return naive / len(found), ours / len(unsafe), same, safe[chosen[0].to(device)]
+
+
+def _steps_in_turns(
+    base: Mapping[str, Tensor],
+    pairs: PromptPairs,
+    targets: Tensor,
+    size: Size,
+    device: torch.device,
+    precision: Precision,
+) -> StepComparison:
+    """Naive steps and ours on the same batches, by turns."""
+    clock, settings = Clock(device), size.settings.replace(precision=precision)
+    with arithmetic("tf32" if precision == "tf32" else "fp32", device):
+        naive = NaiveTraining(base, pairs, CONCEPT, targets, settings, device)
+        run = Run(prepare(base, pairs, CONCEPT, settings, device), settings, "", device, None)
+        order = epoch_order(len(run.prepared), 0, settings.seed).tolist()
+        losses: list[float] = []
+        naive_seconds, our_seconds = [], []
+        for step in range(min(size.naive_steps, len(run.sizes))):
+            rows = order[step * settings.batch_size :][: run.sizes[step]]
+            naive_seconds.append(clock.seconds(partial(_append_loss, losses, naive, rows)))
+            our_seconds.append(clock.seconds(run.take_step))
+        run.report(None, everything=True)
+    return StepComparison(
+        precision=precision,
+        naive=statistics.median(naive_seconds[1:]),
+        ours=statistics.median(our_seconds[1:]),
+        loss_gap=loss_gap([report.losses["total"] for report in run.history], losses),
+    )
 
 
 def _append_loss(losses: list[float], naive: NaiveTraining, rows: list[int]) -> None:
     losses.append(naive.step(rows))
+
+
+TOLERANCES: dict[str, float] = {
+    "targets of the published procedure": 0.0,
+    "loss beside the published procedure, fp32": 1e-4,
+    "gradient in chunks": 1e-4,
+    "loss beside fp32": 0.02,
+    "cosine lost by targets beside fp32": 0.01,
+}
+"""What may differ at most: a share for the targets, relative for losses and gradients, absolute for cosines."""
+
+
+def disagreements(report: Mapping[str, Any]) -> list[str]:
+    """What in a bench's report is beyond its tolerance, as lines for a person; empty when all agree."""
+    found = [
+        ("targets of the published procedure", 1 - report["naive"]["same_targets"]),
+        ("loss beside the published procedure, fp32", report["naive"]["steps"][0]["loss_gap"]),
+        ("gradient in chunks", report["gradient_gap"]),
+    ]
+    for row in report["agreement"]:
+        found += [("loss beside fp32", row["loss_gap"]), ("cosine lost by targets beside fp32", row["regret"])]
+    lines = [f"{name}: {gap:.1e}, at most {TOLERANCES[name]:g}" for name, gap in found if not gap <= TOLERANCES[name]]
+    return lines if report["same_again"] else [*lines, "the same run gave other losses the second time"]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """The published procedure as its description reads, to measure against; nobody should use it.
 
-Prompt by prompt into a codebook; the whole codebook compared entry by entry and sorted for each unsafe prompt; fp32;
-in each step three forward passes of the encoder in training (safe, unsafe, concept), and the base's anew. Written from
-the formulas of arXiv 2607.00402, one after the other, with transformers' own encoder and PyTorch's default AdamW.
+Prompt by prompt into a codebook; the whole codebook compared entry by entry and sorted for each unsafe prompt; in each
+step three forward passes of the encoder in training (safe, unsafe, concept), and the base's anew. In fp32; in plain
+autocast where steps are to be compared in a lower precision. Written from the formulas of arXiv 2607.00402, one after
+the other, with transformers' own encoder and PyTorch's default AdamW.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..encoder import TextEncoder
+from ..encoder import TextEncoder, arithmetic
 from ..prompts import PromptPairs
 from ..settings import TrainingSettings
 from ..tokens import tokenize
@@ -30,7 +31,7 @@ def sorted_search(row: Tensor, entries: Tensor) -> list[int]:
 
 
 class NaiveTraining:
-    """Steps of the published training loop in fp32; only what the "paper" and "des" objectives need.
+    """Steps of the published training loop in the settings' precision; what the "paper" and "des" objectives need.
 
     Args:
         base: canonical state of the base encoder.
@@ -74,7 +75,8 @@ class NaiveTraining:
         return loss.item()
 
     def _embed(self, encoder: TextEncoder, prompts: list[str]) -> Tensor:
-        return encoder(tokenize(prompts).to(self.device)).flatten(1)
+        with arithmetic(self.settings.precision, self.device):
+            return encoder(tokenize(prompts).to(self.device)).flatten(1).float()
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,7 @@ from ..targets import choose_targets
 from ..tokens import CONTEXT_LENGTH, tokenize
 from ..training import StepReport, train
 from .prompts import CONCEPT, make_pairs
-
-_GIB = 2**30
+from .watch import GIB, MemoryWatch
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,16 @@ class Size:
 
 
 VIT_L_14 = EncoderConfig(layers=12, width=768, heads=12, mlp_width=3072, vocabulary=49408, positions=77)
+# The shapes world's text encoder.
+_WORLD = EncoderConfig(layers=2, width=768, heads=12, mlp_width=2048, vocabulary=49408, positions=77)
 _SMALL = EncoderConfig(layers=2, width=128, heads=2, mlp_width=512, vocabulary=49408, positions=77)
 _PAPER = TrainingSettings(held_out=0)
 SIZES = {
     "paper": Size("paper", VIT_L_14, 6911, _PAPER, 64, 4, 10, (1000, 6911, 25_000, 100_000), (32, 64, 128, 256, 512)),
     "laptop": Size("laptop", VIT_L_14, 96, _PAPER.replace(batch_size=24, epochs=1), 6, 3, 3, (24, 48, 96), (20, 32)),
+    "world": Size("world", _WORLD, 4096, _PAPER.replace(steps=6), 16, 3, 5, (512, 1024, 2048, 4096), (20, 32, 64, 128)),
     "quick": Size(
-        "quick", _SMALL, 256, _PAPER.replace(batch_size=32, epochs=1), 16, 4, 6, (64, 128, 256), (20, 32, 64)
+        "quick", _SMALL, 256, _PAPER.replace(batch_size=32, epochs=1), 16, 4, 6, (64, 256, 1024), (20, 32, 64)
     ),
 }
 
@@ -81,16 +82,6 @@ class Clock:
             work()
             taken.append(self.now() - start)
         return statistics.median(taken)
-
-
-def peak_memory(device: torch.device) -> float | None:
-    """GiB allocated at most since the last call, on CUDA."""
-    if device.type != "cuda":
-        return None
-    peak = torch.cuda.max_memory_allocated(device) / _GIB
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    return peak
 
 
 def forward_flops(config: EncoderConfig, prompts: int) -> float:
@@ -123,7 +114,7 @@ class Phases:
     Attributes:
         prepare, train, finish, save: what `total` is the sum of.
         step: seconds of a step in the middle of training, median.
-        peak: GiB allocated at most in training. estimate: what `plan_memory` expects.
+        peak: GiB at most in training, see `MemoryWatch`. estimate: what `plan_memory` expects.
         losses: total loss at each step.
     """
 
@@ -150,15 +141,17 @@ def measure_run(
     clock = Clock(device)
     at: list[float] = []
 
-    def on_step(report: StepReport) -> None:
-        at.append(time.perf_counter())
-        if report.step == 1 and device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+    with MemoryWatch(device) as memory:
 
-    start = clock.now()
-    result = train(base, pairs, CONCEPT, settings, device=device, free_memory=free_memory, on_step=on_step)
-    done = clock.now()
-    peak = peak_memory(device)
+        def on_step(report: StepReport) -> None:
+            at.append(time.perf_counter())
+            if report.step == 1:
+                memory.reset()
+
+        start = clock.now()
+        result = train(base, pairs, CONCEPT, settings, device=device, free_memory=free_memory, on_step=on_step)
+        done = clock.now()
+        peak = memory.peak()
     with tempfile.TemporaryDirectory() as folder:
         save = clock.seconds(lambda: save_encoder(Path(folder) / "aligned.safetensors", result.state, result.metadata))
     training = result.history[-1].seconds
@@ -171,7 +164,7 @@ def measure_run(
         total=done - start + save,
         step=step_seconds(result.history),
         peak=peak,
-        estimate=plan_memory(EncoderConfig.of(base), settings, len(pairs), free_memory).bytes / _GIB,
+        estimate=plan_memory(EncoderConfig.of(base), settings, len(pairs), free_memory).bytes / GIB,
         losses=tuple(report.losses["total"] for report in result.history),
     )
 
@@ -221,14 +214,23 @@ def memory_at_most(gigabytes: float, device: torch.device) -> Iterator[None]:
 def pair_curve(
     base: Mapping[str, Tensor], size: Size, settings: TrainingSettings, device: torch.device, step: float
 ) -> list[dict[str, Any]]:
-    """Seconds of preparation, measured, and of training at `step` seconds a step, for each number of pairs."""
+    """Seconds of preparation, measured, and of training at `step` seconds a step, for each number of pairs.
+
+    "stored" are the GiB of the base embeddings, which grow with the pairs and may lie on the host; "working" is what
+    preparing takes beside them.
+    """
     clock, points = Clock(device), []
     for count in size.pair_counts:
         pairs = make_pairs(count)
-        peak_memory(device)
-        seconds = clock.seconds(partial(prepare, base, pairs, CONCEPT, settings, device))
+        with MemoryWatch(device) as memory:
+            start = clock.now()
+            prepared = prepare(base, pairs, CONCEPT, settings, device)
+            seconds = clock.now() - start
+            peak, stored = memory.peak(), prepared.base_safe.nbytes / GIB
+        del prepared
         steps = -(-count // settings.batch_size) * settings.epochs
-        points.append({"pairs": count, "prepare": seconds, "train": steps * step, "peak": peak_memory(device)})
+        working = None if peak is None else peak - stored
+        points.append({"pairs": count, "prepare": seconds, "train": steps * step, "stored": stored, "working": working})
     return points
 
 
@@ -240,12 +242,11 @@ def batch_curve(
     for batch in size.batch_sizes:
         changed = settings.replace(batch_size=batch, steps=12 if device.type == "cuda" else 4, epochs=100)
         pairs = make_pairs(max(batch, min(size.pairs, 2 * max(size.batch_sizes))))
-        peak_memory(device)
-        result = train(base, pairs, CONCEPT, changed, device=device, base_hash="bench")
-        estimate = plan_memory(size.config, changed, len(pairs), None).bytes / _GIB
-        points.append(
-            {"batch": batch, "step": step_seconds(result.history), "peak": peak_memory(device), "estimate": estimate}
-        )
+        with MemoryWatch(device) as memory:
+            result = train(base, pairs, CONCEPT, changed, device=device, base_hash="bench")
+            peak = memory.peak()
+        estimate = plan_memory(size.config, changed, len(pairs), None).bytes / GIB
+        points.append({"batch": batch, "step": step_seconds(result.history), "peak": peak, "estimate": estimate})
     return points
 
 

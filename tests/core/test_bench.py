@@ -1,14 +1,16 @@
 """The benchmark at a tiny size: the published procedure and ours agree, and everything that is reported is measured."""
 
 import json
+import math
 
 import pytest
 import torch
 
 from sage_core.bench import __main__ as bench
 from sage_core.bench import phases
-from sage_core.bench.compare import gradient_gap, measure_naive
+from sage_core.bench.compare import disagreements, gradient_gap, measure_naive
 from sage_core.bench.prompts import captions, make_pairs, random_state
+from sage_core.bench.watch import MemoryWatch
 from sage_core.encoder import EncoderConfig
 from sage_core.settings import TrainingSettings
 
@@ -32,11 +34,37 @@ def test_captions_are_distinct_and_always_the_same():
 
 
 def test_ours_equals_the_published_procedure_in_targets_and_losses(base):
-    naive = measure_naive(base, make_pairs(30), TINY, CPU)
+    naive = measure_naive(base, make_pairs(30), TINY, CPU, ("fp32", "bf16"))
     assert naive.same_targets == 1
-    assert len(naive.losses) == 3
-    assert naive.losses[0] != naive.losses[-1]
-    assert naive.loss_gap < 1e-4
+    exact, rough = naive.steps
+    assert exact.loss_gap < 1e-4 < rough.loss_gap < 0.02
+    assert naive.step == exact.naive > 0 and exact.ours > 0
+
+
+def test_a_result_beyond_its_tolerance_is_said():
+    report = {
+        "naive": {"same_targets": 1.0, "steps": [{"loss_gap": 1e-6}]},
+        "gradient_gap": 1e-6,
+        "agreement": [{"loss_gap": 1e-3, "regret": 1e-4}],
+        "same_again": True,
+    }
+    assert disagreements(report) == []
+    report["naive"]["same_targets"] = 0.5
+    report["gradient_gap"] = math.nan
+    report["same_again"] = False
+    lines = disagreements(report)
+    assert [line.split(":")[0] for line in lines[:2]] == ["targets of the published procedure", "gradient in chunks"]
+    assert len(lines) == 3 and "second time" in lines[2]
+
+
+def test_memory_is_watched_on_a_cpu():
+    with MemoryWatch(CPU) as memory:
+        taken = torch.ones(64 * 2**20)
+        del taken
+        peak = memory.peak()
+        memory.reset()
+        assert peak is None or 0.24 < peak < 0.4
+        assert peak is None or memory.peak() < 0.1
 
 
 def test_a_gradient_in_chunks_is_that_of_the_batch(base):
