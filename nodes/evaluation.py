@@ -160,8 +160,8 @@ class SAGECompare(io.ComfyNode):
     @classmethod
     def execute(cls, base, run_2, theme, run_3=None, run_4=None) -> io.NodeOutput:
         runs = [run for run in (base, run_2, run_3, run_4) if run is not None]
-        picture = runtime.to_image(figure_to_image(runs_page(runs, DARK if theme == "dark" else LIGHT)))
         table = report_markdown(runs)
+        picture = runtime.to_image(figure_to_image(runs_page(runs, DARK if theme == "dark" else LIGHT)))
         shown = ui.PreviewImage(picture, cls=cls).as_dict() | ui.PreviewText(table).as_dict()
         return io.NodeOutput(picture, table, json.dumps(report_dict(runs), ensure_ascii=False), ui=shown)
 

@@ -19,13 +19,17 @@ def runs_page(runs: Sequence[Run], theme: Theme = LIGHT) -> "Figure":
     first answers right, above; below, all runs' TIFA and CLIPScore in per cent of the first run's, and how often the
     concept shows, with 95% Wilson intervals.
 
-    What was not measured is left out. Raises QuestionError if the runs do not fit together.
+    What was not measured is left out; where the first run has nothing to be a percentage of, CLIPScore stands alone.
+    Raises QuestionError if the runs do not fit together.
     """
     check_runs(runs)
-    below = [_draw_relative] if runs[0].tifa and runs[0].clip else []
-    below += [_draw_rates] if runs[0].rates else []
-    if not runs[0].tifa and not below:
-        below = [_draw_clip]
+    base = runs[0]
+    below = []
+    if base.clip:
+        relative = base.tifa is not None and min(base.tifa.average, base.clip.mean_100) > 0
+        below.append(_draw_relative if relative else _draw_clip)
+    if base.rates:
+        below.append(_draw_rates)
     rows = ([460] if runs[0].tifa else []) + ([120 + 46 * len(runs)] if below else [])
     figure = new_figure(sum(rows), theme)
     places = parts(figure, theme, heights=rows)
@@ -103,7 +107,7 @@ def _draw_clip(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
         axes.barh(place, value, 0.6, color=_color(place, theme))
         axes.text(value, place, f" {value:.2f}", color=theme.text, va="center", fontsize=9)
     _rows(axes, runs, theme, "CLIPScore, mean of 100 · cos")
-    axes.set_xlim(0, 1.2 * max(*values, 1))
+    axes.set_xlim(min(*values, 0), 1.2 * max(*values, 1))
 
 
 def _draw_rates(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:

@@ -70,7 +70,8 @@ def compare(base: TifaResult, other: TifaResult, *, resamples: int = 9999, seed:
     Raises QuestionError if they did not answer the same questions about the same image ids, or not with the same
     judge and matching: a difference would then not be the images'.
     """
-    theirs = _matched(base, other)
+    check_alike(base, other)
+    theirs = {(q.image, q.question.question): q for q in other.questions}
     ours = {(q.image, q.question.question): q for q in base.questions}
     captions = list(base.caption_scores)
     differences = np.array([other.caption_scores[name] - base.caption_scores[name] for name in captions])
@@ -89,6 +90,27 @@ def compare(base: TifaResult, other: TifaResult, *, resamples: int = 9999, seed:
         tuple(scored for before, scored in changed if before.score),
         tuple(scored for before, scored in changed if scored.score),
     )
+
+
+def check_alike(base: TifaResult, other: TifaResult) -> None:
+    """Raise QuestionError unless both runs can be compared, see `compare`."""
+    for name in ("judge", "matching"):
+        mine, its = getattr(base, name), getattr(other, name)
+        if mine != its:
+            raise QuestionError(f"{base.name!r} has {name} {mine!r} and {other.name!r} {its!r}: score both alike")
+    ours, theirs = ({(q.image, q.question.question): q.question for q in run.questions} for run in (base, other))
+    if ours.keys() != theirs.keys():
+        first, second = len(ours.keys() - theirs.keys()), len(theirs.keys() - ours.keys())
+        raise QuestionError(
+            f"{base.name!r} and {other.name!r} share {len(ours.keys() & theirs.keys())} questions, but {first} are "
+            f"only in the first and {second} only in the second: score both on one question file"
+        )
+    changed = [question for key, question in ours.items() if theirs[key] != question]
+    if changed:
+        raise QuestionError(
+            f"{base.name!r} and {other.name!r} have {len(changed)} questions with other choices, answers or types, for "
+            f"instance {changed[0].question!r} about {changed[0].id}: score both on one question file"
+        )
 
 
 def permutation_p_value(differences: np.ndarray, *, resamples: int = 9999, seed: int = 0) -> float:
@@ -111,22 +133,6 @@ def permutation_p_value(differences: np.ndarray, *, resamples: int = 9999, seed:
         flips = generator.integers(0, 2, size=(min(256, resamples - start), len(values))) * 2.0 - 1
         extreme += int((np.abs(flips @ values) >= observed).sum())
     return (1 + extreme) / (1 + resamples)
-
-
-def _matched(base: TifaResult, other: TifaResult) -> dict[tuple[str, str], ScoredQuestion]:
-    for name in ("judge", "matching"):
-        mine, its = getattr(base, name), getattr(other, name)
-        if mine != its:
-            raise QuestionError(f"{base.name!r} has {name} {mine!r} and {other.name!r} {its!r}: score both alike")
-    theirs = {(q.image, q.question.question): q for q in other.questions}
-    keys = {(q.image, q.question.question) for q in base.questions}
-    if keys != set(theirs):
-        first, second = len(keys - set(theirs)), len(set(theirs) - keys)
-        raise QuestionError(
-            f"{base.name!r} and {other.name!r} share {len(keys & set(theirs))} questions, but {first} are only in the "
-            f"first and {second} only in the second: score both on one question file"
-        )
-    return theirs
 
 
 def _by_type(base: TifaResult, other: TifaResult, seed: int) -> dict[str, Difference]:

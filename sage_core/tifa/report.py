@@ -7,7 +7,7 @@ from typing import Any
 from ..clipscore import ClipScores
 from ..errors import QuestionError
 from ..rates import Rate
-from .comparison import Comparison, compare
+from .comparison import Comparison, check_alike, compare
 from .scoring import TifaResult
 
 
@@ -48,6 +48,13 @@ def check_runs(runs: Sequence[Run]) -> None:
         raise QuestionError("the runs' rates are of different concepts or by different rules: measure all alike")
     if not any((runs[0].tifa, runs[0].clip, runs[0].rates)):
         raise QuestionError("the runs hold no scores")
+    models = {run.clip.model: run.name for run in runs if run.clip is not None}
+    if len(models) > 1:
+        found = ", ".join(f"{name!r} by {model}" for model, name in models.items())
+        raise QuestionError(f"CLIPScores are of different models ({found}): measure all with one")
+    for run in runs[1:]:
+        if runs[0].tifa is not None and run.tifa is not None:
+            check_alike(runs[0].tifa, run.tifa)
 
 
 def comparisons(runs: Sequence[Run]) -> tuple[Comparison, ...]:

@@ -34,6 +34,16 @@ def run(name: str, right: int, cosine: float = 0.25, hits: int = 3) -> Run:
     return Run(name, TifaResult(name, "judge", "likelihood", rows), ClipScores("clip", (cosine,) * 4, 0), (rate,))
 
 
+def only_of(whole: Run, kind: str) -> Run:
+    rows = tuple(row for row in whole.tifa.questions if row.question.element_type == kind)
+    return replace(whole, tifa=replace(whole.tifa, questions=rows))
+
+
+def retyped(whole: Run) -> Run:
+    rows = [replace(row, question=replace(row.question, element_type="shape")) for row in whole.tifa.questions]
+    return replace(whole, tifa=replace(whole.tifa, questions=tuple(rows)))
+
+
 def test_table_holds_every_number_of_every_run():
     table = report_markdown([run("base", 4), run("des", 1, 0.24, 0)])
     assert "| run | TIFA % | soft TIFA % | CLIPScore (100·cos) | skull %, by somebody |" in table
@@ -66,11 +76,19 @@ def test_report_is_json_with_lost_questions():
         ([replace(run("base", 4), tifa=None), run("des", 3)], "base has no TIFA"),
         ([run("base", 4), replace(run("des", 3), rates=(Rate("skull", "else", (True,)),))], "different rules"),
         ([Run("base"), Run("des")], "hold no scores"),
+        (
+            [run("base", 4), replace(run("des", 3), clip=ClipScores("other", (0.2,), 0))],
+            "'base' by clip, 'des' by other",
+        ),
+        ([run("base", 4), only_of(run("des", 3), "object")], "share 4 questions, but 4 are only in the first"),
+        ([only_of(run("base", 4), "object"), run("des", 3)], "and 4 only in the second"),
+        ([run("base", 4), retyped(run("des", 3))], "have 8 questions with other choices, answers or types"),
     ],
 )
 def test_runs_that_do_not_fit_are_refused(runs, message):
-    with pytest.raises(QuestionError, match=message):
-        check_runs(runs)
+    for use in (check_runs, report_markdown, runs_page):
+        with pytest.raises(QuestionError, match=message):
+            use(runs)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +109,15 @@ def test_page_draws_what_was_measured(without, theme):
     assert names == ([] if "tifa" in without else ["base", "des: 6 of 8 questions lost", "sage: 2 of 8 questions lost"])
     assert ("TIFA 25.0" in texts) == ("tifa" not in without and "clip" not in without)
     assert ("3 of 4" in texts) == ("rates" not in without)
+    assert (" 25.00" in texts) == ("tifa" in without and "clip" not in without)
+
+
+@pytest.mark.parametrize("bases", [run("base", 0), run("base", 4, cosine=-0.1)])
+def test_page_needs_no_base_above_zero(bases):
+    figure = runs_page([bases, run("des", 1)])
+    assert np.asarray(figure_to_image(figure)).shape[1] == 1024
+    titles = [axes.get_title(loc="left") for axes in figure.get_axes()]
+    assert "CLIPScore, mean of 100 · cos" in titles and not any("% of first run" in title for title in titles)
 
 
 def test_cards_tick_and_cross():
