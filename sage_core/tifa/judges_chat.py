@@ -1,7 +1,8 @@
 """Vision-language models with a chat template: SmolVLM, Qwen-VL, LLaVA and other image-text-to-text models."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,29 @@ from .judges import Answer, Features, ModelJudge, choice_probabilities, grouped,
 from .questions import Question
 
 
+@dataclass(eq=False)
+class _Picture:
+    """What a model is given of one image and, while questions about it come, what it made of that.
+
+    memory: keys and values (a batch of one) of the image and of what precedes it, and the offset of later positions.
+    """
+
+    inputs: Any
+    memory: tuple[Any, torch.Tensor | None] | None = None
+
+
 class ChatJudge(ModelJudge):
     """Any decoder model of AutoModelForImageTextToText whose chat template puts the image before the text.
 
-    The image and what precedes it is read once, and its keys and values are shared by all questions about it.
+    The image and what precedes it is read once, and its keys and values are shared by all questions about it, also by
+    those of the next batch. Only where memory runs out is the image of an interrupted batch read again.
     The question is asked with its choices, since such models otherwise answer in sentences.
     """
 
     answer_length = 20
     questions_per_batch = 32
     sort_by_length = False
-    """An image's questions stay together, so that its keys and values are made once."""
+    """An image's questions stay together, so that one image at a time has to be remembered between batches."""
 
     @staticmethod
     def load(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
@@ -40,6 +53,13 @@ class ChatJudge(ModelJudge):
             raise JudgeError(f"{name}: its chat template holds no image, expected a model that takes images in chats")
         self._before_text = start + found
         ends = model.generation_config.eos_token_id
+        if ends is None:
+            ends = processor.tokenizer.eos_token_id
+        if ends is None:
+            raise JudgeError(
+                f"{name}: neither generation_config.json nor the tokenizer says which token ends an answer "
+                f"(eos_token_id), expected one of them to; download all files of the model's repository"
+            )
         self._ends = torch.tensor(ends if isinstance(ends, list) else [ends])
 
     def encode(self, images: Sequence[torch.Tensor]) -> list[Features]:
@@ -47,19 +67,21 @@ class ChatJudge(ModelJudge):
         start = self.processor.tokenizer.bos_token
         special = not (start and self._before_text.startswith(start))
         return [
-            self.processor(
-                text=[self._before_text],
-                images=[Image.fromarray(image.permute(1, 2, 0).cpu().numpy())],
-                add_special_tokens=special,
-                return_tensors="pt",
-            ).to(self.device, dtype=self.dtype)
+            _Picture(
+                self.processor(
+                    text=[self._before_text],
+                    images=[Image.fromarray(image.permute(1, 2, 0).cpu().numpy())],
+                    add_special_tokens=special,
+                    return_tensors="pt",
+                ).to(self.device, dtype=self.dtype)
+            )
             for image in images
         ]
 
     def ask(self, features: Sequence[Features], questions: Sequence[Question], likelihoods: bool) -> list[Answer]:
         asked = [self._words(self._after_image(question)) for question in questions]
         answers: dict[int, Answer] = {}
-        for together in grouped(range(len(questions)), lambda row: _shapes(features[row])):
+        for together in grouped(range(len(questions)), lambda row: _read_with(features[row])):
             images = {id(features[row]): features[row] for row in together}
             slots = {name: slot for slot, name in enumerate(images)}
             cache, offsets = self._read_images(list(images.values()))
@@ -70,6 +92,13 @@ class ChatJudge(ModelJudge):
                 some = [questions[row] for row in rows]
                 replies = self._answer_from(cache, offsets, slot, words, some, likelihoods)
                 answers.update(zip(rows, replies, strict=True))
+            if id(features[-1]) in slots and features[-1].memory is None:
+                row = torch.tensor([slots[id(features[-1])]], device=self.device)
+                features[-1].memory = _select(cache, row), None if offsets is None else offsets[row]
+        for image in features:
+            # The next batch can only go on with the last image of this one.
+            if image is not features[-1]:
+                image.memory = None
         return [answers[row] for row in range(len(questions))]
 
     def _answer_from(
@@ -94,8 +123,11 @@ class ChatJudge(ModelJudge):
         texts = self._write(cache, following)
         return [Answer(*pair) for pair in zip(texts, probabilities, strict=True)]
 
-    def _read_images(self, images: Sequence[Features]) -> tuple[Any, torch.Tensor | None]:
-        inputs = {name: torch.cat([image[name] for image in images]) for name in images[0]}
+    def _read_images(self, images: Sequence[_Picture]) -> tuple[Any, torch.Tensor | None]:
+        """Keys and values of images that go together, see _read_with, and their offsets."""
+        if images[0].memory is not None:
+            return images[0].memory
+        inputs = {name: torch.cat([image.inputs[name] for image in images]) for name in images[0].inputs}
         # The mask is all ones; without it every model derives positions from the cache's length.
         inputs.pop("attention_mask", None)
         cache = self.model(**inputs, use_cache=True).past_key_values
@@ -161,8 +193,11 @@ def _prompt(question: Question) -> str:
     return f"{question.question}\nChoices: {choices}.\nAnswer with one of the choices and nothing else."
 
 
-def _shapes(inputs: Features) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple((name, tuple(value.shape)) for name, value in inputs.items())
+def _read_with(image: _Picture) -> Hashable:
+    """Equal for images that can be read together; of its own for one that is remembered."""
+    if image.memory is not None:
+        return id(image)
+    return tuple((name, tuple(value.shape)) for name, value in image.inputs.items())
 
 
 def _select(cache: Any, rows: torch.Tensor) -> Any:

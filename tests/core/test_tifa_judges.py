@@ -2,11 +2,13 @@
 
 import json
 import re
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from sage_core.batches import in_batches, is_out_of_memory
 from sage_core.errors import JudgeError
@@ -381,6 +383,48 @@ def test_batch_sizes_and_missing_likelihoods_change_no_answer(kind):
     assert all(a.probabilities is None for asked in parts for a in asked)
 
 
+def count_images_read(judge: ModelJudge) -> list[int]:
+    """Filled with the number of images of each pass of a chat model's vision tower."""
+    counts = []
+    inner = judge.model.model
+
+    def count(_module, args, kwargs):
+        pixels = kwargs.get("pixel_values", args[0] if args else None)
+        counts.append(len(kwargs["grid_thw"]) if "grid_thw" in kwargs else len(pixels))
+
+    getattr(inner, "vision_tower", getattr(inner, "visual", None)).register_forward_pre_hook(count, with_kwargs=True)
+    return counts
+
+
+@pytest.mark.parametrize("make", [make_llava, make_qwen])
+def test_a_chat_model_reads_each_image_once_at_any_batch_size(tmp_path, make):
+    make(tmp_path)
+    judge = load_judge(tmp_path)
+    judge.answer_length = 2
+    counts = count_images_read(judge)
+    expected = judge.answer(pictures(), [QUESTIONS] * 3)
+    assert sum(counts) == 3
+    for size in (1, 3, 5):
+        judge.questions_per_batch = size
+        counts.clear()
+        answers = judge.answer(pictures(), [QUESTIONS] * 3)
+        assert sum(counts) == 3, f"batches of {size}: {counts}"
+        for found, wanted in zip(chain(*answers), chain(*expected), strict=True):
+            assert found.text == wanted.text and found.probabilities == pytest.approx(wanted.probabilities, rel=2e-3)
+
+
+def test_a_chat_model_without_an_end_token_takes_its_tokenizers_or_is_named(tmp_path):
+    make_llava(tmp_path)
+    expected = load_judge(tmp_path)
+    processor, model = expected.processor, expected.model
+    model.generation_config.eos_token_id = None
+    judge = type(expected)(model, processor, "nameless")
+    assert judge.answer(pictures(), PER_IMAGE) == expected.answer(pictures(), PER_IMAGE)
+    processor.tokenizer.eos_token = None
+    with pytest.raises(JudgeError, match="nameless: neither generation_config"):
+        type(expected)(model, processor, "nameless")
+
+
 LONG = " ".join(["is there a dog to the left of the red bus"] * 8)
 
 
@@ -508,7 +552,7 @@ def test_pickled_weights_are_refused(tmp_path):
 
 def test_a_model_of_another_kind_is_refused_with_its_name(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
-    (tmp_path / "model.safetensors").write_bytes(b"")
+    save_file({}, tmp_path / "model.safetensors")
     with pytest.raises(JudgeError, match="'bert'"):
         load_judge(tmp_path)
 
