@@ -1,5 +1,7 @@
 """Prompts that drive an ordinary graph, one after the other."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
@@ -7,7 +9,8 @@ from comfy_api.latest import io
 from ..sage_core.errors import PromptError
 from ..sage_core.prompts import read_prompts
 from ..sage_core.rates import without_minors
-from ..sage_core.tifa.questions import group_by_caption
+from ..sage_core.tifa.evaluation import answered_captions
+from ..sage_core.tifa.questions import Question, group_by_caption
 from . import models, runtime
 from .tifa import Questions
 
@@ -40,6 +43,13 @@ class SAGEPromptList(io.ComfyNode):
                     tooltip="Prompt number i, counted in the whole file, gets seed + i: the same picture in any range.",
                 ),
                 Questions.Input("questions", optional=True, tooltip="Their captions are the prompts."),
+                io.String.Input(
+                    "log",
+                    default="",
+                    optional=True,
+                    tooltip="Score TIFA's log: prompts whose questions it answers are left out, and count takes the "
+                    "next ones. Several, with commas, where several nodes score these prompts.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="prompt", is_output_list=True, tooltip="For CLIP Text Encode."),
@@ -54,34 +64,67 @@ class SAGEPromptList(io.ComfyNode):
         return file == models.NONE or runtime.taken(runtime.prompt_path, file)
 
     @classmethod
-    def fingerprint_inputs(cls, file: str | None, **_: Any) -> list[tuple[int, int]]:
-        return [] if file in (None, models.NONE) else [runtime.fingerprint(runtime.prompt_path(file))]
+    def fingerprint_inputs(cls, file: str | None, log: str | None = "", **_: Any) -> list[tuple[int, int] | None]:
+        files = [] if file in (None, models.NONE) else [runtime.prompt_path(file)]
+        files += _logs(log or "")
+        return [runtime.fingerprint(path) if path.exists() else None for path in files]
 
     @classmethod
-    def execute(cls, file, start, count, seed, questions=None) -> io.NodeOutput:
+    def execute(cls, file, start, count, seed, questions=None, log="") -> io.NodeOutput:
         if (file == models.NONE) == (questions is None):
             found = "neither is given" if questions is None else "both are given"
             raise PromptError(f"Prompts come from file or from questions; {found}.")
-        groups = group_by_caption(questions or ())
+        logs = _logs(log)
+        if logs and questions is None:
+            raise PromptError(f"log is {log!r}, but it holds answers to questions, and no questions are connected.")
+        groups = list(group_by_caption(questions or ()).values())
         if questions is None:
             prompts, report = read_prompts(runtime.prompt_path(file))
             notes = [report.summary()]
         else:
-            prompts, notes = tuple(group[0].caption for group in groups.values()), []
+            prompts, notes = tuple(group[0].caption for group in groups), []
         kept, minors = without_minors(prompts)
-        chosen = [i for i in kept if start <= i and (not count or i < start + count)]
+        chosen = [i for i in kept if start <= i and (not count or logs or i < start + count)]
         if not chosen:
             raise PromptError(f"No prompt is left of {len(prompts)} from number {start} on. Change start or count.")
-        about = [group for i, group in enumerate(groups.values()) if i in set(chosen)]
+        if logs:
+            chosen, note = _unanswered(chosen, groups, count, logs)
+            notes.append(note)
         notes.insert(0, f"{len(chosen)} of {len(prompts)} prompts, seeds {seed + chosen[0]} to {seed + chosen[-1]}.")
         if minors:
             notes.append(f"{minors} left out because they refer to minors.")
         return io.NodeOutput(
             [prompts[i] for i in chosen],
             [(seed + i) % 2**64 for i in chosen],
-            tuple(question for group in about for question in group),
+            tuple(question for i in chosen for question in groups[i]) if groups else (),
             "\n".join(notes),
         )
+
+
+def _logs(names: str) -> list[Path]:
+    """Score TIFA's logs by their names, which commas part."""
+    return [runtime.answer_log(name, "log") for name in names.split(",") if name.strip()]
+
+
+def _unanswered(
+    places: Sequence[int], groups: Sequence[Sequence[Question]], count: int, logs: Sequence[Path]
+) -> tuple[list[int], str]:
+    """The first `count` of `places` whose questions are not all answered in every log, and a note on the others.
+
+    When none is left it is the last one of all: what stands behind the list can run, and score the whole log.
+    """
+    questions = [question for place in places for question in groups[place]]
+    done = set.intersection(*(answered_captions(questions, path) for path in logs))
+    names = " and ".join(path.stem for path in logs)
+    left = [place for place in places if groups[place][0].id not in done]
+    if not left:
+        return [places[-1]], (
+            f"Every prompt's questions are answered in {names}. The last prompt comes once more, so that Score TIFA "
+            "runs; with whole_log it gives the score of all."
+        )
+    chosen = left[:count] if count else left
+    note = f"{len(done)} left out because their questions are answered in {names}; {len(left) - len(chosen)} to come."
+    return chosen, note
 
 
 NODES: list[type[io.ComfyNode]] = [SAGEPromptList]

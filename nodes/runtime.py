@@ -71,6 +71,11 @@ def output_file(folder: str, name: str, suffix: str, field: str) -> Path:
     return Path(folder_paths.get_output_directory()) / "sage" / folder / plain_name(name, suffix, field)
 
 
+def answer_log(name: str, field: str) -> Path:
+    """Where Score TIFA writes its answers down. Raises SettingsError, see `plain_name`."""
+    return output_file("tifa", name, ".jsonl", field)
+
+
 def plain_name(name: str, suffix: str, field: str) -> str:
     """`name` as the name of a file with `suffix`, whether it has that already or not.
 

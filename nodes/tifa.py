@@ -5,10 +5,10 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..sage_core.errors import QuestionError
+from ..sage_core.errors import QuestionError, SettingsError
 from ..sage_core.plots import DARK
 from ..sage_core.tifa.cards import card_sheet, question_card
-from ..sage_core.tifa.evaluation import evaluate
+from ..sage_core.tifa.evaluation import evaluate, score_log
 from ..sage_core.tifa.language_model import LanguageModel
 from ..sage_core.tifa.make_questions import make_questions, make_questions_by_rule
 from ..sage_core.tifa.questions import group_by_caption, read_questions, write_questions
@@ -137,10 +137,16 @@ class SAGEScoreTIFA(io.ComfyNode):
                     "log",
                     default="",
                     tooltip="Answers are written to output/sage/tifa/<log>.jsonl as they come; queue again to go on "
-                    "after a stop. Empty: none.",
+                    "after a stop. For one judge and one text encoder. Empty: none.",
                 ),
                 io.Int.Input("pictured", default=8, min=1, max=64, tooltip="Images shown with their questions."),
                 Scores.Input("scores", optional=True, tooltip="Scores of the same run to add to."),
+                io.Boolean.Input(
+                    "whole_log",
+                    default=False,
+                    optional=True,
+                    tooltip="Score all that the log holds, not only these images: for a test set drawn in parts.",
+                ),
             ],
             outputs=[
                 Scores.Output(display_name="scores", tooltip="For CLIPScore, Concept Rate and Compare."),
@@ -152,7 +158,9 @@ class SAGEScoreTIFA(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images, questions, judge, name, log, pictured, scores=(None,)) -> io.NodeOutput:
+    def execute(
+        cls, images, questions, judge, name, log, pictured, scores=(None,), whole_log=(False,)
+    ) -> io.NodeOutput:
         pictures = models.flatten(images)
         groups = list(group_by_caption([question for some in questions for question in some]).values())
         if len(pictures) != len(groups):
@@ -160,21 +168,18 @@ class SAGEScoreTIFA(io.ComfyNode):
                 f"{len(pictures)} images came with questions about {len(groups)} captions; expected one image for each "
                 f"caption, in the same order. Take prompts and questions from the same Prompt List."
             )
-        loaded = judge[0]
-        loaded.load()
-        result = evaluate(
-            pictures,
-            groups,
-            loaded.judge,
-            sentences=loaded.sentences,
-            name=name[0],
-            log=runtime.output_file("tifa", log[0], ".jsonl", "log") if log[0].strip() else None,
-            on_progress=runtime.Progress(),
-        )
+        path = runtime.answer_log(log[0], "log") if log[0].strip() else None
+        if whole_log[0] and path is None:
+            raise SettingsError("whole_log is on, but log is empty. Name the log, or turn whole_log off.")
+        judge[0].load()
+        about = {"sentences": judge[0].sentences, "name": name[0]}
+        result = evaluate(pictures, groups, judge[0].judge, log=path, on_progress=runtime.Progress(), **about)
         by_image = list(zip(pictures, groups, strict=True))[: pictured[0]]
         rows = iter(result.questions)
         cards = [question_card(image, [next(rows) for _ in group], DARK) for image, group in by_image]
         picture = runtime.to_image(card_sheet(cards, DARK))
+        if whole_log[0]:
+            result = score_log(path, judge[0].judge.name, **about)
         table = result.to_markdown()
         run = add_to_run(scores[0], name[0], tifa=result)
         shown = ui.PreviewImage(picture, cls=cls).as_dict() | ui.PreviewText(table).as_dict()

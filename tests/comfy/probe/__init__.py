@@ -88,6 +88,23 @@ class Captions(io.ComfyNode):
         return io.NodeOutput([f"caption {number}" for number in range(count)])
 
 
+class Draw(io.ComfyNode):
+    """A picture that depends on prompt and seed alone, in no time."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ProbeDraw",
+            inputs=[io.String.Input("prompt"), io.Int.Input("seed", min=0, max=2**32)],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, prompt, seed) -> io.NodeOutput:
+        generator = torch.Generator().manual_seed(seed + sum(prompt.encode()))
+        return io.NodeOutput(torch.rand(1, 40, 40, 3, generator=generator))
+
+
 class _VisionClip:
     """Stands for what ComfyUI's own vision-language models are from 0.26 on."""
 
@@ -145,7 +162,7 @@ class SlowJudge(io.ComfyNode):
 
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [SaveConditioning, Loads, Text, Captions, VisionClip, SlowJudge]
+        return [SaveConditioning, Loads, Text, Captions, Draw, VisionClip, SlowJudge]
 
 
 async def comfy_entrypoint() -> ProbeExtension:

@@ -1,0 +1,99 @@
+"""The log of answers as a whole: what it says is done, and its score."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sage_core.errors import JudgeError, QuestionError
+from sage_core.tifa.evaluation import answered_captions, evaluate, read_log, score_log
+from sage_core.tifa.judges import Answer
+from sage_core.tifa.questions import Question
+
+CHOICES = ("a dog", "a cat", "two")
+
+
+class Brightness:
+    """A judge whose answer depends on the picture and the question alone."""
+
+    name = "brightness"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def answer(self, images, questions, *, likelihoods=True, on_batch=None):
+        self.asked += sum(map(len, questions))
+        return [[self._answer(image, q) for q in some] for image, some in zip(images, questions, strict=True)]
+
+    def _answer(self, image: torch.Tensor, question: Question) -> Answer:
+        place = (int(image[0, 0, 0]) + len(question.question)) % 3
+        return Answer(CHOICES[place], tuple(0.7 if place == i else 0.15 for i in range(3)))
+
+
+def grey(level: int) -> torch.Tensor:
+    return torch.full((2, 2, 3), level, dtype=torch.uint8)
+
+
+def ask(caption: int) -> list[Question]:
+    return [
+        Question(f"c{caption}", f"caption {caption}", "what?" + "?" * number, CHOICES, "a dog", kind, "caption")
+        for number, kind in enumerate(("object", "color", "counting")[: 1 + caption % 3])
+    ]
+
+
+IMAGES, ASKED = [grey(level) for level in range(9)], [ask(caption) for caption in range(9)]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_parts_in_one_log_score_as_one_run(tmp_path: Path, stopped: bool) -> None:
+    log = tmp_path / "parts.jsonl"
+    whole = evaluate(IMAGES, ASKED, Brightness(), name="run", log=tmp_path / "whole.jsonl")
+    for start in (0, 3, 6):
+        part = slice(start, start + 3)
+        evaluate(IMAGES[part], ASKED[part], Brightness(), log=log)
+        if stopped:
+            with open(log, "a") as file:
+                file.write('{"image": "c7", "cut of')
+    found = score_log(log, "brightness", name="run")
+    assert found == whole and found.to_dict() == whole.to_dict()
+    assert found.average != evaluate(IMAGES[:3], ASKED[:3], Brightness()).average
+
+
+def test_a_picture_asked_about_again_counts_once_as_it_is_now(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    evaluate(IMAGES, ASKED, Brightness(), log=log)
+    changed = [*IMAGES[:4], grey(200), *IMAGES[5:]]
+    evaluate(changed[4:5], ASKED[4:5], Brightness(), log=log)
+    assert score_log(log, "brightness") == evaluate(changed, ASKED, Brightness())
+
+
+def test_captions_are_answered_when_every_question_is(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    everything = [question for some in ASKED for question in some]
+    assert answered_captions(everything, log) == set() and not log.exists()
+    evaluate(IMAGES[:2], [ASKED[0], ASKED[2][:2]], Brightness(), log=log)
+    assert answered_captions(everything, log) == {"c0"}
+    # Other words for the prompt, other choices: another question.
+    assert answered_captions([replace(ASKED[0][0], caption="another caption")], log) == set()
+    assert answered_captions([replace(ASKED[0][0], choices=("a dog", "two"))], log) == set()
+    with open(log, "a") as file:
+        file.write(json.dumps({"image": "c4"})[:-1])
+    before = log.read_bytes()
+    assert answered_captions(everything, log) == {"c0"} and len(read_log(log)) == 3
+    assert log.read_bytes() == before, "another evaluation may just be writing that line"
+
+
+def test_a_log_of_another_judge_or_of_nothing_has_no_score(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    with pytest.raises(QuestionError, match="no scored question"):
+        score_log(log, "brightness")
+    evaluate(IMAGES, ASKED, Brightness(), log=log)
+    with pytest.raises(JudgeError, match="line 1: answers of the judge 'brightness', expected 'other'"):
+        score_log(log, "other")
+    for line in ("{}", "[]", "3", '{"image": "c0"}'):
+        log.write_text(line + "\n")
+        for read in (read_log, lambda path: answered_captions([], path), lambda path: score_log(path, "brightness")):
+            with pytest.raises(JudgeError, match="line 1: not a line of an answer log"):
+                read(log)
