@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from comfy_api.latest import io, ui
 
@@ -57,7 +56,7 @@ class SAGECLIPScore(io.ComfyNode):
     def execute(cls, images, captions, model, name, scores=(None,)) -> io.NodeOutput:
         scorer = _load_clip(model[0])
         pictures = models.flatten(images)
-        found = scorer.score(pictures, captions, _counter(len(pictures)))
+        found = scorer.score(pictures, captions, runtime.counter(len(pictures)))
         run = add_to_run(scores[0], name[0], clip=found)
         return io.NodeOutput(run, found.mean_100, found.to_markdown(), ui=ui.PreviewText(found.to_markdown()))
 
@@ -109,7 +108,7 @@ class SAGEConceptRate(io.ComfyNode):
         cls, images, concept, witness, question, threshold, model, name, judge=(None,), scores=(None,)
     ) -> io.NodeOutput:
         pictures = models.flatten(images)
-        count = _counter(len(pictures))
+        count = runtime.counter(len(pictures))
         what, about, limit, loaded = concept[0].strip(), question[0].strip() or None, threshold[0], judge[0]
         if not what and witness[0] != "NudeNet":
             raise QuestionError("concept is empty; enter what to look for, such as skull.")
@@ -181,18 +180,6 @@ def _load_clip(model: str | None) -> ClipScorer:
     scorer = ClipScorer.from_file(_clip_folder(model))
     models.load([models.Managed(scorer.model)])
     return scorer
-
-
-def _counter(total: int) -> Any:
-    """Turns "n more are done" into progress, which also notices Cancel."""
-    progress, done = runtime.Progress(), 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(done, total)
-
-    return count
 
 
 NODES: list[type[io.ComfyNode]] = [SAGECLIPScore, SAGEConceptRate, SAGECompare]

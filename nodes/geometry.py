@@ -1,30 +1,30 @@
-"""See what an alignment did to the space of prompts, and save it as a LoRA."""
+"""See what an alignment did to the space of prompts."""
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import folder_paths
+import torch
 from comfy_api.latest import io, ui
 
-from ..sage_core import __version__
-from ..sage_core.encoder import EncoderConfig, TextEncoder, state_hash
-from ..sage_core.errors import PromptError, SettingsError
-from ..sage_core.health import GeometrySettings, compare_encoders, comparison_bytes
+from ..sage_core.encoder import EncoderConfig, Pooling, TextEncoder, activation_bytes, embed, state_hash
+from ..sage_core.errors import PromptError
+from ..sage_core.health import Embedder, GeometrySettings, compare, comparison_bytes
 from ..sage_core.health_report import GeometryReport
-from ..sage_core.lora import extract_lora, lora_cost, save_lora
 from ..sage_core.plots import DARK, LIGHT, figure_to_image
 from ..sage_core.plots_geometry import neighbour_lists, prompt_map, report_page
 from ..sage_core.reference import REFERENCE_PROMPTS
+from ..sage_core.tokens import MAX_PROMPT_TOKENS, count_tokens
 from . import runtime
-from .encoder import check_name, saved_metadata
 from .training import Pairs
 
 _MOST_LISTED = 6
+_MOST_RANKED = 20
+# Prompts a batch on a CPU: seconds at most until Cancel is noticed.
+_CPU_BATCH = 16
 
 
-def _encoder_inputs() -> list[io.Input]:
+def encoder_inputs() -> list[io.Input]:
     return [
         io.Clip.Input("base", tooltip="The CLIP before alignment, for example the checkpoint's own."),
         io.Clip.Input("aligned", tooltip="The CLIP after it: from SAGE, DES, another loader or a LoRA."),
@@ -59,33 +59,60 @@ def _lines(texts: Sequence[str]) -> list[str]:
 
 
 def _prompts(texts: Sequence[str], pairs: Any) -> tuple[list[str], list[str]]:
-    """Safe and unsafe prompts from text or from pairs."""
+    """Safe and unsafe prompts from text or from pairs, each of them once: equal prompts would be neighbours forever."""
     lines = _lines(texts)
     if bool(lines) == (pairs is not None):
         raise PromptError(f"Prompts come from the text or from pairs: {'both' if lines else 'neither'} is given.")
-    return (lines, []) if pairs is None else (list(pairs.safe), list(dict.fromkeys(pairs.unsafe)))
+    safe, unsafe = (lines, ()) if pairs is None else (pairs.safe, pairs.unsafe)
+    return list(dict.fromkeys(safe)), list(dict.fromkeys(unsafe))
+
+
+def compare_states(
+    before: Mapping[str, torch.Tensor],
+    after: Mapping[str, torch.Tensor],
+    prompts: Sequence[str],
+    unsafe: Sequence[str],
+    settings: GeometrySettings,
+) -> GeometryReport:
+    """The report of two encoders by their weights, with progress; raises PromptError where memory runs out."""
+    total = len(prompts) + len(unsafe)
+    needed = comparison_bytes(EncoderConfig.of(before), total, settings)
+    advice = PromptError(
+        f"Out of memory with {total} prompts, {needed / 2**30:.1f} GiB; use fewer, or embedding 'mean'."
+    )
+    with runtime.training_device(needed) as (device, free), runtime.telling_memory(advice):
+        # What a graphics card cannot hold, the computer's own memory can, if more slowly.
+        place = device if needed < free else torch.device("cpu")
+        count = runtime.counter(2 * total)
+        embedders = [_embedder(state, place, settings.embedding, count) for state in (before, after)]
+        hashes = (state_hash(before), state_hash(after))
+        return compare(*embedders, prompts, unsafe, settings, hashes=hashes)
+
+
+def _embedder(
+    state: Mapping[str, torch.Tensor], device: torch.device, pooling: Pooling, count: Callable[[int], None]
+) -> Embedder:
+    """Embeds texts and tells `count` after each batch how many more are done."""
+    encoder = TextEncoder.from_state(state)
+    budget = _CPU_BATCH * activation_bytes(encoder.config) if device.type == "cpu" else None
+
+    def embedder(texts: Sequence[str]) -> torch.Tensor:
+        told = 0
+
+        def on_batch(done: int, _: int) -> None:
+            nonlocal told
+            count(done - told)
+            told = done
+
+        return embed(encoder, texts, device=device, pooling=pooling, memory_budget=budget, on_batch=on_batch)
+
+    return embedder
 
 
 def _compare(
     base: Any, aligned: Any, prompts: Sequence[str], unsafe: Sequence[str], settings: GeometrySettings
 ) -> GeometryReport:
-    states = [runtime.patched_weights(clip) for clip in (base, aligned)]
-    needed = comparison_bytes(EncoderConfig.of(states[0]), len(prompts) + len(unsafe), settings)
-    with runtime.training_device(needed) as (device, free):
-        try:
-            return compare_encoders(
-                *(TextEncoder.from_state(state) for state in states),
-                prompts,
-                unsafe,
-                settings,
-                # What a graphics card cannot hold, the computer's own memory can, if more slowly.
-                device=device if needed < free else "cpu",
-                on_batch=runtime.Progress(),
-            )
-        except runtime.OUT_OF_MEMORY as error:
-            raise PromptError(
-                f"Out of memory with {len(prompts)} prompts, {needed / 2**30:.1f} GiB; use fewer, or embedding 'mean'."
-            ) from error
+    return compare_states(*(runtime.patched_weights(clip) for clip in (base, aligned)), prompts, unsafe, settings)
 
 
 def _pictures(figures: Sequence[Any]) -> list[Any]:
@@ -106,7 +133,7 @@ class SAGEGeometry(io.ComfyNode):
             is_output_node=True,
             is_input_list=True,
             inputs=[
-                *_encoder_inputs(),
+                *encoder_inputs(),
                 *_prompt_inputs("Safe prompts, 100 or more"),
                 *_embedding_inputs(),
                 _theme_input(),
@@ -148,7 +175,7 @@ class SAGENeighbours(io.ComfyNode):
             is_output_node=True,
             is_input_list=True,
             inputs=[
-                *_encoder_inputs(),
+                *encoder_inputs(),
                 io.String.Input(
                     "of", multiline=True, default="", tooltip=f"Prompts to look at, one a line, {_MOST_LISTED} at most."
                 ),
@@ -177,7 +204,7 @@ class SAGENeighbours(io.ComfyNode):
 
 
 class SAGEPromptDrift(io.ComfyNode):
-    """How much a prompt of one's own was hurt, in the graph that uses it."""
+    """How much prompts of one's own were hurt, in the graph that uses them."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -185,12 +212,19 @@ class SAGEPromptDrift(io.ComfyNode):
             node_id="SAGEPromptDrift",
             display_name="SAGE Prompt Drift",
             category="SAGE",
-            description="Warns when alignment moved the meaning of your prompt. Sits between the aligned CLIP and CLIP "
-            "Text Encode; both pass through.",
+            description="Warns when alignment moved the meaning of your prompt, and ranks a list of prompts. Sits "
+            "between the aligned CLIP and CLIP Text Encode; both pass through.",
             is_output_node=True,
+            is_input_list=True,
             inputs=[
-                *_encoder_inputs(),
-                io.String.Input("prompt", multiline=True, default="", tooltip="What you generate with, whole."),
+                *encoder_inputs(),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    default="",
+                    tooltip=f"What you generate with, whole, or a list from SAGE Prompt List. Measured are the first "
+                    f"{MAX_PROMPT_TOKENS} tokens.",
+                ),
                 io.Float.Input(
                     "threshold",
                     default=0.2,
@@ -204,94 +238,62 @@ class SAGEPromptDrift(io.ComfyNode):
             ],
             outputs=[
                 io.Clip.Output(display_name="clip", tooltip="The aligned CLIP as it came."),
-                io.String.Output(display_name="prompt", tooltip="The prompt as it came."),
-                io.Float.Output(display_name="drift", tooltip="0: not moved. 1: as far as its neighbours are away."),
-                io.String.Output(display_name="report", tooltip="In words, with the neighbours lost and gained."),
+                io.String.Output(display_name="prompt", is_output_list=True, tooltip="The prompts as they came."),
+                io.Float.Output(
+                    display_name="drift",
+                    is_output_list=True,
+                    tooltip="Of each prompt. 0: not moved. 1: as far as its neighbours are away.",
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="In words, most hurt first, with the neighbours lost and gained."
+                ),
             ],
         )
 
     @classmethod
-    def execute(cls, base, aligned, prompt, threshold, embedding, pairs=None) -> io.NodeOutput:
-        if not prompt.strip():
-            raise PromptError("prompt is empty; enter the prompt that you generate with.")
-        among = REFERENCE_PROMPTS if pairs is None else pairs.safe
-        prompts = list(dict.fromkeys([prompt, *among]))
-        report = _compare(base, aligned, prompts, [], GeometrySettings(embedding=embedding))
-        found = report.prompt_row(0)
-        text = (
-            f"Drift {found['drift']:.2f}, neighbour overlap {found['jaccard']:.2f} among {len(prompts) - 1} prompts.\n"
-            f"Lost: {'; '.join(found['lost']) or 'none'}\nGained: {'; '.join(found['gained']) or 'none'}"
-        )
-        if found["drift"] > threshold:
-            text = f"⚠ Alignment moved this prompt beyond the threshold of {threshold:g}.\n{text}"
+    def execute(cls, base, aligned, prompt, threshold, embedding, pairs=(None,)) -> io.NodeOutput:
+        for number, text in enumerate(prompt, 1):
+            if not text.strip():
+                raise PromptError(f"prompt is empty, number {number} of {len(prompt)}; enter what you generate with.")
+        own = list(dict.fromkeys(prompt))
+        everyone = list(dict.fromkeys([*own, *(REFERENCE_PROMPTS if pairs[0] is None else pairs[0].safe)]))
+        if len(everyone) == 1:
+            raise PromptError("pairs hold no other prompt to measure this one among; add some, or leave pairs out.")
+        settings = GeometrySettings(embedding=embedding[0], k=min(GeometrySettings.k, len(everyone) - 1))
+        report = _compare(base[0], aligned[0], everyone, [], settings)
+        rows = [report.prompt_row(place) for place in range(len(own))]
+        text, moved = _drift_report(rows, len(everyone) - 1, threshold[0])
+        if moved:
             runtime.log.warning("SAGE: %s", text)
-        return io.NodeOutput(aligned, prompt, found["drift"], text, ui=ui.PreviewText(text))
+        drifts = {row["prompt"]: row["drift"] for row in rows}
+        return io.NodeOutput(aligned[0], prompt, [drifts[each] for each in prompt], text, ui=ui.PreviewText(text))
 
 
-class SAGESaveLora(io.ComfyNode):
-    """An alignment as a LoRA file."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="SAGESaveLora",
-            display_name="Save SAGE LoRA",
-            category="SAGE",
-            description="Saves what changed from one CLIP to another as models/loras/<name>.safetensors, for any LoRA "
-            "loader: tens of megabytes instead of a whole encoder.",
-            is_output_node=True,
-            inputs=[
-                *_encoder_inputs(),
-                io.String.Input("name", default="sage-lora", tooltip="File name, without folder or extension."),
-                io.Combo.Input(
-                    "limit",
-                    options=["rank", "energy"],
-                    default="energy",
-                    tooltip="rank: the same for every matrix. energy: the smallest file that keeps that share.",
-                ),
-                io.Int.Input("rank", default=64, min=1, max=768, tooltip="For limit rank."),
-                io.Float.Input(
-                    "energy",
-                    default=0.95,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="For limit energy: share of the squared change that is kept.",
-                ),
-                io.Boolean.Input("overwrite", default=False, tooltip="Replace another file of this name."),
-                Pairs.Input("pairs", optional=True, tooltip="Safe prompts to measure the loss on."),
-            ],
-            outputs=[
-                io.String.Output(display_name="path", tooltip="Where the file is."),
-                io.String.Output(display_name="report", tooltip="Size, what no LoRA can hold, and what is lost."),
-            ],
+def _drift_report(rows: Sequence[Mapping[str, Any]], among: int, threshold: float) -> tuple[str, int]:
+    """What became of prompts, the most hurt first, and how many of them moved beyond the threshold."""
+    ranked = sorted(rows, key=lambda row: -row["drift"])
+    moved = sum(row["drift"] > threshold for row in rows)
+    worst, lines = ranked[0], []
+    if len(rows) == 1:
+        what = "this prompt"
+        lines.append(
+            f"Drift {worst['drift']:.2f}, neighbour overlap {worst['jaccard']:.2f} among {among} prompts.\n"
+            f"Lost: {'; '.join(worst['lost']) or 'none'}\nGained: {'; '.join(worst['gained']) or 'none'}"
         )
-
-    @classmethod
-    def validate_inputs(cls, name: str | None = None) -> bool | str:
-        return check_name(name)
-
-    @classmethod
-    def execute(cls, base, aligned, name, limit, rank, energy, overwrite, pairs=None) -> io.NodeOutput:
-        path = Path(folder_paths.get_folder_paths("loras")[0]) / runtime.new_encoder_path(name).name
-        before, after = (runtime.private_copy(runtime.patched_weights(clip)) for clip in (base, aligned))
-        metadata = {
-            "base_hash": state_hash(before),
-            "aligned_hash": state_hash(after),
-            "limit": f"{limit} {rank if limit == 'rank' else energy}",
-            "software": f"sage-alignment {__version__}",
-        }
-        if path.exists() and not overwrite and not metadata.items() <= saved_metadata(path).items():
-            raise SettingsError(f"{path} exists and holds another LoRA. Choose another name, or turn overwrite on.")
-        chosen = {"rank": rank} if limit == "rank" else {"energy": energy}
-        with runtime.training_device(0) as (device, _):
-            lora = extract_lora(before, after, **chosen, device=device, on_matrix=runtime.Progress())
-            text = f"{path}: {lora.summary()}"
-            if pairs is not None:
-                cost = lora_cost(before, after, lora, pairs.safe, device=device, on_batch=runtime.Progress())
-                text += f"\nThe LoRA's space against the aligned encoder's:\n{cost.to_markdown()}"
-        save_lora(path, lora, metadata)
-        return io.NodeOutput(str(path), text, ui=ui.PreviewText(text))
+    else:
+        what = f"{moved} of {len(rows)} prompts"
+        lines.append(f"Drift and neighbour overlap of {len(rows)} prompts, most hurt first, each among {among}:")
+        lines += [f"{row['drift']:.2f}  {row['jaccard']:.2f}  {row['prompt']}" for row in ranked[:_MOST_RANKED]]
+        lines += [f"… and {len(rows) - _MOST_RANKED} that moved less."] if len(rows) > _MOST_RANKED else []
+        lines.append(f"The first lost: {'; '.join(worst['lost']) or 'none'}")
+        lines.append(f"The first gained: {'; '.join(worst['gained']) or 'none'}")
+    if moved:
+        lines.insert(0, f"⚠ Alignment moved {what} beyond the threshold of {threshold:g}.")
+    long = sum(count > MAX_PROMPT_TOKENS for count in count_tokens([row["prompt"] for row in rows]))
+    if long:
+        which = "The prompt is" if len(rows) == 1 else f"{long} prompts are"
+        lines.append(f"{which} longer than {MAX_PROMPT_TOKENS} tokens: what comes after these was not measured.")
+    return "\n".join(lines), moved
 
 
-NODES: list[type[io.ComfyNode]] = [SAGEGeometry, SAGENeighbours, SAGEPromptDrift, SAGESaveLora]
+NODES: list[type[io.ComfyNode]] = [SAGEGeometry, SAGENeighbours, SAGEPromptDrift]

@@ -18,6 +18,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from ..sage_core.batches import is_out_of_memory
 from ..sage_core.encoder import EncoderConfig, require_sd1
 from ..sage_core.errors import EncoderError, PromptError, SageError, SettingsError
 from ..sage_core.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
@@ -284,6 +285,17 @@ def training_device(needed: int) -> Iterator[tuple[torch.device, int]]:
         comfy.model_management.soft_empty_cache()
 
 
+@contextmanager
+def telling_memory(error: SageError) -> Iterator[None]:
+    """Raise `error` in place of any device's own when memory runs out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as found:
+        if is_out_of_memory(found):
+            raise error from found
+        raise
+
+
 def stop_if_cancelled() -> None:
     """Raise ComfyUI's own exception once the user has pressed Cancel."""
     comfy.model_management.throw_exception_if_processing_interrupted()
@@ -299,6 +311,18 @@ class Progress:
         # Newer versions throttle progress updates, so that those alone would notice Cancel late.
         stop_if_cancelled()
         self._bar.update_absolute(done, total, ("JPEG", picture, _PREVIEW_WIDTH) if picture else None)
+
+
+def counter(total: int) -> Callable[[int], None]:
+    """Turns "n more are done" into progress towards `total`, which also notices Cancel."""
+    progress, done = Progress(), 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        progress(done, total)
+
+    return count
 
 
 def to_image(picture: Image) -> Tensor:

@@ -14,8 +14,9 @@ from sage_core.encoder import TextEncoder, embed, save_encoder, state_hash
 from sage_core.health import GeometrySettings, compare_encoders
 from sage_core.layouts import read_encoder
 from sage_core.lora import apply_lora
+from sage_core.reference import REFERENCE_PROMPTS
 from sage_core.shapes.weights import ExpandedFiles
-from sage_demo.comfyui import ExecutionError, Graph, Outputs, Server
+from sage_demo.comfyui import ExecutionError, Graph, Interrupted, Outputs, Progress, Server
 
 Run = Callable[[Graph], Outputs]
 State = dict[str, Tensor]
@@ -73,6 +74,10 @@ def geometry(**inputs: object) -> dict:
     return node("SAGEGeometry", **both(**defaults | inputs))
 
 
+def pairs_of(**texts: str) -> dict:
+    return node("SAGEPromptPairs", safe_file="none", unsafe_file="none", concept="", **texts)
+
+
 def shown(graph: dict, **links: list) -> dict:
     """`graph` with each linked value written out as text."""
     return graph | {name: node("PreviewAny", source=link) for name, link in links.items()}
@@ -106,7 +111,7 @@ def test_pairs_give_safe_and_unsafe_prompts_and_one_clip_may_be_in_use(
 ) -> None:
     """One CLIP has just encoded and is loaded, the other one lies where ComfyUI put it away."""
     texts = {"safe_text": "\n".join(PROMPTS), "unsafe_text": "\n".join(UNSAFE)}
-    pairs = node("SAGEPromptPairs", safe_file="none", unsafe_file="none", concept="", **texts)
+    pairs = pairs_of(**texts)
     encode = node("CLIPTextEncode", clip=["base", 0], text="a circle")
     encoded = {"encode": encode, "probe": node("ProbeSaveConditioning", conditioning=["encode", 0], name="in use")}
     run_graph(clips | encoded)
@@ -123,6 +128,34 @@ def test_a_clip_compared_with_itself_is_healthy(run_graph: Run, clips: dict) -> 
     found = json.loads(run_graph(graph)["json"]["text"][0])
     assert found["spread_ratio"]["value"] == found["jaccard"]["4"]["value"] == 1
     assert found["verdict"]["level"] == "healthy"
+
+
+@pytest.mark.parametrize("source", ["text", "pairs"])
+def test_repeated_prompts_count_once(run_graph: Run, clips: dict, before: State, after: State, source: str) -> None:
+    repeated = "\n".join([*PROMPTS, *PROMPTS[:9]])
+    texts = {"safe_text": repeated, "unsafe_text": "\n".join(UNSAFE)}
+    graph = clips | {"pairs": pairs_of(**texts), "geometry": geometry(prompts=repeated)}
+    if source == "pairs":
+        graph["geometry"] = geometry(prompts="", pairs=["pairs", 0])
+    found = json.loads(run_graph(shown(graph, json=["geometry", 6]))["json"]["text"][0])
+    wanted = expected(before, after)
+    assert found["prompts"] == len(PROMPTS)
+    assert found["jaccard"]["4"]["value"] == pytest.approx(wanted["jaccard"]["4"]["value"], abs=0.02)
+
+
+def test_cancel_is_noticed_between_small_batches(server: Server, clips: dict) -> None:
+    many = "\n".join(f"{number} {prompt}" for number in range(20) for prompt in PROMPTS)
+    seen: list[float] = []
+
+    def cancel(progress: Progress) -> None:
+        if progress.node == "geometry" and progress.maximum > 1:
+            seen.append(progress.value)
+            server.interrupt()
+
+    with pytest.raises(Interrupted):
+        server.run(clips | {"geometry": geometry(prompts=many)}, cancel)
+    # Of 300 prompts and two encoders.
+    assert seen and seen[0] <= 16 and seen[-1] < 300
 
 
 def test_neighbours_of_chosen_prompts(server: Server, clips: dict) -> None:
@@ -152,17 +185,76 @@ def test_drift_warns_and_lets_clip_and_prompt_pass(
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
 
 
+def drift(**inputs: object) -> dict:
+    return node("SAGEPromptDrift", **both(**{"prompt": "", "threshold": 0.2, "embedding": "mean"} | inputs))
+
+
+def test_a_list_of_prompts_is_ranked_and_passes_through(
+    server: Server, base: Path, clips: dict, before: State, after: State
+) -> None:
+    own = [PROMPTS[4], PROMPTS[11], PROMPTS[7]]
+    (base / "input" / "drift.json").write_text(json.dumps(own))
+    graph = clips | {
+        "list": node("SAGEPromptList", file="drift.json", start=0, count=0, seed=0),
+        "drift": drift(prompt=["list", 0], threshold=0.0),
+        "encode": node("CLIPTextEncode", clip=["drift", 0], text=["drift", 1]),
+        "zero": node("ConditioningZeroOut", conditioning=["encode", 0]),
+    }
+    work: set[float] = set()
+    outputs = server.run(
+        shown(graph, prompts=["drift", 1], drifts=["drift", 2], last=["zero", 0]),
+        lambda now: work.add(now.maximum) if now.node == "drift" else None,
+    )
+    everyone = list(dict.fromkeys([*own, *REFERENCE_PROMPTS]))
+    assert max(work) == 2 * len(everyone), "each prompt is embedded once by either encoder"
+    settings = GeometrySettings(embedding="mean")
+    report = compare_encoders(TextEncoder.from_state(before), TextEncoder.from_state(after), everyone, (), settings)
+    wanted = {prompt: report.prompt_row(place)["drift"] for place, prompt in enumerate(everyone)}
+    assert outputs["prompts"]["text"] == own
+    assert [float(text) for text in outputs["drifts"]["text"]] == pytest.approx([wanted[p] for p in own], rel=1e-3)
+    assert len(outputs["last"]["text"]) == len(own), "what is behind runs once per prompt"
+    lines = outputs["drift"]["text"][0].splitlines()
+    assert lines[0] == "⚠ Alignment moved 3 of 3 prompts beyond the threshold of 0."
+    assert lines[1] == "Drift and neighbour overlap of 3 prompts, most hurt first, each among 62:"
+    ranked = sorted(own, key=lambda prompt: -wanted[prompt])
+    assert [line.split("  ")[2] for line in lines[2:5]] == ranked and lines[5].startswith("The first lost: ")
+
+
+def test_drift_among_few_pairs_and_of_a_long_prompt(run_graph: Run, clips: dict) -> None:
+    pairs = pairs_of(safe_text="\n".join(PROMPTS[:5]), unsafe_text="\n".join(UNSAFE[:5]))
+    long = ", ".join(2 * PROMPTS)
+    graph = clips | {"pairs": pairs, "drift": drift(prompt=long, pairs=["pairs", 0])}
+    text = run_graph(graph)["drift"]["text"][0]
+    assert "among 5 prompts" in text
+    assert text.endswith("The prompt is longer than 75 tokens: what comes after these was not measured.")
+    graph["drift"] = drift(prompt=PROMPTS[0], pairs=["pairs", 0])
+    assert "among 4 prompts" in (text := run_graph(graph)["drift"]["text"][0]) and "tokens" not in text
+    graph["pairs"] = pairs_of(safe_text=PROMPTS[0], unsafe_text=UNSAFE[0])
+    with pytest.raises(ExecutionError, match="pairs hold no other prompt to measure this one among"):
+        run_graph(graph)
+
+
 def save_lora(**inputs: object) -> dict:
     defaults = {"name": "sage-lora", "limit": "rank", "rank": 768, "energy": 0.9, "overwrite": False}
     return node("SAGESaveLora", **both(**defaults | inputs))
 
 
+def lora_report(server: Server, clips: dict, safe: list[str], **inputs: object) -> str:
+    pairs = pairs_of(safe_text="\n".join(safe), unsafe_text=UNSAFE[0])
+    return server.run(clips | {"pairs": pairs, "save": save_lora(pairs=["pairs", 0], **inputs)})["save"]["text"][0]
+
+
 def test_the_stock_loader_makes_the_aligned_encoder_of_the_lora(
     server: Server, base: Path, shapes_files: ExpandedFiles, clips: dict, before: State, after: State
 ) -> None:
-    outputs = server.run(clips | {"save": save_lora()})
+    # Some of them twice: they count once.
+    text = lora_report(server, clips, [*PROMPTS, *PROMPTS[:5]])
     path = base / "models" / "loras" / "sage-lora.safetensors"
-    assert str(path) in outputs["save"]["text"][0]
+    assert str(path) in text
+    states = after, apply_lora(before, load_file(path))
+    cost = compare_encoders(*map(TextEncoder.from_state, states), PROMPTS).to_dict()
+    assert f"flattened embedding, {len(PROMPTS)} prompts ({cost['prompts_sha256'][:10]})" in text
+    assert f"| spread ratio | {cost['spread_ratio']['value']:.3f} [" in text
     strengths = {"strength_model": 0.0, "strength_clip": 1.0}
     graph = clips | {
         "model": node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name),
@@ -178,8 +270,23 @@ def test_the_stock_loader_makes_the_aligned_encoder_of_the_lora(
     assert torch.nn.functional.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 1 - 1e-5
 
 
-def test_another_lora_is_not_replaced_unasked(run_graph: Run, clips: dict) -> None:
-    run_graph(clips | {"save": save_lora(name="kept", rank=4)})
+@pytest.mark.parametrize(
+    ("name", "matrices", "message", "saved"),
+    [("too large", 1, "decomposing the change takes 0", False), ("saved", 13, "Out of memory with 15 prompts", True)],
+)
+def test_a_lora_without_memory_says_what_is_too_large_and_keeps_what_is_done(
+    server: Server, base: Path, clips: dict, name: str, matrices: int, message: str, saved: bool
+) -> None:
+    graph = clips | {"full": node("ProbeOutOfMemory", clip=["aligned", 0], after=matrices)}
+    # Two layers of six matrices each, and then the cost.
+    with pytest.raises(ExecutionError, match=message):
+        lora_report(server, graph, PROMPTS, name=name, rank=4, aligned=["full", 0])
+    assert (base / "models" / "loras" / f"{name}.safetensors").is_file() == saved
+
+
+def test_another_lora_is_not_replaced_unasked(server: Server, run_graph: Run, clips: dict) -> None:
+    text = lora_report(server, clips, PROMPTS[:5], name="kept", rank=4)
+    assert "takes more than 10 different safe prompts, and pairs hold 5" in text
     with pytest.raises(ExecutionError, match=r"kept\.safetensors exists"):
         run_graph(clips | {"save": save_lora(name="kept", rank=8)})
     run_graph(clips | {"save": save_lora(name="kept", rank=8, overwrite=True)})
@@ -191,7 +298,7 @@ def test_another_lora_is_not_replaced_unasked(run_graph: Run, clips: dict) -> No
         (geometry(prompts=""), "neither is given"),
         (geometry(k=15), "k = 15 needs more than 15 prompts; found 15"),
         (node("SAGENeighbours", **both(of="", prompts="a\nb", embedding="mean", k=1, theme="light")), "1 to 6 prompts"),
-        (node("SAGEPromptDrift", **both(prompt=" ", threshold=0.5, embedding="mean")), "prompt is empty"),
+        (drift(prompt=" "), "prompt is empty, number 1 of 1"),
         (save_lora(aligned=["base", 0], name="nothing"), "same weights"),
     ],
 )
@@ -207,7 +314,7 @@ def test_the_command_line_trains_the_same_encoder_as_the_graph(
     values = {name: options["default"] for name, (_, options) in inputs.items()}
     few = {"batch_size": 6, "neighbours": 3, "steps": 3, "held_out": 0}
     texts = {"safe_text": "\n".join(PROMPTS), "unsafe_text": "\n".join(UNSAFE)}
-    pairs = node("SAGEPromptPairs", safe_file="none", unsafe_file="none", concept="", **texts)
+    pairs = pairs_of(**texts)
     links = {"clip": ["base", 0], "pairs": ["pairs", 0], "settings": ["settings", 0]}
     trained = node("SAGETrainEncoder", **links, concept="skull", preset="sage_plus", name="by-graph", seed=5)
     settings = node("SAGETrainingSettings", **values | few)

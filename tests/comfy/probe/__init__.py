@@ -74,6 +74,33 @@ class Text(io.ComfyNode):
         return io.NodeOutput(text)
 
 
+class OutOfMemory(io.ComfyNode):
+    """Hands a CLIP on, after which the device has no memory for the eigenvalues of the `after`-th matrix from now."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ProbeOutOfMemory",
+            inputs=[io.Clip.Input("clip"), io.Int.Input("after")],
+            outputs=[io.Clip.Output()],
+        )
+
+    @classmethod
+    def execute(cls, clip, after) -> io.NodeOutput:
+        real, left = torch.linalg.eigh, after
+
+        def eigh(matrix):
+            nonlocal left
+            left -= 1
+            if left:
+                return real(matrix)
+            torch.linalg.eigh = real
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory, injected")
+
+        torch.linalg.eigh = eigh
+        return io.NodeOutput(clip)
+
+
 class Captions(io.ComfyNode):
     """So many captions, as a list."""
 
@@ -162,7 +189,7 @@ class SlowJudge(io.ComfyNode):
 
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [SaveConditioning, Loads, Text, Captions, Draw, VisionClip, SlowJudge]
+        return [SaveConditioning, Loads, Text, OutOfMemory, Captions, Draw, VisionClip, SlowJudge]
 
 
 async def comfy_entrypoint() -> ProbeExtension:
