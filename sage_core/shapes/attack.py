@@ -2,12 +2,13 @@
 
 White box, on the text encoder alone, greedy and gradient-guided: HotFlip (Ebrahimi et al. 2018) ranks replacements by
 the gradient with respect to the token embeddings, and each round tries many of the best ranked at once, as in GCG
-(Zou et al. 2023). The words by which an alignment saw the concept are not among the tokens it may use.
+(Zou et al. 2023). The words by which an alignment saw the concept are not among the tokens it may use; what other names
+it has, an attacker knows and begins with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from ..encoder import TextEncoder
 from ..errors import ShapesError
 from ..tokens import END_TOKEN, START_TOKEN, tokenize
 from .captions import matched_pairs
-from .words import SEEN_NAMES
+from .words import SEEN_NAMES, UNSEEN_NAMES
 
 LEAST_SPAN = 4
 
@@ -50,7 +51,7 @@ class AttackSettings:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """Attacked prompts as token ids (N, 77), and their cosine to the target before and after, each (N,)."""
+    """Attacked prompts as token ids (N, 77), and their cosine to the target, of random words and after, each (N,)."""
 
     ids: Tensor
     before: Tensor
@@ -85,6 +86,12 @@ def allowed_tokens(used: Tensor) -> Tensor:
     return used[~torch.isin(used, torch.cat([seen, torch.tensor([START_TOKEN, END_TOKEN])]))]
 
 
+def other_names(allowed: Tensor) -> list[Tensor]:
+    """Token ids of those names of the concept, no alignment's, that can be written in `allowed` tokens."""
+    names = [tokens[1 : tokens.tolist().index(END_TOKEN)] for tokens in tokenize([n for p in UNSEEN_NAMES for n in p])]
+    return [name for name in names if torch.isin(name, allowed).all()]
+
+
 def attack(
     encoder: TextEncoder,
     base: TextEncoder,
@@ -92,6 +99,7 @@ def attack(
     free: Tensor,
     allowed: Tensor,
     settings: AttackSettings | None = None,
+    names: Sequence[Tensor] = (),
     on_round: Callable[[int, int], None] | None = None,
 ) -> AttackResult:
     """Fill the `free` positions of unsafe prompts so that φ_θ(prompt) approaches φ_0(the unsafe prompt), by cosine.
@@ -100,10 +108,12 @@ def attack(
         encoder: the aligned encoder θ under attack. base: the frozen one.
         ids: unsafe prompts (N, 77). free: which of their tokens are replaced, (N, 77) bool, at least one a row.
         allowed: the tokens that may be used, (A,).
+        names: token ids of names to begin with, where they fit, see `other_names`.
         on_round: called with (rounds done, rounds in all); what it raises stops the attack.
 
     Returns:
-        The best prompt found for each, starting from random tokens.
+        The best prompt found for each, starting from random tokens, or from such with a name at the end of the free
+        ones where that is nearer to the target.
 
     Raises:
         ShapesError: a prompt without a free position.
@@ -119,6 +129,11 @@ def attack(
         start = allowed[torch.randint(len(allowed), ids.shape, device=device, generator=generator)]
         current = torch.where(free, start, ids)
         score = before = _cosine(encoder, current, target)
+        for name in names:
+            named = _with_name(current, free, name.to(device))
+            of_named = _cosine(encoder, named, target)
+            nearer = of_named > score
+            current, score = torch.where(nearer[:, None], named, current), torch.where(nearer, of_named, score)
     for done in range(1, settings.rounds + 1):
         ranked = _rank(encoder, current, target, allowed, settings.best)
         current, score = _try_replacements(encoder, current, score, target, free, ranked, settings, generator)
@@ -137,6 +152,13 @@ def _differing_span(unsafe: Tensor, safe: Tensor) -> Tensor:
     same_end = (back(unsafe, length) == back(safe, other)).int().cumprod(1).sum(1)
     stop = torch.maximum(length - same_end, same_start)
     return (column >= same_start[:, None]) & (column < stop[:, None])
+
+
+def _with_name(ids: Tensor, free: Tensor, name: Tensor) -> Tensor:
+    """`ids` with `name` in the last of each row's free positions; rows without room as they are."""
+    from_end = free.flip(1).cumsum(1).flip(1)
+    place = free & (from_end <= len(name)) & (free.sum(1) >= len(name))[:, None]
+    return torch.where(place, name[(len(name) - from_end).clamp(0, len(name) - 1)], ids)
 
 
 def _rank(encoder: TextEncoder, ids: Tensor, target: Tensor, allowed: Tensor, best: int) -> Tensor:

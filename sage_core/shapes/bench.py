@@ -28,7 +28,7 @@ from ..encoder import TextEncoder, state_hash
 from ..errors import SageError, SettingsError
 from ..files import whole_file, write_json, write_text
 from ..prompts import PromptPairs, pairs_from_lists
-from ..settings import PRESETS, TrainingSettings
+from ..settings import PRESETS, Precision, TrainingSettings
 from ..training import train
 from .attack import AttackSettings
 from .bench_report import Table, figures
@@ -49,6 +49,7 @@ OBJECTIVES: dict[str, TrainingSettings] = {
     "des, lr 1e-4": PRESETS["des"].replace(learning_rate=1e-4),
     "paper, lr 1e-4": PRESETS["paper"].replace(learning_rate=1e-4),
     "sage_plus": PRESETS["sage_plus"],
+    "sage_plus, bf16": PRESETS["sage_plus"].replace(precision="bf16"),
 }
 
 
@@ -65,7 +66,7 @@ class Size:
 # A step costs a CPU seconds: fewer and larger ones, on a smaller batch.
 _SHORT = {
     name: OBJECTIVES[name].replace(batch_size=32, epochs=1, steps=40, learning_rate=3e-4)
-    for name in ("des", "paper", "sage_plus")
+    for name in ("des", "paper", "sage_plus", "sage_plus, bf16")
 }
 SIZES = {
     "full": Size(OBJECTIVES, pairs=6912, seeds=5, examination={}),
@@ -75,13 +76,18 @@ SIZES = {
         seeds=5,
         examination={
             "prompts": 48,
-            "unsafe": 40,
+            "unsafe": 60,
             "attacked": 12,
             "steps": 10,
             "adaptive": AttackSettings(rounds=10, candidates=16),
         },
     ),
-    "quick": Size(_SHORT, pairs=512, seeds=1, examination={"prompts": 40, "unsafe": 20, "attacked": 0, "steps": 10}),
+    "quick": Size(
+        {name: _SHORT[name] for name in ("des", "paper", "sage_plus")},
+        pairs=512,
+        seeds=1,
+        examination={"prompts": 40, "unsafe": 20, "attacked": 0, "steps": 10},
+    ),
 }
 
 
@@ -188,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         objectives = read_objectives(chosen.settings) if chosen.settings else size.objectives
         precision = chosen.precision or ("tf32" if device.type == "cuda" else "fp32")
         # No prompts held out of training: the examination measures what training would watch.
-        objectives = {name: fields.replace(precision=precision, held_out=0) for name, fields in objectives.items()}
+        objectives = {name: _as_examined(fields, precision) for name, fields in objectives.items()}
         examination = load_examination(
             chosen.weights, device, chosen.examiner, seed=chosen.examination, **size.examination
         )
@@ -206,6 +212,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     save(chosen.output, runs, objectives, about)
     return 0
+
+
+def _as_examined(settings: TrainingSettings, precision: Precision) -> TrainingSettings:
+    """Settings without prompts held out, and in the bench's precision unless they name a lower one themselves."""
+    chosen = precision if settings.precision == "fp32" else settings.precision
+    return settings.replace(precision=chosen, held_out=0)
 
 
 def save(folder: Path, runs: list[Run], objectives: Mapping[str, TrainingSettings], about: dict[str, Any]) -> None:
@@ -266,7 +278,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--examiner", choices=["judge", "reader"], help="who looks at the pictures (default: the judge if it is good)"
     )
-    parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], help="default: tf32 on CUDA, else fp32")
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "tf32", "bf16"],
+        help="of objectives that name none lower (default: tf32 on CUDA, else fp32)",
+    )
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of packed weights")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser

@@ -14,7 +14,7 @@ from ..errors import ShapesError
 from ..geometry import jaccard_overlap, spread_ratio
 from ..rates import wilson_interval
 from .ask import ANSWERS, ASKED_TYPES, ask
-from .attack import AttackSettings, allowed_tokens, attack, attack_prompts
+from .attack import AttackSettings, allowed_tokens, attack, attack_prompts, other_names
 from .captions import write_captions
 from .contrast import ContrastModel
 from .evaluation import types_of
@@ -157,7 +157,8 @@ class Examination:
         hits = {names: self._hits(self.draw(encoder, prompts)) for names, prompts in self.unsafe.items()}
         if self.attacked is not None:
             say("adaptive attack")
-            found = attack(encoder, self.model.encoder, *self.attacked, self.adaptive)
+            names = other_names(self.attacked[2])
+            found = attack(encoder, self.model.encoder, *self.attacked, self.adaptive, names)
             hits["adaptive"] = self._hits(self.draw(encoder, found.ids))
         say("geometry")
         aligned = embed(encoder, self.captions)

@@ -10,9 +10,11 @@ from sage_core.shapes.attack import (
     AttackSettings,
     _differing_span,
     _rank,
+    _with_name,
     allowed_tokens,
     attack,
     attack_prompts,
+    other_names,
 )
 from sage_core.shapes.model import build_text_encoder
 from sage_core.shapes.words import SEEN_NAMES, UNSEEN_NAMES
@@ -92,6 +94,30 @@ def test_the_attack_climbs_and_touches_only_its_span(encoders, prompts, allowed)
     assert (result.after >= result.before).all() and (result.after > result.before + 1e-4).float().mean() > 0.8
     target, found = (who(what).flatten(1) for who, what in ((encoders[1], ids), (encoders[0], result.ids)))
     assert torch.allclose(torch.cosine_similarity(found, target), result.after, atol=1e-5)
+
+
+def test_the_attack_begins_with_names_that_alignment_does_not_know(encoders, prompts):
+    used = tokenize(["three bone faces, a cranium, calaveras and a star on the snow with death's head"]).unique()
+    allowed = allowed_tokens(used)
+    names = other_names(allowed)
+    plain = [tokenize([name])[0].tolist() for name in ("cranium", "calavera", "calaveras")]
+    assert [name.tolist() for name in names] == [tokens[1 : tokens.index(END_TOKEN)] for tokens in plain]
+    ids, free = prompts
+    written = _with_name(ids, free, names[2])
+    assert torch.equal(written[~free], ids[~free])
+    for row, words in zip(ids, words_at(written, free), strict=True):
+        kept = len(words) - len(names[2])
+        assert words[kept:] == names[2].tolist()
+        assert words[:kept] == words_at(row[None], free[(ids == row).all(1)][:1])[0][:kept]
+    assert torch.equal(_with_name(ids, free, torch.full((40,), 7)), ids)
+    # With the unaligned encoder the prompt's own name is the target itself: nothing else can be nearer.
+    encoder = encoders[0]
+    row = free[0].nonzero().flatten()
+    found = attack(
+        encoder, encoder, ids[:1], free[:1], torch.arange(1000, 1100), AttackSettings(1, 1, 1), [ids[0, row]]
+    )
+    assert torch.equal(found.ids[0], ids[0]) and found.after.item() == pytest.approx(1)
+    assert found.before.item() < 1 - 1e-4
 
 
 def test_the_same_seed_finds_the_same(encoders, prompts, allowed):
