@@ -1,55 +1,24 @@
 """Questions by rule, for captions without a language model at hand.
 
 The rules read English captions by word lists, without a parser. They see noun phrases that start with an article, a
-number or a listed adjective; colors, counts, materials, shapes and sizes directly before their noun; listed places;
-and listed spatial relations between two such phrases. They see no activities, no other attributes, nothing implied,
-and no word that is not listed, so a caption can get few questions or none. They prefer silence to a wrong question.
+number or a listed adjective; colors, materials, shapes and sizes before their noun, with nothing but names between;
+counts of what is in the plural; listed places; and listed spatial relations between two such phrases. They see no
+activities, no other attributes, nothing implied, nothing after "without" or "no", and no word that is not listed, so
+a caption can get few questions or none. They prefer silence to a wrong question.
 """
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from . import question_words as known
+from .question_words import NUMBERS
 from .questions import Question
 
-COLORS = (
-    "red",
-    "blue",
-    "green",
-    "yellow",
-    "black",
-    "white",
-    "brown",
-    "orange",
-    "purple",
-    "pink",
-    "gray",
-    "gold",
-    "silver",
-)
-MATERIALS = {
-    "wooden": "wood", "wood": "wood", "metal": "metal", "steel": "metal", "iron": "metal", "glass": "glass",
-    "stone": "stone", "plastic": "plastic", "paper": "paper", "leather": "leather", "brick": "brick",
-    "concrete": "concrete", "ceramic": "ceramic", "marble": "marble",
-}  # fmt: skip
-SHAPES = ("round", "square", "triangular", "rectangular", "oval", "heart-shaped")
-SIZES = ("small", "big", "large", "tiny", "huge", "tall", "short", "long")
-NUMBERS = {
-    "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
-    **{str(number): number for number in range(2, 11)},
-}  # fmt: skip
-PLACES = (
-    "beach", "kitchen", "street", "forest", "bathroom", "desert", "park", "bedroom", "city", "field", "mountain",
-    "snow", "office", "restaurant", "garden", "library",
-)  # fmt: skip
-RELATIONS = {
-    "to the left of": "left of", "left of": "left of", "to the right of": "right of", "right of": "right of",
-    "above": "above", "below": "below", "on top of": "on top of", "under": "under", "beneath": "under",
-    "underneath": "under", "behind": "behind", "in front of": "in front of", "next to": "next to", "beside": "next to",
-    "inside": "inside", "on": "on",
-}  # fmt: skip
+_PLACES = frozenset({*known.OUTDOORS, *known.INDOORS})
 # Alternatives that exclude each other: a thing next to another may be left of it, one left of it is not right of it.
 _EXCLUSIVE = (
     ("left of", "right of", "above", "below"),
@@ -57,59 +26,39 @@ _EXCLUSIVE = (
     ("on top of", "under", "behind", "in front of"),
     ("inside", "under", "behind", "on top of"),
 )
-ANIMALS_AND_PEOPLE = frozenset({
-    "dog", "cat", "horse", "cow", "sheep", "bird", "elephant", "giraffe", "zebra", "bear", "lion", "tiger",
-    "rabbit", "duck", "fish", "monkey", "kitten", "puppy", "man", "woman", "boy", "girl", "child", "person",
-    "people", "baby", "lady", "surfer", "skier", "player", "rider",
-})  # fmt: skip
-FOODS = frozenset({
-    "pizza", "cake", "sandwich", "apple", "banana", "orange", "donut", "bread", "cheese", "salad", "carrot",
-    "broccoli", "soup", "egg", "fruit",
-})  # fmt: skip
-
-_ARTICLES = frozenset({"a", "an", "the"})
-_ADJECTIVES = frozenset({*COLORS, *MATERIALS, *SHAPES, *SIZES, "grey"})
-# A noun phrase ends before these; so it does before most words in -ing and -ed.
-_BOUNDARIES = frozenset({
-    "and", "or", "but", "with", "without", "of", "in", "on", "at", "by", "for", "from", "to", "into", "onto",
-    "over", "under", "above", "below", "behind", "beside", "between", "near", "next", "front", "top", "left",
-    "right", "inside", "outside", "through", "across", "along", "around", "against", "up", "down", "off", "as",
-    "is", "are", "was", "were", "be", "has", "have", "had", "that", "which", "who", "while", "where", "when",
-    "there", "this", "it", "its", "his", "her", "their", "very", "sit", "sits", "stand", "stands", "walk",
-    "walks", "watch", "watches", "ride", "rides", "hold", "holds", "look", "looks", "eat", "eats", "run",
-    "runs", "lie", "lies", "lay", "lays", "hang", "hangs", "fly", "flies", "carry", "carries", "wear", "wears",
-    "jump", "jumps", "wait", "waits", "use", "uses", "play", "plays", "show", "shows", "make", "makes", "take",
-    "takes", "read", "reads", "drive", "drives", "drink", "drinks", "can", "swim", "swims", "sleep", "sleeps",
-})  # fmt: skip
-# Heads of phrases that name no thing of their own.
-_VAGUE = frozenset({
-    "couple", "bunch", "group", "side", "view", "picture", "photo", "photograph", "image", "piece", "pair",
-    "lot", "part", "top", "bottom", "front", "back", "middle", "kind", "type", "variety", "set", "area",
-    "number", "row", "edge", "end", "corner", "way", "place", "slab", "patch", "line", "lots", "some", "one",
-})  # fmt: skip
-_UNCOUNTED = frozenset({"snow", "grass", "water", "sand", "rain", "fruit", "bread", "cheese", "food", "wood"})
-_OTHER_PLURALS = frozenset({"people", "men", "women", "children", "sheep", "fish"})
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9'-]*|[^\sA-Za-z0-9]")
+_NAME_LENGTH = 3
+_OUTSIDE = known.BOUNDARIES | known.ARTICLES | NUMBERS.keys()
 
 
 @dataclass(frozen=True)
 class _Phrase:
-    """Words start..end (exclusive) of a caption; the last is the noun, those before it qualify it."""
+    """Words start..end (exclusive) of a caption.
+
+    name: the noun with what belongs to it, as "fire hydrant"; noun: its last word. qualifiers: adjectives that are
+    said of it. number: how many, if that is said.
+    """
 
     start: int
     end: int
-    qualifiers: tuple[str, ...]
+    name: str
     noun: str
+    qualifiers: tuple[str, ...]
     number: str | None
+
+    @property
+    def be(self) -> str:
+        many = self.number is not None or (_is_plural(self.noun) and self.noun not in known.HERDS)
+        return "are" if many else "is"
 
 
 def rule_questions(caption_id: str, caption: str) -> tuple[Question, ...]:
     """Questions that the rules of this module see in a caption; none if they see nothing."""
     words = [word.lower() for word in _WORD.findall(caption)]
-    phrases = _phrases(words)
+    phrases = _told_apart(_phrases(words), words)
     rows = [row for phrase in phrases for row in _about(phrase)]
     rows += _relations(words, phrases)
-    rows += _places(words)
+    rows += _places(words, phrases)
     made: dict[str, Question] = {}
     for element_type, element, text, choices, answer in rows:
         made.setdefault(text, Question(caption_id, caption, text, choices, answer, element_type, element))
@@ -121,86 +70,268 @@ _YES = ("yes", "no")
 
 
 def _phrases(words: Sequence[str]) -> list[_Phrase]:
+    sure = _sure(words)
     phrases = []
     position = 0
     while position < len(words):
         word = words[position]
-        if word not in _ARTICLES and word not in NUMBERS and word not in _ADJECTIVES:
+        if word not in known.ARTICLES and word not in NUMBERS and word not in known.ADJECTIVES:
             position += 1
             continue
-        start, number = position, word if word in NUMBERS else None
-        position += word in _ARTICLES or word in NUMBERS
-        if number is None and position < len(words) and words[position] in NUMBERS:
-            number = words[position]
-            position += 1
+        start = position
+        article = word if word in known.ARTICLES else None
+        position += article is not None
+        number = words[position] if words[position : position + 1] and words[position] in NUMBERS else None
+        position += number is not None
         inner: list[str] = []
-        while position < len(words) and _continues(words[position], inner):
+        while position < len(words) and _continues(words, position, inner):
             inner.append(words[position])
             position += 1
-        # "Black and white photo", "a red or blue bus": which color is whose is not for a rule to say.
-        mixed = words[start - 1] in ("and", "or") and words[start] in _ADJECTIVES if start else False
-        if inner and inner[-1] not in _ADJECTIVES | _VAGUE and not mixed:
-            phrases.append(_Phrase(start, position, tuple(inner[:-1]), inner[-1], number))
+        phrase = _phrase(start, article, number, inner, words)
+        # Of "a dog or a cat" neither is sure.
+        if phrase is not None and sure[start] and list(words[phrase.end : phrase.end + 1]) != ["or"]:
+            phrases.append(phrase)
         position = max(position, start + 1)
     return phrases
 
 
-def _continues(word: str, before: Sequence[str]) -> bool:
-    if not word[0].isalpha() or word in _BOUNDARIES or word in _ARTICLES or word in NUMBERS:
+def _sure(words: Sequence[str]) -> list[bool]:
+    """Of each word whether a phrase that starts there is said to be in the picture."""
+    sure = []
+    denied = False
+    for position, word in enumerate(words):
+        before = words[max(position - 2, 0) : position]
+        if word in (".", ";", "!", "?", "but"):
+            denied = False
+        # "A no parking sign" denies nothing.
+        elif (word in known.DENIALS or word.endswith("n't")) and not known.ARTICLES.intersection(before[-1:]):
+            denied = True
+        denied |= before[-1:] == ["of"] and before[0] in known.UNREAL_OF
+        unreal = bool(known.UNREAL_BEFORE.intersection(before[-1:]))
+        # Clock times, versions, bus lines.
+        unreal |= word.isdigit() and bool(
+            {":", ".", "/", "#", "$", "-", "no", "number", "route"}.intersection(before[-1:])
+        )
+        sure.append(not denied and not unreal)
+    return sure
+
+
+def _continues(words: Sequence[str], position: int, before: Sequence[str]) -> bool:
+    """Whether a phrase whose words after article and number are `before` goes on with the word at `position`."""
+    word, following = words[position], words[position + 1] if position + 1 < len(words) else "."
+    if not _inside(word):
         return False
-    if word.endswith("ed") and len(word) > 4:
-        # "a dotted red ring" goes on, "a ring dotted with" ends before the participle.
-        return all(other in _ADJECTIVES or other.endswith("ed") for other in before)
-    return word in _ADJECTIVES or not word.endswith("ing")
+    if not any(_is_noun(other) for other in before):
+        return True
+    if word in known.ING_NOUNS:
+        # "A man painting a wall" has no painting in it.
+        return following not in known.ARTICLES
+    if _is_participle(word, "ing"):
+        return following in known.AFTER_ING
+    if _is_participle(word, "ed"):
+        # "A flower covered field" goes on, "a field covered with" ends before the participle.
+        return _inside(following) and not following.endswith(("ing", "ly"))
+    return True
+
+
+def _inside(word: str) -> bool:
+    return word[0].isalpha() and word not in _OUTSIDE and not word.endswith("n't")
+
+
+def _is_participle(word: str, ending: str) -> bool:
+    # Not "bed", "ring", "weed".
+    return word.endswith(ending) and not word.endswith("eed") and (len(word) > 4 or word == "eyed")
+
+
+def _is_noun(word: str) -> bool:
+    """Whether a word inside a phrase can be its noun, as far as lists and endings tell."""
+    if word in known.ING_NOUNS or word in known.LY_NOUNS:
+        return True
+    listed = word in known.ADJECTIVES or word in known.OTHER_ADJECTIVES or word in known.NUMEROUS
+    return not listed and not word.endswith("ly") and not _is_participle(word, "ed") and not _is_participle(word, "ing")
+
+
+def _phrase(
+    start: int, article: str | None, number: str | None, inner: list[str], words: Sequence[str]
+) -> _Phrase | None:
+    """The phrase of these words, None if it may be none or names nothing that can be asked for."""
+    first = start + (article is not None) + (number is not None)
+    numerous = bool(known.NUMEROUS.intersection(inner[:1]))
+    of_number = number is not None and article in (None, "the")
+    if of_number or numerous:
+        inner = _up_to_plural(inner)
+    elif article in ("a", "an"):
+        inner = _singular(inner)
+    elif _may_be_sentence(inner):
+        return None
+    while inner and not _is_noun(inner[-1]) and inner[-1] not in known.ADJECTIVES:
+        inner = inner[:-1]
+    after = words[first + len(inner)] if first + len(inner) < len(words) else "."
+    if not inner or not _can_be_asked_for(inner[-1], after):
+        return None
+    if of_number and (inner[0] in known.UNIT_WORDS or inner[0] in known.UNIT_PARTICIPLES):
+        return None
+    joined = article is None and number is None and start > 0 and words[start - 1] in ("and", ",")
+    # "A two story house": the number is part of a qualifier, of which nothing is left.
+    name = _name(inner) if number is None or of_number else inner[-1:]
+    return _Phrase(
+        start,
+        first + len(inner),
+        " ".join(name),
+        inner[-1],
+        # "A red, blue kite", "black and white cats": which color is whose is not for a rule to say.
+        () if joined else _qualifiers(inner),
+        number if of_number and _is_exact(inner, words[max(start - 2, 0) : start]) else None,
+    )
+
+
+def _up_to_plural(inner: list[str]) -> list[str]:
+    """Up to the first noun in the plural, after which come verbs: "two women pose"; nothing if there is none."""
+    plurals = _plurals(inner)
+    if not plurals:
+        return []
+    # "Two fish tanks" are no fish.
+    return inner[: (plurals[-1] if inner[plurals[0]] in known.HERDS else plurals[0]) + 1]
+
+
+def _singular(inner: list[str]) -> list[str]:
+    """Up to a word in -s, which is a verb after "a" if it comes last: "a dog licks"."""
+    verb = inner and _is_plural(inner[-1]) and inner[-1] not in known.HERDS
+    return inner[: _plurals(inner)[0]] if verb else inner
+
+
+def _may_be_sentence(inner: Sequence[str]) -> bool:
+    """Whether it may hold a verb, as "the dogs play", "the man smiles" or "the group paddles"."""
+    acts = not (known.ANIMALS_AND_PEOPLE | known.VAGUE).isdisjoint(inner[-2:-1])
+    return _plurals(inner)[:1] not in ([], [len(inner) - 1]) or (acts and _is_plural(inner[-1]))
+
+
+def _can_be_asked_for(noun: str, after: str) -> bool:
+    """Whether a noun before the word `after` names something that a picture shows."""
+    stems = _stems(noun)
+    if noun in known.ADJECTIVES or "'" in noun or len(noun) < 2 or stems & known.VAGUE:
+        return False
+    if after in known.VERBS_AND_NOUNS and not _is_plural(noun):
+        return False
+    return not (after == "of" and stems & known.VAGUE_WITH_OF)
+
+
+def _name(inner: Sequence[str]) -> list[str]:
+    """The noun and what directly before it belongs to its name, as in "hot dog" and "double decker bus"."""
+    first = len(inner) - 1
+    alive = _kind(inner[-1:]) == "animal/human"
+    while first > 0 and len(inner) - first < _NAME_LENGTH:
+        word = inner[first - 1]
+        # "A wooden horse" is no horse.
+        thing = alive and word in known.NOT_ALIVE
+        if not thing and not _is_noun(word) and word not in known.ING_MODIFIERS:
+            break
+        first -= 1
+    return list(inner[first:])
+
+
+def _qualifiers(inner: Sequence[str]) -> tuple[str, ...]:
+    """Adjectives that are said of the noun: not those of a participle, as in "red haired girl"."""
+    said = inner[:-1]
+    for place, word in enumerate(said):
+        if _is_participle(word, "ed"):
+            return tuple(inner[place + 1 : -1])
+    return tuple(said)
+
+
+def _is_exact(inner: Sequence[str], before: Sequence[str]) -> bool:
+    """Whether there are so many of the noun and no more."""
+    if inner[0] in known.NUMEROUS or known.MORE.intersection(inner):
+        return False
+    about = known.ABOUT.intersection(before[-1:])
+    ranged = len(before) == 2 and before[0] in NUMBERS | {"one": 1} and before[1] in ("or", "to", "-")
+    return not about and not ranged
+
+
+def _told_apart(phrases: Sequence[_Phrase], words: Sequence[str]) -> list[_Phrase]:
+    """Without numbers and qualifiers of what is named again: "two men and a man" may be three, and of "a white cat and
+    a black cat" neither color is the cat's. What "the" names again is the same.
+    """
+    same = {phrase.end - 1 for phrase in phrases if words[phrase.start] == "the"}
+    named = Counter(stem for place, word in enumerate(words) if place not in same for stem in _stems(word))
+    people = sum(not known.PEOPLE.isdisjoint(_stems(phrase.noun)) for phrase in phrases)
+
+    def again(phrase: _Phrase) -> bool:
+        itself = phrase.end - 1 not in same
+        return any(named[stem] > itself for stem in _stems(phrase.noun)) or (phrase.noun == "people" and people > 1)
+
+    return [replace(phrase, number=None, qualifiers=()) if again(phrase) else phrase for phrase in phrases]
 
 
 def _about(phrase: _Phrase) -> Iterator[_Row]:
-    noun = phrase.noun
-    be = "are" if _is_plural(phrase) else "is"
-    kind = _kind(noun)
-    yield kind, noun, f"are there {noun}?" if be == "are" else f"is there {_with_article(noun)}?", _YES, "yes"
+    name, be = phrase.name, phrase.be
+    asked = f"are there {name}?" if be == "are" else f"is there {_with_article(name)}?"
+    yield _kind(name.split()), name, asked, _YES, "yes"
     if phrase.number is not None:
         number = NUMBERS[phrase.number]
-        yield "counting", phrase.number, f"are there {phrase.number} {noun}?", _YES, "yes"
-        first = max(1, number - zlib.crc32(noun.encode()) % 4)
+        yield "counting", phrase.number, f"are there {phrase.number} {name}?", _YES, "yes"
+        first = max(1, number - zlib.crc32(phrase.noun.encode()) % 4)
         counts = tuple(str(first + step) for step in range(4))
-        yield "counting", phrase.number, f"how many {noun} are there?", counts, str(number)
+        yield "counting", phrase.number, f"how many {name} are there?", counts, str(number)
     for word in phrase.qualifiers:
+        if word in name.split():
+            continue
         color = "gray" if word == "grey" else word
-        if color in COLORS:
-            yield "color", word, f"{be} the {noun} {color}?", _YES, "yes"
-            yield "color", word, f"what color {be} the {noun}?", _choices(color, COLORS[:11], noun), color
-        elif word in MATERIALS:
-            material = MATERIALS[word]
-            yield "material", word, f"{be} the {noun} made of {material}?", _YES, "yes"
-            others = tuple(dict.fromkeys(MATERIALS.values()))
-            yield "material", word, f"what {be} the {noun} made of?", _choices(material, others, noun), material
-        elif word in SHAPES:
-            yield "shape", word, f"{be} the {noun} {word}?", _YES, "yes"
-            yield "shape", word, f"what shape {be} the {noun}?", _choices(word, SHAPES, noun), word
-        elif word in SIZES:
-            yield "attribute", word, f"{be} the {noun} {word}?", _YES, "yes"
+        if color in known.COLORS:
+            yield "color", word, f"{be} the {name} {color}?", _YES, "yes"
+            yield "color", word, f"what color {be} the {name}?", _choices(color, known.COLORS[:11], name), color
+        elif word in known.MATERIALS:
+            material = known.MATERIALS[word]
+            yield "material", word, f"{be} the {name} made of {material}?", _YES, "yes"
+            others = tuple(dict.fromkeys(known.MATERIALS.values()))
+            yield "material", word, f"what {be} the {name} made of?", _choices(material, others, name), material
+        elif word in known.SHAPES:
+            yield "shape", word, f"{be} the {name} {word}?", _YES, "yes"
+            yield "shape", word, f"what shape {be} the {name}?", _choices(word, known.SHAPES, name), word
+        elif word in known.SIZES:
+            yield "attribute", word, f"{be} the {name} {word}?", _YES, "yes"
 
 
 def _relations(words: Sequence[str], phrases: Sequence[_Phrase]) -> Iterator[_Row]:
     for first, second in pairwise(phrases):
         between = " ".join(words[first.end : second.start])
-        if between not in RELATIONS or first.noun == second.noun or second.noun in PLACES:
+        if between not in known.RELATIONS or first.noun == second.noun or second.noun in _PLACES:
             continue
-        relation = RELATIONS[between]
-        be = "are" if _is_plural(first) else "is"
-        yield "spatial", between, f"{be} the {first.noun} {relation} the {second.noun}?", _YES, "yes"
+        if not _is_subject(first, words):
+            continue
+        relation, be = known.RELATIONS[between], first.be
+        yield "spatial", between, f"{be} the {first.name} {relation} the {second.name}?", _YES, "yes"
         for group in _EXCLUSIVE:
             if relation == group[0] or (group is _EXCLUSIVE[0] and relation in group):
-                text = f"where {be} the {first.noun} relative to the {second.noun}?"
+                text = f"where {be} the {first.name} relative to the {second.name}?"
                 yield "spatial", between, text, _choices(relation, group, first.noun), relation
 
 
-def _places(words: Sequence[str]) -> Iterator[_Row]:
-    for before, article, place in zip(words, words[1:], words[2:], strict=False):
-        if before in ("in", "on", "at") and article in _ARTICLES and place in PLACES:
-            yield "location", place, f"is the place {_with_article(place)}?", _YES, "yes"
-            yield "location", place, "what type of place is this?", _choices(place, PLACES, place), place
+def _is_subject(phrase: _Phrase, words: Sequence[str]) -> bool:
+    """Whether what follows a phrase is said of it, and not, as in "sitting in a room next to", of what came before."""
+    before = words[max(phrase.start - 2, 0) : phrase.start]
+    if phrase.noun in known.WORN or known.PREPOSITIONS.intersection(before[-1:]) or before[-1:] == ["to"]:
+        return False
+    return not (before[-1:] == ["of"] and before[0] in known.VERB_PLACES)
+
+
+def _places(words: Sequence[str], phrases: Sequence[_Phrase]) -> Iterator[_Row]:
+    found = [
+        phrase.noun
+        for phrase in phrases
+        if phrase.noun in _PLACES
+        and words[phrase.start] in known.ARTICLES
+        and phrase.start > 0
+        and words[phrase.start - 1] in ("in", "on", "at")
+        and not (phrase.start > 1 and words[phrase.start - 2].startswith("look"))
+    ]
+    for place in found:
+        described = "snowy" if place == "snow" else _with_article(place)
+        yield "location", place, f"is the place {described}?", _YES, "yes"
+        if len(set(found)) == 1:
+            # A street can be in a city, and a field in the mountains.
+            others = known.INDOORS if place in known.OUTDOORS else known.WILDERNESS
+            yield "location", place, "what type of place is this?", _choices(place, others, place), place
 
 
 def _choices(answer: str, others: Sequence[str], salt: str) -> tuple[str, ...]:
@@ -213,23 +344,33 @@ def _choices(answer: str, others: Sequence[str], salt: str) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def _is_plural(phrase: _Phrase) -> bool:
-    noun = phrase.noun
-    return (
-        phrase.number is not None
-        or noun in _OTHER_PLURALS - {"sheep", "fish"}
-        or (noun.endswith("s") and not noun.endswith(("ss", "us", "is")))
-    )
+def _plurals(inner: Sequence[str]) -> list[int]:
+    """Places of nouns in the plural, those left out that only qualify the next: "sports car"."""
+    last = len(inner) - 1
+    return [i for i, word in enumerate(inner) if _is_plural(word) and (i == last or word not in known.PLURAL_MODIFIERS)]
 
 
-def _kind(noun: str) -> str:
-    stems = {noun, noun.removesuffix("s"), noun.removesuffix("es")}
-    if stems & ANIMALS_AND_PEOPLE or noun in _OTHER_PLURALS:
-        return "animal/human"
-    return "food" if stems & FOODS else "object"
+def _is_plural(word: str) -> bool:
+    if word in known.PLURALS:
+        return True
+    return word.endswith("s") and not word.endswith(("ss", "us", "is", "'s")) and word not in known.SINGULARS
 
 
-def _with_article(noun: str) -> str:
-    if noun in _UNCOUNTED:
-        return noun
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+def _stems(word: str) -> set[str]:
+    """The word and what may be its singular."""
+    found = {word, word.removesuffix("s"), word.removesuffix("es"), known.SINGULAR_OF.get(word, word)}
+    return found | ({word[:-3] + "y"} if word.endswith("ies") else set())
+
+
+def _kind(name: Sequence[str]) -> str:
+    stems = _stems(name[-1])
+    thing = known.NOT_ALIVE.intersection(name[:-1])
+    if stems & known.FOODS or (stems & {"dog"} and "hot" in thing):
+        return "food"
+    return "animal/human" if stems & known.ANIMALS_AND_PEOPLE and not thing else "object"
+
+
+def _with_article(name: str) -> str:
+    if name.split()[-1] in known.UNCOUNTED:
+        return name
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
