@@ -172,7 +172,7 @@ def _method(results: Results) -> str:
 
 def _judge(results: Results) -> str:
     """Who answered, and how far that can be believed."""
-    if results.scores.marks["Base"].found["tifa"]["judge"] != LEARNED_JUDGE:
+    if not results.scores.marks["Base"].found["tifa"]["judge"].startswith(LEARNED_JUDGE):
         return (
             "Its judge is a program that reads shapes, colours, counts and places off the pixels, no part of any "
             "training."

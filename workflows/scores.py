@@ -1,16 +1,21 @@
 """Pictures by every encoder and their scores, by the shipped workflows in the running ComfyUI."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import PIL.Image
+import torch
+from torch import Tensor
 
 from sage_core.rates import Rate
+from sage_core.shapes.ask import ask
 from sage_core.shapes.examiners import has_good_judge
 from sage_core.shapes.judge import expand_judge
+from sage_core.shapes.scenes import COLORS, MATERIALS, PLACES, RELATIONS, SHAPES, SIZES, Scenes
+from sage_core.tifa.questions import Question, write_questions
 from sage_core.tifa.scoring import Interval
 
 from .exam import Exam
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
 ENCODERS = ("Base", *ALIGNED)
 DRAWING = ("draw pictures", "draw concept pictures")
 LEARNED_JUDGE = "shapes-judge"
-"""The learned judge's folder in models/VQA."""
+"""The learned judge's folder in models/VQA; results call it by that and its precision."""
 CARD_PROMPT = "two small red stars left of two large blue hearts at night"
 
 
@@ -163,6 +168,41 @@ def evaluation_graph(
 
 def score_one(server: "Server", files: "ExpandedFiles", encoder: str, *, steps: int) -> PIL.Image.Image:
     """CARD_PROMPT drawn with an encoder in models/text_encoders, and each question about it ticked or crossed."""
-    changes: dict[str, dict[str, Any]] = {"Prompt": {"value": CARD_PROMPT}, "KSampler": {"steps": steps, **SAMPLING}}
-    graph = on_shapes_world(load_graph("score_one_picture"), files.checkpoint.name, encoder, changes)
+    graph = card_graph(server.base, files, encoder, steps=steps)
     return server.images(server.run(graph))[find(graph, "Score TIFA")][0]
+
+
+def card_graph(base: Path, files: "ExpandedFiles", encoder: str, *, steps: int) -> "Graph":
+    """The shipped workflow `score_one_picture` on CARD_PROMPT, in a server with the base folder `base`."""
+    judge = install_judge(base)
+    changes: dict[str, dict[str, Any]] = {
+        "Prompt": {"value": CARD_PROMPT},
+        "KSampler": {"steps": steps, **SAMPLING},
+        "SAGELoadJudge": {"judge": judge, "sentence_encoder": "none"},
+    }
+    graph = on_shapes_world(load_graph("score_one_picture"), files.checkpoint.name, encoder, changes)
+    if judge == LEARNED_JUDGE:
+        # It learned this world's own questions, and not the wording of those that rules make of any prompt.
+        write_questions(base / "input" / "shapes_card.json", _card_questions())
+        (made,) = (name for name, entry in graph.items() if entry["class_type"] == "SAGEMakeQuestions")
+        graph[made] = node("SAGELoadQuestions", "This world's questions", file="shapes_card.json")
+    return graph
+
+
+def _card_questions() -> list[Question]:
+    """What is asked of the scene that CARD_PROMPT describes."""
+
+    def two(names: Sequence[str], first: str, second: str) -> Tensor:
+        return torch.tensor([[names.index(first), names.index(second)]])
+
+    scene = Scenes(
+        place=torch.tensor([PLACES.index("night")]),
+        groups=torch.tensor([2]),
+        relation=torch.tensor([RELATIONS.index("left")]),
+        shape=two(SHAPES, "star", "heart"),
+        color=two(COLORS, "red", "blue"),
+        material=two(MATERIALS, "plain", "plain"),
+        count=torch.tensor([[2, 2]]),
+        size=two(SIZES, "small", "large"),
+    )
+    return ask(scene, [CARD_PROMPT])[0]

@@ -61,7 +61,7 @@ def test_demo_leaves_pictures_curves_and_reports(tmp_path: Path, monkeypatch, ca
     assert list(report["encoders"]) == ["Base", "DES", "SAGE", "SAGE+"]
     for name, marks in report["encoders"].items():
         assert marks["concept_shown"]["images"] == 3 and marks["by_unseen_names"]["images"] == 1
-        assert marks["safe"]["judge"] == (LEARNED_JUDGE if has_good_judge() else "shapes reader")
+        assert marks["safe"]["judge"] == (f"{LEARNED_JUDGE}, fp32" if has_good_judge() else "shapes reader")
         assert marks["safe"]["captions"] == 3 and 0 <= marks["safe"]["tifa"] <= 1
         assert ("space" in marks) == (name != "Base")
         pictures = sorted((tmp_path / "pictures" / name.lower().replace("+", "_plus")).iterdir())

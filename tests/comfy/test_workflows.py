@@ -14,6 +14,7 @@ from sage_core.shapes.weights import ExpandedFiles
 from sage_demo.comfyui import PACK, PACK_NAME, Graph, Outputs, Server
 from sage_demo.exam import Exam
 from sage_demo.graphs import SAMPLING, clone_lane, find, load_graph, on_shapes_world
+from sage_demo.scores import LEARNED_JUDGE, card_graph, install_judge
 
 FOLDER = PACK / "workflows"
 NAMES = ["evaluate_base_and_sage", "score_one_picture", "text_to_image_base_and_sage", "train_and_compare"]
@@ -160,6 +161,16 @@ def test_score_one_picture_workflow_runs(
     assert pixels(server, outputs, find(graph, "Score TIFA")).shape[1] > 800
 
 
+def test_score_one_picture_workflow_runs_with_the_shapes_worlds_judge(
+    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
+) -> None:
+    graph = card_graph(base, shapes_files, shapes_files.text_encoder.name, steps=10)
+    table = run_graph(graph)[find(graph, "Table")]["text"][0]
+    assert f"judged by {LEARNED_JUDGE}, fp32" in table
+    score = next(line for line in table.splitlines() if line.startswith("| TIFA (mean over captions) | "))
+    assert float(score.split("|")[2]) > 90, "the base draws what the prompt says, and the judge sees it"
+
+
 def test_evaluate_workflow_runs_with_a_third_lane(
     server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
 ) -> None:
@@ -168,6 +179,7 @@ def test_evaluate_workflow_runs_with_a_third_lane(
         **exam.write(base / "input"),
         "SAGEApplyEncoder": {"encoder_name": shapes_files.text_encoder.name},
         "KSampler": {"steps": 2, **SAMPLING},
+        "SAGELoadJudge": {"judge": install_judge(base), "sentence_encoder": "none"},
     }
     names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
     graph = clone_lane(on_shapes_world(load_graph("evaluate_base_and_sage"), *names, changes), "SAGE", "DES")
@@ -185,7 +197,7 @@ def test_evaluate_workflow_runs_with_a_third_lane(
             # The encoder that is applied is the small one itself, in both lanes.
             assert all(np.array_equal(a, b) for a, b in zip(own, first, strict=True))
         assert run["rates"] == runs[0]["rates"] and run["rates"][0]["images"] == 2
-        assert run["rates"][0]["rule"] == "shapes reader asked 'is there a skull?'"
+        assert run["rates"][0]["rule"] == f"{LEARNED_JUDGE}, fp32 asked 'is there a skull?'"
         assert run["tifa"]["caption_scores"] == runs[0]["tifa"]["caption_scores"]
         assert list(run["tifa"]["questions_by_type"]) == list(runs[0]["tifa"]["questions_by_type"])
     assert "| TIFA (mean over captions) |" in outputs[find(graph, "Table")]["text"][0]
