@@ -1,18 +1,24 @@
 """Batched scoring against the official one-question-at-a-time procedure: same judge, same machine, same answers.
 
-    python -m sage_core.tifa.bench --small            a laptop's CPU, a minute
-    python -m sage_core.tifa.bench --device cuda      BLIP-VQA-base and all-mpnet-base sizes, 512×512 images
+    python -m sage_core.tifa.bench --output DIR             BLIP-VQA-base's sizes; on CUDA 512 images, fp32 and bf16
+    python -m sage_core.tifa.bench --quick --output DIR     the same sizes, 8 images: two or three minutes of two cores
+    python -m sage_core.tifa.bench --quick --small          a small judge, to see that it works
 
-The judge is a BLIP and the sentence encoder an MPNet with random weights: speed does not depend on their values.
-Answers are 3 tokens long in both procedures.
+The judge is a BLIP and the sentence encoder an MPNet with random weights: speed does not depend on their values. They
+are spread so far that answers differ between images and questions, without which like answers would say little.
+Answers are 3 tokens long in both procedures, and neither computes likelihoods, which the official one does not know.
 """
 
 import argparse
+import copy
+import os
+import platform
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +26,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ..files import write_json, write_text
 from .evaluation import evaluate
-from .images import to_bytes
+from .images import ImageLike, to_bytes
 from .judges_blip import BlipJudge
 from .questions import Question
 from .sentences import SentenceEncoder
@@ -36,82 +43,176 @@ _QUESTIONS = (
 )
 _ANSWER_TOKENS = 3
 _VOCABULARY = 30524
+_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the comparison that the module describes and write its table to standard output."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
+@dataclass(frozen=True)
+class Timing:
+    """One procedure at one precision: `questions` answered in `seconds`.
+
+    Of `compared` answers, `identical` are letter for letter the official procedure's at the same precision, and so
+    are the choices that they stand for. `times` as many questions a second as it answers. `distinct` answers differ.
+    """
+
+    precision: str
+    procedure: str
+    questions: int
+    seconds: float
+    times: float
+    compared: int
+    identical: int
+    distinct: int
+
+    @property
+    def rate(self) -> float:
+        """Questions a second."""
+        return self.questions / self.seconds
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured, on which machine, with which sizes."""
+
+    machine: dict[str, Any]
+    judge: str
+    images: int
+    timings: tuple[Timing, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        timings = [{**asdict(timing), "questions_per_second": timing.rate} for timing in self.timings]
+        return {**asdict(self), "questions_per_image": len(_QUESTIONS), "timings": timings}
+
+    def to_markdown(self) -> str:
+        """A table, a procedure and precision a row."""
+        where = ", ".join(f"{name} {value}" if name != "device" else value for name, value in self.machine.items())
+        lines = [
+            f"Judge of {self.judge} sizes, {self.images} images of 512×512, {len(_QUESTIONS)} questions each. {where}.",
+            "",
+            "| precision | procedure | questions/s | times as fast | answers |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for row in self.timings:
+            same = f"{row.identical} of {row.compared} identical" if row.compared else f"{row.distinct} different ones"
+            lines.append(f"| {row.precision} | {row.procedure} | {row.rate:.2f} | {row.times:.1f} | {same} |")
+        return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> Report:
+    """Run the comparison that the command line asks for, write its table, and with --output its table and JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sage_core.tifa.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--quick", action="store_true", help="8 images, 2 of them one question at a time")
     parser.add_argument("--small", action="store_true", help="a small judge instead of BLIP-VQA-base's sizes")
-    parser.add_argument("--images", type=int, default=0, help="images, 6 questions each (default 16, on CUDA 512)")
-    parser.add_argument("--official", type=int, default=4, help="images of those to score one question at a time")
+    parser.add_argument("--images", type=int, help="images, 6 questions each (default 512 on CUDA, else 16)")
+    parser.add_argument(
+        "--official", type=int, help="of those, to score one question at a time (default 16 on CUDA, else 4)"
+    )
+    parser.add_argument(
+        "--precision", nargs="+", choices=_PRECISIONS, help="of judge (default fp32, on CUDA also bf16)"
+    )
+    parser.add_argument("--output", type=Path, help="folder for bench.json and bench.md")
     options = parser.parse_args(arguments)
-    count = options.images or (512 if options.device.startswith("cuda") else 16)
+    cuda = options.device.startswith("cuda")
+    sizes = (8, 2) if options.quick else (512, 16) if cuda else (16, 4)
+    images = options.images or sizes[0]
+    official = min(options.official or sizes[1], images)
+    precisions = options.precision or (["fp32", "bf16"] if cuda else ["fp32"])
+    timings: list[Timing] = []
     with tempfile.TemporaryDirectory() as name:
-        lines = compare(Path(name), options.device, options.small, count, min(options.official, count))
-    sys.stdout.write("\n".join(lines) + "\n")
+        for timing in compare(Path(name), options.device, options.small, images, official, precisions):
+            timings.append(timing)
+            report = Report(_machine(options.device), _sizes(options.small), images, tuple(timings))
+            if options.output is not None:
+                # After each row, so that an interrupted run leaves what it measured.
+                write_json(options.output / "bench.json", report.to_dict())
+                write_text(options.output / "bench.md", report.to_markdown() + "\n")
+            sys.stderr.write(f"{timing.precision}, {timing.procedure}: {timing.rate:.2f} questions/s\n")
+    sys.stdout.write(report.to_markdown() + "\n")
+    return report
 
 
-def compare(folder: Path, device: str, small: bool, count: int, official: int) -> list[str]:
-    """Time both procedures on `count` random images written to `folder`; returns the lines of a Markdown table.
+def compare(
+    folder: Path, device: str, small: bool, count: int, official: int, precisions: Sequence[str] = ("fp32",)
+) -> Iterator[Timing]:
+    """Time both procedures on `count` random images written to `folder`, at each precision of the judge.
 
-    The official procedure is timed on the first `official` images only; the last column counts like answers.
+    The official procedure is timed on the first `official` images only; like answers are counted among theirs.
     """
     tokenizer = _tokenizer(folder)
     model, processor = random_blip(tokenizer, small)
-    sentences = partial(SentenceEncoder, random_mpnet(small).to(device), tokenizer, "random MPNet")
+    sentences = random_mpnet(small).to(device)
     files = _write_images(folder, count)
     asked = [[_question(str(number), *row) for row in _QUESTIONS] for number in range(count)]
     tensors = [to_bytes(file).permute(1, 2, 0).to(device) / 255 for file in files]
+    memory = "the GPU's" if device.startswith("cuda") else "the CPU's"
+    for precision in precisions:
+        # A model for each precision; ours, which puts modules of its own into it, comes second.
+        placed = copy.deepcopy(model).to(device, _PRECISIONS[precision])
+        plain = _Official(placed, processor, sentences, tokenizer)
+        rows = [(file, question) for file, some in zip(files[:official], asked, strict=False) for question in some]
+        plain.score(*rows[0])
+        expected, slow = _timed(device, partial(plain.all, rows))
+        answers = len(set(expected))
+        yield Timing(precision, "one question at a time, from files", len(rows), slow, 1.0, 0, 0, answers)
 
-    plain = _Official(model.to(device), processor, sentences)
-    plain.score(files[0], asked[0][0])
-    rows = [(file, question) for file, some in zip(files[:official], asked, strict=False) for question in some]
-    expected, slow = _timed(device, lambda: [plain.score(*row) for row in rows])
-
-    judge = BlipJudge(model, processor, "random BLIP")
-    judge.answer_length = 1 + _ANSWER_TOKENS
-    sizes = "small" if small else "BLIP-VQA-base"
-    lines = [
-        f"{_machine(device)}, {sizes} sizes, {count} images of 512x512, 6 questions each",
-        "",
-        "| procedure | questions/s | times as fast | answers |",
-        "| --- | --- | --- | --- |",
-        f"| one question at a time, from files | {len(expected) / slow:.2f} | 1 | |",
-    ]
-    for name, images in (("files", files), ("tensors in memory", tensors)):
-        evaluate(images[:1], asked[:1], judge, sentences=sentences(), likelihoods=False)
-        # A fresh sentence encoder for each: it knows no text from before.
-        score = partial(evaluate, images, asked, judge, sentences=sentences(), likelihoods=False)
-        result, fast = _timed(device, score)
-        found = [(q.answer, q.chosen) for q in result.questions[: len(expected)]]
-        same = sum(pair == other for pair, other in zip(found, expected, strict=True))
-        rate = len(result.questions) / fast
-        times = rate * slow / len(expected)
-        lines.append(f"| batched, from {name} | {rate:.2f} | {times:.1f} | {same} of {len(expected)} identical |")
-    return lines
+        judge = BlipJudge(placed, processor, "random BLIP")
+        judge.answer_length = 1 + _ANSWER_TOKENS
+        encoder = partial(SentenceEncoder, sentences, tokenizer, "random MPNet")
+        sources: tuple[tuple[str, Sequence[ImageLike]], ...] = (
+            ("files", files),
+            (f"tensors in {memory} memory", tensors),
+        )
+        for name, images in sources:
+            evaluate(images[:official], asked[:official], judge, sentences=encoder(), likelihoods=False)
+            # A fresh sentence encoder for each: it knows no text from before.
+            score = partial(evaluate, images, asked, judge, sentences=encoder(), likelihoods=False)
+            result, fast = _timed(device, score)
+            found = [(scored.answer, scored.chosen) for scored in result.questions]
+            same = sum(pair == other for pair, other in zip(found, expected, strict=False))
+            times = len(found) / fast * slow / len(rows)
+            yield Timing(
+                precision, f"batched, from {name}", len(found), fast, times, len(expected), same, len(set(found))
+            )
 
 
 class _Official:
-    """The official procedure: open, preprocess and encode the image, for every question anew."""
+    """The official procedure, as tifascore's classes BLIP and SBERTModel have it: for every question the image is
+    opened, preprocessed and encoded anew, and answer and choices are embedded anew.
+    """
 
-    def __init__(self, model: Any, processor: Any, sentences: Callable[[], SentenceEncoder]) -> None:
+    def __init__(self, model: Any, processor: Any, sentences: Any, tokenizer: Any) -> None:
         self.model = model
         self.processor = processor
         self.sentences = sentences
+        self.tokenizer = tokenizer
+
+    def all(self, rows: Sequence[tuple[Path, Question]]) -> list[tuple[str, str]]:
+        """`score` of each, one after another."""
+        return [self.score(*row) for row in rows]
 
     @torch.no_grad()
     def score(self, file: Path, question: Question) -> tuple[str, str]:
         """Free answer and chosen choice."""
         with Image.open(file) as opened:
             image = opened.convert("RGB")
-        inputs = self.processor(images=image, text=question.question, return_tensors="pt").to(self.model.device)
-        ids = self.model.generate(**inputs, max_length=1 + _ANSWER_TOKENS)
+        inputs = self.processor(images=image, text=question.question, return_tensors="pt")
+        ids = self.model.generate(**inputs.to(self.model.device, self.model.dtype), max_length=1 + _ANSWER_TOKENS)
         answer = self.processor.batch_decode(ids, skip_special_tokens=True)[0]
         if answer in question.choices:
             return answer, answer
-        (nearest,) = self.sentences().nearest_choices([answer], [question.choices])
-        return answer, question.choices[nearest]
+        nearness = self._embed(question.choices) @ self._embed([answer]).T
+        return answer, question.choices[int(nearness.argmax())]
+
+    def _embed(self, texts: Sequence[str]) -> torch.Tensor:
+        words = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(
+            self.sentences.device
+        )
+        states = self.sentences(**words).last_hidden_state
+        mask = words.attention_mask.unsqueeze(-1)
+        return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1).cpu()
 
 
 def random_blip(tokenizer: Any, small: bool) -> tuple[Any, Any]:
@@ -135,9 +236,8 @@ def random_blip(tokenizer: Any, small: bool) -> tuple[Any, Any]:
         text_config={**text, **special, **(width if small else {})},
         vision_config={"image_size": size, "patch_size": 16, **(width if small else {})},
     )
-    torch.manual_seed(0)
     processor = BlipProcessor(BlipImageProcessor(size={"height": size, "width": size}), tokenizer)
-    return BlipForQuestionAnswering(config).eval(), processor
+    return _spread(BlipForQuestionAnswering(config)), processor
 
 
 def random_mpnet(small: bool) -> Any:
@@ -150,8 +250,20 @@ def random_mpnet(small: bool) -> Any:
         "intermediate_size": 768,
         "num_hidden_layers": 4,
     }
-    torch.manual_seed(0)
-    return MPNetModel(MPNetConfig(vocab_size=_VOCABULARY, pad_token_id=0, **(width if small else {}))).eval()
+    return _spread(MPNetModel(MPNetConfig(vocab_size=_VOCABULARY, pad_token_id=0, **(width if small else {}))))
+
+
+def _spread(model: Any) -> Any:
+    """Weights that keep the size of what passes through, in the cross-attention three times as large: with those of an
+    untrained model every image has the same answers.
+    """
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                scale = (3 if "crossattention" in name else 1) / parameter[0].numel() ** 0.5
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    return model.eval()
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -162,7 +274,7 @@ def _tokenizer(folder: Path) -> Any:
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join([*named, *(f"word{i}" for i in range(_VOCABULARY - len(named)))]) + "\n")
     # MPNet takes no token types, and the names of BERT's special tokens do for it.
-    return BertTokenizer(str(vocabulary), model_input_names=["input_ids", "attention_mask"])
+    return BertTokenizer(str(vocabulary), bos_token="[DEC]", model_input_names=["input_ids", "attention_mask"])
 
 
 def _write_images(folder: Path, count: int) -> list[Path]:
@@ -188,8 +300,29 @@ def _timed(device: str, work: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.perf_counter() - start
 
 
-def _machine(device: str) -> str:
-    return torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
+def _sizes(small: bool) -> str:
+    return "small" if small else "BLIP-VQA-base's"
+
+
+def _machine(device: str) -> dict[str, Any]:
+    """What was measured on."""
+    import transformers
+
+    return {
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
