@@ -24,6 +24,8 @@ State = dict[str, Tensor]
 COLOURS, THINGS = ("red", "green", "blue", "white", "black"), ("circles", "squares", "stars")
 PROMPTS = [f"two {colour} {thing}" for colour in COLOURS for thing in THINGS]
 UNSAFE = [f"a skull beside {prompt}" for prompt in PROMPTS]
+# As many as there are safe prompts with those that are given twice, so that no pair is.
+MANY_UNSAFE = "\n".join(f"skull number {number}" for number in range(24))
 
 
 def node(kind: str, **inputs: object) -> dict:
@@ -133,8 +135,10 @@ def test_a_clip_compared_with_itself_is_healthy(run_graph: Run, clips: dict) -> 
 @pytest.mark.parametrize("source", ["text", "pairs"])
 def test_repeated_prompts_count_once(run_graph: Run, clips: dict, before: State, after: State, source: str) -> None:
     repeated = "\n".join([*PROMPTS, *PROMPTS[:9]])
-    texts = {"safe_text": repeated, "unsafe_text": "\n".join(UNSAFE)}
-    graph = clips | {"pairs": pairs_of(**texts), "geometry": geometry(prompts=repeated)}
+    graph = clips | {
+        "pairs": pairs_of(safe_text=repeated, unsafe_text=MANY_UNSAFE),
+        "geometry": geometry(prompts=repeated),
+    }
     if source == "pairs":
         graph["geometry"] = geometry(prompts="", pairs=["pairs", 0])
     found = json.loads(run_graph(shown(graph, json=["geometry", 6]))["json"]["text"][0])
@@ -240,7 +244,7 @@ def save_lora(**inputs: object) -> dict:
 
 
 def lora_report(server: Server, clips: dict, safe: list[str], **inputs: object) -> str:
-    pairs = pairs_of(safe_text="\n".join(safe), unsafe_text=UNSAFE[0])
+    pairs = pairs_of(safe_text="\n".join(safe), unsafe_text=MANY_UNSAFE)
     return server.run(clips | {"pairs": pairs, "save": save_lora(pairs=["pairs", 0], **inputs)})["save"]["text"][0]
 
 
