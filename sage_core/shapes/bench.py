@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         size = SIZES[chosen.size]
         objectives = read_objectives(chosen.settings) if chosen.settings else size.objectives
-        precision = chosen.precision or ("tf32" if device.type == "cuda" else "fp32")
+        precision: Precision = chosen.precision or ("tf32" if device.type == "cuda" else "fp32")
         # No prompts held out of training: the examination measures what training would watch.
         objectives = {name: _as_examined(fields, precision) for name, fields in objectives.items()}
         examination = load_examination(
