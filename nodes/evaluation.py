@@ -83,7 +83,11 @@ class SAGEConceptRate(io.ComfyNode):
                     default="judge",
                     tooltip="judge: asks 'is there a …?'. CLIP: zero-shot. NudeNet: pip install nudenet.",
                 ),
-                io.String.Input("question", default="", tooltip="For the judge, in place of 'is there a <concept>?'."),
+                io.String.Input(
+                    "question",
+                    default="",
+                    tooltip="For the judge, for 'is there a <concept>?'; for CLIP, for 'a photo of a <concept>'.",
+                ),
                 io.Float.Input(
                     "threshold", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="For CLIP (0.5) and NudeNet (0.6)."
                 ),
@@ -115,7 +119,8 @@ class SAGEConceptRate(io.ComfyNode):
         if witness[0] == "NudeNet":
             rates = rates_by_nudenet(pictures, threshold=limit, on_batch=count)
         elif witness[0] == "CLIP":
-            rates = (rate_by_clip(pictures, what, _load_clip(model[0]), threshold=limit, on_batch=count),)
+            scorer = _load_clip(model[0])
+            rates = (rate_by_clip(pictures, what, scorer, text=about, threshold=limit, on_batch=count),)
         elif loaded is None:
             raise JudgeError("The witness is the judge, but none is connected: connect Load VQA Judge.")
         else:

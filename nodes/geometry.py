@@ -144,7 +144,9 @@ class SAGEGeometry(io.ComfyNode):
                 io.Float.Output(display_name="jaccard", tooltip="1: prompts keep their k neighbours; 0: none does."),
                 io.Image.Output(display_name="page", tooltip="Everything on one page."),
                 io.Image.Output(display_name="map", tooltip="Where each prompt moved."),
-                io.String.Output(display_name="table", tooltip="All figures with 95 % intervals, as Markdown."),
+                io.String.Output(
+                    display_name="table", tooltip="All figures as Markdown, with 95 % intervals of the main ones."
+                ),
                 io.String.Output(display_name="json", tooltip="All figures, for programs."),
             ],
         )

@@ -10,7 +10,14 @@ from ..sage_core.encoder import EncoderConfig, require_sd1, save_encoder
 from ..sage_core.errors import PromptError, TrainingError
 from ..sage_core.memory import estimate_memory, plan_memory
 from ..sage_core.plots import figure_to_image, training_curves
-from ..sage_core.prompts import PromptPairs, pairs_from_concept, pairs_from_lists, read_pairs, read_prompts
+from ..sage_core.prompts import (
+    PromptPairs,
+    pairs_from_concept,
+    pairs_from_lists,
+    read_concept_pairs,
+    read_pairs,
+    read_prompts,
+)
 from ..sage_core.runs import train_stored
 from ..sage_core.settings import PRESETS, TrainingSettings
 from ..sage_core.training import StepReport, TrainingResult
@@ -90,8 +97,10 @@ class SAGEPromptPairs(io.ComfyNode):
             raise PromptError("Unsafe prompts are missing: give unsafe_file, unsafe_text or a concept.")
         if not given:
             pairs = read_pairs(runtime.prompt_path(safe_file))
+        elif concept.strip() and safe_file != _NO_FILE:
+            pairs = read_concept_pairs(runtime.prompt_path(safe_file), concept)
         elif concept.strip():
-            pairs = pairs_from_concept(_prompts(safe_file, safe_text), concept.strip())
+            pairs = pairs_from_concept(_prompts(safe_file, safe_text), concept)
         elif safe_file != _NO_FILE and unsafe_file != _NO_FILE:
             pairs = read_pairs(runtime.prompt_path(safe_file), runtime.prompt_path(unsafe_file))
         else:
