@@ -52,8 +52,9 @@ class ClipJudge:
 
 def _mark(model: torch.nn.Module) -> str:
     """Class, size, and digits of the hash of one weight matrix: tells models apart without reading gigabytes."""
-    # Quantised weights are of classes of their own, with no bytes to look at.
-    weights = [w for w in model.state_dict().values() if type(w) in (torch.Tensor, torch.nn.Parameter)]
+    # Quantised weights are of classes of their own, and those not loaded yet have no bytes to look at.
+    plain = (torch.Tensor, torch.nn.Parameter)
+    weights = [w for w in model.state_dict().values() if type(w) in plain and not w.is_meta]
     matrices = [weight for weight in weights if weight.ndim == 2 and weight.is_floating_point()]
     mark = f"{type(model).__name__}, {sum(weight.nbytes for weight in weights) / 1e9:.3f} GB"
     if matrices:
