@@ -236,7 +236,7 @@ class SAGETrainEncoder(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name: str | None) -> bool | str:
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
         return check_name(name)
 
     @classmethod

@@ -94,7 +94,7 @@ def compare_encoders(
     """Compare two text encoders on the same prompts; see `compare`.
 
     `device` moves both encoders there; by default each stays where it is. `on_batch(done, total)` counts the prompts of
-    both encoders and may raise to stop.
+    both encoders, and is called between the measures that follow; it may raise to stop.
     """
     from .encoder import embed, state_hash
 
@@ -130,10 +130,17 @@ def compare(
     if count <= settings.k:
         raise PromptError(f"k = {settings.k} needs more than {settings.k} prompts; found {count}. Add some or lower k.")
     texts = [*prompts, *unsafe]
+
+    def stay() -> None:
+        # What follows the embeddings can take longer than they did: whoever wants to stop must be heard between.
+        if on_batch:
+            on_batch(2 * len(texts), 2 * len(texts))
+
     spaces = _measure_spaces(
         _blocks(embed_base, texts, 0, on_batch), _blocks(embed_aligned, texts, len(texts), on_batch), len(texts), count
     )
-    return _report(spaces, tuple(prompts), tuple(unsafe), settings, hashes)
+    stay()
+    return _report(spaces, tuple(prompts), tuple(unsafe), settings, hashes, stay)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,12 +181,19 @@ def _report(
     unsafe: tuple[str, ...],
     settings: GeometrySettings,
     hashes: tuple[str, str],
+    stay: Callable[[], None],
 ) -> GeometryReport:
+    """Every figure; `stay` is called between the slow ones and may raise."""
     before, after = spaces.before, spaces.after
     ks = sorted(k for k in {settings.k, *settings.more_k} if k < len(prompts))
     old, new = (nearest(matrix, max(ks)) for matrix in (before, after))
     overlaps = {k: neighbour_overlap(old[:, :k], new[:, :k]) for k in ks}
     weights = _resamples(len(prompts), settings).to(before.device)
+    stay()
+    spread_ratio = _spread_interval(spaces.aligned.spread / spaces.base.spread, before, after, weights)
+    stay()
+    local = _correlation_interval(before, after, old[:, : settings.k], weights)
+    stay()
     return GeometryReport(
         embedding=settings.embedding,
         k=settings.k,
@@ -189,9 +203,9 @@ def _report(
         aligned_hash=hashes[1],
         base=spaces.base,
         aligned=spaces.aligned,
-        spread_ratio=_spread_interval(spaces.aligned.spread / spaces.base.spread, before, after, weights),
+        spread_ratio=spread_ratio,
         jaccard={k: _mean_interval(overlap, weights) for k, overlap in overlaps.items()},
-        local_correlation=_correlation_interval(before, after, old[:, : settings.k], weights),
+        local_correlation=local,
         rank_correlation=rank_correlation(before, after),
         mean_displacement=_mean_interval(spaces.displacement, weights),
         displacement=spaces.displacement.cpu(),

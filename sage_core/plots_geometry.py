@@ -50,7 +50,7 @@ def neighbour_lists(report: GeometryReport, rows: Sequence[int], theme: Theme = 
 
 
 def report_page(report: GeometryReport, theme: Theme = LIGHT) -> "Figure":
-    """All on one page: verdict, figures, the main ones with intervals, map, most hurt prompts, similarities, spectrum."""
+    """All on one page: verdict, figures, map, most hurt prompts, similarities, spectrum."""
     named = min(8, len(report.prompts))
     heights = [125, 165, 600, 390, 400, 40]
     figure = new_figure(sum(heights), theme)
