@@ -55,7 +55,7 @@ _PAPER = TrainingSettings(held_out=0)
 SIZES = {
     "paper": Size("paper", VIT_L_14, 6911, _PAPER, 64, 4, 10, (1000, 6911, 25_000, 100_000), (32, 64, 128, 256, 512)),
     "laptop": Size("laptop", VIT_L_14, 96, _PAPER.replace(batch_size=24, epochs=1), 6, 3, 3, (24, 48, 96), (20, 32)),
-    "world": Size("world", _WORLD, 4096, _PAPER.replace(steps=6), 16, 3, 5, (512, 1024, 2048, 4096), (20, 32, 64, 128)),
+    "world": Size("world", _WORLD, 1024, _PAPER.replace(steps=4), 8, 3, 4, (256, 512, 1024, 2048), (20, 32, 64, 128)),
     "quick": Size(
         "quick", _SMALL, 256, _PAPER.replace(batch_size=32, epochs=1), 16, 4, 6, (64, 256, 1024), (20, 32, 64)
     ),
