@@ -7,8 +7,6 @@ written to FOLDER as bench.json, bench.md and bench.png. Ends with 1 when result
 """
 
 import argparse
-import os
-import platform
 import sys
 import time
 from collections.abc import Mapping
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..files import whole_file, write_json, write_text
+from ..machine import machine
 from ..prompts import PromptPairs
 from ..schedule import batch_sizes, total_steps
 from ..settings import Precision, TrainingSettings
@@ -147,12 +146,6 @@ class _Bench:
         write_json(self.output / "bench.json", self.report)
         sys.stdout.write(f"{time.perf_counter() - self._start:6.1f} s  {name}: {_short(value)}\n")
         sys.stdout.flush()
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What was measured on."""
-    card = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"device": card, "threads": torch.get_num_threads(), "cores": os.cpu_count(), "torch": torch.__version__}
 
 
 def _short(value: Any) -> str:

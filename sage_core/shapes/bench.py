@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import shlex
 import sys
 import time
@@ -27,6 +26,7 @@ import torch
 from ..encoder import TextEncoder, state_hash
 from ..errors import SageError, SettingsError
 from ..files import whole_file, write_json, write_text
+from ..machine import device_name
 from ..prompts import PromptPairs, pairs_from_lists
 from ..settings import PRESETS, Precision, TrainingSettings
 from ..training import train
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     about = {
         "command": "python -m sage_core.shapes.bench " + shlex.join(sys.argv[1:] if arguments is None else arguments),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
+        "device": device_name(device),
         "torch": torch.__version__,
         "pairs": size.pairs,
         "precision": precision,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
 import shlex
 import sys
 import time
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from ..errors import ShapesError
 from ..files import whole_file, write_json
+from ..machine import device_name
 from .captions import write_captions
 from .contrast import restore_contrast
 from .evaluation import judge_card
@@ -83,7 +83,7 @@ def train(
     about = {
         "command": command,
         "seed": settings.seed,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU",
+        "device": device_name(device),
         "torch": torch.__version__,
         "phases": trainer.log,
     }

@@ -11,8 +11,6 @@ Answers are 3 tokens long in both procedures, and neither computes likelihoods, 
 
 import argparse
 import copy
-import os
-import platform
 import re
 import sys
 import tempfile
@@ -27,6 +25,7 @@ import torch
 from PIL import Image
 
 from ..files import write_json, write_text
+from ..machine import machine
 from .evaluation import evaluate
 from .images import ImageLike, to_bytes
 from .judges_blip import BlipJudge
@@ -308,21 +307,7 @@ def _machine(device: str) -> dict[str, Any]:
     """What was measured on."""
     import transformers
 
-    return {
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
-
-
-def _processor() -> str:
-    try:
-        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
+    return machine(device) | {"transformers": transformers.__version__}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,34 @@
+"""What a measurement was made on."""
+
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def machine(device: torch.device | str) -> dict[str, Any]:
+    """Name of the device, its threads, the cores of the machine, and PyTorch's version; ready for JSON."""
+    return {
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+    }
+
+
+def device_name(device: torch.device | str) -> str:
+    """The card's name, or the processor's."""
+    device = torch.device(device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+
+
+def _processor() -> str:
+    # What Python says of a processor on Linux is its architecture, or nothing.
+    try:
+        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
