@@ -1,5 +1,7 @@
 """How much memory a piece of work takes: counted by the allocator on CUDA, sampled from the system on a CPU."""
 
+import ctypes
+import gc
 import threading
 from pathlib import Path
 
@@ -29,6 +31,7 @@ class MemoryWatch:
 
     def __enter__(self) -> "MemoryWatch":
         if self._sampled:
+            _give_back()
             self._start = self._highest = _resident()
             self._thread.start()
         self.reset()
@@ -55,6 +58,15 @@ class MemoryWatch:
     def _sample(self) -> None:
         while not self._stop.wait(_INTERVAL):
             self._highest = max(self._highest, _resident())
+
+
+def _give_back() -> None:
+    """Hand freed memory to the system: work that only took that again would seem to take none."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):
+        return
 
 
 def _resident() -> int:
