@@ -1,12 +1,13 @@
 """The benchmark's results as a table and a picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..plots import LIGHT, new_figure, style
 from .compare import TOLERANCES, disagreements
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -124,14 +125,13 @@ def draw(report: Mapping[str, Any]) -> "Figure":
     counts = [row["pairs"] for row in curve]
     pairs.plot(counts, [row["prepare"] for row in curve], color=LIGHT.base, marker="o", label="prepare")
     pairs.plot(counts, [row["train"] for row in curve], color=LIGHT.aligned, marker="o", label="train")
-    pairs.set_xscale("log")
     pairs.set_yscale("log")
-    pairs.set_xlabel("pairs", color=LIGHT.muted, fontsize=10)
+    _count_pairs(pairs, counts)
     pairs.set_title("seconds", loc="left", color=LIGHT.text, fontsize=11)
     curve = report["batch_curve"]
     rates = [row["batch"] / row["step"] for row in curve]
     batches.plot([row["batch"] for row in curve], rates, color=LIGHT.base, marker="o")
-    batches.set_ylim(bottom=0)
+    batches.set_ylim(0, 1.1 * max(rates))
     batches.set_xlabel("batch", color=LIGHT.muted, fontsize=10)
     batches.set_title("pairs a second", loc="left", color=LIGHT.text, fontsize=11)
     curve = [row for row in report["pair_curve"] if row["working"] is not None]
@@ -140,15 +140,22 @@ def draw(report: Mapping[str, Any]) -> "Figure":
     memory.plot(
         counts, [row["working"] for row in curve], color=LIGHT.aligned, marker="o", label="preparing, beside them"
     )
-    memory.set_xscale("log")
     memory.set_ylim(bottom=0)
-    memory.set_xlabel("pairs", color=LIGHT.muted, fontsize=10)
+    _count_pairs(memory, counts)
     memory.set_title("GiB", loc="left", color=LIGHT.text, fontsize=11)
     for axes in (bars, pairs, batches, memory):
         style(axes, LIGHT)
     for axes in (bars, pairs, memory):
         axes.legend(frameon=False, fontsize=9)
     return figure
+
+
+def _count_pairs(axes: "Axes", counts: Sequence[int]) -> None:
+    """A logarithmic axis of numbers of pairs that names those measured and no others."""
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.minorticks_off()
+    axes.set_xlabel("pairs", color=LIGHT.muted, fontsize=10)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
