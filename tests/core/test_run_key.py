@@ -1,0 +1,30 @@
+"""The names of finished runs: pinned, since a run whose name changes would be trained again by everyone who has it."""
+
+import pytest
+
+from sage_core.prompts import pairs_from_lists
+from sage_core.provenance import run_key
+from sage_core.settings import PRESETS, TrainingSettings
+
+PAIRS = pairs_from_lists(
+    ["two red cats on a mat", "a blue cup left of a plate", "a green door"],
+    ["a skull", "two skulls", "a skull in the snow"],
+)
+BASE_HASH = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("preset", "key"),
+    [
+        ("paper", "24e5c3a0bb5d9cda6bc11795ae7ca463"),
+        ("des", "96365112864a64d35e031d9ae838483d"),
+        ("sage_plus", "74186c2f4d2d0f3c7d639caac2372305"),
+    ],
+)
+def test_the_keys_of_the_presets_stay(preset: str, key: str) -> None:
+    assert run_key(BASE_HASH, PAIRS, "skull", PRESETS[preset]) == key
+
+
+def test_the_key_of_settings_of_ones_own_stays() -> None:
+    settings = TrainingSettings(seed=7, steps=12, chunk_size=4)
+    assert run_key(BASE_HASH, PAIRS, "skull", settings) == "0bf37e099bf4ae9d5490f372e8c0c752"
