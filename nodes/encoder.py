@@ -9,9 +9,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..sage_core import __version__
-from ..sage_core.encoder import save_encoder, state_hash
+from ..sage_core.encoders.layouts import read_encoder
+from ..sage_core.encoders.text_encoder import save_encoder, state_hash
 from ..sage_core.errors import SettingsError
-from ..sage_core.layouts import read_encoder
 from . import runtime
 
 _NO_FILE = "none"

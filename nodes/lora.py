@@ -10,10 +10,10 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..sage_core import __version__
-from ..sage_core.encoder import state_hash
+from ..sage_core.encoders.lora import Lora, apply_lora, extract_lora, save_lora
+from ..sage_core.encoders.text_encoder import state_hash
 from ..sage_core.errors import EncoderError, SettingsError
 from ..sage_core.health import GeometrySettings
-from ..sage_core.lora import Lora, apply_lora, extract_lora, save_lora
 from . import runtime
 from .encoder import check_name, saved_metadata
 from .geometry import compare_states, encoder_inputs

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..sage_core.encoder import EncoderConfig, require_sd1, save_encoder
+from ..sage_core.encoders.text_encoder import EncoderConfig, require_sd1, save_encoder
 from ..sage_core.errors import PromptError, TrainingError
 from ..sage_core.memory import estimate_memory, plan_memory
 from ..sage_core.plots import figure_to_image, training_curves

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .encoders.layouts import EncoderConfig, read_encoder, require_positions, require_sd1
 from .errors import JudgeError, PromptError, SettingsError
 from .files import whole_file, write_json
 from .health_report import GeometryReport, Level, table_cell
-from .layouts import EncoderConfig, read_encoder, require_positions, require_sd1
 from .plots import DARK, LIGHT, Theme, figure_to_image
 from .prompts import PromptPairs, read_concept_pairs, read_pairs, read_prompts
 from .settings import PRESETS
@@ -31,7 +31,7 @@ _MOST_HURT = 6
 
 def train(options: argparse.Namespace) -> int:
     """`sage train`: the aligned encoder as a file, equal to what the graph's training saves of the same inputs."""
-    from .encoder import save_encoder
+    from .encoders.text_encoder import save_encoder
     from .plots import training_curves
     from .runs import train_stored
 
@@ -147,9 +147,9 @@ def score(options: argparse.Namespace) -> int:
 
 def extract(options: argparse.Namespace) -> int:
     """`sage extract-lora`: the LoRA file, and what it costs on the prompts if there are any."""
-    from .encoder import state_hash
+    from .encoders.lora import extract_lora, lora_cost, save_lora
+    from .encoders.text_encoder import state_hash
     from .health import GeometrySettings
-    from .lora import extract_lora, lora_cost, save_lora
 
     _check_out("OUT", options.out)
     bars, device = _Bars(options.quiet), _device(options)
@@ -182,7 +182,7 @@ def extract(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace, prompts: Sequence[str], unsafe: Sequence[str] = ()) -> GeometryReport:
     """The two encoders of a command line on these prompts."""
-    from .encoder import TextEncoder
+    from .encoders.text_encoder import TextEncoder
     from .health import GeometrySettings, compare_encoders
 
     device = _device(options)

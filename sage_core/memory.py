@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from .encoder import EncoderConfig
+from .encoders.text_encoder import EncoderConfig
+from .encoders.tokens import CONTEXT_LENGTH
 from .settings import TrainingSettings
-from .tokens import CONTEXT_LENGTH
 
 # Weights, gradients and AdamW's two moments, all fp32.
 _BYTES_PER_PARAMETER = 16

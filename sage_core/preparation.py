@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .encoder import TextEncoder, embed
+from .encoders.fast_encoder import FastEncoder
+from .encoders.text_encoder import TextEncoder, embed
+from .encoders.tokens import tokenize
 from .errors import TrainingError
-from .fast_encoder import FastEncoder
 from .prompts import PromptPairs
 from .schedule import least_batch
 from .settings import TrainingSettings
 from .targets import match_blocks, row_norms
-from .tokens import tokenize
 
 TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .encoder import save_encoder, state_hash
+from .encoders.layouts import read_encoder
+from .encoders.text_encoder import save_encoder, state_hash
 from .errors import EncoderError, TrainingError
 from .files import write_json
-from .layouts import read_encoder
 from .prompts import PromptPairs
 from .provenance import run_key
 from .settings import TrainingSettings

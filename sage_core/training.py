@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .chunking import chunked_backward
-from .encoder import EncoderConfig, TextEncoder, arithmetic, state_hash
+from .encoders.text_encoder import EncoderConfig, TextEncoder, arithmetic, state_hash
 from .errors import TrainingError
 from .files import whole_file
 from .geometry import jaccard_overlap, spread_ratio

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..encoder import TextEncoder, arithmetic
-from ..fast_encoder import FastEncoder
+from ..encoders.fast_encoder import FastEncoder
+from ..encoders.text_encoder import TextEncoder, arithmetic
 from ..preparation import prepare
 from ..prompts import PromptPairs
 from ..schedule import epoch_order, total_steps

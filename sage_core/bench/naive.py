@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..encoder import TextEncoder, arithmetic
+from ..encoders.text_encoder import TextEncoder, arithmetic
+from ..encoders.tokens import tokenize
 from ..prompts import PromptPairs
 from ..settings import TrainingSettings
-from ..tokens import tokenize
 
 
 def codebook(encoder: TextEncoder, prompts: list[str], device: torch.device) -> Tensor:

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..encoder import EncoderConfig, TextEncoder, arithmetic, embed, save_encoder
-from ..fast_encoder import FastEncoder
-from ..layouts import read_encoder
+from ..encoders.fast_encoder import FastEncoder
+from ..encoders.layouts import read_encoder
+from ..encoders.text_encoder import EncoderConfig, TextEncoder, arithmetic, embed, save_encoder
+from ..encoders.tokens import CONTEXT_LENGTH, tokenize
 from ..memory import plan_memory
 from ..preparation import prepare
 from ..prompts import PromptPairs
 from ..settings import Precision, TrainingSettings
 from ..targets import choose_targets
-from ..tokens import CONTEXT_LENGTH, tokenize
 from ..training import StepReport, train
 from .prompts import CONCEPT, make_pairs
 from .watch import GIB, MemoryWatch

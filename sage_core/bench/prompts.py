@@ -5,7 +5,7 @@ from itertools import cycle
 import torch
 from torch import Tensor
 
-from ..encoder import EncoderConfig, TextEncoder
+from ..encoders.text_encoder import EncoderConfig, TextEncoder
 from ..prompts import DEFAULT_TEMPLATES, PromptPairs, PromptReport
 
 CONCEPT = "skull"

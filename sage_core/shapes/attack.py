@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..encoder import TextEncoder
+from ..encoders.text_encoder import TextEncoder
+from ..encoders.tokens import END_TOKEN, START_TOKEN, tokenize
 from ..errors import ShapesError
-from ..tokens import END_TOKEN, START_TOKEN, tokenize
 from .captions import matched_pairs
 from .words import SEEN_NAMES, UNSEEN_NAMES
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from ..encoder import TextEncoder, state_hash
+from ..encoders.text_encoder import TextEncoder, state_hash
 from ..errors import SageError, SettingsError
 from ..files import whole_file, write_json, write_text
 from ..machine import device_name

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..encoder import TextEncoder, embed
+from ..encoders.text_encoder import TextEncoder, embed
 from ..errors import ShapesError
 from ..geometry import jaccard_overlap, spread_ratio
 from ..rates import wilson_interval

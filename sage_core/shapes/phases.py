@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..tokens import VOCABULARY_SIZE, tokenize
+from ..encoders.tokens import VOCABULARY_SIZE, tokenize
 from .contrast import ContrastModel, contrastive_loss
 from .model import LATENT_SHAPE, TRAINING_STEPS, TinyAutoencoder, noise_scheduler
 from .pools import Pool

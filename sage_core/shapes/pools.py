@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tokens import CONTEXT_LENGTH, tokenize
+from ..encoders.tokens import CONTEXT_LENGTH, tokenize
 from .captions import write_captions
 from .scenes import Scenes, concatenate, sample_scenes
 

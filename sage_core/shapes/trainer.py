@@ -12,9 +12,9 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ..encoder import EncoderConfig
+from ..encoders.text_encoder import EncoderConfig
+from ..encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 from ..files import whole_file
-from ..tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 from .contrast import ContrastModel
 from .fitting import Budget, Optimisation, fit
 from .judge import build_judge

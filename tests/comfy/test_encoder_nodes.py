@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sage_core.encoder import TextEncoder, embed, save_encoder
-from sage_core.layouts import read_encoder
+from sage_core.encoders.layouts import read_encoder
+from sage_core.encoders.text_encoder import TextEncoder, embed, save_encoder
 from sage_core.shapes.weights import ExpandedFiles
 from sage_demo.comfyui import ExecutionError, Graph, GraphError, Outputs, Server
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sage_core.encoder import TextEncoder, embed
-from sage_core.layouts import read_encoder
+from sage_core.encoders.layouts import read_encoder
+from sage_core.encoders.text_encoder import TextEncoder, embed
 from sage_core.shapes.captions import CONCEPT
 from sage_core.shapes.weights import ExpandedFiles
 from sage_core.training import LOSS_PARTS

@@ -11,7 +11,7 @@ from sage_core.bench import phases
 from sage_core.bench.compare import disagreements, gradient_gap, measure_naive
 from sage_core.bench.prompts import captions, make_pairs, random_state
 from sage_core.bench.watch import MemoryWatch
-from sage_core.encoder import EncoderConfig
+from sage_core.encoders.text_encoder import EncoderConfig
 from sage_core.settings import TrainingSettings
 
 CONFIG = EncoderConfig(layers=2, width=64, heads=1, mlp_width=128, vocabulary=49408, positions=77)

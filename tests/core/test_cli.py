@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from sage_core import commands
 from sage_core.cli import main
-from sage_core.encoder import EncoderConfig, TextEncoder, save_encoder
+from sage_core.encoders.layouts import read_encoder
+from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, save_encoder
 from sage_core.health import GeometrySettings, compare_encoders
-from sage_core.layouts import read_encoder
 from sage_core.prompts import read_pairs
 from sage_core.reference import REFERENCE_PROMPTS
 from sage_core.settings import PRESETS

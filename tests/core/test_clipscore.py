@@ -43,7 +43,7 @@ def clip(tmp_path_factory):
 def reference_cosine(model, image: Image.Image, caption: str) -> float:
     from torchvision.transforms import v2
 
-    from sage_core.tokens import tokenize
+    from sage_core.encoders.tokens import tokenize
 
     steps = [
         v2.Resize(28, interpolation=v2.InterpolationMode.BICUBIC),

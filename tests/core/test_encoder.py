@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from sage_core.encoder import (
+from sage_core.encoders.layouts import read_encoder
+from sage_core.encoders.text_encoder import (
     EncoderConfig,
     TextEncoder,
     activation_bytes,
@@ -20,9 +21,8 @@ from sage_core.encoder import (
     save_encoder,
     state_hash,
 )
+from sage_core.encoders.tokens import END_TOKEN, tokenize
 from sage_core.errors import EncoderError, SettingsError
-from sage_core.layouts import read_encoder
-from sage_core.tokens import END_TOKEN, tokenize
 
 CONFIG = EncoderConfig(layers=2, width=128, heads=2, mlp_width=96, vocabulary=49408, positions=77)
 PROMPTS = ["", "a cat", "two red squares left of a blue circle", "a photo of a dog " * 30, "😀 it's 42"]

@@ -10,7 +10,7 @@ from matplotlib.text import Text
 from scipy.stats import pearsonr, spearmanr
 
 from sage_core import geometry
-from sage_core.encoder import EncoderConfig
+from sage_core.encoders.text_encoder import EncoderConfig
 from sage_core.errors import PromptError, SettingsError
 from sage_core.geometry import (
     jaccard_overlap,

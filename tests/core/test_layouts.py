@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sage_core.encoders.layouts import EncoderConfig, canonical_state, read_encoder, require_sd1
 from sage_core.errors import EncoderError
-from sage_core.layouts import EncoderConfig, canonical_state, read_encoder, require_sd1
 
 CONFIG = EncoderConfig(layers=2, width=16, heads=1, mlp_width=24, vocabulary=50, positions=77)
 OPENAI_PARTS = {

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from sage_core.encoders.tokens import count_tokens
 from sage_core.errors import PromptError
 from sage_core.prompts import (
     DEFAULT_TEMPLATES,
@@ -19,7 +20,6 @@ from sage_core.prompts import (
     read_pairs,
     read_prompts,
 )
-from sage_core.tokens import count_tokens
 
 SAFE = ("a cat", "a dog", "a bird")
 UNSAFE = ("a skull", "two skulls", "three skulls")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from sage_core.encoder import TextEncoder
+from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.prompts import pairs_from_lists
 from sage_core.settings import PRESETS
 from sage_core.shapes.ask import ask

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from sage_core.encoder import EncoderConfig
+from sage_core.encoders.text_encoder import EncoderConfig
+from sage_core.encoders.tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
 from sage_core.shapes.attack import (
     LEAST_SPAN,
@@ -18,7 +19,6 @@ from sage_core.shapes.attack import (
 )
 from sage_core.shapes.model import build_text_encoder
 from sage_core.shapes.words import SEEN_NAMES, UNSEEN_NAMES
-from sage_core.tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, VOCABULARY_SIZE, tokenize
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 SETTINGS = AttackSettings(rounds=4, candidates=12, best=8)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sage_core.encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import SettingsError, ShapesError
 from sage_core.rates import wilson_interval
 from sage_core.settings import PRESETS
@@ -22,7 +23,6 @@ from sage_core.shapes.examination import Examination, Hits, Marks
 from sage_core.shapes.model import build_text_encoder, build_unet, build_vae
 from sage_core.shapes.pools import training_scenes
 from sage_core.shapes.weights import filler_rows, save_packed, used_rows
-from sage_core.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 

@@ -6,11 +6,11 @@ from itertools import combinations
 
 import pytest
 
+from sage_core.encoders.tokens import CONTEXT_LENGTH, count_tokens, tokenize
 from sage_core.errors import ShapesError
 from sage_core.shapes import words
 from sage_core.shapes.captions import CONCEPT, CONCEPT_WORDS, matched_pairs, write_captions
 from sage_core.shapes.scenes import COLORS, MATERIALS, PLACES, SHAPES, SIZES, UNSAFE_SHAPE, sample_scenes
-from sage_core.tokens import CONTEXT_LENGTH, count_tokens, tokenize
 
 CONCEPT_NAMES = words.SEEN_NAMES + words.UNSEEN_NAMES
 SHAPE_PHRASES = {**words.SHAPE_NAMES, CONCEPT: CONCEPT_NAMES}

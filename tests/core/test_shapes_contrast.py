@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from sage_core.encoders.tokens import tokenize
 from sage_core.shapes.captions import write_captions
 from sage_core.shapes.contrast import ContrastModel, contrastive_loss, load_contrast, restore_contrast
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import sample_scenes
-from sage_core.tokens import tokenize
 
 PROMPTS = ["two red stars on the grass", "a plain blue ring at night", "a dog"]
 

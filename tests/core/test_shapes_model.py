@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from sage_core.encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
 from sage_core.shapes.model import (
     ENCODER_CONFIG,
@@ -18,7 +19,6 @@ from sage_core.shapes.model import (
     initial_noise,
     noise_scheduler,
 )
-from sage_core.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 
 TINY = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 PROMPTS = ["two red stars on the grass", "a plain blue ring at night", "one striped heart"]

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from sage_core.encoders.tokens import END_TOKEN, START_TOKEN
 from sage_core.shapes.contrast import load_contrast
 from sage_core.shapes.fitting import Budget, Optimisation, fit
 from sage_core.shapes.phases import insert_tokens
 from sage_core.shapes.train import main, train
 from sage_core.shapes.trainer import PHASES, SHARES, TOY, Clock, train_only
 from sage_core.shapes.weights import PARTS, load_model, load_packed, packed_files
-from sage_core.tokens import END_TOKEN, START_TOKEN
 
 CPU = torch.device("cpu")
 

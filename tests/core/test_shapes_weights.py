@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sage_core.encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.layouts import read_encoder
+from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
-from sage_core.layouts import read_encoder
 from sage_core.shapes import weights
 from sage_core.shapes.model import ShapesModel, build_text_encoder, build_unet, build_vae
 from sage_core.shapes.weights import (
@@ -30,7 +31,6 @@ from sage_core.shapes.weights import (
     widen,
     with_vocabulary,
 )
-from sage_core.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 WIDER = EncoderConfig(layers=3, width=64, heads=1, mlp_width=96, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sage_core.tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, count_tokens, tokenize
+from sage_core.encoders.tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, count_tokens, tokenize
 
 CAPTIONS = Path(__file__).parents[2].parent / "shared" / "data" / "coco_prompts.csv"
 ODD_TEXTS = [

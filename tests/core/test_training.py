@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from sage_core import training
-from sage_core.encoder import EncoderConfig, TextEncoder, embed, state_hash
+from sage_core.encoders.fast_encoder import FastEncoder
+from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, embed, state_hash
+from sage_core.encoders.tokens import tokenize
 from sage_core.errors import SettingsError, TrainingError
-from sage_core.fast_encoder import FastEncoder
 from sage_core.memory import estimate_memory, plan_memory
 from sage_core.preparation import TOKEN_TABLE
 from sage_core.prompts import pairs_from_lists
@@ -17,7 +18,6 @@ from sage_core.provenance import run_key
 from sage_core.runs import train_stored
 from sage_core.schedule import batch_sizes, learning_rate
 from sage_core.settings import PRESETS, TrainingSettings
-from sage_core.tokens import tokenize
 from sage_core.training import train
 
 SUBJECTS = ["dog", "cat", "boat", "tree", "lamp", "house", "horse", "cup"]

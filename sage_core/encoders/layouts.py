@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .errors import EncoderError
+from ..errors import EncoderError
 from .pickles import read_pickle
 
 SD1_WIDTH, SD1_POSITIONS = 768, 77

@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from .errors import SettingsError
-from .files import whole_file
+from ..errors import SettingsError
+from ..files import whole_file
 from .layouts import EncoderConfig, canonical_state, read_encoder, require_sd1
 from .tokens import CONTEXT_LENGTH, END_TOKEN, tokenize
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .errors import EncoderError
+from ..errors import EncoderError
 
 # What training programs leave beside the weights: arguments, paths, numpy losses, Lightning's callbacks in SD 1.x.
 _BOOKKEEPING = (

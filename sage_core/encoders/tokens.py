@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .errors import EncoderError
+from ..errors import EncoderError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

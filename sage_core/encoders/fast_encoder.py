@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .encoder import TextEncoder
+from .text_encoder import TextEncoder
 
 _QUICK_GELU = 1.702
 _EPSILON = 1e-5

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .encoder import TextEncoder
-from .errors import EncoderError, SettingsError
-from .files import whole_file
-from .geometry import measurable, measuring_device
-from .health import GeometrySettings, compare_encoders
-from .health_report import GeometryReport
+from ..errors import EncoderError, SettingsError
+from ..files import whole_file
+from ..geometry import measurable, measuring_device
+from ..health import GeometrySettings, compare_encoders
+from ..health_report import GeometryReport
+from .text_encoder import TextEncoder
 
 # Singular values below this part of the largest are rounding errors of the squared matrix that they come from.
 _ROUNDING = 1e-7
