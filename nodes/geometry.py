@@ -14,7 +14,7 @@ from ..sage_core.health import Embedder, GeometrySettings, compare, comparison_b
 from ..sage_core.health_report import GeometryReport
 from ..sage_core.plots import DARK, LIGHT, figure_to_image
 from ..sage_core.plots_geometry import neighbour_lists, prompt_map, report_page
-from ..sage_core.reference import REFERENCE_PROMPTS
+from ..sage_core.prompts.everyday import REFERENCE_PROMPTS
 from . import runtime
 from .training import Pairs
 

@@ -10,7 +10,7 @@ from ..sage_core.encoders.text_encoder import EncoderConfig, require_sd1, save_e
 from ..sage_core.errors import PromptError, TrainingError
 from ..sage_core.memory import estimate_memory, plan_memory
 from ..sage_core.plots import figure_to_image, training_curves
-from ..sage_core.prompts import (
+from ..sage_core.prompts.pairs import (
     PromptPairs,
     pairs_from_concept,
     pairs_from_lists,

@@ -15,7 +15,7 @@ from .errors import JudgeError, PromptError, SettingsError
 from .files import whole_file, write_json
 from .health_report import GeometryReport, Level, table_cell
 from .plots import DARK, LIGHT, Theme, figure_to_image
-from .prompts import PromptPairs, read_concept_pairs, read_pairs, read_prompts
+from .prompts.pairs import PromptPairs, read_concept_pairs, read_pairs, read_prompts
 from .settings import PRESETS
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def neighbours(options: argparse.Namespace) -> int:
 
 def drift(options: argparse.Namespace) -> int:
     """`sage drift`: how far each prompt moved, the furthest first; 3 if one moved further than allowed."""
-    from .reference import REFERENCE_PROMPTS
+    from .prompts.everyday import REFERENCE_PROMPTS
 
     own = _prompts(options.prompts)
     among = _prompts(options.among) if options.among else REFERENCE_PROMPTS

@@ -10,7 +10,7 @@ from .encoders.fast_encoder import FastEncoder
 from .encoders.text_encoder import TextEncoder, embed
 from .encoders.tokens import tokenize
 from .errors import TrainingError
-from .prompts import PromptPairs
+from .prompts.pairs import PromptPairs
 from .schedule import least_batch
 from .settings import TrainingSettings
 from .targets import match_blocks, row_norms

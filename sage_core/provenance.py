@@ -4,7 +4,7 @@ import hashlib
 import json
 
 from . import __version__
-from .prompts import PromptPairs
+from .prompts.pairs import PromptPairs
 from .settings import TrainingSettings, preset_name
 
 # Raised when the same inputs no longer give the same weights.

@@ -10,7 +10,7 @@ from typing import Any
 
 from .clipscore import ClipScorer
 from .errors import JudgeError
-from .prompts import mentions_minor
+from .prompts.pairs import mentions_minor
 from .tifa.images import ImageLike, to_bytes
 from .tifa.judges import Judge
 from .tifa.questions import Question

@@ -18,7 +18,7 @@ from .geometry import jaccard_overlap, spread_ratio
 from .losses import LOSS_PARTS, BaseBatch, alignment_loss
 from .memory import plan_memory
 from .preparation import TOKEN_TABLE, Prepared, prepare
-from .prompts import PromptPairs
+from .prompts.pairs import PromptPairs
 from .provenance import run_key, run_metadata
 from .schedule import batch_sizes, epoch_order, learning_rate, total_steps
 from .settings import TrainingSettings

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..files import whole_file, write_json, write_text
 from ..machine import machine
-from ..prompts import PromptPairs
+from ..prompts.pairs import PromptPairs
 from ..schedule import batch_sizes, total_steps
 from ..settings import Precision, TrainingSettings
 from ..training import StepReport, train

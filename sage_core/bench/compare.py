@@ -12,7 +12,7 @@ from torch import Tensor
 from ..encoders.fast_encoder import FastEncoder
 from ..encoders.text_encoder import TextEncoder, arithmetic
 from ..preparation import prepare
-from ..prompts import PromptPairs
+from ..prompts.pairs import PromptPairs
 from ..schedule import epoch_order, total_steps
 from ..settings import Precision, TrainingSettings
 from ..targets import choose_targets

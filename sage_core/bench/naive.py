@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..encoders.text_encoder import TextEncoder, arithmetic
 from ..encoders.tokens import tokenize
-from ..prompts import PromptPairs
+from ..prompts.pairs import PromptPairs
 from ..settings import TrainingSettings
 
 

@@ -19,7 +19,7 @@ from ..encoders.text_encoder import EncoderConfig, TextEncoder, arithmetic, embe
 from ..encoders.tokens import CONTEXT_LENGTH, tokenize
 from ..memory import plan_memory
 from ..preparation import prepare
-from ..prompts import PromptPairs
+from ..prompts.pairs import PromptPairs
 from ..settings import Precision, TrainingSettings
 from ..targets import choose_targets
 from ..training import StepReport, train

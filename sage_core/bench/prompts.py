@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..encoders.text_encoder import EncoderConfig, TextEncoder
-from ..prompts import DEFAULT_TEMPLATES, PromptPairs, PromptReport
+from ..prompts.pairs import DEFAULT_TEMPLATES, PromptPairs, PromptReport
 
 CONCEPT = "skull"
 

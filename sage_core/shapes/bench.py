@@ -27,7 +27,7 @@ from ..encoders.text_encoder import TextEncoder, state_hash
 from ..errors import SageError, SettingsError
 from ..files import whole_file, write_json, write_text
 from ..machine import device_name
-from ..prompts import PromptPairs, pairs_from_lists
+from ..prompts.pairs import PromptPairs, pairs_from_lists
 from ..settings import PRESETS, Precision, TrainingSettings
 from ..training import train
 from .attack import AttackSettings

@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 import sage_demo
-from sage_core.prompts import read_prompts
+from sage_core.prompts.pairs import read_prompts
 from sage_core.shapes.examiners import has_good_judge
 from sage_core.shapes.weights import ExpandedFiles
 from sage_core.tifa.questions import group_by_caption, read_questions

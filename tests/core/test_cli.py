@@ -15,8 +15,8 @@ from sage_core.cli import main
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, save_encoder
 from sage_core.health import GeometrySettings, compare_encoders
-from sage_core.prompts import read_pairs
-from sage_core.reference import REFERENCE_PROMPTS
+from sage_core.prompts.everyday import REFERENCE_PROMPTS
+from sage_core.prompts.pairs import read_pairs
 from sage_core.settings import PRESETS
 from sage_core.tifa.judges import Answer
 from sage_core.tifa.questions import Question, write_questions

@@ -9,7 +9,7 @@ import pytest
 
 from sage_core.encoders.tokens import count_tokens
 from sage_core.errors import PromptError
-from sage_core.prompts import (
+from sage_core.prompts.pairs import (
     DEFAULT_TEMPLATES,
     PromptPairs,
     PromptReport,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sage_core.prompts import pairs_from_lists
+from sage_core.prompts.pairs import pairs_from_lists
 from sage_core.provenance import run_key
 from sage_core.settings import PRESETS, TrainingSettings
 

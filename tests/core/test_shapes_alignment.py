@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sage_core.encoders.text_encoder import TextEncoder
-from sage_core.prompts import pairs_from_lists
+from sage_core.prompts.pairs import pairs_from_lists
 from sage_core.settings import PRESETS
 from sage_core.shapes.ask import ask
 from sage_core.shapes.captions import CONCEPT, matched_pairs, write_captions

@@ -13,7 +13,7 @@ from sage_core.encoders.tokens import tokenize
 from sage_core.errors import SettingsError, TrainingError
 from sage_core.memory import estimate_memory, plan_memory
 from sage_core.preparation import TOKEN_TABLE
-from sage_core.prompts import pairs_from_lists
+from sage_core.prompts.pairs import pairs_from_lists
 from sage_core.provenance import run_key
 from sage_core.runs import train_stored
 from sage_core.schedule import batch_sizes, learning_rate

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import PromptError
+from ..errors import PromptError
 
 PROMPT = "prompt"
 # JSON can spell half a surrogate pair, which is no text: no tokenizer and no file takes it.

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 
-from .encoders.tokens import MAX_PROMPT_TOKENS, count_tokens
-from .errors import PromptError
+from ..encoders.tokens import MAX_PROMPT_TOKENS, count_tokens
+from ..errors import PromptError
+from .columns import PROMPT, Line, read_columns
 from .minors import mentions_minor
-from .prompt_files import PROMPT, Line, read_columns
 
 DEFAULT_TEMPLATES = (
     "{prompt}, {concept}",

@@ -1,0 +1,1 @@
+"""Prompts as data: files, safe and unsafe pairs, and the filter of prompts that refer to minors."""
