@@ -10,10 +10,10 @@ from comfy_api.latest import io, ui
 from ..sage_core.encoders.text_encoder import EncoderConfig, Pooling, TextEncoder, activation_bytes, embed, state_hash
 from ..sage_core.encoders.tokens import MAX_PROMPT_TOKENS, count_tokens
 from ..sage_core.errors import PromptError
-from ..sage_core.health import Embedder, GeometrySettings, compare, comparison_bytes
-from ..sage_core.health_report import GeometryReport
+from ..sage_core.geometry.comparison import Embedder, GeometrySettings, compare, comparison_bytes
+from ..sage_core.geometry.page import neighbour_lists, prompt_map, report_page
+from ..sage_core.geometry.report import GeometryReport
 from ..sage_core.plots import DARK, LIGHT, figure_to_image
-from ..sage_core.plots_geometry import neighbour_lists, prompt_map, report_page
 from ..sage_core.prompts.everyday import REFERENCE_PROMPTS
 from . import runtime
 from .training import Pairs

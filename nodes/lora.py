@@ -13,7 +13,7 @@ from ..sage_core import __version__
 from ..sage_core.encoders.lora import Lora, apply_lora, extract_lora, save_lora
 from ..sage_core.encoders.text_encoder import state_hash
 from ..sage_core.errors import EncoderError, SettingsError
-from ..sage_core.health import GeometrySettings
+from ..sage_core.geometry.comparison import GeometrySettings
 from . import runtime
 from .encoder import check_name, saved_metadata
 from .geometry import compare_states, encoder_inputs

@@ -13,7 +13,7 @@ from torch import Tensor
 from .encoders.layouts import EncoderConfig, read_encoder, require_positions, require_sd1
 from .errors import JudgeError, PromptError, SettingsError
 from .files import whole_file, write_json
-from .health_report import GeometryReport, Level, table_cell
+from .geometry.report import GeometryReport, Level, table_cell
 from .plots import DARK, LIGHT, Theme, figure_to_image
 from .prompts.pairs import PromptPairs, read_concept_pairs, read_pairs, read_prompts
 from .settings import PRESETS
@@ -70,7 +70,7 @@ def train(options: argparse.Namespace) -> int:
 
 def geometry(options: argparse.Namespace) -> int:
     """`sage geometry`: measures, verdict and the one-page report; 3 if the verdict is worse than required."""
-    from .plots_geometry import report_page
+    from .geometry.page import report_page
 
     unsafe = _prompts(options.unsafe) if options.unsafe else ()
     report = _compare(options, _prompts(options.prompts), unsafe)
@@ -83,7 +83,7 @@ def geometry(options: argparse.Namespace) -> int:
 
 def neighbours(options: argparse.Namespace) -> int:
     """`sage neighbours`: the nearest prompts of those given, or of the most hurt ones, before and after."""
-    from .plots_geometry import neighbour_lists
+    from .geometry.page import neighbour_lists
 
     chosen = list(dict.fromkeys(options.prompt))
     report = _compare(options, list(dict.fromkeys([*chosen, *_prompts(options.prompts)])))
@@ -149,7 +149,7 @@ def extract(options: argparse.Namespace) -> int:
     """`sage extract-lora`: the LoRA file, and what it costs on the prompts if there are any."""
     from .encoders.lora import extract_lora, lora_cost, save_lora
     from .encoders.text_encoder import state_hash
-    from .health import GeometrySettings
+    from .geometry.comparison import GeometrySettings
 
     _check_out("OUT", options.out)
     bars, device = _Bars(options.quiet), _device(options)
@@ -183,7 +183,7 @@ def extract(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace, prompts: Sequence[str], unsafe: Sequence[str] = ()) -> GeometryReport:
     """The two encoders of a command line on these prompts."""
     from .encoders.text_encoder import TextEncoder
-    from .health import GeometrySettings, compare_encoders
+    from .geometry.comparison import GeometrySettings, compare_encoders
 
     device = _device(options)
     settings = GeometrySettings(embedding=options.embedding, k=options.k)

@@ -14,7 +14,7 @@ from .chunking import chunked_backward
 from .encoders.text_encoder import EncoderConfig, TextEncoder, arithmetic, state_hash
 from .errors import TrainingError
 from .files import whole_file
-from .geometry import jaccard_overlap, spread_ratio
+from .geometry.measures import jaccard_overlap, spread_ratio
 from .losses import LOSS_PARTS, BaseBatch, alignment_loss
 from .memory import plan_memory
 from .preparation import TOKEN_TABLE, Prepared, prepare

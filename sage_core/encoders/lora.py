@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..errors import EncoderError, SettingsError
 from ..files import whole_file
-from ..geometry import measurable, measuring_device
-from ..health import GeometrySettings, compare_encoders
-from ..health_report import GeometryReport
+from ..geometry.comparison import GeometrySettings, compare_encoders
+from ..geometry.measures import measurable, measuring_device
+from ..geometry.report import GeometryReport
 from .text_encoder import TextEncoder
 
 # Singular values below this part of the largest are rounding errors of the squared matrix that they come from.

@@ -14,7 +14,7 @@ from sage_core import commands
 from sage_core.cli import main
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, save_encoder
-from sage_core.health import GeometrySettings, compare_encoders
+from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
 from sage_core.prompts.pairs import read_pairs
 from sage_core.settings import PRESETS

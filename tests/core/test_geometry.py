@@ -9,10 +9,11 @@ import torch
 from matplotlib.text import Text
 from scipy.stats import pearsonr, spearmanr
 
-from sage_core import geometry
 from sage_core.encoders.text_encoder import EncoderConfig
 from sage_core.errors import PromptError, SettingsError
-from sage_core.geometry import (
+from sage_core.geometry import measures
+from sage_core.geometry.comparison import GeometrySettings, compare, comparison_bytes
+from sage_core.geometry.measures import (
     jaccard_overlap,
     local_correlation,
     measuring_device,
@@ -24,9 +25,8 @@ from sage_core.geometry import (
     spread,
     spread_ratio,
 )
-from sage_core.health import GeometrySettings, compare, comparison_bytes
-from sage_core.health_report import Thresholds
-from sage_core.plots_geometry import report_page
+from sage_core.geometry.page import report_page
+from sage_core.geometry.report import Thresholds
 
 K = 4
 
@@ -55,10 +55,10 @@ def aligned(base):
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Every test crosses the edges of blocks."""
-    monkeypatch.setattr(geometry, "BLOCK", 16)
-    monkeypatch.setattr(geometry, "CHUNK", 8)
-    monkeypatch.setattr("sage_core.health.BLOCK", 16)
-    monkeypatch.setattr("sage_core.health.CHUNK", 8)
+    monkeypatch.setattr(measures, "BLOCK", 16)
+    monkeypatch.setattr(measures, "CHUNK", 8)
+    monkeypatch.setattr("sage_core.geometry.comparison.BLOCK", 16)
+    monkeypatch.setattr("sage_core.geometry.comparison.CHUNK", 8)
 
 
 class AppleTensor(torch.Tensor):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from sage_core.encoders.lora import apply_lora, extract_lora, lora_cost, save_lora
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, embed
 from sage_core.errors import EncoderError, SettingsError
-from sage_core.health import GeometrySettings
+from sage_core.geometry.comparison import GeometrySettings
 
 CONFIG = EncoderConfig(layers=2, width=64, heads=1, mlp_width=96, vocabulary=49408, positions=77)
 MATRIX = "text_model.encoder.layers.1.mlp.fc1.weight"

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .health_report import GeometryReport, Interval, Level, Thresholds
-from .plots import Theme, font, label, style, whole_ticks
+from ..plots import Theme, font, label, style, whole_ticks
+from .report import GeometryReport, Interval, Level, Thresholds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import plots_panels as panels
-from .health_report import GeometryReport
-from .plots import LIGHT, Theme, new_figure, parts
+from ..plots import LIGHT, Theme, new_figure, parts
+from . import panels as panels
+from .report import GeometryReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from .geometry import Spectrum
+from .measures import Spectrum
 
 Level = Literal["healthy", "strained", "damaged"]
 

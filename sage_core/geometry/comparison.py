@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from .errors import PromptError, SettingsError
-from .geometry import (
+from ..errors import PromptError, SettingsError
+from .measures import (
     BLOCK,
     CHUNK,
     Spectrum,
@@ -31,10 +31,10 @@ from .geometry import (
     tiles,
     unit_rows,
 )
-from .health_report import GeometryReport, Interval, Neighbours, Space
+from .report import GeometryReport, Interval, Neighbours, Space
 
 if TYPE_CHECKING:
-    from .encoders.text_encoder import EncoderConfig, Pooling, Precision, TextEncoder
+    from ..encoders.text_encoder import EncoderConfig, Pooling, Precision, TextEncoder
 
 Embedder = Callable[[Sequence[str]], Tensor]
 
@@ -96,7 +96,7 @@ def compare_encoders(
     `device` moves both encoders there; by default each stays where it is. `on_batch(done, total)` counts the prompts of
     both encoders, and is called between the measures that follow; it may raise to stop.
     """
-    from .encoders.text_encoder import embed, state_hash
+    from ..encoders.text_encoder import embed, state_hash
 
     def embedder(encoder: "TextEncoder") -> Embedder:
         return lambda texts: embed(encoder, texts, device=device, precision=precision, pooling=settings.embedding)

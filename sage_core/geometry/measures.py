@@ -15,7 +15,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from .errors import PromptError
+from ..errors import PromptError
 
 # Rows of a product, enough for its full speed.
 BLOCK = 512
