@@ -6,7 +6,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..sage_core.errors import JudgeError
-from ..sage_core.tifa.judges import Judge, load_judge
+from ..sage_core.tifa.judges.base import Judge, load_judge
 from ..sage_core.tifa.sentences import RECOMMENDED, SentenceEncoder
 from . import models, runtime
 from .clip_judge import ClipJudge

@@ -117,7 +117,7 @@ def drift(options: argparse.Namespace) -> int:
 def score(options: argparse.Namespace) -> int:
     """`sage score`: TIFA of a folder of pictures."""
     from .tifa.evaluation import evaluate
-    from .tifa.judges import load_judge
+    from .tifa.judges.base import load_judge
     from .tifa.questions import group_by_caption, read_questions
     from .tifa.sentences import SentenceEncoder
 

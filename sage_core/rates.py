@@ -12,7 +12,7 @@ from .clipscore import ClipScorer
 from .errors import JudgeError
 from .prompts.pairs import mentions_minor
 from .tifa.images import ImageLike, to_bytes
-from .tifa.judges import Judge
+from .tifa.judges.base import Judge
 from .tifa.questions import Question
 from .tifa.scoring import Interval, score_answers
 from .tifa.sentences import SentenceEncoder

@@ -21,7 +21,7 @@ from .model import PICTURE_SIZE
 from .weights import WEIGHTS, load_packed
 
 if TYPE_CHECKING:
-    from ..tifa.judges import ModelJudge
+    from ..tifa.judges.base import ModelJudge
 
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "?")
 VOCABULARY = (*SPECIAL_WORDS, *QUESTION_WORDS)
@@ -224,7 +224,7 @@ def write_folder_config(folder: Path) -> None:
 
 def load_judge(weights: Path = WEIGHTS, device: str | torch.device = "cpu") -> ModelJudge:
     """The judge behind TIFA's protocol, from the packed weights."""
-    from ..tifa.judges import load_judge as load_folder
+    from ..tifa.judges.base import load_judge as load_folder
 
     with tempfile.TemporaryDirectory() as folder:
         judge = load_folder(expand_judge(Path(folder), weights), device=device)

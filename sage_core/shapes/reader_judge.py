@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..errors import JudgeError, ShapesError
 from ..tifa.images import ImageLike, to_bytes
-from ..tifa.judges import Answer
-from ..tifa.question_rules import NUMBERS
+from ..tifa.judges.base import Answer
 from ..tifa.questions import Question
+from ..tifa.writing.rules import NUMBERS
 from .ask import PLURALS
 from .model import PICTURE_SIZE
 from .reader import answer_by_reading

@@ -28,7 +28,7 @@ from ..files import write_json, write_text
 from ..machine import machine
 from .evaluation import evaluate
 from .images import ImageLike, to_bytes
-from .judges_blip import BlipJudge
+from .judges.blip import BlipJudge
 from .questions import Question
 from .sentences import SentenceEncoder
 

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import JudgeError, QuestionError
 from .images import ImageLike, all_to_bytes, fingerprint
-from .judges import Answer, Judge
+from .judges.base import Answer, Judge
 from .questions import Question, group_by_caption
 from .scoring import ScoredQuestion, TifaResult, score_answers
 from .sentences import SentenceEncoder

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import JudgeError, QuestionError
-from .judges import Answer
+from .judges.base import Answer
 from .questions import ELEMENT_TYPES, Question
 from .sentences import RECOMMENDED, SentenceEncoder
 

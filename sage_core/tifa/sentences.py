@@ -8,7 +8,7 @@ import torch
 
 from ..batches import in_batches
 from ..errors import JudgeError
-from .judges import load_settings, read_model_config
+from .judges.base import load_settings, read_model_config
 
 RECOMMENDED = "sentence-transformers/all-mpnet-base-v2"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sage_core.tifa.evaluation import evaluate
-from sage_core.tifa.judges import load_judge
+from sage_core.tifa.judges.base import load_judge
 from sage_core.tifa.questions import Question
 from sage_core.tifa.sentences import SentenceEncoder
 from sage_demo.comfyui import ExecutionError, Graph, GraphError, Outputs, Server

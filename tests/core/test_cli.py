@@ -18,7 +18,7 @@ from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
 from sage_core.prompts.pairs import read_pairs
 from sage_core.settings import PRESETS
-from sage_core.tifa.judges import Answer
+from sage_core.tifa.judges.base import Answer
 from sage_core.tifa.questions import Question, write_questions
 from sage_core.training import train
 
@@ -271,7 +271,7 @@ def pictures(tmp_path):
 
 
 def test_score_matches_pictures_to_captions_by_name(capsys, pictures, monkeypatch):
-    monkeypatch.setattr("sage_core.tifa.judges.load_judge", lambda folder, device: YesJudge())
+    monkeypatch.setattr("sage_core.tifa.judges.base.load_judge", lambda folder, device: YesJudge())
     code, out, _ = run(capsys, "score", *pictures, "--judge", "anywhere", "--json", "--quiet")
     found = json.loads(out)
     assert code == 0
@@ -281,7 +281,7 @@ def test_score_matches_pictures_to_captions_by_name(capsys, pictures, monkeypatc
 
 
 def test_score_tells_of_captions_without_a_picture(capsys, pictures, monkeypatch):
-    monkeypatch.setattr("sage_core.tifa.judges.load_judge", lambda folder, device: YesJudge())
+    monkeypatch.setattr("sage_core.tifa.judges.base.load_judge", lambda folder, device: YesJudge())
     folder, questions = pictures
     command = ("score", folder, questions, "--judge", "anywhere", "--json", "--quiet")
     _, out, error = run(capsys, *command)

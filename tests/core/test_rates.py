@@ -17,7 +17,7 @@ from sage_core.rates import (
     wilson_interval,
     without_minors,
 )
-from sage_core.tifa.judges import Answer
+from sage_core.tifa.judges.base import Answer
 
 
 @pytest.mark.parametrize(("hits", "total"), [(0, 1), (0, 40), (1, 40), (7, 13), (40, 40), (998, 1000)])

@@ -23,9 +23,9 @@ from sage_core.shapes.reader_judge import ReaderJudge
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import sample_scenes
 from sage_core.shapes.weights import save_packed
-from sage_core.tifa.question_rules import rule_questions
 from sage_core.tifa.questions import Question
 from sage_core.tifa.scoring import score_answers
+from sage_core.tifa.writing.rules import rule_questions
 
 NIGHT = torch.tensor([0.06, 0.06, 0.17])
 NUMBERS = {"1": "a", "2": "two", "3": "three", "4": "four"}

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from sage_core.errors import JudgeError
-from sage_core.tifa.judges import choice_probabilities, load_judge
-from sage_core.tifa.language_model import LanguageModel
+from sage_core.tifa.judges.base import choice_probabilities, load_judge
 from sage_core.tifa.questions import Question
 from sage_core.tifa.sentences import SentenceEncoder
+from sage_core.tifa.writing.language_model import LanguageModel
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 
 from sage_core.errors import JudgeError, QuestionError
 from sage_core.tifa.evaluation import answered_captions, evaluate, read_log, score_log
-from sage_core.tifa.judges import Answer
+from sage_core.tifa.judges.base import Answer
 from sage_core.tifa.questions import Question
 
 CHOICES = ("a dog", "a cat", "two")

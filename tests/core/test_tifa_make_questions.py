@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from sage_core.errors import JudgeError, QuestionError
-from sage_core.tifa.language_model import LanguageModel
-from sage_core.tifa.make_questions import make_questions, make_questions_by_rule
-from sage_core.tifa.question_rules import rule_questions
-from sage_core.tifa.question_words import INDOORS, OUTDOORS
+from sage_core.tifa.writing.language_model import LanguageModel
+from sage_core.tifa.writing.make_questions import make_questions, make_questions_by_rule
+from sage_core.tifa.writing.rules import rule_questions
+from sage_core.tifa.writing.words import INDOORS, OUTDOORS
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 CAPTION = "two brown dogs left of a bench"

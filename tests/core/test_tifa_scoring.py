@@ -14,7 +14,7 @@ from sage_core.rates import wilson_interval
 from sage_core.tifa.agreement import agreement, official_agreement, to_markdown
 from sage_core.tifa.comparison import compare, permutation_p_value
 from sage_core.tifa.evaluation import evaluate
-from sage_core.tifa.judges import Answer
+from sage_core.tifa.judges.base import Answer
 from sage_core.tifa.questions import Question
 from sage_core.tifa.scoring import ScoredQuestion, TifaResult, bootstrap_ratio, score_answers
 from sage_core.tifa.sentences import SentenceEncoder

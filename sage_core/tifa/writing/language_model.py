@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from ..batches import in_batches
-from ..errors import JudgeError
-from .judges import load_settings, read_model_config, sequence_log_likelihoods
+from ...batches import in_batches
+from ...errors import JudgeError
+from ..judges.base import load_settings, read_model_config, sequence_log_likelihoods
 
 RECOMMENDED = "Qwen/Qwen2.5-1.5B-Instruct"
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..errors import QuestionError
-from .question_rules import rule_questions
-from .questions import ELEMENT_TYPES, Question, count_types
+from ...errors import QuestionError
+from ..questions import ELEMENT_TYPES, Question, count_types
+from .rules import rule_questions
 
 _INSTRUCTION = """\
 You write questions that test whether a picture shows what its description says.

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ..errors import JudgeError
-from .judges import Answer, Features, ModelJudge, choice_probabilities, grouped, sequence_log_likelihoods
-from .questions import Question
+from ...errors import JudgeError
+from ..questions import Question
+from .base import Answer, Features, ModelJudge, choice_probabilities, grouped, sequence_log_likelihoods
 
 
 class _TowerOnce(torch.nn.Module):

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..errors import JudgeError
-from .judges import Answer, Features, ModelJudge, choice_probabilities, grouped, sequence_log_likelihoods
-from .questions import Question
+from ...errors import JudgeError
+from ..questions import Question
+from .base import Answer, Features, ModelJudge, choice_probabilities, grouped, sequence_log_likelihoods
 
 
 @dataclass(eq=False)

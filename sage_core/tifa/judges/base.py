@@ -14,10 +14,10 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..batches import in_batches
-from ..errors import JudgeError
-from .images import ImageLike, all_to_bytes
-from .questions import Question
+from ...batches import in_batches
+from ...errors import JudgeError
+from ..images import ImageLike, all_to_bytes
+from ..questions import Question
 
 Features: TypeAlias = Any
 """What a judge knows of one image, as its `encode` makes it: for most a tensor (tokens, width)."""
@@ -164,13 +164,13 @@ def choice_probabilities(log_likelihoods: torch.Tensor, questions: Sequence[Ques
 
 
 _KINDS = {
-    "vilt": ("judges_vilt", "ViltJudge", "dandelin/vilt-b32-finetuned-vqa"),
-    "blip": ("judges_blip", "BlipJudge", "Salesforce/blip-vqa-base"),
-    "blip-2": ("judges_blip2", "Blip2Judge", "Salesforce/blip2-flan-t5-xl"),
-    "git": ("judges_git", "GitJudge", "microsoft/git-large-vqav2"),
+    "vilt": ("vilt", "ViltJudge", "dandelin/vilt-b32-finetuned-vqa"),
+    "blip": ("blip", "BlipJudge", "Salesforce/blip-vqa-base"),
+    "blip-2": ("blip2", "Blip2Judge", "Salesforce/blip2-flan-t5-xl"),
+    "git": ("git", "GitJudge", "microsoft/git-large-vqav2"),
 }
 _PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-_CHAT = ("judges_chat", "ChatJudge", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct")
+_CHAT = ("chat", "ChatJudge", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct")
 
 
 def load_judge(

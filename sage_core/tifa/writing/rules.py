@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from . import question_words as known
-from .question_words import NUMBERS
-from .questions import Question
+from ..questions import Question
+from . import words as known
+from .words import NUMBERS
 
 _PLACES = frozenset({*known.OUTDOORS, *known.INDOORS})
 # Alternatives that exclude each other: a thing next to another may be left of it, one left of it is not right of it.

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from .judges import Answer, Features, ModelJudge, choice_probabilities, sequence_log_likelihoods
-from .questions import Question
+from ..questions import Question
+from .base import Answer, Features, ModelJudge, choice_probabilities, sequence_log_likelihoods
 
 
 class BlipJudge(ModelJudge):

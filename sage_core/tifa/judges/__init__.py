@@ -1,0 +1,1 @@
+"""Judges: models that answer questions about pictures, one file a family."""
