@@ -6,9 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..sage_core.alignment.memory import estimate_memory, plan_memory
+from ..sage_core.alignment.settings import PRESETS, TrainingSettings
+from ..sage_core.alignment.store import train_stored
+from ..sage_core.alignment.training import StepReport, TrainingResult
 from ..sage_core.encoders.text_encoder import EncoderConfig, require_sd1, save_encoder
 from ..sage_core.errors import PromptError, TrainingError
-from ..sage_core.memory import estimate_memory, plan_memory
 from ..sage_core.plots import figure_to_image, training_curves
 from ..sage_core.prompts.pairs import (
     PromptPairs,
@@ -18,9 +21,6 @@ from ..sage_core.prompts.pairs import (
     read_pairs,
     read_prompts,
 )
-from ..sage_core.runs import train_stored
-from ..sage_core.settings import PRESETS, TrainingSettings
-from ..sage_core.training import StepReport, TrainingResult
 from . import runtime
 from .encoder import check_name, saved_metadata
 

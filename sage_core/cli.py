@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from . import __version__, commands
+from .alignment.settings import PRESETS
 from .errors import SageError
-from .settings import PRESETS
 
 _ENCODERS = """
 BASE and ALIGNED hold an SD 1.x text encoder: a .safetensors, .pt or .ckpt file, a whole checkpoint, or a transformers

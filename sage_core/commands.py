@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .alignment.settings import PRESETS
 from .encoders.layouts import EncoderConfig, read_encoder, require_positions, require_sd1
 from .errors import JudgeError, PromptError, SettingsError
 from .files import whole_file, write_json
 from .geometry.report import GeometryReport, Level, table_cell
 from .plots import DARK, LIGHT, Theme, figure_to_image
 from .prompts.pairs import PromptPairs, read_concept_pairs, read_pairs, read_prompts
-from .settings import PRESETS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,9 +31,9 @@ _MOST_HURT = 6
 
 def train(options: argparse.Namespace) -> int:
     """`sage train`: the aligned encoder as a file, equal to what the graph's training saves of the same inputs."""
+    from .alignment.store import train_stored
     from .encoders.text_encoder import save_encoder
     from .plots import training_curves
-    from .runs import train_stored
 
     _check_out("--out", options.out)
     device = _device(options)

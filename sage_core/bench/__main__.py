@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..alignment.schedule import batch_sizes, total_steps
+from ..alignment.settings import Precision, TrainingSettings
+from ..alignment.training import StepReport, train
 from ..files import whole_file, write_json, write_text
 from ..machine import machine
 from ..prompts.pairs import PromptPairs
-from ..schedule import batch_sizes, total_steps
-from ..settings import Precision, TrainingSettings
-from ..training import StepReport, train
 from .compare import compare_precisions, disagreements, gradient_gap, loss_gap, measure_naive
 from .phases import (
     SIZES,

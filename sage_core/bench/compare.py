@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..alignment.preparation import prepare
+from ..alignment.schedule import epoch_order, total_steps
+from ..alignment.settings import Precision, TrainingSettings
+from ..alignment.targets import choose_targets
+from ..alignment.training import Run
 from ..encoders.fast_encoder import FastEncoder
 from ..encoders.text_encoder import TextEncoder, arithmetic
-from ..preparation import prepare
 from ..prompts.pairs import PromptPairs
-from ..schedule import epoch_order, total_steps
-from ..settings import Precision, TrainingSettings
-from ..targets import choose_targets
-from ..training import Run
 from .naive import NaiveTraining, codebook, sorted_search
 from .phases import Clock, Phases, Size, embed_stored
 from .prompts import CONCEPT

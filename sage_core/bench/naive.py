@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..alignment.settings import TrainingSettings
 from ..encoders.text_encoder import TextEncoder, arithmetic
 from ..encoders.tokens import tokenize
 from ..prompts.pairs import PromptPairs
-from ..settings import TrainingSettings
 
 
 def codebook(encoder: TextEncoder, prompts: list[str], device: torch.device) -> Tensor:

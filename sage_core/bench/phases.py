@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..alignment.memory import plan_memory
+from ..alignment.preparation import prepare
+from ..alignment.settings import Precision, TrainingSettings
+from ..alignment.targets import choose_targets
+from ..alignment.training import StepReport, train
 from ..encoders.fast_encoder import FastEncoder
 from ..encoders.layouts import read_encoder
 from ..encoders.text_encoder import EncoderConfig, TextEncoder, arithmetic, embed, save_encoder
 from ..encoders.tokens import CONTEXT_LENGTH, tokenize
-from ..memory import plan_memory
-from ..preparation import prepare
 from ..prompts.pairs import PromptPairs
-from ..settings import Precision, TrainingSettings
-from ..targets import choose_targets
-from ..training import StepReport, train
 from .prompts import CONCEPT, make_pairs
 from .watch import GIB, MemoryWatch
 

@@ -23,13 +23,13 @@ from typing import Any
 
 import torch
 
+from ..alignment.settings import PRESETS, Precision, TrainingSettings
+from ..alignment.training import train
 from ..encoders.text_encoder import TextEncoder, state_hash
 from ..errors import SageError, SettingsError
 from ..files import whole_file, write_json, write_text
 from ..machine import device_name
 from ..prompts.pairs import PromptPairs, pairs_from_lists
-from ..settings import PRESETS, Precision, TrainingSettings
-from ..training import train
 from .attack import AttackSettings
 from .bench_report import Table, figures
 from .captions import CONCEPT, matched_pairs

@@ -11,16 +11,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sage_core import commands
+from sage_core.alignment.settings import PRESETS
+from sage_core.alignment.training import train
 from sage_core.cli import main
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, save_encoder
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
 from sage_core.prompts.pairs import read_pairs
-from sage_core.settings import PRESETS
 from sage_core.tifa.judges.base import Answer
 from sage_core.tifa.questions import Question, write_questions
-from sage_core.training import train
 
 SMALL = EncoderConfig(layers=2, width=64, heads=1, mlp_width=96, vocabulary=49408, positions=77)
 SD1 = EncoderConfig(layers=1, width=768, heads=12, mlp_width=64, vocabulary=49408, positions=77)
@@ -237,7 +237,7 @@ def test_on_cuda_a_training_is_told_what_memory_is_free(capsys, training, tmp_pa
         seen.update(options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sage_core.runs.train_stored", train_stored)
+    monkeypatch.setattr("sage_core.alignment.store.train_stored", train_stored)
     monkeypatch.setattr(commands, "_device", lambda _: torch.device("cuda:0"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (12345 + device.index, 99999))
     assert run(capsys, "train", base, pairs, "--out", tmp_path / "o.safetensors", *TRAIN)[0] == 130

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from sage_core.chunking import chunked_backward
-from sage_core.losses import LOSS_PARTS, BaseBatch, alignment_loss
-from sage_core.settings import PRESETS, TrainingSettings
+from sage_core.alignment.chunking import chunked_backward
+from sage_core.alignment.losses import LOSS_PARTS, BaseBatch, alignment_loss
+from sage_core.alignment.settings import PRESETS, TrainingSettings
 
 B, D = 9, 40
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from sage_core.alignment.provenance import run_key
+from sage_core.alignment.settings import PRESETS, TrainingSettings
 from sage_core.prompts.pairs import pairs_from_lists
-from sage_core.provenance import run_key
-from sage_core.settings import PRESETS, TrainingSettings
 
 PAIRS = pairs_from_lists(
     ["two red cats on a mat", "a blue cup left of a plate", "a green door"],

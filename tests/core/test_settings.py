@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from sage_core.alignment.settings import PRESETS, TrainingSettings, preset_name
 from sage_core.errors import SettingsError
-from sage_core.settings import PRESETS, TrainingSettings, preset_name
 
 
 def test_the_paper_preset_is_the_published_setting():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sage_core.targets import choose_targets
+from sage_core.alignment.targets import choose_targets
 
 
 def exhaustive(unsafe, safe, mode):

@@ -6,19 +6,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sage_core import training
+from sage_core.alignment import training
+from sage_core.alignment.memory import estimate_memory, plan_memory
+from sage_core.alignment.preparation import TOKEN_TABLE
+from sage_core.alignment.provenance import run_key
+from sage_core.alignment.schedule import batch_sizes, learning_rate
+from sage_core.alignment.settings import PRESETS, TrainingSettings
+from sage_core.alignment.store import train_stored
+from sage_core.alignment.training import train
 from sage_core.encoders.fast_encoder import FastEncoder
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, embed, state_hash
 from sage_core.encoders.tokens import tokenize
 from sage_core.errors import SettingsError, TrainingError
-from sage_core.memory import estimate_memory, plan_memory
-from sage_core.preparation import TOKEN_TABLE
 from sage_core.prompts.pairs import pairs_from_lists
-from sage_core.provenance import run_key
-from sage_core.runs import train_stored
-from sage_core.schedule import batch_sizes, learning_rate
-from sage_core.settings import PRESETS, TrainingSettings
-from sage_core.training import train
 
 SUBJECTS = ["dog", "cat", "boat", "tree", "lamp", "house", "horse", "cup"]
 PLACES = ["on the beach", "in the snow", "at night", "in a city", "by the sea"]

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from .encoders.layouts import read_encoder
-from .encoders.text_encoder import save_encoder, state_hash
-from .errors import EncoderError, TrainingError
-from .files import write_json
-from .prompts.pairs import PromptPairs
+from ..encoders.layouts import read_encoder
+from ..encoders.text_encoder import save_encoder, state_hash
+from ..errors import EncoderError, TrainingError
+from ..files import write_json
+from ..prompts.pairs import PromptPairs
 from .provenance import run_key
 from .settings import TrainingSettings
 from .training import StepReport, TrainingResult, train

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from .encoders.text_encoder import arithmetic
+from ..encoders.text_encoder import arithmetic
 from .settings import Target
 
 

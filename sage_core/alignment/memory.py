@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from .encoders.text_encoder import EncoderConfig
-from .encoders.tokens import CONTEXT_LENGTH
+from ..encoders.text_encoder import EncoderConfig
+from ..encoders.tokens import CONTEXT_LENGTH
 from .settings import TrainingSettings
 
 # Weights, gradients and AdamW's two moments, all fp32.

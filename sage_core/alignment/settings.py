@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from .errors import SettingsError
+from ..errors import SettingsError
 
 Target = Literal["farthest", "paired", "nearest"]
 Unit = Literal["absolute", "norm"]

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..encoders.text_encoder import EncoderConfig, TextEncoder, arithmetic, state_hash
+from ..errors import TrainingError
+from ..files import whole_file
+from ..geometry.measures import jaccard_overlap, spread_ratio
+from ..prompts.pairs import PromptPairs
 from .chunking import chunked_backward
-from .encoders.text_encoder import EncoderConfig, TextEncoder, arithmetic, state_hash
-from .errors import TrainingError
-from .files import whole_file
-from .geometry.measures import jaccard_overlap, spread_ratio
 from .losses import LOSS_PARTS, BaseBatch, alignment_loss
 from .memory import plan_memory
 from .preparation import TOKEN_TABLE, Prepared, prepare
-from .prompts.pairs import PromptPairs
 from .provenance import run_key, run_metadata
 from .schedule import batch_sizes, epoch_order, learning_rate, total_steps
 from .settings import TrainingSettings

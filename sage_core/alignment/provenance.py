@@ -3,8 +3,8 @@
 import hashlib
 import json
 
-from . import __version__
-from .prompts.pairs import PromptPairs
+from .. import __version__
+from ..prompts.pairs import PromptPairs
 from .settings import TrainingSettings, preset_name
 
 # Raised when the same inputs no longer give the same weights.

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .encoders.fast_encoder import FastEncoder
-from .encoders.text_encoder import TextEncoder, embed
-from .encoders.tokens import tokenize
-from .errors import TrainingError
-from .prompts.pairs import PromptPairs
+from ..encoders.fast_encoder import FastEncoder
+from ..encoders.text_encoder import TextEncoder, embed
+from ..encoders.tokens import tokenize
+from ..errors import TrainingError
+from ..prompts.pairs import PromptPairs
 from .schedule import least_batch
 from .settings import TrainingSettings
 from .targets import match_blocks, row_norms
