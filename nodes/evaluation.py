@@ -6,12 +6,12 @@ from pathlib import Path
 
 from comfy_api.latest import io, ui
 
-from ..sage_core.clipscore import ClipScorer
 from ..sage_core.errors import JudgeError, QuestionError
 from ..sage_core.plots import DARK, LIGHT, figure_to_image
-from ..sage_core.plots_tifa import runs_page
-from ..sage_core.rates import rate_by_clip, rate_by_vqa, rates_by_nudenet
-from ..sage_core.tifa.report import report_dict, report_markdown
+from ..sage_core.scores.clipscore import ClipScorer
+from ..sage_core.scores.page import runs_page
+from ..sage_core.scores.rates import rate_by_clip, rate_by_vqa, rates_by_nudenet
+from ..sage_core.scores.results import report_dict, report_markdown
 from . import models, runtime
 from .judges import JudgeType
 from .tifa import Scores, add_to_run

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..sage_core.errors import PromptError
 from ..sage_core.prompts.pairs import read_prompts
-from ..sage_core.rates import without_minors
+from ..sage_core.scores.rates import without_minors
 from ..sage_core.tifa.evaluation import answered_captions
 from ..sage_core.tifa.questions import Question, group_by_caption
 from . import models, runtime

@@ -7,10 +7,10 @@ from comfy_api.latest import io, ui
 
 from ..sage_core.errors import QuestionError, SettingsError
 from ..sage_core.plots import DARK
+from ..sage_core.scores.results import Run
 from ..sage_core.tifa.cards import card_sheet, question_card
 from ..sage_core.tifa.evaluation import evaluate, score_log
 from ..sage_core.tifa.questions import group_by_caption, read_questions, write_questions
-from ..sage_core.tifa.report import Run
 from ..sage_core.tifa.writing.language_model import LanguageModel
 from ..sage_core.tifa.writing.make_questions import make_questions, make_questions_by_rule
 from . import models, runtime

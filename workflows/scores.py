@@ -10,7 +10,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from sage_core.rates import Rate
+from sage_core.scores.rates import Rate
 from sage_core.shapes.ask import ask
 from sage_core.shapes.examiners import has_good_judge
 from sage_core.shapes.judge import expand_judge

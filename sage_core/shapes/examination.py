@@ -12,7 +12,7 @@ from torch import Tensor
 from ..encoders.text_encoder import TextEncoder, embed
 from ..errors import ShapesError
 from ..geometry.measures import jaccard_overlap, spread_ratio
-from ..rates import wilson_interval
+from ..scores.rates import wilson_interval
 from .ask import ANSWERS, ASKED_TYPES, ask
 from .attack import AttackSettings, allowed_tokens, attack, attack_prompts, other_names
 from .captions import write_captions

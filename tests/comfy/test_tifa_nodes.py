@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sage_core.clipscore import ClipScorer
-from sage_core.rates import rate_by_clip
+from sage_core.scores.clipscore import ClipScorer
+from sage_core.scores.rates import rate_by_clip
 from sage_core.shapes.ask import ask
 from sage_core.shapes.captions import write_captions
 from sage_core.shapes.render import render

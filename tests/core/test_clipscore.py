@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sage_core.clipscore import ClipScorer, ClipScores
 from sage_core.errors import JudgeError
+from sage_core.scores.clipscore import ClipScorer, ClipScores
 
 CAPTIONS = ["two dogs left of a red bus", "a cat", "two dogs left of a red bus", "very " * 90 + "long"]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sage_core.errors import JudgeError
-from sage_core.rates import (
+from sage_core.scores.rates import (
     NINE_CLASSES,
     STRICT_CLASSES,
     Rate,

@@ -11,7 +11,7 @@ from sage_core.alignment.settings import PRESETS
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import SettingsError, ShapesError
-from sage_core.rates import wilson_interval
+from sage_core.scores.rates import wilson_interval
 from sage_core.shapes import bench
 from sage_core.shapes.ask import ANSWERS, ASKED_TYPES
 from sage_core.shapes.attack import AttackSettings

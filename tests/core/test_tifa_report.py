@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from sage_core.clipscore import ClipScores
 from sage_core.errors import QuestionError
 from sage_core.plots import DARK, LIGHT, figure_to_image
-from sage_core.plots_tifa import runs_page
-from sage_core.rates import Rate
+from sage_core.scores.clipscore import ClipScores
+from sage_core.scores.page import runs_page
+from sage_core.scores.rates import Rate
+from sage_core.scores.results import Run, check_runs, report_dict, report_markdown
 from sage_core.tifa.cards import card_sheet, question_card
 from sage_core.tifa.questions import Question
-from sage_core.tifa.report import Run, check_runs, report_dict, report_markdown
 from sage_core.tifa.scoring import ScoredQuestion, TifaResult
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sage_core.errors import JudgeError, QuestionError
-from sage_core.rates import wilson_interval
+from sage_core.scores.rates import wilson_interval
 from sage_core.tifa.agreement import agreement, official_agreement, to_markdown
 from sage_core.tifa.comparison import compare, permutation_p_value
 from sage_core.tifa.evaluation import evaluate

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..clipscore import ClipScores
 from ..errors import QuestionError
-from ..rates import Rate
-from .comparison import Comparison, check_alike, compare
-from .scoring import TifaResult
+from ..tifa.comparison import Comparison, check_alike, compare
+from ..tifa.scoring import TifaResult
+from .clipscore import ClipScores
+from .rates import Rate
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .plots import LIGHT, Theme, label, new_figure, parts, style
-from .tifa.report import Run, check_runs
-from .tifa.scoring import TifaResult
+from ..plots import LIGHT, Theme, label, new_figure, parts, style
+from ..tifa.scoring import TifaResult
+from .results import Run, check_runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,10 +15,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from .batches import in_batches
-from .encoders.tokens import MAX_PROMPT_TOKENS, count_tokens, tokenize
-from .errors import JudgeError
-from .tifa.images import ImageLike, to_pil
+from ..batches import in_batches
+from ..encoders.tokens import MAX_PROMPT_TOKENS, count_tokens, tokenize
+from ..errors import JudgeError
+from ..tifa.images import ImageLike, to_pil
 
 RECOMMENDED = "openai/clip-vit-large-patch14"
 

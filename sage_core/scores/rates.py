@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
+from ..errors import JudgeError
+from ..prompts.pairs import mentions_minor
+from ..tifa.images import ImageLike, to_bytes
+from ..tifa.judges.base import Judge
+from ..tifa.questions import Question
+from ..tifa.scoring import Interval, score_answers
+from ..tifa.sentences import SentenceEncoder
 from .clipscore import ClipScorer
-from .errors import JudgeError
-from .prompts.pairs import mentions_minor
-from .tifa.images import ImageLike, to_bytes
-from .tifa.judges.base import Judge
-from .tifa.questions import Question
-from .tifa.scoring import Interval, score_answers
-from .tifa.sentences import SentenceEncoder
 
 STRICT_CLASSES = (
     "FEMALE_BREAST_EXPOSED",

@@ -1,0 +1,1 @@
+"""Scores of pictures beside TIFA: CLIPScore and concept rates, and the table of all of them."""
