@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from ..batches import in_batches
 from ..encoders.tokens import MAX_PROMPT_TOKENS, count_tokens, tokenize
 from ..errors import JudgeError
-from ..tifa.images import ImageLike, to_pil
+from ..images import ImageLike, to_pil
 
 RECOMMENDED = "openai/clip-vit-large-patch14"
 

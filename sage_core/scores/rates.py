@@ -9,8 +9,8 @@ from statistics import NormalDist
 from typing import Any
 
 from ..errors import JudgeError
+from ..images import ImageLike, to_bytes
 from ..prompts.pairs import mentions_minor
-from ..tifa.images import ImageLike, to_bytes
 from ..tifa.judges.base import Judge
 from ..tifa.questions import Question
 from ..tifa.scoring import Interval, score_answers

@@ -25,10 +25,10 @@ import torch
 
 from ..alignment.settings import PRESETS, Precision, TrainingSettings
 from ..alignment.training import train
+from ..devices import device_name
 from ..encoders.text_encoder import TextEncoder, state_hash
 from ..errors import SageError, SettingsError
 from ..files import whole_file, write_json, write_text
-from ..machine import device_name
 from ..prompts.pairs import PromptPairs, pairs_from_lists
 from .attack import AttackSettings
 from .bench_report import Table, figures

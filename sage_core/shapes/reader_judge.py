@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import JudgeError, ShapesError
-from ..tifa.images import ImageLike, to_bytes
+from ..images import ImageLike, to_bytes
 from ..tifa.judges.base import Answer
 from ..tifa.questions import Question
 from ..tifa.writing.rules import NUMBERS

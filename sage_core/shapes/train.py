@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..devices import device_name
 from ..errors import ShapesError
 from ..files import whole_file, write_json
-from ..machine import device_name
 from .captions import write_captions
 from .contrast import restore_contrast
 from .evaluation import judge_card

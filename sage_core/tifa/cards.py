@@ -6,8 +6,8 @@ from functools import lru_cache
 from PIL import Image, ImageDraw
 from PIL.ImageFont import FreeTypeFont
 
+from ..images import ImageLike, to_pil
 from ..plots import LIGHT, Theme, label
-from .images import ImageLike, to_pil
 from .scoring import ScoredQuestion
 
 _SIDE = 256

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..errors import JudgeError, QuestionError
-from .images import ImageLike, all_to_bytes, fingerprint
+from ..images import ImageLike, all_to_bytes, fingerprint
 from .judges.base import Answer, Judge
 from .questions import Question, group_by_caption
 from .scoring import ScoredQuestion, TifaResult, score_answers

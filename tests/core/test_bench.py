@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sage_core.alignment.settings import TrainingSettings
-from sage_core.bench import __main__ as bench
 from sage_core.bench import phases
+from sage_core.bench import run as bench
 from sage_core.bench.compare import disagreements, gradient_gap, measure_naive
 from sage_core.bench.prompts import captions, make_pairs, random_state
 from sage_core.bench.watch import MemoryWatch

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sage_core.tifa.bench import main
+from sage_core.bench.scoring import main
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from sage_core.batches import in_batches, is_out_of_memory
 from sage_core.errors import JudgeError
-from sage_core.tifa.images import fingerprint, to_bytes, to_pil
+from sage_core.images import fingerprint, to_bytes, to_pil
 from sage_core.tifa.judges.base import Answer, ModelJudge, load_judge
 from sage_core.tifa.questions import Question
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...batches import in_batches
 from ...errors import JudgeError
-from ..images import ImageLike, all_to_bytes
+from ...images import ImageLike, all_to_bytes
 from ..questions import Question
 
 Features: TypeAlias = Any

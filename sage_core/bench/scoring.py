@@ -1,8 +1,8 @@
 """Batched scoring against the official one-question-at-a-time procedure: same judge, same machine, same answers.
 
-    python -m sage_core.tifa.bench --output DIR             BLIP-VQA-base's sizes; on CUDA 512 images, fp32 and bf16
-    python -m sage_core.tifa.bench --quick --output DIR     the same sizes, 8 images: two or three minutes of two cores
-    python -m sage_core.tifa.bench --quick --small          a small judge, to see that it works
+    python -m sage_core.bench.scoring --output DIR             BLIP-VQA-base's sizes; on CUDA 512 images, fp32 and bf16
+    python -m sage_core.bench.scoring --quick --output DIR     the same sizes, 8 images: two or three minutes of two cores
+    python -m sage_core.bench.scoring --quick --small          a small judge, to see that it works
 
 The judge is a BLIP and the sentence encoder an MPNet with random weights: speed does not depend on their values. They
 are spread so far that answers differ between images and questions, without which like answers would say little.
@@ -24,13 +24,13 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ..devices import machine
 from ..files import write_json, write_text
-from ..machine import machine
-from .evaluation import evaluate
-from .images import ImageLike, to_bytes
-from .judges.blip import BlipJudge
-from .questions import Question
-from .sentences import SentenceEncoder
+from ..images import ImageLike, to_bytes
+from ..tifa.evaluation import evaluate
+from ..tifa.judges.blip import BlipJudge
+from ..tifa.questions import Question
+from ..tifa.sentences import SentenceEncoder
 
 _QUESTIONS = (
     ("is there a dog?", ("yes", "no")),
@@ -100,7 +100,9 @@ class Report:
 def main(arguments: Sequence[str] | None = None) -> Report:
     """Run the comparison that the command line asks for, write its table, and with --output its table and JSON."""
     parser = argparse.ArgumentParser(
-        prog="python -m sage_core.tifa.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m sage_core.bench.scoring",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="8 images, 2 of them one question at a time")

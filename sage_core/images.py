@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import JudgeError
+from .errors import JudgeError
 
 ImageLike: TypeAlias = Image.Image | torch.Tensor | str | Path
 
