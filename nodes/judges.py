@@ -84,7 +84,7 @@ class SAGELoadJudge(io.ComfyNode):
                     f"be matched to choices: choose a sentence encoder, for instance {RECOMMENDED}."
                 )
         elif judge == READER:
-            from ..sage_core.shapes.reader_judge import ReaderJudge
+            from ..sage_core.shapes.exam.reader_judge import ReaderJudge
 
             chosen = ReaderJudge()
         else:

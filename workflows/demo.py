@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from sage_core.errors import SageError
 
 if TYPE_CHECKING:
-    from sage_core.shapes.weights import ExpandedFiles
+    from sage_core.shapes.networks.weights import ExpandedFiles
 
     from .comfyui import Server
     from .exam import Exam
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(arguments: argparse.Namespace, plan: Plan, screen: "Screen") -> None:
-    from sage_core.shapes.weights import expand
+    from sage_core.shapes.networks.weights import expand
 
     from .comfyui import Server
     from .exam import Exam

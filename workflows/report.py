@@ -13,7 +13,7 @@ import PIL.Image
 from sage_core import __version__
 from sage_core.files import whole_file, write_json, write_text
 from sage_core.shapes.captions import CONCEPT
-from sage_core.shapes.examiners import judge_card_of
+from sage_core.shapes.exam.examiners import judge_card_of
 
 from . import sheet
 from .exam import Exam

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sage_core.shapes.weights import ExpandedFiles, expand
+from sage_core.shapes.networks.weights import ExpandedFiles, expand
 from sage_core.tifa.questions import Question, write_questions
 from sage_demo.comfyui import PACK_NAME, Graph, Outputs, Server
 from sage_demo.provision import cache_folder, provision

@@ -19,8 +19,8 @@ from rich.console import Console
 
 import sage_demo
 from sage_core.prompts.pairs import read_prompts
-from sage_core.shapes.examiners import has_good_judge
-from sage_core.shapes.weights import ExpandedFiles
+from sage_core.shapes.exam.examiners import has_good_judge
+from sage_core.shapes.networks.weights import ExpandedFiles
 from sage_core.tifa.questions import group_by_caption, read_questions
 from sage_demo import demo, screen
 from sage_demo.comfyui import Progress, Server

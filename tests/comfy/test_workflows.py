@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sage_core.shapes.weights import ExpandedFiles
+from sage_core.shapes.networks.weights import ExpandedFiles
 from sage_demo.comfyui import PACK, PACK_NAME, Graph, Outputs, Server
 from sage_demo.exam import Exam
 from sage_demo.graphs import SAMPLING, clone_lane, find, load_graph, on_shapes_world

@@ -11,9 +11,9 @@ from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.prompts.pairs import pairs_from_lists
 from sage_core.shapes.ask import ask
 from sage_core.shapes.captions import CONCEPT, matched_pairs, write_captions
-from sage_core.shapes.reader import answer_by_reading, shows_concept
+from sage_core.shapes.exam.reader import answer_by_reading, shows_concept
+from sage_core.shapes.networks.weights import load_model
 from sage_core.shapes.scenes import sample_scenes
-from sage_core.shapes.weights import load_model
 
 pytest.importorskip("scipy")
 

@@ -6,7 +6,7 @@ import torch
 from sage_core.encoders.text_encoder import EncoderConfig
 from sage_core.encoders.tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
-from sage_core.shapes.attack import (
+from sage_core.shapes.exam.attacked import (
     LEAST_SPAN,
     AttackSettings,
     _differing_span,
@@ -17,7 +17,7 @@ from sage_core.shapes.attack import (
     attack_prompts,
     other_names,
 )
-from sage_core.shapes.model import build_text_encoder
+from sage_core.shapes.networks.model import build_text_encoder
 from sage_core.shapes.words import SEEN_NAMES, UNSEEN_NAMES
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)

@@ -12,17 +12,17 @@ from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import SettingsError, ShapesError
 from sage_core.scores.rates import wilson_interval
-from sage_core.shapes import bench
 from sage_core.shapes.ask import ANSWERS, ASKED_TYPES
-from sage_core.shapes.attack import AttackSettings
-from sage_core.shapes.bench import SIZES, Size, load_examination, main, read_objectives
-from sage_core.shapes.bench_report import Table, figures
+from sage_core.shapes.bench import run
+from sage_core.shapes.bench.report import Table, figures
+from sage_core.shapes.bench.run import SIZES, Size, load_examination, main, read_objectives
 from sage_core.shapes.captions import write_captions
-from sage_core.shapes.contrast import ContrastModel
-from sage_core.shapes.examination import Examination, Hits, Marks
-from sage_core.shapes.model import build_text_encoder, build_unet, build_vae
-from sage_core.shapes.pools import training_scenes
-from sage_core.shapes.weights import filler_rows, save_packed, used_rows
+from sage_core.shapes.exam.attacked import AttackSettings
+from sage_core.shapes.exam.examination import Examination, Hits, Marks
+from sage_core.shapes.networks.contrast import ContrastModel
+from sage_core.shapes.networks.model import build_text_encoder, build_unet, build_vae
+from sage_core.shapes.networks.weights import filler_rows, save_packed, used_rows
+from sage_core.shapes.train.pools import training_scenes
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 
@@ -212,7 +212,7 @@ def test_a_whole_run_at_toy_size(weights, tmp_path, monkeypatch, capsys):
         name: SIZES["quick"].objectives[name].replace(batch_size=20, steps=2) for name in ("des", "sage_plus")
     }
     small = Size(objectives, pairs=40, seeds=1, examination={"prompts": 24, "unsafe": 4, "attacked": 0, "steps": 1})
-    monkeypatch.setitem(bench.SIZES, "quick", small)
+    monkeypatch.setitem(run.SIZES, "quick", small)
     arguments = ["--output", str(tmp_path), "--weights", str(weights), "--quick", "--device", "cpu"]
     assert main(arguments) == 0
     content = json.loads((tmp_path / "bench.json").read_text())
@@ -225,7 +225,7 @@ def test_a_whole_run_at_toy_size(weights, tmp_path, monkeypatch, capsys):
     assert "the reader answered" in text and "| sage_plus | 1 |" in text
     for name in ("tifa_by_type", "spread_and_tifa"):
         assert Image.open(tmp_path / f"{name}.png").width > 600
-    monkeypatch.setattr(bench, "train", lambda *_, **__: pytest.fail("trained what an earlier bench had trained"))
+    monkeypatch.setattr(run, "train", lambda *_, **__: pytest.fail("trained what an earlier bench had trained"))
     assert main(arguments) == 0
     assert json.loads((tmp_path / "bench.json").read_text()) == content
     with pytest.raises(SystemExit):

@@ -5,7 +5,7 @@ import torch
 
 from sage_core.encoders.tokens import tokenize
 from sage_core.shapes.captions import write_captions
-from sage_core.shapes.contrast import ContrastModel, contrastive_loss, load_contrast, restore_contrast
+from sage_core.shapes.networks.contrast import ContrastModel, contrastive_loss, load_contrast, restore_contrast
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import sample_scenes
 

@@ -8,8 +8,7 @@ import torch
 from sage_core.errors import JudgeError, ShapesError
 from sage_core.shapes.ask import ANSWERS, ATTRIBUTES, PLURALS, UNCLEAR, ask, group_facts, question_list
 from sage_core.shapes.captions import write_captions
-from sage_core.shapes.evaluation import judge_card, shares_by_type, types_of
-from sage_core.shapes.examiners import (
+from sage_core.shapes.exam.examiners import (
     CONCEPT_QUESTION,
     JudgeExaminer,
     ReaderExaminer,
@@ -17,12 +16,13 @@ from sage_core.shapes.examiners import (
     judge_card_of,
     load_examiner,
 )
-from sage_core.shapes.judge import answer_questions, build_judge
-from sage_core.shapes.model import build_vae
-from sage_core.shapes.reader_judge import ReaderJudge
+from sage_core.shapes.exam.judge_card import judge_card, shares_by_type, types_of
+from sage_core.shapes.exam.reader_judge import ReaderJudge
+from sage_core.shapes.networks.judge import answer_questions, build_judge
+from sage_core.shapes.networks.model import build_vae
+from sage_core.shapes.networks.weights import save_packed
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import sample_scenes
-from sage_core.shapes.weights import save_packed
 from sage_core.tifa.questions import Question
 from sage_core.tifa.scoring import score_answers
 from sage_core.tifa.writing.rules import rule_questions
@@ -83,7 +83,7 @@ def test_the_concept_shows_where_the_judge_says_yes(judge, world, monkeypatch):
         assert (questions == question_list().id_of(CONCEPT_QUESTION)).all()
         return torch.tensor([[0 if row in yes else 1] for row in range(len(shown))])
 
-    monkeypatch.setattr("sage_core.shapes.examiners.answer_questions", answer)
+    monkeypatch.setattr("sage_core.shapes.exam.examiners.answer_questions", answer)
     assert JudgeExaminer(judge).shows_concept(pictures[:6]).nonzero()[:, 0].tolist() == [1, 4]
 
 
@@ -109,10 +109,10 @@ def test_the_card_counts_agreement(judge, world, monkeypatch):
     """With a judge that says "unclear" to everything, every share is known."""
     _, pictures, questions = world
     monkeypatch.setattr(
-        "sage_core.shapes.evaluation.answer_questions", lambda _, __, asked: torch.full(asked.shape, UNCLEAR)
+        "sage_core.shapes.exam.judge_card.answer_questions", lambda _, __, asked: torch.full(asked.shape, UNCLEAR)
     )
     monkeypatch.setattr(
-        "sage_core.shapes.examiners.answer_questions", lambda _, __, asked, **___: torch.full(asked.shape, UNCLEAR)
+        "sage_core.shapes.exam.examiners.answer_questions", lambda _, __, asked, **___: torch.full(asked.shape, UNCLEAR)
     )
     torch.manual_seed(0)
     blank = NIGHT[:, None, None].expand(3, 64, 64).repeat(2, 1, 1, 1)

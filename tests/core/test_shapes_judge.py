@@ -6,7 +6,7 @@ import torch
 from sage_core.errors import ShapesError
 from sage_core.shapes.ask import ANSWERS, ATTRIBUTES, ask, question_list
 from sage_core.shapes.captions import write_captions
-from sage_core.shapes.judge import (
+from sage_core.shapes.networks.judge import (
     ANSWER_TOKENS,
     END,
     VOCABULARY,
@@ -20,7 +20,11 @@ from sage_core.shapes.judge import (
     reply,
     restore_judge,
 )
-from sage_core.shapes.judge_training import (
+from sage_core.shapes.networks.model import build_vae
+from sage_core.shapes.networks.weights import load_packed, save_packed
+from sage_core.shapes.render import render, render_with_groups
+from sage_core.shapes.scenes import COLORS, SHAPES, sample_scenes
+from sage_core.shapes.train.judge_training import (
     UNKNOWN,
     fact_head,
     fact_loss,
@@ -29,10 +33,6 @@ from sage_core.shapes.judge_training import (
     patch_facts,
     sight_loss,
 )
-from sage_core.shapes.model import build_vae
-from sage_core.shapes.render import render, render_with_groups
-from sage_core.shapes.scenes import COLORS, SHAPES, sample_scenes
-from sage_core.shapes.weights import load_packed, save_packed
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_the_training_loss_falls_and_is_a_function_of_the_step(kind):
 
 
 def test_what_is_lost_is_called_unclear_and_tells_nothing(monkeypatch):
-    monkeypatch.setattr("sage_core.shapes.judge_training.UNCLEAR_SHARE", 1.0)
+    monkeypatch.setattr("sage_core.shapes.train.judge_training.UNCLEAR_SHARE", 1.0)
     scenes = sample_scenes(40, seed=8, unsafe=None, split="any")
     pool = judge_pool(build_vae(8), scenes, seed=9)
     assert pool.lost.nonzero()[:, 0].tolist() == [0, 1, 2, 3]

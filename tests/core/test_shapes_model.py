@@ -8,7 +8,7 @@ import torch
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
-from sage_core.shapes.model import (
+from sage_core.shapes.networks.model import (
     ENCODER_CONFIG,
     LATENT_SHAPE,
     ShapesModel,

@@ -8,7 +8,7 @@ import torch
 from sage_core.errors import ShapesError
 from sage_core.shapes.ask import ASKED_TYPES, ask
 from sage_core.shapes.captions import write_captions
-from sage_core.shapes.reader import answer_by_reading, read_pictures, shows_concept
+from sage_core.shapes.exam.reader import answer_by_reading, read_pictures, shows_concept
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import COLORS, MATERIALS, PLACES, SHAPES, SIZES, sample_scenes
 from sage_core.tifa.questions import Question

@@ -13,12 +13,12 @@ from PIL import Image
 from safetensors import safe_open
 
 from sage_core.encoders.tokens import END_TOKEN, START_TOKEN
-from sage_core.shapes.contrast import load_contrast
-from sage_core.shapes.fitting import Budget, Optimisation, fit
-from sage_core.shapes.phases import insert_tokens
-from sage_core.shapes.train import main, train
-from sage_core.shapes.trainer import PHASES, SHARES, TOY, Clock, train_only
-from sage_core.shapes.weights import PARTS, load_model, load_packed, packed_files
+from sage_core.shapes.networks.contrast import load_contrast
+from sage_core.shapes.networks.weights import PARTS, load_model, load_packed, packed_files
+from sage_core.shapes.train.fitting import Budget, Optimisation, fit
+from sage_core.shapes.train.phases import insert_tokens
+from sage_core.shapes.train.run import main, train
+from sage_core.shapes.train.trainer import PHASES, SHARES, TOY, Clock, train_only
 
 CPU = torch.device("cpu")
 
@@ -76,7 +76,7 @@ def test_kept_phases_stay_as_they_are_to_the_byte(trained, tmp_path, monkeypatch
     for path in trained[0].glob("*.safetensors"):
         shutil.copy(path, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    monkeypatch.setattr("sage_core.shapes.train.TOY", replace(TOY, seed=5, steps=4))
+    monkeypatch.setattr("sage_core.shapes.train.run.TOY", replace(TOY, seed=5, steps=4))
     kept = ["autoencoder", "decoder", "diffusion", "contrast"]
     arguments = ["--output", str(tmp_path), "--toy", "--keep", *kept, "--seed", "5", "--device", "cpu"]
     assert main(arguments) == 0

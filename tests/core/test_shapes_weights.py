@@ -11,9 +11,9 @@ from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
-from sage_core.shapes import weights
-from sage_core.shapes.model import ShapesModel, build_text_encoder, build_unet, build_vae
-from sage_core.shapes.weights import (
+from sage_core.shapes.networks import weights
+from sage_core.shapes.networks.model import ShapesModel, build_text_encoder, build_unet, build_vae
+from sage_core.shapes.networks.weights import (
     LATENT_FACTOR,
     TOKEN_TABLE,
     WEIGHTS,
@@ -193,7 +193,7 @@ def test_the_shipped_weights_draw_and_tell_their_origin():
 
 @pytest.mark.slow
 def test_the_shipped_model_draws_what_it_is_told():
-    from sage_core.shapes.reader import read_pictures
+    from sage_core.shapes.exam.reader import read_pictures
 
     model: ShapesModel = load_model()
     prompts = [

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..tifa.questions import Question
-from .ask import ASKED_TYPES, UNCLEAR, question_list, sample_questions
+from ...tifa.questions import Question
+from ..ask import ASKED_TYPES, UNCLEAR, question_list, sample_questions
+from ..networks.judge import answer_questions
+from ..networks.model import LATENT_SHAPE, TinyAutoencoder
+from ..render import render
+from ..scenes import sample_scenes
 from .examiners import JudgeExaminer, ReaderExaminer
-from .judge import answer_questions
-from .model import LATENT_SHAPE, TinyAutoencoder
-from .render import render
-from .scenes import sample_scenes
 
 _SEED = 900_001
 """Far from the seeds of training."""

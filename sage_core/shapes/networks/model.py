@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..encoders.text_encoder import EncoderConfig, TextEncoder
-from ..encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
-from ..errors import ShapesError
+from ...encoders.text_encoder import EncoderConfig, TextEncoder
+from ...encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
+from ...errors import ShapesError
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ..errors import ShapesError
-from ..tifa.questions import Question
-from .ask import ANSWERS, YES, question_list
-from .judge import answer_questions, restore_judge
+from ...errors import ShapesError
+from ...tifa.questions import Question
+from ..ask import ANSWERS, YES, question_list
+from ..networks.judge import answer_questions, restore_judge
+from ..networks.weights import WEIGHTS, load_packed
 from .reader import answer_by_reading, shows_concept
-from .weights import WEIGHTS, load_packed
 
 CONCEPT_QUESTION = "is there a skull?"
 LEAST_AGREEMENT = 0.99

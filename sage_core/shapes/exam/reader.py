@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import ShapesError
-from .ask import FAMILIES, Asked, question_list
-from .outlines import object_maps
-from .render import GROUND, PALETTE, PICTURE_UNITS, RADII
-from .scenes import COLORS, MATERIALS, MAX_COUNT, PLACES, SHAPES, UNSAFE_SHAPE
+from ...errors import ShapesError
+from ..ask import FAMILIES, Asked, question_list
+from ..outlines import object_maps
+from ..render import GROUND, PALETTE, PICTURE_UNITS, RADII
+from ..scenes import COLORS, MATERIALS, MAX_COUNT, PLACES, SHAPES, UNSAFE_SHAPE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..tifa.questions import Question
+    from ...tifa.questions import Question
 
 _UNCLEAR = "unclear"
 MAX_MISFIT = 0.55

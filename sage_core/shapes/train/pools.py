@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..encoders.tokens import CONTEXT_LENGTH, tokenize
-from .captions import write_captions
-from .scenes import Scenes, concatenate, sample_scenes
+from ...encoders.tokens import CONTEXT_LENGTH, tokenize
+from ..captions import write_captions
+from ..scenes import Scenes, concatenate, sample_scenes
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..files import whole_file
+from ...files import whole_file
 
 logger = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..errors import JudgeError, ShapesError
-from ..images import ImageLike, to_bytes
-from ..tifa.judges.base import Answer
-from ..tifa.questions import Question
-from ..tifa.writing.rules import NUMBERS
-from .ask import PLURALS
-from .model import PICTURE_SIZE
+from ...errors import JudgeError, ShapesError
+from ...images import ImageLike, to_bytes
+from ...tifa.judges.base import Answer
+from ...tifa.questions import Question
+from ...tifa.writing.rules import NUMBERS
+from ..ask import PLURALS
+from ..networks.model import PICTURE_SIZE
 from .reader import answer_by_reading
 
 _BATCH = 32

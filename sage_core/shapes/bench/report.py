@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .ask import ASKED_TYPES
-from .examination import NEIGHBOURS, Hits, Marks
+from ..ask import ASKED_TYPES
+from ..exam.examination import NEIGHBOURS, Hits, Marks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,20 +21,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..devices import device_name
-from ..errors import ShapesError
-from ..files import whole_file, write_json
-from .captions import write_captions
-from .contrast import restore_contrast
-from .evaluation import judge_card
-from .examination import Examination
-from .examiners import JudgeExaminer, ReaderExaminer
-from .judge import restore_judge
-from .model import PICTURE_SIZE, ShapesModel
-from .render import render
-from .scenes import sample_scenes
+from ...devices import device_name
+from ...errors import ShapesError
+from ...files import whole_file, write_json
+from ..captions import write_captions
+from ..exam.examination import Examination
+from ..exam.examiners import JudgeExaminer, ReaderExaminer
+from ..exam.judge_card import judge_card
+from ..networks.contrast import restore_contrast
+from ..networks.judge import restore_judge
+from ..networks.model import PICTURE_SIZE, ShapesModel
+from ..networks.weights import pack, restore_model, save_packed, unpack, with_vocabulary
+from ..render import render
+from ..scenes import sample_scenes
 from .trainer import PARTS_OF, PHASES, TOY, Clock, State, Trainer, TrainSettings
-from .weights import pack, restore_model, save_packed, unpack, with_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +228,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ShapesError as error:
         parser.error(str(error))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,18 +12,18 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ..encoders.text_encoder import EncoderConfig
-from ..encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
-from ..files import whole_file
-from .contrast import ContrastModel
+from ...encoders.text_encoder import EncoderConfig
+from ...encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
+from ...files import whole_file
+from ..networks.contrast import ContrastModel
+from ..networks.judge import build_judge
+from ..networks.model import ENCODER_CONFIG, TinyAutoencoder, build_text_encoder, build_unet, build_vae
+from ..networks.weights import filler_rows, read_packed, used_rows
+from ..scenes import sample_scenes
 from .fitting import Budget, Optimisation, fit
-from .judge import build_judge
 from .judge_training import JudgePool, fact_head, judge_loss, judge_pool, look_and_reply, sight_loss
-from .model import ENCODER_CONFIG, TinyAutoencoder, build_text_encoder, build_unet, build_vae
 from .phases import Loss, autoencoder_loss, contrast_loss, diffusion_loss, encode_pool
 from .pools import Pool, PoolWriter, training_scenes
-from .scenes import sample_scenes
-from .weights import filler_rows, read_packed, used_rows
 
 logger = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..encoders.text_encoder import TextEncoder
-from ..encoders.tokens import END_TOKEN, START_TOKEN, tokenize
-from ..errors import ShapesError
-from .captions import matched_pairs
-from .words import SEEN_NAMES, UNSEEN_NAMES
+from ...encoders.text_encoder import TextEncoder
+from ...encoders.tokens import END_TOKEN, START_TOKEN, tokenize
+from ...errors import ShapesError
+from ..captions import matched_pairs
+from ..words import SEEN_NAMES, UNSEEN_NAMES
 
 LEAST_SPAN = 4
 

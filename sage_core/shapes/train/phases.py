@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..encoders.tokens import VOCABULARY_SIZE, tokenize
-from .contrast import ContrastModel, contrastive_loss
-from .model import LATENT_SHAPE, TRAINING_STEPS, TinyAutoencoder, noise_scheduler
+from ...encoders.tokens import VOCABULARY_SIZE, tokenize
+from ..networks.contrast import ContrastModel, contrastive_loss
+from ..networks.model import LATENT_SHAPE, TRAINING_STEPS, TinyAutoencoder, noise_scheduler
+from ..render import render
+from ..scenes import Scenes
 from .pools import Pool
-from .render import render
-from .scenes import Scenes
 
 SNR_LIMIT = 10.0
 EMPTY_SHARE = 0.1

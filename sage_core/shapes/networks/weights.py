@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..encoders.text_encoder import EncoderConfig, TextEncoder
-from ..encoders.tokens import VOCABULARY_SIZE
-from ..errors import ShapesError
-from ..files import whole_file, write_json
+from ...encoders.text_encoder import EncoderConfig, TextEncoder
+from ...encoders.tokens import VOCABULARY_SIZE
+from ...errors import ShapesError
+from ...files import whole_file, write_json
 from .model import ShapesModel, build_unet, build_vae
 
 WEIGHTS = Path(__file__).parent / "weights"

@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..encoders.text_encoder import TextEncoder, embed
-from ..errors import ShapesError
-from ..geometry.measures import jaccard_overlap, spread_ratio
-from ..scores.rates import wilson_interval
-from .ask import ANSWERS, ASKED_TYPES, ask
-from .attack import AttackSettings, allowed_tokens, attack, attack_prompts, other_names
-from .captions import write_captions
-from .contrast import ContrastModel
-from .evaluation import types_of
+from ...encoders.text_encoder import TextEncoder, embed
+from ...errors import ShapesError
+from ...geometry.measures import jaccard_overlap, spread_ratio
+from ...scores.rates import wilson_interval
+from ..ask import ANSWERS, ASKED_TYPES, ask
+from ..captions import write_captions
+from ..networks.contrast import ContrastModel
+from ..networks.model import ShapesModel
+from ..scenes import sample_scenes
+from .attacked import AttackSettings, allowed_tokens, attack, attack_prompts, other_names
 from .examiners import Examiner
-from .model import ShapesModel
-from .scenes import sample_scenes
+from .judge_card import types_of
 
 NEIGHBOURS = 10
 

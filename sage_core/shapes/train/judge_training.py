@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .ask import ATTRIBUTES, UNCLEAR, group_facts, sample_questions
-from .judge import ANSWER_TOKENS, END, PATCH, begin, judge_tokens, look, reply
-from .model import TinyAutoencoder
+from ..ask import ATTRIBUTES, UNCLEAR, group_facts, sample_questions
+from ..networks.judge import ANSWER_TOKENS, END, PATCH, begin, judge_tokens, look, reply
+from ..networks.model import TinyAutoencoder
+from ..render import render_with_groups
+from ..scenes import Scenes
 from .phases import Loss, Randomness, mixed_precision
-from .render import render_with_groups
-from .scenes import Scenes
 
 AUTOENCODED_SHARE = 0.1
 UNCLEAR_SHARE = 0.05

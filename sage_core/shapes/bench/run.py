@@ -23,20 +23,20 @@ from typing import Any
 
 import torch
 
-from ..alignment.settings import PRESETS, Precision, TrainingSettings
-from ..alignment.training import train
-from ..devices import device_name
-from ..encoders.text_encoder import TextEncoder, state_hash
-from ..errors import SageError, SettingsError
-from ..files import whole_file, write_json, write_text
-from ..prompts.pairs import PromptPairs, pairs_from_lists
-from .attack import AttackSettings
-from .bench_report import Table, figures
-from .captions import CONCEPT, matched_pairs
-from .contrast import load_contrast
-from .examination import Examination, Marks
-from .examiners import JudgeExaminer, load_examiner
-from .weights import WEIGHTS, load_model, read_packed, weights_hash
+from ...alignment.settings import PRESETS, Precision, TrainingSettings
+from ...alignment.training import train
+from ...devices import device_name
+from ...encoders.text_encoder import TextEncoder, state_hash
+from ...errors import SageError, SettingsError
+from ...files import whole_file, write_json, write_text
+from ...prompts.pairs import PromptPairs, pairs_from_lists
+from ..captions import CONCEPT, matched_pairs
+from ..exam.attacked import AttackSettings
+from ..exam.examination import Examination, Marks
+from ..exam.examiners import JudgeExaminer, load_examiner
+from ..networks.contrast import load_contrast
+from ..networks.weights import WEIGHTS, load_model, read_packed, weights_hash
+from .report import Table, figures
 
 logger = logging.getLogger(__name__)
 
@@ -281,7 +281,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of packed weights")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ShapesError
-from ..files import whole_file, write_json, write_text
-from .ask import ANSWERS, QUESTION_WORDS, question_list
+from ...errors import ShapesError
+from ...files import whole_file, write_json, write_text
+from ..ask import ANSWERS, QUESTION_WORDS, question_list
 from .model import PICTURE_SIZE
 from .weights import WEIGHTS, load_packed
 
 if TYPE_CHECKING:
-    from ..tifa.judges.base import ModelJudge
+    from ...tifa.judges.base import ModelJudge
 
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "?")
 VOCABULARY = (*SPECIAL_WORDS, *QUESTION_WORDS)
@@ -224,7 +224,7 @@ def write_folder_config(folder: Path) -> None:
 
 def load_judge(weights: Path = WEIGHTS, device: str | torch.device = "cpu") -> ModelJudge:
     """The judge behind TIFA's protocol, from the packed weights."""
-    from ..tifa.judges.base import load_judge as load_folder
+    from ...tifa.judges.base import load_judge as load_folder
 
     with tempfile.TemporaryDirectory() as folder:
         judge = load_folder(expand_judge(Path(folder), weights), device=device)

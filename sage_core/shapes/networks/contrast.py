@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..encoders.tokens import CONTEXT_LENGTH, END_TOKEN, VOCABULARY_SIZE, tokenize
+from ...encoders.tokens import CONTEXT_LENGTH, END_TOKEN, VOCABULARY_SIZE, tokenize
 from .model import PICTURE_SIZE
 from .weights import WEIGHTS, load_packed
 

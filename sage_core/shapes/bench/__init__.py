@@ -1,0 +1,1 @@
+"""Compare alignment objectives in the shapes world: `python -m sage_core.shapes.bench`."""

@@ -1,0 +1,1 @@
+"""The networks of the shapes world, and the files that hold their weights."""

@@ -1,0 +1,1 @@
+"""Train everything in the shapes world from nothing: `python -m sage_core.shapes.train`."""
