@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sage_core.cli import main
+from sage_core.cli.main import main
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.lora import apply_lora
 from sage_core.encoders.text_encoder import TextEncoder, embed, save_encoder, state_hash

@@ -10,10 +10,10 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from sage_core import commands
 from sage_core.alignment.settings import PRESETS
 from sage_core.alignment.training import train
-from sage_core.cli import main
+from sage_core.cli import common
+from sage_core.cli.main import main
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, save_encoder
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
@@ -238,11 +238,11 @@ def test_on_cuda_a_training_is_told_what_memory_is_free(capsys, training, tmp_pa
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sage_core.alignment.store.train_stored", train_stored)
-    monkeypatch.setattr(commands, "_device", lambda _: torch.device("cuda:0"))
+    monkeypatch.setattr(common, "_device", lambda _: torch.device("cuda:0"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (12345 + device.index, 99999))
     assert run(capsys, "train", base, pairs, "--out", tmp_path / "o.safetensors", *TRAIN)[0] == 130
     assert seen["free_memory"] == 12345
-    monkeypatch.setattr(commands, "_device", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(common, "_device", lambda _: torch.device("cpu"))
     assert run(capsys, "train", base, pairs, "--out", tmp_path / "o.safetensors", *TRAIN)[0] == 130
     assert seen["free_memory"] is None
 
@@ -360,7 +360,7 @@ def test_an_interrupted_command_says_so(capsys, files, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "_prompts", interrupt)
+    monkeypatch.setattr(common, "_prompts", interrupt)
     assert compare_files(capsys, files) == (130, "", "sage: interrupted\n")
 
 
@@ -374,7 +374,7 @@ def test_help_has_an_example_that_the_command_line_takes(capsys, command, monkey
     assert examples
     taken = []
     name = {"extract-lora": "extract"}.get(command, command)
-    monkeypatch.setattr(commands, name, lambda options: len(taken.append(options) or ""))
+    monkeypatch.setattr(common, name, lambda options: len(taken.append(options) or ""))
     assert all(main(example) == 0 for example in examples)
     assert len(taken) == len(examples)
 

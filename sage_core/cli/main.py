@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from . import __version__, commands
-from .alignment.settings import PRESETS
-from .errors import SageError
+from .. import __version__
+from ..alignment.settings import PRESETS
+from ..errors import SageError
+from . import common
 
 _ENCODERS = """
 BASE and ALIGNED hold an SD 1.x text encoder: a .safetensors, .pt or .ckpt file, a whole checkpoint, or a transformers
@@ -110,12 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sage {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, add_arguments, text in (
-        ("train", commands.train, _add_train, _TRAIN),
-        ("geometry", commands.geometry, _add_geometry, _GEOMETRY),
-        ("neighbours", commands.neighbours, _add_neighbours, _NEIGHBOURS),
-        ("drift", commands.drift, _add_drift, _DRIFT),
-        ("score", commands.score, _add_score, _SCORE),
-        ("extract-lora", commands.extract, _add_lora, _LORA),
+        ("train", common.train, _add_train, _TRAIN),
+        ("geometry", common.geometry, _add_geometry, _GEOMETRY),
+        ("neighbours", common.neighbours, _add_neighbours, _NEIGHBOURS),
+        ("drift", common.drift, _add_drift, _DRIFT),
+        ("score", common.score, _add_score, _SCORE),
+        ("extract-lora", common.extract, _add_lora, _LORA),
     ):
         summary, description = text.strip().split("\n\n", 1)
         command = subparsers.add_parser(

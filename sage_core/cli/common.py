@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .alignment.settings import PRESETS
-from .encoders.layouts import EncoderConfig, read_encoder, require_positions, require_sd1
-from .errors import JudgeError, PromptError, SettingsError
-from .files import whole_file, write_json
-from .geometry.report import GeometryReport, Level, table_cell
-from .plots import DARK, LIGHT, Theme, figure_to_image
-from .prompts.pairs import PromptPairs, read_concept_pairs, read_pairs, read_prompts
+from ..alignment.settings import PRESETS
+from ..encoders.layouts import EncoderConfig, read_encoder, require_positions, require_sd1
+from ..errors import JudgeError, PromptError, SettingsError
+from ..files import whole_file, write_json
+from ..geometry.report import GeometryReport, Level, table_cell
+from ..plots import DARK, LIGHT, Theme, figure_to_image
+from ..prompts.pairs import PromptPairs, read_concept_pairs, read_pairs, read_prompts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .tifa.questions import Question
+    from ..tifa.questions import Question
 
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 _WORSE = 3
@@ -31,9 +31,9 @@ _MOST_HURT = 6
 
 def train(options: argparse.Namespace) -> int:
     """`sage train`: the aligned encoder as a file, equal to what the graph's training saves of the same inputs."""
-    from .alignment.store import train_stored
-    from .encoders.text_encoder import save_encoder
-    from .plots import training_curves
+    from ..alignment.store import train_stored
+    from ..encoders.text_encoder import save_encoder
+    from ..plots import training_curves
 
     _check_out("--out", options.out)
     device = _device(options)
@@ -70,7 +70,7 @@ def train(options: argparse.Namespace) -> int:
 
 def geometry(options: argparse.Namespace) -> int:
     """`sage geometry`: measures, verdict and the one-page report; 3 if the verdict is worse than required."""
-    from .geometry.page import report_page
+    from ..geometry.page import report_page
 
     unsafe = _prompts(options.unsafe) if options.unsafe else ()
     report = _compare(options, _prompts(options.prompts), unsafe)
@@ -83,7 +83,7 @@ def geometry(options: argparse.Namespace) -> int:
 
 def neighbours(options: argparse.Namespace) -> int:
     """`sage neighbours`: the nearest prompts of those given, or of the most hurt ones, before and after."""
-    from .geometry.page import neighbour_lists
+    from ..geometry.page import neighbour_lists
 
     chosen = list(dict.fromkeys(options.prompt))
     report = _compare(options, list(dict.fromkeys([*chosen, *_prompts(options.prompts)])))
@@ -98,7 +98,7 @@ def neighbours(options: argparse.Namespace) -> int:
 
 def drift(options: argparse.Namespace) -> int:
     """`sage drift`: how far each prompt moved, the furthest first; 3 if one moved further than allowed."""
-    from .prompts.everyday import REFERENCE_PROMPTS
+    from ..prompts.everyday import REFERENCE_PROMPTS
 
     own = _prompts(options.prompts)
     among = _prompts(options.among) if options.among else REFERENCE_PROMPTS
@@ -116,10 +116,10 @@ def drift(options: argparse.Namespace) -> int:
 
 def score(options: argparse.Namespace) -> int:
     """`sage score`: TIFA of a folder of pictures."""
-    from .tifa.evaluation import evaluate
-    from .tifa.judges.base import load_judge
-    from .tifa.questions import group_by_caption, read_questions
-    from .tifa.sentences import SentenceEncoder
+    from ..tifa.evaluation import evaluate
+    from ..tifa.judges.base import load_judge
+    from ..tifa.questions import group_by_caption, read_questions
+    from ..tifa.sentences import SentenceEncoder
 
     device = _device(options)
     questions, report = read_questions(options.questions)
@@ -147,9 +147,9 @@ def score(options: argparse.Namespace) -> int:
 
 def extract(options: argparse.Namespace) -> int:
     """`sage extract-lora`: the LoRA file, and what it costs on the prompts if there are any."""
-    from .encoders.lora import extract_lora, lora_cost, save_lora
-    from .encoders.text_encoder import state_hash
-    from .geometry.comparison import GeometrySettings
+    from ..encoders.lora import extract_lora, lora_cost, save_lora
+    from ..encoders.text_encoder import state_hash
+    from ..geometry.comparison import GeometrySettings
 
     _check_out("OUT", options.out)
     bars, device = _Bars(options.quiet), _device(options)
@@ -182,8 +182,8 @@ def extract(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace, prompts: Sequence[str], unsafe: Sequence[str] = ()) -> GeometryReport:
     """The two encoders of a command line on these prompts."""
-    from .encoders.text_encoder import TextEncoder
-    from .geometry.comparison import GeometrySettings, compare_encoders
+    from ..encoders.text_encoder import TextEncoder
+    from ..geometry.comparison import GeometrySettings, compare_encoders
 
     device = _device(options)
     settings = GeometrySettings(embedding=options.embedding, k=options.k)

@@ -1,0 +1,1 @@
+"""The command line `sage`, one file a command."""
