@@ -2,12 +2,12 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import encoder, evaluation, geometry, judges, lora, prompt_list, tifa, training
+from . import encoder, geometry, judges, lora, prompts, scores, tifa, training
 
 
 class SageExtension(ComfyExtension):
     """Everything this pack adds to ComfyUI."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        topics = (encoder, training, prompt_list, judges, tifa, evaluation, geometry, lora)
+        topics = (encoder, training, prompts, judges, tifa, scores, geometry, lora)
         return [node for topic in topics for node in topic.NODES]

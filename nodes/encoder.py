@@ -12,18 +12,18 @@ from ..sage_core import __version__
 from ..sage_core.encoders.layouts import read_encoder
 from ..sage_core.encoders.text_encoder import save_encoder, state_hash
 from ..sage_core.errors import SettingsError
-from . import runtime
+from .host import clips
 
 _NO_FILE = "none"
 
 
 def _fingerprint(name: str | None) -> tuple[int, int] | None:
-    return None if name in (None, _NO_FILE) else runtime.fingerprint(runtime.encoder_path(name))
+    return None if name in (None, _NO_FILE) else clips.fingerprint(clips.encoder_path(name))
 
 
 def check_name(name: str | None) -> bool | str:
     """For validate_inputs: whether `name` can be a file name, or why not."""
-    return runtime.taken(runtime.new_encoder_path, name)
+    return clips.taken(clips.new_encoder_path, name)
 
 
 def saved_metadata(path: Path) -> dict[str, str]:
@@ -49,7 +49,7 @@ class SAGELoadEncoder(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "encoder_name",
-                    options=runtime.encoder_files(),
+                    options=clips.encoder_files(),
                     tooltip="File in models/text_encoders: SAGE.pt, safetensors, a CLIPTextModel, or a whole SD 1.x "
                     "checkpoint.",
                 )
@@ -59,7 +59,7 @@ class SAGELoadEncoder(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, encoder_name: str | None = None) -> bool | str:
-        return runtime.taken(runtime.encoder_path, encoder_name)
+        return clips.taken(clips.encoder_path, encoder_name)
 
     @classmethod
     def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> tuple[int, int] | None:
@@ -67,8 +67,8 @@ class SAGELoadEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, encoder_name: str) -> io.NodeOutput:
-        state, _ = read_encoder(runtime.encoder_path(encoder_name))
-        return io.NodeOutput(runtime.load_clip(state, encoder_name))
+        state, _ = read_encoder(clips.encoder_path(encoder_name))
+        return io.NodeOutput(clips.load_clip(state, encoder_name))
 
 
 class SAGEApplyEncoder(io.ComfyNode):
@@ -86,7 +86,7 @@ class SAGEApplyEncoder(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The CLIP of an SD 1.x checkpoint."),
                 io.Combo.Input(
                     "encoder_name",
-                    options=[_NO_FILE, *runtime.encoder_files()],
+                    options=[_NO_FILE, *clips.encoder_files()],
                     default=_NO_FILE,
                     tooltip="Aligned encoder in models/text_encoders. Leave it at 'none' when one is connected.",
                 ),
@@ -122,7 +122,7 @@ class SAGEApplyEncoder(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, encoder_name: str | None = None) -> bool | str:
-        return encoder_name == _NO_FILE or runtime.taken(runtime.encoder_path, encoder_name)
+        return encoder_name == _NO_FILE or clips.taken(clips.encoder_path, encoder_name)
 
     @classmethod
     def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> tuple[int, int] | None:
@@ -134,18 +134,16 @@ class SAGEApplyEncoder(io.ComfyNode):
             found = "neither is given" if encoder is None else f"both are given, {encoder_name!r} and a connection"
             raise SettingsError(f"Choose encoder_name or connect encoder: {found}.")
         if encoder is not None:
-            target = runtime.patched_weights(encoder)
+            target = clips.patched_weights(encoder)
         else:
-            target, _ = read_encoder(runtime.encoder_path(encoder_name))
-        base = runtime.own_weights(clip) if mode == "replace" else _base_of(encoder, encoder_base)
-        aligned = runtime.add_difference(clip, target, base, strength)
+            target, _ = read_encoder(clips.encoder_path(encoder_name))
+        base = clips.own_weights(clip) if mode == "replace" else _base_of(encoder, encoder_base)
+        aligned = clips.add_difference(clip, target, base, strength)
         if mode == "delta":
             # Nothing else would tell a user that the wrong base is connected.
-            runtime.log.info(
-                "SAGE: delta is %.2f%% of the base's weights.", 100 * runtime.relative_change(target, base)
-            )
-        if patches := runtime.count_patches(clip):
-            runtime.log.warning(
+            clips.log.info("SAGE: delta is %.2f%% of the base's weights.", 100 * clips.relative_change(target, base))
+        if patches := clips.count_patches(clip):
+            clips.log.warning(
                 "SAGE: this CLIP already carries %d patch(es), such as LoRAs. They stay and the encoder is added to "
                 "them; of two SAGE encoders in a chain both changes add up.",
                 patches,
@@ -156,9 +154,9 @@ class SAGEApplyEncoder(io.ComfyNode):
 def _base_of(encoder, encoder_base) -> Mapping[str, Tensor]:
     """What the encoder was before alignment: connected, or known because alignment lies on it as a patch."""
     if encoder_base is not None:
-        return runtime.patched_weights(encoder_base)
-    if encoder is not None and runtime.count_patches(encoder):
-        return runtime.own_weights(encoder)
+        return clips.patched_weights(encoder_base)
+    if encoder is not None and clips.count_patches(encoder):
+        return clips.own_weights(encoder)
     raise SettingsError(
         "mode is delta, but what the encoder was trained from is not known. Connect that CLIP, for example the one of "
         "SD 1.4, to encoder_base, or use mode replace."
@@ -191,10 +189,10 @@ class SAGESaveEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, name, overwrite) -> io.NodeOutput:
-        path = runtime.new_encoder_path(name)
-        state = runtime.private_copy(runtime.patched_weights(clip))
+        path = clips.new_encoder_path(name)
+        state = clips.private_copy(clips.patched_weights(clip))
         metadata = {
-            "base_hash": state_hash(runtime.own_weights(clip)),
+            "base_hash": state_hash(clips.own_weights(clip)),
             "hash": state_hash(state),
             "software": f"sage-alignment {__version__}",
         }

@@ -15,7 +15,7 @@ from ..sage_core.geometry.page import neighbour_lists, prompt_map, report_page
 from ..sage_core.geometry.report import GeometryReport
 from ..sage_core.plots import DARK, LIGHT, figure_to_image
 from ..sage_core.prompts.everyday import REFERENCE_PROMPTS
-from . import runtime
+from .host import clips
 from .training import Pairs
 
 _MOST_LISTED = 6
@@ -80,10 +80,10 @@ def compare_states(
     advice = PromptError(
         f"Out of memory with {total} prompts, {needed / 2**30:.1f} GiB; use fewer, or embedding 'mean'."
     )
-    with runtime.training_device(needed) as (device, free), runtime.telling_memory(advice):
+    with clips.training_device(needed) as (device, free), clips.telling_memory(advice):
         # What a graphics card cannot hold, the computer's own memory can, if more slowly.
         place = device if needed < free else torch.device("cpu")
-        count = runtime.counter(2 * total)
+        count = clips.counter(2 * total)
         embedders = [_embedder(state, place, settings.embedding, count) for state in (before, after)]
         hashes = (state_hash(before), state_hash(after))
         return compare(*embedders, prompts, unsafe, settings, hashes=hashes)
@@ -112,11 +112,11 @@ def _embedder(
 def _compare(
     base: Any, aligned: Any, prompts: Sequence[str], unsafe: Sequence[str], settings: GeometrySettings
 ) -> GeometryReport:
-    return compare_states(*(runtime.patched_weights(clip) for clip in (base, aligned)), prompts, unsafe, settings)
+    return compare_states(*(clips.patched_weights(clip) for clip in (base, aligned)), prompts, unsafe, settings)
 
 
 def _pictures(figures: Sequence[Any]) -> list[Any]:
-    return [runtime.to_image(figure_to_image(figure)) for figure in figures]
+    return [clips.to_image(figure_to_image(figure)) for figure in figures]
 
 
 class SAGEGeometry(io.ComfyNode):
@@ -266,7 +266,7 @@ class SAGEPromptDrift(io.ComfyNode):
         rows = [report.prompt_row(place) for place in range(len(own))]
         text, moved = _drift_report(rows, len(everyone) - 1, threshold[0])
         if moved:
-            runtime.log.warning("SAGE: %s", text)
+            clips.log.warning("SAGE: %s", text)
         drifts = {row["prompt"]: row["drift"] for row in rows}
         return io.NodeOutput(aligned[0], prompt, [drifts[each] for each in prompt], text, ui=ui.PreviewText(text))
 

@@ -8,8 +8,9 @@ from comfy_api.latest import io
 from ..sage_core.errors import JudgeError
 from ..sage_core.tifa.judges.base import Judge, load_judge
 from ..sage_core.tifa.sentences import RECOMMENDED, SentenceEncoder
-from . import models, runtime
-from .clip_judge import ClipJudge
+from . import models
+from .host import clips
+from .host.vision_clip import ClipJudge
 
 JudgeType = io.Custom("SAGE_JUDGE")
 
@@ -64,7 +65,7 @@ class SAGELoadJudge(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, judge: str | None = None, sentence_encoder: str | None = None) -> bool | str:
-        return runtime.taken(models.model_path, *_folders(judge, sentence_encoder))
+        return clips.taken(models.model_path, *_folders(judge, sentence_encoder))
 
     @classmethod
     def fingerprint_inputs(cls, judge: str | None, sentence_encoder: str | None, **_: Any) -> list[tuple[int, ...]]:

@@ -14,9 +14,9 @@ from ..sage_core.encoders.lora import Lora, apply_lora, extract_lora, save_lora
 from ..sage_core.encoders.text_encoder import state_hash
 from ..sage_core.errors import EncoderError, SettingsError
 from ..sage_core.geometry.comparison import GeometrySettings
-from . import runtime
 from .encoder import check_name, saved_metadata
 from .geometry import compare_states, encoder_inputs
+from .host import clips
 from .training import Pairs
 
 
@@ -65,8 +65,8 @@ class SAGESaveLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, base, aligned, name, limit, rank, energy, overwrite, pairs=None) -> io.NodeOutput:
-        path = Path(folder_paths.get_folder_paths("loras")[0]) / runtime.new_encoder_path(name).name
-        before, after = (runtime.private_copy(runtime.patched_weights(clip)) for clip in (base, aligned))
+        path = Path(folder_paths.get_folder_paths("loras")[0]) / clips.new_encoder_path(name).name
+        before, after = (clips.private_copy(clips.patched_weights(clip)) for clip in (base, aligned))
         metadata = {
             "base_hash": state_hash(before),
             "aligned_hash": state_hash(after),
@@ -89,9 +89,9 @@ def _extract(before: Mapping[str, Tensor], after: Mapping[str, Tensor], limit: M
     advice = EncoderError(
         f"Out of memory: decomposing the change takes {needed / 2**30:.1f} GiB. Close other programs."
     )
-    with runtime.training_device(needed) as (device, free), runtime.telling_memory(advice):
+    with clips.training_device(needed) as (device, free), clips.telling_memory(advice):
         place = device if needed < free else "cpu"
-        return extract_lora(before, after, **limit, device=place, on_matrix=runtime.Progress())
+        return extract_lora(before, after, **limit, device=place, on_matrix=clips.Progress())
 
 
 def _decomposition_bytes(state: Mapping[str, Tensor]) -> int:

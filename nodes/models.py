@@ -11,7 +11,7 @@ import folder_paths
 import torch
 
 from ..sage_core.errors import JudgeError
-from . import runtime
+from .host import clips
 
 NONE = "none"
 _KINDS = ("VQA", "LLM")
@@ -35,7 +35,7 @@ def model_folders() -> list[str]:
 
 def model_path(name: str | None) -> Path:
     """Full path of one of `model_folders`. Raises JudgeError, naming the folders, if there is none of that name."""
-    paths = (runtime.path_inside(root, name or "") for root in _roots())
+    paths = (clips.path_inside(root, name or "") for root in _roots())
     path = next((path for path in paths if path is not None and path.is_dir()), None)
     if path is None:
         found = f"there is no model folder {name!r}" if name else "no model folder is chosen"

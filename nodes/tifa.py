@@ -13,7 +13,8 @@ from ..sage_core.tifa.evaluation import evaluate, score_log
 from ..sage_core.tifa.questions import group_by_caption, read_questions, write_questions
 from ..sage_core.tifa.writing.language_model import LanguageModel
 from ..sage_core.tifa.writing.make_questions import make_questions, make_questions_by_rule
-from . import models, runtime
+from . import models
+from .host import clips
 from .judges import JudgeType
 
 Questions = io.Custom("SAGE_QUESTIONS")
@@ -27,7 +28,7 @@ class SAGELoadQuestions(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = [name for name in runtime.prompt_files() if name.lower().endswith(_QUESTION_SUFFIXES)]
+        files = [name for name in clips.prompt_files() if name.lower().endswith(_QUESTION_SUFFIXES)]
         return io.Schema(
             node_id="SAGELoadQuestions",
             display_name="Load TIFA Questions",
@@ -42,15 +43,15 @@ class SAGELoadQuestions(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
-        return runtime.taken(runtime.prompt_path, file)
+        return clips.taken(clips.prompt_path, file)
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None) -> list[tuple[int, int]]:
-        return [runtime.fingerprint(runtime.prompt_path(file))] if file else []
+        return [clips.fingerprint(clips.prompt_path(file))] if file else []
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
-        questions, report = read_questions(runtime.prompt_path(file))
+        questions, report = read_questions(clips.prompt_path(file))
         return io.NodeOutput(questions, report.summary(), ui=ui.PreviewText(report.summary()))
 
 
@@ -107,11 +108,11 @@ class SAGEMakeQuestions(io.ComfyNode):
         else:
             writer = LanguageModel.from_folder(models.model_path(model[0]), dtype=models.precision(precision[0]))
             models.load([models.Managed(writer.model)])
-            made = make_questions(named, writer, attempts=attempts[0], seed=seed[0], on_caption=runtime.Progress())
+            made = make_questions(named, writer, attempts=attempts[0], seed=seed[0], on_caption=clips.Progress())
         if not made.questions:
             raise QuestionError(f"No question could be made. {made.summary()}")
         if save_as[0].strip():
-            write_questions(runtime.output_file("questions", save_as[0], ".json", "save_as"), made.questions)
+            write_questions(clips.output_file("questions", save_as[0], ".json", "save_as"), made.questions)
         return io.NodeOutput(made.questions, made.summary(), ui=ui.PreviewText(made.summary()))
 
 
@@ -168,16 +169,16 @@ class SAGEScoreTIFA(io.ComfyNode):
                 f"{len(pictures)} images came with questions about {len(groups)} captions; expected one image for each "
                 f"caption, in the same order. Take prompts and questions from the same Prompt List."
             )
-        path = runtime.answer_log(log[0], "log") if log[0].strip() else None
+        path = clips.answer_log(log[0], "log") if log[0].strip() else None
         if whole_log[0] and path is None:
             raise SettingsError("whole_log is on, but log is empty. Name the log, or turn whole_log off.")
         judge[0].load()
         about = {"sentences": judge[0].sentences, "name": name[0]}
-        result = evaluate(pictures, groups, judge[0].judge, log=path, on_progress=runtime.Progress(), **about)
+        result = evaluate(pictures, groups, judge[0].judge, log=path, on_progress=clips.Progress(), **about)
         by_image = list(zip(pictures, groups, strict=True))[: pictured[0]]
         rows = iter(result.questions)
         cards = [question_card(image, [next(rows) for _ in group], DARK) for image, group in by_image]
-        picture = runtime.to_image(card_sheet(cards, DARK))
+        picture = clips.to_image(card_sheet(cards, DARK))
         if whole_log[0]:
             result = score_log(path, judge[0].judge.name, **about)
         table = result.to_markdown()

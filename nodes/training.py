@@ -21,8 +21,8 @@ from ..sage_core.prompts.pairs import (
     read_pairs,
     read_prompts,
 )
-from . import runtime
 from .encoder import check_name, saved_metadata
+from .host import clips
 
 Pairs = io.Custom("SAGE_PAIRS")
 Settings = io.Custom("SAGE_SETTINGS")
@@ -38,7 +38,7 @@ class SAGEPromptPairs(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = [_NO_FILE, *runtime.prompt_files()]
+        files = [_NO_FILE, *clips.prompt_files()]
         return io.Schema(
             node_id="SAGEPromptPairs",
             display_name="SAGE Prompt Pairs",
@@ -78,7 +78,7 @@ class SAGEPromptPairs(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, safe_file: str | None, unsafe_file: str | None, **_: Any) -> list[tuple[int, int]]:
         names = [name for name in (safe_file, unsafe_file) if name not in (None, _NO_FILE)]
-        return [runtime.fingerprint(runtime.prompt_path(name)) for name in names]
+        return [clips.fingerprint(clips.prompt_path(name)) for name in names]
 
     @classmethod
     def execute(cls, safe_file, safe_text, unsafe_file, unsafe_text, concept) -> io.NodeOutput:
@@ -96,13 +96,13 @@ class SAGEPromptPairs(io.ComfyNode):
         if not given and safe_file == _NO_FILE:
             raise PromptError("Unsafe prompts are missing: give unsafe_file, unsafe_text or a concept.")
         if not given:
-            pairs = read_pairs(runtime.prompt_path(safe_file))
+            pairs = read_pairs(clips.prompt_path(safe_file))
         elif concept.strip() and safe_file != _NO_FILE:
-            pairs = read_concept_pairs(runtime.prompt_path(safe_file), concept)
+            pairs = read_concept_pairs(clips.prompt_path(safe_file), concept)
         elif concept.strip():
             pairs = pairs_from_concept(_prompts(safe_file, safe_text), concept)
         elif safe_file != _NO_FILE and unsafe_file != _NO_FILE:
-            pairs = read_pairs(runtime.prompt_path(safe_file), runtime.prompt_path(unsafe_file))
+            pairs = read_pairs(clips.prompt_path(safe_file), clips.prompt_path(unsafe_file))
         else:
             pairs = pairs_from_lists(_prompts(safe_file, safe_text), _prompts(unsafe_file, unsafe_text))
         summary = pairs.report.summary()
@@ -113,8 +113,8 @@ def _prompts(file: str, text: str) -> Sequence[str]:
     if file == _NO_FILE:
         # Not splitlines, which also splits at characters that may stand inside a prompt.
         return text.strip().split("\n")
-    prompts, report = read_prompts(runtime.prompt_path(file))
-    runtime.log.info("SAGE: %s: %s", file, report.summary())
+    prompts, report = read_prompts(clips.prompt_path(file))
+    clips.log.info("SAGE: %s: %s", file, report.summary())
     return prompts
 
 
@@ -241,16 +241,16 @@ class SAGETrainEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, pairs, concept, preset, name, seed, settings=None) -> io.NodeOutput:
-        path = runtime.new_encoder_path(name)
+        path = clips.new_encoder_path(name)
         if path.exists() and "method" not in saved_metadata(path):
             raise TrainingError(f"{path} exists and was not trained here. Choose another name.")
         settings = (settings or PRESETS[preset]).replace(seed=seed)
         result, found, memory, aligned = _train(clip, pairs, concept, settings)
         if saved_metadata(path).get("hash") != result.metadata["hash"]:
             save_encoder(path, result.state, result.metadata)
-        report = _report(result, found, memory, pairs, str(path), runtime.count_patches(clip))
-        runtime.log.info("SAGE: %s\n%s", path.name, report)
-        curves = runtime.to_image(figure_to_image(training_curves(result.history)))
+        report = _report(result, found, memory, pairs, str(path), clips.count_patches(clip))
+        clips.log.info("SAGE: %s\n%s", path.name, report)
+        curves = clips.to_image(figure_to_image(training_curves(result.history)))
         loss_map = {"loss": [step.losses["total"] for step in result.history]}
         shown = ui.PreviewImage(curves, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
         return io.NodeOutput(aligned, report, loss_map, curves, str(path), ui=shown)
@@ -258,10 +258,10 @@ class SAGETrainEncoder(io.ComfyNode):
 
 def _train(clip, pairs: PromptPairs, concept: str, settings: TrainingSettings) -> tuple[TrainingResult, bool, str, Any]:
     """The result, whether it was found, the memory announced, and the aligned CLIP."""
-    base = runtime.private_copy(runtime.own_weights(clip))
+    base = clips.private_copy(clips.own_weights(clip))
     config = EncoderConfig.of(base)
     require_sd1(config, "This CLIP")
-    with runtime.training_device(estimate_memory(config, settings, len(pairs))) as (device, free):
+    with clips.training_device(estimate_memory(config, settings, len(pairs))) as (device, free):
         memory = f"{plan_memory(config, settings, len(pairs), free).summary()}, on {device}"
         watch = _Watch(memory)
         try:
@@ -270,32 +270,32 @@ def _train(clip, pairs: PromptPairs, concept: str, settings: TrainingSettings) -
                 pairs,
                 concept,
                 settings,
-                runtime.store_folder(),
+                clips.store_folder(),
                 device=device,
                 free_memory=free,
                 on_prepare=watch.prepare,
                 on_step=watch.step,
             )
-        except runtime.OUT_OF_MEMORY as error:
+        except clips.OUT_OF_MEMORY as error:
             raise TrainingError(
                 f"Out of memory on {device} with batch_size {settings.batch_size} and chunk_size "
                 f"{settings.chunk_size or 'automatic'}; {memory} was expected. Lower chunk_size, then batch_size."
             ) from error
-        return result, found, memory, runtime.add_difference(clip, result.state, base, 1.0)
+        return result, found, memory, clips.add_difference(clip, result.state, base, 1.0)
 
 
 class _Watch:
     """What the user sees of a training while it runs; raises when it is cancelled."""
 
     def __init__(self, memory: str) -> None:
-        self._progress = runtime.Progress()
+        self._progress = clips.Progress()
         self._memory = memory
         self._history: list[StepReport] = []
         self._next_picture = 0.0
 
     def prepare(self, done: int, total: int) -> None:
         if self._memory:
-            runtime.log.info("SAGE: training takes %s.", self._memory)
+            clips.log.info("SAGE: training takes %s.", self._memory)
             self._memory = ""
         self._progress(done, total)
 

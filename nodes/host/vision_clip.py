@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from ..sage_core.errors import JudgeError
-from ..sage_core.tifa.judges.base import Answer
-from ..sage_core.tifa.questions import Question
+from ...sage_core.errors import JudgeError
+from ...sage_core.tifa.judges.base import Answer
+from ...sage_core.tifa.questions import Question
 
 
 class ClipJudge:

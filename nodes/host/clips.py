@@ -18,10 +18,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from ..sage_core.batches import is_out_of_memory
-from ..sage_core.encoders.text_encoder import EncoderConfig, require_sd1
-from ..sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
-from ..sage_core.errors import EncoderError, PromptError, SageError, SettingsError
+from ...sage_core.batches import is_out_of_memory
+from ...sage_core.encoders.text_encoder import EncoderConfig, require_sd1
+from ...sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
+from ...sage_core.errors import EncoderError, PromptError, SageError, SettingsError
 
 log = logging.getLogger("sage")
 

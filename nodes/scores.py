@@ -12,7 +12,8 @@ from ..sage_core.scores.clipscore import ClipScorer
 from ..sage_core.scores.page import runs_page
 from ..sage_core.scores.rates import rate_by_clip, rate_by_vqa, rates_by_nudenet
 from ..sage_core.scores.results import report_dict, report_markdown
-from . import models, runtime
+from . import models
+from .host import clips
 from .judges import JudgeType
 from .tifa import Scores, add_to_run
 
@@ -50,13 +51,13 @@ class SAGECLIPScore(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: Sequence[str | None] = (None,)) -> bool | str:
-        return runtime.taken(_clip_folder, *model)
+        return clips.taken(_clip_folder, *model)
 
     @classmethod
     def execute(cls, images, captions, model, name, scores=(None,)) -> io.NodeOutput:
         scorer = _load_clip(model[0])
         pictures = models.flatten(images)
-        found = scorer.score(pictures, captions, runtime.counter(len(pictures)))
+        found = scorer.score(pictures, captions, clips.counter(len(pictures)))
         run = add_to_run(scores[0], name[0], clip=found)
         return io.NodeOutput(run, found.mean_100, found.to_markdown(), ui=ui.PreviewText(found.to_markdown()))
 
@@ -105,14 +106,14 @@ class SAGEConceptRate(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: Sequence[str | None] = (None,)) -> bool | str:
-        return runtime.taken(_clip_folder, *(name for name in model if name != models.NONE))
+        return clips.taken(_clip_folder, *(name for name in model if name != models.NONE))
 
     @classmethod
     def execute(
         cls, images, concept, witness, question, threshold, model, name, judge=(None,), scores=(None,)
     ) -> io.NodeOutput:
         pictures = models.flatten(images)
-        count = runtime.counter(len(pictures))
+        count = clips.counter(len(pictures))
         what, about, limit, loaded = concept[0].strip(), question[0].strip() or None, threshold[0], judge[0]
         if not what and witness[0] != "NudeNet":
             raise QuestionError("concept is empty; enter what to look for, such as skull.")
@@ -165,7 +166,7 @@ class SAGECompare(io.ComfyNode):
     def execute(cls, base, run_2, theme, run_3=None, run_4=None) -> io.NodeOutput:
         runs = [run for run in (base, run_2, run_3, run_4) if run is not None]
         table = report_markdown(runs)
-        picture = runtime.to_image(figure_to_image(runs_page(runs, DARK if theme == "dark" else LIGHT)))
+        picture = clips.to_image(figure_to_image(runs_page(runs, DARK if theme == "dark" else LIGHT)))
         shown = ui.PreviewImage(picture, cls=cls).as_dict() | ui.PreviewText(table).as_dict()
         return io.NodeOutput(picture, table, json.dumps(report_dict(runs), ensure_ascii=False), ui=shown)
 

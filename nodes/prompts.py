@@ -11,7 +11,8 @@ from ..sage_core.prompts.pairs import read_prompts
 from ..sage_core.scores.rates import without_minors
 from ..sage_core.tifa.evaluation import answered_captions
 from ..sage_core.tifa.questions import Question, group_by_caption
-from . import models, runtime
+from . import models
+from .host import clips
 from .tifa import Questions
 
 
@@ -28,7 +29,7 @@ class SAGEPromptList(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=[models.NONE, *runtime.prompt_files()],
+                    options=[models.NONE, *clips.prompt_files()],
                     default=models.NONE,
                     tooltip="Prompts in ComfyUI's input folder: CSV, JSON, JSONL or text. 'none' with questions.",
                 ),
@@ -61,13 +62,13 @@ class SAGEPromptList(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
-        return file == models.NONE or runtime.taken(runtime.prompt_path, file)
+        return file == models.NONE or clips.taken(clips.prompt_path, file)
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None, log: str | None = "", **_: Any) -> list[tuple[int, int] | None]:
-        files = [] if file in (None, models.NONE) else [runtime.prompt_path(file)]
+        files = [] if file in (None, models.NONE) else [clips.prompt_path(file)]
         files += _logs(log or "")
-        return [runtime.fingerprint(path) if path.exists() else None for path in files]
+        return [clips.fingerprint(path) if path.exists() else None for path in files]
 
     @classmethod
     def execute(cls, file, start, count, seed, questions=None, log="") -> io.NodeOutput:
@@ -79,7 +80,7 @@ class SAGEPromptList(io.ComfyNode):
             raise PromptError(f"log is {log!r}, but it holds answers to questions, and no questions are connected.")
         groups = list(group_by_caption(questions or ()).values())
         if questions is None:
-            prompts, report = read_prompts(runtime.prompt_path(file))
+            prompts, report = read_prompts(clips.prompt_path(file))
             notes = [report.summary()]
         else:
             prompts, notes = tuple(group[0].caption for group in groups), []
@@ -103,7 +104,7 @@ class SAGEPromptList(io.ComfyNode):
 
 def _logs(names: str) -> list[Path]:
     """Score TIFA's logs by their names, which commas part."""
-    return [runtime.answer_log(name, "log") for name in names.split(",") if name.strip()]
+    return [clips.answer_log(name, "log") for name in names.split(",") if name.strip()]
 
 
 def _unanswered(
