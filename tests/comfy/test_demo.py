@@ -17,17 +17,17 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-import sage_demo
+import sage_core.demo
 from sage_core.prompts.pairs import read_prompts
 from sage_core.shapes.exam.examiners import has_good_judge
 from sage_core.shapes.networks.weights import ExpandedFiles
 from sage_core.tifa.questions import group_by_caption, read_questions
-from sage_demo import demo, screen
-from sage_demo.comfyui import Progress, Server
-from sage_demo.exam import Exam
-from sage_demo.provision import ComfyError, cache_folder, provision
-from sage_demo.scores import LEARNED_JUDGE, Marks
-from sage_demo.spaces import compare_spaces
+from sage_core.demo import demo, progress
+from sage_core.demo.comfyui.server import Progress, Server
+from sage_core.demo.exam import Exam
+from sage_core.demo.comfyui.provision import ComfyError, cache_folder, provision
+from sage_core.demo.scores import LEARNED_JUDGE, Marks
+from sage_core.demo.spaces import compare_spaces
 
 TINY = demo.Plan(pairs=64, steps=1, batch_size=20, safe=3, seen=2, unseen=1, sampling_steps=2)
 
@@ -81,7 +81,7 @@ def test_demo_leaves_pictures_curves_and_reports(tmp_path: Path, monkeypatch, ca
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_leaves_nothing_running(tmp_path: Path, ending: signal.Signals, interruptible: None) -> None:
-    command = [sys.executable, "-m", "sage_demo.demo", "--output", str(tmp_path), "--quick"]
+    command = [sys.executable, "-m", "sage_core.demo.demo", "--output", str(tmp_path), "--quick"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         try:
             for line in running.stdout:
@@ -191,9 +191,9 @@ def test_marks_tell_names_that_training_saw_from_others() -> None:
 
 
 def test_a_node_that_runs_for_each_item_of_a_list_is_one_stage(monkeypatch) -> None:
-    monkeypatch.setattr(screen, "_LINE_EVERY", 0.0)
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
     shown = StringIO()
-    with screen.Screen(Console(file=shown)).stage_per_node({"draw": 2, "train": 1}) as on_progress:
+    with progress.Screen(Console(file=shown)).stage_per_node({"draw": 2, "train": 1}) as on_progress:
         on_progress(Progress("1", "draw", 0, 0, 0, 3))
         for value in (1, 2, 1, 2):
             on_progress(Progress("1", "draw", value, 2, 0, 3))
@@ -217,5 +217,5 @@ def test_a_space_compares_with_itself_as_unchanged(server: Server, shapes_files:
 
 
 def test_workflows_are_part_of_the_installed_package() -> None:
-    folder = Path(sage_demo.__file__).parent
+    folder = Path(sage_core.demo.__file__).parent
     assert (folder / "api" / "train_and_compare.json").is_file() and os.access(folder / "host.py", os.R_OK)

@@ -16,7 +16,7 @@ from sage_core.encoders.text_encoder import TextEncoder, embed, save_encoder, st
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
 from sage_core.shapes.networks.weights import ExpandedFiles
-from sage_demo.comfyui import ExecutionError, Graph, Interrupted, Outputs, Progress, Server
+from sage_core.demo.comfyui.server import ExecutionError, Graph, Interrupted, Outputs, Progress, Server
 
 Run = Callable[[Graph], Outputs]
 State = dict[str, Tensor]

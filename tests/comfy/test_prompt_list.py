@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sage_demo.comfyui import ExecutionError, Graph, GraphError, Server
+from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Server
 
 
 def node(kind: str, **inputs: object) -> dict:

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sage_demo.comfyui import ComfyError, ExecutionError, GraphError, Progress, Server
+from sage_core.demo.comfyui.server import ComfyError, ExecutionError, GraphError, Progress, Server
 
 
 def picture(width: object = 64, batch: int = 2, color: int = 0xFF8000) -> dict:

@@ -17,7 +17,7 @@ from sage_core.shapes.scenes import sample_scenes
 from sage_core.tifa.evaluation import evaluate
 from sage_core.tifa.judges.base import load_judge
 from sage_core.tifa.questions import Question, write_questions
-from sage_demo.comfyui import ExecutionError, Graph, GraphError, Outputs, Server
+from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Outputs, Server
 
 MakeGraph = Callable[..., Graph]
 

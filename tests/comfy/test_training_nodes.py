@@ -12,7 +12,7 @@ from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder, embed
 from sage_core.shapes.captions import CONCEPT
 from sage_core.shapes.networks.weights import ExpandedFiles
-from sage_demo.comfyui import ExecutionError, Graph, Interrupted, Outputs, Progress, Server
+from sage_core.demo.comfyui.server import ExecutionError, Graph, Interrupted, Outputs, Progress, Server
 
 Run = Callable[[Graph], Outputs]
 

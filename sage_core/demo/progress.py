@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from . import comfyui
+from .comfyui import server
 
 _LINE_EVERY = 15.0  # seconds
 
@@ -46,7 +46,7 @@ class Screen:
         stage.finish()
 
     @contextmanager
-    def stage_per_node(self, runs: Mapping[str, int]) -> Iterator[Callable[[comfyui.Progress], None]]:
+    def stage_per_node(self, runs: Mapping[str, int]) -> Iterator[Callable[[server.Progress], None]]:
         """For `Server.run`: each node with one of these titles is a stage of its own.
 
         runs: title -> how often the node works, once for each item of a list.
@@ -54,7 +54,7 @@ class Screen:
         open_stages: list[Stage] = []
         finished, value, maximum = 0, 0.0, 0.0
 
-        def on_progress(progress: comfyui.Progress) -> None:
+        def on_progress(progress: server.Progress) -> None:
             nonlocal finished, value, maximum
             if open_stages and open_stages[-1].name != progress.title:
                 open_stages.pop().finish()

@@ -10,21 +10,21 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from sage_core.scores.rates import Rate
-from sage_core.shapes.ask import ask
-from sage_core.shapes.exam.examiners import has_good_judge
-from sage_core.shapes.networks.judge import expand_judge
-from sage_core.shapes.scenes import COLORS, MATERIALS, PLACES, RELATIONS, SHAPES, SIZES, Scenes
-from sage_core.tifa.questions import Question, write_questions
-from sage_core.tifa.scoring import Interval
+from ..scores.rates import Rate
+from ..shapes.ask import ask
+from ..shapes.exam.examiners import has_good_judge
+from ..shapes.networks.judge import expand_judge
+from ..shapes.scenes import COLORS, MATERIALS, PLACES, RELATIONS, SHAPES, SIZES, Scenes
+from ..tifa.questions import Question, write_questions
+from ..tifa.scoring import Interval
 
 from .exam import Exam
 from .graphs import ALIGNED, READER, SAMPLING, clone_lane, find, load_graph, node, on_shapes_world
 
 if TYPE_CHECKING:
-    from sage_core.shapes.networks.weights import ExpandedFiles
+    from ..shapes.networks.weights import ExpandedFiles
 
-    from .comfyui import Graph, Progress, Server
+    from .comfyui.server import Graph, Progress, Server
 
 ENCODERS = ("Base", *ALIGNED)
 DRAWING = ("draw pictures", "draw concept pictures")

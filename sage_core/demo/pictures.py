@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-from sage_core.plots import LIGHT, figure_to_image, new_figure, style
-from sage_core.shapes.captions import CONCEPT
+from ..plots import LIGHT, figure_to_image, new_figure, style
+from ..shapes.captions import CONCEPT
 
 from .exam import Exam
 from .scores import Marks

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 
-from sage_core.shapes.captions import matched_pairs
+from ..shapes.captions import matched_pairs
 
 from .exam import SEED
 from .graphs import node
 
 if TYPE_CHECKING:
-    from .comfyui import Graph, Progress, Server
+    from .comfyui.server import Graph, Progress, Server
 
 PROMPTS = 128
 
