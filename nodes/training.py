@@ -13,7 +13,14 @@ from ..sage_core.alignment.training import StepReport, TrainingResult
 from ..sage_core.encoders.text_encoder import EncoderConfig, require_sd1, save_encoder
 from ..sage_core.errors import PromptError, TrainingError
 from ..sage_core.plots import figure_to_image, training_curves
-from ..sage_core.prompts.pairs import PromptPairs, pairs_from_concept, pairs_from_lists, read_concept_pairs, read_pairs, read_prompts
+from ..sage_core.prompts.pairs import (
+    PromptPairs,
+    pairs_from_concept,
+    pairs_from_lists,
+    read_concept_pairs,
+    read_pairs,
+    read_prompts,
+)
 from .encoder import check_name, saved_metadata
 from .host import clips
 

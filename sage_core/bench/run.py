@@ -24,7 +24,20 @@ from ..devices import machine
 from ..files import whole_file, write_json, write_text
 from ..prompts.pairs import PromptPairs
 from .compare import compare_precisions, disagreements, gradient_gap, loss_gap, measure_naive
-from .phases import SIZES, Phases, Size, apply_cost, batch_curve, forward_flops, matmul_peak, measure_parts, measure_run, memory_at_most, pair_curve, training_flops
+from .phases import (
+    SIZES,
+    Phases,
+    Size,
+    apply_cost,
+    batch_curve,
+    forward_flops,
+    matmul_peak,
+    measure_parts,
+    measure_run,
+    memory_at_most,
+    pair_curve,
+    training_flops,
+)
 from .prompts import CONCEPT, make_pairs, random_state
 from .report import draw, to_markdown
 

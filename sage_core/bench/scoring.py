@@ -1,7 +1,7 @@
 """Batched scoring against the official one-question-at-a-time procedure: same judge, same machine, same answers.
 
     python -m sage_core.bench.scoring --output DIR             BLIP-VQA-base's sizes; on CUDA 512 images, fp32 and bf16
-    python -m sage_core.bench.scoring --quick --output DIR     the same sizes, 8 images: two or three minutes of two cores
+    python -m sage_core.bench.scoring --quick --output DIR     the same sizes, 8 images: minutes on two cores
     python -m sage_core.bench.scoring --quick --small          a small judge, to see that it works
 
 The judge is a BLIP and the sentence encoder an MPNet with random weights: speed does not depend on their values. They

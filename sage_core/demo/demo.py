@@ -24,12 +24,11 @@ from ..errors import SageError
 
 if TYPE_CHECKING:
     from ..shapes.networks.weights import ExpandedFiles
-
     from .comfyui.server import Server
     from .exam import Exam
+    from .progress import Screen
     from .report import Training
     from .scores import Scores
-    from .progress import Screen
 
 PACKAGE = "sage-alignment"
 EXTRAS = ("comfyui", "demo")
@@ -83,10 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _demo(arguments: argparse.Namespace, plan: Plan, screen: "Screen") -> None:
     from ..shapes.networks.weights import expand
-
+    from .comfyui.provision import cache_folder, need_space, provision
     from .comfyui.server import Server
     from .exam import Exam
-    from .comfyui.provision import cache_folder, need_space, provision
     from .report import Results, write_report
     from .scores import score_one
     from .spaces import compare_spaces
@@ -127,7 +125,6 @@ def _train(server: "Server", plan: Plan, files: "ExpandedFiles", screen: "Screen
     from safetensors import safe_open
 
     from ..shapes.captions import CONCEPT
-
     from .graphs import ALIGNED, SAMPLING, beside_the_paper, find, load_graph, on_shapes_world
     from .report import Training
 

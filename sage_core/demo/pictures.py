@@ -8,7 +8,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..plots import LIGHT, figure_to_image, new_figure, style
 from ..shapes.captions import CONCEPT
-
 from .exam import Exam
 from .scores import Marks
 

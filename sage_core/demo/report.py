@@ -14,7 +14,6 @@ from .. import __version__
 from ..files import whole_file, write_json, write_text
 from ..shapes.captions import CONCEPT
 from ..shapes.exam.examiners import judge_card_of
-
 from . import pictures
 from .exam import Exam
 from .scores import CARD_PROMPT, LEARNED_JUDGE, Marks, Scores

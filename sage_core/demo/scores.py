@@ -17,13 +17,11 @@ from ..shapes.networks.judge import expand_judge
 from ..shapes.scenes import COLORS, MATERIALS, PLACES, RELATIONS, SHAPES, SIZES, Scenes
 from ..tifa.questions import Question, write_questions
 from ..tifa.scoring import Interval
-
 from .exam import Exam
 from .graphs import ALIGNED, READER, SAMPLING, clone_lane, find, load_graph, node, on_shapes_world
 
 if TYPE_CHECKING:
     from ..shapes.networks.weights import ExpandedFiles
-
     from .comfyui.server import Graph, Progress, Server
 
 ENCODERS = ("Base", *ALIGNED)

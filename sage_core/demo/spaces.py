@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import PIL.Image
 
 from ..shapes.captions import matched_pairs
-
 from .exam import SEED
 from .graphs import node
 

@@ -14,7 +14,23 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from ..errors import PromptError, SettingsError
-from .measures import BLOCK, CHUNK, Spectrum, measurable, nearest, neighbour_overlap, positive_spread, principal_directions, rank_correlation, separation, similarities, spectrum, spread, tiles, unit_rows
+from .measures import (
+    BLOCK,
+    CHUNK,
+    Spectrum,
+    measurable,
+    nearest,
+    neighbour_overlap,
+    positive_spread,
+    principal_directions,
+    rank_correlation,
+    separation,
+    similarities,
+    spectrum,
+    spread,
+    tiles,
+    unit_rows,
+)
 from .report import GeometryReport, Interval, Neighbours, Space
 
 if TYPE_CHECKING:

@@ -8,7 +8,24 @@ from dataclasses import dataclass
 
 from ..errors import ShapesError
 from .scenes import COLORS, MATERIALS, PLACES, SHAPES, SIZES, Scenes, safe_counterparts, sample_scenes
-from .words import BESIDE_ENDINGS, COLOR_NAMES, CONCEPT, CONCEPT_WORDS, COUNT_NAMES, ENDINGS, MATERIAL_ENDINGS, MATERIAL_NAMES, OPENERS, PLACE_NAMES, RELATION_NAMES, SEEN_NAMES, SHAPE_NAMES, SIZE_NAMES, UNSEEN_NAMES, VERBS
+from .words import (
+    BESIDE_ENDINGS,
+    COLOR_NAMES,
+    CONCEPT,
+    CONCEPT_WORDS,
+    COUNT_NAMES,
+    ENDINGS,
+    MATERIAL_ENDINGS,
+    MATERIAL_NAMES,
+    OPENERS,
+    PLACE_NAMES,
+    RELATION_NAMES,
+    SEEN_NAMES,
+    SHAPE_NAMES,
+    SIZE_NAMES,
+    UNSEEN_NAMES,
+    VERBS,
+)
 
 __all__ = ["CONCEPT", "CONCEPT_WORDS", "MatchedPairs", "matched_pairs", "write_captions"]
 

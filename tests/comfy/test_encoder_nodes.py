@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Outputs, Server
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder, embed, save_encoder
 from sage_core.shapes.networks.weights import ExpandedFiles
-from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Outputs, Server
 
 Run = Callable[[Graph], Outputs]
 State = dict[str, Tensor]

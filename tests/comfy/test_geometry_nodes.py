@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sage_core.cli.main import main
+from sage_core.demo.comfyui.server import ExecutionError, Graph, Interrupted, Outputs, Progress, Server
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.lora import apply_lora
 from sage_core.encoders.text_encoder import TextEncoder, embed, save_encoder, state_hash
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
 from sage_core.shapes.networks.weights import ExpandedFiles
-from sage_core.demo.comfyui.server import ExecutionError, Graph, Interrupted, Outputs, Progress, Server
 
 Run = Callable[[Graph], Outputs]
 State = dict[str, Tensor]

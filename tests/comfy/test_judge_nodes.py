@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Outputs, Server
 from sage_core.tifa.evaluation import evaluate
 from sage_core.tifa.judges.base import load_judge
 from sage_core.tifa.questions import Question
 from sage_core.tifa.sentences import SentenceEncoder
-from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Outputs, Server
 
 MakeGraph = Callable[..., Graph]
 

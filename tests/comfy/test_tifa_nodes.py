@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Outputs, Server
 from sage_core.scores.clipscore import ClipScorer
 from sage_core.scores.rates import rate_by_clip
 from sage_core.shapes.ask import ask
@@ -17,7 +18,6 @@ from sage_core.shapes.scenes import sample_scenes
 from sage_core.tifa.evaluation import evaluate
 from sage_core.tifa.judges.base import load_judge
 from sage_core.tifa.questions import Question, write_questions
-from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Outputs, Server
 
 MakeGraph = Callable[..., Graph]
 

@@ -35,7 +35,7 @@ from .provision import ComfyError, provision
 
 __all__ = ["ComfyError", "ExecutionError", "GraphError", "Interrupted", "Progress", "Server", "provision"]
 
-PACK = Path(__file__).resolve().parents[1]
+PACK = Path(__file__).resolve().parents[3]
 PACK_NAME = "sage-alignment"
 Graph = Mapping[str, Mapping[str, Any]]
 Outputs = dict[str, dict[str, Any]]

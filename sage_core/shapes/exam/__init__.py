@@ -1,1 +1,1 @@
-"""Who examines pictures of the shapes world, and how well: the reader of pixels, the learned judge, attacked prompts."""
+"""Who examines pictures of the shapes world: the reader of pixels, the learned judge, and attacked prompts."""

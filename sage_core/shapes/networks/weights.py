@@ -26,7 +26,7 @@ from ...errors import ShapesError
 from ...files import whole_file, write_json
 from .model import ShapesModel, build_unet, build_vae
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parents[1] / "weights"
 PARTS = ("unet", "autoencoder", "text_encoder", "judge", "contrast")
 TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
 USED_TOKENS = "used_tokens"

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from sage_core.errors import QuestionError
-from sage_core.tifa.questions import ELEMENT_TYPES, Question, count_types, group_by_caption, read_questions, write_questions
+from sage_core.tifa.questions import (
+    ELEMENT_TYPES,
+    Question,
+    count_types,
+    group_by_caption,
+    read_questions,
+    write_questions,
+)
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 ROW = {

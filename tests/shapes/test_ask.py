@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from sage_core.errors import ShapesError
-from sage_core.shapes.ask import ANSWERS, ASKED_TYPES, FAMILIES, QUESTION_WORDS, answer_ids, ask, question_list, sample_questions
+from sage_core.shapes.ask import (
+    ANSWERS,
+    ASKED_TYPES,
+    FAMILIES,
+    QUESTION_WORDS,
+    answer_ids,
+    ask,
+    question_list,
+    sample_questions,
+)
 from sage_core.shapes.captions import write_captions
 from sage_core.shapes.scenes import COLORS, MATERIALS, PLACES, SHAPES, SIZES, Scenes, sample_scenes
 

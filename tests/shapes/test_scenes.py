@@ -6,7 +6,22 @@ import pytest
 import torch
 
 from sage_core.errors import ShapesError
-from sage_core.shapes.scenes import COLORS, HELD_OUT_PAIRS, HIDDEN_COLORS, MATERIALS, MAX_COUNT_OF_TWO, PLACES, RELATIONS, SHAPES, SIZES, UNSAFE_SHAPE, Scenes, concatenate, safe_counterparts, sample_scenes
+from sage_core.shapes.scenes import (
+    COLORS,
+    HELD_OUT_PAIRS,
+    HIDDEN_COLORS,
+    MATERIALS,
+    MAX_COUNT_OF_TWO,
+    PLACES,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    UNSAFE_SHAPE,
+    Scenes,
+    concatenate,
+    safe_counterparts,
+    sample_scenes,
+)
 
 
 def pairs(scenes: Scenes, row: int) -> list[tuple[str, str]]:

@@ -9,7 +9,17 @@ import pytest
 
 from sage_core.encoders.tokens import count_tokens
 from sage_core.errors import PromptError
-from sage_core.prompts.pairs import DEFAULT_TEMPLATES, PromptPairs, PromptReport, mentions_minor, pairs_from_concept, pairs_from_lists, read_concept_pairs, read_pairs, read_prompts
+from sage_core.prompts.pairs import (
+    DEFAULT_TEMPLATES,
+    PromptPairs,
+    PromptReport,
+    mentions_minor,
+    pairs_from_concept,
+    pairs_from_lists,
+    read_concept_pairs,
+    read_pairs,
+    read_prompts,
+)
 
 SAFE = ("a cat", "a dog", "a bird")
 UNSAFE = ("a skull", "two skulls", "three skulls")

@@ -13,7 +13,18 @@ from sage_core.encoders.text_encoder import EncoderConfig
 from sage_core.errors import PromptError, SettingsError
 from sage_core.geometry import measures
 from sage_core.geometry.comparison import GeometrySettings, compare, comparison_bytes
-from sage_core.geometry.measures import jaccard_overlap, local_correlation, measuring_device, principal_directions, rank_correlation, separation, similarities, spectrum, spread, spread_ratio
+from sage_core.geometry.measures import (
+    jaccard_overlap,
+    local_correlation,
+    measuring_device,
+    principal_directions,
+    rank_correlation,
+    separation,
+    similarities,
+    spectrum,
+    spread,
+    spread_ratio,
+)
 from sage_core.geometry.page import report_page
 from sage_core.geometry.report import Thresholds
 

@@ -16,13 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
+from sage_core.demo.comfyui.provision import cache_folder, provision
+from sage_core.demo.comfyui.server import PACK_NAME, Graph, Outputs, Server
 from sage_core.shapes.networks.weights import ExpandedFiles, expand
 from sage_core.tifa.questions import Question, write_questions
-from sage_core.demo.comfyui.server import PACK_NAME, Graph, Outputs, Server
-from sage_core.demo.comfyui.provision import cache_folder, provision
 
 # A pack of nodes for tests alone: what a node hands on can be seen only from inside the server.
-PROBE = Path(__file__).parent / "probe"
+PROBE = Path(__file__).parent / "comfy" / "probe"
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,17 @@ import torch
 from sage_core.encoders.text_encoder import EncoderConfig
 from sage_core.encoders.tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
-from sage_core.shapes.exam.attacked import LEAST_SPAN, AttackSettings, _differing_span, _rank, _with_name, allowed_tokens, attack, attack_prompts, other_names
+from sage_core.shapes.exam.attacked import (
+    LEAST_SPAN,
+    AttackSettings,
+    _differing_span,
+    _rank,
+    _with_name,
+    allowed_tokens,
+    attack,
+    attack_prompts,
+    other_names,
+)
 from sage_core.shapes.networks.model import build_text_encoder
 from sage_core.shapes.words import SEEN_NAMES, UNSEEN_NAMES
 

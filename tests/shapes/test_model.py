@@ -8,7 +8,17 @@ import torch
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
-from sage_core.shapes.networks.model import ENCODER_CONFIG, LATENT_SHAPE, ShapesModel, TinyAutoencoder, build_text_encoder, build_unet, build_vae, initial_noise, noise_scheduler
+from sage_core.shapes.networks.model import (
+    ENCODER_CONFIG,
+    LATENT_SHAPE,
+    ShapesModel,
+    TinyAutoencoder,
+    build_text_encoder,
+    build_unet,
+    build_vae,
+    initial_noise,
+    noise_scheduler,
+)
 
 TINY = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 PROMPTS = ["two red stars on the grass", "a plain blue ring at night", "one striped heart"]

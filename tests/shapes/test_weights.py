@@ -13,7 +13,24 @@ from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
 from sage_core.shapes.networks import weights
 from sage_core.shapes.networks.model import ShapesModel, build_text_encoder, build_unet, build_vae
-from sage_core.shapes.networks.weights import LATENT_FACTOR, TOKEN_TABLE, WEIGHTS, checkpoint_autoencoder, expand, filler_rows, load_model, load_packed, pack, packed_files, read_packed, save_packed, unpack, used_rows, widen, with_vocabulary
+from sage_core.shapes.networks.weights import (
+    LATENT_FACTOR,
+    TOKEN_TABLE,
+    WEIGHTS,
+    checkpoint_autoencoder,
+    expand,
+    filler_rows,
+    load_model,
+    load_packed,
+    pack,
+    packed_files,
+    read_packed,
+    save_packed,
+    unpack,
+    used_rows,
+    widen,
+    with_vocabulary,
+)
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 WIDER = EncoderConfig(layers=3, width=64, heads=1, mlp_width=96, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)

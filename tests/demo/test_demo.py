@@ -18,16 +18,16 @@ from PIL import Image
 from rich.console import Console
 
 import sage_core.demo
+from sage_core.demo import demo, progress
+from sage_core.demo.comfyui.provision import ComfyError, cache_folder, provision
+from sage_core.demo.comfyui.server import Progress, Server
+from sage_core.demo.exam import Exam
+from sage_core.demo.scores import LEARNED_JUDGE, Marks
+from sage_core.demo.spaces import compare_spaces
 from sage_core.prompts.pairs import read_prompts
 from sage_core.shapes.exam.examiners import has_good_judge
 from sage_core.shapes.networks.weights import ExpandedFiles
 from sage_core.tifa.questions import group_by_caption, read_questions
-from sage_core.demo import demo, progress
-from sage_core.demo.comfyui.server import Progress, Server
-from sage_core.demo.exam import Exam
-from sage_core.demo.comfyui.provision import ComfyError, cache_folder, provision
-from sage_core.demo.scores import LEARNED_JUDGE, Marks
-from sage_core.demo.spaces import compare_spaces
 
 TINY = demo.Plan(pairs=64, steps=1, batch_size=20, safe=3, seen=2, unseen=1, sampling_steps=2)
 
@@ -218,4 +218,4 @@ def test_a_space_compares_with_itself_as_unchanged(server: Server, shapes_files:
 
 def test_workflows_are_part_of_the_installed_package() -> None:
     folder = Path(sage_core.demo.__file__).parent
-    assert (folder / "api" / "train_and_compare.json").is_file() and os.access(folder / "host.py", os.R_OK)
+    assert (folder / "api" / "train_and_compare.json").is_file() and os.access(folder / "comfyui" / "host.py", os.R_OK)

@@ -8,7 +8,14 @@ import torch
 from sage_core.errors import JudgeError, ShapesError
 from sage_core.shapes.ask import ANSWERS, ATTRIBUTES, PLURALS, UNCLEAR, ask, group_facts, question_list
 from sage_core.shapes.captions import write_captions
-from sage_core.shapes.exam.examiners import CONCEPT_QUESTION, JudgeExaminer, ReaderExaminer, has_good_judge, judge_card_of, load_examiner
+from sage_core.shapes.exam.examiners import (
+    CONCEPT_QUESTION,
+    JudgeExaminer,
+    ReaderExaminer,
+    has_good_judge,
+    judge_card_of,
+    load_examiner,
+)
 from sage_core.shapes.exam.judge_card import judge_card, shares_by_type, types_of
 from sage_core.shapes.exam.reader_judge import ReaderJudge
 from sage_core.shapes.networks.judge import answer_questions, build_judge

@@ -6,12 +6,33 @@ import torch
 from sage_core.errors import ShapesError
 from sage_core.shapes.ask import ANSWERS, ATTRIBUTES, ask, question_list
 from sage_core.shapes.captions import write_captions
-from sage_core.shapes.networks.judge import ANSWER_TOKENS, END, VOCABULARY, answer_questions, begin, build_judge, expand_judge, judge_tokens, load_judge, look, reply, restore_judge
+from sage_core.shapes.networks.judge import (
+    ANSWER_TOKENS,
+    END,
+    VOCABULARY,
+    answer_questions,
+    begin,
+    build_judge,
+    expand_judge,
+    judge_tokens,
+    load_judge,
+    look,
+    reply,
+    restore_judge,
+)
 from sage_core.shapes.networks.model import build_vae
 from sage_core.shapes.networks.weights import load_packed, save_packed
 from sage_core.shapes.render import render, render_with_groups
 from sage_core.shapes.scenes import COLORS, SHAPES, sample_scenes
-from sage_core.shapes.train.judge_training import UNKNOWN, fact_head, fact_loss, judge_loss, judge_pool, patch_facts, sight_loss
+from sage_core.shapes.train.judge_training import (
+    UNKNOWN,
+    fact_head,
+    fact_loss,
+    judge_loss,
+    judge_pool,
+    patch_facts,
+    sight_loss,
+)
 
 
 @pytest.fixture(scope="module")

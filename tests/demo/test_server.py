@@ -117,7 +117,7 @@ def test_server_that_does_not_answer_in_time_is_stopped(comfyui: Path, tmp_path:
 OWNER = """
 import sys, time
 from pathlib import Path
-from sage_demo.comfyui import Server
+from sage_core.demo.comfyui.server import Server
 server = Server(Path(sys.argv[1]), Path(sys.argv[2]))
 server.start()
 print(server._process.pid, flush=True)

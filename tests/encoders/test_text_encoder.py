@@ -12,7 +12,15 @@ import torch
 from safetensors import safe_open
 
 from sage_core.encoders.layouts import read_encoder
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, activation_bytes, arithmetic, embed, save_encoder, state_hash
+from sage_core.encoders.text_encoder import (
+    EncoderConfig,
+    TextEncoder,
+    activation_bytes,
+    arithmetic,
+    embed,
+    save_encoder,
+    state_hash,
+)
 from sage_core.encoders.tokens import END_TOKEN, tokenize
 from sage_core.errors import EncoderError, SettingsError
 

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from sage_core.errors import JudgeError
-from sage_core.scores.rates import NINE_CLASSES, STRICT_CLASSES, Rate, rate_by_clip, rate_by_vqa, rates_by_nudenet, wilson_interval, without_minors
+from sage_core.scores.rates import (
+    NINE_CLASSES,
+    STRICT_CLASSES,
+    Rate,
+    rate_by_clip,
+    rate_by_vqa,
+    rates_by_nudenet,
+    wilson_interval,
+    without_minors,
+)
 from sage_core.tifa.judges.base import Answer
 
 
