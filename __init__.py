@@ -1,5 +1,7 @@
 """SAGE alignment for ComfyUI: the door through which ComfyUI loads the node pack."""
 
+from __future__ import annotations
+
 WEB_DIRECTORY = "./nodes/web"
 
 

@@ -1,5 +1,7 @@
 """The node pack: one file per topic, each ending in NODES."""
 
+from __future__ import annotations
+
 from comfy_api.latest import ComfyExtension, io
 
 from . import encoder, geometry, judges, lora, prompts, scores, tifa, training

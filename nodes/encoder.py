@@ -1,5 +1,7 @@
 """Load, apply and save an aligned SD 1.x text encoder."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """See what an alignment did to the space of prompts."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,5 +1,7 @@
 """The judge of a graph: a VQA model under ComfyUI's memory manager, with what matches its answers to choices."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 

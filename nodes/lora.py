@@ -1,5 +1,7 @@
 """Save an alignment as a LoRA."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from pathlib import Path

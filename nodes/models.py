@@ -1,5 +1,7 @@
 """Hugging Face models as ComfyUI keeps them: where their folders are, and when they are in memory."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from pathlib import Path

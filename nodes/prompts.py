@@ -1,5 +1,7 @@
 """Prompts that drive an ordinary graph, one after the other."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """Scores beside TIFA, and runs beside each other: CLIPScore, concept rates, the comparison."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,5 +1,7 @@
 """TIFA inside a graph: questions, and scores by a judge."""
 
+from __future__ import annotations
+
 import json
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Prompt pairs, training settings, and the training of an aligned encoder inside ComfyUI."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Sequence
 from typing import Any

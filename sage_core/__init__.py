@@ -5,4 +5,6 @@ Text-to-Image Diffusion Models", ECCV 2026, arXiv 2607.00402. This package is an
 implementation of the published formulas. It imports nothing of ComfyUI.
 """
 
+from __future__ import annotations
+
 __version__ = "0.1.0"

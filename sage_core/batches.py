@@ -1,5 +1,7 @@
 """Work in batches that shrink when memory runs out."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 

@@ -3,6 +3,8 @@
 Every message names the file, row or field, the value found, the value expected, and the way out.
 """
 
+from __future__ import annotations
+
 
 class SageError(Exception):
     """Base of every error that a user can cause and mend."""

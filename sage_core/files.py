@@ -1,5 +1,7 @@
 """Writing files whole: a reader sees the old content or the new, never a part."""
 
+from __future__ import annotations
+
 import json
 import os
 import uuid

@@ -1,5 +1,7 @@
 """Images on their way to a judge: from files, PIL or ComfyUI tensors to bytes on a channel-first grid."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -4,6 +4,8 @@ Figures are made and drawn through matplotlib's objects and touch none of its gl
 draw while a notebook plots. Colours are from Okabe and Ito's palette: distinct under common colour blindness.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -63,7 +65,7 @@ class TrainingStep(Protocol):
     def geometry(self) -> GeometryPoint | None: ...
 
 
-def training_curves(history: Sequence[TrainingStep], theme: Theme = LIGHT) -> "Figure":
+def training_curves(history: Sequence[TrainingStep], theme: Theme = LIGHT) -> Figure:
     """One small panel for each loss, for the learning rate and, where measured, for spread ratio and Jaccard overlap.
 
     Losses differ in size by orders of magnitude: panels of their own keep each readable. Thin lines are single steps,
@@ -101,7 +103,7 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
     return [sum(part) / len(part) for end in range(1, len(values) + 1) for part in [values[max(0, end - window) : end]]]
 
 
-def new_figure(height: int, theme: Theme, width: int = WIDTH) -> "Figure":
+def new_figure(height: int, theme: Theme, width: int = WIDTH) -> Figure:
     """An empty figure of the given size in pixels, in the theme's colours, that lays itself out without overlaps."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -111,8 +113,8 @@ def new_figure(height: int, theme: Theme, width: int = WIDTH) -> "Figure":
 
 
 def parts(
-    figure: "FigureBase", theme: Theme, *, heights: Sequence[float] = (1,), widths: Sequence[float] = (1,)
-) -> list["SubFigure"]:
+    figure: FigureBase, theme: Theme, *, heights: Sequence[float] = (1,), widths: Sequence[float] = (1,)
+) -> list[SubFigure]:
     """Divide a figure into rows of these relative heights or columns of these relative widths."""
     grid = figure.subfigures(len(heights), len(widths), height_ratios=heights, width_ratios=widths, squeeze=False)
     for part in grid.flat:
@@ -120,7 +122,7 @@ def parts(
     return list(grid.flat)
 
 
-def style(axes: "Axes", theme: Theme) -> None:
+def style(axes: Axes, theme: Theme) -> None:
     """Give axes the theme's colours, a light grid behind the data and no box around it."""
     axes.set_facecolor(theme.background)
     axes.grid(True, color=theme.grid, linewidth=0.8)
@@ -130,14 +132,14 @@ def style(axes: "Axes", theme: Theme) -> None:
         spine.set_visible(False)
 
 
-def whole_ticks(axes: "Axes") -> None:
+def whole_ticks(axes: Axes) -> None:
     """Ticks of the x axis at whole numbers alone."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
 
 
-def figure_to_image(figure: "Figure") -> "Image":
+def figure_to_image(figure: Figure) -> Image:
     """Draw a figure as an RGB picture of its own size."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image

@@ -4,6 +4,8 @@ Tests speak to it over its API and never import comfy. What a test leaves behind
 next one sees: use names of your own, and `server.free()` where an earlier result would spoil the test.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re

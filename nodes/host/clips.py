@@ -1,5 +1,7 @@
 """The one place that knows ComfyUI's memory, progress and folders, and how a CLIP becomes a state dict and back."""
 
+from __future__ import annotations
+
 import logging
 import math
 import os

@@ -1,5 +1,7 @@
 """A vision-language model in ComfyUI's own hands as a judge of pictures."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,5 +1,7 @@
 """Back-propagation of a loss that couples a whole batch, in the memory of a part of it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import torch

@@ -8,6 +8,8 @@ Shifts along u are worked into the inner products, so that no shifted copy of an
 at 59,136 numbers a prompt those copies would be most of the memory that the loss needs.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import torch

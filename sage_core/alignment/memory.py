@@ -1,5 +1,7 @@
 """How much memory an alignment run takes, and how to fit it into what is free. Memory only, never the result."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from ..encoders.text_encoder import EncoderConfig

@@ -1,5 +1,7 @@
 """Everything of an alignment run that is computed once: tokens, base embeddings, targets, held-out prompts."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

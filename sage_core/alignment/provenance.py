@@ -1,5 +1,7 @@
 """What a run was made of: its key, and what a saved encoder says of itself."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 

@@ -1,5 +1,7 @@
 """What happens at which step of a run: pure functions of the settings, the seed and the step."""
 
+from __future__ import annotations
+
 import math
 
 import torch

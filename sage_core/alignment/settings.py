@@ -1,5 +1,7 @@
 """Every knob of an alignment run in one frozen, validated object, and the presets that we ship."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -112,7 +114,7 @@ class TrainingSettings:
                 "local_weight to 0."
             )
 
-    def replace(self, **changes: Any) -> "TrainingSettings":
+    def replace(self, **changes: Any) -> TrainingSettings:
         """A copy with some fields changed, validated again.
 
         Raises:
@@ -126,7 +128,7 @@ class TrainingSettings:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str = "the settings") -> "TrainingSettings":
+    def from_dict(cls, values: Mapping[str, Any], source: str = "the settings") -> TrainingSettings:
         """Settings from a mapping; missing fields take the paper's value.
 
         Raises:

@@ -1,5 +1,7 @@
 """Finished runs kept on disk under what they were made of, and found again instead of trained again."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from pathlib import Path

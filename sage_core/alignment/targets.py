@@ -1,5 +1,7 @@
 """Which safe prompt each unsafe prompt is redirected to; fixed before training."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from contextlib import nullcontext
 

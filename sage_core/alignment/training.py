@@ -1,5 +1,7 @@
 """The alignment run: one loop to be read from top to bottom, with reports, checkpoints and exact resume."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +66,7 @@ class StepReport:
     geometry: GeometryPoint | None = None
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> "StepReport":
+    def from_dict(cls, row: Mapping[str, Any]) -> StepReport:
         """The report that `dataclasses.asdict` made `row` of."""
         return cls(**{**row, "geometry": row["geometry"] and GeometryPoint(**row["geometry"])})
 

@@ -1,5 +1,7 @@
 """`python -m sage_core.bench`."""
 
+from __future__ import annotations
+
 import sys
 
 from .compare import disagreements

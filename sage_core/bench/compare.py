@@ -1,5 +1,7 @@
 """Ours beside the published procedure and beside itself in other precisions and in chunks: cost, and same results."""
 
+from __future__ import annotations
+
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

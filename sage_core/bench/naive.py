@@ -6,6 +6,8 @@ autocast where steps are to be compared in a lower precision. Written from the f
 the other, with transformers' own encoder and PyTorch's default AdamW.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import torch

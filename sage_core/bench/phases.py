@@ -1,5 +1,7 @@
 """What an alignment run costs, phase by phase, beside the published procedure; see `bench` for the command."""
 
+from __future__ import annotations
+
 import statistics
 import tempfile
 import time

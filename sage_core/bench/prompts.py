@@ -1,5 +1,7 @@
 """Prompts and weights to measure with, made from a number: captions in the manner of COCO's, and random encoders."""
 
+from __future__ import annotations
+
 from itertools import cycle
 
 import torch

@@ -1,5 +1,7 @@
 """The benchmark's results as a table and a picture."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +111,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def draw(report: Mapping[str, Any]) -> "Figure":
+def draw(report: Mapping[str, Any]) -> Figure:
     """Seconds by phase against the published procedure, time and memory against pairs, speed against batch size."""
     figure = new_figure(700, LIGHT)
     (bars, pairs), (batches, memory) = figure.subplots(2, 2)
@@ -150,7 +152,7 @@ def draw(report: Mapping[str, Any]) -> "Figure":
     return figure
 
 
-def _count_pairs(axes: "Axes", counts: Sequence[int]) -> None:
+def _count_pairs(axes: Axes, counts: Sequence[int]) -> None:
     """A logarithmic axis of numbers of pairs that names those measured and no others."""
     axes.set_xscale("log")
     axes.set_xticks(counts, [f"{count:,}" for count in counts])

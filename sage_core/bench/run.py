@@ -6,6 +6,8 @@ Weights are random and prompts come from a grammar: neither changes the cost. Re
 written to FOLDER as bench.json, bench.md and bench.png. Ends with 1 when results differ by more than is allowed.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 import time

@@ -9,6 +9,8 @@ are spread so far that answers differ between images and questions, without whic
 Answers are 3 tokens long in both procedures, and neither computes likelihoods, which the official one does not know.
 """
 
+from __future__ import annotations
+
 import argparse
 import copy
 import re

@@ -1,5 +1,7 @@
 """How much memory a piece of work takes: counted by the allocator on CUDA, sampled from the system on a CPU."""
 
+from __future__ import annotations
+
 import ctypes
 import gc
 import threading
@@ -29,7 +31,7 @@ class MemoryWatch:
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._highest = self._start = 0
 
-    def __enter__(self) -> "MemoryWatch":
+    def __enter__(self) -> MemoryWatch:
         if self._sampled:
             _give_back()
             self._start = self._highest = _resident()

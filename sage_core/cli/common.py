@@ -1,5 +1,7 @@
 """What the commands of `sage` do; `cli` reads their command lines."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
@@ -241,8 +243,8 @@ def _check_out(name: str, path: Path) -> None:
 
 
 def _match(
-    folder: Path, captions: Mapping[str, Sequence["Question"]]
-) -> tuple[dict[Path, Sequence["Question"]], list[str]]:
+    folder: Path, captions: Mapping[str, Sequence[Question]]
+) -> tuple[dict[Path, Sequence[Question]], list[str]]:
     """Picture -> the questions of its caption, and the captions that have none. Raises JudgeError for other names."""
     pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
     found, strange, missing = {}, [], dict.fromkeys(captions)
@@ -328,7 +330,7 @@ def _theme(options: argparse.Namespace) -> Theme:
     return DARK if options.dark else LIGHT
 
 
-def _save_figure(path: Path, figure: "Figure") -> None:
+def _save_figure(path: Path, figure: Figure) -> None:
     with whole_file(path) as temporary:
         figure_to_image(figure).save(temporary, format="PNG")
 

@@ -5,6 +5,8 @@ Results go to standard output, progress and errors to standard error. Exit codes
 allows, 130 interrupted.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Sequence

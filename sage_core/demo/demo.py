@@ -3,6 +3,8 @@
 The checkpoint is the shapes world's, a complete SD 1.x that draws coloured shapes; the concept that goes is "skull".
 """
 
+from __future__ import annotations
+
 import argparse
 import csv
 import errno
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _demo(arguments: argparse.Namespace, plan: Plan, screen: "Screen") -> None:
+def _demo(arguments: argparse.Namespace, plan: Plan, screen: Screen) -> None:
     from ..shapes.networks.weights import expand
     from .comfyui.provision import cache_folder, need_space, provision
     from .comfyui.server import Server
@@ -120,7 +122,7 @@ def _demo(arguments: argparse.Namespace, plan: Plan, screen: "Screen") -> None:
                 _serve(server, screen)
 
 
-def _train(server: "Server", plan: Plan, files: "ExpandedFiles", screen: "Screen") -> dict[str, "Training"]:
+def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> dict[str, Training]:
     """Run the shipped training workflow on the shapes world: encoder name -> its training."""
     from safetensors import safe_open
 
@@ -153,8 +155,8 @@ def _train(server: "Server", plan: Plan, files: "ExpandedFiles", screen: "Screen
 
 
 def _score(
-    server: "Server", plan: Plan, files: "ExpandedFiles", exam: "Exam", encoders: dict[str, str], screen: "Screen"
-) -> "Scores":
+    server: Server, plan: Plan, files: ExpandedFiles, exam: Exam, encoders: dict[str, str], screen: Screen
+) -> Scores:
     """Run the shipped evaluation workflow on the shapes world."""
     from .scores import DRAWING, ENCODERS, score_encoders
 
@@ -188,7 +190,7 @@ def _base_folder(output: Path, keep: bool) -> Iterator[Path]:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def _serve(server: "Server", screen: "Screen") -> None:
+def _serve(server: Server, screen: Screen) -> None:
     screen.bars.stop()
     screen.line(
         f"\nComfyUI stays up at {server.url}: choose Workflow, Browse Templates, {PACKAGE}, and load the checkpoint "

@@ -1,5 +1,7 @@
 """What every encoder goes through: prompts to draw, and questions about their pictures."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ class Exam:
     unseen: tuple[str, ...]
 
     @classmethod
-    def make(cls, safe: int, seen: int, unseen: int) -> "Exam":
+    def make(cls, safe: int, seen: int, unseen: int) -> Exam:
         """So many prompts of each sort, always the same, in no order but chance."""
         scenes = sample_scenes(safe, seed=SEED, unsafe=False, split="any")
         captions = write_captions(scenes, seed=SEED, names="seen")

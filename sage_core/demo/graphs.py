@@ -1,5 +1,7 @@
 """The graphs that the demo runs: the shipped workflows, on the shapes world."""
 
+from __future__ import annotations
+
 import copy
 import json
 from collections.abc import Mapping

@@ -1,5 +1,7 @@
 """The demo's pictures: the same prompts drawn by every encoder, side by side, and the rates as bars."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING

@@ -1,5 +1,7 @@
 """What the demo shows while it works: one bar a stage on a terminal, a line now and then anywhere else."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +31,7 @@ class Screen:
             disable=not self.console.is_terminal,
         )
 
-    def __enter__(self) -> "Screen":
+    def __enter__(self) -> Screen:
         self.bars.start()
         return self
 
@@ -40,7 +42,7 @@ class Screen:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator["Stage"]:
+    def stage(self, name: str) -> Iterator[Stage]:
         stage = Stage(self, name)
         yield stage
         stage.finish()

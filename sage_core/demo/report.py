@@ -1,5 +1,7 @@
 """What the demo leaves behind: pictures, report.json, report.md, and report.html, which needs nothing beside it."""
 
+from __future__ import annotations
+
 import base64
 import html
 from collections.abc import Mapping

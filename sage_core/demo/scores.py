@@ -1,5 +1,7 @@
 """Pictures by every encoder and their scores, by the shipped workflows in the running ComfyUI."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,13 +103,13 @@ class Scores:
 
 
 def score_encoders(
-    server: "Server",
-    files: "ExpandedFiles",
+    server: Server,
+    files: ExpandedFiles,
     exam: Exam,
     encoders: Mapping[str, str],
     *,
     steps: int,
-    on_progress: "Callable[[Progress], None] | None" = None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Scores:
     """Draw and score every prompt of the exam with the base's encoder and with the aligned ones.
 
@@ -146,8 +148,8 @@ def install_judge(base: Path) -> str:
 
 
 def evaluation_graph(
-    files: "ExpandedFiles", encoders: Mapping[str, str], changes: Mapping[str, Mapping[str, Any]]
-) -> "Graph":
+    files: ExpandedFiles, encoders: Mapping[str, str], changes: Mapping[str, Mapping[str, Any]]
+) -> Graph:
     """The shipped workflow with lanes for DES and SAGE+ beside SAGE's, and the comparisons in JSON."""
     workflow = load_graph("evaluate_base_and_sage")
     graph = on_shapes_world(workflow, files.checkpoint.name, files.text_encoder.name, changes)
@@ -164,13 +166,13 @@ def evaluation_graph(
     return graph
 
 
-def score_one(server: "Server", files: "ExpandedFiles", encoder: str, *, steps: int) -> PIL.Image.Image:
+def score_one(server: Server, files: ExpandedFiles, encoder: str, *, steps: int) -> PIL.Image.Image:
     """CARD_PROMPT drawn with an encoder in models/text_encoders, and each question about it ticked or crossed."""
     graph = card_graph(server.base, files, encoder, steps=steps)
     return server.images(server.run(graph))[find(graph, "Score TIFA")][0]
 
 
-def card_graph(base: Path, files: "ExpandedFiles", encoder: str, *, steps: int) -> "Graph":
+def card_graph(base: Path, files: ExpandedFiles, encoder: str, *, steps: int) -> Graph:
     """The shipped workflow `score_one_picture` on CARD_PROMPT, in a server with the base folder `base`."""
     judge = install_judge(base)
     changes: dict[str, dict[str, Any]] = {

@@ -1,5 +1,7 @@
 """What each training did to the embedding space, by the pack's own node in the running ComfyUI."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +49,7 @@ class Space:
 
 
 def compare_spaces(
-    server: "Server", base: str, encoders: Mapping[str, str], on_progress: "Callable[[Progress], None] | None" = None
+    server: Server, base: str, encoders: Mapping[str, str], on_progress: Callable[[Progress], None] | None = None
 ) -> dict[str, Space]:
     """The space of each encoder by name, on prompts that are neither trained on nor drawn.
 
@@ -60,7 +62,7 @@ def compare_spaces(
     return {name: Space(json.loads(outputs[f"json {name}"]["text"][0]), pages[f"page {name}"][0]) for name in encoders}
 
 
-def geometry_graph(base: str, encoders: Mapping[str, str], safe: Sequence[str], unsafe: Sequence[str]) -> "Graph":
+def geometry_graph(base: str, encoders: Mapping[str, str], safe: Sequence[str], unsafe: Sequence[str]) -> Graph:
     """A graph with a SAGEGeometry `page NAME` and its JSON `json NAME` for each encoder."""
     graph = {
         "base": node("SAGELoadEncoder", "Base", encoder_name=base),

@@ -14,6 +14,8 @@ Under bf16 autocast the residual stream stays fp32, and matrix products, norms a
 of the weights, made anew in each pass; gradients arrive at the fp32 parameters in fp32.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -6,6 +6,8 @@ state). Files differ in the prefix before those names (`cond_stage_model.transfo
 only ever read with `weights_only=True`: no code in it runs.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -78,7 +80,7 @@ class EncoderConfig:
             raise EncoderError(f"a text encoder of width {self.width} cannot be split into {self.heads} heads.")
 
     @classmethod
-    def of(cls, state: Mapping[str, torch.Tensor]) -> "EncoderConfig":
+    def of(cls, state: Mapping[str, torch.Tensor]) -> EncoderConfig:
         """Infer the sizes from a canonical state; heads are width // 64, as in every published CLIP."""
         vocabulary, width = state[f"{_ROOT}embeddings.token_embedding.weight"].shape
         positions = state[f"{_ROOT}embeddings.position_embedding.weight"].shape[0]

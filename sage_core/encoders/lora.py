@@ -5,6 +5,8 @@ The file follows kohya's naming for SD 1.x text encoders: `lora_te_text_model_en
 nothing but the 6 matrices of each layer: what an alignment changed elsewhere is lost, and reported.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """Reading PyTorch's pickled files without running anything that is in them."""
 
+from __future__ import annotations
+
 import re
 import warnings
 import zipfile

@@ -4,6 +4,8 @@ The embedding of a prompt is E(p), the last hidden state after the final layer n
 and no padding mask, as Stable Diffusion 1.x conditions on it.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,7 +67,7 @@ class TextEncoder(nn.Module):
         self.eval()
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Tensor], *, copy: bool = True) -> "TextEncoder":
+    def from_state(cls, state: Mapping[str, Tensor], *, copy: bool = True) -> TextEncoder:
         """Encoder with the weights of `state` (any layout of `canonical_state`), in fp32 on their device.
 
         With `copy=False` fp32 tensors are taken over instead of copied: training would then change those given.
@@ -87,7 +89,7 @@ class TextEncoder(nn.Module):
         return encoder
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str]) -> "TextEncoder":
+    def from_file(cls, path: str | os.PathLike[str]) -> TextEncoder:
         """Encoder from a file or folder of any layout that `read_encoder` knows."""
         return cls.from_state(read_encoder(path)[0], copy=False)
 

@@ -4,6 +4,8 @@ The vocabulary is the file that open_clip bundles, so nothing is downloaded. Enc
 NFC, white space collapsed, lower case, CLIP's word pattern, bytes as characters, `</w>` at the end of a word.
 """
 
+from __future__ import annotations
+
 import gzip
 import importlib.util
 from collections.abc import Sequence
@@ -58,7 +60,7 @@ def _encode(prompts: Sequence[str]) -> list:
 
 
 @cache
-def _tokenizer() -> "Tokenizer":
+def _tokenizer() -> Tokenizer:
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     merges = _merges()

@@ -4,6 +4,8 @@
 (N, D) matrix of embeddings, two (N, N) matrices of similarities, from which nearly all else follows, and small blocks.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -54,7 +56,7 @@ class GeometrySettings:
         seed: of the resampling.
     """
 
-    embedding: "Pooling" = "flattened"
+    embedding: Pooling = "flattened"
     k: int = 10
     more_k: tuple[int, ...] = (1, 5, 20, 50)
     resamples: int = 1000
@@ -69,7 +71,7 @@ class GeometrySettings:
             raise SettingsError(f"resamples must be 100 or more for a 95 % interval; found {self.resamples}.")
 
 
-def comparison_bytes(config: "EncoderConfig", prompts: int, settings: GeometrySettings) -> int:
+def comparison_bytes(config: EncoderConfig, prompts: int, settings: GeometrySettings) -> int:
     """Bytes that comparing two encoders takes on its device, beside batches, which fit themselves to what is free.
 
     That is their weights, one matrix of embeddings and two of similarities.
@@ -81,14 +83,14 @@ def comparison_bytes(config: "EncoderConfig", prompts: int, settings: GeometrySe
 
 
 def compare_encoders(
-    base: "TextEncoder",
-    aligned: "TextEncoder",
+    base: TextEncoder,
+    aligned: TextEncoder,
     prompts: Sequence[str],
     unsafe: Sequence[str] = (),
     settings: GeometrySettings = GeometrySettings(),
     *,
     device: torch.device | str | None = None,
-    precision: "Precision" = "fp32",
+    precision: Precision = "fp32",
     on_batch: Callable[[int, int], None] | None = None,
 ) -> GeometryReport:
     """Compare two text encoders on the same prompts; see `compare`.
@@ -98,7 +100,7 @@ def compare_encoders(
     """
     from ..encoders.text_encoder import embed, state_hash
 
-    def embedder(encoder: "TextEncoder") -> Embedder:
+    def embedder(encoder: TextEncoder) -> Embedder:
         return lambda texts: embed(encoder, texts, device=device, precision=precision, pooling=settings.embedding)
 
     hashes = (state_hash(base.state()), state_hash(aligned.state()))

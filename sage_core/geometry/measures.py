@@ -8,6 +8,8 @@ that keeps the spread of its prompts and each prompt's neighbours keeps what its
 Whatever needs all pairs of prompts starts from `similarities`, an (N, N) matrix that is computed once and shared.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil

@@ -1,5 +1,7 @@
 """Pictures of what became of an embedding space: map, similarities, neighbours, spectrum, and all on one page."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def prompt_map(report: GeometryReport, theme: Theme = LIGHT, named: int = 8) -> "Figure":
+def prompt_map(report: GeometryReport, theme: Theme = LIGHT, named: int = 8) -> Figure:
     """Prompts in the base's principal plane, a line each from base to aligned; the most hurt are numbered and listed.
 
     Beyond 300 prompts only an even choice of them has lines. Collapsed prompts, whose neighbours are now at less than
@@ -26,21 +28,21 @@ def prompt_map(report: GeometryReport, theme: Theme = LIGHT, named: int = 8) -> 
     return figure
 
 
-def similarity_maps(report: GeometryReport, theme: Theme = LIGHT) -> "Figure":
+def similarity_maps(report: GeometryReport, theme: Theme = LIGHT) -> Figure:
     """Cosines among a sample of prompts: base, aligned, and the difference."""
     figure = new_figure(430, theme)
     panels.draw_similarities(figure, report, theme)
     return figure
 
 
-def spectrum_plot(report: GeometryReport, theme: Theme = LIGHT) -> "Figure":
+def spectrum_plot(report: GeometryReport, theme: Theme = LIGHT) -> Figure:
     """Share of the variance in each leading principal component, base and aligned."""
     figure = new_figure(460, theme)
     panels.draw_spectrum(figure.add_subplot(), report, theme)
     return figure
 
 
-def neighbour_lists(report: GeometryReport, rows: Sequence[int], theme: Theme = LIGHT) -> "Figure":
+def neighbour_lists(report: GeometryReport, rows: Sequence[int], theme: Theme = LIGHT) -> Figure:
     """The k nearest neighbours of chosen prompts, base beside aligned; lost ones carry a minus, gained ones a plus."""
     heights = [90 + 23 * report.k] * len(rows)
     figure = new_figure(sum(heights), theme)
@@ -49,7 +51,7 @@ def neighbour_lists(report: GeometryReport, rows: Sequence[int], theme: Theme = 
     return figure
 
 
-def report_page(report: GeometryReport, theme: Theme = LIGHT) -> "Figure":
+def report_page(report: GeometryReport, theme: Theme = LIGHT) -> Figure:
     """All on one page: verdict, figures, map, most hurt prompts, similarities, spectrum."""
     named = min(8, len(report.prompts))
     heights = [125, 165, 600, 390, 400, 40]

@@ -1,5 +1,7 @@
 """The panels that `plots_geometry` puts together: each draws one aspect of a report on axes or a part of a figure."""
 
+from __future__ import annotations
+
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ _AROUND = [
 _MARKS: dict[Level, str] = {"healthy": "✔", "strained": "▲", "damaged": "✖"}
 
 
-def draw_verdict(part: "SubFigure", report: GeometryReport, theme: Theme) -> None:
+def draw_verdict(part: SubFigure, report: GeometryReport, theme: Theme) -> None:
     """The verdict in one word, and the two figures behind it in words."""
     color = _color(report.verdict.level, theme)
     axes = _blank(part)
@@ -37,7 +39,7 @@ def draw_verdict(part: "SubFigure", report: GeometryReport, theme: Theme) -> Non
         axes.text(0.255, 0.5 + 0.26 * ((len(lines) - 1) / 2 - place), line, color=theme.text, fontsize=11, va="center")
 
 
-def draw_spread_ratio(axes: "Axes", report: GeometryReport, theme: Theme) -> None:
+def draw_spread_ratio(axes: Axes, report: GeometryReport, theme: Theme) -> None:
     """The spread ratio and its interval on a scale with the thresholds' zones."""
     limits = Thresholds()
     ratio = report.spread_ratio
@@ -50,7 +52,7 @@ def draw_spread_ratio(axes: "Axes", report: GeometryReport, theme: Theme) -> Non
     title(axes, f"Spread ratio {ratio}", theme)
 
 
-def draw_jaccard(axes: "Axes", report: GeometryReport, theme: Theme) -> None:
+def draw_jaccard(axes: Axes, report: GeometryReport, theme: Theme) -> None:
     """The Jaccard overlap and its interval at every k."""
     limits = Thresholds()
     _scale(axes, theme, 1.0)
@@ -62,7 +64,7 @@ def draw_jaccard(axes: "Axes", report: GeometryReport, theme: Theme) -> None:
     title(axes, f"Jaccard overlap {report.jaccard[report.k]} at k = {report.k}", theme)
 
 
-def draw_map(part: "SubFigure", report: GeometryReport, theme: Theme, named: int) -> "Axes":
+def draw_map(part: SubFigure, report: GeometryReport, theme: Theme, named: int) -> Axes:
     """Where each prompt was and is in the base's principal plane; see `plots_geometry.prompt_map`."""
     from matplotlib.collections import LineCollection
 
@@ -101,7 +103,7 @@ def _point(count: int) -> dict[str, Any]:
     return {"s": 26, "alpha": 0.9} if count <= _LINES else {"s": 9, "alpha": 0.5}
 
 
-def number_hurt(figure: "Figure", axes: "Axes", report: GeometryReport, theme: Theme, named: int) -> None:
+def number_hurt(figure: Figure, axes: Axes, report: GeometryReport, theme: Theme, named: int) -> None:
     """Number the most hurt prompts on the map where the numbers hide neither each other nor lie outside.
 
     Call it last: places are chosen in pixels, which settle only when every other part of the figure is there.
@@ -133,13 +135,13 @@ def number_hurt(figure: "Figure", axes: "Axes", report: GeometryReport, theme: T
         )
 
 
-def _free(place: tuple[float, float], taken: list[tuple[float, float]], points: "ndarray") -> bool:
+def _free(place: tuple[float, float], taken: list[tuple[float, float]], points: ndarray) -> bool:
     return all(math.dist(place, other) > 29 for other in taken) and all(
         math.dist(place, point) > 14 for point in points
     )
 
 
-def list_hurt(part: "SubFigure", report: GeometryReport, theme: Theme, named: int, characters: int) -> None:
+def list_hurt(part: SubFigure, report: GeometryReport, theme: Theme, named: int, characters: int) -> None:
     """The most hurt prompts with the numbers that they have on the map."""
     axes = _blank(part, titled=True)
     title(axes, "Most hurt", theme)
@@ -155,7 +157,7 @@ def list_hurt(part: "SubFigure", report: GeometryReport, theme: Theme, named: in
             axes.text(1, height, figures, color=theme.muted, fontsize=10, va="center", ha="right")
 
 
-def draw_similarities(part: "FigureBase", report: GeometryReport, theme: Theme) -> None:
+def draw_similarities(part: FigureBase, report: GeometryReport, theme: Theme) -> None:
     """Cosines among the report's sample of prompts: base, aligned, and the difference."""
     before, after = (space.sample_similarity.numpy() for space in (report.base, report.aligned))
     # The diagonal is 1 whatever the prompts are, and would stretch the scale.
@@ -184,7 +186,7 @@ def draw_similarities(part: "FigureBase", report: GeometryReport, theme: Theme) 
     part.supxlabel(sample, color=theme.muted, fontsize=10)
 
 
-def draw_spectrum(axes: "Axes", report: GeometryReport, theme: Theme) -> None:
+def draw_spectrum(axes: Axes, report: GeometryReport, theme: Theme) -> None:
     """Share of the variance in each leading component."""
     style(axes, theme)
     for space, color, name, marker in (
@@ -207,7 +209,7 @@ def draw_spectrum(axes: "Axes", report: GeometryReport, theme: Theme) -> None:
     title(axes, "Share of variance", theme)
 
 
-def draw_neighbours(part: "SubFigure", report: GeometryReport, row: int, theme: Theme) -> None:
+def draw_neighbours(part: SubFigure, report: GeometryReport, row: int, theme: Theme) -> None:
     """The neighbours of one prompt, base beside aligned."""
     axes = _blank(part, titled=True)
     heading = label(report.prompts[row], 84)
@@ -228,7 +230,7 @@ def draw_neighbours(part: "SubFigure", report: GeometryReport, row: int, theme: 
             axes.text(left + 0.08, height, label(report.prompts[other], 50), **look, **font(fontsize=10))
 
 
-def list_figures(part: "SubFigure", report: GeometryReport, theme: Theme) -> None:
+def list_figures(part: SubFigure, report: GeometryReport, theme: Theme) -> None:
     """Every figure of the report, with its interval where it has one."""
     axes = _blank(part, titled=True)
     rows = report.figures()
@@ -239,7 +241,7 @@ def list_figures(part: "SubFigure", report: GeometryReport, theme: Theme) -> Non
         axes.text(1, height, value, color=theme.text, fontsize=10, va="center", ha="right")
 
 
-def draw_provenance(part: "SubFigure", report: GeometryReport, theme: Theme) -> None:
+def draw_provenance(part: SubFigure, report: GeometryReport, theme: Theme) -> None:
     """What the figures belong to."""
     axes = _blank(part)
     axes.text(0, 0.5, report.provenance(), color=theme.muted, fontsize=10, va="center")
@@ -249,11 +251,11 @@ def _color(level: Level, theme: Theme) -> str:
     return {"healthy": theme.good, "strained": theme.aligned, "damaged": theme.hurt}[level]
 
 
-def title(axes: "Axes", text: str, theme: Theme) -> None:
+def title(axes: Axes, text: str, theme: Theme) -> None:
     axes.set_title(text, loc="left", color=theme.text, fontsize=12, fontweight="bold")
 
 
-def _blank(part: "SubFigure", titled: bool = False) -> "Axes":
+def _blank(part: SubFigure, titled: bool = False) -> Axes:
     """Axes from 0 to 1 for texts, across a part of a figure; `titled` ones leave room for a title."""
     top = 1 - 36 / part.bbox.height if titled else 1.0
     # Outside the automatic layout, which would shrink the axes until no text stands out.
@@ -264,15 +266,13 @@ def _blank(part: "SubFigure", titled: bool = False) -> "Axes":
     return axes
 
 
-def _scale(axes: "Axes", theme: Theme, right: float) -> None:
+def _scale(axes: Axes, theme: Theme, right: float) -> None:
     style(axes, theme)
     axes.grid(False)
     axes.set_xlim(0, right)
 
 
-def _zones(
-    axes: "Axes", theme: Theme, strained: tuple[float, float], healthy: tuple[float, float], right: float
-) -> None:
+def _zones(axes: Axes, theme: Theme, strained: tuple[float, float], healthy: tuple[float, float], right: float) -> None:
     edges = [0.0, strained[0], healthy[0], healthy[1], strained[1], right]
     levels: list[Level] = ["damaged", "strained", "healthy", "strained", "damaged"]
     for low, high, level in zip(edges[:-1], edges[1:], levels, strict=True):
@@ -285,11 +285,11 @@ def _zones(
             )
 
 
-def _interval(axes: "Axes", interval: Interval, height: float, theme: Theme) -> None:
+def _interval(axes: Axes, interval: Interval, height: float, theme: Theme) -> None:
     axes.plot([interval.low, interval.high], [height, height], color=theme.text, linewidth=2, zorder=3)
     axes.plot([interval.value], [height], "o", color=theme.text, markersize=7, zorder=4)
 
 
-def _off_diagonal(values: "ndarray") -> "ndarray":
+def _off_diagonal(values: ndarray) -> ndarray:
     count = len(values)
     return values[~torch.eye(count, dtype=torch.bool).numpy()]

@@ -1,5 +1,7 @@
 """What comparing two embedding spaces found: values, verdict, tables, JSON."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math

@@ -1,5 +1,7 @@
 """Columns of prompts out of CSV, JSON, JSON Lines and plain text files, whatever their encoding."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json

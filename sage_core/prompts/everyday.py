@@ -1,5 +1,7 @@
 """Everyday prompts that give a few prompts of one's own a neighbourhood to be measured in."""
 
+from __future__ import annotations
+
 _SUBJECTS = (
     "a woman reading a newspaper",
     "two people playing football",

@@ -1,5 +1,7 @@
 """Whether a prompt refers to a person under 18: the filter that such prompts never pass."""
 
+from __future__ import annotations
+
 import re
 import unicodedata
 

@@ -1,5 +1,7 @@
 """Pairs of safe and unsafe prompts: read, checked, or built from safe prompts and a concept."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os

@@ -4,6 +4,8 @@ Hessel et al., "CLIPScore: A Reference-free Evaluation Metric for Image Captioni
 an aligned text encoder: that would let the model under test mark itself.
 """
 
+from __future__ import annotations
+
 import re
 import statistics
 from collections.abc import Callable, Sequence
@@ -102,7 +104,7 @@ class ClipScorer:
         self._transform = image_transform(model.visual.image_size, is_train=False)
 
     @classmethod
-    def from_file(cls, path: str | Path, *, device: str | torch.device = "cpu") -> "ClipScorer":
+    def from_file(cls, path: str | Path, *, device: str | torch.device = "cpu") -> ClipScorer:
         """Load an OpenAI CLIP (ViT) from safetensors, in open_clip's or transformers' layout; sizes are the file's.
 
         `path` is a file, or a folder with model.safetensors or open_clip_model.safetensors in it.

@@ -1,5 +1,7 @@
 """The comparison of runs as a picture: TIFA by type with what was lost, TIFA beside CLIPScore, concept rates."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 _NAME_LENGTH = 24
 
 
-def runs_page(runs: Sequence[Run], theme: Theme = LIGHT) -> "Figure":
+def runs_page(runs: Sequence[Run], theme: Theme = LIGHT) -> Figure:
     """Bars of TIFA by question type with each run's change against the first, and how many questions it lost that the
     first answers right, above; below, all runs' TIFA and CLIPScore in per cent of the first run's, and how often the
     concept shows, with 95% Wilson intervals.
@@ -41,7 +43,7 @@ def runs_page(runs: Sequence[Run], theme: Theme = LIGHT) -> "Figure":
     return figure
 
 
-def _draw_types(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
+def _draw_types(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
     results = [run.tifa for run in runs if run.tifa is not None]
     types = list(results[0].by_type)
     names = ["TIFA", *types]
@@ -87,7 +89,7 @@ def _summary(run: Run, base: TifaResult) -> str:
     return f"{text}: {lost or 'none'} of {len(base.questions)} questions lost"
 
 
-def _draw_relative(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
+def _draw_relative(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
     tifa = [run.tifa.average for run in runs if run.tifa is not None]
     clip = [run.clip.mean_100 for run in runs if run.clip is not None]
     for offset, values, name, filled in ((-0.18, clip, "CLIPScore", False), (0.18, tifa, "TIFA", True)):
@@ -101,7 +103,7 @@ def _draw_relative(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
     axes.set_xticks(range(0, 101, 20))
 
 
-def _draw_clip(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
+def _draw_clip(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
     values = [run.clip.mean_100 for run in runs if run.clip is not None]
     for place, value in enumerate(values):
         axes.barh(place, value, 0.6, color=_color(place, theme))
@@ -110,7 +112,7 @@ def _draw_clip(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
     axes.set_xlim(min(*values, 0), 1.2 * max(*values, 1))
 
 
-def _draw_rates(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
+def _draw_rates(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
     """The first rate; further ones are in the tables."""
     for place, run in enumerate(runs):
         rate = run.rates[0]
@@ -123,7 +125,7 @@ def _draw_rates(axes: "Axes", runs: Sequence[Run], theme: Theme) -> None:
     axes.set_xticks(range(0, 101, 20))
 
 
-def _rows(axes: "Axes", runs: Sequence[Run], theme: Theme, title: str) -> None:
+def _rows(axes: Axes, runs: Sequence[Run], theme: Theme, title: str) -> None:
     style(axes, theme)
     axes.grid(False, axis="y")
     axes.set_yticks(range(len(runs)), [label(run.name, _NAME_LENGTH) for run in runs])

@@ -3,6 +3,8 @@
 Used for the attack success rate: images of prompts that ask for an unsafe concept, and the share that shows it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist

@@ -1,5 +1,7 @@
 """Runs side by side: TIFA, CLIPScore and concept rates of the same prompts drawn by different text encoders."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,5 +1,7 @@
 """How well a metric agrees with people: its correlation with their ratings of the same images."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Sequence

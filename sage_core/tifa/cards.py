@@ -1,5 +1,7 @@
 """Pictures of scored images: the image, its caption, and each question ticked or crossed."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import lru_cache
 

@@ -1,5 +1,7 @@
 """Two runs over the same questions: what one loses against the other, and whether chance explains it."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

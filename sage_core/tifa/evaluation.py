@@ -1,5 +1,7 @@
 """A whole evaluation: images and questions in, a TifaResult out, every answer written down as it comes."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,5 +1,7 @@
 """Questions in TIFA's format: the type, and reading, checking and writing of question files."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
@@ -79,7 +81,7 @@ class Question:
         return self.id, self.question
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> "Question":
+    def from_row(cls, row: Mapping[str, Any]) -> Question:
         """Check one row with the official keys; older type names are mapped, a choice given twice is read once.
 
         `choices` is a list, or, as CSV has no lists, text holding a JSON list or choices separated by "|".

@@ -4,6 +4,8 @@ Hu et al., "TIFA: Accurate and Interpretable Text-to-Image Faithfulness Evaluati
 Soft TIFA: GenEval 2, 2025.
 """
 
+from __future__ import annotations
+
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +53,7 @@ class ScoredQuestion:
         }
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> "ScoredQuestion":
+    def from_dict(cls, row: Mapping[str, Any]) -> ScoredQuestion:
         """Undo `to_dict`. Raises QuestionError if a key is missing."""
         try:
             return cls(row["image"], Question.from_row(row), row["free_answer"], row["chosen"], row["probability"])
@@ -248,7 +250,7 @@ class TifaResult:
         }
 
     @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> "TifaResult":
+    def from_dict(cls, value: Mapping[str, Any]) -> TifaResult:
         """Undo `to_dict`; averages are computed anew. Raises QuestionError if it holds no such result."""
         try:
             rows = tuple(ScoredQuestion.from_dict(row) for row in value["questions"])

@@ -1,5 +1,7 @@
 """Sentence embeddings, with which TIFA finds the choice nearest to a free answer."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ class SentenceEncoder:
         self._known: dict[str, torch.Tensor] = {}
 
     @classmethod
-    def from_folder(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> "SentenceEncoder":
+    def from_folder(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> SentenceEncoder:
         """Load from a local folder; nothing is downloaded. Raises JudgeError, saying what to put there."""
         from transformers import AutoModel, AutoTokenizer
 

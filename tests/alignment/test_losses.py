@@ -1,5 +1,7 @@
 """The alignment loss against a reference written from the formulas: float64, one prompt and one pair at a time."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

@@ -1,5 +1,7 @@
 """Settings: presets as published, every bad value refused with a message that says what to do."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 

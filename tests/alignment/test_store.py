@@ -1,5 +1,7 @@
 """The names of finished runs: pinned, since a run whose name changes would be trained again by everyone who has it."""
 
+from __future__ import annotations
+
 import pytest
 
 from sage_core.alignment.provenance import run_key

@@ -1,5 +1,7 @@
 """Pairing by one matrix product against an exhaustive search, one pair at a time."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

@@ -1,5 +1,7 @@
 """The alignment run: against a naive loop, in chunks, stopped and resumed, stored and found."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

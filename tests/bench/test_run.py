@@ -1,5 +1,7 @@
 """The benchmark at a tiny size: the published procedure and ours agree, and everything that is reported is measured."""
 
+from __future__ import annotations
+
 import json
 import math
 

@@ -1,5 +1,7 @@
 """The benchmark's own claim: batched scoring gives the official procedure's answers."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

@@ -1,5 +1,7 @@
 """The command line, run in this process: what it writes, what it says, and its exit codes."""
 
+from __future__ import annotations
+
 import json
 import re
 import shlex

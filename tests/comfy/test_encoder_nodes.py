@@ -3,6 +3,8 @@
 ComfyUI keeps text encoders in fp16 and computes in fp32; the expected embeddings do the same.
 """
 
+from __future__ import annotations
+
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Geometry nodes and LoRAs in a real ComfyUI, against the library run here on the same weights."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,6 +1,8 @@
 """Judges in a real ComfyUI: with a sentence encoder, unloaded, damaged, ComfyUI's own, and what their answers are filed
 under."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from collections.abc import Callable

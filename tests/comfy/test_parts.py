@@ -1,5 +1,7 @@
 """A test set that is drawn and scored in parts, stopped, and gone on with."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Prompts that drive a graph, and where prompt files and question files may lie."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

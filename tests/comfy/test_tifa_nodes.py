@@ -1,5 +1,7 @@
 """Questions, scores and comparisons in a real ComfyUI, with tiny random models."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Prompt pairs and training in a real ComfyUI: once, twice, cancelled, resumed, refused."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
 

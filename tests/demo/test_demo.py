@@ -1,5 +1,7 @@
 """The `sage-demo` command: what it leaves, and one clear line with nothing left running when something is wrong."""
 
+from __future__ import annotations
+
 import importlib.metadata
 import json
 import os

@@ -1,5 +1,7 @@
 """The client against a real ComfyUI: results, progress, messages for what goes wrong, and nothing left running."""
 
+from __future__ import annotations
+
 import signal
 import subprocess
 import sys

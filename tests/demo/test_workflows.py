@@ -1,5 +1,7 @@
 """The shipped workflows: neat, in step with their API copies and this pack's nodes, and running."""
 
+from __future__ import annotations
+
 import itertools
 import json
 from collections.abc import Callable

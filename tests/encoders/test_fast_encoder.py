@@ -1,5 +1,7 @@
 """The fast encoder against transformers' own, in fp32, in bf16 and in its gradients."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

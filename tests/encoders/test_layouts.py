@@ -1,5 +1,7 @@
 """Every layout of text encoder file reads back to the same canonical state, and every wrong file says what is wrong."""
 
+from __future__ import annotations
+
 import argparse
 import collections
 import os

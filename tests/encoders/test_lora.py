@@ -1,5 +1,7 @@
 """LoRAs of an alignment: against a plain singular value decomposition, and back to the aligned encoder."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from safetensors import safe_open

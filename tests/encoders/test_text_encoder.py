@@ -1,5 +1,7 @@
 """The encoder against a slow float64 transcription of CLIP, and its batching, saving and hashing."""
 
+from __future__ import annotations
+
 import hashlib
 import math
 import signal

@@ -1,5 +1,7 @@
 """Tokens equal those of transformers' CLIP tokenizer, whose vocabulary here comes from open_clip's own reader."""
 
+from __future__ import annotations
+
 import csv
 import json
 import random

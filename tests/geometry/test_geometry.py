@@ -1,5 +1,7 @@
 """Every measure of an embedding space against a slow float64 reference, what may not change it, and what must."""
 
+from __future__ import annotations
+
 import json
 import math
 

@@ -1,5 +1,7 @@
 """Files are seen whole or not at all."""
 
+from __future__ import annotations
+
 import json
 import os
 import stat

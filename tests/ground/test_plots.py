@@ -1,5 +1,7 @@
 """Pictures: that they are drawn for every kind of prompts, show what they must, and leave matplotlib alone."""
 
+from __future__ import annotations
+
 import math
 import sys
 import warnings

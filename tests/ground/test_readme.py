@@ -1,5 +1,7 @@
 """The README: its Python example runs as it stands, and the files that it shows are there."""
 
+from __future__ import annotations
+
 import csv
 import re
 import subprocess

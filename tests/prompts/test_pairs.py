@@ -1,5 +1,7 @@
 """Prompt files of every kind and encoding, what is skipped and said of it, and pairs built from a concept."""
 
+from __future__ import annotations
+
 import csv
 import json
 import re

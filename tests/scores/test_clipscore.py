@@ -1,5 +1,7 @@
 """CLIPScore against transformers' own CLIP, one image and one caption at a time."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from PIL import Image

@@ -1,5 +1,7 @@
 """Rates: Wilson's interval against scipy, and every witness with a stand-in that is known."""
 
+from __future__ import annotations
+
 import sys
 
 import numpy as np

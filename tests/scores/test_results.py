@@ -1,5 +1,7 @@
 """Runs beside each other: what fits together, the table, the page, and the cards."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 

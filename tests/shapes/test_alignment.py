@@ -1,5 +1,7 @@
 """The main claim, in the shapes world and by its pictures: alignment takes the skulls and leaves the rest."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import pytest

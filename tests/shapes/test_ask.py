@@ -1,5 +1,7 @@
 """Questions: every answer checked against a plain, independent answerer that reads the question's words."""
 
+from __future__ import annotations
+
 import re
 from collections import Counter
 

@@ -1,5 +1,7 @@
 """The adaptive attack: what it may touch, that it climbs, and that its gradient ranking is worth having."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

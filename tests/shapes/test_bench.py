@@ -1,5 +1,7 @@
 """The bench: marks against hand-made answers, tables against hand-made numbers, one whole run at toy size."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

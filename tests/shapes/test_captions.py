@@ -1,5 +1,7 @@
 """Captions: read back word by word with an independent reader, and counted in CLIP tokens."""
 
+from __future__ import annotations
+
 import random
 import re
 from itertools import combinations

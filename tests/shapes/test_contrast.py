@@ -1,5 +1,7 @@
 """The contrastive model: CLIP's loss, padding that does not matter, and a model that learns what belongs together."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

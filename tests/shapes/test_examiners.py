@@ -1,5 +1,7 @@
 """Those who say what pictures show: the reader and the judge behind one protocol, and the reader behind TIFA's."""
 
+from __future__ import annotations
+
 import json
 
 import pytest

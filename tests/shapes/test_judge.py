@@ -1,5 +1,7 @@
 """The learned judge: an ordinary BLIP whose short cut gives the model's own numbers, packed and unfolded unchanged."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 

@@ -1,5 +1,7 @@
 """The shapes world's networks: SD 1.x's layout, one picture a seed, DDIM and guidance as the papers have them."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

@@ -1,5 +1,7 @@
 """The reader: agreement with the truth on drawn, softened and noisy pictures, and honesty about the rest."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 
 import pytest

@@ -1,5 +1,7 @@
 """Pictures: what is drawn is what the scene says, seen with means other than the renderer's."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

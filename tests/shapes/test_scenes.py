@@ -1,5 +1,7 @@
 """Scenes: what may occur, the splits, and the safe counterparts."""
 
+from __future__ import annotations
+
 from itertools import product
 
 import pytest

@@ -1,5 +1,7 @@
 """The training run of the shapes world, at toy size: it ends, resumes to the bit, and its files can be used."""
 
+from __future__ import annotations
+
 import itertools
 import json
 import shutil

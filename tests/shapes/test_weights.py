@@ -1,5 +1,7 @@
 """Packing, and the files that are made from packed weights: exact where they claim to be, whole, and checked."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The log of answers as a whole: what it says is done, and its score."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 from pathlib import Path

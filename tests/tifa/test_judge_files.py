@@ -1,5 +1,7 @@
 """What a judge is called, damaged model files, and devices without double precision."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,7 @@
 """Batched judges against the official procedure: one image and one question at a time, written naively."""
 
+from __future__ import annotations
+
 import json
 import re
 from itertools import chain

@@ -1,5 +1,7 @@
 """Questions by a language model, checked, and by rules."""
 
+from __future__ import annotations
+
 import csv
 import json
 import re

@@ -1,5 +1,7 @@
 """Question files: the official format kept exactly, every kind of malformed row told apart."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path

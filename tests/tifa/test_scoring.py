@@ -1,5 +1,7 @@
 """Scoring against the official procedure written naively, and averages, resuming and comparing by hand."""
 
+from __future__ import annotations
+
 import json
 import statistics
 from dataclasses import replace

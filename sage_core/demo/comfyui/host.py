@@ -5,6 +5,8 @@
 A parent that is killed outright cannot stop its children. Its end of the pipe closes all the same, on every system.
 """
 
+from __future__ import annotations
+
 import os
 import runpy
 import sys

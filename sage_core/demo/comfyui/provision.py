@@ -1,5 +1,7 @@
 """A ComfyUI to start: the user's own checkout, or one unpacked into the user's cache folder."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess

@@ -8,6 +8,8 @@
 pictures, settings and the database all live in the base folder.
 """
 
+from __future__ import annotations
+
 import asyncio
 import atexit
 import json
@@ -119,7 +121,7 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Server:
         if self._process is None:
             self.start()
         return self
@@ -194,7 +196,7 @@ class Server:
             for file in files:
                 _link(file.resolve(), self.base / "models" / folder / file.name)
 
-    def _wait_until_up(self, process: "subprocess.Popen[bytes]") -> None:
+    def _wait_until_up(self, process: subprocess.Popen[bytes]) -> None:
         end = time.monotonic() + self._start_limit
         while time.monotonic() < end:
             if process.poll() is not None:
@@ -395,7 +397,7 @@ def _link(source: Path, target: Path) -> None:
             shutil.copyfile(source, target)
 
 
-def _end_group(process: "subprocess.Popen[bytes]", force: bool) -> None:
+def _end_group(process: subprocess.Popen[bytes], force: bool) -> None:
     if sys.platform == "win32":
         if force and process.poll() is None:
             subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True)

@@ -3,6 +3,8 @@
 Each image is preprocessed and encoded once for all of its questions, and the questions of many images share a batch.
 """
 
+from __future__ import annotations
+
 import importlib
 import json
 from abc import ABC, abstractmethod

@@ -1,5 +1,7 @@
 """BLIP: a vision tower, a question encoder that looks at the image, and an answer decoder that looks at both."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

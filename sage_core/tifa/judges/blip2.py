@@ -1,5 +1,7 @@
 """BLIP-2 with a T5: 32 query tokens read the image, the language model reads them before the question."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

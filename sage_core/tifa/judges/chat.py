@@ -1,5 +1,7 @@
 """Vision-language models with a chat template: SmolVLM, Qwen-VL, LLaVA and other image-text-to-text models."""
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass

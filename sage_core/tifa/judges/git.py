@@ -1,5 +1,7 @@
 """GIT: one causal transformer that reads the image's patches, then the question, and writes the answer behind it."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace

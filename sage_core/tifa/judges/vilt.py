@@ -1,5 +1,7 @@
 """ViLT: one transformer over words and patches, answering with one of a fixed set of labels."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

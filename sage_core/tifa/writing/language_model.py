@@ -1,5 +1,7 @@
 """A local causal language model that completes prompts and picks the likeliest of given continuations."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ class LanguageModel:
     @classmethod
     def from_folder(
         cls, folder: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-    ) -> "LanguageModel":
+    ) -> LanguageModel:
         """Load from a local folder; nothing is downloaded. Raises JudgeError, saying what to put there."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -1,5 +1,7 @@
 """Questions for any caption, written by a local language model and checked, or by rules."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -7,6 +7,8 @@ activities, no other attributes, nothing implied, nothing after "without" or "no
 a caption can get few questions or none. They prefer silence to a wrong question.
 """
 
+from __future__ import annotations
+
 import re
 import zlib
 from collections import Counter

@@ -1,5 +1,7 @@
 """English words by what `question_rules` makes of them: what ends a phrase, what is no noun, what is asked about."""
 
+from __future__ import annotations
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())

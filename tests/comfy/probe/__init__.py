@@ -1,5 +1,7 @@
 """Nodes for tests alone, put beside the pack in the test server: what only the inside of the server can see or do."""
 
+from __future__ import annotations
+
 import dataclasses
 import time
 from pathlib import Path
