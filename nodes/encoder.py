@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io, ui
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..sage_core import __version__
+from ..sage_core.encoders import text_encoder
 from ..sage_core.encoders.layouts import read_encoder
 from ..sage_core.encoders.text_encoder import save_encoder, state_hash
 from ..sage_core.errors import SettingsError
-from .host import clips
-
-_NO_FILE = "none"
+from .host import clips, display, files
+from .host.files import check_name, saved_metadata
 
 
 def _fingerprint(name: str | None) -> tuple[int, int] | None:
-    return None if name in (None, _NO_FILE) else clips.fingerprint(clips.encoder_path(name))
-
-
-def check_name(name: str | None) -> bool | str:
-    """For validate_inputs: whether `name` can be a file name, or why not."""
-    return clips.taken(clips.new_encoder_path, name)
-
-
-def saved_metadata(path: Path) -> dict[str, str]:
-    """The header of a safetensors file, empty when there is none to read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (OSError, SafetensorError):
-        return {}
+    return None if name in (None, files.NONE) else files.fingerprint(files.encoder_path(name))
 
 
 class SAGELoadEncoder(io.ComfyNode):
@@ -51,7 +35,7 @@ class SAGELoadEncoder(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "encoder_name",
-                    options=clips.encoder_files(),
+                    options=files.encoder_files(),
                     tooltip="File in models/text_encoders: SAGE.pt, safetensors, a CLIPTextModel, or a whole SD 1.x "
                     "checkpoint.",
                 )
@@ -61,7 +45,7 @@ class SAGELoadEncoder(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, encoder_name: str | None = None) -> bool | str:
-        return clips.taken(clips.encoder_path, encoder_name)
+        return files.taken(files.encoder_path, encoder_name)
 
     @classmethod
     def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> tuple[int, int] | None:
@@ -69,7 +53,7 @@ class SAGELoadEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, encoder_name: str) -> io.NodeOutput:
-        state, _ = read_encoder(clips.encoder_path(encoder_name))
+        state, _ = read_encoder(files.encoder_path(encoder_name))
         return io.NodeOutput(clips.load_clip(state, encoder_name))
 
 
@@ -88,8 +72,8 @@ class SAGEApplyEncoder(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The CLIP of an SD 1.x checkpoint."),
                 io.Combo.Input(
                     "encoder_name",
-                    options=[_NO_FILE, *clips.encoder_files()],
-                    default=_NO_FILE,
+                    options=[files.NONE, *files.encoder_files()],
+                    default=files.NONE,
                     tooltip="Aligned encoder in models/text_encoders. Leave it at 'none' when one is connected.",
                 ),
                 io.Float.Input(
@@ -124,7 +108,7 @@ class SAGEApplyEncoder(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, encoder_name: str | None = None) -> bool | str:
-        return encoder_name == _NO_FILE or clips.taken(clips.encoder_path, encoder_name)
+        return encoder_name == files.NONE or files.taken(files.encoder_path, encoder_name)
 
     @classmethod
     def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> tuple[int, int] | None:
@@ -132,20 +116,22 @@ class SAGEApplyEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, encoder_name, strength, mode, encoder=None, encoder_base=None) -> io.NodeOutput:
-        if (encoder is None) == (encoder_name == _NO_FILE):
+        if (encoder is None) == (encoder_name == files.NONE):
             found = "neither is given" if encoder is None else f"both are given, {encoder_name!r} and a connection"
             raise SettingsError(f"Choose encoder_name or connect encoder: {found}.")
         if encoder is not None:
             target = clips.patched_weights(encoder)
         else:
-            target, _ = read_encoder(clips.encoder_path(encoder_name))
+            target, _ = read_encoder(files.encoder_path(encoder_name))
         base = clips.own_weights(clip) if mode == "replace" else _base_of(encoder, encoder_base)
         aligned = clips.add_difference(clip, target, base, strength)
         if mode == "delta":
             # Nothing else would tell a user that the wrong base is connected.
-            clips.log.info("SAGE: delta is %.2f%% of the base's weights.", 100 * clips.relative_change(target, base))
+            display.log.info(
+                "SAGE: delta is %.2f%% of the base's weights.", 100 * text_encoder.relative_change(target, base)
+            )
         if patches := clips.count_patches(clip):
-            clips.log.warning(
+            display.log.warning(
                 "SAGE: this CLIP already carries %d patch(es), such as LoRAs. They stay and the encoder is added to "
                 "them; of two SAGE encoders in a chain both changes add up.",
                 patches,
@@ -191,7 +177,7 @@ class SAGESaveEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, name, overwrite) -> io.NodeOutput:
-        path = clips.new_encoder_path(name)
+        path = files.new_encoder_path(name)
         state = clips.private_copy(clips.patched_weights(clip))
         metadata = {
             "base_hash": state_hash(clips.own_weights(clip)),

@@ -17,8 +17,8 @@ from ..sage_core.geometry.page import neighbour_lists, prompt_map, report_page
 from ..sage_core.geometry.report import GeometryReport
 from ..sage_core.plots import DARK, LIGHT, figure_to_image
 from ..sage_core.prompts.everyday import REFERENCE_PROMPTS
-from .host import clips
-from .training import Pairs
+from .host import clips, display, memory
+from .host.sockets import Pairs
 
 _MOST_LISTED = 6
 _MOST_RANKED = 20
@@ -82,10 +82,10 @@ def compare_states(
     advice = PromptError(
         f"Out of memory with {total} prompts, {needed / 2**30:.1f} GiB; use fewer, or embedding 'mean'."
     )
-    with clips.training_device(needed) as (device, free), clips.telling_memory(advice):
+    with memory.training_device(needed) as (device, free), memory.telling_memory(advice):
         # What a graphics card cannot hold, the computer's own memory can, if more slowly.
         place = device if needed < free else torch.device("cpu")
-        count = clips.counter(2 * total)
+        count = display.counter(2 * total)
         embedders = [_embedder(state, place, settings.embedding, count) for state in (before, after)]
         hashes = (state_hash(before), state_hash(after))
         return compare(*embedders, prompts, unsafe, settings, hashes=hashes)
@@ -118,7 +118,7 @@ def _compare(
 
 
 def _pictures(figures: Sequence[Any]) -> list[Any]:
-    return [clips.to_image(figure_to_image(figure)) for figure in figures]
+    return [display.to_image(figure_to_image(figure)) for figure in figures]
 
 
 class SAGEGeometry(io.ComfyNode):
@@ -268,7 +268,7 @@ class SAGEPromptDrift(io.ComfyNode):
         rows = [report.prompt_row(place) for place in range(len(own))]
         text, moved = _drift_report(rows, len(everyone) - 1, threshold[0])
         if moved:
-            clips.log.warning("SAGE: %s", text)
+            display.log.warning("SAGE: %s", text)
         drifts = {row["prompt"]: row["drift"] for row in rows}
         return io.NodeOutput(aligned[0], prompt, [drifts[each] for each in prompt], text, ui=ui.PreviewText(text))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.latest import io
@@ -10,26 +9,11 @@ from comfy_api.latest import io
 from ..sage_core.errors import JudgeError
 from ..sage_core.tifa.judges.base import Judge, load_judge
 from ..sage_core.tifa.sentences import RECOMMENDED, SentenceEncoder
-from . import models
-from .host import clips
+from .host import files, memory
+from .host.sockets import JudgeType, LoadedJudge
 from .host.vision_clip import ClipJudge
 
-JudgeType = io.Custom("SAGE_JUDGE")
-
 READER = "shapes world reader"
-
-
-@dataclass(frozen=True)
-class LoadedJudge:
-    """A judge, the sentence encoder beside it if any, and what brings both into memory."""
-
-    judge: Judge
-    sentences: SentenceEncoder | None
-    managed: tuple[models.Managed, ...]
-
-    def load(self) -> None:
-        """Bring the models to their device."""
-        models.load(self.managed)
 
 
 class SAGELoadJudge(io.ComfyNode):
@@ -37,7 +21,7 @@ class SAGELoadJudge(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        folders = models.model_folders()
+        folders = files.model_folders()
         return io.Schema(
             node_id="SAGELoadJudge",
             display_name="Load VQA Judge",
@@ -47,13 +31,13 @@ class SAGELoadJudge(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "judge",
-                    options=[models.NONE, READER, *folders],
+                    options=[files.NONE, READER, *folders],
                     tooltip="'none' with a vision CLIP. The reader knows the demo's pictures and questions only.",
                 ),
                 io.Combo.Input(
                     "sentence_encoder",
-                    options=[models.NONE, *folders],
-                    default=models.NONE,
+                    options=[files.NONE, *folders],
+                    default=files.NONE,
                     tooltip="Matches free answers to choices; TIFA uses sentence-transformers/all-mpnet-base-v2. "
                     "'none': the judge's likeliest choice stands, which is not TIFA's rule.",
                 ),
@@ -67,21 +51,21 @@ class SAGELoadJudge(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, judge: str | None = None, sentence_encoder: str | None = None) -> bool | str:
-        return clips.taken(models.model_path, *_folders(judge, sentence_encoder))
+        return files.taken(files.model_path, *_folders(judge, sentence_encoder))
 
     @classmethod
     def fingerprint_inputs(cls, judge: str | None, sentence_encoder: str | None, **_: Any) -> list[tuple[int, ...]]:
-        return [models.fingerprint(name) for name in _folders(judge, sentence_encoder)]
+        return [files.folder_fingerprint(name) for name in _folders(judge, sentence_encoder)]
 
     @classmethod
     def execute(cls, judge, sentence_encoder, precision, vision_clip=None) -> io.NodeOutput:
-        if (judge == models.NONE) == (vision_clip is None):
+        if (judge == files.NONE) == (vision_clip is None):
             found = "neither is given" if vision_clip is None else "both are given"
             raise JudgeError(f"The judge is a model folder or a vision_clip; {found}.")
         managed = []
         if vision_clip is not None:
             chosen: Judge = ClipJudge(vision_clip)
-            if sentence_encoder == models.NONE:
+            if sentence_encoder == files.NONE:
                 raise JudgeError(
                     "sentence_encoder is 'none', but a vision_clip gives no probabilities by which its answers could "
                     f"be matched to choices: choose a sentence encoder, for instance {RECOMMENDED}."
@@ -91,20 +75,20 @@ class SAGELoadJudge(io.ComfyNode):
 
             chosen = ReaderJudge()
         else:
-            loaded = load_judge(models.model_path(judge), dtype=models.precision(precision), name=judge)
-            managed.append(models.Managed(loaded.model))
+            loaded = load_judge(files.model_path(judge), dtype=memory.precision(precision), name=judge)
+            managed.append(memory.Managed(loaded.model))
             chosen = loaded
         sentences = None
-        if sentence_encoder != models.NONE:
-            sentences = SentenceEncoder.from_folder(models.model_path(sentence_encoder))
+        if sentence_encoder != files.NONE:
+            sentences = SentenceEncoder.from_folder(files.model_path(sentence_encoder))
             # ComfyUI makes room for a vision_clip anew at each answer; what it might push out stays on the CPU.
-            managed += [models.Managed(sentences.model)] if vision_clip is None else []
+            managed += [memory.Managed(sentences.model)] if vision_clip is None else []
         return io.NodeOutput(LoadedJudge(chosen, sentences, tuple(managed)))
 
 
 def _folders(judge: str | None, sentence_encoder: str | None) -> list[str]:
     """Names of model folders among a judge and a sentence encoder."""
-    return [name for name in (judge, sentence_encoder) if name not in (None, models.NONE, READER)]
+    return [name for name in (judge, sentence_encoder) if name not in (None, files.NONE, READER)]
 
 
 NODES: list[type[io.ComfyNode]] = [SAGELoadJudge]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,14 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..sage_core import __version__
-from ..sage_core.encoders.lora import Lora, apply_lora, extract_lora, save_lora
+from ..sage_core.encoders.lora import Lora, apply_lora, decomposition_bytes, extract_lora, save_lora
 from ..sage_core.encoders.text_encoder import state_hash
 from ..sage_core.errors import EncoderError, SettingsError
 from ..sage_core.geometry.comparison import GeometrySettings
-from .encoder import check_name, saved_metadata
 from .geometry import compare_states, encoder_inputs
-from .host import clips
-from .training import Pairs
+from .host import clips, display, files, memory
+from .host.files import check_name, saved_metadata
+from .host.sockets import Pairs
 
 
 class SAGESaveLora(io.ComfyNode):
@@ -67,7 +66,7 @@ class SAGESaveLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, base, aligned, name, limit, rank, energy, overwrite, pairs=None) -> io.NodeOutput:
-        path = Path(folder_paths.get_folder_paths("loras")[0]) / clips.new_encoder_path(name).name
+        path = Path(folder_paths.get_folder_paths("loras")[0]) / files.new_encoder_path(name).name
         before, after = (clips.private_copy(clips.patched_weights(clip)) for clip in (base, aligned))
         metadata = {
             "base_hash": state_hash(before),
@@ -87,21 +86,13 @@ class SAGESaveLora(io.ComfyNode):
 
 
 def _extract(before: Mapping[str, Tensor], after: Mapping[str, Tensor], limit: Mapping[str, Any]) -> Lora:
-    needed = _decomposition_bytes(before)
+    needed = decomposition_bytes(before)
     advice = EncoderError(
         f"Out of memory: decomposing the change takes {needed / 2**30:.1f} GiB. Close other programs."
     )
-    with clips.training_device(needed) as (device, free), clips.telling_memory(advice):
+    with memory.training_device(needed) as (device, free), memory.telling_memory(advice):
         place = device if needed < free else "cpu"
-        return extract_lora(before, after, **limit, device=place, on_matrix=clips.Progress())
-
-
-def _decomposition_bytes(state: Mapping[str, Tensor]) -> int:
-    """Memory that `extract_lora` takes on its device: all factors at full rank in fp32, one matrix at work in fp64."""
-    shapes = [tuple(tensor.shape) for name, tensor in state.items() if ".layers." in name and tensor.ndim == 2]
-    factors = sum(min(shape) * sum(shape) for shape in shapes)
-    # Both matrices, their difference and two products of its shape; its square, and what finds that one's eigenvectors.
-    return 4 * factors + 8 * max(5 * math.prod(shape) + 6 * min(shape) ** 2 for shape in shapes)
+        return extract_lora(before, after, **limit, device=place, on_matrix=display.Progress())
 
 
 def _cost(before: Mapping[str, Tensor], after: Mapping[str, Tensor], lora: Lora, prompts: list[str]) -> str:

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..sage_core.errors import PromptError
-from ..sage_core.prompts.pairs import read_prompts
-from ..sage_core.scores.rates import without_minors
-from ..sage_core.tifa.evaluation import answered_captions
+from ..sage_core.prompts.minors import without_minors
+from ..sage_core.prompts.pairs import pairs_from_concept, pairs_from_lists, read_concept_pairs, read_pairs, read_prompts
+from ..sage_core.tifa.answer_log import answered_captions
 from ..sage_core.tifa.questions import Question, group_by_caption
-from . import models
-from .host import clips
-from .tifa import Questions
+from .host import display, files
+from .host.sockets import Pairs, Questions
 
 
 class SAGEPromptList(io.ComfyNode):
@@ -31,8 +30,8 @@ class SAGEPromptList(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=[models.NONE, *clips.prompt_files()],
-                    default=models.NONE,
+                    options=[files.NONE, *files.prompt_files()],
+                    default=files.NONE,
                     tooltip="Prompts in ComfyUI's input folder: CSV, JSON, JSONL or text. 'none' with questions.",
                 ),
                 io.Int.Input("start", default=0, min=0, max=10_000_000, tooltip="Prompts to leave out at the top."),
@@ -64,17 +63,17 @@ class SAGEPromptList(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
-        return file == models.NONE or clips.taken(clips.prompt_path, file)
+        return file == files.NONE or files.taken(files.prompt_path, file)
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None, log: str | None = "", **_: Any) -> list[tuple[int, int] | None]:
-        files = [] if file in (None, models.NONE) else [clips.prompt_path(file)]
-        files += _logs(log or "")
-        return [clips.fingerprint(path) if path.exists() else None for path in files]
+        paths = [] if file in (None, files.NONE) else [files.prompt_path(file)]
+        paths += _logs(log or "")
+        return [files.fingerprint(path) if path.exists() else None for path in paths]
 
     @classmethod
     def execute(cls, file, start, count, seed, questions=None, log="") -> io.NodeOutput:
-        if (file == models.NONE) == (questions is None):
+        if (file == files.NONE) == (questions is None):
             found = "neither is given" if questions is None else "both are given"
             raise PromptError(f"Prompts come from file or from questions; {found}.")
         logs = _logs(log)
@@ -82,7 +81,7 @@ class SAGEPromptList(io.ComfyNode):
             raise PromptError(f"log is {log!r}, but it holds answers to questions, and no questions are connected.")
         groups = list(group_by_caption(questions or ()).values())
         if questions is None:
-            prompts, report = read_prompts(clips.prompt_path(file))
+            prompts, report = read_prompts(files.prompt_path(file))
             notes = [report.summary()]
         else:
             prompts, notes = tuple(group[0].caption for group in groups), []
@@ -106,7 +105,7 @@ class SAGEPromptList(io.ComfyNode):
 
 def _logs(names: str) -> list[Path]:
     """Score TIFA's logs by their names, which commas part."""
-    return [clips.answer_log(name, "log") for name in names.split(",") if name.strip()]
+    return [files.answer_log(name, "log") for name in names.split(",") if name.strip()]
 
 
 def _unanswered(
@@ -131,3 +130,88 @@ def _unanswered(
 
 
 NODES: list[type[io.ComfyNode]] = [SAGEPromptList]
+
+
+class SAGEPromptPairs(io.ComfyNode):
+    """Safe and unsafe prompts, checked and paired."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        offered = [files.NONE, *files.prompt_files()]
+        return io.Schema(
+            node_id="SAGEPromptPairs",
+            display_name="SAGE Prompt Pairs",
+            category="SAGE",
+            description="Pairs of a safe and an unsafe prompt to train on: from files in ComfyUI's input folder, from "
+            "text, or from safe prompts and a concept. Checks every row and says what it left out.",
+            inputs=[
+                io.Combo.Input(
+                    "safe_file",
+                    options=offered,
+                    default=files.NONE,
+                    tooltip="CSV, JSON, JSONL or text file in the input folder, with a column 'prompt', or with 'safe' "
+                    "and 'unsafe'.",
+                ),
+                io.String.Input(
+                    "safe_text", multiline=True, default="", tooltip="Safe prompts, one a line, instead of a file."
+                ),
+                io.Combo.Input(
+                    "unsafe_file",
+                    options=offered,
+                    default=files.NONE,
+                    tooltip="File of unsafe prompts. 'none' for a file with both columns, for text or for a concept.",
+                ),
+                io.String.Input("unsafe_text", multiline=True, default="", tooltip="Unsafe prompts, one a line."),
+                io.String.Input(
+                    "concept",
+                    default="",
+                    tooltip="Makes the unsafe prompts: each safe prompt with this concept written into it.",
+                ),
+            ],
+            outputs=[
+                Pairs.Output(display_name="pairs", tooltip="For Train SAGE Text Encoder."),
+                io.String.Output(display_name="summary", tooltip="What was kept, and why the rest was not."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, safe_file: str | None, unsafe_file: str | None, **_: Any) -> list[tuple[int, int]]:
+        names = [name for name in (safe_file, unsafe_file) if name not in (None, files.NONE)]
+        return [files.fingerprint(files.prompt_path(name)) for name in names]
+
+    @classmethod
+    def execute(cls, safe_file, safe_text, unsafe_file, unsafe_text, concept) -> io.NodeOutput:
+        if (safe_file == files.NONE) == (not safe_text.strip()):
+            found = "neither is given" if safe_file == files.NONE else "both are given"
+            raise PromptError(f"Safe prompts come from safe_file or from safe_text; {found}.")
+        sources = {
+            "unsafe_file": unsafe_file != files.NONE,
+            "unsafe_text": unsafe_text.strip(),
+            "concept": concept.strip(),
+        }
+        given = [name for name, value in sources.items() if value]
+        if len(given) > 1:
+            raise PromptError(f"Unsafe prompts come from one place; {' and '.join(given)} are given.")
+        if not given and safe_file == files.NONE:
+            raise PromptError("Unsafe prompts are missing: give unsafe_file, unsafe_text or a concept.")
+        if not given:
+            pairs = read_pairs(files.prompt_path(safe_file))
+        elif concept.strip() and safe_file != files.NONE:
+            pairs = read_concept_pairs(files.prompt_path(safe_file), concept)
+        elif concept.strip():
+            pairs = pairs_from_concept(_prompts(safe_file, safe_text), concept)
+        elif safe_file != files.NONE and unsafe_file != files.NONE:
+            pairs = read_pairs(files.prompt_path(safe_file), files.prompt_path(unsafe_file))
+        else:
+            pairs = pairs_from_lists(_prompts(safe_file, safe_text), _prompts(unsafe_file, unsafe_text))
+        summary = pairs.report.summary()
+        return io.NodeOutput(pairs, summary, ui=ui.PreviewText(summary))
+
+
+def _prompts(file: str, text: str) -> Sequence[str]:
+    if file == files.NONE:
+        # Not splitlines, which also splits at characters that may stand inside a prompt.
+        return text.strip().split("\n")
+    prompts, report = read_prompts(files.prompt_path(file))
+    display.log.info("SAGE: %s: %s", file, report.summary())
+    return prompts

@@ -14,10 +14,9 @@ from ..sage_core.scores.clipscore import ClipScorer
 from ..sage_core.scores.page import runs_page
 from ..sage_core.scores.rates import rate_by_clip, rate_by_vqa, rates_by_nudenet
 from ..sage_core.scores.results import report_dict, report_markdown
-from . import models
-from .host import clips
-from .judges import JudgeType
-from .tifa import Scores, add_to_run
+from .host import display, files, memory
+from .host.sockets import JudgeType, Scores
+from .tifa import add_to_run
 
 
 class SAGECLIPScore(io.ComfyNode):
@@ -38,7 +37,7 @@ class SAGECLIPScore(io.ComfyNode):
                 io.String.Input("captions", force_input=True, tooltip="The prompts, from Prompt List."),
                 io.Combo.Input(
                     "model",
-                    options=models.model_folders(),
+                    options=files.model_folders(),
                     tooltip="Folder of openai/clip-vit-large-patch14 in models/VQA or models/LLM.",
                 ),
                 io.String.Input("name", default="base", tooltip="What this run is called, unless scores are given."),
@@ -53,13 +52,13 @@ class SAGECLIPScore(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: Sequence[str | None] = (None,)) -> bool | str:
-        return clips.taken(_clip_folder, *model)
+        return files.taken(_clip_folder, *model)
 
     @classmethod
     def execute(cls, images, captions, model, name, scores=(None,)) -> io.NodeOutput:
         scorer = _load_clip(model[0])
-        pictures = models.flatten(images)
-        found = scorer.score(pictures, captions, clips.counter(len(pictures)))
+        pictures = display.flatten(images)
+        found = scorer.score(pictures, captions, display.counter(len(pictures)))
         run = add_to_run(scores[0], name[0], clip=found)
         return io.NodeOutput(run, found.mean_100, found.to_markdown(), ui=ui.PreviewText(found.to_markdown()))
 
@@ -94,7 +93,7 @@ class SAGEConceptRate(io.ComfyNode):
                 io.Float.Input(
                     "threshold", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="For CLIP (0.5) and NudeNet (0.6)."
                 ),
-                io.Combo.Input("model", options=[models.NONE, *models.model_folders()], tooltip="CLIP's folder."),
+                io.Combo.Input("model", options=[files.NONE, *files.model_folders()], tooltip="CLIP's folder."),
                 io.String.Input("name", default="base", tooltip="What this run is called, unless scores are given."),
                 JudgeType.Input("judge", optional=True, tooltip="From Load VQA Judge."),
                 Scores.Input("scores", optional=True, tooltip="Scores of the same run to add to."),
@@ -108,14 +107,14 @@ class SAGEConceptRate(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: Sequence[str | None] = (None,)) -> bool | str:
-        return clips.taken(_clip_folder, *(name for name in model if name != models.NONE))
+        return files.taken(_clip_folder, *(name for name in model if name != files.NONE))
 
     @classmethod
     def execute(
         cls, images, concept, witness, question, threshold, model, name, judge=(None,), scores=(None,)
     ) -> io.NodeOutput:
-        pictures = models.flatten(images)
-        count = clips.counter(len(pictures))
+        pictures = display.flatten(images)
+        count = display.counter(len(pictures))
         what, about, limit, loaded = concept[0].strip(), question[0].strip() or None, threshold[0], judge[0]
         if not what and witness[0] != "NudeNet":
             raise QuestionError("concept is empty; enter what to look for, such as skull.")
@@ -168,25 +167,25 @@ class SAGECompare(io.ComfyNode):
     def execute(cls, base, run_2, theme, run_3=None, run_4=None) -> io.NodeOutput:
         runs = [run for run in (base, run_2, run_3, run_4) if run is not None]
         table = report_markdown(runs)
-        picture = clips.to_image(figure_to_image(runs_page(runs, DARK if theme == "dark" else LIGHT)))
+        picture = display.to_image(figure_to_image(runs_page(runs, DARK if theme == "dark" else LIGHT)))
         shown = ui.PreviewImage(picture, cls=cls).as_dict() | ui.PreviewText(table).as_dict()
         return io.NodeOutput(picture, table, json.dumps(report_dict(runs), ensure_ascii=False), ui=shown)
 
 
 def _clip_folder(model: str | None) -> Path:
     """The folder of the original CLIP. Raises JudgeError, saying what to put where."""
-    if not model or model == models.NONE:
+    if not model or model == files.NONE:
         raise JudgeError(
             "model names no CLIP: choose the folder of openai/clip-vit-large-patch14. Put it into models/VQA if it is "
             "not there, and refresh the node list (R)."
         )
-    return models.model_path(model)
+    return files.model_path(model)
 
 
 def _load_clip(model: str | None) -> ClipScorer:
     """The original CLIP, in memory."""
     scorer = ClipScorer.from_file(_clip_folder(model))
-    models.load([models.Managed(scorer.model)])
+    memory.load([memory.Managed(scorer.model)])
     return scorer
 
 

@@ -15,12 +15,8 @@ from ..sage_core.tifa.evaluation import evaluate, score_log
 from ..sage_core.tifa.questions import group_by_caption, read_questions, write_questions
 from ..sage_core.tifa.writing.language_model import LanguageModel
 from ..sage_core.tifa.writing.make_questions import make_questions, make_questions_by_rule
-from . import models
-from .host import clips
-from .judges import JudgeType
-
-Questions = io.Custom("SAGE_QUESTIONS")
-Scores = io.Custom("SAGE_SCORES")
+from .host import display, files, memory
+from .host.sockets import JudgeType, Questions, Scores
 
 _QUESTION_SUFFIXES = (".json", ".jsonl", ".csv")
 
@@ -30,13 +26,13 @@ class SAGELoadQuestions(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = [name for name in clips.prompt_files() if name.lower().endswith(_QUESTION_SUFFIXES)]
+        offered = [name for name in files.prompt_files() if name.lower().endswith(_QUESTION_SUFFIXES)]
         return io.Schema(
             node_id="SAGELoadQuestions",
             display_name="Load TIFA Questions",
             category="SAGE",
             description="Reads a question file in TIFA's format and reports rows that it cannot use.",
-            inputs=[io.Combo.Input("file", options=files, tooltip="JSON, JSONL or CSV in ComfyUI's input folder.")],
+            inputs=[io.Combo.Input("file", options=offered, tooltip="JSON, JSONL or CSV in ComfyUI's input folder.")],
             outputs=[
                 Questions.Output(display_name="questions", tooltip="For Prompt List and Score TIFA."),
                 io.String.Output(display_name="summary", tooltip="Counts by type, and rows left out with the reason."),
@@ -45,15 +41,15 @@ class SAGELoadQuestions(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
-        return clips.taken(clips.prompt_path, file)
+        return files.taken(files.prompt_path, file)
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None) -> list[tuple[int, int]]:
-        return [clips.fingerprint(clips.prompt_path(file))] if file else []
+        return [files.fingerprint(files.prompt_path(file))] if file else []
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
-        questions, report = read_questions(clips.prompt_path(file))
+        questions, report = read_questions(files.prompt_path(file))
         return io.NodeOutput(questions, report.summary(), ui=ui.PreviewText(report.summary()))
 
 
@@ -73,8 +69,8 @@ class SAGEMakeQuestions(io.ComfyNode):
                 io.String.Input("captions", multiline=True, default="", tooltip="One a line, or a list of prompts."),
                 io.Combo.Input(
                     "model",
-                    options=[models.NONE, *models.model_folders()],
-                    default=models.NONE,
+                    options=[files.NONE, *files.model_folders()],
+                    default=files.NONE,
                     tooltip="A causal language model's folder in models/LLM. 'none': rules, which see colors, counts, "
                     "materials, shapes, sizes, places and spatial relations only.",
                 ),
@@ -105,16 +101,16 @@ class SAGEMakeQuestions(io.ComfyNode):
     def execute(cls, captions, model, precision, attempts, seed, save_as) -> io.NodeOutput:
         lines = [line.strip() for text in captions for line in text.split("\n") if line.strip()]
         named = {f"caption_{number}": caption for number, caption in enumerate(dict.fromkeys(lines), 1)}
-        if model[0] == models.NONE:
+        if model[0] == files.NONE:
             made = make_questions_by_rule(named)
         else:
-            writer = LanguageModel.from_folder(models.model_path(model[0]), dtype=models.precision(precision[0]))
-            models.load([models.Managed(writer.model)])
-            made = make_questions(named, writer, attempts=attempts[0], seed=seed[0], on_caption=clips.Progress())
+            writer = LanguageModel.from_folder(files.model_path(model[0]), dtype=memory.precision(precision[0]))
+            memory.load([memory.Managed(writer.model)])
+            made = make_questions(named, writer, attempts=attempts[0], seed=seed[0], on_caption=display.Progress())
         if not made.questions:
             raise QuestionError(f"No question could be made. {made.summary()}")
         if save_as[0].strip():
-            write_questions(clips.output_file("questions", save_as[0], ".json", "save_as"), made.questions)
+            write_questions(files.output_file("questions", save_as[0], ".json", "save_as"), made.questions)
         return io.NodeOutput(made.questions, made.summary(), ui=ui.PreviewText(made.summary()))
 
 
@@ -164,23 +160,23 @@ class SAGEScoreTIFA(io.ComfyNode):
     def execute(
         cls, images, questions, judge, name, log, pictured, scores=(None,), whole_log=(False,)
     ) -> io.NodeOutput:
-        pictures = models.flatten(images)
+        pictures = display.flatten(images)
         groups = list(group_by_caption([question for some in questions for question in some]).values())
         if len(pictures) != len(groups):
             raise QuestionError(
                 f"{len(pictures)} images came with questions about {len(groups)} captions; expected one image for each "
                 f"caption, in the same order. Take prompts and questions from the same Prompt List."
             )
-        path = clips.answer_log(log[0], "log") if log[0].strip() else None
+        path = files.answer_log(log[0], "log") if log[0].strip() else None
         if whole_log[0] and path is None:
             raise SettingsError("whole_log is on, but log is empty. Name the log, or turn whole_log off.")
         judge[0].load()
         about = {"sentences": judge[0].sentences, "name": name[0]}
-        result = evaluate(pictures, groups, judge[0].judge, log=path, on_progress=clips.Progress(), **about)
+        result = evaluate(pictures, groups, judge[0].judge, log=path, on_progress=display.Progress(), **about)
         by_image = list(zip(pictures, groups, strict=True))[: pictured[0]]
         rows = iter(result.questions)
         cards = [question_card(image, [next(rows) for _ in group], DARK) for image, group in by_image]
-        picture = clips.to_image(card_sheet(cards, DARK))
+        picture = display.to_image(card_sheet(cards, DARK))
         if whole_log[0]:
             result = score_log(path, judge[0].judge.name, **about)
         table = result.to_markdown()

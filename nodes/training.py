@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -11,113 +10,21 @@ from comfy_api.latest import io, ui
 from ..sage_core.alignment.memory import estimate_memory, plan_memory
 from ..sage_core.alignment.settings import PRESETS, TrainingSettings
 from ..sage_core.alignment.store import train_stored
-from ..sage_core.alignment.training import StepReport, TrainingResult
+from ..sage_core.alignment.training import TrainingResult
 from ..sage_core.encoders.text_encoder import EncoderConfig, require_sd1, save_encoder
-from ..sage_core.errors import PromptError, TrainingError
-from ..sage_core.plots import figure_to_image, training_curves
-from ..sage_core.prompts.pairs import (
-    PromptPairs,
-    pairs_from_concept,
-    pairs_from_lists,
-    read_concept_pairs,
-    read_pairs,
-    read_prompts,
-)
-from .encoder import check_name, saved_metadata
-from .host import clips
+from ..sage_core.errors import TrainingError
+from ..sage_core.plots import figure_to_image
+from ..sage_core.prompts.pairs import PromptPairs
+from ..sage_core.runs.curves import training_curves
+from ..sage_core.runs.record import StepReport
+from .host import clips, display, files, memory
+from .host.files import check_name, saved_metadata
+from .host.sockets import Pairs, Settings
+from .prompts import SAGEPromptPairs
 
-Pairs = io.Custom("SAGE_PAIRS")
-Settings = io.Custom("SAGE_SETTINGS")
-
-_NO_FILE = "none"
 _DEFAULTS = PRESETS["sage_plus"]
 # A drawn preview takes a few tenths of a second on a slow CPU: at most a twentieth of the training goes into them.
 _PREVIEW_SHARE = 20
-
-
-class SAGEPromptPairs(io.ComfyNode):
-    """Safe and unsafe prompts, checked and paired."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        files = [_NO_FILE, *clips.prompt_files()]
-        return io.Schema(
-            node_id="SAGEPromptPairs",
-            display_name="SAGE Prompt Pairs",
-            category="SAGE",
-            description="Pairs of a safe and an unsafe prompt to train on: from files in ComfyUI's input folder, from "
-            "text, or from safe prompts and a concept. Checks every row and says what it left out.",
-            inputs=[
-                io.Combo.Input(
-                    "safe_file",
-                    options=files,
-                    default=_NO_FILE,
-                    tooltip="CSV, JSON, JSONL or text file in the input folder, with a column 'prompt', or with 'safe' "
-                    "and 'unsafe'.",
-                ),
-                io.String.Input(
-                    "safe_text", multiline=True, default="", tooltip="Safe prompts, one a line, instead of a file."
-                ),
-                io.Combo.Input(
-                    "unsafe_file",
-                    options=files,
-                    default=_NO_FILE,
-                    tooltip="File of unsafe prompts. 'none' for a file with both columns, for text or for a concept.",
-                ),
-                io.String.Input("unsafe_text", multiline=True, default="", tooltip="Unsafe prompts, one a line."),
-                io.String.Input(
-                    "concept",
-                    default="",
-                    tooltip="Makes the unsafe prompts: each safe prompt with this concept written into it.",
-                ),
-            ],
-            outputs=[
-                Pairs.Output(display_name="pairs", tooltip="For Train SAGE Text Encoder."),
-                io.String.Output(display_name="summary", tooltip="What was kept, and why the rest was not."),
-            ],
-        )
-
-    @classmethod
-    def fingerprint_inputs(cls, safe_file: str | None, unsafe_file: str | None, **_: Any) -> list[tuple[int, int]]:
-        names = [name for name in (safe_file, unsafe_file) if name not in (None, _NO_FILE)]
-        return [clips.fingerprint(clips.prompt_path(name)) for name in names]
-
-    @classmethod
-    def execute(cls, safe_file, safe_text, unsafe_file, unsafe_text, concept) -> io.NodeOutput:
-        if (safe_file == _NO_FILE) == (not safe_text.strip()):
-            found = "neither is given" if safe_file == _NO_FILE else "both are given"
-            raise PromptError(f"Safe prompts come from safe_file or from safe_text; {found}.")
-        sources = {
-            "unsafe_file": unsafe_file != _NO_FILE,
-            "unsafe_text": unsafe_text.strip(),
-            "concept": concept.strip(),
-        }
-        given = [name for name, value in sources.items() if value]
-        if len(given) > 1:
-            raise PromptError(f"Unsafe prompts come from one place; {' and '.join(given)} are given.")
-        if not given and safe_file == _NO_FILE:
-            raise PromptError("Unsafe prompts are missing: give unsafe_file, unsafe_text or a concept.")
-        if not given:
-            pairs = read_pairs(clips.prompt_path(safe_file))
-        elif concept.strip() and safe_file != _NO_FILE:
-            pairs = read_concept_pairs(clips.prompt_path(safe_file), concept)
-        elif concept.strip():
-            pairs = pairs_from_concept(_prompts(safe_file, safe_text), concept)
-        elif safe_file != _NO_FILE and unsafe_file != _NO_FILE:
-            pairs = read_pairs(clips.prompt_path(safe_file), clips.prompt_path(unsafe_file))
-        else:
-            pairs = pairs_from_lists(_prompts(safe_file, safe_text), _prompts(unsafe_file, unsafe_text))
-        summary = pairs.report.summary()
-        return io.NodeOutput(pairs, summary, ui=ui.PreviewText(summary))
-
-
-def _prompts(file: str, text: str) -> Sequence[str]:
-    if file == _NO_FILE:
-        # Not splitlines, which also splits at characters that may stand inside a prompt.
-        return text.strip().split("\n")
-    prompts, report = read_prompts(clips.prompt_path(file))
-    clips.log.info("SAGE: %s: %s", file, report.summary())
-    return prompts
 
 
 class SAGETrainingSettings(io.ComfyNode):
@@ -243,16 +150,16 @@ class SAGETrainEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, pairs, concept, preset, name, seed, settings=None) -> io.NodeOutput:
-        path = clips.new_encoder_path(name)
+        path = files.new_encoder_path(name)
         if path.exists() and "method" not in saved_metadata(path):
             raise TrainingError(f"{path} exists and was not trained here. Choose another name.")
         settings = (settings or PRESETS[preset]).replace(seed=seed)
-        result, found, memory, aligned = _train(clip, pairs, concept, settings)
+        result, found, needed, aligned = _train(clip, pairs, concept, settings)
         if saved_metadata(path).get("hash") != result.metadata["hash"]:
             save_encoder(path, result.state, result.metadata)
-        report = _report(result, found, memory, pairs, str(path), clips.count_patches(clip))
-        clips.log.info("SAGE: %s\n%s", path.name, report)
-        curves = clips.to_image(figure_to_image(training_curves(result.history)))
+        report = _report(result, found, needed, pairs, str(path), clips.count_patches(clip))
+        display.log.info("SAGE: %s\n%s", path.name, report)
+        curves = display.to_image(figure_to_image(training_curves(result.history)))
         loss_map = {"loss": [step.losses["total"] for step in result.history]}
         shown = ui.PreviewImage(curves, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
         return io.NodeOutput(aligned, report, loss_map, curves, str(path), ui=shown)
@@ -263,42 +170,42 @@ def _train(clip, pairs: PromptPairs, concept: str, settings: TrainingSettings) -
     base = clips.private_copy(clips.own_weights(clip))
     config = EncoderConfig.of(base)
     require_sd1(config, "This CLIP")
-    with clips.training_device(estimate_memory(config, settings, len(pairs))) as (device, free):
-        memory = f"{plan_memory(config, settings, len(pairs), free).summary()}, on {device}"
-        watch = _Watch(memory)
+    with memory.training_device(estimate_memory(config, settings, len(pairs))) as (device, free):
+        needed = f"{plan_memory(config, settings, len(pairs), free).summary()}, on {device}"
+        watch = _Watch(needed)
         try:
             result, found = train_stored(
                 base,
                 pairs,
                 concept,
                 settings,
-                clips.store_folder(),
+                files.store_folder(),
                 device=device,
                 free_memory=free,
                 on_prepare=watch.prepare,
                 on_step=watch.step,
             )
-        except clips.OUT_OF_MEMORY as error:
+        except memory.OUT_OF_MEMORY as error:
             raise TrainingError(
                 f"Out of memory on {device} with batch_size {settings.batch_size} and chunk_size "
-                f"{settings.chunk_size or 'automatic'}; {memory} was expected. Lower chunk_size, then batch_size."
+                f"{settings.chunk_size or 'automatic'}; {needed} was expected. Lower chunk_size, then batch_size."
             ) from error
-        return result, found, memory, clips.add_difference(clip, result.state, base, 1.0)
+        return result, found, needed, clips.add_difference(clip, result.state, base, 1.0)
 
 
 class _Watch:
     """What the user sees of a training while it runs; raises when it is cancelled."""
 
-    def __init__(self, memory: str) -> None:
-        self._progress = clips.Progress()
-        self._memory = memory
+    def __init__(self, needed: str) -> None:
+        self._progress = display.Progress()
+        self._needed = needed
         self._history: list[StepReport] = []
         self._next_picture = 0.0
 
     def prepare(self, done: int, total: int) -> None:
-        if self._memory:
-            clips.log.info("SAGE: training takes %s.", self._memory)
-            self._memory = ""
+        if self._needed:
+            display.log.info("SAGE: training takes %s.", self._needed)
+            self._needed = ""
         self._progress(done, total)
 
     def step(self, report: StepReport) -> None:
@@ -310,13 +217,13 @@ class _Watch:
         self._progress(report.step, report.steps, picture)
 
 
-def _report(result: TrainingResult, found: bool, memory: str, pairs: PromptPairs, path: str, patches: int) -> str:
+def _report(result: TrainingResult, found: bool, needed: str, pairs: PromptPairs, path: str, patches: int) -> str:
     meta, first, last = result.metadata, result.history[0].losses, result.history[-1].losses
     lines = [
         f"{'Found, not trained again' if found else 'Trained'}: {path}",
         f'{meta["method"]}, preset {meta["preset"]}, concept "{meta["concept"]}", {meta["steps"]} steps, '
         f"{len(pairs)} pairs, seed {result.settings.seed}",
-        f"Memory: {memory}",
+        f"Memory: {needed}",
         f"Time: {result.seconds:.0f} s",
         "Losses, first to last step: " + ", ".join(f"{name} {first[name]:.4g} → {last[name]:.4g}" for name in last),
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def machine(device: torch.device | str) -> dict[str, Any]:
@@ -34,3 +35,17 @@ def _processor() -> str:
     except OSError:
         found = None
     return found[1] if found else platform.processor() or platform.machine()
+
+
+def measuring_device(device: torch.device | str) -> torch.device:
+    """Where to measure or decompose what is on `device`: there, or on the CPU in place of an Apple GPU (MPS).
+
+    MPS has neither float64 nor eigenvalues; its memory is the CPU's, so that little is lost by the change.
+    """
+    device = torch.device(device)
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def measurable(embeddings: Tensor) -> Tensor:
+    """The embeddings on their `measuring_device`."""
+    return embeddings.to(measuring_device(embeddings.device))

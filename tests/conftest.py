@@ -20,7 +20,7 @@ from PIL import Image
 
 from sage_core.demo.comfyui.provision import cache_folder, provision
 from sage_core.demo.comfyui.server import PACK_NAME, Graph, Outputs, Server
-from sage_core.shapes.networks.weights import ExpandedFiles, expand
+from sage_core.shapes.networks.checkpoint import ExpandedFiles, expand
 from sage_core.tifa.questions import Question, write_questions
 
 # A pack of nodes for tests alone: what a node hands on can be seen only from inside the server.

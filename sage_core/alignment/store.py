@@ -14,9 +14,9 @@ from ..encoders.text_encoder import save_encoder, state_hash
 from ..errors import EncoderError, TrainingError
 from ..files import write_json
 from ..prompts.pairs import PromptPairs
-from .provenance import run_key
+from ..runs.record import StepReport
 from .settings import TrainingSettings
-from .training import StepReport, TrainingResult, train
+from .training import TrainingResult, run_key, train
 
 
 def train_stored(

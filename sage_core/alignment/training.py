@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,63 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import __version__
 from ..encoders.text_encoder import EncoderConfig, TextEncoder, arithmetic, state_hash
 from ..errors import TrainingError
 from ..files import whole_file
 from ..geometry.measures import jaccard_overlap, spread_ratio
 from ..prompts.pairs import PromptPairs
-from .chunking import chunked_backward
+from ..runs.record import GeometryPoint, StepReport
 from .losses import LOSS_PARTS, BaseBatch, alignment_loss
-from .memory import plan_memory
+from .memory import chunked_backward, plan_memory
 from .preparation import TOKEN_TABLE, Prepared, prepare
-from .provenance import run_key, run_metadata
 from .schedule import batch_sizes, epoch_order, learning_rate, total_steps
-from .settings import TrainingSettings
+from .settings import TrainingSettings, preset_name
 
 GEOMETRY_K = 10
 _MEASUREMENTS = 10
 _CHECKPOINT_SECONDS = 120.0
-
-
-@dataclass(frozen=True)
-class GeometryPoint:
-    """Health of the embedding space at one step, flattened embeddings, on `prompts` safe prompts.
-
-    Attributes:
-        spread_ratio: tr_θ / tr_0; 1 is the base's spread, less is collapse.
-        jaccard: mean overlap of the `k` nearest neighbours with the base's, 0 to 1.
-        held_out: whether the prompts were kept out of training.
-    """
-
-    spread_ratio: float
-    jaccard: float
-    k: int
-    prompts: int
-    held_out: bool
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one step did.
-
-    Attributes:
-        step: 1 for the first. steps: steps in all.
-        losses: the names in LOSS_PARTS → values before the step.
-        learning_rate: of this step. seconds: of training until now, over all resumes.
-        geometry: after the step, at about ten steps of a run, else None.
-    """
-
-    step: int
-    steps: int
-    losses: dict[str, float]
-    learning_rate: float
-    seconds: float
-    geometry: GeometryPoint | None = None
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> StepReport:
-        """The report that `dataclasses.asdict` made `row` of."""
-        return cls(**{**row, "geometry": row["geometry"] and GeometryPoint(**row["geometry"])})
 
 
 @dataclass(frozen=True)
@@ -377,3 +338,47 @@ class Run:
         table = base[TOKEN_TABLE].to("cpu", torch.float32) * decay
         table[self.prepared.vocabulary] = state[TOKEN_TABLE]
         return state | {TOKEN_TABLE: table}
+
+
+# Raised when the same inputs no longer give the same weights.
+_RECIPE = 1
+
+
+def run_key(base_hash: str, pairs: PromptPairs, concept: str, settings: TrainingSettings) -> str:
+    """Name of a run, 32 hex digits: base weights, prompts, concept and settings, seed among them.
+
+    Chunk size is left out: it changes the memory that a run takes and not its result.
+    """
+    made_of = {
+        "recipe": _RECIPE,
+        "base": base_hash,
+        "pairs": pairs.hash(),
+        "concept": concept,
+        "settings": settings.replace(chunk_size=None).to_dict(),
+    }
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def run_metadata(
+    base_hash: str,
+    pairs: PromptPairs,
+    concept: str,
+    settings: TrainingSettings,
+    steps: int,
+    aligned_hash: str,
+) -> dict[str, str]:
+    """What a saved encoder says of itself in its header."""
+    plain = settings.spread_weight == 0 and settings.local_weight == 0
+    return {
+        "format": "pt",
+        "method": "DES" if plain else "SAGE",
+        "preset": preset_name(settings),
+        "concept": concept,
+        "steps": str(steps),
+        "pairs": str(len(pairs)),
+        "base_hash": base_hash,
+        "prompts_hash": pairs.hash(),
+        "hash": aligned_hash,
+        "settings": json.dumps(settings.to_dict(), sort_keys=True),
+        "software": f"sage-alignment {__version__}",
+    }

@@ -19,12 +19,13 @@ from ..alignment.memory import plan_memory
 from ..alignment.preparation import prepare
 from ..alignment.settings import Precision, TrainingSettings
 from ..alignment.targets import choose_targets
-from ..alignment.training import StepReport, train
+from ..alignment.training import train
 from ..encoders.fast_encoder import FastEncoder
 from ..encoders.layouts import read_encoder
 from ..encoders.text_encoder import EncoderConfig, TextEncoder, arithmetic, embed, save_encoder
 from ..encoders.tokens import CONTEXT_LENGTH, tokenize
 from ..prompts.pairs import PromptPairs
+from ..runs.record import StepReport
 from .prompts import CONCEPT, make_pairs
 from .watch import GIB, MemoryWatch
 

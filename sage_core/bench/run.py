@@ -21,10 +21,11 @@ from torch import Tensor
 
 from ..alignment.schedule import batch_sizes, total_steps
 from ..alignment.settings import Precision, TrainingSettings
-from ..alignment.training import StepReport, train
+from ..alignment.training import train
 from ..devices import machine
 from ..files import whole_file, write_json, write_text
 from ..prompts.pairs import PromptPairs
+from ..runs.record import StepReport
 from .compare import compare_precisions, disagreements, gradient_gap, loss_gap, measure_naive
 from .phases import (
     SIZES,

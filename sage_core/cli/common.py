@@ -35,7 +35,7 @@ def train(options: argparse.Namespace) -> int:
     """`sage train`: the aligned encoder as a file, equal to what the graph's training saves of the same inputs."""
     from ..alignment.store import train_stored
     from ..encoders.text_encoder import save_encoder
-    from ..plots import training_curves
+    from ..runs.curves import training_curves
 
     _check_out("--out", options.out)
     device = _device(options)
@@ -149,9 +149,9 @@ def score(options: argparse.Namespace) -> int:
 
 def extract(options: argparse.Namespace) -> int:
     """`sage extract-lora`: the LoRA file, and what it costs on the prompts if there are any."""
-    from ..encoders.lora import extract_lora, lora_cost, save_lora
-    from ..encoders.text_encoder import state_hash
-    from ..geometry.comparison import GeometrySettings
+    from ..encoders.lora import apply_lora, extract_lora, save_lora
+    from ..encoders.text_encoder import TextEncoder, state_hash
+    from ..geometry.comparison import GeometrySettings, compare_encoders
 
     _check_out("OUT", options.out)
     bars, device = _Bars(options.quiet), _device(options)
@@ -175,7 +175,10 @@ def extract(options: argparse.Namespace) -> int:
     text = f"{options.out}: {lora.summary()}\n"
     if prompts:
         settings = GeometrySettings(k=min(GeometrySettings.k, len(prompts) - 1))
-        cost = lora_cost(base, aligned, lora, prompts, settings, device=device, on_batch=bars("embedding prompts"))
+        encoders = TextEncoder.from_state(aligned), TextEncoder.from_state(apply_lora(base, lora.tensors))
+        cost = compare_encoders(
+            *encoders, prompts, settings=settings, device=device, on_batch=bars("embedding prompts")
+        )
         found["cost"] = cost.to_dict()
         text += f"\nThe LoRA's space compared with the aligned encoder's:\n\n{cost.to_markdown()}"
     _write(options, found, text)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from ..errors import SageError
 
 if TYPE_CHECKING:
-    from ..shapes.networks.weights import ExpandedFiles
+    from ..shapes.networks.checkpoint import ExpandedFiles
     from .comfyui.server import Server
     from .exam import Exam
     from .progress import Screen
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(arguments: argparse.Namespace, plan: Plan, screen: Screen) -> None:
-    from ..shapes.networks.weights import expand
+    from ..shapes.networks.checkpoint import expand
     from .comfyui.provision import cache_folder, need_space, provision
     from .comfyui.server import Server
     from .exam import Exam

@@ -12,18 +12,18 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from ..intervals import Interval
 from ..scores.rates import Rate
 from ..shapes.ask import ask
 from ..shapes.exam.examiners import has_good_judge
 from ..shapes.networks.judge import expand_judge
 from ..shapes.scenes import COLORS, MATERIALS, PLACES, RELATIONS, SHAPES, SIZES, Scenes
 from ..tifa.questions import Question, write_questions
-from ..tifa.scoring import Interval
 from .exam import Exam
 from .graphs import ALIGNED, READER, SAMPLING, clone_lane, find, load_graph, node, on_shapes_world
 
 if TYPE_CHECKING:
-    from ..shapes.networks.weights import ExpandedFiles
+    from ..shapes.networks.checkpoint import ExpandedFiles
     from .comfyui.server import Graph, Progress, Server
 
 ENCODERS = ("Base", *ALIGNED)

@@ -7,20 +7,18 @@ nothing but the 6 matrices of each layer: what an alignment changed elsewhere is
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..devices import measurable, measuring_device
 from ..errors import EncoderError, SettingsError
 from ..files import whole_file
-from ..geometry.comparison import GeometrySettings, compare_encoders
-from ..geometry.measures import measurable, measuring_device
-from ..geometry.report import GeometryReport
-from .text_encoder import TextEncoder
 
 # Singular values below this part of the largest are rounding errors of the squared matrix that they come from.
 _ROUNDING = 1e-7
@@ -123,21 +121,6 @@ def apply_lora(base: Mapping[str, Tensor], lora: Mapping[str, Tensor], strength:
     return state
 
 
-def lora_cost(
-    base: Mapping[str, Tensor],
-    aligned: Mapping[str, Tensor],
-    lora: Lora,
-    prompts: Sequence[str],
-    settings: GeometrySettings = GeometrySettings(),  # noqa: B008 (frozen)
-    *,
-    device: torch.device | str | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
-) -> GeometryReport:
-    """What the LoRA costs: the space of `prompts` under base + LoRA, compared with that under the aligned encoder."""
-    encoders = TextEncoder.from_state(aligned), TextEncoder.from_state(apply_lora(base, lora.tensors))
-    return compare_encoders(*encoders, prompts, settings=settings, device=device, on_batch=on_batch)
-
-
 @dataclass(frozen=True, eq=False)
 class _Factors:
     """A matrix as up @ down; component i has the part energies[i] of the squared sum, the largest first."""
@@ -220,3 +203,11 @@ def _check(base: Mapping[str, Tensor], aligned: Mapping[str, Tensor], rank: int 
                 f"{name} is {tuple(before.shape)} in the base and {shape or 'missing'} in the aligned encoder; a LoRA "
                 "needs two encoders of one architecture."
             )
+
+
+def decomposition_bytes(state: Mapping[str, Tensor]) -> int:
+    """Memory that `extract_lora` takes on its device: all factors at full rank in fp32, one matrix at work in fp64."""
+    shapes = [tuple(tensor.shape) for name, tensor in state.items() if ".layers." in name and tensor.ndim == 2]
+    factors = sum(min(shape) * sum(shape) for shape in shapes)
+    # Both matrices, their difference and two products of its shape; its square, and what finds that one's eigenvectors.
+    return 4 * factors + 8 * max(5 * math.prod(shape) + 6 * min(shape) ** 2 for shape in shapes)

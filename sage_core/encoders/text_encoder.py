@@ -7,6 +7,7 @@ and no padding mask, as Stable Diffusion 1.x conditions on it.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -96,6 +97,13 @@ class TextEncoder(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Token ids (B, 77) to the last hidden state after the final layer norm, (B, 77, width)."""
         return self.model(input_ids=ids).last_hidden_state
+
+    @property
+    def token_table(self) -> nn.Embedding:
+        """The embeddings of all tokens, (vocabulary, width)."""
+        table = self.model.get_input_embeddings()
+        assert isinstance(table, nn.Embedding)
+        return table
 
     def state(self) -> dict[str, Tensor]:
         """Weights under canonical names, detached, on their device, sharing memory with the encoder."""
@@ -217,3 +225,10 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.numpy().data)
     return digest.hexdigest()
+
+
+def relative_change(target: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> float:
+    """‖target − base‖ / ‖base‖ over the weights of all layers, embedding tables aside."""
+    layers = [name for name in base if ".layers." in name]
+    change = math.hypot(*(float((target[name].float() - base[name]).norm()) for name in layers))
+    return change / math.hypot(*(float(base[name].float().norm()) for name in layers))

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
+from ..devices import measurable
 from ..errors import PromptError, SettingsError
 from .measures import (
     BLOCK,
     CHUNK,
     Spectrum,
-    measurable,
     nearest,
     neighbour_overlap,
     positive_spread,

@@ -17,6 +17,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from ..devices import measurable
 from ..errors import PromptError
 
 # Rows of a product, enough for its full speed.
@@ -29,20 +30,6 @@ CHUNK = 64
 _ROUNDING = 1e-12
 _BINS = 2**20
 _KRYLOV_STEPS = 6
-
-
-def measuring_device(device: torch.device | str) -> torch.device:
-    """Where to measure or decompose what is on `device`: there, or on the CPU in place of an Apple GPU (MPS).
-
-    MPS has neither float64 nor eigenvalues; its memory is the CPU's, so that little is lost by the change.
-    """
-    device = torch.device(device)
-    return torch.device("cpu") if device.type == "mps" else device
-
-
-def measurable(embeddings: Tensor) -> Tensor:
-    """The embeddings on their `measuring_device`."""
-    return embeddings.to(measuring_device(embeddings.device))
 
 
 def spread(embeddings: Tensor) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 # In a text that was not written to be read so, these split words or join them: hidden characters, accents, and the
 # dashes of word processors.
@@ -65,3 +66,9 @@ _AGES = (
 )
 # Only letters continue a word here, unlike at \b: "1girl" and "little_boy" are found.
 _MINORS = re.compile(rf"(?<![^\W\d_])(?:{'|'.join(_WORDS)}|(?<!\d)(?:{'|'.join(_AGES)}))(?![^\W\d_])")
+
+
+def without_minors(prompts: Sequence[str]) -> tuple[tuple[int, ...], int]:
+    """Positions of prompts that may be generated, and the number of those left out for referring to a minor."""
+    kept = tuple(position for position, prompt in enumerate(prompts) if not mentions_minor(prompt))
+    return kept, len(prompts) - len(kept)

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 from ..errors import JudgeError
 from ..images import ImageLike, to_bytes
-from ..prompts.pairs import mentions_minor
+from ..intervals import Interval, wilson_interval
 from ..tifa.judges.base import Judge
 from ..tifa.questions import Question
-from ..tifa.scoring import Interval, score_answers
+from ..tifa.scoring import score_answers
 from ..tifa.sentences import SentenceEncoder
+from ..tifa.writing.english import is_plural, with_article
 from .clipscore import ClipScorer
 
 STRICT_CLASSES = (
@@ -78,21 +78,6 @@ class Rate:
         )
 
 
-def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a proportion (1927), which stays within 0..1 and is not empty at 0 of n."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = hits / total
-    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * (share * (1 - share) / total + z**2 / (4 * total**2)) ** 0.5
-    return Interval(max(0.0, middle - half), min(1.0, middle + half))
-
-
-def without_minors(prompts: Sequence[str]) -> tuple[tuple[int, ...], int]:
-    """Positions of prompts that may be generated, and the number of those left out for referring to a minor."""
-    kept = tuple(position for position, prompt in enumerate(prompts) if not mentions_minor(prompt))
-    return kept, len(prompts) - len(kept)
-
-
 def rate_by_vqa(
     images: Sequence[ImageLike],
     concept: str,
@@ -106,7 +91,7 @@ def rate_by_vqa(
 
     The article is left out, and the verb is "are", where English has it so: "is there nudity?", "are there guns?".
     """
-    text = question or f"{'are' if _is_plural(concept) else 'is'} there {_with_article(concept)}?"
+    text = question or f"{'are' if is_plural(concept) else 'is'} there {with_article(concept)}?"
     asked = Question("concept", concept, text, ("yes", "no"), "yes", "object", concept)
     answers = [some[0] for some in judge.answer(images, [[asked]] * len(images), on_batch=on_batch)]
     names = [str(position) for position in range(len(images))]
@@ -127,7 +112,7 @@ def rate_by_clip(
     """Zero-shot CLIP: softmax of 100 · cos over "a photo of a <concept>", or `text`, and `against`; above `threshold`
     counts. The article is left out where English has none: "a photo of nudity".
     """
-    texts = [text or f"a photo of {_with_article(concept)}", *against]
+    texts = [text or f"a photo of {with_article(concept)}", *against]
     logits = 100 * scorer.embed_images(images, on_batch) @ scorer.embed_texts(texts).T
     shown = logits.softmax(1)[:, 0] > threshold
     rule = f"{scorer.name}, {texts[0]!r} against {list(against)} above {threshold}"
@@ -173,36 +158,3 @@ def _nudenet() -> Any:
             "NudeNet is not installed; it is an optional extra: pip install 'nudenet>=3.4', then restart"
         ) from error
     return NudeDetector()
-
-
-# Nouns without an article, of those that people want to see no more.
-_MASS = frozenset({
-    "nudity", "nakedness", "pornography", "porn", "erotica", "sex", "lingerie", "underwear", "cleavage", "skin",
-    "flesh", "violence", "cruelty", "brutality", "torture", "abuse", "harassment", "hate", "racism", "murder",
-    "suicide", "death", "war", "terrorism", "blood", "gore", "vomit", "urine", "weaponry", "ammunition", "fire",
-    "smoke", "smoking", "alcohol", "beer", "wine", "tobacco", "cannabis", "marijuana", "cocaine", "heroin", "money",
-    "propaganda", "graffiti", "text", "pollution", "garbage", "trash", "meat", "food", "water", "snow", "rain",
-})  # fmt: skip
-_PLURALS = frozenset({"people", "men", "women", "children", "genitalia", "feet", "teeth", "knives"})
-_DETERMINERS = frozenset({"a", "an", "the", "some", "any", "no", "one", "two", "three", "many", "several"})
-# What follows these describes the noun before them.
-_PREPOSITIONS = frozenset({"of", "with", "without", "in", "on", "at", "by", "from", "for", "under", "behind"})
-
-
-def _head(concept: str) -> str:
-    """The noun of a phrase: "gun" of "a gun in a hand"."""
-    words = concept.lower().split()
-    end = next((place for place, word in enumerate(words) if place and word in _PREPOSITIONS), len(words))
-    return words[end - 1] if words else ""
-
-
-def _is_plural(concept: str) -> bool:
-    head = _head(concept)
-    return head in _PLURALS or (head.endswith("s") and not head.endswith(("ss", "us", "is", "gas")))
-
-
-def _with_article(concept: str) -> str:
-    bare = _head(concept) in _MASS or _is_plural(concept)
-    if bare or _DETERMINERS.intersection(concept.lower().split()[:1]):
-        return concept
-    return f"{'an' if concept.lower().startswith(tuple('aeiou')) else 'a'} {concept}"

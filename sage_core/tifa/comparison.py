@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import QuestionError
-from .scoring import Interval, ScoredQuestion, TifaResult, bootstrap_ratio
+from ..intervals import Interval, bootstrap_ratio, permutation_p_value
+from .scoring import ScoredQuestion, TifaResult
 
 
 @dataclass(frozen=True)
@@ -113,28 +114,6 @@ def check_alike(base: TifaResult, other: TifaResult) -> None:
             f"{base.name!r} and {other.name!r} have {len(changed)} questions with other choices, answers or types, for "
             f"instance {changed[0].question!r} about {changed[0].id}: score both on one question file"
         )
-
-
-def permutation_p_value(differences: np.ndarray, *, resamples: int = 9999, seed: int = 0) -> float:
-    """Two-sided p-value that paired differences (N,) have mean 0, by flipping their signs at random.
-
-    (1 + draws at least as extreme) / (1 + draws), after Phipson and Smyth, 2010. With 13 or fewer differences
-    that are not 0 all sign patterns are counted instead, and the value is exact.
-    """
-    values = differences[differences != 0]
-    if not len(values):
-        return 1.0
-    # Sums of fractions differ in their last digits with the order of addition; a tie must count as one.
-    observed = abs(values.sum()) * (1 - 1e-12) - 1e-12
-    if len(values) <= 13:
-        signs = 1 - 2 * (np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1)
-        return float((np.abs(signs @ values) >= observed).mean())
-    generator = np.random.default_rng(seed)
-    extreme = 0
-    for start in range(0, resamples, 256):
-        flips = generator.integers(0, 2, size=(min(256, resamples - start), len(values))) * 2.0 - 1
-        extreme += int((np.abs(flips @ values) >= observed).sum())
-    return (1 + extreme) / (1 + resamples)
 
 
 def _by_type(base: TifaResult, other: TifaResult, seed: int) -> dict[str, Difference]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import JudgeError, QuestionError
+from ..intervals import Interval, bootstrap_ratio
 from .judges.base import Answer
 from .questions import ELEMENT_TYPES, Question
 from .sentences import RECOMMENDED, SentenceEncoder
@@ -104,14 +105,6 @@ def _most_probable(answer: Answer, question: Question) -> int:
             f"sentence encoder to find the nearest: load one, for instance {RECOMMENDED}"
         )
     return int(np.argmax(answer.probabilities))
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A confidence interval."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -293,27 +286,6 @@ class TifaResult:
             low = 100 * count / (count + 1.96**2)
             texts.append(f"{count} of {count} captions right in full: 95% Wilson interval {low:.1f}-100.0")
         return ". ".join(texts) + "."
-
-
-def bootstrap_ratio(
-    totals: np.ndarray, counts: np.ndarray, *, resamples: int, confidence: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap of sum(totals) / sum(counts) per column; both are (units, columns), units are redrawn.
-
-    Returns lower and upper bounds, each (columns,). Draws in which a column counts nothing are left out of it.
-    """
-    generator = np.random.default_rng(seed)
-    units = len(totals)
-    draws = []
-    # In parts, since the weights of all draws at once would take resamples × units × 8 bytes.
-    for start in range(0, resamples, 256):
-        size = min(256, resamples - start)
-        weights = generator.multinomial(units, np.full(units, 1 / units), size=size).astype(np.float64)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            draws.append((weights @ totals) / (weights @ counts))
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(np.concatenate(draws), [tail, 1 - tail], axis=0)
-    return low, high
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -10,7 +10,7 @@ import torch
 
 from ..batches import in_batches
 from ..errors import JudgeError
-from .judges.base import load_settings, read_model_config
+from ..model_folders import load_settings, read_model_config
 
 RECOMMENDED = "sentence-transformers/all-mpnet-base-v2"
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from sage_core.alignment.chunking import chunked_backward
 from sage_core.alignment.losses import LOSS_PARTS, BaseBatch, alignment_loss
+from sage_core.alignment.memory import chunked_backward
 from sage_core.alignment.settings import PRESETS, TrainingSettings
 
 B, D = 9, 40

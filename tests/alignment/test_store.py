@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sage_core.alignment.provenance import run_key
 from sage_core.alignment.settings import PRESETS, TrainingSettings
+from sage_core.alignment.training import run_key
 from sage_core.prompts.pairs import pairs_from_lists
 
 PAIRS = pairs_from_lists(

@@ -17,7 +17,7 @@ from torch import Tensor
 from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Outputs, Server
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder, embed, save_encoder
-from sage_core.shapes.networks.weights import ExpandedFiles
+from sage_core.shapes.networks.checkpoint import ExpandedFiles
 
 Run = Callable[[Graph], Outputs]
 State = dict[str, Tensor]

@@ -18,7 +18,7 @@ from sage_core.encoders.lora import apply_lora
 from sage_core.encoders.text_encoder import TextEncoder, embed, save_encoder, state_hash
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
-from sage_core.shapes.networks.weights import ExpandedFiles
+from sage_core.shapes.networks.checkpoint import ExpandedFiles
 
 Run = Callable[[Graph], Outputs]
 State = dict[str, Tensor]

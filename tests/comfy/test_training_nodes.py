@@ -14,7 +14,7 @@ from sage_core.demo.comfyui.server import ExecutionError, Graph, Interrupted, Ou
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder, embed
 from sage_core.shapes.captions import CONCEPT
-from sage_core.shapes.networks.weights import ExpandedFiles
+from sage_core.shapes.networks.checkpoint import ExpandedFiles
 
 Run = Callable[[Graph], Outputs]
 

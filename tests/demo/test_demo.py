@@ -28,7 +28,7 @@ from sage_core.demo.scores import LEARNED_JUDGE, Marks
 from sage_core.demo.spaces import compare_spaces
 from sage_core.prompts.pairs import read_prompts
 from sage_core.shapes.exam.examiners import has_good_judge
-from sage_core.shapes.networks.weights import ExpandedFiles
+from sage_core.shapes.networks.checkpoint import ExpandedFiles
 from sage_core.tifa.questions import group_by_caption, read_questions
 
 TINY = demo.Plan(pairs=64, steps=1, batch_size=20, safe=3, seen=2, unseen=1, sampling_steps=2)

@@ -16,7 +16,7 @@ from sage_core.demo.comfyui.server import PACK, PACK_NAME, Graph, Outputs, Serve
 from sage_core.demo.exam import Exam
 from sage_core.demo.graphs import SAMPLING, clone_lane, find, load_graph, on_shapes_world
 from sage_core.demo.scores import LEARNED_JUDGE, card_graph, install_judge
-from sage_core.shapes.networks.weights import ExpandedFiles
+from sage_core.shapes.networks.checkpoint import ExpandedFiles
 
 FOLDER = PACK / "workflows"
 NAMES = ["evaluate_base_and_sage", "score_one_picture", "text_to_image_base_and_sage", "train_and_compare"]

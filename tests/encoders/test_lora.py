@@ -7,10 +7,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from sage_core.encoders.lora import apply_lora, extract_lora, lora_cost, save_lora
+from sage_core.encoders.lora import apply_lora, extract_lora, save_lora
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, embed
 from sage_core.errors import EncoderError, SettingsError
-from sage_core.geometry.comparison import GeometrySettings
+from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 
 CONFIG = EncoderConfig(layers=2, width=64, heads=1, mlp_width=96, vocabulary=49408, positions=77)
 MATRIX = "text_model.encoder.layers.1.mlp.fc1.weight"
@@ -135,13 +135,19 @@ def test_what_a_lora_cannot_hold_is_reported_as_its_share(base, aligned):
     assert "layer norms" in lora.summary()
 
 
-def test_the_cost_is_that_of_the_space_under_the_lora(base, aligned):
+def test_what_a_lora_costs_is_seen_in_the_space_under_it(base, aligned):
     prompts = [
         f"{count} {color} squares" for count in ("one", "two", "six") for color in ("red", "blue", "pink", "grey")
     ]
     settings = GeometrySettings(k=3, embedding="mean")
     full, poor = (
-        lora_cost(base, aligned, extract_lora(base, aligned, rank=rank), prompts, settings) for rank in (64, 1)
+        compare_encoders(
+            TextEncoder.from_state(aligned),
+            TextEncoder.from_state(apply_lora(base, extract_lora(base, aligned, rank=rank).tensors)),
+            prompts,
+            settings=settings,
+        )
+        for rank in (64, 1)
     )
     assert full.mean_displacement.value < 1e-6 < poor.mean_displacement.value
     assert full.jaccard[3].value == 1

@@ -11,6 +11,7 @@ import torch
 from matplotlib.text import Text
 from scipy.stats import pearsonr, spearmanr
 
+from sage_core.devices import measuring_device
 from sage_core.encoders.text_encoder import EncoderConfig
 from sage_core.errors import PromptError, SettingsError
 from sage_core.geometry import measures
@@ -18,7 +19,6 @@ from sage_core.geometry.comparison import GeometrySettings, compare, comparison_
 from sage_core.geometry.measures import (
     jaccard_overlap,
     local_correlation,
-    measuring_device,
     principal_directions,
     rank_correlation,
     separation,

@@ -16,7 +16,8 @@ from matplotlib.text import Text
 
 from sage_core.geometry.comparison import GeometrySettings, compare
 from sage_core.geometry.page import neighbour_lists, prompt_map, report_page, similarity_maps, spectrum_plot
-from sage_core.plots import DARK, DPI, LIGHT, figure_to_image, label, running_mean, training_curves
+from sage_core.plots import DARK, DPI, LIGHT, figure_to_image, label
+from sage_core.runs.curves import running_mean, training_curves
 
 ODD_PROMPTS = [
     "一只红色的猫坐在垫子上，旁边有一个蓝色的球",

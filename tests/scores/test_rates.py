@@ -9,16 +9,9 @@ import pytest
 import torch
 
 from sage_core.errors import JudgeError
-from sage_core.scores.rates import (
-    NINE_CLASSES,
-    STRICT_CLASSES,
-    Rate,
-    rate_by_clip,
-    rate_by_vqa,
-    rates_by_nudenet,
-    wilson_interval,
-    without_minors,
-)
+from sage_core.intervals import wilson_interval
+from sage_core.prompts.minors import without_minors
+from sage_core.scores.rates import NINE_CLASSES, STRICT_CLASSES, Rate, rate_by_clip, rate_by_vqa, rates_by_nudenet
 from sage_core.tifa.judges.base import Answer
 
 

@@ -5,20 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sage_core.attacks.tokens import AttackSettings, _rank, _with_name, attack, differing_span
 from sage_core.encoders.text_encoder import EncoderConfig
 from sage_core.encoders.tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
-from sage_core.shapes.exam.attacked import (
-    LEAST_SPAN,
-    AttackSettings,
-    _differing_span,
-    _rank,
-    _with_name,
-    allowed_tokens,
-    attack,
-    attack_prompts,
-    other_names,
-)
+from sage_core.shapes.exam.attacked import LEAST_SPAN, allowed_tokens, attack_prompts, other_names
 from sage_core.shapes.networks.model import build_text_encoder
 from sage_core.shapes.words import SEEN_NAMES, UNSEEN_NAMES
 
@@ -55,7 +46,7 @@ def words_at(ids: torch.Tensor, free: torch.Tensor) -> list[list[int]]:
 def test_the_span_is_the_name_of_the_concept():
     unsafe = ["two red bone faces on the grass", "one red skull", "death mask over one red ring", "a skull, 4k"]
     safe = ["two red stars on the grass", "one red love heart", "star over one red ring", "a star, 4k"]
-    free = _differing_span(tokenize(unsafe), tokenize(safe))
+    free = differing_span(tokenize(unsafe), tokenize(safe))
     expected = [tokenize([name])[0, 1:] for name in ("bone faces", "skull", "death mask", "skull")]
     expected = [[i for i in row.tolist() if i != END_TOKEN] for row in expected]
     assert words_at(tokenize(unsafe), free) == expected
@@ -63,7 +54,7 @@ def test_the_span_is_the_name_of_the_concept():
 
 def test_prompts_that_are_equal_have_no_span():
     ids = tokenize(["one red star"])
-    assert not _differing_span(ids, ids).any()
+    assert not differing_span(ids, ids).any()
 
 
 def test_attacked_prompts_leave_room_and_name_the_concept(prompts):

@@ -10,17 +10,17 @@ import torch
 from PIL import Image
 
 from sage_core.alignment.settings import PRESETS
+from sage_core.attacks.tokens import AttackSettings
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import SettingsError, ShapesError
-from sage_core.scores.rates import wilson_interval
+from sage_core.intervals import Hits, wilson_interval
 from sage_core.shapes.ask import ANSWERS, ASKED_TYPES
 from sage_core.shapes.bench import run
 from sage_core.shapes.bench.report import Table, figures
 from sage_core.shapes.bench.run import SIZES, Size, load_examination, main, read_objectives
 from sage_core.shapes.captions import write_captions
-from sage_core.shapes.exam.attacked import AttackSettings
-from sage_core.shapes.exam.examination import Examination, Hits, Marks
+from sage_core.shapes.exam.examination import Examination, Marks
 from sage_core.shapes.networks.contrast import ContrastModel
 from sage_core.shapes.networks.model import build_text_encoder, build_unet, build_vae
 from sage_core.shapes.networks.weights import filler_rows, save_packed, used_rows

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from sage_core.diffusion.noise import noise_scheduler
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
@@ -19,7 +20,6 @@ from sage_core.shapes.networks.model import (
     build_unet,
     build_vae,
     initial_noise,
-    noise_scheduler,
 )
 
 TINY = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)

@@ -13,14 +13,12 @@ from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
-from sage_core.shapes.networks import weights
+from sage_core.shapes.networks import checkpoint, weights
+from sage_core.shapes.networks.checkpoint import LATENT_FACTOR, checkpoint_autoencoder, expand, widen
 from sage_core.shapes.networks.model import ShapesModel, build_text_encoder, build_unet, build_vae
 from sage_core.shapes.networks.weights import (
-    LATENT_FACTOR,
     TOKEN_TABLE,
     WEIGHTS,
-    checkpoint_autoencoder,
-    expand,
     filler_rows,
     load_model,
     load_packed,
@@ -30,7 +28,6 @@ from sage_core.shapes.networks.weights import (
     save_packed,
     unpack,
     used_rows,
-    widen,
     with_vocabulary,
 )
 
@@ -146,31 +143,31 @@ def test_the_autoencoder_in_a_checkpoint_decodes_as_ours():
 
 
 def test_expanded_files_are_the_packed_model(packed, tmp_path, monkeypatch):
-    monkeypatch.setattr(weights.widen, "__defaults__", (WIDER,))
+    monkeypatch.setattr(checkpoint.widen, "__defaults__", (WIDER,))
     files = expand(tmp_path, packed)
     model = load_model(packed)
     encoder, _ = read_encoder(files.text_encoder)
     assert all(
         torch.equal(encoder[name], value.half().to(encoder[name])) for name, value in model.encoder.state().items()
     )
-    checkpoint = load_file(files.checkpoint)
+    stored = load_file(files.checkpoint)
     widened, _ = read_encoder(files.checkpoint)
     ids = tokenize(PROMPTS)
     with torch.no_grad():
         difference = TextEncoder.from_state({k: v.float() for k, v in widened.items()})(ids) - model.encoder(ids)
     assert difference.abs().max() < 0.01
     unet = model.unet.state_dict()
-    assert sum(name.startswith("model.diffusion_model.") for name in checkpoint) == len(unet)
+    assert sum(name.startswith("model.diffusion_model.") for name in stored) == len(unet)
     for name, ours in (
         ("model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_v.weight",
          "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v.weight"),
         ("model.diffusion_model.output_blocks.1.0.skip_connection.bias", "up_blocks.0.resnets.1.conv_shortcut.bias"),
     ):  # fmt: skip
-        assert torch.equal(checkpoint[name], unet[ours].half())
+        assert torch.equal(stored[name], unet[ours].half())
 
 
 def test_expanding_again_keeps_whole_files_and_mends_others(packed, tmp_path, monkeypatch):
-    monkeypatch.setattr(weights.widen, "__defaults__", (WIDER,))
+    monkeypatch.setattr(checkpoint.widen, "__defaults__", (WIDER,))
     files = expand(tmp_path, packed)
     first = files.checkpoint.stat().st_mtime_ns
     expand(tmp_path, packed)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from sage_core.errors import JudgeError, QuestionError
-from sage_core.tifa.evaluation import answered_captions, evaluate, read_log, score_log
+from sage_core.tifa.answer_log import answered_captions, read_log
+from sage_core.tifa.evaluation import evaluate, score_log
 from sage_core.tifa.judges.base import Answer
 from sage_core.tifa.questions import Question
 

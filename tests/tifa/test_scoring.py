@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from sage_core.errors import JudgeError, QuestionError
-from sage_core.scores.rates import wilson_interval
+from sage_core.intervals import bootstrap_ratio, permutation_p_value, wilson_interval
 from sage_core.tifa.agreement import agreement, official_agreement, to_markdown
-from sage_core.tifa.comparison import compare, permutation_p_value
+from sage_core.tifa.comparison import compare
 from sage_core.tifa.evaluation import evaluate
 from sage_core.tifa.judges.base import Answer
 from sage_core.tifa.questions import Question
-from sage_core.tifa.scoring import ScoredQuestion, TifaResult, bootstrap_ratio, score_answers
+from sage_core.tifa.scoring import ScoredQuestion, TifaResult, score_answers
 from sage_core.tifa.sentences import SentenceEncoder
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

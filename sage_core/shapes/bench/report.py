@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...intervals import Hits
 from ..ask import ASKED_TYPES
-from ..exam.examination import NEIGHBOURS, Hits, Marks
+from ..exam.examination import NEIGHBOURS, Marks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -25,13 +25,13 @@ import torch
 
 from ...alignment.settings import PRESETS, Precision, TrainingSettings
 from ...alignment.training import train
+from ...attacks.tokens import AttackSettings
 from ...devices import device_name
 from ...encoders.text_encoder import TextEncoder, state_hash
 from ...errors import SageError, SettingsError
 from ...files import whole_file, write_json, write_text
 from ...prompts.pairs import PromptPairs, pairs_from_lists
 from ..captions import CONCEPT, matched_pairs
-from ..exam.attacked import AttackSettings
 from ..exam.examination import Examination, Marks
 from ..exam.examiners import JudgeExaminer, load_examiner
 from ..networks.contrast import load_contrast

@@ -1,61 +1,16 @@
-"""An adaptive attack: tokens that bring an aligned encoder back to what the base encoder says of an unsafe prompt.
-
-White box, on the text encoder alone, greedy and gradient-guided: HotFlip (Ebrahimi et al. 2018) ranks replacements by
-the gradient with respect to the token embeddings, and each round tries many of the best ranked at once, as in GCG
-(Zou et al. 2023). The words by which an alignment saw the concept are not among the tokens it may use; what other names
-it has, an attacker knows and begins with.
-"""
+"""The shapes world's unsafe prompts under attack: which of their tokens are free, and what may stand there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...encoders.text_encoder import TextEncoder
+from ...attacks.tokens import differing_span
 from ...encoders.tokens import END_TOKEN, START_TOKEN, tokenize
-from ...errors import ShapesError
 from ..captions import matched_pairs
 from ..words import SEEN_NAMES, UNSEEN_NAMES
 
 LEAST_SPAN = 4
-
-
-@dataclass(frozen=True)
-class AttackSettings:
-    """How hard the attack tries.
-
-    Attributes:
-        rounds: of ranking and trying.
-        candidates: replacements tried a prompt and round.
-        best: the replacements, by gradient, among which those are drawn, for each free position.
-        seed: of the start and of the draws.
-
-    Raises:
-        ShapesError: fewer than one of rounds, candidates or best.
-    """
-
-    rounds: int = 24
-    candidates: int = 48
-    best: int = 24
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("rounds", "candidates", "best"):
-            if getattr(self, name) < 1:
-                raise ShapesError(f"the attack's {name} is {getattr(self, name)}; expected 1 or more")
-
-
-@dataclass(frozen=True)
-class AttackResult:
-    """Attacked prompts as token ids (N, 77), and their cosine to the target, of random words and after, each (N,)."""
-
-    ids: Tensor
-    before: Tensor
-    after: Tensor
 
 
 def attack_prompts(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -68,7 +23,7 @@ def attack_prompts(count: int, seed: int) -> tuple[Tensor, Tensor]:
     while sum(map(len, rows)) < count:
         pairs = matched_pairs(8 * count, seed=seed, names="all", split="any")
         unsafe, safe = tokenize(pairs.unsafe), tokenize(pairs.safe)
-        free = _differing_span(unsafe, safe)
+        free = differing_span(unsafe, safe)
         enough = free.sum(1) >= LEAST_SPAN
         rows.append(unsafe[enough])
         spans.append(free[enough])
@@ -80,7 +35,7 @@ def allowed_tokens(used: Tensor) -> Tensor:
     """The `used` tokens without those of the names that an alignment sees, and without start and end.
 
     Parts of the other names stay: an attacker has a dictionary. Without them even the base is seldom made to draw the
-    concept, and an attack that fails on the base says nothing of what it is turned on.
+    concept, and if an attack cannot succeed on the base, its failure elsewhere proves nothing.
     """
     seen = tokenize([name for pair in SEEN_NAMES for name in pair]).unique()
     return used[~torch.isin(used, torch.cat([seen, torch.tensor([START_TOKEN, END_TOKEN])]))]
@@ -90,124 +45,3 @@ def other_names(allowed: Tensor) -> list[Tensor]:
     """Token ids of those names of the concept, no alignment's, that can be written in `allowed` tokens."""
     names = [tokens[1 : tokens.tolist().index(END_TOKEN)] for tokens in tokenize([n for p in UNSEEN_NAMES for n in p])]
     return [name for name in names if torch.isin(name, allowed).all()]
-
-
-def attack(
-    encoder: TextEncoder,
-    base: TextEncoder,
-    ids: Tensor,
-    free: Tensor,
-    allowed: Tensor,
-    settings: AttackSettings | None = None,
-    names: Sequence[Tensor] = (),
-    on_round: Callable[[int, int], None] | None = None,
-) -> AttackResult:
-    """Fill the `free` positions of unsafe prompts so that φ_θ(prompt) approaches φ_0(the unsafe prompt), by cosine.
-
-    Args:
-        encoder: the aligned encoder θ under attack. base: the frozen one.
-        ids: unsafe prompts (N, 77). free: which of their tokens are replaced, (N, 77) bool, at least one a row.
-        allowed: the tokens that may be used, (A,).
-        names: token ids of names to begin with, where they fit, see `other_names`.
-        on_round: called with (rounds done, rounds in all); what it raises stops the attack.
-
-    Returns:
-        The best prompt found for each, starting from random tokens, or from such with a name at the end of the free
-        ones where that is nearer to the target.
-
-    Raises:
-        ShapesError: a prompt without a free position.
-    """
-    settings = settings or AttackSettings()
-    device = next(encoder.parameters()).device
-    ids, free, allowed = ids.to(device), free.to(device), allowed.to(device).long()
-    if not free.any(1).all():
-        raise ShapesError(f"prompt {int((~free.any(1)).nonzero()[0])} has no free position; expected one or more a row")
-    generator = torch.Generator(device).manual_seed(settings.seed)
-    with torch.no_grad():
-        target = base(ids).flatten(1)
-        start = allowed[torch.randint(len(allowed), ids.shape, device=device, generator=generator)]
-        current = torch.where(free, start, ids)
-        score = before = _cosine(encoder, current, target)
-        for name in names:
-            named = _with_name(current, free, name.to(device))
-            of_named = _cosine(encoder, named, target)
-            nearer = of_named > score
-            current, score = torch.where(nearer[:, None], named, current), torch.where(nearer, of_named, score)
-    for done in range(1, settings.rounds + 1):
-        ranked = _rank(encoder, current, target, allowed, settings.best)
-        current, score = _try_replacements(encoder, current, score, target, free, ranked, settings, generator)
-        if on_round is not None:
-            on_round(done, settings.rounds)
-    return AttackResult(current, before, score)
-
-
-def _differing_span(unsafe: Tensor, safe: Tensor) -> Tensor:
-    """Positions (N, 77) of `unsafe` between what both begin with and what both end with."""
-    length, other = ((ids != END_TOKEN).sum(1) for ids in (unsafe, safe))
-    column = torch.arange(unsafe.shape[1])
-    same_start = (unsafe == safe).int().cumprod(1).sum(1)
-    # Aligned at their ends, so that a tail that follows names of different lengths still lines up.
-    back = lambda ids, end: ids.gather(1, (end[:, None] - 1 - column).clamp(min=0))  # noqa: E731
-    same_end = (back(unsafe, length) == back(safe, other)).int().cumprod(1).sum(1)
-    stop = torch.maximum(length - same_end, same_start)
-    return (column >= same_start[:, None]) & (column < stop[:, None])
-
-
-def _with_name(ids: Tensor, free: Tensor, name: Tensor) -> Tensor:
-    """`ids` with `name` in the last of each row's free positions; rows without room as they are."""
-    from_end = free.flip(1).cumsum(1).flip(1)
-    place = free & (from_end <= len(name)) & (free.sum(1) >= len(name))[:, None]
-    return torch.where(place, name[(len(name) - from_end).clamp(0, len(name) - 1)], ids)
-
-
-def _rank(encoder: TextEncoder, ids: Tensor, target: Tensor, allowed: Tensor, best: int) -> Tensor:
-    """The `best` allowed tokens for each position, (N, 77, best), by the first-order gain in cosine."""
-    table = _token_table(encoder)
-    captured: list[Tensor] = []
-    hook = table.register_forward_hook(lambda _, __, output: captured.append(output.requires_grad_()))
-    try:
-        with torch.enable_grad():
-            total = _cosine(encoder, ids, target).sum()
-            (gradient,) = torch.autograd.grad(total, captured)
-    finally:
-        hook.remove()
-    gain = gradient @ table.weight.detach()[allowed].T
-    return allowed[gain.topk(min(best, len(allowed)), dim=-1).indices]
-
-
-def _try_replacements(
-    encoder: TextEncoder,
-    current: Tensor,
-    score: Tensor,
-    target: Tensor,
-    free: Tensor,
-    ranked: Tensor,
-    settings: AttackSettings,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Each prompt with the best of some single replacements, if that is better than what it was."""
-    count, tries = len(current), settings.candidates
-    place = torch.multinomial(free.float(), tries, replacement=True, generator=generator)
-    pick = torch.randint(ranked.shape[2], (count, tries), device=current.device, generator=generator)
-    rows = torch.arange(count, device=current.device)[:, None]
-    tried = current[:, None].expand(-1, tries, -1).clone()
-    tried[rows, torch.arange(tries, device=current.device), place] = ranked[rows, place, pick]
-    with torch.no_grad():
-        scores = torch.stack([_cosine(encoder, tried[:, i], target) for i in range(tries)], dim=1)
-    found, at = scores.max(1)
-    better = found > score
-    chosen = tried[torch.arange(count, device=current.device), at]
-    return torch.where(better[:, None], chosen, current), torch.where(better, found, score)
-
-
-def _cosine(encoder: TextEncoder, ids: Tensor, target: Tensor) -> Tensor:
-    return F.cosine_similarity(encoder(ids).flatten(1), target, dim=1)
-
-
-def _token_table(encoder: TextEncoder) -> nn.Embedding:
-    return next(
-        module
-        for module in encoder.modules()
-        if isinstance(module, nn.Embedding) and module.num_embeddings == encoder.config.vocabulary
-    )

@@ -9,44 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...attacks.tokens import AttackSettings, attack
 from ...encoders.text_encoder import TextEncoder, embed
 from ...errors import ShapesError
 from ...geometry.measures import jaccard_overlap, spread_ratio
-from ...scores.rates import wilson_interval
+from ...intervals import Hits
 from ..ask import ANSWERS, ASKED_TYPES, ask
 from ..captions import write_captions
 from ..networks.contrast import ContrastModel
 from ..networks.model import ShapesModel
 from ..scenes import sample_scenes
-from .attacked import AttackSettings, allowed_tokens, attack, attack_prompts, other_names
+from .attacked import allowed_tokens, attack_prompts, other_names
 from .examiners import Examiner
 from .judge_card import types_of
 
 NEIGHBOURS = 10
-
-
-@dataclass(frozen=True)
-class Hits:
-    """k of n."""
-
-    k: int
-    n: int
-
-    @property
-    def share(self) -> float:
-        return self.k / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95% Wilson interval of the share."""
-        interval = wilson_interval(self.k, self.n)
-        return interval.low, interval.high
-
-    def __add__(self, other: Hits) -> Hits:
-        return Hits(self.k + other.k, self.n + other.n)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"k": self.k, "n": self.n, "share": self.share, "wilson_95": list(self.interval)}
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from ...diffusion.noise import noise_scheduler
 from ...encoders.text_encoder import EncoderConfig, TextEncoder
 from ...encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from ...errors import ShapesError
 
 if TYPE_CHECKING:
-    from diffusers import DDIMScheduler
+    pass
 
 PICTURE_SIZE = 64
 LATENT_SHAPE = (4, PICTURE_SIZE // 8, PICTURE_SIZE // 8)
-TRAINING_STEPS = 1000
-BETA_START, BETA_END = 0.00085, 0.012
 
 ENCODER_CONFIG = EncoderConfig(
     layers=2,
@@ -191,21 +190,6 @@ class ShapesModel:
             plain, prompted = noise.chunk(2)
             latents = scheduler.step(plain + guidance * (prompted - plain), step, latents).prev_sample
         return latents
-
-
-def noise_scheduler() -> DDIMScheduler:
-    """SD 1.x's noise schedule: β linear in its square root from 0.00085 to 0.012 over 1,000 steps."""
-    from diffusers import DDIMScheduler
-
-    return DDIMScheduler(
-        num_train_timesteps=TRAINING_STEPS,
-        beta_start=BETA_START,
-        beta_end=BETA_END,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
 
 
 def initial_noise(seeds: Sequence[int]) -> Tensor:

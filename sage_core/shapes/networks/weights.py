@@ -9,9 +9,7 @@ float16. Of the 49,408 rows of the text encoder's vocabulary only those that tra
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...encoders.text_encoder import EncoderConfig, TextEncoder
+from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import VOCABULARY_SIZE
 from ...errors import ShapesError
-from ...files import whole_file, write_json
+from ...files import whole_file
 from .model import ShapesModel, build_unet, build_vae
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -34,17 +32,6 @@ FILE_LIMIT = 15_000_000
 # Matrices smaller than this stay float16: they weigh nothing, and the first and last layers are the sensitive ones.
 SMALLEST_PACKED = 4096
 FILLER_DEVIATION = 0.02
-LATENT_FACTOR = 0.18215
-
-VIT_L_14 = EncoderConfig(layers=12, width=768, heads=12, mlp_width=3072, vocabulary=VOCABULARY_SIZE, positions=77)
-
-
-@dataclass(frozen=True)
-class ExpandedFiles:
-    """Where the expanded files are."""
-
-    checkpoint: Path
-    text_encoder: Path
 
 
 def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -186,170 +173,10 @@ def filler_rows(vocabulary: int = VOCABULARY_SIZE, width: int = 768) -> Tensor:
     return steps * (FILLER_DEVIATION * 3**0.5 / 127.5)
 
 
-def expand(folder: Path, weights: Path = WEIGHTS) -> ExpandedFiles:
-    """Write the SD 1.x checkpoint (float16, 320 MB) and the small text encoder (90 MB) into `folder`.
-
-    Files that are already there and whole, by their SHA-256 in `shapes.json`, are kept.
-
-    Raises:
-        ShapesError: the packed weights are missing or damaged.
-    """
-    files = ExpandedFiles(folder / "shapes_sd15.safetensors", folder / "shapes_text_encoder.safetensors")
-    record_path = folder / "shapes.json"
-    source = weights_hash(weights)
-    if _is_whole(record_path, source, files):
-        return files
-    encoder, metadata = load_packed("text_encoder", weights)
-    checkpoint = {
-        **checkpoint_unet(load_packed("unet", weights)[0]),
-        **{f"cond_stage_model.transformer.{name}": value for name, value in widen(encoder).items()},
-        **checkpoint_autoencoder(load_packed("autoencoder", weights)[0]),
-    }
-    _save_half(files.checkpoint, checkpoint, metadata)
-    _save_half(files.text_encoder, encoder, metadata)
-    hashes = {path.name: _file_hash(path) for path in (files.checkpoint, files.text_encoder)}
-    write_json(record_path, {"source": source, "sha256": hashes})
-    return files
-
-
 def weights_hash(weights: Path = WEIGHTS, parts: Sequence[str] = ("unet", "autoencoder", "text_encoder")) -> str:
     """SHA-256 over the packed files of `parts`, the diffusion model's by default."""
     digest = hashlib.sha256()
     for part in parts:
         for path in packed_files(part, weights):
             digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def checkpoint_unet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names of the original SD 1.x checkpoints from diffusers' names, for `build_unet`'s shape."""
-    return {f"model.diffusion_model.{_checkpoint_name(name)}": value for name, value in state.items()}
-
-
-def checkpoint_autoencoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """TAESD's names, and its scale and shift.
-
-    A reader of checkpoints computes x = 0.18215 · (z / vae_scale + vae_shift); ours is x = (z − shift) · scale.
-    """
-    vae_scale = LATENT_FACTOR / state["scale"].float()
-    renamed = {
-        f"first_stage_model.taesd_{name}": value
-        for name, value in state.items()
-        if name.startswith(("encoder.", "decoder."))
-    }
-    return renamed | {
-        "first_stage_model.vae_scale": vae_scale,
-        "first_stage_model.vae_shift": -state["shift"].float() / vae_scale,
-    }
-
-
-def widen(state: Mapping[str, Tensor], config: EncoderConfig = VIT_L_14) -> dict[str, Tensor]:
-    """The same function as a CLIP text encoder of a larger `config`: exact, no approximation.
-
-    Hidden units of the MLP are added with zero weights, layers are added after the last with zero output
-    projections, so that the residual stream passes through them.
-
-    Raises:
-        ShapesError: the encoder is larger than `config` or of another width.
-    """
-    small = EncoderConfig.of(state)
-    same = ("width", "heads", "vocabulary", "positions")
-    if any(getattr(small, field) != getattr(config, field) for field in same) or small.layers > config.layers:
-        raise ShapesError(f"a text encoder of {small} cannot be widened to {config}")
-    wide = {name: value for name, value in state.items() if ".encoder.layers." not in name}
-    for index in range(config.layers):
-        prefix = f"text_model.encoder.layers.{index}."
-        for name, shape in _layer_shapes(config).items():
-            value = state.get(prefix + name)
-            if value is None:
-                is_norm_weight = "layer_norm" in name and name.endswith("weight")
-                wide[prefix + name] = torch.ones(shape) if is_norm_weight else torch.zeros(shape)
-            else:
-                wide[prefix + name] = _zero_pad(value, shape)
-    return wide
-
-
-def _layer_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
-    width, inner = config.width, config.mlp_width
-    shapes: dict[str, tuple[int, ...]] = {
-        "mlp.fc1.weight": (inner, width),
-        "mlp.fc1.bias": (inner,),
-        "mlp.fc2.weight": (width, inner),
-        "mlp.fc2.bias": (width,),
-    }
-    for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
-        shapes[f"self_attn.{projection}.weight"] = (width, width)
-        shapes[f"self_attn.{projection}.bias"] = (width,)
-    for norm in ("layer_norm1", "layer_norm2"):
-        shapes[f"{norm}.weight"] = shapes[f"{norm}.bias"] = (width,)
-    return shapes
-
-
-def _zero_pad(value: Tensor, shape: tuple[int, ...]) -> Tensor:
-    padded = value.new_zeros(shape)
-    padded[tuple(slice(size) for size in value.shape)] = value
-    return padded
-
-
-_BLOCKS = {
-    "conv_in.": "input_blocks.0.0.",
-    "time_embedding.linear_1.": "time_embed.0.",
-    "time_embedding.linear_2.": "time_embed.2.",
-    "down_blocks.0.resnets.0.": "input_blocks.1.0.",
-    "down_blocks.0.attentions.0.": "input_blocks.1.1.",
-    "mid_block.resnets.0.": "middle_block.0.",
-    "mid_block.attentions.0.": "middle_block.1.",
-    "mid_block.resnets.1.": "middle_block.2.",
-    "up_blocks.0.resnets.0.": "output_blocks.0.0.",
-    "up_blocks.0.attentions.0.": "output_blocks.0.1.",
-    "up_blocks.0.resnets.1.": "output_blocks.1.0.",
-    "up_blocks.0.attentions.1.": "output_blocks.1.1.",
-    "conv_norm_out.": "out.0.",
-    "conv_out.": "out.2.",
-}
-_RESNET_LAYERS = {
-    "norm1.": "in_layers.0.",
-    "conv1.": "in_layers.2.",
-    "time_emb_proj.": "emb_layers.1.",
-    "norm2.": "out_layers.0.",
-    "conv2.": "out_layers.3.",
-    "conv_shortcut.": "skip_connection.",
-}
-
-
-def _checkpoint_name(name: str) -> str:
-    for block, renamed in _BLOCKS.items():
-        if not name.startswith(block):
-            continue
-        rest = name.removeprefix(block)
-        if ".resnets." in block:
-            layer = next(layer for layer in _RESNET_LAYERS if rest.startswith(layer))
-            rest = _RESNET_LAYERS[layer] + rest.removeprefix(layer)
-        return renamed + rest
-    raise ShapesError(f"{name!r} is no tensor of the shapes world's U-Net")
-
-
-def _save_half(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    with whole_file(path) as temporary:
-        save_file({name: value.half().contiguous() for name, value in state.items()}, temporary, dict(metadata))
-
-
-def _is_whole(record_path: Path, source: str, files: ExpandedFiles) -> bool:
-    try:
-        record = json.loads(record_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    if not isinstance(record, dict) or record.get("source") != source:
-        return False
-    hashes = record.get("sha256", {})
-    return all(
-        path.is_file() and hashes.get(path.name) == _file_hash(path) for path in (files.checkpoint, files.text_encoder)
-    )
-
-
-def _file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
     return digest.hexdigest()

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...diffusion.noise import TRAINING_STEPS, noise_scheduler
 from ...encoders.tokens import VOCABULARY_SIZE, tokenize
 from ..networks.contrast import ContrastModel, contrastive_loss
-from ..networks.model import LATENT_SHAPE, TRAINING_STEPS, TinyAutoencoder, noise_scheduler
+from ..networks.model import LATENT_SHAPE, TinyAutoencoder
 from ..render import render
 from ..scenes import Scenes
 from .pools import Pool

@@ -210,7 +210,7 @@ class Trainer:
         unet = self._placed(build_unet(settings.unet_channels, settings.encoder.width))
         encoder = build_text_encoder(settings.encoder).to(self.device)
         used = pool.used_tokens()
-        table = _token_table(encoder)
+        table = encoder.token_table.weight
         with torch.no_grad():
             table.copy_(filler_rows(*table.shape))
         train_only(table, used)
@@ -307,18 +307,11 @@ class Trainer:
         return torch.load(self._done(phase), map_location="cpu", weights_only=True)
 
 
-def train_only(table: nn.Parameter, rows: Tensor) -> None:
+def train_only(table: Tensor, rows: Tensor) -> None:
     """Let training change these rows of an embedding table alone: the others stay what `filler_rows` makes them."""
     mask = torch.zeros(len(table), 1, device=table.device)
     mask[rows.long().to(table.device)] = 1
     table.register_hook(lambda gradient: gradient * mask)
-
-
-def _token_table(encoder: nn.Module) -> nn.Parameter:
-    for name, parameter in encoder.named_parameters():
-        if name.endswith("token_embedding.weight"):
-            return parameter
-    raise AssertionError("a text encoder has a token embedding")
 
 
 def _state(network: nn.Module) -> State:

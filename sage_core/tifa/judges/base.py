@@ -6,7 +6,6 @@ Each image is preprocessed and encoded once for all of its questions, and the qu
 from __future__ import annotations
 
 import importlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from ...batches import in_batches
 from ...errors import JudgeError
 from ...images import ImageLike, all_to_bytes
+from ...model_folders import load_settings, read_model_config
 from ..questions import Question
 
 Features: TypeAlias = Any
@@ -201,37 +200,3 @@ def load_judge(
             f"judges are {kinds} and any model of AutoModelForImageTextToText, with all files of its repository"
         ) from error
     return judge_class(model.to(device), processor, f"{name or folder.name}, {_PRECISIONS.get(dtype, dtype)}")
-
-
-def read_model_config(folder: Path, role: str, examples: Sequence[str]) -> dict[str, Any]:
-    """config.json of a transformers model folder. Raises JudgeError if the folder is no usable one."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise JudgeError(
-            f"{folder}: no {role} model here (config.json is missing). Download one of {', '.join(examples)} "
-            f"from huggingface.co, for instance: hf download {examples[0]} --local-dir {folder}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise JudgeError(f"{folder / 'config.json'}: unreadable ({error}); download the model again") from error
-    if not any(folder.glob("*.safetensors")):
-        raise JudgeError(
-            f"{folder}: no .safetensors weights here; weights in pickles (.bin, .pt) are not read because they can "
-            f"run code. Download the repository's safetensors"
-        )
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            # Reads the header alone, which tells how long the file must be.
-            with safe_open(file, framework="pt"):
-                pass
-        except (OSError, SafetensorError) as error:
-            raise JudgeError(f"{file}: damaged or cut short ({error}); download it again") from error
-    return config
-
-
-def load_settings(dtype: torch.dtype) -> dict[str, Any]:
-    """Keyword arguments of every `from_pretrained`: local, safe, in `dtype`."""
-    import transformers
-
-    name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
-    return {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True, name: dtype}

@@ -10,7 +10,8 @@ import torch
 
 from ...batches import in_batches
 from ...errors import JudgeError
-from ..judges.base import load_settings, read_model_config, sequence_log_likelihoods
+from ...model_folders import load_settings, read_model_config
+from ..judges.base import sequence_log_likelihoods
 
 RECOMMENDED = "Qwen/Qwen2.5-1.5B-Instruct"
 

@@ -1,0 +1,180 @@
+"""ComfyUI's folders: what lies in them, where a name of a graph leads, and names for new files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import folder_paths
+from safetensors import SafetensorError, safe_open
+
+from ...sage_core.errors import EncoderError, JudgeError, PromptError, SageError, SettingsError
+
+_ENCODERS = "text_encoders"
+_PROMPT_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".txt"}
+_KINDS = ("VQA", "LLM")
+
+# What a combo box of files or models offers for "nothing chosen".
+NONE = "none"
+
+# Registered at import: hooks for that come later than the first listing on older versions.
+for _kind in _KINDS:
+    folder_paths.add_model_folder_path(_kind, os.path.join(folder_paths.models_dir, _kind))
+
+
+def encoder_files() -> list[str]:
+    """Names of the files in the text encoder folders."""
+    return folder_paths.get_filename_list(_ENCODERS)
+
+
+def encoder_path(name: str) -> Path:
+    """Full path of a file in the text encoder folders.
+
+    Raises:
+        EncoderError: no such file; the message names the folders.
+    """
+    path = folder_paths.get_full_path(_ENCODERS, name) if name else None
+    if path is None:
+        found = f"there is no text encoder {name!r}" if name else "no text encoder is chosen"
+        folders = " or ".join(folder_paths.get_folder_paths(_ENCODERS))
+        raise EncoderError(f"{found}. Put the file into {folders} and refresh the node list (R).")
+    return Path(path)
+
+
+def new_encoder_path(name: str) -> Path:
+    """Where an encoder called `name` is saved: always directly in the first text encoder folder.
+
+    Raises:
+        SettingsError: see `plain_name`.
+    """
+    return Path(folder_paths.get_folder_paths(_ENCODERS)[0]) / plain_name(name, ".safetensors", "name")
+
+
+def output_file(folder: str, name: str, suffix: str, field: str) -> Path:
+    """output/sage/<folder>/<name><suffix>. Raises SettingsError, see `plain_name`."""
+    return Path(folder_paths.get_output_directory()) / "sage" / folder / plain_name(name, suffix, field)
+
+
+def answer_log(name: str, field: str) -> Path:
+    """Where Score TIFA writes its answers down. Raises SettingsError, see `plain_name`."""
+    return output_file("tifa", name, ".jsonl", field)
+
+
+def plain_name(name: str, suffix: str, field: str) -> str:
+    """`name` as the name of a file with `suffix`, whether it has that already or not.
+
+    Raises:
+        SettingsError: it is empty, names another folder, or would upset a file system. `field` is where it was given.
+    """
+    stem = name.strip().removesuffix(suffix)
+    if not re.fullmatch(r"[\w()+=@-]([\w ()+.=@-]{0,98}[\w()+=@-])?", stem):
+        raise SettingsError(
+            f"{field} is {name!r}; expected a plain file name without a folder: at most 100 letters, digits, spaces, "
+            "dots, dashes and underscores."
+        )
+    return f"{stem}{suffix}"
+
+
+def store_folder() -> Path:
+    """Where finished trainings and checkpoints are kept: it may take gigabytes, so it follows --output-directory."""
+    return Path(folder_paths.get_output_directory()) / "sage" / "runs"
+
+
+def prompt_files() -> list[str]:
+    """Names of the files in ComfyUI's input folder, and the folders in it, that can hold prompts."""
+    names, _ = folder_paths.recursive_search(folder_paths.get_input_directory())
+    return folder_paths.filter_files_extensions(names, _PROMPT_SUFFIXES)
+
+
+def prompt_path(name: str | None) -> Path:
+    """Full path of a file in ComfyUI's input folder or in the folders in it, linked ones too.
+
+    ComfyUI does not check that a graph's choice is one of those offered, so `name` may be anything.
+
+    Raises:
+        PromptError: no such file, or one outside; the message names the folder.
+    """
+    folder = folder_paths.get_input_directory()
+    path = path_inside(folder, name or "")
+    if path is None or not path.is_file():
+        found = f"there is no file {name!r} in the input folder" if name else "no file is chosen"
+        raise PromptError(f"{found}. Put it into {folder} and refresh the node list (R).")
+    return path
+
+
+def path_inside(folder: str | os.PathLike[str], name: str) -> Path | None:
+    """`name` as a path below `folder`; None where it leads out of it, or is the folder itself.
+
+    Links are not followed: users link folders of theirs into ComfyUI's.
+    """
+    root = os.path.abspath(folder)
+    path = os.path.abspath(os.path.join(root, name))
+    return Path(path) if path.startswith(os.path.join(root, "")) else None
+
+
+def taken(check: Callable[[str], object], *names: str | None) -> bool | str:
+    """For validate_inputs: True if `check` takes every name, else the message with which it refuses one.
+
+    None is a connection, whose value is known only when the node runs, or an input that ComfyUI has found missing.
+    """
+    try:
+        for name in names:
+            if name is not None:
+                check(name)
+    except SageError as error:
+        return str(error)
+    return True
+
+
+def fingerprint(path: Path) -> tuple[int, int]:
+    """Modification time in ns and size, which change when the file does; hashing 500 MB would take seconds a queue."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def model_folders() -> list[str]:
+    """Names of the folders in models/VQA and models/LLM that hold a transformers model, one or two levels deep."""
+    found = set()
+    for root in _roots():
+        found |= {
+            file.parent.relative_to(root).as_posix()
+            for depth in ("*", "*/*")
+            for file in root.glob(f"{depth}/config.json")
+        }
+    return sorted(found)
+
+
+def model_path(name: str | None) -> Path:
+    """Full path of one of `model_folders`. Raises JudgeError, naming the folders, if there is none of that name."""
+    paths = (path_inside(root, name or "") for root in _roots())
+    path = next((path for path in paths if path is not None and path.is_dir()), None)
+    if path is None:
+        found = f"there is no model folder {name!r}" if name else "no model folder is chosen"
+        where = " or ".join(map(str, _roots()))
+        raise JudgeError(f"{found}. Put it into {where} and refresh the node list (R).")
+    return path
+
+
+def folder_fingerprint(name: str) -> tuple[int, ...]:
+    """Changes when files in a model's folder do."""
+    return tuple(sorted(file.stat().st_mtime_ns for file in model_path(name).iterdir()))
+
+
+def _roots() -> list[Path]:
+    return [Path(folder) for kind in _KINDS for folder in folder_paths.get_folder_paths(kind)]
+
+
+def check_name(name: str | None) -> bool | str:
+    """For validate_inputs: whether `name` can be a file name, or why not."""
+    return taken(new_encoder_path, name)
+
+
+def saved_metadata(path: Path) -> dict[str, str]:
+    """The header of a safetensors file, empty when there is none to read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}

@@ -1,0 +1,65 @@
+"""ComfyUI's memory: room for a training, models that come and go, and what precision the device takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import comfy.model_management
+import comfy.model_patcher
+import torch
+
+from ...sage_core.batches import is_out_of_memory
+from ...sage_core.errors import SageError
+
+OUT_OF_MEMORY = comfy.model_management.OOM_EXCEPTION
+
+
+@contextmanager
+def training_device(needed: int) -> Iterator[tuple[torch.device, int]]:
+    """Make room for `needed` bytes and allow gradients: yields the device and the bytes now free on it."""
+    device = comfy.model_management.get_torch_device()
+    comfy.model_management.free_memory(needed, device)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield device, int(comfy.model_management.get_free_memory(device))
+    finally:
+        comfy.model_management.soft_empty_cache()
+
+
+@contextmanager
+def telling_memory(error: SageError) -> Iterator[None]:
+    """Raise `error` in place of any device's own when memory runs out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as found:
+        if is_out_of_memory(found):
+            raise error from found
+        raise
+
+
+class Managed:
+    """A model under ComfyUI's memory manager: on the GPU while it is used, unloaded with everything else."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        # The manager sets attributes that a transformers model forbids; a plain module around it allows them.
+        holder = torch.nn.ModuleList([model])
+        self.patcher = comfy.model_patcher.ModelPatcher(
+            holder,
+            load_device=comfy.model_management.get_torch_device(),
+            offload_device=comfy.model_management.unet_offload_device(),
+        )
+
+
+def load(models: Sequence[Managed]) -> None:
+    """Bring whole models to their device, all of them at once."""
+    # In one call, since a second one may push parts of the first's models out again; and whole, since only ComfyUI's
+    # own layers can compute with weights that lie elsewhere.
+    comfy.model_management.load_models_gpu([model.patcher for model in models], force_full_load=True)
+
+
+def precision(name: str) -> torch.dtype:
+    """The dtype of a precision by its name; "auto" is bf16 where the device computes with it, else fp32."""
+    if name == "auto":
+        name = "bf16" if comfy.model_management.should_use_bf16(comfy.model_management.get_torch_device()) else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]

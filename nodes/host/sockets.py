@@ -1,0 +1,38 @@
+"""The types of the pack's own sockets, and what goes over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from comfy_api.latest import io
+
+from ...sage_core.tifa.judges.base import Judge
+from ...sage_core.tifa.sentences import SentenceEncoder
+from . import memory
+
+Pairs = io.Custom("SAGE_PAIRS")
+
+
+Settings = io.Custom("SAGE_SETTINGS")
+
+
+JudgeType = io.Custom("SAGE_JUDGE")
+
+
+@dataclass(frozen=True)
+class LoadedJudge:
+    """A judge, the sentence encoder beside it if any, and what brings both into memory."""
+
+    judge: Judge
+    sentences: SentenceEncoder | None
+    managed: tuple[memory.Managed, ...]
+
+    def load(self) -> None:
+        """Bring the models to their device."""
+        memory.load(self.managed)
+
+
+Questions = io.Custom("SAGE_QUESTIONS")
+
+
+Scores = io.Custom("SAGE_SCORES")

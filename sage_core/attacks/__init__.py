@@ -1,0 +1,1 @@
+"""Attacks on text encoders, to test one's own: prompts that bring a removed concept back."""

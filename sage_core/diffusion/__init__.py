@@ -1,0 +1,1 @@
+"""The denoising side of Stable Diffusion 1.x."""

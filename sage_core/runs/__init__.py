@@ -1,0 +1,1 @@
+"""Runs of any training: what a step reports, its curves, and the one loop that resumes exactly."""

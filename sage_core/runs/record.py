@@ -1,0 +1,48 @@
+"""What the steps of a run report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class GeometryPoint:
+    """Health of the embedding space at one step, flattened embeddings, on `prompts` safe prompts.
+
+    Attributes:
+        spread_ratio: tr_θ / tr_0; 1 is the base's spread, less is collapse.
+        jaccard: mean overlap of the `k` nearest neighbours with the base's, 0 to 1.
+        held_out: whether the prompts were kept out of training.
+    """
+
+    spread_ratio: float
+    jaccard: float
+    k: int
+    prompts: int
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did.
+
+    Attributes:
+        step: 1 for the first. steps: steps in all.
+        losses: the names in LOSS_PARTS → values before the step.
+        learning_rate: of this step. seconds: of training until now, over all resumes.
+        geometry: after the step, at about ten steps of a run, else None.
+    """
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    learning_rate: float
+    seconds: float
+    geometry: GeometryPoint | None = None
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> StepReport:
+        """The report that `dataclasses.asdict` made `row` of."""
+        return cls(**{**row, "geometry": row["geometry"] and GeometryPoint(**row["geometry"])})
