@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 
 from ..sage_core.errors import QuestionError, SettingsError
 from ..sage_core.plots import DARK
+from ..sage_core.rows import typed_lines
 from ..sage_core.scores.results import Run
 from ..sage_core.tifa.cards import card_sheet, question_card
 from ..sage_core.tifa.evaluation import evaluate, score_log
@@ -99,7 +100,7 @@ class SAGEMakeQuestions(io.ComfyNode):
 
     @classmethod
     def execute(cls, captions, model, precision, attempts, seed, save_as) -> io.NodeOutput:
-        lines = [line.strip() for text in captions for line in text.split("\n") if line.strip()]
+        lines = typed_lines(captions, error=QuestionError)
         named = {f"caption_{number}": caption for number, caption in enumerate(dict.fromkeys(lines), 1)}
         if model[0] == files.NONE:
             made = make_questions_by_rule(named)

@@ -7,13 +7,14 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import QuestionError
 from ..files import write_json, write_text
+from ..rows import Row, RowFile, parse_json, read_rows, shown, text_problem
 
 ELEMENT_TYPES = (
     "object",
@@ -34,6 +35,7 @@ ELEMENT_TYPES = (
 _OLDER_TYPES = {"animal": "animal/human", "human": "animal/human"}
 _TEXT_FIELDS = ("id", "caption", "question", "answer", "element_type", "element")
 _FIELDS = ("id", "caption", "question", "choices", "answer", "element_type", "element")
+_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,18 @@ class Question:
         for name in _TEXT_FIELDS:
             value = getattr(self, name)
             if not isinstance(value, str):
-                raise QuestionError(f"{name} is {value!r}, expected text")
+                raise QuestionError(f"{name} is {shown(value)}, expected text")
             if not value.strip():
                 raise QuestionError(f"{name} is empty")
+            _check_text(name, value)
         if not isinstance(self.choices, tuple) or not all(isinstance(c, str) and c.strip() for c in self.choices):
-            raise QuestionError(f"choices are {self.choices!r}, expected texts, none of them empty")
+            raise QuestionError(f"choices are {shown(self.choices)}, expected texts, none of them empty")
+        for choice in self.choices:
+            _check_text("a choice", choice)
+        if self.coco_val_id is not None:
+            if not isinstance(self.coco_val_id, str):
+                raise QuestionError(f"coco_val_id is {shown(self.coco_val_id)}, expected text")
+            _check_text("coco_val_id", self.coco_val_id)
         if len(set(self.choices)) != len(self.choices):
             raise QuestionError(f"choices {list(self.choices)} name one choice twice")
         if len(self.choices) < 2:
@@ -96,7 +105,7 @@ class Question:
             element_type=_OLDER_TYPES.get(element_type, element_type)
             if isinstance(element_type, str)
             else element_type,
-            coco_val_id=row.get("coco_val_id") or None,
+            coco_val_id=_read_coco_id(row.get("coco_val_id")),
         )
 
     def to_row(self) -> dict[str, Any]:
@@ -129,17 +138,7 @@ class QuestionReport:
     types: dict[str, int]
     skipped: tuple[SkippedRow, ...]
     renamed_types: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "source": self.source,
-            "kept": self.kept,
-            "captions": self.captions,
-            "types": self.types,
-            "skipped": [{"row": s.row, "reason": s.reason} for s in self.skipped],
-            "renamed_types": self.renamed_types,
-        }
+    notes: tuple[str, ...] = ()
 
     def summary(self, most: int = 20) -> str:
         """Counts by type and the first `most` skipped rows with their reasons, as text."""
@@ -152,7 +151,7 @@ class QuestionReport:
             lines += [f"  {skipped}" for skipped in self.skipped[:most]]
             if len(self.skipped) > most:
                 lines.append(f"  … and {len(self.skipped) - most} more")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 def count_types(questions: Iterable[Question]) -> dict[str, int]:
@@ -170,24 +169,26 @@ def group_by_caption(questions: Iterable[Question]) -> dict[str, tuple[Question,
 
 
 def read_questions(path: str | os.PathLike[str]) -> tuple[tuple[Question, ...], QuestionReport]:
-    """Read a question file: .json (a list, TIFA's own format), .jsonl (one object a line) or .csv (with a header).
+    """Read a question file: .json (a list, TIFA's own format), .jsonl (an object a line), .csv or .tsv (with a header).
 
     A malformed row is left out and reported with its number and reason, see SkippedRow.
-    Raises QuestionError if the file cannot be read to its end, as a CSV with an unclosed quote, or no row is usable.
+
+    Raises:
+        QuestionError: the file cannot be read to its end, as a CSV with an unclosed quote, or no row is usable.
     """
-    path = Path(path)
+    file = read_rows(Path(path), _FIELDS, error=QuestionError, suffixes=_SUFFIXES)
+    _check_columns(file)
     questions: list[Question] = []
     skipped: list[SkippedRow] = []
     first_row: dict[tuple[str, str], int] = {}
     captions: dict[str, str] = {}
     renamed = 0
-    for number, row in _read_rows(path):
+    for row in file.rows:
+        # A blank line of a table, which spreadsheets leave at its end.
+        if file.header is not None and row.value == {}:
+            continue
         try:
-            if isinstance(row, QuestionError):
-                raise row
-            if not isinstance(row, Mapping):
-                raise QuestionError(f"found {_shorten(row)}, expected an object with the keys {_list(_FIELDS)}")
-            question = Question.from_row(row)
+            question = _question(row)
             if question.key in first_row:
                 raise QuestionError(
                     f"asks {question.id} the same as row {first_row[question.key]}: {question.question}"
@@ -195,25 +196,51 @@ def read_questions(path: str | os.PathLike[str]) -> tuple[tuple[Question, ...], 
             if captions.setdefault(question.id, question.caption) != question.caption:
                 raise QuestionError(f"id {question.id!r} already stands for another caption: {captions[question.id]!r}")
         except QuestionError as error:
-            skipped.append(SkippedRow(number, str(error)))
+            skipped.append(SkippedRow(row.number, str(error)))
             continue
-        first_row[question.key] = number
-        renamed += row["element_type"] != question.element_type
+        first_row[question.key] = row.number
+        renamed += row.value["element_type"] != question.element_type
         questions.append(question)
     if not questions:
         reasons = "; ".join(str(s) for s in skipped[:3]) or "the file holds no rows"
-        raise QuestionError(f"{path}: no usable question. {reasons}")
+        raise QuestionError(f"{path}: no usable question. {reasons}.")
     report = QuestionReport(
-        str(path), len(questions), len(captions), count_types(questions), tuple(skipped), renamed_types=renamed
+        str(path),
+        len(questions),
+        len({question.id for question in questions}),
+        count_types(questions),
+        tuple(skipped),
+        renamed_types=renamed,
+        notes=file.notes,
     )
     return tuple(questions), report
+
+
+def _check_columns(file: RowFile) -> None:
+    if file.columns is not None:
+        found = _list(list(file.columns)[:8]) or "nothing"
+        raise QuestionError(f"{file.path}: holds one object ({found}), expected a list of question objects.")
+    missing = [name for name in _FIELDS if file.header is not None and name not in file.header]
+    if missing:
+        found = _list(name for name in file.header or () if name) or "nothing"
+        raise QuestionError(f"{file.path}: the header lacks {_list(missing)}; found {found}.")
+
+
+def _question(row: Row) -> Question:
+    if row.problem is not None:
+        raise QuestionError(row.problem)
+    if not isinstance(row.value, Mapping):
+        raise QuestionError(f"found {shown(row.value)}, expected an object with the keys {_list(_FIELDS)}")
+    return Question.from_row(row.value)
 
 
 def write_questions(path: str | os.PathLike[str], questions: Sequence[Question]) -> None:
     """Write a question file whole, in the format of the suffix: .json, .jsonl or .csv (choices as a JSON list)."""
     path = Path(path)
     rows = [question.to_row() for question in questions]
-    suffix = _suffix(path)
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES[:3]:
+        raise QuestionError(f"{path} has the suffix '{path.suffix}', expected one of {', '.join(_SUFFIXES[:3])}.")
     if suffix == ".json":
         write_json(path, rows)
     elif suffix == ".jsonl":
@@ -226,98 +253,29 @@ def write_questions(path: str | os.PathLike[str], questions: Sequence[Question])
         write_text(path, text.getvalue())
 
 
-def _read_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    suffix = _suffix(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise QuestionError(f"{path}: there is no such question file") from None
-    except UnicodeDecodeError as error:
-        raise QuestionError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from None
-    if suffix == ".json":
-        yield from _json_rows(path, text)
-    elif suffix == ".jsonl":
-        yield from _jsonl_rows(text)
-    else:
-        yield from _csv_rows(path, text)
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise QuestionError(f"{path}: not JSON ({error}); one object a line is read from a .jsonl file") from None
-    if not isinstance(rows, list):
-        raise QuestionError(f"{path}: holds {_shorten(rows)}, expected a list of question objects")
-    yield from enumerate(rows, 1)
-
-
-def _jsonl_rows(text: str) -> Iterator[tuple[int, Any]]:
-    # Not splitlines(): that also breaks at characters such as U+2028, which JSON texts may hold.
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            row = QuestionError(f"not JSON ({error})")
-        yield number, row
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    # Strict: otherwise a quote that is never closed takes all further rows into one cell without a word.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header: list[str] | None = None
-    line = 1
-    try:
-        for cells in reader:
-            if header is None:
-                header = _checked_header(path, cells)
-            elif len(cells) > len(header):
-                # Most often a comma in an unquoted caption.
-                yield line, QuestionError("more cells than columns; quote texts with commas")
-            elif cells:
-                yield line, dict(zip(header, cells, strict=False))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise QuestionError(
-            f'{path}, line {line}: the row that begins here is not CSV ({error}); a quote (") that opens a text '
-            f"must be closed, and one inside a quoted text doubled"
-        ) from None
-    if header is None:
-        _checked_header(path, [])
-
-
-def _checked_header(path: Path, header: list[str]) -> list[str]:
-    missing = [name for name in _FIELDS if name not in header]
-    if missing:
-        raise QuestionError(f"{path}: the header lacks {_list(missing)}; found {_list(header) or 'nothing'}")
-    return header
-
-
 def _read_choices(value: Any) -> tuple[Any, ...]:
     if isinstance(value, str):
         try:
-            value = json.loads(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split("|")]
-        except json.JSONDecodeError as error:
-            raise QuestionError(f"choices {value!r} are not a JSON list ({error})") from None
+            value = parse_json(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split("|")]
+        except ValueError as error:
+            raise QuestionError(f"choices {shown(value)} are not a JSON list: {error}") from None
     if not isinstance(value, list | tuple):
-        raise QuestionError(f"choices are {value!r}, expected a list")
+        raise QuestionError(f"choices are {shown(value)}, expected a list")
     if not all(isinstance(choice, str) for choice in value):
-        raise QuestionError(f"choices are {value!r}, expected texts")
+        raise QuestionError(f"choices are {shown(value)}, expected texts")
     return tuple(dict.fromkeys(value))
 
 
-def _suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in (".json", ".jsonl", ".csv"):
-        raise QuestionError(f"{path}: a question file ends in .json, .jsonl or .csv, found {suffix or 'no ending'!r}")
-    return suffix
+def _read_coco_id(value: Any) -> str | None:
+    """COCO's ids are numbers, which files hold as text or as they are."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None if value == "" else value
 
 
-def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+def _check_text(name: str, value: str) -> None:
+    if problem := text_problem(value):
+        raise QuestionError(f"{name} holds {problem}")
 
 
 def _list(names: Iterable[str]) -> str:

@@ -195,7 +195,7 @@ BAD_FILES = {
     "empty.csv": ("", "the columns found: none"),
     "header only.csv": ("prompt\n", "holds no prompt"),
     "blank.txt": ("\n \n", "(?s)holds no prompt.*2 x empty"),
-    "quote.csv": ('prompt\na\n"open\nb\nc\n', "line 5: .*Check the quotes"),
+    "quote.csv": ('prompt\na\n"open\nb\nc\n', "line 3: .*to its end, line 5 .*Check the quotes"),
     "broken.json": ('["a",\n"b"', "line 2: not valid JSON"),
     "text.json": ('"a"', "holds a str, expected a list"),
     "number.json": ("[1]", "row 1: found 1, expected a text or an object"),

@@ -118,9 +118,9 @@ def test_jsonl_and_csv_rows_are_numbered_by_line(tmp_path):
     assert [s.row for s in read_questions(path)[1].skipped] == [3]
     path = tmp_path / "q.csv"
     write_questions(path, [Question.from_row(ROW)])
-    path.write_text(path.read_text() + "c2,a, dog,is it?,yes|no,yes,object,dog,,\n")
+    path.write_text(path.read_text() + "c2,a, dog,is it?,yes|no,yes,object,dog,17\n")
     (skipped,) = read_questions(path)[1].skipped
-    assert skipped.row == 3 and "quote texts with commas" in skipped.reason
+    assert skipped.row == 3 and "in double quotes" in skipped.reason
 
 
 def test_a_csv_row_of_many_lines_is_numbered_by_its_first(tmp_path):
@@ -147,14 +147,14 @@ def test_a_csv_with_a_wrong_quote_is_refused_by_line(tmp_path, quote, rows):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("q.json", b"[", "not JSON"),
+        ("q.json", b"[", "line 1: not valid JSON"),
         ("q.json", b"{}", "expected a list"),
         ("q.json", b"[]", "holds no rows"),
         ("q.json", b'[{"id": "a"}]', "row 1: missing caption"),
-        ("q.json", b"\xff\xfe", "not UTF-8"),
+        ("q.json", b"\xff\xfe\xff", "no text file in UTF-8"),
         ("q.csv", b"", "header lacks id"),
         ("q.csv", b"id,caption\n", "header lacks question"),
-        ("q.txt", b"[]", "ends in .json, .jsonl or .csv"),
+        ("q.txt", b"[]", "expected one of .json, .jsonl, .csv"),
     ],
 )
 def test_unusable_files_are_refused_by_name(tmp_path, name, content, message):
@@ -165,7 +165,7 @@ def test_unusable_files_are_refused_by_name(tmp_path, name, content, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(QuestionError, match="no such question file"):
+    with pytest.raises(QuestionError, match="does not exist"):
         read_questions(tmp_path / "absent.json")
 
 

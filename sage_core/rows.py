@@ -1,0 +1,273 @@
+"""Rows out of CSV, TSV, JSON, JSON Lines and plain text files, whatever their encoding: the one reader of them all.
+
+What rows mean is for the caller to say; what a file can be broken by is dealt with here. Every failure is an error of
+the caller's kind, which names the file and the line, and never the traceback of a parser.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .errors import PromptError, SageError
+
+# JSON can spell half a surrogate pair, which is no text: no tokenizer and no file takes it. Nor does any take NUL.
+_NO_TEXT = re.compile(r"[\ud800-\udfff\0]")
+_SHOWN = 40
+
+
+class Row(NamedTuple):
+    """One row and where it stands.
+
+    Attributes:
+        number: from 1: the line of the file where the row begins, or the item of a JSON list.
+        value: what stands there: a text of a plain text file, a dict of lower-case names to cells of a table (empty for
+            a blank line), anything of JSON, there too with lower-case names.
+        problem: why the row cannot be read, if it cannot; the file goes on behind it.
+    """
+
+    number: int
+    value: Any
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """All rows of a file.
+
+    Attributes:
+        path: the file.
+        rows: in their order.
+        header: column names of a table (CSV, TSV), in lower case; None for other formats.
+        columns: lists by lower-case name where a JSON object of lists was read; `rows` is empty then.
+        notes: what the user should know of how the file was read.
+    """
+
+    path: Path
+    rows: tuple[Row, ...]
+    header: tuple[str, ...] | None = None
+    columns: Mapping[str, list[Any]] | None = None
+    notes: tuple[str, ...] = ()
+
+
+class _Source(NamedTuple):
+    path: Path
+    text: str
+    known: frozenset[str]
+    error: type[SageError]
+
+
+def read_rows(
+    path: Path, known: Collection[str], *, error: type[SageError], suffixes: Sequence[str] | None = None
+) -> RowFile:
+    """Read a file by its suffix.
+
+    .csv, .tsv: a header, then rows, with comma, semicolon or tab. .json: a list, or an object of lists. .jsonl: a value
+    a line. .txt: a text a line, kept as it is. UTF-8 and UTF-16 are read, and Windows-1252 with a note.
+
+    Args:
+        path: the file.
+        known: column names by which the delimiter of a table is told.
+        error: the kind of error to raise.
+        suffixes: those allowed; all by default.
+
+    Raises:
+        SageError: of the kind `error`, if the file cannot be read to its end. What is wrong with one row alone is that
+            row's `problem`.
+    """
+    allowed = suffixes or tuple(_PARSERS)
+    suffix = path.suffix.lower()
+    if suffix not in allowed:
+        raise error(f"{path} has the suffix '{path.suffix}', expected one of {', '.join(allowed)}.")
+    text, notes = _read_text(path, error)
+    found = _PARSERS[suffix](_Source(path, text, frozenset(known), error))
+    return RowFile(path, found.rows, found.header, found.columns, notes)
+
+
+def typed_lines(texts: Iterable[str], *, error: type[SageError] = PromptError) -> list[str]:
+    """The lines that hold something, stripped, of texts typed with one entry a line.
+
+    Raises:
+        SageError: of the kind `error`, naming the line, where one holds what is no text.
+    """
+    lines = [line.strip() for text in texts for line in split_lines(text)]
+    for number, line in enumerate(lines, 1):
+        if problem := text_problem(line):
+            raise error(f"Line {number} holds {problem}.")
+    return [line for line in lines if line]
+
+
+def split_lines(text: str) -> list[str]:
+    r"""Lines that end in \n, \r\n or \r, without their ends; no empty one after the last end."""
+    # str.splitlines would also split at characters such as U+2028, which may stand inside a text.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def text_problem(text: str) -> str | None:
+    """What in a text is no character that tokenizers and files take, in words that follow "holds"; None if all is."""
+    if not (found := _NO_TEXT.search(text)):
+        return None
+    if found[0] == "\0":
+        return "the character NUL, expected text without it. Leave it out"
+    return (
+        f"{found[0]!a}, half of a character that JSON writes as two, expected whole ones. "
+        "Write the file anew with its emoji whole, or leave the half out"
+    )
+
+
+def parse_json(text: str | bytes) -> Any:
+    """A JSON value.
+
+    Raises:
+        ValueError: with a message that says why it cannot be read, of whatever kind the parser's own failure is.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON ({error.msg}, column {error.colno})") from error
+    except RecursionError as error:
+        raise ValueError("not readable JSON: it is nested too deep") from error
+    except ValueError as error:
+        # Python reads no integer of more than 4,300 digits; bytes can be no UTF-8.
+        raise ValueError(f"not readable JSON ({error})") from error
+
+
+def shown(value: Any) -> str:
+    """A value in a few characters for an error message, whatever it is."""
+    try:
+        text = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else repr(value)
+    except (TypeError, ValueError, RecursionError):
+        text = f"a {type(value).__name__}"
+    # Half a character would make the message itself unprintable.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def _read_text(path: Path, error: type[SageError]) -> tuple[str, tuple[str, ...]]:
+    try:
+        if path.exists() and not path.is_file():
+            raise error(f"{path} is a folder or device, expected a file.")
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise error(f"{path} does not exist: there is no such file. Check the name.") from None
+    except (OSError, ValueError) as problem:
+        # A path can hold NUL, which Python refuses with ValueError.
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"{path} cannot be read ({reason}). Check its name and who may read it.") from problem
+    encodings = ("utf-16",) if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig", "cp1252")
+    for encoding in encodings:
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" in text:
+            break
+        if encoding == "cp1252":
+            return text, (f"{path.name} is not UTF-8; it was read as Windows-1252 (Latin-1): check its accents.",)
+        return text, ()
+    raise error(f"{path} is no text file in UTF-8, UTF-16 or Latin-1. Save it as CSV or text in UTF-8.")
+
+
+def _parse_table(source: _Source) -> RowFile:
+    delimiter = _delimiter(source.text, source.known)
+    # strict: without it one unclosed quote swallows the rest of the file unnoticed.
+    reader = csv.reader(io.StringIO(source.text, newline=""), delimiter=delimiter, strict=True)
+    rows: list[Row] = []
+    number = 1
+    try:
+        names = tuple(cell.strip().lower() for cell in next(reader, []))
+        number = reader.line_num + 1
+        for cells in reader:
+            rows.append(_table_row(number, cells, names, delimiter))
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise source.error(
+            f"{source.path}, line {number}: the row that begins here cannot be read to its end, line {reader.line_num} "
+            f'({error}). Check the quotes: one (") that opens a text must be closed, and one inside a quoted text is '
+            "written twice."
+        ) from error
+    return RowFile(source.path, tuple(rows), header=names)
+
+
+def _table_row(number: int, cells: list[str], names: tuple[str, ...], delimiter: str) -> Row:
+    if len(names) == 1 and cells:
+        # The only column: a delimiter in an unquoted text separates nothing.
+        cells = [delimiter.join(cells)]
+    # Spreadsheets fill rows up with empty cells.
+    while len(cells) > len(names) and not cells[-1].strip():
+        cells.pop()
+    if len(cells) > len(names):
+        return Row(
+            number,
+            None,
+            f"found {len(cells)} fields, expected {len(names)} ({', '.join(names)}). "
+            f"Put a text that contains '{delimiter}' in double quotes",
+        )
+    found = dict(zip(names, cells, strict=False))
+    if len(found) < len(cells):
+        # Of two columns of one name the first counts.
+        found = dict(reversed(list(zip(names, cells, strict=False))))
+    return Row(number, found)
+
+
+def _delimiter(text: str, known: Collection[str]) -> str:
+    header = split_lines(text)[0] if text else ""
+    for delimiter in ",;\t":
+        if not {cell.strip().strip('"').lower() for cell in header.split(delimiter)}.isdisjoint(known):
+            return delimiter
+    return ","
+
+
+def _parse_json(source: _Source) -> RowFile:
+    try:
+        content = parse_json(source.text)
+    except ValueError as error:
+        line = f", line {error.__cause__.lineno}" if isinstance(error.__cause__, json.JSONDecodeError) else ""
+        raise source.error(
+            f"{source.path}{line}: {error}. One value a line is read from a file that ends in .jsonl."
+        ) from error
+    if isinstance(content, list):
+        rows = (Row(number, _lower_names(item)) for number, item in enumerate(content, 1))
+        return RowFile(source.path, tuple(rows))
+    if not isinstance(content, dict):
+        raise source.error(f"{source.path} holds a {type(content).__name__}, expected a list of rows.")
+    columns = _lower_names(content)
+    for name in source.known & columns.keys():
+        if not isinstance(columns[name], list):
+            raise source.error(f"{source.path}: '{name}' is a {type(columns[name]).__name__}, expected a list.")
+    return RowFile(source.path, (), columns={name: v for name, v in columns.items() if isinstance(v, list)})
+
+
+def _parse_json_lines(source: _Source) -> RowFile:
+    rows = []
+    for number, line in enumerate(split_lines(source.text), 1):
+        if line.strip():
+            try:
+                rows.append(Row(number, _lower_names(parse_json(line))))
+            except ValueError as error:
+                rows.append(Row(number, None, str(error)))
+    return RowFile(source.path, tuple(rows))
+
+
+def _parse_text(source: _Source) -> RowFile:
+    return RowFile(source.path, tuple(Row(number, line) for number, line in enumerate(split_lines(source.text), 1)))
+
+
+def _lower_names(value: Any) -> Any:
+    return {name.strip().lower(): item for name, item in value.items()} if isinstance(value, dict) else value
+
+
+_PARSERS: dict[str, Callable[[_Source], RowFile]] = {
+    ".csv": _parse_table,
+    ".tsv": _parse_table,
+    ".json": _parse_json,
+    ".jsonl": _parse_json_lines,
+    ".txt": _parse_text,
+}
