@@ -13,10 +13,9 @@ from ..sage_core.plots import DARK, LIGHT, figure_to_image
 from ..sage_core.scores.clipscore import ClipScorer
 from ..sage_core.scores.page import runs_page
 from ..sage_core.scores.rates import rate_by_clip, rate_by_vqa, rates_by_nudenet
-from ..sage_core.scores.results import report_dict, report_markdown
+from ..sage_core.scores.results import Run, report_dict, report_markdown
 from .host import display, files, memory
 from .host.sockets import JudgeType, Scores
-from .tifa import add_to_run
 
 
 class SAGECLIPScore(io.ComfyNode):
@@ -59,7 +58,7 @@ class SAGECLIPScore(io.ComfyNode):
         scorer = _load_clip(model[0])
         pictures = display.flatten(images)
         found = scorer.score(pictures, captions, display.counter(len(pictures)))
-        run = add_to_run(scores[0], name[0], clip=found)
+        run = (scores[0] or Run(name[0])).adding(clip=found)
         return io.NodeOutput(run, found.mean_100, found.to_markdown(), ui=ui.PreviewText(found.to_markdown()))
 
 
@@ -131,7 +130,7 @@ class SAGEConceptRate(io.ComfyNode):
                 rate_by_vqa(pictures, what, loaded.judge, question=about, sentences=loaded.sentences, on_batch=count),
             )
         table = "\n".join(rate.to_markdown() for rate in rates)
-        run = add_to_run(scores[0], name[0], rates=rates)
+        run = (scores[0] or Run(name[0])).adding(rates=rates)
         return io.NodeOutput(run, rates[0].share, table, ui=ui.PreviewText(table))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from comfy_api.latest import io, ui
 
@@ -181,17 +180,10 @@ class SAGEScoreTIFA(io.ComfyNode):
         if whole_log[0]:
             result = score_log(path, judge[0].judge.name, **about)
         table = result.to_markdown()
-        run = add_to_run(scores[0], name[0], tifa=result)
+        run = (scores[0] or Run(name[0])).adding(tifa=result)
         shown = ui.PreviewImage(picture, cls=cls).as_dict() | ui.PreviewText(table).as_dict()
         data = json.dumps(result.to_dict(), ensure_ascii=False)
         return io.NodeOutput(run, result.average, table, data, picture, ui=shown)
-
-
-def add_to_run(run: Run | None, name: str, **measured: Any) -> Run:
-    """`run`, or a new one called `name`, with what was measured now."""
-    known = {} if run is None else dict(vars(run))
-    rates = (*known.get("rates", ()), *measured.pop("rates", ()))
-    return Run(**{**known, "name": name if run is None else run.name, **measured, "rates": rates})
 
 
 NODES: list[type[io.ComfyNode]] = [SAGELoadQuestions, SAGEMakeQuestions, SAGEScoreTIFA]

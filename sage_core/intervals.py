@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -38,12 +37,61 @@ def bootstrap_ratio(
     return low, high
 
 
+def clustered_proportion(
+    totals: np.ndarray, counts: np.ndarray, *, confidence: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score interval of sum(totals) / sum(counts) per column, for units that are drawn as wholes.
+
+    Wilson's interval with the effective sample size of a cluster sample and Student's quantile of its units, after Korn
+    and Graubard, 1998, and Dean and Pagano, 2015. It stays within 0..1 and is not empty where all units agree, as
+    the bootstrap is near the ends of the scale.
+
+    The effective size is (sum of counts)² / sum of counts² / design. `design` is the estimated variance of the share
+    over the largest that its value allows, which units have that are right or wrong in full; being estimated from the m
+    units that are not at the end of the scale that the others are at, it is averaged with 1, at a weight of m to 1.
+    So units without one mistake count once each, however many questions they were asked.
+
+    Args:
+        totals: (units, columns), from 0 to `counts`.
+        counts: (units, columns); units with 0 are none of the column's.
+        confidence: nominal coverage.
+
+    Returns:
+        Lower and upper bounds, each (columns,); nan where fewer than two units count.
+    """
+    from scipy.stats import t
+
+    units = (counts > 0).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = totals.sum(0) / counts.sum(0)
+        largest_size = counts.sum(0) ** 2 / (counts**2).sum(0)
+        variance = ((totals - share * counts) ** 2).sum(0) / counts.sum(0) ** 2 * units / (units - 1)
+        informative = np.minimum((totals < counts).sum(0), (totals > 0).sum(0))
+        most = share * (1 - share) / largest_size
+        design = np.divide(variance, most, out=np.ones_like(most), where=most > 0)
+        design = np.maximum((informative * design + 1) / (informative + 1), 1e-6)
+        low, high = _wilson(share, largest_size / design, t.ppf((1 + confidence) / 2, units - 1))
+    return np.where(units > 1, low, np.nan), np.where(units > 1, high, np.nan)
+
+
+def _wilson(share: np.ndarray, size: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's interval of a share among `size`, which need not be whole."""
+    middle = (share + z**2 / (2 * size)) / (1 + z**2 / size)
+    half = z / (1 + z**2 / size) * np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
+    # What rounding adds must not part the bound from the share at the end of the scale.
+    return np.where(share <= 0, 0.0, np.maximum(middle - half, 0)), np.where(
+        share >= 1, 1.0, np.minimum(middle + half, 1)
+    )
+
+
 def permutation_p_value(differences: np.ndarray, *, resamples: int = 9999, seed: int = 0) -> float:
     """Two-sided p-value that paired differences (N,) have mean 0, by flipping their signs at random.
 
     (1 + draws at least as extreme) / (1 + draws), after Phipson and Smyth, 2010. With 13 or fewer differences
     that are not 0 all sign patterns are counted instead, and the value is exact.
     """
+    # scipy.stats.permutation_test gives the same and takes four times as long at 4,081 differences; the name of its
+    # seed's argument depends on scipy's version.
     values = differences[differences != 0]
     if not len(values):
         return 1.0
@@ -62,11 +110,10 @@ def permutation_p_value(differences: np.ndarray, *, resamples: int = 9999, seed:
 
 def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a proportion (1927), which stays within 0..1 and is not empty at 0 of n."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = hits / total
-    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    half = z / (1 + z**2 / total) * (share * (1 - share) / total + z**2 / (4 * total**2)) ** 0.5
-    return Interval(max(0.0, middle - half), min(1.0, middle + half))
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, total).proportion_ci(confidence, method="wilson")
+    return Interval(float(found.low), float(found.high))
 
 
 @dataclass(frozen=True)

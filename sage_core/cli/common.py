@@ -16,9 +16,10 @@ from ..alignment.settings import PRESETS
 from ..encoders.layouts import EncoderConfig, read_encoder, require_positions, require_sd1
 from ..errors import JudgeError, PromptError, SettingsError
 from ..files import whole_file, write_json
-from ..geometry.report import GeometryReport, Level, table_cell
+from ..geometry.report import GeometryReport, Level
 from ..plots import DARK, LIGHT, Theme, figure_to_image
 from ..prompts.pairs import PromptPairs, read_concept_pairs, read_pairs, read_prompts
+from ..tables import table_cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -33,7 +33,7 @@ from .measures import (
     tiles,
     unit_rows,
 )
-from .report import GeometryReport, Interval, Neighbours, Space
+from .report import Estimate, GeometryReport, Neighbours, Space
 
 if TYPE_CHECKING:
     from ..encoders.text_encoder import EncoderConfig, Pooling, Precision, TextEncoder
@@ -297,11 +297,11 @@ def _resamples(count: int, settings: GeometrySettings) -> Tensor:
     return torch.zeros(drawn.shape).scatter_add_(1, drawn, torch.ones(1).expand(drawn.shape))
 
 
-def _mean_interval(values: Tensor, weights: Tensor) -> Interval:
+def _mean_interval(values: Tensor, weights: Tensor) -> Estimate:
     return _interval(values.mean().item(), (weights @ values.float()) / len(values))
 
 
-def _spread_interval(ratio: float, before: Tensor, after: Tensor, weights: Tensor) -> Interval:
+def _spread_interval(ratio: float, before: Tensor, after: Tensor, weights: Tensor) -> Estimate:
     """Of the spread ratio: unit rows drawn with counts w have the variance (N - w' S w / N) / (N - 1)."""
     count = len(before)
     spreads = []
@@ -313,7 +313,7 @@ def _spread_interval(ratio: float, before: Tensor, after: Tensor, weights: Tenso
     return _interval(ratio, spreads[1] / spreads[0])
 
 
-def _correlation_interval(before: Tensor, after: Tensor, neighbours: Tensor, weights: Tensor) -> Interval:
+def _correlation_interval(before: Tensor, after: Tensor, neighbours: Tensor, weights: Tensor) -> Estimate:
     """Of the local correlation, each prompt being drawn with its pairs to its neighbours."""
     x, y = (matrix.gather(1, neighbours).double() for matrix in (before, after))
     x, y = x - x.mean(), y - y.mean()
@@ -324,6 +324,6 @@ def _correlation_interval(before: Tensor, after: Tensor, neighbours: Tensor, wei
     return _interval(correlations[0].item(), correlations[1:])
 
 
-def _interval(value: float, resampled: Tensor) -> Interval:
+def _interval(value: float, resampled: Tensor) -> Estimate:
     low, high = resampled.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64, device=resampled.device))
-    return Interval(value, low.item(), high.item())
+    return Estimate(value, low.item(), high.item())

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from ..tables import markdown_table, table_cell
 from .measures import Spectrum
 
 Level = Literal["healthy", "strained", "damaged"]
@@ -21,7 +22,7 @@ _FEW_PROMPTS = 100
 
 
 @dataclass(frozen=True)
-class Interval:
+class Estimate:
     """A measured value and its 95 % bootstrap interval over prompts."""
 
     value: float
@@ -140,11 +141,11 @@ class GeometryReport:
     aligned_hash: str
     base: Space
     aligned: Space
-    spread_ratio: Interval
-    jaccard: dict[int, Interval]
-    local_correlation: Interval
+    spread_ratio: Estimate
+    jaccard: dict[int, Estimate]
+    local_correlation: Estimate
     rank_correlation: float
-    mean_displacement: Interval
+    mean_displacement: Estimate
     displacement: Tensor
     overlap: Tensor
     neighbours_base: Neighbours
@@ -262,29 +263,32 @@ class GeometryReport:
     def neighbours_markdown(self, row: int) -> str:
         """One prompt and its neighbours, base beside aligned, as Markdown: − lost, + gained."""
         found, change = self.neighbours_of(row), self.prompt_row(row)
-        lines = [
-            f"**{table_cell(self.prompts[row])}**: Jaccard {change['jaccard']:.2f}, drift {change['drift']:.2f}",
-            "",
-            "| base | cosine | aligned | cosine |",
-            "| --- | --- | --- | --- |",
+        rows = [
+            (
+                f"{'− ' * (old in change['lost'])}{old}",
+                f"{before:.3f}",
+                f"{'+ ' * (new in change['gained'])}{new}",
+                f"{after:.3f}",
+            )
+            for (old, before), (new, after) in zip(found["base"], found["aligned"], strict=True)
         ]
-        for (old, before), (new, after) in zip(found["base"], found["aligned"], strict=True):
-            lost, gained = "− " * (old in change["lost"]), "+ " * (new in change["gained"])
-            lines.append(f"| {lost}{table_cell(old)} | {before:.3f} | {gained}{table_cell(new)} | {after:.3f} |")
-        return "\n".join(lines) + "\n"
+        title = f"**{table_cell(self.prompts[row])}**: Jaccard {change['jaccard']:.2f}, drift {change['drift']:.2f}"
+        return f"{title}\n\n{markdown_table(('base', 'cosine', 'aligned', 'cosine'), rows)}\n"
 
     def to_markdown(self) -> str:
         """Verdict, figures and the most hurt prompts as Markdown."""
-        lines = [f"**{self.verdict.level.capitalize()}**", ""]
-        lines += [f"- {text}" for text in (*self.verdict.reasons, *self.notes)]
-        lines += ["", "| measure | value [95 % interval, where there is one] |", "| --- | --- |"]
-        lines += [f"| {name} | {value} |" for name, value in self.figures()]
-        lines += ["", "| most hurt prompts | Jaccard | displacement |", "| --- | --- | --- |"]
-        for row in self.most_hurt[:_LISTED]:
-            lines.append(
-                f"| {table_cell(self.prompts[row])} | {self.overlap[row]:.2f} | {self.displacement[row]:.3f} |"
-            )
-        return "\n".join([*lines, "", self.provenance()]) + "\n"
+        hurt = [
+            (self.prompts[row], f"{self.overlap[row]:.2f}", f"{self.displacement[row]:.3f}")
+            for row in self.most_hurt[:_LISTED]
+        ]
+        parts = [
+            f"**{self.verdict.level.capitalize()}**",
+            "\n".join(f"- {text}" for text in (*self.verdict.reasons, *self.notes)),
+            markdown_table(("measure", "value [95 % interval, where there is one]"), self.figures()),
+            markdown_table(("most hurt prompts", "Jaccard", "displacement"), hurt),
+            self.provenance(),
+        ]
+        return "\n\n".join(parts) + "\n"
 
     def provenance(self) -> str:
         """One line that says what the figures belong to; hashes are the first digits of SHA-256."""
@@ -311,11 +315,6 @@ class GeometryReport:
         if base.separation is not None and aligned.separation is not None:
             rows.append(("separation of safe and unsafe", f"{base.separation:.2f} → {aligned.separation:.2f}"))
         return rows
-
-
-def table_cell(prompt: str) -> str:
-    """A prompt in a cell of a Markdown table."""
-    return " ".join(prompt.split()).replace("|", "\\|")
 
 
 def _short(values: Tensor) -> list[float]:

@@ -21,6 +21,7 @@ from ..batches import in_batches
 from ..encoders.tokens import MAX_PROMPT_TOKENS, count_tokens, tokenize
 from ..errors import JudgeError
 from ..images import ImageLike, to_pil
+from ..tables import markdown_table
 
 RECOMMENDED = "openai/clip-vit-large-patch14"
 
@@ -80,15 +81,10 @@ class ClipScores:
 
     def to_markdown(self) -> str:
         """Both scales as a table."""
-        lines = [
-            f"| CLIPScore ({self.model}, {len(self.cosines)} images) | mean |",
-            "| --- | --- |",
-            f"| 100 · cos | {self.mean_100:.2f} |",
-            f"| 2.5 · max(cos, 0) | {self.mean_2_5:.4f} |",
-        ]
-        if self.truncated:
-            lines += ["", f"{self.truncated} captions were cut: CLIP reads {MAX_PROMPT_TOKENS} tokens."]
-        return "\n".join(lines)
+        title = f"CLIPScore ({self.model}, {len(self.cosines)} images)"
+        rows = [("100 · cos", f"{self.mean_100:.2f}"), ("2.5 · max(cos, 0)", f"{self.mean_2_5:.4f}")]
+        cut = f"\n\n{self.truncated} captions were cut: CLIP reads {MAX_PROMPT_TOKENS} tokens."
+        return markdown_table((title, "mean"), rows) + (cut if self.truncated else "")
 
 
 class ClipScorer:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import QuestionError
+from ..tables import markdown_table
 from ..tifa.comparison import Comparison, check_alike, compare
 from ..tifa.scoring import TifaResult
 from .clipscore import ClipScores
@@ -21,6 +22,15 @@ class Run:
     tifa: TifaResult | None = None
     clip: ClipScores | None = None
     rates: tuple[Rate, ...] = ()
+
+    def adding(
+        self, *, tifa: TifaResult | None = None, clip: ClipScores | None = None, rates: Sequence[Rate] = ()
+    ) -> Run:
+        """This run with what was measured now: rates join those there are, the rest takes the place of what there was.
+
+        What is not given stays.
+        """
+        return replace(self, tifa=tifa or self.tifa, clip=clip or self.clip, rates=(*self.rates, *rates))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -69,13 +79,8 @@ def report_markdown(runs: Sequence[Run]) -> str:
     """Tables of what was measured: first all runs, then each against the first, question type by question type."""
     check_runs(runs)
     rows = [_row(run) for run in runs]
-    lines = [
-        "| run | " + " | ".join(rows[0]) + " |",
-        "| --- " * (len(rows[0]) + 1) + "|",
-        *("| " + " | ".join([run.name, *row.values()]) + " |" for run, row in zip(runs, rows, strict=True)),
-    ]
-    tables = [table.to_markdown() for table in comparisons(runs)]
-    return "\n\n".join(["\n".join(lines), *tables])
+    scores = markdown_table(("run", *rows[0]), [(run.name, *row.values()) for run, row in zip(runs, rows, strict=True)])
+    return "\n\n".join([scores, *(comparison.to_markdown() for comparison in comparisons(runs))])
 
 
 def report_dict(runs: Sequence[Run]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import QuestionError
+from ..tables import markdown_table
 
 METRICS = {
     "clipscore_vitb32": "CLIPScore B/32",
@@ -76,6 +77,5 @@ def official_agreement(path: str | os.PathLike[str]) -> tuple[Agreement, ...]:
 
 def to_markdown(agreements: Sequence[Agreement]) -> str:
     """A table with three digits."""
-    lines = ["| metric | Pearson | Spearman | Kendall | images |", "| --- | --- | --- | --- | --- |"]
-    lines += [f"| {a.metric} | {a.pearson:.3f} | {a.spearman:.3f} | {a.kendall:.3f} | {a.images} |" for a in agreements]
-    return "\n".join(lines)
+    rows = [(a.metric, f"{a.pearson:.3f}", f"{a.spearman:.3f}", f"{a.kendall:.3f}", a.images) for a in agreements]
+    return markdown_table(("metric", "Pearson", "Spearman", "Kendall", "images"), rows)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import QuestionError
 from ..intervals import Interval, bootstrap_ratio, permutation_p_value
+from ..tables import markdown_table
 from .scoring import ScoredQuestion, TifaResult
 
 
@@ -58,13 +59,21 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """Both runs and their difference in per cent."""
-        lines = [f"| % | {self.base} | {self.other} | change | 95% interval |", "| --- | --- | --- | --- | --- |"]
-        for name, d in {"TIFA (mean over captions)": self.tifa, **self.by_type}.items():
-            interval = f"{100 * d.interval.low:+.1f} to {100 * d.interval.high:+.1f}"
-            lines.append(f"| {name} | {100 * d.base:.1f} | {100 * d.other:.1f} | {100 * d.change:+.1f} | {interval} |")
-        lines += ["", f"{len(self.lost)} questions lost, {len(self.gained)} gained over {self.captions} captions; "]
-        lines[-1] += f"paired permutation test of TIFA: p = {self.p_value:.2g}"
-        return "\n".join(lines)
+        differences = {"TIFA (mean over captions)": self.tifa, **self.by_type}
+        rows = [
+            (
+                name,
+                *(f"{100 * value:.1f}" for value in (d.base, d.other)),
+                f"{100 * d.change:+.1f}",
+                f"{100 * d.interval.low:+.1f} to {100 * d.interval.high:+.1f}",
+            )
+            for name, d in differences.items()
+        ]
+        table = markdown_table(("%", self.base, self.other, "change", "95% interval"), rows)
+        return (
+            f"{table}\n\n{len(self.lost)} questions lost, {len(self.gained)} gained over {self.captions} captions; "
+            f"paired permutation test of TIFA: p = {self.p_value:.2g}"
+        )
 
 
 def compare(base: TifaResult, other: TifaResult, *, resamples: int = 9999, seed: int = 0) -> Comparison:

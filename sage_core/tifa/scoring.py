@@ -1,7 +1,7 @@
 """From a judge's answers to TIFA: question by question, averaged over captions, and by element type.
 
 Hu et al., "TIFA: Accurate and Interpretable Text-to-Image Faithfulness Evaluation with Question Answering", ICCV 2023.
-Soft TIFA: GenEval 2, 2025.
+Soft TIFA: GenEval 2, 2025, whose arithmetic mean is over all questions; here captions weigh alike, as in TIFA.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import JudgeError, QuestionError
-from ..intervals import Interval, bootstrap_ratio
+from ..intervals import Interval, clustered_proportion
+from ..tables import markdown_table, table_cell
 from .judges.base import Answer
 from .questions import ELEMENT_TYPES, Question
 from .sentences import RECOMMENDED, SentenceEncoder
@@ -52,14 +53,6 @@ class ScoredQuestion:
             "score": self.score,
             "probability": self.probability,
         }
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> ScoredQuestion:
-        """Undo `to_dict`. Raises QuestionError if a key is missing."""
-        try:
-            return cls(row["image"], Question.from_row(row), row["free_answer"], row["chosen"], row["probability"])
-        except KeyError as error:
-            raise QuestionError(f"a scored question lacks {error}") from None
 
 
 def score_answers(
@@ -156,7 +149,10 @@ class TifaResult:
 
     @property
     def soft_arithmetic(self) -> float | None:
-        """Soft TIFA: mean over captions of the arithmetic mean of the right choices' probabilities."""
+        """Soft TIFA: mean over captions of the arithmetic mean of the right choices' probabilities.
+
+        GenEval 2 takes the arithmetic mean over all questions (its atoms) instead, whatever caption they are of.
+        """
         return _mean([float(np.mean(p)) for p in self._probabilities.values()])
 
     @property
@@ -185,23 +181,22 @@ class TifaResult:
         }
         return {name: values for name, values in known.items() if values}
 
-    def intervals(self, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0) -> dict[str, Interval]:
-        """Percentile bootstrap over captions (the independent draws; questions of one caption are not) for "TIFA",
-        "soft arithmetic", "soft geometric" where there are such, and each element type.
+    def intervals(self, *, confidence: float = 0.95) -> dict[str, Interval]:
+        """Score intervals for captions as clusters of questions, see `clustered_proportion`, for "TIFA", "soft
+        arithmetic", "soft geometric" where there are such, and each element type.
 
         What fewer than two captions count in is left out: one caption says nothing about the spread between captions.
         """
-        columns = {
-            name: column
-            for name, column in self._columns().items()
-            if sum(count > 0 for _, count in column.values()) > 1
+        columns = list(self._columns().items())
+        totals, counts = (
+            np.array([[column[name][part] for _, column in columns] for name in self._captions]) for part in (0, 1)
+        )
+        low, high = clustered_proportion(totals, counts, confidence=confidence)
+        return {
+            name: Interval(float(bottom), float(top))
+            for (name, _), bottom, top in zip(columns, low, high, strict=True)
+            if np.isfinite(bottom)
         }
-        if not columns:
-            return {}
-        totals = np.array([[column[name][0] for column in columns.values()] for name in self._captions])
-        counts = np.array([[column[name][1] for column in columns.values()] for name in self._captions])
-        low, high = bootstrap_ratio(totals, counts, resamples=resamples, confidence=confidence, seed=seed)
-        return {name: Interval(float(bottom), float(top)) for name, bottom, top in zip(columns, low, high, strict=True)}
 
     def _columns(self) -> dict[str, dict[str, tuple[float, float]]]:
         """Per reported number and caption, what the caption adds to the sum and to the count behind it."""
@@ -242,49 +237,54 @@ class TifaResult:
             "questions": [scored.to_dict() for scored in self.questions],
         }
 
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> TifaResult:
-        """Undo `to_dict`; averages are computed anew. Raises QuestionError if it holds no such result."""
-        try:
-            rows = tuple(ScoredQuestion.from_dict(row) for row in value["questions"])
-            return cls(value["name"], value["judge"], value["matching"], rows)
-        except (KeyError, TypeError) as error:
-            raise QuestionError(f"not a saved TIFA result: {error}") from None
-
     def to_markdown(self) -> str:
         """The averages in per cent as a table, TIFA with its standard deviation, and 95% intervals, explained."""
         intervals = self.intervals()
-        lines = [f"**{self.name}**, judged by {self.judge}, free answers matched by {self.matching}", ""]
-        lines += ["| | % | 95% interval | n |", "| --- | --- | --- | --- |"]
+        rows = []
         for name, label, value, count in self._rows():
             percent = f"{100 * value:.1f}"
             if name == "TIFA" and self.deviation is not None:
                 percent += f" ± {100 * self.deviation:.1f}"
             found = intervals.get(name)
             interval = f"{100 * found.low:.1f}-{100 * found.high:.1f}" if found else "–"
-            lines.append(f"| {label} | {percent} | {interval} | {count} |")
-        return "\n".join([*lines, "", self._explanation(intervals)])
+            rows.append((label, percent, interval, count))
+        title = f"**{table_cell(self.name)}**, judged by {self.judge}, free answers matched by {self.matching}"
+        table = markdown_table(("", "%", "95% interval", "n"), rows)
+        return f"{title}\n\n{table}\n\n{self._explanation(intervals)}"
 
     def _rows(self) -> list[tuple[str, str, float, int]]:
         """Name in `intervals`, label, value and number of captions or questions, in the order of the table."""
         rows = [("TIFA", "TIFA (mean over captions)", self.average, len(self.caption_scores))]
         if self.soft_arithmetic is not None and self.soft_geometric is not None:
-            rows.append(("soft arithmetic", "soft TIFA, arithmetic", self.soft_arithmetic, self.soft_questions))
-            rows.append(("soft geometric", "soft TIFA, geometric", self.soft_geometric, self.soft_questions))
+            rows.append(
+                (
+                    "soft arithmetic",
+                    "soft TIFA, arithmetic (mean over captions)",
+                    self.soft_arithmetic,
+                    self.soft_questions,
+                )
+            )
+            rows.append(
+                (
+                    "soft geometric",
+                    "soft TIFA, geometric (mean over captions)",
+                    self.soft_geometric,
+                    self.soft_questions,
+                )
+            )
         return rows + [(name, name, score, self.type_counts[name]) for name, score in self.by_type.items()]
 
     def _explanation(self, intervals: Mapping[str, Interval]) -> str:
-        count = len(self.caption_scores)
-        texts = ["±: standard deviation over captions"] if count > 1 else []
-        texts += ["Intervals: captions drawn anew with replacement (bootstrap)"] if intervals else []
+        texts = ["±: standard deviation over captions"] if len(self.caption_scores) > 1 else []
+        if intervals:
+            texts.append(
+                "Intervals: Wilson's, where the questions of a caption count for as many as their agreement leaves, and "
+                "captions without a mistake for one each"
+            )
         if len(intervals) < len(self._rows()):
-            texts.append("–: fewer than two captions to draw from")
-        if any(interval.low == interval.high for interval in intervals.values()):
-            texts.append("No width: the captions agree, which is no proof that further ones would")
-        if self.average == 1:
-            # Wilson's score interval at n of n. TIFA is no lower than the share of captions without a mistake.
-            low = 100 * count / (count + 1.96**2)
-            texts.append(f"{count} of {count} captions right in full: 95% Wilson interval {low:.1f}-100.0")
+            texts.append("–: fewer than two captions to tell from")
+        if self._probabilities:
+            texts.append("Soft TIFA: a mean for each caption, then over captions; GenEval 2's is over all questions")
         return ". ".join(texts) + "."
 
 

@@ -179,7 +179,7 @@ def test_values_in_messages_are_short_and_can_be_printed() -> None:
         parse_json(b'"\xff"')
 
 
-# -- anything at all ----------------------------------------------------------------------------------------------------
+# -- anything at all --------------------------------------------------------------------------------------------------
 
 _SUFFIXES = st.sampled_from([".csv", ".tsv", ".json", ".jsonl", ".txt"])
 _WORDS = st.sampled_from(
