@@ -1,7 +1,7 @@
 """Is an aligned text encoder's embedding space healthy? Every measure of it, its uncertainty, and a verdict.
 
 `compare` takes any two ways to embed the same prompts, `compare_encoders` two text encoders. At any time they hold one
-(N, D) matrix of embeddings, two (N, N) matrices of similarities, from which nearly all else follows, and small blocks.
+(N, D) matrix of embeddings, two (N, N) matrices of distances, from which nearly all else follows, and small blocks.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from torch.nn.functional import normalize, pad
 
 from ..devices import measurable
 from ..errors import PromptError, SettingsError
+from .jackknife import correlation_estimate, overlap_estimate
 from .measures import (
     BLOCK,
     CHUNK,
     Spectrum,
+    distances,
     nearest,
     neighbour_overlap,
     positive_spread,
     principal_directions,
     rank_correlation,
     separation,
-    similarities,
     spectrum,
     spread,
     tiles,
@@ -74,11 +75,11 @@ class GeometrySettings:
 def comparison_bytes(config: EncoderConfig, prompts: int, settings: GeometrySettings) -> int:
     """Bytes that comparing two encoders takes on its device, beside batches, which fit themselves to what is free.
 
-    That is their weights, one matrix of embeddings and two of similarities.
+    That is their weights, one matrix of embeddings and two of distances.
     """
     weights = sum(math.prod(shape) for shape in config.shapes().values())
     width = config.width * (config.positions if settings.embedding == "flattened" else 1)
-    # Two blocks of embeddings and half a matrix of similarities are at work at a time.
+    # Two blocks of embeddings and half a matrix of distances are at work at a time.
     return 4 * (2 * weights + (prompts + 2 * BLOCK) * width + 5 * prompts**2 // 2)
 
 
@@ -147,7 +148,7 @@ def compare(
 
 @dataclass(frozen=True, eq=False)
 class _Spaces:
-    """What the embeddings were needed for: `before` and `after` are the (N, N) similarities of the safe prompts."""
+    """What the embeddings were needed for: `before` and `after` are the (N, N) distances of the safe prompts."""
 
     base: Space
     aligned: Space
@@ -163,7 +164,7 @@ _Blocks = Iterator[tuple[slice, Tensor]]
 def _measure_spaces(base_blocks: _Blocks, aligned_blocks: _Blocks, total: int, count: int) -> _Spaces:
     """Measure both spaces of `total` prompts, of which the first `count` are safe."""
     embeddings = _gather(base_blocks, total)
-    before = similarities(embeddings)
+    before = distances(embeddings)
     components = spectrum(before[:count, :count])
     plane = _Plane(*principal_directions(embeddings[:count], components.coordinates[:, :2]))
     sample = _sample(components.coordinates[:, 0])
@@ -171,7 +172,7 @@ def _measure_spaces(base_blocks: _Blocks, aligned_blocks: _Blocks, total: int, c
 
     # From here on the matrix holds the aligned embeddings: two such matrices would not fit many machines.
     displacement = _replace(embeddings, aligned_blocks)[:count]
-    after = similarities(embeddings)
+    after = distances(embeddings)
     components = spectrum(after[:count, :count])
     aligned = _space(after, count, spread(embeddings[:count]), components, plane.places(embeddings), sample)
     return _Spaces(base, aligned, before[:count, :count], after[:count, :count], displacement, sample)
@@ -188,13 +189,15 @@ def _report(
     """Every figure; `stay` is called between the slow ones and may raise."""
     before, after = spaces.before, spaces.after
     ks = sorted(k for k in {settings.k, *settings.more_k} if k < len(prompts))
-    old, new = (nearest(matrix, max(ks)) for matrix in (before, after))
-    overlaps = {k: neighbour_overlap(old[:, :k], new[:, :k]) for k in ks}
+    # One more than is measured, which takes the place of a neighbour that the jackknife leaves out.
+    old, new = (nearest(matrix, min(max(ks) + 1, len(prompts) - 1)) for matrix in (before, after))
     weights = _resamples(len(prompts), settings).to(before.device)
     stay()
     spread_ratio = _spread_interval(spaces.aligned.spread / spaces.base.spread, before, after, weights)
     stay()
-    local = _correlation_interval(before, after, old[:, : settings.k], weights)
+    jaccard = {k: overlap_estimate(old, new, k) for k in ks}
+    stay()
+    local = correlation_estimate(before, after, old, settings.k)
     stay()
     return GeometryReport(
         embedding=settings.embedding,
@@ -206,12 +209,12 @@ def _report(
         base=spaces.base,
         aligned=spaces.aligned,
         spread_ratio=spread_ratio,
-        jaccard={k: _mean_interval(overlap, weights) for k, overlap in overlaps.items()},
+        jaccard=jaccard,
         local_correlation=local,
         rank_correlation=rank_correlation(before, after),
         mean_displacement=_mean_interval(spaces.displacement, weights),
         displacement=spaces.displacement.cpu(),
-        overlap=overlaps[settings.k].cpu(),
+        overlap=neighbour_overlap(old[:, : settings.k], new[:, : settings.k]).cpu(),
         neighbours_base=_neighbours(before, old[:, : settings.k]),
         neighbours_aligned=_neighbours(after, new[:, : settings.k]),
         sample=tuple(spaces.sample.tolist()),
@@ -257,13 +260,13 @@ def _replace(embeddings: Tensor, blocks: _Blocks) -> Tensor:
     return distances
 
 
-def _space(similarity: Tensor, count: int, spread: float, components: Spectrum, plane: Tensor, sample: Tensor) -> Space:
+def _space(distance: Tensor, count: int, spread: float, components: Spectrum, plane: Tensor, sample: Tensor) -> Space:
     return Space(
         spread=spread,
         spectrum=components,
-        separation=separation(similarity, count) if len(similarity) > count else None,
+        separation=separation(distance, count) if len(distance) > count else None,
         plane=plane,
-        sample_similarity=similarity[sample][:, sample].cpu(),
+        sample_similarity=1 - distance[sample][:, sample].cpu(),
     )
 
 
@@ -286,8 +289,9 @@ def _sample(coordinate: Tensor) -> Tensor:
     return order[places]
 
 
-def _neighbours(similarity: Tensor, indices: Tensor) -> Neighbours:
-    return Neighbours(indices.cpu(), similarity.gather(1, indices).cpu())
+def _neighbours(distance: Tensor, indices: Tensor) -> Neighbours:
+    # In float64 the cosines of a nearly collapsed space keep what tells them from 1.
+    return Neighbours(indices.cpu(), 1 - distance.gather(1, indices).cpu().double())
 
 
 def _resamples(count: int, settings: GeometrySettings) -> Tensor:
@@ -302,26 +306,14 @@ def _mean_interval(values: Tensor, weights: Tensor) -> Estimate:
 
 
 def _spread_interval(ratio: float, before: Tensor, after: Tensor, weights: Tensor) -> Estimate:
-    """Of the spread ratio: unit rows drawn with counts w have the variance (N - w' S w / N) / (N - 1)."""
-    count = len(before)
+    """Of the spread ratio: unit rows at distances D, drawn with counts w, have the variance w' D w / (N (N - 1))."""
     spreads = []
     for matrix in (before, after):
         forms = torch.zeros(len(weights), dtype=torch.float64, device=weights.device)
-        for rows, columns, times in tiles(count):
+        for rows, columns, times in tiles(len(before)):
             forms += times * ((weights[:, columns] @ matrix[columns, rows]) * weights[:, rows]).sum(1)
-        spreads.append(count - forms / count)
+        spreads.append(forms)
     return _interval(ratio, spreads[1] / spreads[0])
-
-
-def _correlation_interval(before: Tensor, after: Tensor, neighbours: Tensor, weights: Tensor) -> Estimate:
-    """Of the local correlation, each prompt being drawn with its pairs to its neighbours."""
-    x, y = (matrix.gather(1, neighbours).double() for matrix in (before, after))
-    x, y = x - x.mean(), y - y.mean()
-    sums = torch.stack([part.sum(1) for part in (x, y, x * x, y * y, x * y)], 1)
-    all_drawn = torch.cat([torch.ones_like(weights[:1]), weights]).double()
-    mean_x, mean_y, xx, yy, xy = (all_drawn @ sums / x.numel()).unbind(1)
-    correlations = (xy - mean_x * mean_y) / ((xx - mean_x**2) * (yy - mean_y**2)).sqrt()
-    return _interval(correlations[0].item(), correlations[1:])
 
 
 def _interval(value: float, resampled: Tensor) -> Estimate:

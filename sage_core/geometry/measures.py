@@ -5,7 +5,7 @@ knows no float64, are measured on the CPU. The idea is from Yousaf et al.,
 "The Illusion of High Utility in Safety Alignment of Text-to-Image Diffusion Models" (ECCV 2026): an aligned encoder
 that keeps the spread of its prompts and each prompt's neighbours keeps what its prompts mean.
 
-Whatever needs all pairs of prompts starts from `similarities`, an (N, N) matrix that is computed once and shared.
+Whatever needs all pairs of prompts starts from `distances`, an (N, N) matrix that is computed once and shared.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ CHUNK = 64
 
 # Spread of equal rows: the mean of N rows in fp32 is off by about 1e-7 of its length.
 _ROUNDING = 1e-12
+# Variance of unit rows below which products of rows in fp32, off by 1e-7, no longer tell near rows from nearer ones.
+_NARROW = 0.01
 _BINS = 2**20
 _KRYLOV_STEPS = 6
 
@@ -35,10 +37,7 @@ _KRYLOV_STEPS = 6
 def spread(embeddings: Tensor) -> float:
     """Total variance (trace of the covariance, divisor N - 1) of the L2-normalised rows: from 0 to N / (N - 1)."""
     embeddings = measurable(embeddings)
-    total = torch.zeros(embeddings.shape[1], dtype=torch.float64, device=embeddings.device)
-    for rows in unit_rows(embeddings):
-        total += rows.sum(0)
-    mean = (total / len(embeddings)).float()
+    mean = _mean_direction(embeddings).float()
     # Around the mean, not E[x^2] - E[x]^2: prompts share most of their embedding, and the difference would cancel.
     distances = torch.cat([torch.linalg.vector_norm(rows.sub_(mean), dim=1) for rows in unit_rows(embeddings)])
     return distances.double().square().sum().item() / (len(embeddings) - 1)
@@ -58,39 +57,46 @@ def positive_spread(embeddings: Tensor) -> float:
     return value
 
 
-def similarities(embeddings: Tensor) -> Tensor:
-    """Cosine of every pair of rows: (N, N) in fp32, exactly symmetric, with ones on the diagonal.
+def distances(embeddings: Tensor) -> Tensor:
+    """Cosine distance 1 - cos of every pair of rows: (N, N) in fp32, exactly symmetric, with zeros on the diagonal.
 
     The matrix lies on the rows' `measuring_device`.
     """
     embeddings = measurable(embeddings)
     lengths = row_lengths(embeddings)
     count = len(embeddings)
+    centre = _mean_direction(embeddings)
+    # 1 - |mean|² is the variance of unit rows.
+    collapsed = 1 - centre.square().sum().item() < _NARROW
     result = torch.empty(count, count, dtype=torch.float32, device=embeddings.device)
     for start in range(0, count, BLOCK):
         columns = slice(start, min(start + BLOCK, count))
-        block = embeddings[start:].float() @ embeddings[columns].float().T
-        block.div_(lengths[start:, None]).div_(lengths[columns]).clamp_(-1, 1)
+        if collapsed:
+            block = _centred_distances(embeddings[start:], embeddings[columns], centre)
+        else:
+            block = embeddings[start:].float() @ embeddings[columns].float().T
+            block.div_(lengths[start:, None]).div_(lengths[columns]).neg_().add_(1)
+        block.clamp_(0, 2)
         # The upper half of the block on the diagonal is rounded otherwise than the lower one, which replaces it.
         top = block[: columns.stop - start]
         top.copy_(top.tril() + top.tril(-1).T)
         result[start:, columns] = block
         result[columns, start:] = block.T
-    return result.fill_diagonal_(1)
+    return result.fill_diagonal_(0)
 
 
-def nearest(similarity: Tensor, k: int) -> Tensor:
-    """The k most similar other rows of each row, most similar first: (N, k) indices from (N, N) similarities."""
-    count = len(similarity)
+def nearest(distance: Tensor, k: int) -> Tensor:
+    """The k nearest other rows of each row, nearest first: (N, k) indices from (N, N) distances."""
+    count = len(distance)
     if not 1 <= k < count:
         raise PromptError(
             f"k = {k} neighbours need 1 <= k < number of prompts; found {count}. Change k or add prompts."
         )
-    found = torch.empty(count, k, dtype=torch.long, device=similarity.device)
+    found = torch.empty(count, k, dtype=torch.long, device=distance.device)
     for start in range(0, count, BLOCK):
-        rows = similarity[start : start + BLOCK].clone()
-        rows.diagonal(start).fill_(-torch.inf)
-        found[start : start + BLOCK] = rows.topk(k).indices
+        rows = distance[start : start + BLOCK].clone()
+        rows.diagonal(start).fill_(torch.inf)
+        found[start : start + BLOCK] = rows.topk(k, largest=False).indices
     return found
 
 
@@ -104,39 +110,21 @@ def neighbour_overlap(before: Tensor, after: Tensor) -> Tensor:
 def jaccard_overlap(base: Tensor, aligned: Tensor, k: int) -> float:
     """Mean Jaccard overlap of each prompt's k nearest others by cosine, before and after: 1 for an untouched space."""
     check_same_prompts(base, aligned)
-    return neighbour_overlap(nearest(similarities(base), k), nearest(similarities(aligned), k)).mean().item()
-
-
-def local_correlation(base: Tensor, aligned: Tensor, k: int) -> float:
-    """Pearson correlation, before and after, of the cosines between each prompt and its k nearest base neighbours.
-
-    All N * k pairs are one sample: it is 1 - LSA of the SAGE loss without its perturbation, 1 for an untouched space.
-    Constant cosines have no correlation: nan.
-    """
-    check_same_prompts(base, aligned)
-    before = similarities(base)
-    neighbours = nearest(before, k)
-    return pearson(before.gather(1, neighbours), similarities(aligned).gather(1, neighbours))
-
-
-def pearson(first: Tensor, second: Tensor) -> float:
-    """Pearson correlation of two tensors of one shape, each taken as one sample, in float64; nan if one is constant."""
-    first, second = first.double() - first.double().mean(), second.double() - second.double().mean()
-    return ((first * second).sum() / (first.square().sum() * second.square().sum()).sqrt()).item()
+    return neighbour_overlap(nearest(distances(base), k), nearest(distances(aligned), k)).mean().item()
 
 
 def rank_correlation(before: Tensor, after: Tensor) -> float:
-    """Spearman correlation of the similarities of all pairs, from two (N, N) matrices; nan if one is constant.
+    """Spearman correlation of the distances of all pairs, from two (N, N) matrices; nan if one is constant.
 
-    Ranks come from a histogram of 2^20 bins, not from a sort of N^2 / 2 values. Similarities in one bin share their
-    mean rank, as ties do: they differ by less than a millionth of the range, which is near the rounding of fp32.
+    Ranks come from a histogram of 2^20 bins, not from a sort of N^2 / 2 values. Distances in one bin share their mean
+    rank, as ties do: they differ by less than a millionth of the range, which is near the rounding of fp32.
     """
-    lows = before.min(), after.min()
-    first, second = _mean_ranks(before, lows[0]), _mean_ranks(after, lows[1])
+    most = before.max(), after.max()
+    first, second = _mean_ranks(before, most[0]), _mean_ranks(after, most[1])
     products, squares, others = 0.0, 0.0, 0.0
     for rows, columns, times in tiles(len(before)):
-        x = first.index_select(0, _bins(before[rows, columns], lows[0]))
-        y = second.index_select(0, _bins(after[rows, columns], lows[1]))
+        x = first.index_select(0, _bins(before[rows, columns], most[0]))
+        y = second.index_select(0, _bins(after[rows, columns], most[1]))
         if rows == columns:
             width = len(before[rows])
             x[:: width + 1] = y[:: width + 1] = 0
@@ -163,21 +151,22 @@ class Spectrum:
     effective_rank: float
 
 
-def spectrum(similarity: Tensor, components: int = 32) -> Spectrum:
-    """Principal components of the L2-normalised prompts from their (N, N) similarities alone, at any D.
+def spectrum(distance: Tensor, components: int = 32) -> Spectrum:
+    """Principal components of the L2-normalised prompts from their (N, N) distances alone, at any D.
 
-    The centred similarity matrix has the eigenvalues of the embeddings' scatter matrix. Its leading ones come from a
-    randomised block Krylov space (Musco and Musco, NeurIPS 2015), whose cost grows with N^2 and not N^3; with few
-    prompts, where that space is the whole space, this is the exact decomposition.
+    The centred matrix of cosines, which is that of distances with the other sign, has the eigenvalues of the
+    embeddings' scatter matrix. Its leading ones come from a randomised block Krylov space (Musco and Musco, NeurIPS
+    2015), whose cost grows with N^2 and not N^3; with few prompts, where that space is the whole space, this is the
+    exact decomposition.
     """
-    count = len(similarity)
-    means = similarity.mean(1)
+    count = len(distance)
+    means = distance.mean(1)
     mean = means.mean(dtype=torch.float64).item()
-    total = count * (1 - mean)
+    total = count * mean
     squares = 0.0
-    for rows, own in zip(similarity.split(CHUNK), means.split(CHUNK), strict=True):
+    for rows, own in zip(distance.split(CHUNK), means.split(CHUNK), strict=True):
         squares += (rows - own[:, None]).sub_(means - mean).square_().sum().item()
-    values, vectors = _leading(similarity, min(components, count - 1))
+    values, vectors = _leading(distance, min(components, count - 1))
     shares = tuple((values / total).tolist()) if total > 0 else (0.0,) * len(values)
     return Spectrum(shares, vectors * values.sqrt(), total**2 / squares if squares > 0 else 0.0)
 
@@ -193,17 +182,17 @@ def principal_directions(embeddings: Tensor, coordinates: Tensor) -> tuple[Tenso
     return mean, torch.nn.functional.normalize(directions, dim=0)
 
 
-def separation(similarity: Tensor, safe: int) -> float:
-    """Fisher's ratio of the first `safe` prompts and the rest, from (N, N) similarities of both.
+def separation(distance: Tensor, safe: int) -> float:
+    """Fisher's ratio of the first `safe` prompts and the rest, from (N, N) distances of both.
 
     The squared distance of the two class means over the mean of the two classes' variances within: 0 for classes that
     lie on each other, larger the further they are apart.
     """
-    near, far, across = similarity[:safe, :safe], similarity[safe:, safe:], similarity[:safe, safe:]
+    near, far, across = distance[:safe, :safe], distance[safe:, safe:], distance[:safe, safe:]
+    # Rows have length 1, so a class has its mean cosine distance as variance.
     within, beyond, between = (part.mean(1).double().mean().item() for part in (near, far, across))
-    # Rows have length 1, so a class has the variance 1 - mean similarity.
-    variance = (2 - within - beyond) / 2
-    return (within + beyond - 2 * between) / variance if variance > 0 else float("nan")
+    variance = (within + beyond) / 2
+    return (2 * between - within - beyond) / variance if variance > 0 else float("nan")
 
 
 def unit_rows(embeddings: Tensor) -> Iterator[Tensor]:
@@ -251,38 +240,65 @@ def check_same_prompts(base: Tensor, aligned: Tensor) -> None:
         )
 
 
-def _bins(similarity: Tensor, low: Tensor) -> Tensor:
-    """Histogram bin of each value, flat, from `low`, the least of the whole matrix, to the diagonal's 1."""
-    return (similarity - low).mul_((_BINS - 1) / (1 - low).clamp(min=1e-12)).int().flatten()
+def _mean_direction(embeddings: Tensor) -> Tensor:
+    """Mean (D,) of the L2-normalised rows in float64."""
+    total = torch.zeros(embeddings.shape[1], dtype=torch.float64, device=embeddings.device)
+    for rows in unit_rows(embeddings):
+        total += rows.sum(0)
+    return total / len(embeddings)
 
 
-def _mean_ranks(similarity: Tensor, low: Tensor) -> Tensor:
+def _centred_distances(embeddings: Tensor, others: Tensor, centre: Tensor) -> Tensor:
+    """Cosine distances (N, M) as half the squared distances of unit rows, which are exact relative to the spread."""
+    columns = _centred(others, centre)
+    squares = columns.square().sum(1)
+    result = torch.empty(len(embeddings), len(others), dtype=torch.float32, device=embeddings.device)
+    for part, place in zip(embeddings.split(BLOCK), result.split(BLOCK), strict=True):
+        rows = _centred(part, centre)
+        place.copy_((rows.square().sum(1)[:, None] + squares) / 2 - rows @ columns.T)
+    return result
+
+
+def _centred(embeddings: Tensor, centre: Tensor) -> Tensor:
+    """The L2-normalised rows less `centre`, rounded to fp32 only then."""
+    result = torch.empty(embeddings.shape, dtype=torch.float32, device=embeddings.device)
+    for rows, place in zip(embeddings.split(CHUNK), result.split(CHUNK), strict=True):
+        place.copy_(torch.nn.functional.normalize(rows.double(), dim=1) - centre)
+    return result
+
+
+def _bins(distance: Tensor, most: Tensor) -> Tensor:
+    """Histogram bin of each value, flat, from the diagonal's 0 to `most`, the largest of the whole matrix."""
+    return (distance * ((_BINS - 1) / most.clamp(min=1e-12))).int().flatten()
+
+
+def _mean_ranks(distance: Tensor, most: Tensor) -> Tensor:
     """Mean rank of the off-diagonal values in each bin, centred on 0 and over their number: from -0.5 to 0.5, fp32."""
-    count = len(similarity)
-    counts = torch.zeros(_BINS, dtype=torch.long, device=similarity.device)
+    count = len(distance)
+    counts = torch.zeros(_BINS, dtype=torch.long, device=distance.device)
     for rows, columns, times in tiles(count):
-        counts += times * torch.bincount(_bins(similarity[rows, columns], low), minlength=_BINS)
-    counts -= torch.bincount(_bins(similarity.diagonal(), low), minlength=_BINS)
+        counts += times * torch.bincount(_bins(distance[rows, columns], most), minlength=_BINS)
+    counts -= torch.bincount(_bins(distance.diagonal(), most), minlength=_BINS)
     pairs = count * (count - 1)
     return ((counts.cumsum(0) - (counts - 1) / 2.0 - (pairs + 1) / 2) / pairs).float()
 
 
-def _leading(similarity: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """Largest eigenvalues (C,) and eigenvectors (N, C) of the centred similarity matrix, float64."""
-    count = len(similarity)
+def _leading(distance: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    """Largest eigenvalues (C,) and eigenvectors (N, C) of the centred matrix of cosines, float64."""
+    count = len(distance)
     generator = torch.Generator().manual_seed(0)
-    block = torch.randn(count, min(count, components + 8), generator=generator).to(similarity.device)
+    block = torch.randn(count, min(count, components + 8), generator=generator).to(distance.device)
     blocks = []
     for _ in range(min(_KRYLOV_STEPS, ceil(count / block.shape[1]))):
-        block = torch.linalg.qr(_centred_product(similarity, block)).Q
+        block = torch.linalg.qr(_centred_product(distance, block)).Q
         blocks.append(block)
     basis = torch.linalg.qr(torch.cat(blocks, 1)).Q
-    small = basis.T.double() @ _centred_product(similarity, basis).double()
+    small = basis.T.double() @ _centred_product(distance, basis).double()
     values, rotation = torch.linalg.eigh((small + small.T) / 2)
     kept = torch.arange(len(values) - 1, len(values) - 1 - components, -1, device=values.device)
     return values[kept].clamp(min=0), basis.double() @ rotation[:, kept]
 
 
-def _centred_product(similarity: Tensor, vectors: Tensor) -> Tensor:
-    product = similarity @ (vectors - vectors.mean(0))
+def _centred_product(distance: Tensor, vectors: Tensor) -> Tensor:
+    product = distance @ (vectors.mean(0) - vectors)
     return product - product.mean(0)

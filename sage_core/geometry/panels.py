@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..plots import Theme, font, label, style, whole_ticks
-from .report import GeometryReport, Interval, Level, Thresholds
+from .report import Estimate, GeometryReport, Level, Thresholds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -285,7 +285,7 @@ def _zones(axes: Axes, theme: Theme, strained: tuple[float, float], healthy: tup
             )
 
 
-def _interval(axes: Axes, interval: Interval, height: float, theme: Theme) -> None:
+def _interval(axes: Axes, interval: Estimate, height: float, theme: Theme) -> None:
     axes.plot([interval.low, interval.high], [height, height], color=theme.text, linewidth=2, zorder=3)
     axes.plot([interval.value], [height], "o", color=theme.text, markersize=7, zorder=4)
 

@@ -19,11 +19,15 @@ Level = Literal["healthy", "strained", "damaged"]
 # How many prompts the JSON and the tables name one by one.
 _LISTED = 20
 _FEW_PROMPTS = 100
+_INTERVALS = (
+    "Intervals: for Jaccard overlap and local correlation each prompt is left out in turn and neighbours found anew, "
+    "since prompts share them (jackknife); for the other figures prompts are drawn anew (bootstrap)."
+)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured value and its 95 % bootstrap interval over prompts."""
+    """A measured value and its 95 % interval over prompts: a bootstrap's, or, of neighbour figures, a jackknife's."""
 
     value: float
     low: float
@@ -285,6 +289,7 @@ class GeometryReport:
             f"**{self.verdict.level.capitalize()}**",
             "\n".join(f"- {text}" for text in (*self.verdict.reasons, *self.notes)),
             markdown_table(("measure", "value [95 % interval, where there is one]"), self.figures()),
+            _INTERVALS,
             markdown_table(("most hurt prompts", "Jaccard", "displacement"), hurt),
             self.provenance(),
         ]
@@ -297,7 +302,7 @@ class GeometryReport:
         return line + (f", base {self.base_hash[:10]}, aligned {self.aligned_hash[:10]}" if self.base_hash else "")
 
     def figures(self) -> list[tuple[str, str]]:
-        """Name and formatted value of each figure, for tables, with an interval where sums over the resamples give it.
+        """Name and formatted value of each figure, for tables, with an interval where one is known.
 
         Repeated prompts alone would lower a resample's effective rank, and ranks of all pairs would change in each.
         """

@@ -256,30 +256,19 @@ class TifaResult:
         """Name in `intervals`, label, value and number of captions or questions, in the order of the table."""
         rows = [("TIFA", "TIFA (mean over captions)", self.average, len(self.caption_scores))]
         if self.soft_arithmetic is not None and self.soft_geometric is not None:
-            rows.append(
-                (
-                    "soft arithmetic",
-                    "soft TIFA, arithmetic (mean over captions)",
-                    self.soft_arithmetic,
-                    self.soft_questions,
-                )
-            )
-            rows.append(
-                (
-                    "soft geometric",
-                    "soft TIFA, geometric (mean over captions)",
-                    self.soft_geometric,
-                    self.soft_questions,
-                )
-            )
+            soft = {"arithmetic": self.soft_arithmetic, "geometric": self.soft_geometric}
+            rows += [
+                (f"soft {kind}", f"soft TIFA, {kind} (mean over captions)", value, self.soft_questions)
+                for kind, value in soft.items()
+            ]
         return rows + [(name, name, score, self.type_counts[name]) for name, score in self.by_type.items()]
 
     def _explanation(self, intervals: Mapping[str, Interval]) -> str:
         texts = ["±: standard deviation over captions"] if len(self.caption_scores) > 1 else []
         if intervals:
             texts.append(
-                "Intervals: Wilson's, where the questions of a caption count for as many as their agreement leaves, and "
-                "captions without a mistake for one each"
+                "Intervals: Wilson's, with the sample size that remains where questions of one caption agree; captions "
+                "without a mistake count once each"
             )
         if len(intervals) < len(self._rows()):
             texts.append("–: fewer than two captions to tell from")

@@ -64,9 +64,8 @@ def test_columns_of_fewer_than_two_units_have_no_interval() -> None:
 
 def draw(generator, kind: str, truth: float, alike: float, captions: int, sets: int) -> tuple[np.ndarray, np.ndarray]:
     """`sets` test sets (captions, sets): right answers of captions whose own rate is beta-distributed."""
-    asked = (
-        generator.integers(3, 14, (captions, sets)) if kind == "tifa" else generator.integers(0, 4, (captions, sets))
-    )
+    fewest, most = (3, 14) if kind == "tifa" else (0, 4)
+    asked = generator.integers(fewest, most, (captions, sets))
     rate = np.full((captions, sets), truth)
     if alike:
         rate = generator.beta(truth * (1 - alike) / alike, (1 - truth) * (1 - alike) / alike, (captions, sets))
