@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import JudgeError, QuestionError
+from ..rows import parse_json
 from .judges.base import Answer
 from .questions import Question, group_by_caption
 from .scoring import ScoredQuestion
@@ -31,19 +32,50 @@ class LoggedAnswer:
 class AnswerLog:
     """Answers in a JSONL file, one a line, found again by image id, image content, question and choices.
 
-    A line that was cut off when an evaluation was stopped is removed. Raises JudgeError if the file holds another
-    judge's answers or is no such log.
+    While it is open no other process can open the log: two that write would ask everything twice, and one could cut off
+    a line that the other is writing. The file `<log>.lock` next to it holds the lock and may be removed when no
+    evaluation runs; the system frees the lock of a process that has ended, however it ended.
+
+    A line that was cut off when an evaluation was stopped is removed.
+
+    Raises:
+        JudgeError: another evaluation has the log open, it holds another judge's answers, or it is no such log.
     """
 
     def __init__(self, path: str | os.PathLike[str], judge: str) -> None:
+        from filelock import FileLock, Timeout
+
         self.path = Path(path)
         self.judge = judge
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        found, whole = _read_log(self.path)
-        check_judge(self.path, found, judge)
-        self._answers = {_key(line.image, line.mark, line.question): line.answer for line in found}
-        if self.path.exists() and whole < self.path.stat().st_size:
-            os.truncate(self.path, whole)
+        self._lock = FileLock(f"{self.path}.lock")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise JudgeError(
+                f"{path}: another evaluation is writing to this log. Wait until it has ended, or name another log."
+            ) from None
+        except OSError as error:
+            raise JudgeError(f"{path}: no log can be written there ({error}). Name another place.") from error
+        try:
+            found, whole = _read_log(self.path)
+            check_judge(self.path, found, judge)
+            self._answers = {_key(line.image, line.mark, line.question): line.answer for line in found}
+            if self.path.exists() and whole < self.path.stat().st_size:
+                os.truncate(self.path, whole)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other evaluations open the log."""
+        self._lock.release()
+
+    def __enter__(self) -> AnswerLog:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -54,14 +86,16 @@ class AnswerLog:
 
     def add(self, scored: Sequence[ScoredQuestion], marks: Sequence[str], answers: Sequence[Answer]) -> None:
         """Append what the log does not hold yet."""
+        lines = []
+        for row, mark, answer in zip(scored, marks, answers, strict=True):
+            key = _key(row.image, mark, row.question)
+            if key in self._answers:
+                continue
+            self._answers[key] = answer
+            line = {**row.to_dict(), "judge": self.judge, "image_fingerprint": mark}
+            lines.append(json.dumps({**line, "probabilities": answer.probabilities}, ensure_ascii=False) + "\n")
         with open(self.path, "a", encoding="utf-8") as file:
-            for row, mark, answer in zip(scored, marks, answers, strict=True):
-                key = _key(row.image, mark, row.question)
-                if key in self._answers:
-                    continue
-                self._answers[key] = answer
-                line = {**row.to_dict(), "judge": self.judge, "image_fingerprint": mark}
-                file.write(json.dumps({**line, "probabilities": answer.probabilities}, ensure_ascii=False) + "\n")
+            file.write("".join(lines))
 
 
 def read_log(path: str | os.PathLike[str]) -> list[LoggedAnswer]:
@@ -91,7 +125,7 @@ def _read_log(path: Path) -> tuple[list[LoggedAnswer], int]:
 
 def _read_line(path: Path, number: int, line: bytes) -> LoggedAnswer:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         probabilities = row["probabilities"]
         answer = Answer(row["free_answer"], None if probabilities is None else tuple(probabilities))
         question = Question.from_row(row)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,6 +18,16 @@ from .judges.base import Answer, Judge
 from .questions import Question
 from .scoring import ScoredQuestion, TifaResult, score_answers
 from .sentences import SentenceEncoder
+
+
+@dataclass
+class _Row:
+    """One question about one image, and its answer once there is one; `mark` names the image's content."""
+
+    image: str
+    mark: str
+    question: Question
+    answer: Answer | None = None
 
 
 def evaluate(
@@ -37,10 +49,9 @@ def evaluate(
     are added to it after every `images_per_step` images, and questions that it already answers for the same image
     (id and content) and judge are not asked again. `on_progress(done, total)` counts questions; what it raises
     ends the evaluation, and the log keeps the finished steps.
-    Raises JudgeError if images and questions do not match, or the log is another judge's.
+    Raises JudgeError if images and questions do not match, the log is another judge's, or another process writes to it.
     """
     ids = _checked_ids(images, questions, image_ids)
-    answered = AnswerLog(log, judge.name) if log is not None else None
     total = sum(len(asked) for asked in questions)
     done = 0
 
@@ -51,25 +62,36 @@ def evaluate(
             on_progress(done, total)
 
     scored: list[ScoredQuestion] = []
-    for start, pixels in _steps(images, images_per_step):
-        part = slice(start, start + len(pixels))
-        marks = [fingerprint(image) if answered is not None else "" for image in pixels]
-        found = [
-            [answered.find(image, mark, question) if answered is not None else None for question in asked]
-            for image, mark, asked in zip(ids[part], marks, questions[part], strict=True)
-        ]
-        count(sum(answer is not None for known in found for answer in known))
-        answers = _answer_rest(judge, pixels, questions[part], found, likelihoods, count)
-        rows = [
-            (image, mark, question, answer)
-            for image, mark, asked, given in zip(ids[part], marks, questions[part], answers, strict=True)
-            for question, answer in zip(asked, given, strict=True)
-        ]
-        step = score_answers([row[0] for row in rows], [row[2] for row in rows], [row[3] for row in rows], sentences)
-        if answered is not None:
-            answered.add(step, [row[1] for row in rows], [row[3] for row in rows])
-        scored += step
+    with AnswerLog(log, judge.name) if log is not None else nullcontext() as answered:
+        for start, pixels in _steps(images, images_per_step):
+            step = _open_rows(ids[start:], pixels, questions[start:], answered)
+            count(sum(row.answer is not None for rows in step for row in rows))
+            _answer_rest(judge, pixels, step, likelihoods, count)
+            rows = [row for rows in step for row in rows]
+            answers = [row.answer for row in rows if row.answer is not None]
+            found = score_answers([row.image for row in rows], [row.question for row in rows], answers, sentences)
+            if answered is not None:
+                answered.add(found, [row.mark for row in rows], answers)
+            scored += found
     return TifaResult(name, judge.name, _matching(sentences), tuple(scored))
+
+
+def _open_rows(
+    ids: Sequence[str],
+    pixels: Sequence[torch.Tensor],
+    questions: Sequence[Sequence[Question]],
+    answered: AnswerLog | None,
+) -> list[list[_Row]]:
+    """Rows of each of these images, with the answers that the log has; there may be more ids and questions."""
+    step = []
+    for image, content, asked in zip(ids, pixels, questions, strict=False):
+        mark = fingerprint(content) if answered is not None else ""
+        rows = [_Row(image, mark, question) for question in asked]
+        if answered is not None:
+            for row in rows:
+                row.answer = answered.find(image, mark, row.question)
+        step.append(rows)
+    return step
 
 
 def score_log(
@@ -128,22 +150,19 @@ def _steps(images: Sequence[ImageLike], size: int) -> Iterator[tuple[int, list[t
 def _answer_rest(
     judge: Judge,
     pixels: Sequence[torch.Tensor],
-    questions: Sequence[Sequence[Question]],
-    found: Sequence[Sequence[Answer | None]],
+    step: Sequence[Sequence[_Row]],
     likelihoods: bool,
     on_batch: Callable[[int], None],
-) -> list[list[Answer]]:
-    """Ask what was not found, and put both together in the order of the questions."""
-    missing = [
-        [question for question, answer in zip(some, known, strict=True) if answer is None]
-        for some, known in zip(questions, found, strict=True)
-    ]
-    images = [i for i, some in enumerate(missing) if some]
+) -> None:
+    """Ask what has no answer yet, all of an image's questions together."""
+    missing = [[row for row in rows if row.answer is None] for rows in step]
+    asked = [(image, rows) for image, rows in zip(pixels, missing, strict=True) if rows]
     replies = judge.answer(
-        [pixels[i].permute(1, 2, 0) for i in images],
-        [missing[i] for i in images],
+        [image.permute(1, 2, 0) for image, _ in asked],
+        [[row.question for row in rows] for _, rows in asked],
         likelihoods=likelihoods,
         on_batch=on_batch,
     )
-    fresh = {i: iter(some) for i, some in zip(images, replies, strict=True)}
-    return [[answer or next(fresh[i]) for answer in known] for i, known in enumerate(found)]
+    for (_, rows), answers in zip(asked, replies, strict=True):
+        for row, answer in zip(rows, answers, strict=True):
+            row.answer = answer

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from sage_core.errors import JudgeError, QuestionError
-from sage_core.tifa.answer_log import answered_captions, read_log
+from sage_core.tifa.answer_log import AnswerLog, answered_captions, read_log
 from sage_core.tifa.evaluation import evaluate, score_log
 from sage_core.tifa.judges.base import Answer
 from sage_core.tifa.questions import Question
@@ -100,3 +102,78 @@ def test_a_log_of_another_judge_or_of_nothing_has_no_score(tmp_path: Path) -> No
         for read in (read_log, lambda path: answered_captions([], path), lambda path: score_log(path, "brightness")):
             with pytest.raises(JudgeError, match="line 1: not a line of an answer log"):
                 read(log)
+
+
+_WRITER = """
+import sys, time
+from sage_core.errors import JudgeError
+from sage_core.tifa.answer_log import AnswerLog
+from sage_core.tifa.judges.base import Answer
+from sage_core.tifa.questions import Question
+from sage_core.tifa.scoring import ScoredQuestion
+
+path, name = sys.argv[1:]
+print("ready", flush=True)
+for round in range(int(sys.stdin.readline())):
+    question = Question(f"{name} {round}", "a dog", "is it?", ("yes", "no"), "yes", "object", "dog")
+    while True:
+        try:
+            with AnswerLog(path, "judge") as log:
+                for number in range(5):
+                    row = ScoredQuestion(f"{name} {round} {number}", question, "yes", "yes", None)
+                    log.add([row], ["mark"], [Answer("yes")])
+            break
+        except JudgeError as error:
+            assert "another evaluation is writing" in str(error), error
+            time.sleep(0.002)
+"""
+
+
+def test_two_processes_lose_no_answer(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(log), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in ("first", "second")
+    ]
+    # Both have imported everything before either begins.
+    assert [writer.stdout.readline() for writer in writers if writer.stdout] == ["ready\n"] * 2
+    for writer in writers:
+        assert writer.stdin
+        writer.stdin.write("20\n")
+        writer.stdin.flush()
+    assert [writer.communicate(timeout=300)[0] for writer in writers] == ["", ""]
+    assert [writer.returncode for writer in writers] == [0, 0]
+    found = [line.image for line in read_log(log)]
+    expected = {f"{name} {n} {i}" for name in ("first", "second") for n in range(20) for i in range(5)}
+    assert len(found) == 200 and set(found) == expected
+
+
+def test_a_log_in_use_is_refused_and_free_again_however_its_evaluation_ends(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    with AnswerLog(log, "brightness"), pytest.raises(JudgeError, match="another evaluation is writing to this log"):
+        evaluate(IMAGES, ASKED, Brightness(), log=log)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(IMAGES, ASKED, Brightness(), log=log, on_progress=stop)
+    other = Brightness()
+    other.name = "other"
+    evaluate(IMAGES, ASKED, Brightness(), log=log)
+    with pytest.raises(JudgeError, match="answers of the judge"):
+        evaluate(IMAGES, ASKED, other, log=log)
+    assert evaluate(IMAGES, ASKED, Brightness(), log=log) == score_log(log, "brightness")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JudgeError, match="no log can be written there"):
+        AnswerLog(tmp_path / "file" / "log.jsonl", "brightness")
+
+
+def test_a_log_line_that_no_parser_takes_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    for line in ("[" * 100_000, "9" * 5000, "\x00"):
+        log.write_text(line + "\n")
+        with pytest.raises(JudgeError, match="line 1: not a line of an answer log"):
+            read_log(log)
