@@ -18,6 +18,7 @@ from itertools import pairwise
 
 from ..questions import Question
 from . import words as known
+from .english import HERDS, SINGULAR_OF, is_plural_word, with_article
 from .words import NUMBERS
 
 _PLACES = frozenset({*known.OUTDOORS, *known.INDOORS})
@@ -50,7 +51,7 @@ class _Phrase:
 
     @property
     def be(self) -> str:
-        many = self.number is not None or (_is_plural(self.noun) and self.noun not in known.HERDS)
+        many = self.number is not None or (is_plural_word(self.noun) and self.noun not in HERDS)
         return "are" if many else "is"
 
 
@@ -193,19 +194,19 @@ def _up_to_plural(inner: list[str]) -> list[str]:
     if not plurals:
         return []
     # "Two fish tanks" are no fish.
-    return inner[: (plurals[-1] if inner[plurals[0]] in known.HERDS else plurals[0]) + 1]
+    return inner[: (plurals[-1] if inner[plurals[0]] in HERDS else plurals[0]) + 1]
 
 
 def _singular(inner: list[str]) -> list[str]:
     """Up to a word in -s, which is a verb after "a" if it comes last: "a dog licks"."""
-    verb = inner and _is_plural(inner[-1]) and inner[-1] not in known.HERDS
+    verb = inner and is_plural_word(inner[-1]) and inner[-1] not in HERDS
     return inner[: _plurals(inner)[0]] if verb else inner
 
 
 def _may_be_sentence(inner: Sequence[str]) -> bool:
     """Whether it may hold a verb, as "the dogs play", "the man smiles" or "the group paddles"."""
     acts = not (known.ANIMALS_AND_PEOPLE | known.VAGUE).isdisjoint(inner[-2:-1])
-    return _plurals(inner)[:1] not in ([], [len(inner) - 1]) or (acts and _is_plural(inner[-1]))
+    return _plurals(inner)[:1] not in ([], [len(inner) - 1]) or (acts and is_plural_word(inner[-1]))
 
 
 def _can_be_asked_for(noun: str, after: str) -> bool:
@@ -213,7 +214,7 @@ def _can_be_asked_for(noun: str, after: str) -> bool:
     stems = _stems(noun)
     if noun in known.ADJECTIVES or "'" in noun or len(noun) < 2 or stems & known.VAGUE:
         return False
-    if after in known.VERBS_AND_NOUNS and not _is_plural(noun):
+    if after in known.VERBS_AND_NOUNS and not is_plural_word(noun):
         return False
     return not (after == "of" and stems & known.VAGUE_WITH_OF)
 
@@ -267,7 +268,7 @@ def _told_apart(phrases: Sequence[_Phrase], words: Sequence[str]) -> list[_Phras
 
 def _about(phrase: _Phrase) -> Iterator[_Row]:
     name, be = phrase.name, phrase.be
-    asked = f"are there {name}?" if be == "are" else f"is there {_with_article(name)}?"
+    asked = f"are there {name}?" if be == "are" else f"is there {with_article(name)}?"
     yield _kind(name.split()), name, asked, _YES, "yes"
     if phrase.number is not None:
         number = NUMBERS[phrase.number]
@@ -328,7 +329,7 @@ def _places(words: Sequence[str], phrases: Sequence[_Phrase]) -> Iterator[_Row]:
         and not (phrase.start > 1 and words[phrase.start - 2].startswith("look"))
     ]
     for place in found:
-        described = "snowy" if place == "snow" else _with_article(place)
+        described = "snowy" if place == "snow" else with_article(place)
         yield "location", place, f"is the place {described}?", _YES, "yes"
         if len(set(found)) == 1:
             # A street can be in a city, and a field in the mountains.
@@ -349,18 +350,14 @@ def _choices(answer: str, others: Sequence[str], salt: str) -> tuple[str, ...]:
 def _plurals(inner: Sequence[str]) -> list[int]:
     """Places of nouns in the plural, those left out that only qualify the next: "sports car"."""
     last = len(inner) - 1
-    return [i for i, word in enumerate(inner) if _is_plural(word) and (i == last or word not in known.PLURAL_MODIFIERS)]
-
-
-def _is_plural(word: str) -> bool:
-    if word in known.PLURALS:
-        return True
-    return word.endswith("s") and not word.endswith(("ss", "us", "is", "'s")) and word not in known.SINGULARS
+    return [
+        i for i, word in enumerate(inner) if is_plural_word(word) and (i == last or word not in known.PLURAL_MODIFIERS)
+    ]
 
 
 def _stems(word: str) -> set[str]:
     """The word and what may be its singular."""
-    found = {word, word.removesuffix("s"), word.removesuffix("es"), known.SINGULAR_OF.get(word, word)}
+    found = {word, word.removesuffix("s"), word.removesuffix("es"), SINGULAR_OF.get(word, word)}
     return found | ({word[:-3] + "y"} if word.endswith("ies") else set())
 
 
@@ -370,9 +367,3 @@ def _kind(name: Sequence[str]) -> str:
     if stems & known.FOODS or (stems & {"dog"} and "hot" in thing):
         return "food"
     return "animal/human" if stems & known.ANIMALS_AND_PEOPLE and not thing else "object"
-
-
-def _with_article(name: str) -> str:
-    if name.split()[-1] in known.UNCOUNTED:
-        return name
-    return f"an {name}" if name[0] in "aeiou" else f"a {name}"

@@ -134,30 +134,6 @@ UNIT_PARTICIPLES = _words("""
     bladed lidded seated humped
 """)
 
-UNCOUNTED = _words("""
-    snow grass water sand rain fruit bread cheese food wood graffiti furniture traffic dirt smoke hair luggage mud ice
-    gravel fog mist steam hay rice pasta meat sauce soup milk coffee tea juice beer wine butter sugar salt foliage
-    vegetation greenery equipment clothing clutter trash garbage rubble lettuce broccoli corn cereal chocolate fire
-    sunlight sunshine pavement concrete cardboard paint plastic art wildlife frosting icing jewelry makeup toilet-paper
-    silverware glassware tarmac asphalt carpeting tile seafood celery spinach garlic
-""")
-PLURALS = _words("""
-    people men women children sheep fish deer geese mice feet teeth cattle police skis taxis menus
-    policemen firemen gentlemen fishermen
-""")
-"""Plurals that do not look like one."""
-SINGULAR_OF = {
-    "people": "person", "men": "man", "women": "woman", "children": "child", "geese": "goose", "mice": "mouse",
-    "feet": "foot", "teeth": "tooth", "policemen": "policeman", "firemen": "fireman", "gentlemen": "gentleman",
-    "fishermen": "fisherman",
-}  # fmt: skip
-HERDS = frozenset({"sheep", "fish", "deer"})
-"""Singular and plural alike."""
-SINGULARS = _words("""
-    gas lens canvas christmas bias atlas texas vegas mercedes series species headquarters always perhaps towards as its
-    this his does news swiss iris pancreas las los james ross thomas carlos wii's us
-""")
-"""These look like plurals and are none."""
 PLURAL_MODIFIERS = _words("sports clothes airlines airways news goods arts savings jays sox states police cattle")
 """Plurals that qualify the noun after them: "a sports car"."""
 LY_NOUNS = _words("family butterfly dragonfly belly jelly lily dolly bully gully assembly supply trolly fly italy")
