@@ -6,48 +6,33 @@ an aligned text encoder: that would let the model under test mark itself.
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from ..batches import in_batches
 from ..encoders.tokens import MAX_PROMPT_TOKENS, count_tokens, tokenize
 from ..errors import JudgeError
 from ..images import ImageLike, to_pil
+from ..model_folders import load_settings, read_model_config
 from ..tables import markdown_table
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
 
 RECOMMENDED = "openai/clip-vit-large-patch14"
 
-_LAYER = re.compile(r"(text_model|vision_model)\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
-_LAYER_PARTS = {
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-    "self_attn.out_proj": "attn.out_proj",
-}
-_OUTER = {
-    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
-    "text_model.embeddings.position_embedding.weight": "positional_embedding",
-    "text_model.final_layer_norm.weight": "ln_final.weight",
-    "text_model.final_layer_norm.bias": "ln_final.bias",
-    "vision_model.embeddings.class_embedding": "visual.class_embedding",
-    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
-    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
-    # The misspelling is transformers' own.
-    "vision_model.pre_layrnorm.weight": "visual.ln_pre.weight",
-    "vision_model.pre_layrnorm.bias": "visual.ln_pre.bias",
-    "vision_model.post_layernorm.weight": "visual.ln_post.weight",
-    "vision_model.post_layernorm.bias": "visual.ln_post.bias",
-    "logit_scale": "logit_scale",
-}
+# What CLIP's image processor does to a picture before it is cut into patches.
+_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+_DOWNLOAD = "config.json model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -88,44 +73,41 @@ class ClipScores:
 
 
 class ClipScorer:
-    """The original CLIP, run by open_clip. Images and captions are embedded in batches that halve when memory ends."""
+    """The original CLIP, run by transformers. Images and captions come in batches that halve when memory ends."""
 
     per_batch = 64
 
-    def __init__(self, model: Any, name: str) -> None:
-        from open_clip import image_transform
-
+    def __init__(self, model: CLIPModel, name: str) -> None:
         self.model = model.eval()
         self.name = name
-        self._transform = image_transform(model.visual.image_size, is_train=False)
 
     @classmethod
     def from_file(cls, path: str | Path, *, device: str | torch.device = "cpu") -> ClipScorer:
-        """Load an OpenAI CLIP (ViT) from safetensors, in open_clip's or transformers' layout; sizes are the file's.
+        """Load a CLIP from a folder with config.json and model.safetensors, as transformers saves it.
 
-        `path` is a file, or a folder with model.safetensors or open_clip_model.safetensors in it.
-        Raises JudgeError, saying what to download, if there is no such model.
+        A path of a file stands for its folder. Nothing is downloaded and no pickle is read.
+
+        Raises:
+            JudgeError: there is no such model, with what to download; it lacks weights; or they are not finite.
         """
         path = Path(path)
-        files = [path / "open_clip_model.safetensors", path / "model.safetensors"] if path.is_dir() else [path]
-        file = next((candidate for candidate in files if candidate.is_file()), None)
-        if file is None:
+        folder = path if path.is_dir() or not path.suffix else path.parent
+        if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
             raise JudgeError(
-                f"{path}: no CLIP model here. Download {RECOMMENDED} from huggingface.co, for instance: "
-                f"hf download {RECOMMENDED} model.safetensors --local-dir {path if not path.suffix else path.parent}"
+                f"{path}: no CLIP model here, expected a folder with config.json and model.safetensors. Download "
+                f"{RECOMMENDED} from huggingface.co, for instance: hf download {RECOMMENDED} {_DOWNLOAD} "
+                f"--local-dir {folder}"
             )
-        try:
-            state = load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise JudgeError(f"{file}: not a readable safetensors file ({error}); download it again") from error
-        return cls(_build(state, file).to(device), path.name)
+        model: Any = _load(folder)
+        return cls(model.to(device), folder.name)
 
     def embed_images(self, images: Sequence[ImageLike], on_batch: Callable[[int], None] | None = None) -> torch.Tensor:
         """Embeddings of length 1, (N, D) in fp32 on the CPU."""
 
         def embed(batch: Sequence[ImageLike]) -> list[torch.Tensor]:
-            pixels = torch.stack([self._transform(to_pil(image)) for image in batch])
-            return self._embed(self.model.encode_image, pixels, on_batch)
+            pixels = torch.stack([preprocess(image, self.model.config.vision_config.image_size) for image in batch])
+            towers = self.model.vision_model, self.model.visual_projection
+            return self._embed(*towers, {"pixel_values": pixels}, on_batch)
 
         return self._all(embed, images)
 
@@ -133,7 +115,8 @@ class ClipScorer:
         """Embeddings of length 1, (N, D) in fp32 on the CPU; a text that occurs twice is embedded once."""
 
         def embed(batch: Sequence[str]) -> list[torch.Tensor]:
-            return self._embed(self.model.encode_text, tokenize(batch), None)
+            towers = self.model.text_model, self.model.text_projection
+            return self._embed(*towers, {"input_ids": tokenize(batch)}, None)
 
         rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         return self._all(embed, list(rows))[[rows[text] for text in texts]]
@@ -157,60 +140,53 @@ class ClipScorer:
 
     @torch.inference_mode()
     def _embed(
-        self, encode: Callable[..., torch.Tensor], inputs: torch.Tensor, on_batch: Callable[[int], None] | None
+        self,
+        tower: torch.nn.Module,
+        projection: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        on_batch: Callable[[int], None] | None,
     ) -> list[torch.Tensor]:
-        embedded = encode(inputs.to(self.model.logit_scale.device), normalize=True)
+        device = self.model.logit_scale.device
+        pooled = tower(**{name: values.to(device) for name, values in inputs.items()}).pooler_output
+        embedded = torch.nn.functional.normalize(projection(pooled).float(), dim=-1).cpu()
         if on_batch is not None:
-            on_batch(len(inputs))
-        return list(embedded.float().cpu())
+            on_batch(len(embedded))
+        return list(embedded)
 
 
-def _build(state: dict[str, torch.Tensor], file: Path) -> Any:
-    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+def preprocess(image: ImageLike, size: int) -> torch.Tensor:
+    """(3, size, size): the shortest side resized to `size` (bicubic, on bytes), the centre cut out, normalised.
 
+    As CLIP's image processor has it, to the pixel: the longer side is rounded down, and so is the corner of the cut.
+    """
+    picture = to_pil(image).convert("RGB")
+    shortest = min(picture.size)
+    width, height = (size if side == shortest else int(size * side / shortest) for side in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    picture = picture.crop((left, top, left + size, top + size))
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+    return (pixels - torch.tensor(_MEAN)[:, None, None]) / torch.tensor(_DEVIATION)[:, None, None]
+
+
+def _load(folder: Path) -> CLIPModel:
+    from transformers import CLIPModel
+
+    config = read_model_config(folder, "CLIP", [RECOMMENDED])
+    if config.get("model_type") != "clip":
+        found = config.get("model_type")
+        raise JudgeError(f"{folder}: config.json is of a {found!r} model, expected 'clip' ({RECOMMENDED}).")
     try:
-        if "vision_model.embeddings.class_embedding" in state:
-            state = _from_transformers(state)
-        patch_grid = round((len(state["visual.positional_embedding"]) - 1) ** 0.5)
-        width, _, _, patch = state["visual.conv1.weight"].shape
-        vision = CLIPVisionCfg(
-            layers=_layers(state, "visual.transformer."), width=width, patch_size=patch, image_size=patch * patch_grid
-        )
-        vocabulary, text_width = state["token_embedding.weight"].shape
-        text = CLIPTextCfg(
-            context_length=len(state["positional_embedding"]),
-            vocab_size=vocabulary,
-            width=text_width,
-            # OpenAI's heads are 64 wide throughout.
-            heads=text_width // 64,
-            layers=_layers(state, "transformer."),
-        )
-        model = CLIP(state["text_projection"].shape[1], vision, text, quick_gelu=True)
-        model.load_state_dict(state)
-    except (KeyError, IndexError, ValueError, RuntimeError) as error:
-        # A file of one tower alone lacks the other's tensors.
-        found = f"it lacks {error.args[0]}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        loaded: Any = CLIPModel.from_pretrained(folder, output_loading_info=True, **load_settings(torch.float32))
+        model, found = loaded
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise JudgeError(f"{folder}: not a readable CLIP model ({error}). Download {RECOMMENDED} again.") from error
+    # Tensors of a whole tower first, which say most.
+    if lacking := sorted(found["missing_keys"], key=lambda name: ("_model." not in name, name)):
         raise JudgeError(
-            f"{file}: not an OpenAI CLIP with a vision transformer and a text encoder ({found}); expected {RECOMMENDED}"
-        ) from error
+            f"{folder / 'model.safetensors'}: not a whole CLIP with a vision and a text tower, it lacks {lacking[0]} "
+            f"and {len(lacking) - 1} more tensors. Download {RECOMMENDED} again."
+        )
+    if not all(bool(tensor.isfinite().all()) for tensor in model.parameters()):
+        raise JudgeError(f"{folder / 'model.safetensors'}: some weights are not finite. Download {RECOMMENDED} again.")
     return model
-
-
-def _layers(state: dict[str, torch.Tensor], prefix: str) -> int:
-    return sum(name.startswith(f"{prefix}resblocks.") and name.endswith(".ln_1.weight") for name in state)
-
-
-def _from_transformers(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    converted = {new: state[old] for old, new in _OUTER.items() if old in state}
-    converted["text_projection"] = state["text_projection.weight"].T
-    converted["visual.proj"] = state["visual_projection.weight"].T
-    for name, tensor in state.items():
-        if found := _LAYER.fullmatch(name):
-            tower, layer, part, kind = found.groups()
-            block = f"{'visual.' if tower == 'vision_model' else ''}transformer.resblocks.{layer}"
-            if part in _LAYER_PARTS:
-                converted[f"{block}.{_LAYER_PARTS[part]}.{kind}"] = tensor
-            elif part == "self_attn.q_proj":
-                parts = [state[name.replace("q_proj", other)] for other in ("q_proj", "k_proj", "v_proj")]
-                converted[f"{block}.attn.in_proj_{kind}"] = torch.cat(parts)
-    return converted
