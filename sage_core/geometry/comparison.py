@@ -17,7 +17,7 @@ from torch.nn.functional import normalize, pad
 
 from ..devices import measurable
 from ..errors import PromptError, SettingsError
-from .jackknife import correlation_estimate, overlap_estimate
+from .jackknife import correlation_estimate, overlap_estimate, reach
 from .measures import (
     BLOCK,
     CHUNK,
@@ -189,13 +189,13 @@ def _report(
     """Every figure; `stay` is called between the slow ones and may raise."""
     before, after = spaces.before, spaces.after
     ks = sorted(k for k in {settings.k, *settings.more_k} if k < len(prompts))
-    # One more than is measured, which takes the place of a neighbour that the jackknife leaves out.
-    old, new = (nearest(matrix, min(max(ks) + 1, len(prompts) - 1)) for matrix in (before, after))
+    # More than are measured, which take the places of neighbours that the intervals leave out.
+    old, new = (nearest(matrix, min(reach(max(ks)), len(prompts) - 1)) for matrix in (before, after))
     weights = _resamples(len(prompts), settings).to(before.device)
     stay()
     spread_ratio = _spread_interval(spaces.aligned.spread / spaces.base.spread, before, after, weights)
     stay()
-    jaccard = {k: overlap_estimate(old, new, k) for k in ks}
+    jaccard = {k: overlap_estimate(old, new, k, settings.seed) for k in ks}
     stay()
     local = correlation_estimate(before, after, old, settings.k)
     stay()

@@ -1,36 +1,56 @@
-"""Intervals of neighbour figures: each prompt is left out in turn and the neighbourhoods are formed anew.
+"""Intervals of neighbour figures: prompts are left out and the neighbourhoods are formed anew.
 
 A bootstrap over prompts takes each prompt's figure for a draw of its own. But prompts share their neighbours, so that
 what one prompt has lost its neighbours have lost as well, and such intervals hold the truth too rarely. Here a prompt
 that is left out is missing in the neighbourhoods of others, too. The jackknife's variance is, on the average, no
-smaller than the figure's (Efron and Stein, 1981); that of overlaps, which change by leaps, is larger. Nothing is sorted
-again: whoever loses a neighbour gets the one behind the last.
+smaller than the figure's (Efron and Stein, 1981). That of overlaps, which change by leaps, is much larger; there halves
+of the prompts tell more. Nothing is sorted again: whoever loses a neighbour gets the next one.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from .measures import BLOCK
 from .report import Estimate
 
+_HALVES = 60
+# Prompts for each neighbour, below which k neighbours are too many for half of them.
+_FEWEST = 8
 
-def overlap_estimate(before: Tensor, after: Tensor, k: int) -> Estimate:
+
+def reach(k: int) -> int:
+    """How many nearest others `overlap_estimate` asks for: of these some k are in nearly any half of the prompts."""
+    return 2 * k + math.ceil(6 * math.sqrt(2 * k))
+
+
+def overlap_estimate(before: Tensor, after: Tensor, k: int, seed: int = 0) -> Estimate:
     """Mean Jaccard overlap of the k nearest and its 95 % interval.
 
+    The interval comes from halves of the prompts (subsampling; Politis, Romano and Wolf, 1999), where these are large
+    enough for neighbourhoods of k, and from the jackknife, which is wider, where they are not.
+
     Args:
-        before: (N, k + 1 or more) nearest other rows of each row, nearest first; (N, k) if there are no others.
+        before: (N, `reach(k)` or more) nearest other rows of each row, nearest first; (N, N - 1) if there are no more.
         after: the same in the other space.
         k: neighbours that count.
+        seed: of the halves.
     """
-    before, after = before[:, : k + 1].cpu(), after[:, : k + 1].cpu()
+    before, after = before[:, : reach(k)].cpu(), after[:, : reach(k)].cpu()
     if before.shape[1] == k:
         # All others are neighbours, before and after.
         return Estimate(1.0, 1.0, 1.0)
-    value, left_out = _overlaps_without_each(before, after)
-    return _estimate(value, left_out, least=0)
+    value, left_out = _overlaps_without_each(before[:, : k + 1], after[:, : k + 1])
+    if len(before) < _FEWEST * k:
+        return _estimate(value, _jackknife(left_out), len(before) - 1, least=0)
+    halves = _overlaps_of_halves(before, after, k, seed)
+    # Of drawing a half without replacement the variance is as large as that of all prompts, if anything larger.
+    return _estimate(value, halves.std().item(), len(halves) - 1, least=0)
 
 
 def correlation_estimate(before: Tensor, after: Tensor, neighbours: Tensor, k: int) -> Estimate:
@@ -53,7 +73,8 @@ def correlation_estimate(before: Tensor, after: Tensor, neighbours: Tensor, k: i
     total = own.sum(0)
     changes = (spare if spare.shape[1] else 0) - used
     gained = torch.zeros_like(own).index_add_(0, neighbours[:, :k].flatten(), changes.flatten(0, 1))
-    return _estimate(_correlation(total).item(), _correlation(total - own + gained), least=-1)
+    left_out = _correlation(total - own + gained)
+    return _estimate(_correlation(total).item(), _jackknife(left_out), len(left_out) - 1, least=-1)
 
 
 def _overlaps_without_each(before: Tensor, after: Tensor) -> tuple[float, Tensor]:
@@ -78,25 +99,61 @@ def _overlaps_without_each(before: Tensor, after: Tensor) -> tuple[float, Tensor
     return overlap.mean().item(), (overlap.sum() - overlap + changes) / (count - 1)
 
 
+def halves(count: int, seed: int) -> Iterator[Tensor]:
+    """Which prompts are in each of the halves: (N,) bool."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(_HALVES):
+        chosen = torch.zeros(count, dtype=torch.bool)
+        chosen[torch.randperm(count, generator=generator)[: count // 2]] = True
+        yield chosen
+
+
+def _overlaps_of_halves(before: Tensor, after: Tensor, k: int, seed: int) -> Tensor:
+    """The mean overlap within each half, float64."""
+    place = torch.cat([_places(*rows) for rows in zip(before.split(BLOCK), after.split(BLOCK), strict=True)])
+    found = []
+    for chosen in halves(len(before), seed):
+        first, second = (_among_nearest(chosen[lists[chosen]], k) for lists in (before, after))
+        # A column for what the other list does not hold.
+        shared = (first & pad(second, (0, 1)).gather(1, place[chosen])).sum(1).double()
+        whole = (first.sum(1) == k) & (second.sum(1) == k)
+        found.append((shared / (2 * k - shared))[whole].mean())
+    return torch.stack(found)
+
+
+def _places(before: Tensor, after: Tensor) -> Tensor:
+    """Where in `after` each neighbour of `before` stands, one place beyond its end if nowhere."""
+    same = before[:, :, None] == after[:, None, :]
+    return torch.where(same.any(2), same.byte().argmax(2), after.shape[1])
+
+
+def _among_nearest(chosen: Tensor, k: int) -> Tensor:
+    """Of each neighbour whether it is one of the k nearest of those chosen."""
+    return chosen & (chosen.cumsum(1, dtype=torch.int16) <= k)
+
+
 def _correlation(sums: Tensor) -> Tensor:
     """Pearson's, of sums (..., 6) of 1, x, y, x², y² and xy."""
     n, x, y, xx, yy, xy = sums.unbind(-1)
     return (xy / n - x * y / n**2) / ((xx / n - (x / n) ** 2) * (yy / n - (y / n) ** 2)).clamp(min=0).sqrt()
 
 
-def _estimate(value: float, left_out: Tensor, *, least: float) -> Estimate:
-    """The jackknife's 95 % interval, symmetric in the logit of the figure's place between `least` and 1."""
+def _jackknife(left_out: Tensor) -> float:
+    """Standard error of a figure from its values without each prompt."""
+    return ((len(left_out) - 1) * left_out.var(correction=0).item()) ** 0.5
+
+
+def _estimate(value: float, deviation: float, freedom: int, *, least: float) -> Estimate:
+    """A 95 % interval by Student's t, symmetric in the logit of the figure's place between `least` and 1."""
     from scipy.stats import t
 
-    count = len(left_out)
-    deviation = ((count - 1) * left_out.var(correction=0).item()) ** 0.5
     place = (value - least) / (1 - least)
     if not math.isfinite(deviation):
         return Estimate(value, math.nan, math.nan)
     if deviation == 0 or not 0 < place < 1:
         return Estimate(value, value, value)
     centre = math.log(place / (1 - place))
-    half = float(t.ppf(0.975, count - 1)) * deviation / (1 - least) / (place * (1 - place))
+    half = float(t.ppf(0.975, freedom)) * deviation / (1 - least) / (place * (1 - place))
     # Beyond 700 the exponential overflows, and the bound is at the end of the scale.
     ends = (max(min(end, 700.0), -700.0) for end in (centre - half, centre + half))
     low, high = (least + (1 - least) / (1 + math.exp(-end)) for end in ends)

@@ -20,14 +20,14 @@ Level = Literal["healthy", "strained", "damaged"]
 _LISTED = 20
 _FEW_PROMPTS = 100
 _INTERVALS = (
-    "Intervals: for Jaccard overlap and local correlation each prompt is left out in turn and neighbours found anew, "
-    "since prompts share them (jackknife); for the other figures prompts are drawn anew (bootstrap)."
+    "Intervals: for Jaccard overlap and local correlation prompts are left out and neighbours found anew, as they are "
+    "shared (half of the prompts at a time, or each in turn); for the other figures prompts are drawn anew (bootstrap)."
 )
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured value and its 95 % interval over prompts: a bootstrap's, or, of neighbour figures, a jackknife's."""
+    """A measured value and its 95 % interval over prompts: see `_INTERVALS`."""
 
     value: float
     low: float

@@ -373,7 +373,7 @@ def test_figures_without_an_interval_are_not_said_to_have_one(base, aligned):
         "separation of safe and unsafe",
     ]
     assert "| measure | value [95 % interval, where there is one] |" in report.to_markdown()
-    assert "each prompt is left out in turn" in report.to_markdown()
+    assert "prompts are left out and neighbours found anew" in report.to_markdown()
     shown = [text.get_text() for text in report_page(report).findobj(Text)]
     assert "Figures [95 % interval where shown]" in shown
 
