@@ -68,8 +68,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     final = _target(path)
     if (stream := _stream(final)) is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            temporary = Path(folder) / _CONTENT
+        with tempfile.TemporaryDirectory() as elsewhere:
+            temporary = Path(elsewhere) / _CONTENT
             temporary.touch()
             yield temporary
             _write_through(temporary, final, stream)

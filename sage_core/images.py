@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -171,8 +171,8 @@ def _levels(image: Image.Image) -> np.ndarray:
     return (whole // (top // 256)).astype(np.uint8)
 
 
-def _first(value: object) -> int:
-    return int(value[0] if isinstance(value, tuple) else value)  # type: ignore[call-overload]
+def _first(value: Any) -> int:
+    return int(value[0] if isinstance(value, tuple) else value)
 
 
 def _array(values: np.ndarray) -> torch.Tensor:
