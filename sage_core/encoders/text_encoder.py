@@ -16,7 +16,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..errors import SettingsError
+from ..batches import work_through
+from ..errors import EncoderError, SettingsError
 from ..files import whole_file
 from .layouts import EncoderConfig, canonical_state, read_encoder, require_sd1
 from .tokens import CONTEXT_LENGTH, END_TOKEN, tokenize
@@ -147,8 +148,12 @@ def embed(
     first end-of-text position, "mean" averages the 77 positions. `device` moves the encoder there and leaves it; by
     default it stays where it is. `memory_budget` bounds the bytes of one batch's activations (default 256 MiB on a
     CPU, half of what is free on CUDA), beside the weights and the result, which is 4 * 77 * width bytes a prompt in
-    fp32. On CUDA a batch that does not fit is halved and tried again. `on_batch(done, total)` follows each batch and
-    may raise to stop.
+    fp32. A batch that does not fit is halved and tried again. `on_batch(done, total)` follows each batch and may raise
+    to stop.
+
+    Raises:
+        EncoderError: memory does not suffice for one prompt, or a token is not in the encoder's table.
+        SettingsError: `pooling` or `precision` is none of theirs.
     """
     if pooling not in get_args(Pooling):
         raise SettingsError(f"pooling is '{pooling}', expected one of {', '.join(get_args(Pooling))}.")
@@ -156,26 +161,32 @@ def embed(
         encoder.to(device)
     where = next(encoder.parameters()).device
     ids = prompts_or_ids if isinstance(prompts_or_ids, Tensor) else tokenize(prompts_or_ids)
+    _require_known(ids, encoder.token_table.num_embeddings)
     width = encoder.config.width
     columns = CONTEXT_LENGTH * width if pooling == "flattened" else width
     result = torch.empty(len(ids), columns, dtype=out_dtype, device=where)
     size = _batch_size(encoder.config, where, memory_budget)
-    done = 0
+
+    def work(part: slice) -> None:
+        batch = ids[part].to(where)
+        result[part] = _pool(encoder(batch), batch, pooling)
+        if on_batch:
+            on_batch(part.stop, len(ids))
+
     with arithmetic(precision, where):
-        while done < len(ids):
-            batch = ids[done : done + size].to(where)
-            try:
-                result[done : done + len(batch)] = _pool(encoder(batch), batch, pooling)
-            except torch.cuda.OutOfMemoryError:
-                if size == 1:
-                    raise
-                size = max(1, size // 2)
-                torch.cuda.empty_cache()
-                continue
-            done += len(batch)
-            if on_batch:
-                on_batch(done, len(ids))
+        work_through(work, len(ids), size, EncoderError)
     return result
+
+
+def _require_known(ids: Tensor, vocabulary: int) -> None:
+    if not len(ids):
+        return
+    least, most = (int(value) for value in ids.aminmax())
+    if least < 0 or most >= vocabulary:
+        raise EncoderError(
+            f"The prompts hold a token of number {least if least < 0 else most}, and the text encoder knows tokens 0 to "
+            f"{vocabulary - 1}. Use an SD 1.x text encoder with its whole table of tokens."
+        )
 
 
 def _pool(hidden: Tensor, ids: Tensor, pooling: Pooling) -> Tensor:
