@@ -184,8 +184,8 @@ def _require_known(ids: Tensor, vocabulary: int) -> None:
     least, most = (int(value) for value in ids.aminmax())
     if least < 0 or most >= vocabulary:
         raise EncoderError(
-            f"The prompts hold a token of number {least if least < 0 else most}, and the text encoder knows tokens 0 to "
-            f"{vocabulary - 1}. Use an SD 1.x text encoder with its whole table of tokens."
+            f"A prompt holds the token of number {least if least < 0 else most}, and the text encoder knows tokens 0 "
+            f"to {vocabulary - 1}. Use an SD 1.x text encoder with its whole table of tokens."
         )
 
 
