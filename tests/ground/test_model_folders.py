@@ -92,7 +92,7 @@ def test_a_whole_folder_loads_its_own_weights(copied):
     save_file({name: value for name, value in weights.items() if "pooler" not in name or load is load_judge},
               folder / "model.safetensors", {"format": "pt"})  # fmt: skip
     found = load(folder).model.state_dict()
-    shared = [name for name in weights if name in found]
+    shared = [name for name in weights if name in found and "pooler" not in name]
     assert len(shared) > 10 and all(torch.equal(found[name], weights[name]) for name in shared)
 
 
@@ -143,7 +143,7 @@ def test_weights_that_are_not_the_models_are_refused(copied, change, message):
 
 def test_weights_beyond_half_precision_are_refused(made):
     folder, load = made
-    if load is SentenceEncoder.from_folder:
+    if load == SentenceEncoder.from_folder:
         pytest.skip("is always loaded in fp32")
     weights = load_file(folder / "model.safetensors")
     target = folder.parent / f"{folder.name}_large"
@@ -252,12 +252,12 @@ def test_a_lack_of_memory_and_a_wish_to_stop_are_told_apart():
 
 
 # Names that configurations have, so that values land where they are read.
-KEYS = st.sampled_from(
-    ["num_hidden_layers", "hidden_size", "vocab_size", "num_attention_heads", "intermediate_size", "id2label"]
-    + ["label2id", "num_labels", "max_position_embeddings", "hidden_act", "architectures", "model_type", "dtype"]
-    + ["torch_dtype", "image_size", "patch_size", "layer_norm_eps", "pad_token_id", "quantization_config"]
-    + ["transformers_weights", "tie_word_embeddings", "is_decoder"]
-)
+KEYS = st.sampled_from((
+    "num_hidden_layers", "hidden_size", "vocab_size", "num_attention_heads", "intermediate_size", "id2label",
+    "label2id", "num_labels", "max_position_embeddings", "hidden_act", "architectures", "model_type", "dtype",
+    "torch_dtype", "image_size", "patch_size", "layer_norm_eps", "pad_token_id", "quantization_config",
+    "transformers_weights", "tie_word_embeddings", "is_decoder",
+))  # fmt: skip
 VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(-5, 5), st.sampled_from([10**5, 10**6, 10**9, 10**18, 10**40]),
     st.floats(), st.text(max_size=5), st.just([]), st.just({}), st.just({"a": 1}), st.just(["x"]),
