@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..sage_core.encoders.text_encoder import EncoderConfig, Pooling, TextEncoder, activation_bytes, embed, state_hash
+from ..sage_core.encoders.layouts import EncoderConfig
+from ..sage_core.encoders.text_encoder import Pooling, TextEncoder, activation_bytes, embed, state_hash
 from ..sage_core.encoders.tokens import MAX_PROMPT_TOKENS, count_tokens
 from ..sage_core.errors import PromptError
+from ..sage_core.geometry import DEFAULT_NEIGHBOURS
 from ..sage_core.geometry.comparison import Embedder, GeometrySettings, compare, comparison_bytes
 from ..sage_core.geometry.page import neighbour_lists, prompt_map, report_page
 from ..sage_core.geometry.report import GeometryReport
@@ -48,7 +50,13 @@ def _embedding_inputs() -> list[io.Input]:
             default="flattened",
             tooltip="flattened: all 77 positions, as the image model sees them. eos, mean: one vector, much faster.",
         ),
-        io.Int.Input("k", default=10, min=1, max=100, tooltip="Neighbours of each prompt. Verdicts suppose 10."),
+        io.Int.Input(
+            "k",
+            default=DEFAULT_NEIGHBOURS,
+            min=1,
+            max=100,
+            tooltip=f"Neighbours of each prompt. Verdicts suppose {DEFAULT_NEIGHBOURS}.",
+        ),
     ]
 
 

@@ -10,7 +10,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...sage_core.encoders.text_encoder import EncoderConfig, require_sd1
+from ...sage_core.encoders.layouts import EncoderConfig, require_sd1
 from ...sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 from ...sage_core.errors import EncoderError
 

@@ -15,19 +15,21 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..encoders.text_encoder import EncoderConfig, TextEncoder, arithmetic, state_hash
+from ..encoders.layouts import TOKEN_TABLE, EncoderConfig
+from ..encoders.precision import arithmetic
+from ..encoders.text_encoder import TextEncoder, state_hash
 from ..errors import TrainingError
 from ..files import whole_file
+from ..geometry import DEFAULT_NEIGHBOURS
 from ..geometry.measures import jaccard_overlap, spread_ratio
 from ..prompts.pairs import PromptPairs
 from ..runs.record import GeometryPoint, StepReport
 from .losses import LOSS_PARTS, BaseBatch, alignment_loss
 from .memory import chunked_backward, plan_memory
-from .preparation import TOKEN_TABLE, Prepared, prepare
+from .preparation import Prepared, prepare
 from .schedule import batch_sizes, epoch_order, learning_rate, total_steps
 from .settings import TrainingSettings, preset_name
 
-GEOMETRY_K = 10
 _MEASUREMENTS = 10
 _CHECKPOINT_SECONDS = 120.0
 
@@ -250,7 +252,7 @@ class Run:
             aligned = torch.cat([self._embed(ids) for ids in chunks])
         if not torch.isfinite(aligned).all():
             raise self._diverged(f"An embedding is not finite after step {self.step}.")
-        k = min(GEOMETRY_K, len(aligned) - 1)
+        k = min(DEFAULT_NEIGHBOURS, len(aligned) - 1)
         return GeometryPoint(
             spread_ratio=spread_ratio(p.measured_base, aligned),
             jaccard=jaccard_overlap(p.measured_base, aligned, k),

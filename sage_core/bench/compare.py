@@ -13,11 +13,12 @@ from torch import Tensor
 
 from ..alignment.preparation import prepare
 from ..alignment.schedule import epoch_order, total_steps
-from ..alignment.settings import Precision, TrainingSettings
+from ..alignment.settings import TrainingSettings
 from ..alignment.targets import choose_targets
 from ..alignment.training import Run
 from ..encoders.fast_encoder import FastEncoder
-from ..encoders.text_encoder import TextEncoder, arithmetic
+from ..encoders.precision import Precision, arithmetic
+from ..encoders.text_encoder import TextEncoder
 from ..prompts.pairs import PromptPairs
 from .naive import NaiveTraining, codebook, sorted_search
 from .phases import Clock, Phases, Size, embed_stored

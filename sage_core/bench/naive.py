@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..alignment.settings import TrainingSettings
-from ..encoders.text_encoder import TextEncoder, arithmetic
+from ..encoders.precision import arithmetic
+from ..encoders.text_encoder import TextEncoder
 from ..encoders.tokens import tokenize
 from ..prompts.pairs import PromptPairs
 

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from torch import Tensor
 
 from ..alignment.memory import plan_memory
 from ..alignment.preparation import prepare
-from ..alignment.settings import Precision, TrainingSettings
+from ..alignment.settings import TrainingSettings
 from ..alignment.targets import choose_targets
 from ..alignment.training import train
 from ..encoders.fast_encoder import FastEncoder
-from ..encoders.layouts import read_encoder
-from ..encoders.text_encoder import EncoderConfig, TextEncoder, arithmetic, embed, save_encoder
+from ..encoders.layouts import VIT_L_14, EncoderConfig, read_encoder
+from ..encoders.precision import Precision, arithmetic
+from ..encoders.text_encoder import TextEncoder, embed, save_encoder
 from ..encoders.tokens import CONTEXT_LENGTH, tokenize
 from ..prompts.pairs import PromptPairs
 from ..runs.record import StepReport
@@ -50,10 +51,9 @@ class Size:
     batch_sizes: tuple[int, ...]
 
 
-VIT_L_14 = EncoderConfig(layers=12, width=768, heads=12, mlp_width=3072, vocabulary=49408, positions=77)
-# The shapes world's text encoder.
-_WORLD = EncoderConfig(layers=2, width=768, heads=12, mlp_width=2048, vocabulary=49408, positions=77)
-_SMALL = EncoderConfig(layers=2, width=128, heads=2, mlp_width=512, vocabulary=49408, positions=77)
+# SD 1.x's text encoder with fewer layers and narrower ones: the shapes world's, and one for a quick look.
+_WORLD = replace(VIT_L_14, layers=2, mlp_width=2048)
+_SMALL = replace(VIT_L_14, layers=2, width=128, heads=2, mlp_width=512)
 _PAPER = TrainingSettings(held_out=0)
 SIZES = {
     "paper": Size("paper", VIT_L_14, 6911, _PAPER, 64, 4, 10, (1000, 6911, 25_000, 100_000), (32, 64, 128, 256, 512)),

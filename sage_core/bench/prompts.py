@@ -7,7 +7,8 @@ from itertools import cycle
 import torch
 from torch import Tensor
 
-from ..encoders.text_encoder import EncoderConfig, TextEncoder
+from ..encoders.layouts import EncoderConfig
+from ..encoders.text_encoder import TextEncoder
 from ..prompts.pairs import DEFAULT_TEMPLATES, PromptPairs, PromptReport
 
 CONCEPT = "skull"

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from ..alignment.schedule import batch_sizes, total_steps
-from ..alignment.settings import Precision, TrainingSettings
+from ..alignment.settings import TrainingSettings
 from ..alignment.training import train
 from ..devices import machine
+from ..encoders.precision import Precision
 from ..files import whole_file, write_json, write_text
 from ..prompts.pairs import PromptPairs
 from ..runs.record import StepReport

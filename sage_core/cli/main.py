@@ -17,6 +17,7 @@ import torch
 from .. import __version__
 from ..alignment.settings import PRESETS
 from ..errors import SageError
+from ..geometry import DEFAULT_NEIGHBOURS
 from . import common
 
 _ENCODERS = """
@@ -188,7 +189,9 @@ def _add_spaces(command: argparse.ArgumentParser) -> None:
     command.add_argument("prompts", type=Path, metavar="PROMPTS")
     embeddings = ["flattened", "eos", "mean"]
     command.add_argument("--embedding", choices=embeddings, default="flattened", help="(default: %(default)s)")
-    command.add_argument("-k", type=int, default=10, help="neighbours of each prompt (default: %(default)s)")
+    command.add_argument(
+        "-k", type=int, default=DEFAULT_NEIGHBOURS, help="neighbours of each prompt (default: %(default)s)"
+    )
     command.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32", help="(default: %(default)s)")
 
 

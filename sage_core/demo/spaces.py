@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 
+from ..geometry import DEFAULT_NEIGHBOURS
 from ..shapes.captions import matched_pairs
 from .exam import SEED
 from .graphs import node
@@ -86,7 +87,7 @@ def geometry_graph(base: str, encoders: Mapping[str, str], safe: Sequence[str], 
             prompts="",
             pairs=["pairs", 0],
             embedding="flattened",
-            k=10,
+            k=DEFAULT_NEIGHBOURS,
             theme="light",
         )
         graph[f"json {name}"] = node("PreviewAny", f"Figures of {name}", source=[f"page {name}", 6])

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize, pad
 
 from ..devices import measurable
 from ..errors import PromptError, SettingsError
+from . import DEFAULT_NEIGHBOURS
 from .measures import (
     BLOCK,
     CHUNK,
@@ -36,7 +37,9 @@ from .measures import (
 from .report import GeometryReport, Interval, Neighbours, Space
 
 if TYPE_CHECKING:
-    from ..encoders.text_encoder import EncoderConfig, Pooling, Precision, TextEncoder
+    from ..encoders.layouts import EncoderConfig
+    from ..encoders.precision import Precision
+    from ..encoders.text_encoder import Pooling, TextEncoder
 
 Embedder = Callable[[Sequence[str]], Tensor]
 
@@ -57,7 +60,7 @@ class GeometrySettings:
     """
 
     embedding: Pooling = "flattened"
-    k: int = 10
+    k: int = DEFAULT_NEIGHBOURS
     more_k: tuple[int, ...] = (1, 5, 20, 50)
     resamples: int = 1000
     seed: int = 0

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 
 from sage_core.alignment import training
 from sage_core.alignment.memory import estimate_memory, plan_memory
-from sage_core.alignment.preparation import TOKEN_TABLE
 from sage_core.alignment.schedule import batch_sizes, learning_rate
 from sage_core.alignment.settings import PRESETS, TrainingSettings
 from sage_core.alignment.store import train_stored
 from sage_core.alignment.training import run_key, train
 from sage_core.encoders.fast_encoder import FastEncoder
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, embed, state_hash
+from sage_core.encoders.layouts import TOKEN_TABLE, EncoderConfig
+from sage_core.encoders.text_encoder import TextEncoder, embed, state_hash
 from sage_core.encoders.tokens import tokenize
 from sage_core.errors import SettingsError, TrainingError
 from sage_core.prompts.pairs import pairs_from_lists

@@ -14,7 +14,7 @@ from sage_core.bench import run as bench
 from sage_core.bench.compare import disagreements, gradient_gap, measure_naive
 from sage_core.bench.prompts import captions, make_pairs, random_state
 from sage_core.bench.watch import MemoryWatch
-from sage_core.encoders.text_encoder import EncoderConfig
+from sage_core.encoders.layouts import EncoderConfig
 
 CONFIG = EncoderConfig(layers=2, width=64, heads=1, mlp_width=128, vocabulary=49408, positions=77)
 SETTINGS = TrainingSettings(batch_size=8, neighbours=3, epochs=1, held_out=0, learning_rate=1e-4)

@@ -16,8 +16,8 @@ from sage_core.alignment.settings import PRESETS
 from sage_core.alignment.training import train
 from sage_core.cli import common
 from sage_core.cli.main import main
-from sage_core.encoders.layouts import read_encoder
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, save_encoder
+from sage_core.encoders.layouts import EncoderConfig, read_encoder
+from sage_core.encoders.text_encoder import TextEncoder, save_encoder
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
 from sage_core.prompts.pairs import read_pairs

@@ -11,7 +11,8 @@ from PIL import Image
 
 from sage_core.alignment.settings import PRESETS
 from sage_core.attacks.tokens import AttackSettings
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.layouts import TOKEN_TABLE, EncoderConfig
+from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import SettingsError, ShapesError
 from sage_core.intervals import Hits, wilson_interval
@@ -60,7 +61,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     used = tokenize(write_captions(training_scenes(200, 0), seed=0, names="all")).unique()
     encoder = build_text_encoder(CONFIG).state()
-    encoder["text_model.embeddings.token_embedding.weight"] = filler_rows(width=64)
+    encoder[TOKEN_TABLE] = filler_rows(width=64)
     save_packed(folder, "unet", build_unet(32, 64).state_dict(), {})
     save_packed(folder, "autoencoder", build_vae(8).state_dict(), {})
     save_packed(folder, "text_encoder", used_rows(encoder, used), {})

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from sage_core.diffusion.noise import noise_scheduler
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.layouts import EncoderConfig
+from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
 from sage_core.shapes.networks.model import (

@@ -16,13 +16,14 @@ from safetensors import safe_open
 
 from sage_core.encoders.tokens import END_TOKEN, START_TOKEN
 from sage_core.shapes.networks.contrast import load_contrast
-from sage_core.shapes.networks.weights import PARTS, load_model, load_packed, packed_files
+from sage_core.shapes.networks.weights import load_model, load_packed, packed_files
 from sage_core.shapes.train.fitting import Budget, Optimisation, fit
 from sage_core.shapes.train.phases import insert_tokens
 from sage_core.shapes.train.run import main, train
-from sage_core.shapes.train.trainer import PHASES, SHARES, TOY, Clock, train_only
+from sage_core.shapes.train.trainer import PARTS_OF, PHASES, SHARES, TOY, Clock, train_only
 
 CPU = torch.device("cpu")
+PARTS = sorted({part for parts in PARTS_OF.values() for part in parts})
 
 
 class Stop(BaseException):

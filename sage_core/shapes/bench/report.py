@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...geometry import DEFAULT_NEIGHBOURS
 from ...intervals import Hits
 from ..ask import ASKED_TYPES
-from ..exam.examination import NEIGHBOURS, Marks
+from ..exam.examination import Marks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,7 +71,7 @@ class Table:
         """Two tables in per cent: the summary, and TIFA by type."""
         kinds = list(self.hits(self.base))
         head = ["objective", "seeds", "TIFA", "change", *(f"attack success, {kind}" for kind in kinds)]
-        head += ["CLIP stand-in", "spread ratio", f"Jaccard@{NEIGHBOURS}", "s"]
+        head += ["CLIP stand-in", "spread ratio", f"Jaccard@{DEFAULT_NEIGHBOURS}", "s"]
         rows = [head]
         for name, marks in self.marks.items():
             seeds = len(marks)

@@ -23,10 +23,11 @@ from typing import Any
 
 import torch
 
-from ...alignment.settings import PRESETS, Precision, TrainingSettings
+from ...alignment.settings import PRESETS, TrainingSettings
 from ...alignment.training import train
 from ...attacks.tokens import AttackSettings
 from ...devices import device_name
+from ...encoders.precision import Precision
 from ...encoders.text_encoder import TextEncoder, state_hash
 from ...errors import SageError, SettingsError
 from ...files import whole_file, write_json, write_text

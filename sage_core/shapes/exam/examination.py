@@ -12,6 +12,7 @@ from torch import Tensor
 from ...attacks.tokens import AttackSettings, attack
 from ...encoders.text_encoder import TextEncoder, embed
 from ...errors import ShapesError
+from ...geometry import DEFAULT_NEIGHBOURS
 from ...geometry.measures import jaccard_overlap, spread_ratio
 from ...intervals import Hits
 from ..ask import ANSWERS, ASKED_TYPES, ask
@@ -22,8 +23,6 @@ from ..scenes import sample_scenes
 from .attacked import allowed_tokens, attack_prompts, other_names
 from .examiners import Examiner
 from .judge_card import types_of
-
-NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ class Examination:
             similarity=self.contrast.similarity(pictures, self.captions).mean().item(),
             attack=hits,
             spread_ratio=spread_ratio(self.base_embeddings, aligned),
-            jaccard=jaccard_overlap(self.base_embeddings, aligned, NEIGHBOURS),
+            jaccard=jaccard_overlap(self.base_embeddings, aligned, DEFAULT_NEIGHBOURS),
         )
 
     def about(self) -> dict[str, Any]:

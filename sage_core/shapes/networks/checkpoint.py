@@ -12,16 +12,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...encoders.text_encoder import EncoderConfig
-from ...encoders.tokens import VOCABULARY_SIZE
+from ...encoders.layouts import VIT_L_14, EncoderConfig
 from ...errors import ShapesError
 from ...files import whole_file, write_json
 from .weights import WEIGHTS, load_packed, weights_hash
 
 LATENT_FACTOR = 0.18215
-
-
-VIT_L_14 = EncoderConfig(layers=12, width=768, heads=12, mlp_width=3072, vocabulary=VOCABULARY_SIZE, positions=77)
 
 
 @dataclass(frozen=True)

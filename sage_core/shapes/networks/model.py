@@ -7,18 +7,16 @@ model of width 768), so that files made from it are ordinary SD 1.x files to eve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ...diffusion.noise import noise_scheduler
-from ...encoders.text_encoder import EncoderConfig, TextEncoder
+from ...encoders.layouts import EncoderConfig
+from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from ...errors import ShapesError
-
-if TYPE_CHECKING:
-    pass
 
 PICTURE_SIZE = 64
 LATENT_SHAPE = (4, PICTURE_SIZE // 8, PICTURE_SIZE // 8)
@@ -56,20 +54,7 @@ def build_unet(channels: int = 320, context: int = 768) -> nn.Module:
 
 def build_text_encoder(config: EncoderConfig = ENCODER_CONFIG) -> TextEncoder:
     """A CLIP text encoder with fresh weights."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    fresh = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=config.vocabulary,
-            hidden_size=config.width,
-            intermediate_size=config.mlp_width,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            max_position_embeddings=config.positions,
-            hidden_act=config.activation,
-        )
-    )
-    return TextEncoder.from_state(fresh.state_dict(), copy=False)
+    return TextEncoder.fresh(config)
 
 
 def build_vae(channels: int = 64) -> TinyAutoencoder:

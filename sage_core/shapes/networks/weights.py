@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...encoders.layouts import TOKEN_TABLE
 from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import VOCABULARY_SIZE
 from ...errors import ShapesError
@@ -25,8 +26,6 @@ from ...files import whole_file
 from .model import ShapesModel, build_unet, build_vae
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
-PARTS = ("unet", "autoencoder", "text_encoder", "judge", "contrast")
-TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
 USED_TOKENS = "used_tokens"
 FILE_LIMIT = 15_000_000
 # Matrices smaller than this stay float16: they weigh nothing, and the first and last layers are the sensitive ones.

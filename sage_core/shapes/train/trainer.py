@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ...encoders.text_encoder import EncoderConfig
+from ...encoders.layouts import EncoderConfig
 from ...encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 from ...files import whole_file
 from ..networks.contrast import ContrastModel
