@@ -149,10 +149,10 @@ def _append_loss(losses: list[float], naive: NaiveTraining, rows: list[int]) -> 
 
 TOLERANCES: dict[str, float] = {
     "targets of the published procedure": 0.0,
-    "loss beside the published procedure, fp32": 1e-4,
+    "loss against the published procedure, fp32": 1e-4,
     "gradient in chunks": 1e-4,
-    "loss beside fp32": 0.02,
-    "cosine lost by targets beside fp32": 0.01,
+    "loss against fp32": 0.02,
+    "cosine lost by targets against fp32": 0.01,
 }
 """What may differ at most: a share for the targets, relative for losses and gradients, absolute for cosines."""
 
@@ -161,11 +161,11 @@ def disagreements(report: Mapping[str, Any]) -> list[str]:
     """What in a bench's report is beyond its tolerance, as lines for a person; empty when all agree."""
     found = [
         ("targets of the published procedure", 1 - report["naive"]["same_targets"]),
-        ("loss beside the published procedure, fp32", report["naive"]["steps"][0]["loss_gap"]),
+        ("loss against the published procedure, fp32", report["naive"]["steps"][0]["loss_gap"]),
         ("gradient in chunks", report["gradient_gap"]),
     ]
     for row in report["agreement"]:
-        found += [("loss beside fp32", row["loss_gap"]), ("cosine lost by targets beside fp32", row["regret"])]
+        found += [("loss against fp32", row["loss_gap"]), ("cosine lost by targets against fp32", row["regret"])]
     lines = [f"{name}: {gap:.1e}, at most {TOLERANCES[name]:g}" for name, gap in found if not gap <= TOLERANCES[name]]
     return lines if report["same_again"] else [*lines, "the same run gave other losses the second time"]
 
