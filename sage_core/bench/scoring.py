@@ -29,6 +29,7 @@ from PIL import Image
 from ..devices import machine
 from ..files import write_json, write_text
 from ..images import ImageLike, to_bytes
+from ..tables import markdown_table
 from ..tifa.evaluation import evaluate
 from ..tifa.judges.blip import BlipJudge
 from ..tifa.questions import Question
@@ -69,6 +70,11 @@ class Timing:
         """Questions a second."""
         return self.questions / self.seconds
 
+    @property
+    def agreement(self) -> str:
+        """How many answers are the official procedure's; of that one itself, how many differ from each other."""
+        return f"{self.identical} of {self.compared} identical" if self.compared else f"{self.distinct} different ones"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -87,16 +93,15 @@ class Report:
     def to_markdown(self) -> str:
         """A table, a procedure and precision a row."""
         where = ", ".join(f"{name} {value}" if name != "device" else value for name, value in self.machine.items())
-        lines = [
-            f"Judge of {self.judge} sizes, {self.images} images of 512×512, {len(_QUESTIONS)} questions each. {where}.",
-            "",
-            "| precision | procedure | questions/s | times as fast | answers |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        for row in self.timings:
-            same = f"{row.identical} of {row.compared} identical" if row.compared else f"{row.distinct} different ones"
-            lines.append(f"| {row.precision} | {row.procedure} | {row.rate:.2f} | {row.times:.1f} | {same} |")
-        return "\n".join(lines)
+        table = markdown_table(
+            ["precision", "procedure", "questions/s", "times as fast", "answers"],
+            (
+                [row.precision, row.procedure, f"{row.rate:.2f}", f"{row.times:.1f}", row.agreement]
+                for row in self.timings
+            ),
+        )
+        each = f"{self.images} images of 512×512, {len(_QUESTIONS)} questions each"
+        return f"Judge of {self.judge} sizes, {each}. {where}.\n\n{table}"
 
 
 def main(arguments: Sequence[str] | None = None) -> Report:

@@ -16,6 +16,7 @@ from .. import __version__
 from ..files import whole_file, write_json, write_text
 from ..shapes.captions import CONCEPT
 from ..shapes.exam.examiners import judge_card_of
+from ..tables import markdown_table
 from . import pictures
 from .exam import Exam
 from .scores import CARD_PROMPT, LEARNED_JUDGE, Marks, Scores
@@ -265,8 +266,7 @@ def _figure(image: PIL.Image.Image, caption: str) -> str:
 
 def _markdown_table(table: Table) -> str:
     head, *rows = table
-    ruler = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ruler, *rows))
+    return markdown_table(head, rows, "l" + "r" * (len(head) - 1))
 
 
 def _html_table(table: Table) -> str:

@@ -235,7 +235,7 @@ def save(folder: Path, runs: list[Run], objectives: Mapping[str, TrainingSetting
     write_text(folder / "bench.md", f"{head}\n\n{table.to_markdown()}\n")
     for name, figure in figures(table).items():
         with whole_file(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=150)
+            figure.savefig(temporary, format="png")
 
 
 def _seconds(runs: list[Run]) -> dict[str, float]:
