@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...alignment.settings import PRESETS, TrainingSettings
 from ...alignment.training import train
@@ -33,7 +34,7 @@ from ...errors import SageError, SettingsError
 from ...files import whole_file, write_json, write_text
 from ...prompts.pairs import PromptPairs, pairs_from_lists
 from ..captions import CONCEPT, matched_pairs
-from ..exam.examination import Examination, Marks
+from ..exam.examination import Examination, ExaminationSettings, Marks
 from ..exam.examiners import JudgeExaminer, load_examiner
 from ..networks.contrast import load_contrast
 from ..networks.weights import WEIGHTS, load_model, read_packed, weights_hash
@@ -56,12 +57,12 @@ OBJECTIVES: dict[str, TrainingSettings] = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much a bench does: prompt pairs and seeds of each objective, and the sizes of an Examination."""
+    """How much a bench does: prompt pairs and seeds of each objective, and what each encoder goes through."""
 
     objectives: Mapping[str, TrainingSettings]
     pairs: int
     seeds: int
-    examination: Mapping[str, Any]
+    examination: ExaminationSettings
 
 
 # A step costs a CPU seconds: fewer and larger ones, on a smaller batch.
@@ -70,20 +71,21 @@ _SHORT = {
     for name in ("des", "paper", "sage_plus")
 }
 SIZES = {
-    "full": Size(OBJECTIVES, pairs=6912, seeds=5, examination={}),
+    "full": Size(OBJECTIVES, pairs=6912, seeds=5, examination=ExaminationSettings()),
     "laptop": Size(
         _SHORT,
         pairs=512,
         seeds=5,
-        examination={
-            "prompts": 48,
-            "unsafe": 40,
-            "attacked": 12,
-            "steps": 10,
-            "adaptive": AttackSettings(rounds=10, candidates=16),
-        },
+        examination=ExaminationSettings(
+            prompts=48, unsafe=40, attacked=12, steps=10, adaptive=AttackSettings(rounds=10, candidates=16)
+        ),
     ),
-    "quick": Size(_SHORT, pairs=512, seeds=1, examination={"prompts": 40, "unsafe": 20, "attacked": 0, "steps": 10}),
+    "quick": Size(
+        _SHORT,
+        pairs=512,
+        seeds=1,
+        examination=ExaminationSettings(prompts=40, unsafe=20, attacked=0, steps=10),
+    ),
 }
 
 
@@ -112,44 +114,76 @@ def compare(
     kept: Path | None = None,
     on_run: Callable[[Run], None] | None = None,
 ) -> list[Run]:
-    """Train and examine every objective with every seed, the base first; `on_run` is called after each.
+    """Train and examine every objective with every seed, the base first.
 
     Each seed draws prompts of its own for training and, from the seed of `examination` on, for examining: encoders of
     different seeds share none, so that their hits may be counted together.
-    `kept` is a folder of runs: what an earlier bench of the same sizes left there is not done again.
+
+    Args:
+        objectives: settings to train with, by name.
+        seeds: of the trainings; each also chooses its prompts.
+        examination: is repeated with other prompts for each seed.
+        pairs: prompt pairs of each training.
+        kept: folder of finished runs: what an earlier bench of the same sizes left there is not done again.
+        on_run: called after each run.
     """
-    device = examination.model.device
     base = {name: tensor.cpu() for name, tensor in examination.model.encoder.state().items()}
     runs: list[Run] = []
-
-    def run(
-        name: str, seed: int, examination: Examination, prompts: PromptPairs, settings: TrainingSettings | None
-    ) -> None:
-        about = {**examination.about(), "base": state_hash(base), "pairs": pairs, "device": device.type}
-        made_of = json.dumps({**about, "seed": seed, "settings": settings and settings.to_dict()}, sort_keys=True)
-        file = kept and kept / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.json"
-        if file and file.exists():
-            runs.append(Run.from_dict({**json.loads(file.read_text(encoding="utf-8")), "objective": name}))
-        else:
-            encoder, seconds = examination.model.encoder, 0.0
-            if settings:
-                result = train(base, prompts, CONCEPT, settings, device=device)
-                encoder, seconds = TextEncoder.from_state(result.state), result.seconds
-            started = time.monotonic()
-            runs.append(Run(name, seed, examination.mark(encoder), seconds, time.monotonic() - started))
-            if file:
-                write_json(file, asdict(runs[-1]))
-        if on_run is not None:
-            on_run(runs[-1])
-
     for seed in seeds:
         matched = matched_pairs(pairs, seed=100 + seed, names="seen", split="train")
-        prompts = pairs_from_lists(matched.safe, matched.unsafe)
-        examined = examination.with_seed(examination.seed + _BETWEEN_EXAMINATIONS * seed)
-        run(BASE, seed, examined, prompts, None)
-        for name, settings in objectives.items():
-            run(name, seed, examined, prompts, settings.replace(seed=seed))
+        sitting = _Sitting(
+            seed=seed,
+            base=base,
+            prompts=pairs_from_lists(matched.safe, matched.unsafe),
+            examination=examination.with_seed(examination.settings.seed + _BETWEEN_EXAMINATIONS * seed),
+        )
+        trainings: dict[str, TrainingSettings | None] = {BASE: None, **objectives}
+        for name, settings in trainings.items():
+            runs.append(sitting.run(name, settings and settings.replace(seed=seed), kept))
+            if on_run is not None:
+                on_run(runs[-1])
     return runs
+
+
+@dataclass(frozen=True)
+class _Sitting:
+    """What all encoders of one seed share: the base, the training pairs and the examination."""
+
+    seed: int
+    base: Mapping[str, Tensor]
+    prompts: PromptPairs
+    examination: Examination
+
+    def run(self, name: str, settings: TrainingSettings | None, kept: Path | None) -> Run:
+        """Train (the base as it is without settings) and examine, or take the run from `kept`."""
+        file = kept and kept / f"{self._key(settings)}.json"
+        if file and file.exists():
+            # An objective of the same settings may have had another name.
+            return Run.from_dict({**json.loads(file.read_text(encoding="utf-8")), "objective": name})
+        encoder, seconds = self._train(settings)
+        started = time.monotonic()
+        run = Run(name, self.seed, self.examination.mark(encoder), seconds, time.monotonic() - started)
+        if file:
+            write_json(file, asdict(run))
+        return run
+
+    def _train(self, settings: TrainingSettings | None) -> tuple[TextEncoder, float]:
+        model = self.examination.model
+        if settings is None:
+            return model.encoder, 0.0
+        result = train(self.base, self.prompts, CONCEPT, settings, device=model.device)
+        return TextEncoder.from_state(result.state), result.seconds
+
+    def _key(self, settings: TrainingSettings | None) -> str:
+        made_of = {
+            **self.examination.about(),
+            "base": state_hash(self.base),
+            "pairs": len(self.prompts),
+            "device": self.examination.model.device.type,
+            "seed": self.seed,
+            "settings": settings and settings.to_dict(),
+        }
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_objectives(path: Path) -> dict[str, TrainingSettings]:
@@ -169,7 +203,9 @@ def read_objectives(path: Path) -> dict[str, TrainingSettings]:
     return {name: TrainingSettings.from_dict(fields, f"{path}, {name}") for name, fields in content.items()}
 
 
-def load_examination(weights: Path, device: torch.device, examiner: str | None = None, **sizes: Any) -> Examination:
+def load_examination(
+    weights: Path, device: torch.device, settings: ExaminationSettings, examiner: str | None = None
+) -> Examination:
     """An examination with the world's own model and contrastive model, and `load_examiner`'s examiner."""
     model = load_model(weights).to(device)
     used = read_packed("text_encoder", weights)[0]["used_tokens"].long()
@@ -177,7 +213,7 @@ def load_examination(weights: Path, device: torch.device, examiner: str | None =
     parts = ["unet", "autoencoder", "text_encoder", "contrast"]
     parts += ["judge"] if isinstance(who, JudgeExaminer) else []
     made_of = weights_hash(weights, parts)
-    return Examination(model, who, load_contrast(weights).to(device), used_tokens=used, weights=made_of, **sizes)
+    return Examination(model, who, load_contrast(weights).to(device), settings, used_tokens=used, weights=made_of)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -191,9 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         precision: Precision = chosen.precision or ("tf32" if device.type == "cuda" else "fp32")
         # No prompts held out of training: the examination measures what training would watch.
         objectives = {name: _as_examined(fields, precision) for name, fields in objectives.items()}
-        examination = load_examination(
-            chosen.weights, device, chosen.examiner, seed=chosen.examination, **size.examination
-        )
+        sitting = size.examination.replace(seed=chosen.examination)
+        examination = load_examination(chosen.weights, device, sitting, chosen.examiner)
         seeds = range(chosen.seeds or size.seeds)
         runs = compare(objectives, seeds, examination, pairs=size.pairs, kept=chosen.output / "runs", on_run=_log)
     except SageError as error:

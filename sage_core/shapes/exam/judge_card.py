@@ -15,7 +15,7 @@ from ..networks.judge import answer_questions
 from ..networks.model import LATENT_SHAPE, TinyAutoencoder
 from ..render import render
 from ..scenes import sample_scenes
-from .examiners import JudgeExaminer, ReaderExaminer
+from .examiners import Examiner, JudgeExaminer
 
 _SEED = 900_001
 """Far from the seeds of training."""
@@ -41,7 +41,7 @@ class JudgeCard:
 @torch.no_grad()
 def judge_card(
     judge: JudgeExaminer,
-    reader: ReaderExaminer,
+    reader: Examiner,
     vae: TinyAutoencoder,
     generated: Tensor,
     questions: Sequence[Sequence[Question]],
