@@ -28,6 +28,7 @@ from .pools import Pool, PoolWriter, training_scenes
 logger = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
+Made = tuple[dict[str, State], int, float]
 Network = TypeVar("Network", bound=nn.Module)
 
 SHARES = {
@@ -136,6 +137,15 @@ class Trainer:
         self.on_step = on_step
         self.log: dict[str, dict[str, Any]] = {}
         """Of the phases that were trained, not kept: command, steps, last loss, seconds."""
+        # What does each phase: the states of the parts it made, its steps, and its last loss.
+        self._work: dict[str, Callable[[Budget], Made]] = {
+            "autoencoder": self._autoencoder,
+            "decoder": self._decoder,
+            "diffusion": self._diffusion,
+            "sight": self._sight,
+            "judge": self._judge,
+            "contrast": self._contrast,
+        }
         self._pool: Pool | None = None
         self._judge_pool: JudgePool | None = None
         self._writer: PoolWriter | None = None
@@ -154,7 +164,7 @@ class Trainer:
             budget = Budget(seconds) if steps is None else Budget(steps=steps)
             started = time.monotonic()
             torch.manual_seed(self.settings.seed)
-            states, steps, loss = getattr(self, f"_{phase}")(budget)
+            states, steps, loss = self._work[phase](budget)
             seconds = round(time.monotonic() - started, 1)
             log = {"command": self.command, "steps": steps, "loss": round(loss, 5), "seconds": seconds}
             self._store(phase, states, log)
@@ -186,7 +196,7 @@ class Trainer:
         vae.load_state_dict(self._load(phase)["states"]["autoencoder"])
         return self._placed(vae)
 
-    def _autoencoder(self, budget: Budget) -> tuple[dict[str, State], int, float]:
+    def _autoencoder(self, budget: Budget) -> Made:
         vae = self._placed(build_vae(self.settings.vae_channels))
         loss = autoencoder_loss(
             vae, self._scenes, self.settings.autoencoder_batch, self.settings.seed + 10, latent_noise=0.15
@@ -194,7 +204,7 @@ class Trainer:
         steps, last = self._fit("autoencoder", vae, loss, budget, 1e-3)
         return {"autoencoder": _state(vae)}, steps, last
 
-    def _decoder(self, budget: Budget) -> tuple[dict[str, State], int, float]:
+    def _decoder(self, budget: Budget) -> Made:
         vae = self._vae("autoencoder")
         vae.encoder.requires_grad_(False)
         loss = autoencoder_loss(
@@ -203,7 +213,7 @@ class Trainer:
         steps, last = self._fit("decoder", vae, loss, budget, 5e-4)
         return {"autoencoder": _state(vae)}, steps, last
 
-    def _diffusion(self, budget: Budget) -> tuple[dict[str, State], int, float]:
+    def _diffusion(self, budget: Budget) -> Made:
         settings, started = self.settings, time.monotonic()
         vae, pool = self._vae("decoder").eval(), self._captions()
         latents = encode_pool(vae, pool.scenes, settings.seed + 12)
@@ -218,21 +228,21 @@ class Trainer:
         loss = diffusion_loss(
             self._compiled(unet), self._compiled(encoder), pool, latents, settings.diffusion_batch, settings.seed + 13
         )
-        budget = Budget(max(1.0, budget.seconds - (time.monotonic() - started)), budget.steps)
+        budget = _what_is_left(budget, started)
         steps, last = self._fit("diffusion", both, loss, budget, 4e-4)
         words = used_rows({name: value.cpu() for name, value in encoder.state().items()}, used)
         return {"autoencoder": _state(vae), "unet": _state(unet), "text_encoder": words}, steps, last
 
-    def _sight(self, budget: Budget) -> tuple[dict[str, State], int, float]:
+    def _sight(self, budget: Budget) -> Made:
         settings, started = self.settings, time.monotonic()
         pool = self._judged()
         judge, head = build_judge(*settings.judge).to(self.device), fact_head(settings.judge[0]).to(self.device)
         loss = sight_loss(judge, head, pool, settings.judge_batch, settings.seed + 16)
-        budget = Budget(max(1.0, budget.seconds - (time.monotonic() - started)), budget.steps)
+        budget = _what_is_left(budget, started)
         steps, last = self._fit("sight", nn.ModuleList([judge, head]), loss, budget, 1e-3, anneal=0.02)
         return {"judge": _state(judge), "facts": _state(head)}, steps, last
 
-    def _judge(self, budget: Budget) -> tuple[dict[str, State], int, float]:
+    def _judge(self, budget: Budget) -> Made:
         settings, started = self.settings, time.monotonic()
         pool, seen = self._judged(), self._load("sight")["states"]
         judge, head = build_judge(*settings.judge).to(self.device), fact_head(settings.judge[0]).to(self.device)
@@ -242,7 +252,7 @@ class Trainer:
             head.load_state_dict(seen["facts"])
         run = self._compiled(look_and_reply)
         loss = judge_loss(judge, head, pool, settings.judge_batch, settings.judge_questions, settings.seed + 14, run)
-        budget = Budget(max(1.0, budget.seconds - (time.monotonic() - started)), budget.steps)
+        budget = _what_is_left(budget, started)
         steps, last = self._fit("judge", nn.ModuleList([judge, head]), loss, budget, 1e-3)
         return {"judge": _state(judge)}, steps, last
 
@@ -255,7 +265,7 @@ class Trainer:
             self._judge_pool = judge_pool(vae, scenes.to(self.device), settings.seed + 14)
         return self._judge_pool
 
-    def _contrast(self, budget: Budget) -> tuple[dict[str, State], int, float]:
+    def _contrast(self, budget: Budget) -> Made:
         pool = self._captions()
         model = ContrastModel(pool.used_tokens(), *self.settings.contrast).to(self.device)
         loss = contrast_loss(
@@ -291,7 +301,7 @@ class Trainer:
     def _compiled(self, function: Any) -> Any:
         if self.device.type != "cuda":
             return function
-        # What one version of the compiler cannot do must not cost a run: it then goes on uncompiled.
+        # If this version of the compiler fails, go on uncompiled.
         torch._dynamo.config.suppress_errors = True
         return torch.compile(function, dynamic=False)
 
@@ -305,6 +315,11 @@ class Trainer:
 
     def _load(self, phase: str) -> dict[str, Any]:
         return torch.load(self._done(phase), map_location="cpu", weights_only=True)
+
+
+def _what_is_left(budget: Budget, started: float) -> Budget:
+    """The budget less the seconds since `started` (a `time.monotonic()`), at least one of them."""
+    return Budget(max(1.0, budget.seconds - (time.monotonic() - started)), budget.steps)
 
 
 def train_only(table: Tensor, rows: Tensor) -> None:
