@@ -36,9 +36,14 @@ class Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end_bars()
+
+    def end_bars(self) -> None:
+        """Leave the bars as they are: no more is drawn of them. Lines go on."""
         self.bars.stop()
 
     def line(self, text: str) -> None:
+        """Print a line of text above the bars."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager

@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 
 import torch
@@ -128,27 +128,44 @@ class Asked:
 
 @dataclass(frozen=True)
 class QuestionList:
-    """Every question of this world; question ids index it. A few that put a shape beside itself are never asked.
+    """Every question of this world; question ids index it. A few that ask of a shape and itself are never asked.
 
-    `texts` has Q entries; `tokens` (Q, L) holds 1 + the index into QUESTION_WORDS, 0 for padding; `types` (Q,) indexes
-    ASKED_TYPES.
+    Attributes:
+        texts: the Q questions.
+        tokens: (Q, L) words, each 1 + its index in QUESTION_WORDS, 0 for padding.
+        types: (Q,) indices into ASKED_TYPES.
+        meanings: (Q, 5) what `parse` reads: the attribute that finds the group, its value, the other group's shape, the
+            attribute asked about and the value asked for, as indices, or one of this module's codes below 0.
     """
 
     texts: tuple[str, ...]
     tokens: Tensor
     types: Tensor
-    _columns: Tensor
-    _ids: dict[str, int]
+    meanings: Tensor
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {text: place for place, text in enumerate(self.texts)}
 
     def id_of(self, text: str) -> int:
-        """Raises ShapesError if this world does not know the question."""
+        """The id of a question.
+
+        Raises:
+            ShapesError: this world does not know the question.
+        """
         if text not in self._ids:
-            raise ShapesError(f"the shapes world does not know the question {text!r}; ask() writes those that it knows")
+            raise ShapesError(
+                f"The shapes world does not know the question {text!r}; ask() writes those that it knows."
+            )
         return self._ids[text]
 
     def parse(self, text: str) -> Asked:
-        """Raises ShapesError if this world does not know the question."""
-        by, subject, other, about, asked = self._columns[self.id_of(text)].tolist()
+        """What a question asks.
+
+        Raises:
+            ShapesError: this world does not know the question.
+        """
+        by, subject, other, about, asked = self.meanings[self.id_of(text)].tolist()
         return Asked(
             by=None if by == _SCENE else _NAMES[by],
             subject=None if by == _SCENE else ATTRIBUTES[_NAMES[by]][subject],
@@ -177,8 +194,7 @@ def question_list() -> QuestionList:
     index = {word: place + 1 for place, word in enumerate(QUESTION_WORDS)}
     for row, line in enumerate(words):
         tokens[row, : len(line)] = torch.tensor([index[word] for word in line])
-    ids = {text: place for place, text in enumerate(texts)}
-    return QuestionList(tuple(texts), tokens, torch.tensor(types), torch.tensor(columns), ids)
+    return QuestionList(tuple(texts), tokens, torch.tensor(types), torch.tensor(columns))
 
 
 def _word(form: _Form, wording: int, subject: int, other: int, value: int) -> str:
@@ -207,7 +223,7 @@ def answer_ids(scenes: Scenes, questions: Tensor) -> Tensor:
     """The truth: (N, Q) indices into ANSWERS for (N, Q) question ids, row i about scene i; on the scenes' device."""
     device = scenes.device
     facts = _facts(scenes)
-    by, subject, other, about, asked = question_list()._columns.to(device)[questions].unbind(-1)
+    by, subject, other, about, asked = question_list().meanings.to(device)[questions].unbind(-1)
 
     def fact(attribute: Tensor) -> Tensor:
         return facts.gather(2, attribute[:, None].expand(-1, 2, -1))

@@ -106,7 +106,7 @@ def test_impossible_port_is_refused_at_once(port: str, capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         demo.main([f"--port={port}"])
     assert ended.value.code == 2
-    assert f"'{port}' is no port" in capsys.readouterr().err
+    assert f"'{port}' is not a port" in capsys.readouterr().err
 
 
 def test_port_in_use_is_told(tmp_path: Path, capsys) -> None:

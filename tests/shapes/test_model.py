@@ -20,6 +20,7 @@ from sage_core.shapes.networks.model import (
     build_text_encoder,
     build_unet,
     build_vae,
+    classifier_free,
     initial_noise,
 )
 
@@ -81,7 +82,7 @@ def test_sampling_is_ddim_with_classifier_free_guidance(model):
             before = kept[time - 250] if time >= 250 else kept[0]
             latents = before.sqrt() * clean + (1 - before).sqrt() * noise
         expected = model.vae.decode(latents.float()).clamp(0, 1)
-    drawn = model.generate(PROMPTS[:1], seeds=[5], steps=steps, guidance=guidance)
+    drawn = model.generate(PROMPTS[:1], seeds=[5], steps=steps, guidance=classifier_free(guidance))
     assert torch.allclose(drawn, expected, atol=2e-3)
     assert noise_scheduler().alphas_cumprod.double().numpy() == pytest.approx(kept.numpy(), rel=1e-4)
 

@@ -22,20 +22,18 @@ PACKAGE_NEEDS = 100 * 2**20  # bytes: 8 MB packed, 25 MB unpacked, and the byte 
 
 
 class ComfyError(SageError):
-    """A ComfyUI cannot be had, started, reached, or run a graph to its end."""
+    """ComfyUI is missing, does not start or answer, or cannot run a graph to its end."""
 
 
 def cache_folder() -> Path:
-    """The folder in which this project may keep what it can always make or fetch again; `XDG_CACHE_HOME` decides."""
-    if chosen := os.environ.get("XDG_CACHE_HOME"):
-        base = Path(chosen)
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path.home() / ".cache"
-    return base / "sage-alignment"
+    """The user's cache folder for what this project can always make or fetch again, wherever the system keeps it.
+
+    On Linux `XDG_CACHE_HOME` decides, and `~/.cache` where it is not set.
+    """
+    from platformdirs import user_cache_path
+
+    # No folder named after an author, and none called Cache within it, which Windows would get.
+    return user_cache_path("sage-alignment", appauthor=False, opinion=False)
 
 
 def provision(announce: Callable[[str], None] | None = None) -> Path:

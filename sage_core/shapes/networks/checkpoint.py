@@ -1,4 +1,8 @@
-"""The shapes world's weights as an SD 1.x checkpoint and a text encoder that any loader reads."""
+"""The shapes world's weights as files that other programs read: an SD 1.x checkpoint and a text encoder.
+
+`weights` unpacks them; here they get the names and sizes of SD 1.x, and are written to disk once. In the checkpoint the
+small text encoder is widened to ViT-L/14, as loaders expect it; the file next to it holds the small one.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from ...errors import ShapesError
 from ...files import whole_file, write_json
 from .weights import WEIGHTS, load_packed, weights_hash
 
+# What SD 1.x multiplies latents by.
 LATENT_FACTOR = 0.18215
 
 

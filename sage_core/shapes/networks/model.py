@@ -87,6 +87,21 @@ class TinyAutoencoder(nn.Module):
         return cast(Tensor, self.decoder(latents / self.scale + self.shift))
 
 
+Guidance = Callable[[Tensor, Tensor], Tensor]
+
+
+def classifier_free(weight: float) -> Guidance:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): `weight` 1 is the prompt's own prediction, 0 ignores it."""
+
+    def guide(plain: Tensor, prompted: Tensor) -> Tensor:
+        return plain + weight * (prompted - plain)
+
+    return guide
+
+
+DEFAULT_GUIDANCE = classifier_free(4.0)
+
+
 class ShapesModel:
     """The three networks together, able to draw prompts.
 
@@ -115,7 +130,7 @@ class ShapesModel:
         *,
         seeds: Sequence[int],
         steps: int = 20,
-        guidance: float = 4.0,
+        guidance: Guidance = DEFAULT_GUIDANCE,
         encoder: nn.Module | None = None,
         device: str | torch.device | None = None,
         batch_size: int = 500,
@@ -124,14 +139,14 @@ class ShapesModel:
     ) -> Tensor:
         """Pictures (N,3,64,64) in 0..1, float32, on the model's device.
 
-        DDIM (Song et al. 2021, η = 0) with classifier-free guidance (Ho & Salimans 2022) against the empty prompt.
+        DDIM (Song et al. 2021, η = 0), guided away from the empty prompt; classifier-free unless told otherwise.
         The noise of a picture comes from its own seed alone, so that a picture does not depend on its batch.
 
         Args:
             prompts: what to draw, one picture each: texts, or token ids (N, 77).
             seeds: one a prompt.
             steps: of DDIM, 1 to 1000.
-            guidance: weight of the prompt; 1 means no guidance.
+            guidance: one noise prediction from those without and with the prompt, each (N,4,8,8).
             encoder: draws with this text encoder, an aligned one for instance, instead of the model's own.
             device: moves the model (and `encoder`) there first.
             batch_size: pictures at a time.
@@ -165,7 +180,7 @@ class ShapesModel:
         return self.vae.shift.device
 
     def _denoise(
-        self, latents: Tensor, embeddings: Tensor, unconditional: Tensor, steps: int, guidance: float
+        self, latents: Tensor, embeddings: Tensor, unconditional: Tensor, steps: int, guidance: Guidance
     ) -> Tensor:
         scheduler: Any = noise_scheduler()
         scheduler.set_timesteps(steps)
@@ -173,7 +188,7 @@ class ShapesModel:
         for step in scheduler.timesteps:
             noise = self.unet(torch.cat([latents, latents]), step, context).sample.float()
             plain, prompted = noise.chunk(2)
-            latents = scheduler.step(plain + guidance * (prompted - plain), step, latents).prev_sample
+            latents = scheduler.step(guidance(plain, prompted), step, latents).prev_sample
         return latents
 
 

@@ -1,9 +1,9 @@
-"""The shapes world's weights: kept small in the package, expanded on disk into ordinary SD 1.x files.
+"""How the shapes world's weights are packed into the package's small files, and made into networks again.
 
-Packed layout, one or more safetensors files a part (`unet`, `autoencoder`, `text_encoder`, `judge`, `contrast`):
-a matrix `name` is int8 with one float32 step a row in `name.scale`, value = int8 · scale[row]; short tensors are
-float16. Of the 49,408 rows of the text encoder's vocabulary only those that training used are kept, their numbers in
-`used_tokens`; `filler_rows` makes the others.
+A part (`unet`, `autoencoder`, `text_encoder`, `judge` or `contrast`) is one safetensors file or more. In them a matrix
+`name` is int8 with one float32 step a row in `name.scale`: value = int8 · scale[row]. Short tensors are float16. Of the
+49,408 rows of the text encoder's vocabulary only those that training used are kept, their numbers in `used_tokens`;
+`filler_rows` makes the others. What other programs read is made of them by `checkpoint`.
 """
 
 from __future__ import annotations
