@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .comfyui.server import Graph
+from .comfyui.client import Graph
 
 API_FOLDER = Path(__file__).parent / "api"
 # The shapes world draws pictures of this side.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from .comfyui import server
+from .comfyui import client
 
 _LINE_EVERY = 15.0  # seconds
 
@@ -53,7 +53,7 @@ class Screen:
         stage.finish()
 
     @contextmanager
-    def stage_per_node(self, runs: Mapping[str, int]) -> Iterator[Callable[[server.Progress], None]]:
+    def stage_per_node(self, runs: Mapping[str, int]) -> Iterator[Callable[[client.Progress], None]]:
         """For `Server.run`: each node with one of these titles is a stage of its own.
 
         runs: title -> how often the node works, once for each item of a list.
@@ -61,7 +61,7 @@ class Screen:
         open_stages: list[Stage] = []
         finished, value, maximum = 0, 0.0, 0.0
 
-        def on_progress(progress: server.Progress) -> None:
+        def on_progress(progress: client.Progress) -> None:
             nonlocal finished, value, maximum
             if open_stages and open_stages[-1].name != progress.title:
                 open_stages.pop().finish()

@@ -24,7 +24,8 @@ from .graphs import ALIGNED, READER, SAMPLING, clone_lane, find, load_graph, nod
 
 if TYPE_CHECKING:
     from ..shapes.networks.checkpoint import ExpandedFiles
-    from .comfyui.server import Graph, Progress, Server
+    from .comfyui.client import Graph, Progress
+    from .comfyui.server import Server
 
 ENCODERS = ("Base", *ALIGNED)
 DRAWING = ("draw pictures", "draw concept pictures")

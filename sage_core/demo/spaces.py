@@ -15,7 +15,8 @@ from .exam import SEED
 from .graphs import node
 
 if TYPE_CHECKING:
-    from .comfyui.server import Graph, Progress, Server
+    from .comfyui.client import Graph, Progress
+    from .comfyui.server import Server
 
 PROMPTS = 128
 

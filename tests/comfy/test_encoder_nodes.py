@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Outputs, Server
+from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError, Outputs
+from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder, embed, save_encoder
 from sage_core.shapes.networks.checkpoint import ExpandedFiles

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Server
+from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError
+from sage_core.demo.comfyui.server import Server
 
 
 def node(kind: str, **inputs: object) -> dict:

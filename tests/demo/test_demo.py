@@ -21,8 +21,9 @@ from rich.console import Console
 
 import sage_core.demo
 from sage_core.demo import demo, progress
+from sage_core.demo.comfyui.client import Progress
 from sage_core.demo.comfyui.provision import ComfyError, cache_folder, provision
-from sage_core.demo.comfyui.server import Progress, Server
+from sage_core.demo.comfyui.server import Server
 from sage_core.demo.exam import Exam
 from sage_core.demo.scores import LEARNED_JUDGE, Marks
 from sage_core.demo.spaces import compare_spaces
