@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""Which device a measurement was made on, and which one can make it."""
 
 from __future__ import annotations
 

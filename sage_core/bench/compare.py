@@ -1,4 +1,7 @@
-"""Ours beside the published procedure and beside itself in other precisions and in chunks: cost, and same results."""
+"""Our training against the published procedure, and against itself in other precisions and in chunks.
+
+What each costs, and whether the results are the same.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from .naive import NaiveTraining, codebook, sorted_search
 from .phases import Clock, Phases, Size, embed_stored
 from .prompts import CONCEPT
 
+# Prompts compared at once in pairing.
 _BLOCK = 2048
 
 
@@ -32,7 +36,8 @@ class StepComparison:
     """A step of the published procedure and one of ours at the same precision, taken in turns.
 
     Attributes:
-        naive, ours: median seconds.
+        precision: of both.
+        naive, ours: median seconds of each.
         loss_gap: largest relative difference of the loss between the two, over the steps taken.
     """
 
@@ -44,7 +49,7 @@ class StepComparison:
 
 @dataclass(frozen=True)
 class Naive:
-    """Seconds of the published procedure, each part on a sample and scaled to the whole.
+    """Seconds of the published procedure, each part measured on a sample and scaled to the whole.
 
     Attributes:
         prompt, search, step: seconds of one codebook entry, one unsafe prompt's search, one step, all in fp32.
@@ -73,9 +78,14 @@ def measure_naive(
     device: torch.device,
     precisions: Sequence[Precision] = ("fp32",),
 ) -> Naive:
-    """The published procedure on a sample, in turns with our steps for a fair comparison on a busy machine.
+    """Measure the published procedure on a sample; its steps and ours take turns, to be fair on a busy machine.
 
-    `precisions` are those in which steps are compared; the first stands for the whole, as published: "fp32".
+    Args:
+        base: canonical state of the base encoder.
+        pairs: what to train on.
+        size: how large the samples are.
+        device: where both run.
+        precisions: steps are compared in each; the first stands for the whole, "fp32" as published.
     """
     encoder = TextEncoder.from_state(base).to(device)
     sample = list(pairs.safe[: size.naive_prompts])
@@ -101,7 +111,7 @@ def measure_naive(
 def _searches(
     encoder: TextEncoder, pairs: PromptPairs, count: int, device: torch.device
 ) -> tuple[float, float, float, Tensor]:
-    """Seconds of one naive search, of ours a prompt, the share that agrees, and the targets' embeddings (N, D)."""
+    """Seconds a prompt of a naive search and of ours, the share of equal targets, and the targets (N, D)."""
     clock = Clock(device)
     with arithmetic("fp32", device):
         # In batches, since one at a time would take minutes: the values are the same.
@@ -122,7 +132,7 @@ def _steps_in_turns(
     device: torch.device,
     precision: Precision,
 ) -> StepComparison:
-    """Naive steps and ours on the same batches, by turns."""
+    """Time naive steps and ours on the same batches, in turns."""
     clock, settings = Clock(device), size.settings.replace(precision=precision)
     with arithmetic("tf32" if precision == "tf32" else "fp32", device):
         naive = NaiveTraining(base, pairs, CONCEPT, targets, settings, device)
@@ -147,6 +157,7 @@ def _append_loss(losses: list[float], naive: NaiveTraining, rows: list[int]) -> 
     losses.append(naive.step(rows))
 
 
+# The largest difference allowed: a share of the targets, relative for losses and gradients, absolute for cosines.
 TOLERANCES: dict[str, float] = {
     "targets of the published procedure": 0.0,
     "loss against the published procedure, fp32": 1e-4,
@@ -154,11 +165,10 @@ TOLERANCES: dict[str, float] = {
     "loss against fp32": 0.02,
     "cosine lost by targets against fp32": 0.01,
 }
-"""What may differ at most: a share for the targets, relative for losses and gradients, absolute for cosines."""
 
 
 def disagreements(report: Mapping[str, Any]) -> list[str]:
-    """What in a bench's report is beyond its tolerance, as lines for a person; empty when all agree."""
+    """A line for each figure of a bench's report that is beyond its tolerance; none when all agree."""
     found = [
         ("targets of the published procedure", 1 - report["naive"]["same_targets"]),
         ("loss against the published procedure, fp32", report["naive"]["steps"][0]["loss_gap"]),
@@ -175,6 +185,7 @@ class Agreement:
     """How far a precision's result is from fp32's.
 
     Attributes:
+        precision: the one compared.
         same_targets: share of unsafe prompts with the same target.
         regret: largest excess, in fp32 cosine, of a chosen target over the best one.
         loss_gap: largest relative difference of the loss at the same step, over the whole run.
@@ -189,7 +200,7 @@ class Agreement:
 def compare_precisions(
     base: Mapping[str, Tensor], pairs: PromptPairs, device: torch.device, runs: Mapping[Precision, Phases]
 ) -> list[Agreement]:
-    """Targets and loss curve of each run beside those of the fp32 run."""
+    """Compare each run's targets and loss curve with those of the fp32 run."""
     encoder = FastEncoder.from_state(base).to(device)
     with arithmetic("fp32", device):
         unsafe, safe = (embed_stored(encoder, side, "fp32") for side in (pairs.unsafe, pairs.safe))
@@ -215,14 +226,14 @@ def compare_precisions(
 
 
 def loss_gap(losses: Sequence[float], reference: Sequence[float]) -> float:
-    """Largest relative difference, over the steps that both have."""
+    """Largest relative difference of two loss curves, over the steps that both have."""
     return max(abs(a - b) / abs(b) for a, b in zip(losses, reference, strict=False))
 
 
 def gradient_gap(
     base: Mapping[str, Tensor], pairs: PromptPairs, settings: TrainingSettings, device: torch.device, chunk_size: int
 ) -> float:
-    """Relative difference, over all parameters, of a step's fp32 gradient in chunks and at once."""
+    """Relative difference, over all parameters, between a step's fp32 gradient in chunks and in one piece."""
     settings = settings.replace(precision="fp32")
     gradients = []
     with arithmetic("fp32", device):
