@@ -1,6 +1,6 @@
 """`sage-demo`: a real ComfyUI, three trainings and their pictures in a few minutes, without any download of weights.
 
-The checkpoint is the shapes world's, a complete SD 1.x that draws coloured shapes; the concept that goes is "skull".
+The checkpoint is the shapes world's, a complete SD 1.x that draws coloured shapes; the concept to remove is "skull".
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 PACKAGE = "sage-alignment"
 EXTRAS = ("comfyui", "demo")
-NEEDED_SPACE = 1200 * 2**20  # bytes: the checkpoint, its text encoder, and three trained ones
+# Bytes: the checkpoint, its text encoder, and three trained ones.
+NEEDED_SPACE = 1200 * 2**20
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> 
     from safetensors import safe_open
 
     from ..shapes.captions import CONCEPT
-    from .graphs import ALIGNED, SAMPLING, beside_the_paper, find, load_graph, on_shapes_world
+    from .graphs import ALIGNED, SAMPLING, find, load_graph, on_shapes_world, with_paper_objective
     from .report import Training
 
     pairs = _write_pairs(server.base / "input" / "shapes_pairs.csv", plan)
@@ -155,7 +156,7 @@ def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> 
         "KSampler": {"steps": plan.sampling_steps, **SAMPLING},
     }
     workflow = load_graph("train_and_compare")
-    graph = beside_the_paper(on_shapes_world(workflow, files.checkpoint.name, files.text_encoder.name, changes))
+    graph = with_paper_objective(on_shapes_world(workflow, files.checkpoint.name, files.text_encoder.name, changes))
     nodes = {name: find(graph, f"Train {name}") for name in ALIGNED}
     with screen.stage_per_node(dict.fromkeys((f"Train {name}" for name in nodes), 1)) as on_progress:
         outputs = server.run(graph, on_progress)

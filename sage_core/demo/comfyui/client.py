@@ -30,7 +30,8 @@ _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 class GraphError(ComfyError):
     """ComfyUI refused a graph: a node or an input in it is missing or wrong. `nodes` holds its errors by node id."""
 
-    def __init__(self, message: str, nodes: Mapping[str, Any]):
+    def __init__(self, message: str, nodes: Mapping[str, Any]) -> None:
+        """Keep the errors that ComfyUI found, by node id."""
         super().__init__(message)
         self.nodes = nodes
 
@@ -38,7 +39,8 @@ class GraphError(ComfyError):
 class ExecutionError(ComfyError):
     """A node raised while a graph ran: which one, with what exception, and ComfyUI's traceback."""
 
-    def __init__(self, message: str, node: str, exception: str, traceback: str):
+    def __init__(self, message: str, node: str, exception: str, traceback: str) -> None:
+        """Keep the node's id, the exception's name and ComfyUI's traceback."""
         super().__init__(message)
         self.node = node
         self.exception = exception
@@ -53,8 +55,11 @@ class Interrupted(ComfyError):
 class Progress:
     """What a run is doing now.
 
-    `node` and `title` name the node at work, `value` of `maximum` its own steps (0 of 0 before it tells), `finished` of
-    `nodes` those done or found in the cache, `preview` a JPEG or PNG that the node has just shown.
+    Attributes:
+        node, title: of the node at work.
+        value, maximum: its own steps, done and in all; 0 of 0 before it tells.
+        finished, nodes: nodes done or found in the cache, and all of them.
+        preview: a JPEG or PNG that the node has just shown.
     """
 
     node: str
@@ -116,13 +121,17 @@ class Client:
         return self.get(f"/history/{prompt_id}")[prompt_id]
 
     def queue(self, graph: Graph, client_id: str | None = None) -> str:
-        """Queue a graph and return its prompt id at once. Raises GraphError if any part of it is refused."""
+        """Queue a graph and return its prompt id at once.
+
+        Raises:
+            GraphError: any part of it is refused.
+        """
         body = {"prompt": graph, "client_id": client_id or uuid.uuid4().hex}
         answer = self.post("/prompt", body)
         if "prompt_id" not in answer:
             raise GraphError(_refusal(graph, answer), answer["node_errors"])
         if answer["node_errors"]:
-            # ComfyUI runs the outputs it could validate; half a graph is not what was asked for.
+            # ComfyUI would run the outputs that it could validate: half of what was asked for.
             self.post("/queue", {"delete": [answer["prompt_id"]]})
             self.post("/interrupt", {"prompt_id": answer["prompt_id"]})
             raise GraphError(_refusal(graph, answer), answer["node_errors"])
@@ -133,8 +142,13 @@ class Client:
     ) -> Outputs:
         """Queue a graph, follow it to its end and return what its output nodes show: node id -> kind -> values.
 
-        Raises GraphError, ExecutionError, Interrupted, or ComfyError when `timeout` seconds have passed or the server
-        is gone. An exception of `on_progress` cancels the run and propagates.
+        An exception of `on_progress` cancels the run and propagates.
+
+        Raises:
+            GraphError: the graph is refused.
+            ExecutionError: a node raised.
+            Interrupted: the run was cancelled.
+            ComfyError: `timeout` seconds have passed, or the server is gone.
         """
         return asyncio.run(self._run(graph, on_progress or (lambda _: None), timeout))
 

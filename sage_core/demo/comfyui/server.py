@@ -112,7 +112,7 @@ class Server(Client):
             raise
 
     def stop(self, grace: float = 10.0) -> None:
-        """End the process and whatever it started: asked first, after `grace` seconds killed. May be repeated."""
+        """Ask the process and whatever it started to end, and kill them after `grace` seconds. May be repeated."""
         atexit.unregister(self.stop)
         process, self._process = self._process, None
         if process is None:
