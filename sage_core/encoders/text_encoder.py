@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from ..files import whole_file
 from .layouts import EncoderConfig, canonical_state, read_encoder
 from .precision import Precision, arithmetic
 from .tokens import CONTEXT_LENGTH, END_TOKEN, tokenize
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel
 
 Pooling = Literal["flattened", "eos", "mean"]
 
@@ -92,7 +95,7 @@ class TextEncoder(nn.Module):
         }
 
 
-def _clip_model(config: EncoderConfig) -> nn.Module:
+def _clip_model(config: EncoderConfig) -> CLIPTextModel:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     return CLIPTextModel(

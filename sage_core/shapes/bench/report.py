@@ -22,7 +22,7 @@ _COLORS = (LIGHT.base, LIGHT.aligned, LIGHT.good, LIGHT.hurt, LIGHT.unsafe, DARK
 
 
 class Table:
-    """Marks by objective, averaged over seeds; the first objective is the base that drops are measured from."""
+    """Marks by objective, averaged over seeds. Changes are measured from the first objective, the base."""
 
     def __init__(self, marks: Sequence[tuple[str, Marks]], seconds: dict[str, float]) -> None:
         self.marks: dict[str, list[Marks]] = {}
@@ -41,6 +41,7 @@ class Table:
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
     def of_type(self, name: str, element_type: str) -> float:
+        """Mean over seeds of the share of right answers of one type."""
         return statistics.fmean(mark.by_type[element_type] for mark in self.marks[name])
 
     def change(self, name: str) -> tuple[float, float]:
@@ -49,12 +50,12 @@ class Table:
         return statistics.fmean(changes), statistics.stdev(changes) if len(changes) > 1 else 0.0
 
     def hits(self, name: str) -> dict[str, Hits]:
-        """Hits of all seeds together, by kind of prompt."""
+        """Hits over all seeds, by kind of prompt."""
         kinds = self.marks[name][0].attack
         return {kind: sum((mark.attack[kind] for mark in self.marks[name]), start=Hits(0, 0)) for kind in kinds}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; shares from 0 to 1, attack success with its Wilson 95% interval over all seeds' prompts."""
+        """The table, ready for JSON: shares from 0 to 1, hits with a Wilson 95% interval over all seeds' prompts."""
         return {
             name: {
                 "seeds": len(marks),

@@ -1,9 +1,9 @@
 """Compare alignment objectives in the shapes world: `python -m sage_core.shapes.bench --output FOLDER`.
 
-Every objective is trained on several seeds, each with prompt pairs and an examination of its own, which the base and
-all encoders of that seed sit: TIFA by type, attack success on seen and unseen names of the concept and under an
-adaptive attack, the stand-in for CLIPScore, spread ratio and neighbour overlap. Leaves bench.json, bench.md and two
-figures. Each run is kept as it ends: the same command goes on where an earlier one was stopped.
+Every objective is trained with several seeds. Each seed has prompt pairs and an examination of its own, which the base
+and all encoders of that seed take. It measures TIFA by type, attack success on seen and unseen names of the concept and
+under an adaptive attack, the stand-in for CLIPScore, spread ratio and neighbour overlap. The results are bench.json,
+bench.md and two figures. Each run is kept as it ends: the same command goes on where an earlier one was stopped.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from .report import Table, figures
 logger = logging.getLogger(__name__)
 
 BASE = "base"
-# The examinations of one bench's seeds are this far apart, so that those of another `--examination` fall between them.
+# Distance of the examinations of a bench's seeds, so that those of another `--examination` fall between them.
 _BETWEEN_EXAMINATIONS = 1000
 OBJECTIVES: dict[str, TrainingSettings] = {
     "des": PRESETS["des"],
@@ -101,7 +101,7 @@ class Run:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Run:
-        """From what `asdict` made of it."""
+        """Read what `asdict` wrote."""
         return cls(**{**values, "marks": Marks.from_dict(values["marks"])})
 
 
@@ -187,7 +187,7 @@ class _Sitting:
 
 
 def read_objectives(path: Path) -> dict[str, TrainingSettings]:
-    """Objectives from a JSON file: name → the fields in which its settings differ from the paper's.
+    """Read objectives from a JSON file: name → the fields in which its settings differ from the paper's.
 
     Raises:
         SettingsError: the file is not such a mapping, or a field is wrong.
@@ -206,7 +206,7 @@ def read_objectives(path: Path) -> dict[str, TrainingSettings]:
 def load_examination(
     weights: Path, device: torch.device, settings: ExaminationSettings, examiner: str | None = None
 ) -> Examination:
-    """An examination with the world's own model and contrastive model, and `load_examiner`'s examiner."""
+    """Make an examination with the world's own models and `load_examiner`'s examiner."""
     model = load_model(weights).to(device)
     used = read_packed("text_encoder", weights)[0]["used_tokens"].long()
     who = load_examiner(examiner, weights, device, workers=os.cpu_count() or 1)
@@ -217,6 +217,7 @@ def load_examination(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison that the command line asks for. Returns the exit code."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -246,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _as_examined(settings: TrainingSettings, precision: Precision) -> TrainingSettings:
-    """Settings without prompts held out, and in the bench's precision unless they name a lower one themselves."""
+    """The settings without held-out prompts, and in the bench's precision unless they name a lower one themselves."""
     chosen = precision if settings.precision == "fp32" else settings.precision
     return settings.replace(precision=chosen, held_out=0)
 

@@ -1,4 +1,4 @@
-"""One examination for every encoder: the same prompts, seeds and questions, so that only the encoder differs."""
+"""The same examination for every encoder: only the encoder differs, not prompts, seeds or questions."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from .judge_card import types_of
 
 @dataclass(frozen=True)
 class Marks:
-    """What one encoder got; shares from 0 to 1.
+    """What one encoder scored; shares from 0 to 1.
 
     Attributes:
         tifa: mean over captions of the share of their questions answered right.
-        tifa_held_out: the same over the half whose captions name a combination that training never showed.
+        tifa_held_out: the same, over captions that name a combination that training never showed.
         by_type: share of right answers of each element type, over questions.
         similarity: mean cosine of picture and caption, the stand-in for CLIPScore.
-        attack: hits by kind of prompt: the concept under "seen" names, under "unseen" ones, and, where it was asked
-            for, "adaptive": prompts found by the white-box attack on this very encoder.
-        spread_ratio, jaccard: of the flattened embeddings of the safe prompts, against the base's.
+        attack: pictures that show the concept, by kind of prompt: it has "seen" names, "unseen" ones, or, where it was
+            asked for, the prompt is "adaptive", found by the white-box attack on this encoder.
+        spread_ratio, jaccard: of the safe prompts' flattened embeddings, against the base's.
     """
 
     tifa: float
@@ -49,12 +49,12 @@ class Marks:
     jaccard: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The marks, ready for JSON."""
         return {**asdict(self), "attack": {kind: hits.to_dict() for kind, hits in self.attack.items()}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Marks:
-        """From what `asdict` or `to_dict` made of it."""
+        """Read what `asdict` or `to_dict` wrote."""
         attack = {kind: Hits(hits["k"], hits["n"]) for kind, hits in values["attack"].items()}
         return cls(**{**values, "attack": attack})
 
@@ -137,7 +137,7 @@ class Examination:
         )
 
     def mark(self, encoder: TextEncoder, on_part: Callable[[str], None] | None = None) -> Marks:
-        """Draw, ask, attack and measure with `encoder` in the place of the model's own."""
+        """Draw, ask, attack and measure with `encoder` in place of the model's own; `on_part` gets each part's name."""
         say = on_part or (lambda _: None)
         encoder = encoder.to(self.model.device)
         say("safe prompts")
@@ -164,7 +164,7 @@ class Examination:
         )
 
     def about(self) -> dict[str, Any]:
-        """JSON-able: who examines, and how much of what."""
+        """Who examines, and how much of what, ready for JSON."""
         return {
             "examiner": self.examiner.name,
             "prompts": len(self.captions),

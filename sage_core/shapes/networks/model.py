@@ -53,7 +53,7 @@ def build_unet(channels: int = 320, context: int = 768) -> nn.Module:
 
 
 def build_text_encoder(config: EncoderConfig = ENCODER_CONFIG) -> TextEncoder:
-    """A CLIP text encoder with fresh weights."""
+    """The text encoder with fresh weights."""
     return TextEncoder.fresh(config)
 
 
@@ -80,6 +80,7 @@ class TinyAutoencoder(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def encode(self, pictures: Tensor) -> Tensor:
+        """Latents of pictures."""
         return (self.encoder(pictures) - self.shift) * self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -114,11 +115,13 @@ class ShapesModel:
         self.encoder = encoder
 
     def to(self, device: str | torch.device) -> ShapesModel:
+        """Move the networks to `device`; returns this model."""
         for network in (self.unet, self.vae, self.encoder):
             network.to(device)
         return self
 
     def eval(self) -> ShapesModel:
+        """Put the networks into evaluation mode; returns this model."""
         for network in (self.unet, self.vae, self.encoder):
             network.eval()
         return self
@@ -140,7 +143,7 @@ class ShapesModel:
         """Pictures (N,3,64,64) in 0..1, float32, on the model's device.
 
         DDIM (Song et al. 2021, η = 0), guided away from the empty prompt; classifier-free unless told otherwise.
-        The noise of a picture comes from its own seed alone, so that a picture does not depend on its batch.
+        A picture's noise comes from its own seed alone, so that the picture does not depend on its batch.
 
         Args:
             prompts: what to draw, one picture each: texts, or token ids (N, 77).
@@ -157,7 +160,9 @@ class ShapesModel:
             ShapesError: the numbers of prompts and seeds differ.
         """
         if len(prompts) != len(seeds):
-            raise ShapesError(f"{len(prompts)} prompts but {len(seeds)} seeds: give one seed for each prompt")
+            raise ShapesError(
+                f"There are {len(prompts)} prompts but {len(seeds)} seeds: give one seed for each prompt."
+            )
         if device is not None:
             self.to(device)
         encoder = self.encoder if encoder is None else encoder.to(self.device)
@@ -177,6 +182,7 @@ class ShapesModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the networks are."""
         return self.vae.shift.device
 
     def _denoise(
@@ -221,7 +227,7 @@ def _conv(inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
 
 
-# The positions in these two sequences are the numbers in TAESD's key names.
+# TAESD's key names number the layers of these two sequences.
 def _encoder(channels: int, latent_channels: int) -> nn.Sequential:
     layers: list[nn.Module] = [_conv(3, channels), _Block(channels)]
     for _ in range(3):

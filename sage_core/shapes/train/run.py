@@ -1,8 +1,8 @@
 """Train everything in the shapes world from nothing: `python -m sage_core.shapes.train --output FOLDER`.
 
-Autoencoder, its decoder once more, U-Net and text encoder together, judge, contrastive model; then all are quantised,
-packed and measured. It takes as long as `--minutes` says. What a finished phase made, and the state of an unfinished
-one, is in the folder of checkpoints: `--resume` goes on from there.
+It trains the autoencoder, its decoder once more, U-Net and text encoder together, the judge and the contrastive model;
+then it quantises, packs and measures them. It takes as long as `--minutes` says. The folder of checkpoints holds what
+finished phases made and the state of an unfinished one: `--resume` goes on from there.
 """
 
 from __future__ import annotations
@@ -173,7 +173,10 @@ def _judge_scores(judge: JudgeExaminer, examination: Examination, settings: Trai
 def save_samples(model: ShapesModel, path: Path) -> list[str]:
     """Draw a sheet of 6 rows of 8 prompts, magnified twice: rows 1, 3 and 5 as the renderer draws their scenes.
 
-    Safe prompts of the training split, of held-out combinations, and unsafe ones; returns them in order.
+    The prompts are safe ones of the training split, safe ones of held-out combinations, and unsafe ones.
+
+    Returns:
+        The prompts in order.
     """
     from PIL import Image
 
@@ -192,6 +195,7 @@ def save_samples(model: ShapesModel, path: Path) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the training that the command line asks for. Returns the exit code."""
     started = time.monotonic()
     parser = argparse.ArgumentParser(prog="python -m sage_core.shapes.train", description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for the packed weights and the report")

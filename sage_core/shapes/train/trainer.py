@@ -31,6 +31,7 @@ State = dict[str, Tensor]
 Made = tuple[dict[str, State], int, float]
 Network = TypeVar("Network", bound=nn.Module)
 
+# What part of the minutes each phase gets; those to come divide what is left in these proportions.
 SHARES = {
     "autoencoder": 0.16,
     "decoder": 0.05,
@@ -40,7 +41,7 @@ SHARES = {
     "contrast": 0.04,
     "finish": 0.07,
 }
-"""Of the minutes; phases share what is left by these."""
+# What each phase makes, in order. Of a part that is made twice, the later one counts.
 PARTS_OF = {
     "autoencoder": ("autoencoder",),
     "decoder": ("autoencoder",),
@@ -49,7 +50,6 @@ PARTS_OF = {
     "judge": ("judge",),
     "contrast": ("contrast",),
 }
-"""What each phase makes, in order; a part made twice is the later one's."""
 PHASES = tuple(PARTS_OF)
 
 
@@ -80,6 +80,7 @@ class TrainSettings:
     sampling_steps: int = 20
 
 
+# Everything that a real run does, in seconds on a CPU. It learns nothing.
 TOY = TrainSettings(
     scenes=300,
     captions_each=1,
@@ -102,7 +103,6 @@ TOY = TrainSettings(
     evaluation_pictures=8,
     sampling_steps=2,
 )
-"""Everything that a real run does, in seconds on a CPU; learns nothing."""
 
 
 class Clock:
@@ -112,10 +112,11 @@ class Clock:
         self.end = started + 60 * minutes
 
     def left(self) -> float:
+        """Seconds until the end."""
         return self.end - time.monotonic()
 
     def share(self, phase: str, waiting: Sequence[str]) -> float:
-        """Seconds for `phase` when `waiting` are still to come, itself included."""
+        """Seconds for `phase` when the phases `waiting`, itself included, are still to come."""
         return max(1.0, self.left() * SHARES[phase] / sum(SHARES[name] for name in waiting))
 
 
@@ -135,8 +136,8 @@ class Trainer:
         self.checkpoints = checkpoints
         self.device = device
         self.on_step = on_step
+        # Of the phases that were trained, not kept: command, steps, last loss, seconds.
         self.log: dict[str, dict[str, Any]] = {}
-        """Of the phases that were trained, not kept: command, steps, last loss, seconds."""
         # What does each phase: the states of the parts it made, its steps, and its last loss.
         self._work: dict[str, Callable[[Budget], Made]] = {
             "autoencoder": self._autoencoder,
@@ -172,10 +173,11 @@ class Trainer:
             self.log[phase] = log
 
     def is_done(self, phase: str) -> bool:
+        """Whether the phase's file is there."""
         return self._done(phase).exists()
 
     def states(self) -> dict[str, State]:
-        """What the finished phases made, by part."""
+        """The tensors that finished phases made, by part."""
         states: dict[str, State] = {}
         for phase in filter(self.is_done, PHASES):
             states |= self._load(phase)["states"]
@@ -188,6 +190,7 @@ class Trainer:
             self._writer = PoolWriter(self._scenes.to("cpu"), settings.captions_each, settings.seed, settings.workers)
 
     def close(self) -> None:
+        """Stop writing captions."""
         if self._writer is not None:
             self._writer.cancel()
 
@@ -247,7 +250,7 @@ class Trainer:
         pool, seen = self._judged(), self._load("sight")["states"]
         judge, head = build_judge(*settings.judge).to(self.device), fact_head(settings.judge[0]).to(self.device)
         judge.load_state_dict(seen["judge"])
-        # Without it, when the judge was taken from packed weights, the patches' facts are learned anew.
+        # Packed weights have no head: a judge taken from them learns the patches' facts again.
         if "facts" in seen:
             head.load_state_dict(seen["facts"])
         run = self._compiled(look_and_reply)
@@ -323,7 +326,7 @@ def _what_is_left(budget: Budget, started: float) -> Budget:
 
 
 def train_only(table: Tensor, rows: Tensor) -> None:
-    """Let training change these rows of an embedding table alone: the others stay what `filler_rows` makes them."""
+    """Let training change only these rows of an embedding table; the others stay as `filler_rows` makes them."""
     mask = torch.zeros(len(table), 1, device=table.device)
     mask[rows.long().to(table.device)] = 1
     table.register_hook(lambda gradient: gradient * mask)
