@@ -163,8 +163,7 @@ class ShapesModel:
             raise ShapesError(
                 f"There are {len(prompts)} prompts but {len(seeds)} seeds: give one seed for each prompt."
             )
-        if device is not None:
-            self.to(device)
+        self.to(device or self.device)
         encoder = self.encoder if encoder is None else encoder.to(self.device)
         pictures = torch.empty(len(prompts), 3, PICTURE_SIZE, PICTURE_SIZE, device=self.device)
         with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
@@ -173,8 +172,7 @@ class ShapesModel:
                 part = slice(start, start + batch_size)
                 ids = prompts[part] if isinstance(prompts, Tensor) else tokenize(prompts[part])
                 embeddings = encoder(ids.to(self.device))
-                noise = initial_noise(seeds[part]).to(self.device)
-                latents = self._denoise(noise, embeddings, unconditional, steps, guidance)
+                latents = self._denoise(initial_noise(seeds[part]), embeddings, unconditional, steps, guidance)
                 pictures[part] = self.vae.decode(latents).float().clamp(0, 1)
                 if on_batch is not None:
                     on_batch(min(start + batch_size, len(prompts)), len(prompts))
@@ -190,6 +188,7 @@ class ShapesModel:
     ) -> Tensor:
         scheduler: Any = noise_scheduler()
         scheduler.set_timesteps(steps)
+        latents = latents.to(embeddings.device)
         context = torch.cat([unconditional.expand_as(embeddings), embeddings])
         for step in scheduler.timesteps:
             noise = self.unet(torch.cat([latents, latents]), step, context).sample.float()

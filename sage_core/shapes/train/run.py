@@ -68,8 +68,7 @@ def train(
         on_step: called with (phase, step) after each step; what it raises ends the run, which can be resumed.
     """
     clock = Clock(minutes, time.monotonic() if started is None else started)
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    _prefer_speed(device)
     trainer = Trainer(settings, checkpoints, device, command, on_step)
     trainer.keep(keep, output)
     _run_phases(trainer, clock, until)
@@ -90,6 +89,12 @@ def train(
         about |= scores | {"samples": save_samples(_model(_packed(states)).to(device), output / "samples.png")}
     write_json(output / "report.json", about)
     return about
+
+
+def _prefer_speed(device: torch.device) -> None:
+    """Let CUDA compute in tf32 and try which convolution is fastest."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
 
 
 def _run_phases(trainer: Trainer, clock: Clock, until: str) -> None:
