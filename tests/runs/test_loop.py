@@ -207,7 +207,7 @@ def test_checkpoints_of_others_and_damaged_ones_are_refused(tmp_path: Path) -> N
         Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="b")
     for content in (b"PK not a checkpoint", b""):
         checkpoint.write_bytes(content)
-        with pytest.raises(TrainingError, match="is not a readable checkpoint of a training. Delete it"):
+        with pytest.raises(TrainingError, match=r"is not a readable checkpoint of a training\. Delete it"):
             Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="a")
     torch.save({"step": 3}, checkpoint)
     with pytest.raises(TrainingError, match="not a readable checkpoint"):
