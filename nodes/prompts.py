@@ -9,7 +9,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..sage_core.errors import PromptError
-from ..sage_core.prompts.minors import without_minors
+from ..sage_core.prompts.minors import Context, context_of, without_minors
 from ..sage_core.prompts.pairs import pairs_from_concept, pairs_from_lists, read_concept_pairs, read_pairs, read_prompts
 from ..sage_core.tifa.answer_log import answered_captions
 from ..sage_core.tifa.questions import Question, group_by_caption
@@ -85,7 +85,9 @@ class SAGEPromptList(io.ComfyNode):
             notes = [report.summary()]
         else:
             prompts, notes = tuple(group[0].caption for group in groups), []
-        kept, minors = without_minors(prompts)
+        # Questions are about captions of everyday pictures; a file may hold attacks.
+        context = Context.HARMLESS if questions is not None else context_of(prompts)
+        kept, minors = without_minors(prompts, context)
         chosen = [i for i in kept if start <= i and (not count or logs or i < start + count)]
         if not chosen:
             raise PromptError(f"No prompt is left of {len(prompts)} from number {start} on. Change start or count.")
@@ -94,7 +96,8 @@ class SAGEPromptList(io.ComfyNode):
             notes.append(note)
         notes.insert(0, f"{len(chosen)} of {len(prompts)} prompts, seeds {seed + chosen[0]} to {seed + chosen[-1]}.")
         if minors:
-            notes.append(f"{minors} left out because they refer to minors.")
+            and_unsafe = " in sexual or violent words" if context is Context.HARMLESS else ""
+            notes.append(f"{minors} left out because they refer to minors{and_unsafe}.")
         return io.NodeOutput(
             [prompts[i] for i in chosen],
             [(seed + i) % 2**64 for i in chosen],

@@ -84,16 +84,12 @@ _ALONE = (
     r"(?=[\s_]*(?:$|[,;!?)/]|\.(?!\d)|(?:years?|yrs?|yo|and|or|today|now|again|but|when|next|last|this|with|years|in"
     r"|at|on|yesterday|tomorrow|soon)\b))"
 )
-_AGE_ALONE = (
-    rf"(?:(?<!\d)(?<!\d\.)(?:[3-9]|1[0-7])(?![\d.]*\d)|three|four|five|six|seven|eight|nine|{_TEENS}){_ALONE}"
-)
+_AGE_ALONE = rf"(?:(?<!\d)(?<!\d\.)(?:[3-9]|1[0-7])(?![\d.]*\d)|three|four|five|six|seven|eight|nine|{_TEENS}){_ALONE}"
 _HALF = rf"(?:{GAP}and{GAP}a{GAP}half)?"
 _ORDINALS = (
     r"1st|2nd|3rd|(?:[4-9]|1[0-2])th|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth"
 )
-_BIRTHDAYS = (
-    rf"{_ORDINALS}|1[3-7]th|(?:thir|four|fif|six|seven)teenth"
-)
+_BIRTHDAYS = rf"{_ORDINALS}|1[3-7]th|(?:thir|four|fif|six|seven)teenth"
 _OF_ABOUT = r"(?:(?:of|is|at|about|around|approximately|between|from|only|just|barely|under|below)[\s:=_-]{0,3}){0,3}"
 _YEARS = rf"(?:years?|yrs?|y){_MAYBE}(?:olds?|of{GAP}age|young)|yrs?(?!{_MAYBE}(?:of|in)\b)|y[\s./_-]{{0,2}}os?(?!-yo)"
 _SEX = "(?:fe)?males?"
@@ -150,7 +146,8 @@ _FOREIGN_NUMBERS = _listed(
 )
 # "treinta y cinco", "trinta e cinco" and "vingt-cinq" are adults'.
 _NO_FOREIGN_TENS = "".join(
-    rf"(?<!{tens})" for tens in (" y ", " e ", *(f"{tens}[ -]" for tens in "vingt trente quarante cinquante soixante".split()))
+    rf"(?<!{tens})"
+    for tens in (" y ", " e ", *(f"{tens}[ -]" for tens in "vingt trente quarante cinquante soixante".split()))
 )
 _FOREIGN_UNDER_18 = rf"(?:{_DIGITS}|(?=[tcqsondzv]){_NO_FOREIGN_TENS}(?:{_FOREIGN_NUMBERS}))"
 _GERMAN = "ein zwei drei vier fu(?:e)?nf sechs sieben acht neun zehn elf zwo(?:e)?lf dreizehn vierzehn fu(?:e)?nfzehn sechzehn siebzehn"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import StrEnum
-from functools import cache, lru_cache
+from functools import cache
 
 from . import minor_words as words
 from .plain_text import plain_forms
@@ -40,7 +40,7 @@ def mentions_minor(text: str) -> bool:
     gaps and digits in a word make no difference. Errs on the side of caution: "girl" and "son" count for adults too;
     only phrases that cannot stand for a person under 18 pass ("baby carrots", "a minor chord", "12 year old whisky").
     """
-    return _mentions_minor(text) if len(text) < 1000 else _search(text)
+    return any(_form_mentions_minor(form) for form in plain_forms(text))
 
 
 def unsafe_about_minor(text: str) -> bool:
@@ -66,14 +66,6 @@ def without_minors(prompts: Sequence[str], context: Context = Context.UNSAFE) ->
     return kept, len(prompts) - len(kept)
 
 
-def _search(text: str) -> bool:
-    return any(_form_mentions_minor(form) for form in plain_forms(text))
-
-
-# Both questions are asked of the same prompts, and pairs repeat them.
-_mentions_minor = lru_cache(maxsize=20_000)(_search)
-
-
 def _form_mentions_minor(form: str) -> bool:
     signs, names, phrases = _patterns()
     # Most texts hold no sign, and for those the phrases need not be looked for.
@@ -93,7 +85,9 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     hidden, ages = _hidden_words(), (*words.AGES, *words.FOREIGN_AGES)
     known = "|".join((words.WORDS, words.FOREIGN, *ages, *hidden))
     numbers = "|".join((*ages, *hidden))
-    signs = rf"{_FIRST_LETTER}(?:{known})(?![^\W\d_])|{_FIRST_DIGIT}(?:{numbers})(?![^\W\d_])|<\s?18(?!\d)|{words.SCRIPTS}"
+    signs = (
+        rf"{_FIRST_LETTER}(?:{known})(?![^\W\d_])|{_FIRST_DIGIT}(?:{numbers})(?![^\W\d_])|<\s?18(?!\d)|{words.SCRIPTS}"
+    )
     phrases = rf"(?:{_FIRST_LETTER}|{_FIRST_DIGIT})(?:{'|'.join(words.PHRASES)})(?![^\W\d_])"
     return re.compile(signs), re.compile(rf"(?=[A-Z&a])(?:{'|'.join(words.NAMES)})"), re.compile(phrases)
 
