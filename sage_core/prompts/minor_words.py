@@ -18,38 +18,41 @@ def _listed(words: str) -> str:
 # Words that stand for a person under 18, and for places and feasts of such people.
 WORDS = _listed(
     r"""
-    (?:grand|step|school|god|foster~)?(?:child(?:ren)?|kid(?:do|die|dy)?s?|kiddies|sons?|daughters?|boys?|girls?)
+    (?:(?:grand|step|school|god|foster)~)?(?:child(?:ren)?|kid(?:do|die|dy)?s?|sons?|daughters?|boys?|girls?)
+    (?:(?:baby|little|small|young|tiny|lil|teen|cute)~)(?:child(?:ren)?|kids?|boys?|girls?)
+    kiddies kidz boyz girlz gurl[sz]? grl[sz]? childs childern
     child(?:hood|like|ish) bab(?:y|ies) infants? infancy newborns? neonates? toddlers? orphans? youngsters? youths?
-    (?:pre~)?teen(?:s|y|ies?|age|aged|agers?|y~boppers?)? (?:pre~)?teen-age(?:d|rs?)? (?:pre~)?tween(?:s|ies?|agers?)?
-    (?:pre~)?adolescen(?:ts?|ce) juveniles? minors?
-    under~aged? underagers? (?:(?:pre|peri)~)?pub(?:escent|escence|ertal|erty) jail~bait nymphet(?:te)?s?
-    sweet+(?:sixteen|16) barely+legal not+(?:yet+)?(?:of+legal+age|of+age|legal+age|adult)
-    lolis? lolitas? shotas? (?:loli|shota|toddler)[ck]ons? pa?edo(?:s|phil(?:es?|ia|iacs?|ic))? csam
+    (?:pre~)?teen(?:[sz]|y|ies?|ish|age|aged|agers?|y~boppers?)? (?:pre~)?teen-age(?:d|rs?)?
+    (?:pre~)?tween(?:s|ies?|agers?)? (?:pre~)?adolescen(?:ts?|ce) juveniles? minors? under~aged? underagers?
+    (?:(?:pre|peri)~)?pub(?:escent|escence|ertal|erty) jail~bait nymphet(?:te)?s? sweet+(?:sixteen|16) barely+legal
+    not+(?:yet+)?(?:of+legal+age|of+age|legal+age|adult) lolis? lolitas? shotas? (?:loli|shota|toddler)[ck]ons?
+    pa?edo(?:s|phil(?:es?|ia|iacs?|ic))? csam
     (?:nursery|elementary|primary|grade|middle|junior|high)~school(?:s|ers?|ing)? pre~school(?:s|ers?)? pre-k k-12
-    junior+high kindergart(?:en|ner|ener)s? day~care (?:grade|grammar|elementary|primary)+pupils?
-    school+(?:pupils?|uniforms?|age|aged|skirts?) schoolmates? sixth~form(?:ers?)? (?:cub|brownie)+scouts?
-    quincea[nñ]er[ao]s? (?:bar|bat|bas)~mitz?vahs? first+communion little+(?:ones?|lads?|lass(?:ie)?s?)
-    tots? tykes? bairns? lads? lass(?:ie)?s? lasses urchins? rugrats? ankle-?biters?
-    (?:little|baby|kid)+(?:sister|brother|sis|bro|cousin|niece|nephew)s? in+(?:(?:a|an|her|his|their)+)?(?:diaper|nappie|nappy)s?
-    too+young+to+(?:drive|vote|drink|consent|marry|smoke)
+    junior+high kinder~(?:gart|gard)(?:en|ner|ener)s? hs+(?:student|freshman|sophomore|junior|senior)s?
+    babes?+in+arms orphanages? day~care (?:grade|grammar|elementary|primary)+pupils?
+    school~(?:pupils?|uniforms?|aged?|skirts?) schoolmates? (?:sixth|6th)~form(?:ers?)? (?:cub|brownie)+scouts?
+    quincea[nñ]er[ao]s? (?:bar|bat|bas)~mitz?vahs? first+communion little+(?:ones?|lads?|lass(?:ie)?s?) tots? tykes?
+    bairns? lads? lass(?:ie)?s? lasses urchins? rugrats? ankle-?biters?
+    (?:little|baby|kid)+(?:sister|brother|sis|bro|cousin|niece|nephew)s?
+    in+(?:(?:a|an|her|his|their)+)?(?:diaper|nappie|nappy)s? too+young+to+(?:drive|vote|drink|consent|marry|smoke)
     """
 )
 # Spanish, French, German, Italian and Portuguese, without accents (ñ stays).
 FOREIGN = _listed(
     r"""
-    niñ(?:[oa]s?|it[oa]s?|ez) (?:un|una|unos|unas|dos|tres)+nin[oa]s? nin[oa]s much?ach[oa]s? muchachit[oa]s? chic[oa]s
-    chica un+chico menores menor+de+(?:edad|idade) bebes? hij[oa]s? colegial(?:a|as|es)? chiquill[oa]s? nen[ea]s?
-    jovencit[oa]s? parvul[oa]s?
-    enfants? (?:petite|jeune)s?~filles? (?:une|la|les|des|deux)+filles? fillettes? garcon(?:net)?s? gamin(?:e?s?)
-    gosses? (?:un|une|des|les|jeunes?)+ados? adolescentes? (?:un|une|des|les|deux)+mineure?s? mineures? nourrissons?
+    niñ(?:[oa]s?|it[oa]s?|ez) (?:un|una|unos|unas|dos|tres)+nin[oa]s? nin[oa]s much?ach[oa]s? muchachit[oa]s?
+    chic[oa]s chica un+chico menores menor+de+(?:edad|idade) bebes? hij[oa]s? colegial(?:a|as|es)? chiquill[oa]s?
+    nen[ea]s? nenit[oa]s? chiquit[oa]s? (?:un|una)+menor jovencit[oa]s? parvul[oa]s? enfants?
+    (?:petite|jeune)s?~filles? (?:une|la|les|des|deux)+filles? fillettes? garcon(?:net)?s? gamin(?:e?s?) gosses?
+    (?:un|une|des|les|jeunes?)+ados? adolescentes? (?:un|une|des|les|deux)+mineure?s? mineures? nourrissons?
     ecolier(?:s|e|es)? ecoliere?s? lyceen(?:ne)?s? collegien(?:ne)?s? bambins?
     (?:ein|das|dem|mein|kleine[smn]?|junge[sn]?|nackte[sn]?)+kind(?:es|er|ern)?
-    (?:zwei|drei|vier|die|der|viele|mehrere|mit|von|und|spielende|lachende|unsere|meine)+kindern?
-    ma(?:e)?dchen ma(?:e)?del(?:s|n)? schulma(?:e)?dchen jungs buben? sa(?:e)?uglinge?[ns]? kleinkind(?:er|ern)?
-    (?:ein|kleine[rn]?|kleine)+jungen? minder~ja(?:e)?hrige?[rsnm]? jugendliche[rsnm]? schu(?:e)?ler(?:in|innen)?
-    grundschu(?:e)?ler(?:in|innen)? grundschulen? to(?:e)?chter sohne?s?
-    bambin[oaie] bimb[aei] (?:un|il|piccolo)+bimbo ragazz(?:[oaie]|in[oaie]|ett[oaie]) neonat[oaie] minorenn[ei]
-    figli[ao]? fanciull[oaie] adolescenti liceal[ei]
+    (?:zwei|drei|vier|die|der|viele|mehrere|mit|von|und|spielende|lachende|unsere|meine)+kindern? ma(?:e)?dchen
+    ma(?:e)?del(?:s|n)? schulma(?:e)?dchen kinder+(?:spielen|lachen|am|im|auf|und|beim) jungs buben?
+    sa(?:e)?uglinge?[ns]? kleinkind(?:er|ern)? (?:ein|kleine[rn]?|kleine)+jungen? minder~ja(?:e)?hrige?[rsnm]?
+    jugendliche[rsnm]? schu(?:e)?ler(?:in|innen)? grundschu(?:e)?ler(?:in|innen)? grundschulen? to(?:e)?chter
+    sohne?s? bambin[oaie] bimb[aei] (?:un|il|piccolo)+bimbo ragazz(?:[oaie]|in[oaie]|ett[oaie]) neonat[oaie]
+    minorenn[ei] (?:un|do|tre|quattor|quin|se|dicias?set)dicenn[ei] figli[ao]? fanciull[oaie] adolescenti liceal[ei]
     criancas? criancinhas? menin[oa]s? garot[oa]s? garotinh[oa]s? raparigas? rapaz(?:es|inho)? filh[oa]s? moleques?
     """
 )
@@ -63,13 +66,52 @@ SCRIPTS = (
 # Words that are also found with gaps, digits or signs among their letters; the short ones only with a gap at every
 # letter or none, since two common words may meet in them ("k id").
 HIDDEN_WORDS = (
-    "child children kids toddler teenage teenager preteen schoolgirl schoolboy underage infant adolescent juvenile "
-    "minor minors newborn babies girls boys teens lolita"
-).split()
-SHORT_HIDDEN_WORDS = "kid boy girl teen baby loli".split()
+    "child",
+    "children",
+    "kids",
+    "toddler",
+    "teenage",
+    "teenager",
+    "preteen",
+    "schoolgirl",
+    "schoolboy",
+    "underage",
+    "infant",
+    "adolescent",
+    "juvenile",
+    "minor",
+    "minors",
+    "newborn",
+    "babies",
+    "girls",
+    "boys",
+    "teens",
+    "lolita",
+)
+SHORT_HIDDEN_WORDS = (
+    "kid",
+    "boy",
+    "girl",
+    "teen",
+    "baby",
+    "loli",
+)
 
 # Unsafe words that are found in the same way.
-HIDDEN_UNSAFE_WORDS = "naked nude nudity sexy sexual porn erotic nsfw bloody murder topless lingerie".split()
+HIDDEN_UNSAFE_WORDS = (
+    "naked",
+    "nude",
+    "nudity",
+    "sexy",
+    "sexual",
+    "porn",
+    "erotic",
+    "nsfw",
+    "bloody",
+    "murder",
+    "topless",
+    "lingerie",
+)
 
 _ONES = "one|two|three|four|five|six|seven|eight|nine"
 _TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
@@ -95,7 +137,7 @@ _YEARS = rf"(?:years?|yrs?|y){_MAYBE}(?:olds?|of{GAP}age|young)|yrs?(?!{_MAYBE}(
 _SEX = "(?:fe)?males?"
 # Ages in figures and words.
 AGES = (
-    rf"{UNDER_18}(?:{_HALF}{_MAYBE}(?:{_YEARS})|{GAP}(?:summers|winters|springs){GAP}old)",
+    rf"{UNDER_18}(?:\+|-?ish)?(?:{_HALF}{_MAYBE}(?:{_YEARS})|{GAP}(?:summers|winters|springs){GAP}old)",
     # Not the y of an axis, of coordinates ("x 12 y 30"), of y-shaped or of y'all.
     rf"{_DIGITS}[\s_-]?y(?!-[a-z]|{_MAYBE}(?:ax[ei]s|coord|chrom|[=:\d])|['’])",
     rf"ages?d?[\s:=_-]{{0,3}}{_OF_ABOUT}{UNDER_18}(?!{_MAYBE}(?:hundred|thousand|million))",
@@ -109,9 +151,14 @@ AGES = (
     rf"(?:under|below){GAP}(?:the{GAP})?(?:legal{GAP}(?:drinking{GAP})?age|age{GAP}of{GAP}(?:consent|majority))",
     r"under-(?:\d|1[0-8])s?(?!\d)|under[\s_]?(?:\d|1[0-8])s|u-?1[0-8]s?",
     rf"no{GAP}(?:older|more){GAP}than{GAP}{_AGE_ALONE}|no{GAP}older{GAP}than{GAP}{UNDER_18}",
-    rf"(?:not|isn['’]?t|wasn['’]?t|aren['’]?t|n['’]t){GAP}(?:(?:yet|even|quite|really|turned|over|above|older{GAP}than){GAP})"
-    rf"{{0,2}}{_UP_TO_18}{_ALONE}",
-    rf"not{GAP}{_UP_TO_18}{GAP}yet",
+    rf"(?:not|isn['’]?t|wasn['’]?t|aren['’]?t){GAP}(?:(?:yet|even|quite|really|turned|over|above|older{GAP}than){GAP})"
+    rf"{{0,2}}(?:1[3-8]|(?:thir|four|fif|six|seven|eigh)teen){_ALONE}",
+    rf"not{GAP}{_UP_TO_18}{GAP}yet|noch{GAP}nicht{GAP}18",
+    rf"(?:has|have|had)(?:n['’]?t|{GAP}not|{GAP}yet{GAP}to|{GAP}never){GAP}(?:yet{GAP})?(?:turn(?:ed)?|reach(?:ed)?){GAP}"
+    rf"{_UP_TO_18}",
+    rf"shy{GAP}of{GAP}(?:{_UP_TO_18}|adulthood)|before{GAP}adulthood|at{GAP}(?:thir|four|fif|six|seven)teen{_ALONE}",
+    rf"between{GAP}(?:[3-9]|1[0-7]){GAP}and{GAP}(?:[4-9]|1[0-7]){_ALONE}",
+    rf"age{GAP}(?:range|group|bracket)[\s:=-]{{0,3}}{UNDER_18}",
     rf"(?:almost|nearly|about{GAP}to{GAP}(?:be|turn)){GAP}(?:18{_ALONE}|eighteen{_ALONE}|{_AGE_ALONE})",
     rf"before{GAP}(?:(?:her|his|their|the){GAP})?(?:(?:turning|being){GAP})?(?:18|eighteen)(?:th)?(?=\W|$)",
     # A number after a verb or a word that makes it an age.
@@ -122,35 +169,38 @@ AGES = (
     rf"(?:looks?|looked|looking|appears?|appearing|appeared|seems?){GAP}"
     rf"(?:(?:to|be|like|about|around|only|just|she|he|they|is|are|was|were|barely){GAP}){{0,4}}{_AGE_ALONE}",
     # "13, female", "female, 13", "12f" (not f/8, an aperture), "Anna, 13, ...".
-    rf"(?<![\d/.])(?:[3-9]|1[0-7])(?:{_MAYBE}[,/;|]{_MAYBE}{_SEX}|{_MAYBE}/{_MAYBE}[fm])(?![a-z])",
+    rf"(?<![\d/.])(?:[3-9]|1[0-7])(?:{_MAYBE}[,/;|]{_MAYBE}{_SEX}|{_MAYBE}[,/]{_MAYBE}[fm])(?![a-z])|[fm], ?(?:[89]|1[0-7])(?![\d.])",
     rf"(?<![\d/.])(?:[89]|1[0-7])(?:[\s_]?f)(?![a-z]|{_MAYBE}[./\d])",
-    rf"(?:{_SEX}|woman|man|model|student|person){_MAYBE}[,/(;]{_MAYBE}(?:[3-9]|1[0-7])(?=\s*(?:$|[,;.)]))",
+    rf"(?:{_SEX}{GAP}(?:1[0-7])(?=\s*(?:$|[,;.)]))|(?:{_SEX}|woman|man|model|student|person){_MAYBE}[,/(;]{_MAYBE}(?:[3-9]|1[0-7])(?=\s*(?:$|[,;.)])))",
     r"(?<![a-z])[a-z]{2,20}, ?(?:[3-9]|1[0-7])(?=,)",
     # Grades, birthdays and years of birth.
     rf"(?:{_ORDINALS}){_MAYBE}(?:graders?|grade{_MAYBE}(?:students?|pupils?|class(?:es|rooms?|mates?)?))",
     rf"in{GAP}(?:the{GAP})?(?:{_ORDINALS}){GAP}grade",
     rf"(?:grade|year|class){GAP}(?:\d|1[0-3]){GAP}(?:students?|pupils?)",
-    rf"(?:{_BIRTHDAYS}){GAP}birthdays?",
+    rf"(?:{_BIRTHDAYS}){GAP}b(?:irth|-)?days?",
     rf"born{GAP}(?:(?:only|just|about|around|some){GAP})?{UNDER_18}{GAP}(?:years|months|weeks|days){GAP}ago",
     # Fixed, so that the same prompts are kept in any year: with the years it grows stricter, never laxer.
-    r"(?:born|birth(?:date|day|year)?|dob|d\.o\.b\.?)[^\da-z]{0,4}(?:(?:in|on|of)[^\da-z]{1,3})?"
+    r"(?:born|birth(?:date|day|[\s-]?year)?|b\.|dob|d\.o\.b\.?)[^\da-z]{0,4}(?:(?:in|on|of)[^\da-z]{1,3})?"
     r"(?:\d{1,2}[./-]){0,2}(?:2009|20[1-9]\d)",
 )
 _FOREIGN_NUMBERS = _listed(
     r"""
-    tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciseis diecisiete
-    trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept
-    tre quattro cinque sei sette otto dieci undici dodici tredici quattordici quindici sedici diciassette
-    quatro sete oito nove dez dezesseis dezasseis dezessete dezassete
+    tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciseis diecisiete trois quatre
+    cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept tre quattro cinque sei sette otto
+    dieci undici dodici tredici quattordici quindici sedici diciassette quatro sete oito nove dez dezesseis
+    dezasseis dezessete dezassete
     """
 )
 # "treinta y cinco", "trinta e cinco" and "vingt-cinq" are adults'.
 _NO_FOREIGN_TENS = "".join(
     rf"(?<!{tens})"
-    for tens in (" y ", " e ", *(f"{tens}[ -]" for tens in "vingt trente quarante cinquante soixante".split()))
+    for tens in (" y ", " e ", *(f"{tens}[ -]" for tens in ["vingt", "trente", "quarante", "cinquante", "soixante"]))
 )
 _FOREIGN_UNDER_18 = rf"(?:{_DIGITS}|(?=[tcqsondzv]){_NO_FOREIGN_TENS}(?:{_FOREIGN_NUMBERS}))"
-_GERMAN = "ein zwei drei vier fu(?:e)?nf sechs sieben acht neun zehn elf zwo(?:e)?lf dreizehn vierzehn fu(?:e)?nfzehn sechzehn siebzehn"
+_GERMAN = """
+    ein zwei drei vier fu(?:e)?nf sechs sieben acht neun zehn elf zwo(?:e)?lf dreizehn vierzehn fu(?:e)?nfzehn
+    sechzehn siebzehn
+    """
 _GERMAN_UNDER_18 = rf"(?:{_DIGITS}|{_listed(_GERMAN)})"
 _FOREIGN_YEARS = "(?:a[nñ]os?|ans?|anni)"
 FOREIGN_AGES = (
@@ -161,13 +211,14 @@ FOREIGN_AGES = (
 
 _ANIMALS = _listed(
     r"""
-    elephants? giraffes? zebras? goats? lambs? sheep cows? calf calves horses? foals? ponies pony donkeys? deer fawns?
-    bears? pandas? lions? lioness(?:es)? tigers? leopards? cheetahs? monkeys? apes? gorillas? chimps? chimpanzees?
-    orangutans? birds? ducks? ducklings? chicks? chickens? geese goose swans? owls? eagles? hawks? falcons? gulls? seagulls?
-    penguins? parrots? robins? sparrows? flamingos? turtles? tortoises? alligators? crocodiles? lizards? snakes? iguanas?
-    frogs? dragons? dinosaurs? fish salmon trouts? sharks? whales? dolphins? seals? otters? walrus octopus squids?
-    cats? kittens? dogs? pupp(?:y|ies) hounds? fox(?:es)? wol(?:f|ves) rabbits? bunn(?:y|ies) hares? squirrels? mice mouse
-    rats? hamsters? hedgehogs? raccoons? skunks? badgers? pigs? piglets? boars? hippos? hippopotamus rhinos? rhinoceros
+    elephants? giraffes? zebras? goats? lambs? sheep cows? calf calves horses? foals? ponies pony donkeys? deer
+    fawns? bears? pandas? lions? lioness(?:es)? tigers? leopards? cheetahs? monkeys? apes? gorillas? chimps?
+    chimpanzees? orangutans? birds? ducks? ducklings? chicks? chickens? geese goose swans? owls? eagles? hawks?
+    falcons? gulls? seagulls? penguins? parrots? robins? sparrows? flamingos? turtles? tortoises? alligators?
+    crocodiles? lizards? snakes? iguanas? frogs? dragons? dinosaurs? fish salmon trouts? sharks? whales? dolphins?
+    seals? otters? walrus octopus squids? cats? kittens? dogs? pupp(?:y|ies) hounds? fox(?:es)? wol(?:f|ves)
+    rabbits? bunn(?:y|ies) hares? squirrels? tapirs? crabs? lobsters? hyenas? meerkats? lemurs? mice mouse rats?
+    hamsters? hedgehogs? raccoons? skunks? badgers? pigs? piglets? boars? hippos? hippopotamus rhinos? rhinoceros
     camels? llamas? alpacas? kangaroos? koalas? sloths? bats? moose elks? bison buffalos? yaks? antelopes? gazelles?
     mares? stallions? bulls? terriers? retrievers? labradors? poodles? collies? spaniels? shepherd+dogs? animals?
     """
@@ -175,15 +226,19 @@ _ANIMALS = _listed(
 _THINGS = _listed(
     r"""
     whisk(?:e?y|eys|ies) scotch bourbon rum brandy cognac wines? port tequila mezcal malt single+malt bottles?
-    cheese cheddar gouda parmesan parmigiano balsamic vinegar ham bread loa(?:f|ves) pizza leftovers snow newspapers? news
-    cars? trucks? bus(?:es)? bikes? bicycles? motorcycles? boats? ships? trains? planes? cameras? laptops? computers?
-    phones? televisions? tvs? machines? engines? guitars? pianos? violins? shoes boots jackets? coats? sofas? chairs? tables?
-    buildings? houses? hous(?:e|es) homes? barns? bridges? churche?s? castles? towers? paintings? pictures? photos?
-    photographs? books? trees? oaks? pines? firs? maples? bonsais? vines? forests? plants? company firms? websites? software
-    contracts? mortgages? bonds? leases? wars?
+    cheese cheddar gouda parmesan parmigiano balsamic vinegar ham bread loa(?:f|ves) pizza leftovers snow
+    newspapers? news cars? trucks? bus(?:es)? bikes? bicycles? motorcycles? boats? ships? trains? planes? cameras?
+    laptops? computers? phones? televisions? tvs? machines? engines? guitars? pianos? violins? shoes boots jackets?
+    coats? sofas? chairs? tables? buildings? houses? homes? barns? bridges? church(?:es)? castles? towers?
+    paintings? pictures? photos? photographs? books? trees? oaks? pines? firs? maples? bonsais? vines? forests?
+    plants? company firms? websites? software contracts? mortgages? bonds? leases? wars?
     """
 )
-_BETWEEN = rf"(?:(?:red|blue|green|black|white|brown|grey|gray|old|used|rusty|oak|scotch|irish|highland|single|aged|fine|japanese|german|male|female|big|small|pet){GAP}){{0,2}}"
+_KINDS = (
+    "red|blue|green|black|white|brown|grey|gray|old|used|rusty|oak|scotch|irish|highland|single|aged|fine|japanese|"
+    "german|male|female|big|small|pet"
+)
+_BETWEEN = rf"(?:(?:{_KINDS}){GAP}){{0,2}}"
 _SPAN = rf"{UNDER_18}{_HALF}{_MAYBE}(?:years?|yrs?|months?|weeks?|days?)"
 # Phrases that hold such words or ages and stand for something else. One belongs here only if it cannot stand for a
 # person under 18, so that "baby blue" is here and "baby doll" and "school uniform" are not.
@@ -192,37 +247,44 @@ PHRASES = (
     rf"(?:(?:african|asian|polar|grizzly|brown|black|white|gray|grey|sea|mountain|bald|green){GAP}){{0,2}}(?:{_ANIMALS})",
     rf"baby{GAP}(?:"
     + _listed(
-        r"""carrots? corn spinach potato(?:es)? kale tomato(?:es)? lettuce leaf leaves greens? arugula beets? peas? squash
-        broccoli onions? artichokes? bok+choy marrows? mushrooms? cucumbers? peppers? radish(?:es)? blues? pinks? yellow
-        grand grands back+ribs ribs oil powder shower+cake steps? boom(?:ers?)? corns? yoda+mug trees?"""
+        r"""
+    carrots? corn spinach potato(?:es)? kale tomato(?:es)? lettuce leaf leaves greens? arugula beets? peas? squash
+    broccoli onions? artichokes? bok+choy marrows? mushrooms? cucumbers? peppers? radish(?:es)? blues? pinks? yellow
+    grand grands back+ribs ribs oil powder shower+cake steps? boom(?:ers?)? corns? yoda+mug trees?
+    """
     )
     + ")",
     rf"baby['’]s?[\s-]breath|bush{_MAYBE}bab(?:y|ies)|sugar{GAP}bab(?:y|ies){GAP}watermelons?",
     rf"kid{GAP}(?:leather|gloves?|suede)|(?:goat|goat['’]s){GAP}kids?|kid{GAP}goats?|no{GAP}kid(?:ding)?{GAP}gloves",
+    rf"child{_MAYBE}(?:resistant|safe|proof){GAP}(?:caps?|locks?|lids?|packaging|bottles?)",
     rf"child{GAP}(?:process(?:es)?|windows?|nodes?|elements?|class(?:es)?|themes?|directive|components?|tables?|menu)",
     rf"(?:in{GAP})?[a-g](?:{GAP}?(?:flat|sharp)|[#♯♭])?{GAP}minor(?={GAP}(?:chords?|scales?|key|sonata)|\s*(?:$|[,.;:)]))",
     rf"(?:in|chord|key{GAP}of|scale{GAP}of|sonata|concerto|symphony|prelude|fugue|nocturne|waltz|mass|quartet){GAP}(?:in{GAP})?"
     rf"[a-g](?:{GAP}(?:flat|sharp)|[#♯♭])?{GAP}minor",
     rf"minor{GAP}(?:"
     + _listed(
-        r"""chords? keys? scales? thirds? sixths? sevenths? seconds? pentatonic tonality damages? scratch(?:es)? details?
-        injur(?:y|ies) character characters leagues? leaguers? planets? setbacks? adjustments? changes? flaws? arcana
-        repairs? issues? roads? earthquakes? quakes? differences? miracles? roles? edits? updates? bugs? burns? wounds? cuts?
-        bruises? problems? defects? errors? mistakes? modifications? variations? imperfections? blemish(?:es)? accidents?
-        collisions? crash(?:es)? works? pieces? parts? parties? gods? deit(?:y|ies) prophets? surger(?:y|ies) operations?
-        procedures? ailments? illness(?:es)? inconveniences? nuisances? importance version versions release releases
-        tweaks? touches subjects? degrees? premises? courts? axis ax[ei]s arcs? nobility nobles? poets? artists? rivers?
-        canals? stars? highways? fender rust wear tears? leaks? faults? glitch(?:es)? improvements? corrections? offen[cs]es?"""
+        r"""
+    chords? keys? scales? thirds? sixths? sevenths? seconds? pentatonic tonality damages? scratch(?:es)? details?
+    injur(?:y|ies) character characters leagues? leaguers? planets? setbacks? adjustments? changes? flaws? arcana
+    repairs? issues? roads? earthquakes? quakes? differences? miracles? roles? edits? updates? bugs? burns? wounds?
+    cuts? bruises? problems? defects? errors? mistakes? modifications? variations? imperfections? blemish(?:es)?
+    accidents? collisions? crash(?:es)? works? pieces? parts? parties? gods? deit(?:y|ies) prophets? surger(?:y|ies)
+    operations? procedures? ailments? illness(?:es)? inconveniences? nuisances? importance version versions release
+    releases tweaks? touches subjects? degrees? premises? courts? axis ax[ei]s arcs? nobility nobles? poets?
+    artists? rivers? canals? stars? highways? fender rust wear tears? leaks? faults? glitch(?:es)? improvements?
+    corrections? offen[cs]es?
+    """
     )
     + ")",
     rf"(?:ursa|canis|leo|asia|morris|psoas|teres|pectoralis){GAP}minor|mod[eo]{GAP}mineur|tono{GAP}menor|la{GAP}menor",
     rf"(?:adult|grown(?:{_MAYBE}up)?|middle{_MAYBE}aged|elderly){GAP}(?:sons?|daughters?)",
     rf"daughter{GAP}?(?:cells?|boards?|cards?|nucle(?:us|i)|isotopes?)|sons?{GAP}of{GAP}(?:a{GAP})?guns?",
-    rf"oh{GAP}boy(?![a-z])|po['’]?{GAP}?boys?(?:{GAP}sandwich(?:es)?)?|game{_MAYBE}boy{GAP}(?:console|cartridge|advance|color)s?",
+    rf"boy{GAP}howdy|old{GAP}boys?['’]?{GAP}(?:network|club)|son{GAP}et{GAP}lumieres?|oh{GAP}boy(?![a-z])|po['’]?{GAP}?boys?(?:{GAP}sandwich(?:es)?)?|game{_MAYBE}boy{GAP}(?:console|cartridge|advance|color)s?",
     rf"teeny[\s,-]{{1,3}}(?:tiny|weeny|bit)|tater{GAP}tots?|sea{GAP}urchins?|urchins?{GAP}(?:shell|spine)s?",
     rf"(?:low|mid|upper|high){GAP}(?:to{GAP}(?:mid|upper){GAP})?teens(?={GAP}(?:celsius|fahrenheit|degrees))",
     rf"(?:fountain|elixir){GAP}of{GAP}youth|youth{_MAYBE}hostels?|juvenile{GAP}(?:plumage|feathers|humou?r)",
-    rf"newborn{GAP}(?:stars?|planets?|galax(?:y|ies))|high{_MAYBE}school{GAP}(?:reunions?|teachers?)",
+    rf"newborn{GAP}(?:stars?|planets?|galax(?:y|ies))",
+    rf"(?:primary|elementary|grade|middle|high){_MAYBE}school{GAP}(?:buildings?|bus(?:es)?|teachers?|reunions?)",
     r"enfants?[\s-]terribles?|l?assie(?=[\s-]collies?)|kindergarten[\s-]teachers?",
     # Age of a thing or an animal, time that goes by, and numbers that are not ages.
     rf"{_SPAN}[\s_-]{{0,3}}olds?{GAP}{_BETWEEN}(?:{_ANIMALS}|{_THINGS})",
@@ -243,7 +305,7 @@ NAMES = (
     r"Billy the Kid|Sundance Kid|Cisco Kid|Kid (?:Rock|Cudi|Creole|A)(?![a-z])",
     r"(?:Julia|Lee|Lincoln|Jane|Desmond) Child|Destiny[’']s Child|Childish Gambino|Child Harold",
     r"Sons of (?:Anarchy|Liberty|Norway|Ben)|(?:&|[Aa]nd) Sons?(?![a-z])|Daughters of the American Revolution",
-    r"Baby (?:Ruth|Bel)|Minor Threat|Ursa Minor|Canis Minor|Asia Minor|Morris Minor",
+    r"Baby (?:Ruth|Bel)|Teen Spirit|Minor Threat|Ursa Minor|Canis Minor|Asia Minor|Morris Minor",
     r"(?:[Ii]n |[Kk]ey of )?(?<![A-Za-z])[A-G](?:[#♯♭]|[ -](?:flat|sharp))? minor(?![a-z ]{0,2}[a-z])",
 )
 # What makes a picture of a minor unsafe: stems of sexual and of violent words. Not here: what everyday captions of
@@ -251,23 +313,25 @@ NAMES = (
 SEXUAL = _listed(
     r"""
     nud(?:e|es|ity|ist|ists|ism) naked(?:ness)? topless bottomless unclothed undress(?:ed|es|ing)? disrobed?
-    without+(?:any+)?cloth(?:es|ing) no+cloth(?:es|ing) not+wearing+anything wearing+nothing
-    strip~tease stripp(?:er|ers|ing)(?!+(?:paint|wall)) stripped+naked lingerie panties thongs? negligees?
-    sex(?:y|ual|ually|uali[sz]ed|uality|ist|ting)? sexiest porn[a-z]{0,10} nsfw xxx x-rated hentai ecchi erotic[a-z]{0,3}
-    erotica fetish[a-z]{0,5} bondage bdsm kink[a-z]{0,3} seduc[a-z]{1,8} sensual(?:ly)? provocative(?:ly)? lewd(?:ly|ness)?
-    lust(?:y|ful|fully)? arous[a-z]{1,4} orgasm[a-z]{0,4} masturbat[a-z]{1,4} genitals? genitalia penis(?:es)?
-    vaginas? vulvas? nipples? areolas? breasts crotch(?:es)? buttocks butt(?:s)?(?=+(?:naked|exposed)) cleavage
-    intercourse rap(?:ed|ist|ists|ing) rape molest[a-z]{0,7} abus(?:e|ed|er|ers|ing|ive) grop(?:e|ed|ing) prostitut[a-z]{1,4}
-    escorts? incest[a-z]{0,4} upskirt explicit exposed+(?:body|chest|breasts?|skin) indecent
-    desnud[a-z]{1,3} nue?s? nackt[a-z]{0,2} sess[a-z]{1,6} sexu[a-z]{1,6} sexo nudo nuda nua pelad[oa]
+    without+(?:any+)?cloth(?:es|ing) no+cloth(?:es|ing) not+wearing+anything wearing+nothing strip~tease
+    stripp(?:er|ers|ing)(?!+(?:paint|wall)) stripped+naked lingerie panties thongs? negligees?
+    sex(?:y|ual|ually|uali[sz]ed|uality|ist|ting)? sexiest porn[a-z]{0,10} nsfw xxx x-rated hentai ecchi
+    erotic[a-z]{0,3} erotica fetish[a-z]{0,5} bondage bdsm kink[a-z]{0,3} seduc[a-z]{1,8} sensual(?:ly)?
+    provocative(?:ly)? lewd(?:ly|ness)? lust(?:y|ful|fully)? arous[a-z]{1,4} orgasm[a-z]{0,4} masturbat[a-z]{1,4}
+    genitals? genitalia penis(?:es)? vaginas? vulvas? nipples? areolas? breasts crotch(?:es)? buttocks
+    butt(?:s)?(?=+(?:naked|exposed)) cleavage intercourse rap(?:ed|ist|ists|ing) rape molest[a-z]{0,7}
+    abus(?:e|ed|er|ers|ing|ive) grop(?:e|ed|ing) prostitut[a-z]{1,4} escorts? incest[a-z]{0,4} upskirt explicit
+    exposed+(?:body|chest|breasts?|skin) indecent desnud[a-z]{1,3} nue?s? nackt[a-z]{0,2} sess(?:o|uale|uali)
+    sexu[a-z]{1,6} sexo nudo nuda nua pelad[oa]
     """
 )
 VIOLENT = _listed(
     r"""
-    blood(?:y|ied|ier|stained|bath|shed)? bleed(?:s|ing)? gor(?:e|y) kill(?:s|ed|er|ers|ing)? murder[a-z]{0,4} corpses?
-    cadavers? dead+(?:body|bodies) dead+(?:baby|child|children|boy|boys|girl|girls|kid|kids|infant|toddler|teen)
-    decapitat[a-z]{1,4} behead[a-z]{0,4} dismember[a-z]{0,4} mutilat[a-z]{1,4} disembowel[a-z]{0,5} tortur[a-z]{1,4}
-    stabb(?:ed|ing) strangl[a-z]{1,4} hanged lynch[a-z]{0,4} suicid[a-z]{1,3} self~harm[a-z]{0,3} gunshots? shot+dead
+    blood(?:y|ied|ier|stained|bath|shed)? bleed(?:s|ing)? gor(?:e|y) kill(?:s|ed|er|ers|ing)? murder[a-z]{0,4}
+    corpses? cadavers? dead+(?:body|bodies)
+    dead+(?:baby|child|children|boy|boys|girl|girls|kid|kids|infant|toddler|teen) decapitat[a-z]{1,4}
+    behead[a-z]{0,4} dismember[a-z]{0,4} mutilat[a-z]{1,4} disembowel[a-z]{0,5} tortur[a-z]{1,4} stabb(?:ed|ing)
+    strangl[a-z]{1,4} hanged lynch[a-z]{0,4} suicid[a-z]{1,3} self~harm[a-z]{0,3} gunshots? shot+dead
     beaten+(?:up|to|by) wounded massacr[a-z]{1,3} slaughter[a-z]{0,3} execut(?:ed|ion|ions) assault(?:s|ed|ing)?
     kidnap[a-z]{0,4} hostages? traffick[a-z]{1,3} drown(?:ed|ing) burn(?:ed|ing|t)+alive cannibal[a-z]{0,4}
     violen(?:t|tly|ce) brutal[a-z]{0,4} starv(?:ed|ing) enslaved

@@ -107,7 +107,8 @@ def _hidden_words() -> list[str]:
 
 
 def _with_gaps(word: str) -> str:
-    return r"[\W_]{0,3}".join(map(_letter, word))
+    middle = (f"[*#{re.escape(_STAND_INS.get(letter, '') + letter)}]" for letter in word[1:-1])
+    return r"[\W_]{0,3}".join((_letter(word[0]), *middle, _letter(word[-1])))
 
 
 def _letter(letter: str) -> str:

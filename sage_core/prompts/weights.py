@@ -1,4 +1,4 @@
-"""ComfyUI's prompt syntax, which its CLIP Text Encode takes out before it makes tokens: weights, brackets, embeddings."""
+"""ComfyUI's prompt syntax, which CLIP Text Encode takes out before it makes tokens: weights, brackets, embeddings."""
 
 from __future__ import annotations
 
