@@ -89,7 +89,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
         rf"{_FIRST_LETTER}(?:{known})(?![^\W\d_])|{_FIRST_DIGIT}(?:{numbers})(?![^\W\d_])|<\s?18(?!\d)|{words.SCRIPTS}"
     )
     phrases = rf"(?:{_FIRST_LETTER}|{_FIRST_DIGIT})(?:{'|'.join(words.PHRASES)})(?![^\W\d_])"
-    return re.compile(signs), re.compile(rf"(?=[A-Z&a])(?:{'|'.join(words.NAMES)})"), re.compile(phrases)
+    return re.compile(signs), re.compile("|".join(words.NAMES)), re.compile(phrases)
 
 
 @cache
