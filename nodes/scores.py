@@ -15,6 +15,7 @@ from ..sage_core.scores.page import runs_page
 from ..sage_core.scores.rates import rate_by_clip, rate_by_vqa, rates_by_nudenet
 from ..sage_core.scores.results import report_dict, report_markdown
 from .host import display, files, memory
+from .host.inputs import check_finite
 from .host.sockets import JudgeType, Scores
 from .tifa import add_to_run
 
@@ -113,6 +114,7 @@ class SAGEConceptRate(io.ComfyNode):
     def execute(
         cls, images, concept, witness, question, threshold, model, name, judge=(None,), scores=(None,)
     ) -> io.NodeOutput:
+        check_finite(threshold=threshold)
         pictures = display.flatten(images)
         count = display.counter(len(pictures))
         what, about, limit, loaded = concept[0].strip(), question[0].strip() or None, threshold[0], judge[0]
