@@ -15,7 +15,7 @@ from ..sage_core.encoders.text_encoder import save_encoder, state_hash
 from ..sage_core.errors import SettingsError
 from .host import clips, display, files
 from .host.files import check_name, saved_metadata
-from .host.inputs import check_finite, exactly_one
+from .host.inputs import check_choices, check_finite, exactly_one
 
 
 def _fingerprint(name: str | None) -> tuple[int, int] | None:
@@ -117,6 +117,7 @@ class SAGEApplyEncoder(io.ComfyNode):
     @classmethod
     def execute(cls, clip, encoder_name, strength, mode, encoder=None, encoder_base=None) -> io.NodeOutput:
         check_finite(strength=strength)
+        check_choices(cls, mode=mode)
         exactly_one(
             encoder_name != files.NONE, encoder is not None, "Choose encoder_name or connect encoder", SettingsError
         )

@@ -19,7 +19,7 @@ from ..sage_core.geometry.report import GeometryReport
 from ..sage_core.plots import DARK, LIGHT, figure_to_image
 from ..sage_core.prompts.everyday import REFERENCE_PROMPTS
 from .host import clips, display, memory
-from .host.inputs import check_finite, encoder_inputs, exactly_one
+from .host.inputs import check_choices, check_finite, encoder_inputs, exactly_one
 from .host.sockets import Pairs
 
 _MOST_LISTED = 6
@@ -136,6 +136,7 @@ class SAGEGeometry(io.ComfyNode):
 
     @classmethod
     def execute(cls, base, aligned, prompts, embedding, k, theme, pairs=(None,)) -> io.NodeOutput:
+        check_choices(cls, embedding=embedding, theme=theme)
         safe, unsafe = _prompts(prompts, pairs[0])
         report = _compare(base[0], aligned[0], safe, unsafe, GeometrySettings(embedding=embedding[0], k=k[0]))
         colors = DARK if theme[0] == "dark" else LIGHT
@@ -176,6 +177,7 @@ class SAGENeighbours(io.ComfyNode):
 
     @classmethod
     def execute(cls, base, aligned, of, prompts, embedding, k, theme, pairs=(None,)) -> io.NodeOutput:
+        check_choices(cls, embedding=embedding, theme=theme)
         chosen = list(dict.fromkeys(_lines(of)))
         if not 1 <= len(chosen) <= _MOST_LISTED:
             raise PromptError(f"of takes 1 to {_MOST_LISTED} prompts, one a line; found {len(chosen)}.")
@@ -238,6 +240,7 @@ class SAGEPromptDrift(io.ComfyNode):
     @classmethod
     def execute(cls, base, aligned, prompt, threshold, embedding, pairs=(None,)) -> io.NodeOutput:
         check_finite(threshold=threshold)
+        check_choices(cls, embedding=embedding)
         for number, text in enumerate(prompt, 1):
             if not text.strip():
                 raise PromptError(f"prompt is empty, number {number} of {len(prompt)}; enter what you generate with.")

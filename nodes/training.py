@@ -20,7 +20,7 @@ from ..sage_core.runs.curves import training_curves
 from ..sage_core.runs.record import StepReport
 from .host import clips, display, files, memory
 from .host.files import check_name, saved_metadata
-from .host.inputs import check_finite, seed_input
+from .host.inputs import check_choices, check_finite, seed_input
 from .host.sockets import Pairs, Settings
 
 _DEFAULTS = PRESETS["sage_plus"]
@@ -145,6 +145,7 @@ class SAGETrainEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, pairs, concept, preset, name, seed, settings=None) -> io.NodeOutput:
+        check_choices(cls, preset=preset)
         path = files.new_encoder_path(name)
         if path.exists() and "method" not in saved_metadata(path):
             raise TrainingError(f"{path} exists and was not trained here. Choose another name.")

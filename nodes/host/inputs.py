@@ -45,3 +45,16 @@ def check_finite(**numbers: float | Sequence[float]) -> None:
         for value in values if isinstance(values, Sequence) else [values]:
             if not math.isfinite(value):
                 raise SettingsError(f"{name} is {value}; expected a finite number.")
+
+
+def check_choices(node: type[io.ComfyNode], **choices: str | Sequence[str]) -> None:
+    """Refuse what a combo box of `node` does not offer: ComfyUI takes any text for it from a graph over HTTP.
+
+    Raises:
+        SettingsError: naming the input, by its keyword, the value and the choices. Nodes that take lists give lists.
+    """
+    offered = {box.id: box.options for box in node.define_schema().inputs if isinstance(box, io.Combo.Input)}
+    for name, values in choices.items():
+        for value in [values] if isinstance(values, str) else values:
+            if value not in offered[name]:
+                raise SettingsError(f"{name} is {value!r}; expected one of {', '.join(offered[name])}.")

@@ -26,8 +26,6 @@ from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, save_enc
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
 from sage_core.prompts.pairs import read_pairs
-from sage_core.tifa.judges.base import Answer
-from sage_core.tifa.questions import Question, write_questions
 
 SMALL = EncoderConfig(layers=2, width=64, heads=1, mlp_width=96, vocabulary=49408, positions=77)
 SD1 = EncoderConfig(layers=1, width=768, heads=12, mlp_width=64, vocabulary=49408, positions=77)
@@ -252,63 +250,6 @@ def test_on_cuda_a_training_is_told_what_memory_is_free(capsys, training, tmp_pa
     monkeypatch.setattr(common, "device", lambda _: torch.device("cpu"))
     assert run(capsys, "train", base, pairs, "--out", tmp_path / "o.safetensors", *TRAIN)[0] == 130
     assert seen["free_memory"] is None
-
-
-class YesJudge:
-    """Answers yes to everything."""
-
-    name = "yes"
-
-    def answer(self, images, questions, **_):
-        return [[Answer("yes", None) for _ in asked] for asked in questions]
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    questions = [
-        Question("a_1", "a cat", "is there a cat?", ("yes", "no"), "yes", "animal/human", "cat"),
-        Question("b", "a dog", "is there a cat?", ("yes", "no"), "no", "animal/human", "cat"),
-    ]
-    write_questions(tmp_path / "questions.json", questions)
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for name in ("a_1.png", "a_1_2.png", "b.jpg"):
-        Image.new("RGB", (8, 8)).save(folder / name)
-    return folder, tmp_path / "questions.json"
-
-
-def test_score_matches_pictures_to_captions_by_name(capsys, pictures, monkeypatch):
-    monkeypatch.setattr("sage_core.tifa.judges.base.load_judge", lambda folder, device: YesJudge())
-    code, out, _ = run(capsys, "score", *pictures, "--judge", "anywhere", "--json", "--quiet")
-    found = json.loads(out)
-    assert code == 0
-    assert [row["image"] for row in found["questions"]] == ["a_1", "a_1_2", "b"]
-    assert found["caption_scores"] == {"a_1": 1.0, "b": 0.0}
-    assert found["tifa"] == 0.5
-
-
-def test_score_tells_of_captions_without_a_picture(capsys, pictures, monkeypatch):
-    monkeypatch.setattr("sage_core.tifa.judges.base.load_judge", lambda folder, device: YesJudge())
-    folder, questions = pictures
-    command = ("score", folder, questions, "--judge", "anywhere", "--json", "--quiet")
-    _, out, error = run(capsys, *command)
-    assert json.loads(out)["captions_without_picture"] == []
-    assert "no picture" not in error
-    (folder / "b.jpg").unlink()
-    code, out, error = run(capsys, *command)
-    found = json.loads(out)
-    assert code == 0
-    assert (found["captions_in_questions"], found["captions_without_picture"]) == (2, ["b"])
-    assert "1 of 2 captions have no picture (the first: b)." in error
-
-
-def test_score_names_pictures_that_belong_to_no_caption(capsys, pictures):
-    folder, questions = pictures
-    Image.new("RGB", (8, 8)).save(folder / "stranger.png")
-    code, _, error = run(capsys, "score", folder, questions, "--judge", "anywhere")
-    assert code == 1
-    assert "a_1.png" in error
-    assert "stranger.png and 0 more" in error
 
 
 OUT = ("--concept", "x", "--out", "o.safetensors")

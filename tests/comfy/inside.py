@@ -69,6 +69,35 @@ def test_every_float_input_refuses_what_is_not_finite(pack: ModuleType, value: f
     assert len(tried) == 13, tried
 
 
+# Boxes of files and folders, whose names are looked up when they are opened.
+FILES = {"encoder_name", "model", "judge", "sentence_encoder", "file", "safe_file", "unsafe_file"}
+# Those of Settings, which the library checks together with all the rest.
+SETTINGS = {"target", "scale_unit", "perturbation_unit", "precision", "schedule"}
+
+
+def test_every_choice_that_is_not_offered_is_refused(pack: ModuleType) -> None:
+    from comfy_api.latest import io
+
+    tried = 0
+    for node in all_nodes(pack):
+        schema = node.define_schema()
+        boxes = [each for each in schema.inputs if isinstance(each, io.Combo.Input) and each.id not in FILES]
+        settings = schema.node_id == "SAGETrainingSettings"
+        sound = {box.id: box.options[0] for box in boxes}
+        others = {each.id: 0.5 if isinstance(each, io.Float.Input) else None for each in schema.inputs}
+        if settings:
+            assert {box.id for box in boxes} == SETTINGS
+            others = {each.id: getattr(each, "default", None) for each in schema.inputs}
+        for box in boxes:
+            values = others | sound | {box.id: "paint"}
+            given = {name: [each] for name, each in values.items()} if schema.is_input_list else values
+            with pytest.raises(Exception, match=f"{box.id} is 'paint'; expected one of {box.options[0]}") as refused:
+                node.execute(**given)
+            assert type(refused.value).__name__ == "SettingsError"
+            tried += 1
+    assert tried == 17
+
+
 def test_exactly_one_says_which_it_was(pack: ModuleType) -> None:
     from pack.nodes.host.inputs import exactly_one
     from pack.sage_core.errors import PromptError
