@@ -14,15 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..alignment.objective import AlignmentObjective
 from ..alignment.preparation import prepare
 from ..alignment.schedule import epoch_order, total_steps
 from ..alignment.settings import TrainingSettings
 from ..alignment.targets import choose_targets
-from ..alignment.training import Run
 from ..encoders.fast_encoder import FastEncoder
 from ..encoders.precision import Precision, arithmetic
 from ..encoders.text_encoder import TextEncoder
 from ..prompts.pairs import PromptPairs
+from ..runs.loop import Budget, Loop
 from .naive import NaiveTraining, codebook, sorted_search
 from .phases import Clock, Phases, Size, embed_stored
 from .prompts import CONCEPT
@@ -136,20 +137,21 @@ def _steps_in_turns(
     clock, settings = Clock(device), size.settings.replace(precision=precision)
     with arithmetic("tf32" if precision == "tf32" else "fp32", device):
         naive = NaiveTraining(base, pairs, CONCEPT, targets, settings, device)
-        run = Run(prepare(base, pairs, CONCEPT, settings, device), settings, "", device, None)
-        order = epoch_order(len(run.prepared), 0, settings.seed).tolist()
+        objective = AlignmentObjective(prepare(base, pairs, CONCEPT, settings, device), settings, device)
+        loop = Loop(objective, Budget(steps=objective.steps), objective.rate)
+        order = epoch_order(len(objective.prepared), 0, settings.seed).tolist()
         losses: list[float] = []
         naive_seconds, our_seconds = [], []
-        for step in range(min(size.naive_steps, len(run.sizes))):
-            rows = order[step * settings.batch_size :][: run.sizes[step]]
+        for step in range(min(size.naive_steps, len(objective.sizes))):
+            rows = order[step * settings.batch_size :][: objective.sizes[step]]
             naive_seconds.append(clock.seconds(partial(_append_loss, losses, naive, rows)))
-            our_seconds.append(clock.seconds(run.take_step))
-        run.report(None, everything=True)
+            our_seconds.append(clock.seconds(loop.take_step))
+        loop.report(None, everything=True)
     return StepComparison(
         precision=precision,
         naive=statistics.median(naive_seconds[1:]),
         ours=statistics.median(our_seconds[1:]),
-        loss_gap=loss_gap([report.losses["total"] for report in run.history], losses),
+        loss_gap=loss_gap([report.losses["total"] for report in loop.history], losses),
     )
 
 
@@ -238,8 +240,8 @@ def gradient_gap(
     gradients = []
     with arithmetic("fp32", device):
         for chunk in (None, chunk_size):
-            run = Run(prepare(base, pairs, CONCEPT, settings, device), settings, "", device, chunk)
-            run.gradients(run.batch_rows(0))
+            run = AlignmentObjective(prepare(base, pairs, CONCEPT, settings, device), settings, device, chunk)
+            run.gradients(0)
             gradients.append([p.grad.double().cpu() for p in run.encoder.parameters() if p.grad is not None])
     difference = sum(float((a - b).square().sum()) for a, b in zip(*gradients, strict=True))
     return (difference / sum(float(a.square().sum()) for a in gradients[0])) ** 0.5

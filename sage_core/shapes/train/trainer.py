@@ -20,7 +20,7 @@ from ..networks.judge import build_judge
 from ..networks.model import ENCODER_CONFIG, TinyAutoencoder, build_text_encoder, build_unet, build_vae
 from ..networks.weights import filler_rows, read_packed, used_rows
 from ..scenes import sample_scenes
-from .fitting import Budget, Optimisation, fit
+from .fitting import Budget, Optimization, fit
 from .judge_training import JudgePool, fact_head, judge_loss, judge_pool, look_and_reply, sight_loss
 from .phases import Loss, autoencoder_loss, contrast_loss, diffusion_loss, encode_pool
 from .pools import Pool, PoolWriter, training_scenes
@@ -292,7 +292,7 @@ class Trainer:
             loss,
             name=name,
             budget=budget,
-            optimisation=Optimisation(learning_rate, warmup=self.settings.warmup, anneal=anneal),
+            optimization=Optimization(learning_rate, warmup=self.settings.warmup, anneal=anneal),
             checkpoint=self.checkpoints / f"{name}.unfinished.pt",
             on_step=self.on_step,
         )
