@@ -133,29 +133,8 @@ def check_writable(path: str | os.PathLike[str], needed: int = 0) -> None:
         )
 
 
-def refuse_same(output: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None) -> None:
-    """Raise FileError if writing `output` would destroy one of `inputs`: the same file, by whatever name or link.
-
-    An input may be a folder of a model: the weights in it and in its `text_encoder/` are inputs then.
-    """
-    for given in inputs:
-        if given is None:
-            continue
-        for file in _weights_in(Path(given)):
-            if _is_same(Path(output), file):
-                raise FileError(
-                    f"{output} is to be written, and it is the input {file}, which would be lost. Give another name."
-                )
-
-
-def _weights_in(given: Path) -> list[Path]:
-    if not given.is_dir():
-        return [given]
-    folders = (given, given / "text_encoder")
-    return [given, *(file for some in folders for kind in ("*.safetensors", "*.bin") for file in some.glob(kind))]
-
-
-def _is_same(first: Path, second: Path) -> bool:
+def same_file(first: Path, second: Path) -> bool:
+    """Whether two paths lead to one file, by whatever names or links, there or yet to come."""
     try:
         return first.samefile(second)
     except OSError:

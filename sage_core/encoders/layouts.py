@@ -20,9 +20,9 @@ import torch
 from ..batches import is_out_of_memory
 from ..errors import EncoderError
 from .pickles import read_pickle
-from .tokens import VOCABULARY_SIZE
+from .tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 
-SD1_WIDTH, SD1_POSITIONS = 768, 77
+SD1_WIDTH = 768
 _HEAD_WIDTH = 64
 _LONGEST_HEADER = 100_000_000
 # Digits that a layer's number may have.
@@ -31,6 +31,8 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _ROOT = "text_model."
 _TOKENS = "embeddings.token_embedding.weight"
 _OPENAI_TOKENS = "token_embedding.weight"
+# The canonical name of the embeddings of all tokens, (vocabulary, width).
+TOKEN_TABLE = _ROOT + _TOKENS
 _FOLDER_FILES = ("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin", "pytorch_model.fp16.bin")
 _TRANSFORMERS_NAME = re.compile(
     r"embeddings\.(token|position)_embedding\.weight|final_layer_norm\.(weight|bias)"
@@ -38,7 +40,7 @@ _TRANSFORMERS_NAME = re.compile(
 )
 _OPENAI_BLOCK = re.compile(r"transformer\.resblocks\.([0-9]+)\.(.+)")
 _OPENAI_FIXED = {
-    "token_embedding.weight": "embeddings.token_embedding.weight",
+    _OPENAI_TOKENS: _TOKENS,
     "positional_embedding": "embeddings.position_embedding.weight",
     "ln_final.weight": "final_layer_norm.weight",
     "ln_final.bias": "final_layer_norm.bias",
@@ -59,7 +61,7 @@ _OTHER_MODELS = (
     (("vision_model.", "visual."), "an image encoder"),
     (("decoder.up", "decoder.mid", "taesd_decoder"), "a VAE"),
 )
-_EXPECTED = "Expected tensors named like `text_model.embeddings.token_embedding.weight`."
+_EXPECTED = f"Expected tensors named like `{TOKEN_TABLE}`."
 _OTHER_WIDTHS = {1024: "the OpenCLIP ViT-H text encoder of SD 2.x", 1280: "the OpenCLIP bigG text encoder of SDXL"}
 
 
@@ -93,7 +95,7 @@ class EncoderConfig:
         Raises:
             EncoderError: a layer is missing between others, or there is none.
         """
-        vocabulary, width = state[f"{_ROOT}embeddings.token_embedding.weight"].shape
+        vocabulary, width = state[TOKEN_TABLE].shape
         positions = state[f"{_ROOT}embeddings.position_embedding.weight"].shape[0]
         return cls(
             layers=_count_layers(state),
@@ -108,7 +110,7 @@ class EncoderConfig:
         """Name and shape of every tensor of a canonical state of these sizes."""
         width, mlp = self.width, self.mlp_width
         shapes: dict[str, tuple[int, ...]] = {
-            "embeddings.token_embedding.weight": (self.vocabulary, width),
+            _TOKENS: (self.vocabulary, width),
             "embeddings.position_embedding.weight": (self.positions, width),
             "final_layer_norm.weight": (width,),
             "final_layer_norm.bias": (width,),
@@ -123,6 +125,12 @@ class EncoderConfig:
             shapes |= {f"{layer}mlp.fc1.weight": (mlp, width), f"{layer}mlp.fc1.bias": (mlp,)}
             shapes |= {f"{layer}mlp.fc2.weight": (width, mlp), f"{layer}mlp.fc2.bias": (width,)}
         return {_ROOT + name: shape for name, shape in shapes.items()}
+
+
+# The text encoder of Stable Diffusion 1.x.
+VIT_L_14 = EncoderConfig(
+    layers=12, width=SD1_WIDTH, heads=12, mlp_width=3072, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH
+)
 
 
 def _count_layers(names: Iterable[str]) -> int:
@@ -156,10 +164,10 @@ def require_sd1(config: EncoderConfig, source: str) -> None:
 
 def require_positions(config: EncoderConfig, source: str) -> None:
     """Raise EncoderError unless the encoder has SD 1.x's 77 positions and its vocabulary; its width is free."""
-    if config.positions != SD1_POSITIONS:
+    if config.positions != CONTEXT_LENGTH:
         seems = ", as LongCLIP has" if config.positions == 248 else ""
         raise EncoderError(
-            f"{source} holds a text encoder of {config.positions} positions{seems}; SD 1.x needs {SD1_POSITIONS}. "
+            f"{source} holds a text encoder of {config.positions} positions{seems}; SD 1.x needs {CONTEXT_LENGTH}. "
             "Use the text encoder of an SD 1.x model."
         )
     if config.vocabulary < VOCABULARY_SIZE:

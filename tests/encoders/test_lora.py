@@ -7,8 +7,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.lora import apply_lora, extract_lora, save_lora
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, embed
+from sage_core.encoders.text_encoder import TextEncoder, embed
 from sage_core.errors import EncoderError, SettingsError
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 

@@ -13,16 +13,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from sage_core.encoders.layouts import read_encoder
-from sage_core.encoders.text_encoder import (
-    EncoderConfig,
-    TextEncoder,
-    activation_bytes,
-    arithmetic,
-    embed,
-    save_encoder,
-    state_hash,
-)
+from sage_core.encoders.layouts import EncoderConfig, read_encoder
+from sage_core.encoders.precision import arithmetic
+from sage_core.encoders.text_encoder import TextEncoder, activation_bytes, embed, save_encoder, state_hash
 from sage_core.encoders.tokens import END_TOKEN, tokenize
 from sage_core.errors import EncoderError, SettingsError
 
