@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import TrainingError
+from ..files import check_writable
 
 WEIGHTS, REPORT, CHECKPOINT = ".safetensors", ".json", ".checkpoint"
 _KEY = re.compile(r"[0-9a-f]{16,64}")
@@ -59,28 +59,13 @@ class RunStore:
         """The file of a run that ends in `suffix`."""
         return self.folder / f"{key}{suffix}"
 
-    def make_ready(self, needed: int) -> None:
-        """Make the folder, write to it once, and see whether `needed` bytes are free: all before hours of work.
+    def make_ready(self, key: str, needed: int) -> None:
+        """Try to write there, before hours of work whose result and checkpoints, `needed` bytes, are to go there.
 
         Raises:
-            TrainingError: nothing can be stored there.
+            FileError: nothing can be stored there.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            trial = self.folder / ".trial"
-            trial.write_bytes(b"1")
-            trial.unlink()
-            free = shutil.disk_usage(self.folder).free
-        except OSError as error:
-            raise TrainingError(
-                f"The store of runs {self.folder} cannot be written ({error}). Name a folder that can."
-            ) from error
-        if free < needed:
-            raise TrainingError(
-                f"The store of runs {self.folder} has {free / 1e9:.1f} GB free, but this run needs {needed / 1e9:.1f} "
-                "for its checkpoint and its result. Make room, for instance with `sage runs --clear`, or name another "
-                "folder."
-            )
+        check_writable(self.path(key, WEIGHTS), needed)
 
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:

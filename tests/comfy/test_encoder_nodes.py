@@ -41,6 +41,7 @@ NODE_IDS = {
     "SAGESaveEncoder",
     "SAGESaveLora",
     "SAGEScoreTIFA",
+    "SAGEStoredRuns",
     "SAGETrainEncoder",
     "SAGETrainingSettings",
 }
