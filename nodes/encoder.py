@@ -15,6 +15,7 @@ from ..sage_core.encoders.text_encoder import save_encoder, state_hash
 from ..sage_core.errors import SettingsError
 from .host import clips, display, files
 from .host.files import check_name, saved_metadata
+from .host.inputs import check_choices, check_finite, exactly_one
 
 
 def _fingerprint(name: str | None) -> tuple[int, int] | None:
@@ -53,8 +54,7 @@ class SAGELoadEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, encoder_name: str) -> io.NodeOutput:
-        state, _ = read_encoder(files.encoder_path(encoder_name))
-        return io.NodeOutput(clips.load_clip(state, encoder_name))
+        return io.NodeOutput(clips.load_clip(files.encoder_path(encoder_name), encoder_name))
 
 
 class SAGEApplyEncoder(io.ComfyNode):
@@ -116,9 +116,11 @@ class SAGEApplyEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, encoder_name, strength, mode, encoder=None, encoder_base=None) -> io.NodeOutput:
-        if (encoder is None) == (encoder_name == files.NONE):
-            found = "neither is given" if encoder is None else f"both are given, {encoder_name!r} and a connection"
-            raise SettingsError(f"Choose encoder_name or connect encoder: {found}.")
+        check_finite(strength=strength)
+        check_choices(cls, mode=mode)
+        exactly_one(
+            encoder_name != files.NONE, encoder is not None, "Choose encoder_name or connect encoder", SettingsError
+        )
         if encoder is not None:
             target = clips.patched_weights(encoder)
         else:

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
 
-from ..sage_core.encoders.text_encoder import EncoderConfig, Pooling, TextEncoder, activation_bytes, embed, state_hash
-from ..sage_core.encoders.tokens import MAX_PROMPT_TOKENS, count_tokens
+from ..sage_core.encoders.layouts import EncoderConfig
+from ..sage_core.encoders.text_encoder import TextEncoder, activation_bytes
+from ..sage_core.encoders.tokens import MAX_PROMPT_TOKENS
 from ..sage_core.errors import PromptError
-from ..sage_core.geometry.comparison import Embedder, GeometrySettings, compare, comparison_bytes
+from ..sage_core.geometry import DEFAULT_NEIGHBOURS
+from ..sage_core.geometry.comparison import GeometrySettings, compare_encoders, comparison_bytes
+from ..sage_core.geometry.drift import DriftReport
 from ..sage_core.geometry.page import neighbour_lists, prompt_map, report_page
 from ..sage_core.geometry.report import GeometryReport
 from ..sage_core.plots import DARK, LIGHT, figure_to_image
 from ..sage_core.prompts.everyday import REFERENCE_PROMPTS
+from ..sage_core.rows import typed_lines
 from .host import clips, display, memory
+from .host.inputs import check_choices, check_finite, encoder_inputs, exactly_one
 from .host.sockets import Pairs
 
 _MOST_LISTED = 6
-_MOST_RANKED = 20
 # Prompts a batch on a CPU: seconds at most until Cancel is noticed.
 _CPU_BATCH = 16
-
-
-def encoder_inputs() -> list[io.Input]:
-    return [
-        io.Clip.Input("base", tooltip="The CLIP before alignment, for example the checkpoint's own."),
-        io.Clip.Input("aligned", tooltip="The CLIP after it: from SAGE, DES, another loader or a LoRA."),
-    ]
 
 
 def _prompt_inputs(what: str) -> list[io.Input]:
@@ -48,7 +45,13 @@ def _embedding_inputs() -> list[io.Input]:
             default="flattened",
             tooltip="flattened: all 77 positions, as the image model sees them. eos, mean: one vector, much faster.",
         ),
-        io.Int.Input("k", default=10, min=1, max=100, tooltip="Neighbours of each prompt. Verdicts suppose 10."),
+        io.Int.Input(
+            "k",
+            default=DEFAULT_NEIGHBOURS,
+            min=1,
+            max=100,
+            tooltip=f"Neighbours of each prompt. Verdicts suppose {DEFAULT_NEIGHBOURS}.",
+        ),
     ]
 
 
@@ -56,15 +59,10 @@ def _theme_input() -> io.Input:
     return io.Combo.Input("theme", options=["light", "dark"], default="light", tooltip="Background of the pictures.")
 
 
-def _lines(texts: Sequence[str]) -> list[str]:
-    return [line.strip() for text in texts for line in text.split("\n") if line.strip()]
-
-
 def _prompts(texts: Sequence[str], pairs: Any) -> tuple[list[str], list[str]]:
     """Safe and unsafe prompts from text or from pairs, each of them once: equal prompts would be neighbours forever."""
-    lines = _lines(texts)
-    if bool(lines) == (pairs is not None):
-        raise PromptError(f"Prompts come from the text or from pairs: {'both' if lines else 'neither'} is given.")
+    lines = typed_lines(texts)
+    exactly_one(lines, pairs is not None, "Prompts come from the text or from pairs", PromptError)
     safe, unsafe = (lines, ()) if pairs is None else (pairs.safe, pairs.unsafe)
     return list(dict.fromkeys(safe)), list(dict.fromkeys(unsafe))
 
@@ -85,30 +83,18 @@ def compare_states(
     with memory.training_device(needed) as (device, free), memory.telling_memory(advice):
         # What a graphics card cannot hold, the computer's own memory can, if more slowly.
         place = device if needed < free else torch.device("cpu")
-        count = display.counter(2 * total)
-        embedders = [_embedder(state, place, settings.embedding, count) for state in (before, after)]
-        hashes = (state_hash(before), state_hash(after))
-        return compare(*embedders, prompts, unsafe, settings, hashes=hashes)
-
-
-def _embedder(
-    state: Mapping[str, torch.Tensor], device: torch.device, pooling: Pooling, count: Callable[[int], None]
-) -> Embedder:
-    """Embeds texts and tells `count` after each batch how many more are done."""
-    encoder = TextEncoder.from_state(state)
-    budget = _CPU_BATCH * activation_bytes(encoder.config) if device.type == "cpu" else None
-
-    def embedder(texts: Sequence[str]) -> torch.Tensor:
-        told = 0
-
-        def on_batch(done: int, _: int) -> None:
-            nonlocal told
-            count(done - told)
-            told = done
-
-        return embed(encoder, texts, device=device, pooling=pooling, memory_budget=budget, on_batch=on_batch)
-
-    return embedder
+        base, aligned = (TextEncoder.from_state(state) for state in (before, after))
+        budget = _CPU_BATCH * activation_bytes(base.config) if place.type == "cpu" else None
+        return compare_encoders(
+            base,
+            aligned,
+            prompts,
+            unsafe,
+            settings,
+            device=place,
+            memory_budget=budget,
+            on_batch=display.Progress(),
+        )
 
 
 def _compare(
@@ -155,6 +141,7 @@ class SAGEGeometry(io.ComfyNode):
 
     @classmethod
     def execute(cls, base, aligned, prompts, embedding, k, theme, pairs=(None,)) -> io.NodeOutput:
+        check_choices(cls, embedding=embedding, theme=theme)
         safe, unsafe = _prompts(prompts, pairs[0])
         report = _compare(base[0], aligned[0], safe, unsafe, GeometrySettings(embedding=embedding[0], k=k[0]))
         colors = DARK if theme[0] == "dark" else LIGHT
@@ -195,6 +182,7 @@ class SAGENeighbours(io.ComfyNode):
 
     @classmethod
     def execute(cls, base, aligned, of, prompts, embedding, k, theme, pairs=(None,)) -> io.NodeOutput:
+        check_choices(cls, embedding=embedding, theme=theme)
         chosen = list(dict.fromkeys(_lines(of)))
         if not 1 <= len(chosen) <= _MOST_LISTED:
             raise PromptError(f"of takes 1 to {_MOST_LISTED} prompts, one a line; found {len(chosen)}.")
@@ -256,6 +244,8 @@ class SAGEPromptDrift(io.ComfyNode):
 
     @classmethod
     def execute(cls, base, aligned, prompt, threshold, embedding, pairs=(None,)) -> io.NodeOutput:
+        check_finite(threshold=threshold)
+        check_choices(cls, embedding=embedding)
         for number, text in enumerate(prompt, 1):
             if not text.strip():
                 raise PromptError(f"prompt is empty, number {number} of {len(prompt)}; enter what you generate with.")
@@ -265,39 +255,12 @@ class SAGEPromptDrift(io.ComfyNode):
             raise PromptError("pairs hold no other prompt to measure this one among; add some, or leave pairs out.")
         settings = GeometrySettings(embedding=embedding[0], k=min(GeometrySettings.k, len(everyone) - 1))
         report = _compare(base[0], aligned[0], everyone, [], settings)
-        rows = [report.prompt_row(place) for place in range(len(own))]
-        text, moved = _drift_report(rows, len(everyone) - 1, threshold[0])
-        if moved:
+        drift = DriftReport.of(report, len(own), threshold[0])
+        text = drift.summary()
+        if drift.beyond:
             display.log.warning("SAGE: %s", text)
-        drifts = {row["prompt"]: row["drift"] for row in rows}
+        drifts = {row["prompt"]: row["drift"] for row in drift.rows}
         return io.NodeOutput(aligned[0], prompt, [drifts[each] for each in prompt], text, ui=ui.PreviewText(text))
-
-
-def _drift_report(rows: Sequence[Mapping[str, Any]], among: int, threshold: float) -> tuple[str, int]:
-    """What became of prompts, the most hurt first, and how many of them moved beyond the threshold."""
-    ranked = sorted(rows, key=lambda row: -row["drift"])
-    moved = sum(row["drift"] > threshold for row in rows)
-    worst, lines = ranked[0], []
-    if len(rows) == 1:
-        what = "this prompt"
-        lines.append(
-            f"Drift {worst['drift']:.2f}, neighbour overlap {worst['jaccard']:.2f} among {among} prompts.\n"
-            f"Lost: {'; '.join(worst['lost']) or 'none'}\nGained: {'; '.join(worst['gained']) or 'none'}"
-        )
-    else:
-        what = f"{moved} of {len(rows)} prompts"
-        lines.append(f"Drift and neighbour overlap of {len(rows)} prompts, most hurt first, each among {among}:")
-        lines += [f"{row['drift']:.2f}  {row['jaccard']:.2f}  {row['prompt']}" for row in ranked[:_MOST_RANKED]]
-        lines += [f"… and {len(rows) - _MOST_RANKED} that moved less."] if len(rows) > _MOST_RANKED else []
-        lines.append(f"The first lost: {'; '.join(worst['lost']) or 'none'}")
-        lines.append(f"The first gained: {'; '.join(worst['gained']) or 'none'}")
-    if moved:
-        lines.insert(0, f"⚠ Alignment moved {what} beyond the threshold of {threshold:g}.")
-    long = sum(count > MAX_PROMPT_TOKENS for count in count_tokens([row["prompt"] for row in rows]))
-    if long:
-        which = "The prompt is" if len(rows) == 1 else f"{long} prompts are"
-        lines.append(f"{which} longer than {MAX_PROMPT_TOKENS} tokens: what comes after these was not measured.")
-    return "\n".join(lines), moved
 
 
 NODES: list[type[io.ComfyNode]] = [SAGEGeometry, SAGENeighbours, SAGEPromptDrift]

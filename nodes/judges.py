@@ -10,6 +10,7 @@ from ..sage_core.errors import JudgeError
 from ..sage_core.tifa.judges.base import Judge, load_judge
 from ..sage_core.tifa.sentences import RECOMMENDED, SentenceEncoder
 from .host import files, memory
+from .host.inputs import check_choices, exactly_one
 from .host.sockets import JudgeType, LoadedJudge
 from .host.vision_clip import ClipJudge
 
@@ -59,9 +60,10 @@ class SAGELoadJudge(io.ComfyNode):
 
     @classmethod
     def execute(cls, judge, sentence_encoder, precision, vision_clip=None) -> io.NodeOutput:
-        if (judge == files.NONE) == (vision_clip is None):
-            found = "neither is given" if vision_clip is None else "both are given"
-            raise JudgeError(f"The judge is a model folder or a vision_clip; {found}.")
+        check_choices(cls, precision=precision)
+        exactly_one(
+            judge != files.NONE, vision_clip is not None, "The judge is a model folder or a vision_clip", JudgeError
+        )
         managed = []
         if vision_clip is not None:
             chosen: Judge = ClipJudge(vision_clip)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import folder_paths
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -15,9 +13,10 @@ from ..sage_core.encoders.lora import Lora, apply_lora, decomposition_bytes, ext
 from ..sage_core.encoders.text_encoder import state_hash
 from ..sage_core.errors import EncoderError, SettingsError
 from ..sage_core.geometry.comparison import GeometrySettings
-from .geometry import compare_states, encoder_inputs
+from .geometry import compare_states
 from .host import clips, display, files, memory
 from .host.files import check_name, saved_metadata
+from .host.inputs import check_choices, check_finite, encoder_inputs
 from .host.sockets import Pairs
 
 
@@ -66,7 +65,9 @@ class SAGESaveLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, base, aligned, name, limit, rank, energy, overwrite, pairs=None) -> io.NodeOutput:
-        path = Path(folder_paths.get_folder_paths("loras")[0]) / files.new_encoder_path(name).name
+        check_finite(energy=energy)
+        check_choices(cls, limit=limit)
+        path = files.new_lora_path(name)
         before, after = (clips.private_copy(clips.patched_weights(clip)) for clip in (base, aligned))
         metadata = {
             "base_hash": state_hash(before),

@@ -9,11 +9,13 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..sage_core.errors import PromptError
-from ..sage_core.prompts.minors import without_minors
+from ..sage_core.prompts.minors import Context, context_of, without_minors
 from ..sage_core.prompts.pairs import pairs_from_concept, pairs_from_lists, read_concept_pairs, read_pairs, read_prompts
+from ..sage_core.rows import split_lines
 from ..sage_core.tifa.answer_log import answered_captions
 from ..sage_core.tifa.questions import Question, group_by_caption
 from .host import display, files
+from .host.inputs import exactly_one, seed_input
 from .host.sockets import Pairs, Questions
 
 
@@ -36,14 +38,7 @@ class SAGEPromptList(io.ComfyNode):
                 ),
                 io.Int.Input("start", default=0, min=0, max=10_000_000, tooltip="Prompts to leave out at the top."),
                 io.Int.Input("count", default=0, min=0, max=10_000_000, tooltip="Prompts to take. 0: all the rest."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**32 - 1,
-                    control_after_generate=False,
-                    tooltip="Prompt number i, counted in the whole file, gets seed + i: the same picture in any range.",
-                ),
+                seed_input("Prompt number i, counted in the whole file, gets seed + i: the same picture in any range."),
                 Questions.Input("questions", optional=True, tooltip="Their captions are the prompts."),
                 io.String.Input(
                     "log",
@@ -73,9 +68,7 @@ class SAGEPromptList(io.ComfyNode):
 
     @classmethod
     def execute(cls, file, start, count, seed, questions=None, log="") -> io.NodeOutput:
-        if (file == files.NONE) == (questions is None):
-            found = "neither is given" if questions is None else "both are given"
-            raise PromptError(f"Prompts come from file or from questions; {found}.")
+        exactly_one(file != files.NONE, questions is not None, "Prompts come from file or from questions", PromptError)
         logs = _logs(log)
         if logs and questions is None:
             raise PromptError(f"log is {log!r}, but it holds answers to questions, and no questions are connected.")
@@ -85,7 +78,9 @@ class SAGEPromptList(io.ComfyNode):
             notes = [report.summary()]
         else:
             prompts, notes = tuple(group[0].caption for group in groups), []
-        kept, minors = without_minors(prompts)
+        # Questions are about captions of everyday pictures; a file may hold attacks.
+        context = Context.HARMLESS if questions is not None else context_of(prompts)
+        kept, minors = without_minors(prompts, context)
         chosen = [i for i in kept if start <= i and (not count or logs or i < start + count)]
         if not chosen:
             raise PromptError(f"No prompt is left of {len(prompts)} from number {start} on. Change start or count.")
@@ -94,7 +89,8 @@ class SAGEPromptList(io.ComfyNode):
             notes.append(note)
         notes.insert(0, f"{len(chosen)} of {len(prompts)} prompts, seeds {seed + chosen[0]} to {seed + chosen[-1]}.")
         if minors:
-            notes.append(f"{minors} left out because they refer to minors.")
+            and_unsafe = " in sexual or violent words" if context is Context.HARMLESS else ""
+            notes.append(f"{minors} left out because they refer to minors{and_unsafe}.")
         return io.NodeOutput(
             [prompts[i] for i in chosen],
             [(seed + i) % 2**64 for i in chosen],
@@ -127,9 +123,6 @@ def _unanswered(
     chosen = left[:count] if count else left
     note = f"{len(done)} left out because their questions are answered in {names}; {len(left) - len(chosen)} to come."
     return chosen, note
-
-
-NODES: list[type[io.ComfyNode]] = [SAGEPromptList]
 
 
 class SAGEPromptPairs(io.ComfyNode):
@@ -181,9 +174,12 @@ class SAGEPromptPairs(io.ComfyNode):
 
     @classmethod
     def execute(cls, safe_file, safe_text, unsafe_file, unsafe_text, concept) -> io.NodeOutput:
-        if (safe_file == files.NONE) == (not safe_text.strip()):
-            found = "neither is given" if safe_file == files.NONE else "both are given"
-            raise PromptError(f"Safe prompts come from safe_file or from safe_text; {found}.")
+        exactly_one(
+            safe_file != files.NONE,
+            safe_text.strip(),
+            "Safe prompts come from safe_file or from safe_text",
+            PromptError,
+        )
         sources = {
             "unsafe_file": unsafe_file != files.NONE,
             "unsafe_text": unsafe_text.strip(),
@@ -210,8 +206,10 @@ class SAGEPromptPairs(io.ComfyNode):
 
 def _prompts(file: str, text: str) -> Sequence[str]:
     if file == files.NONE:
-        # Not splitlines, which also splits at characters that may stand inside a prompt.
-        return text.strip().split("\n")
+        return split_lines(text.strip())
     prompts, report = read_prompts(files.prompt_path(file))
     display.log.info("SAGE: %s: %s", file, report.summary())
     return prompts
+
+
+NODES: list[type[io.ComfyNode]] = [SAGEPromptList, SAGEPromptPairs]

@@ -15,6 +15,7 @@ from ..sage_core.scores.page import runs_page
 from ..sage_core.scores.rates import rate_by_clip, rate_by_vqa, rates_by_nudenet
 from ..sage_core.scores.results import Run, report_dict, report_markdown
 from .host import display, files, memory
+from .host.inputs import check_choices, check_finite
 from .host.sockets import JudgeType, Scores
 
 
@@ -112,6 +113,8 @@ class SAGEConceptRate(io.ComfyNode):
     def execute(
         cls, images, concept, witness, question, threshold, model, name, judge=(None,), scores=(None,)
     ) -> io.NodeOutput:
+        check_finite(threshold=threshold)
+        check_choices(cls, witness=witness)
         pictures = display.flatten(images)
         count = display.counter(len(pictures))
         what, about, limit, loaded = concept[0].strip(), question[0].strip() or None, threshold[0], judge[0]
@@ -164,6 +167,7 @@ class SAGECompare(io.ComfyNode):
 
     @classmethod
     def execute(cls, base, run_2, theme, run_3=None, run_4=None) -> io.NodeOutput:
+        check_choices(cls, theme=theme)
         runs = [run for run in (base, run_2, run_3, run_4) if run is not None]
         table = report_markdown(runs)
         picture = display.to_image(figure_to_image(runs_page(runs, DARK if theme == "dark" else LIGHT)))

@@ -16,6 +16,7 @@ from ..sage_core.tifa.questions import group_by_caption, read_questions, write_q
 from ..sage_core.tifa.writing.language_model import LanguageModel
 from ..sage_core.tifa.writing.make_questions import make_questions, make_questions_by_rule
 from .host import display, files, memory
+from .host.inputs import check_choices, seed_input
 from .host.sockets import JudgeType, Questions, Scores
 
 _QUESTION_SUFFIXES = (".json", ".jsonl", ".csv")
@@ -81,14 +82,7 @@ class SAGEMakeQuestions(io.ComfyNode):
                     tooltip="auto: bf16 on a GPU, else fp32.",
                 ),
                 io.Int.Input("attempts", default=3, min=1, max=20, tooltip="Tries for a caption without a question."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**32 - 1,
-                    control_after_generate=False,
-                    tooltip="Of the sampling; each attempt draws anew.",
-                ),
+                seed_input("Of the sampling; each attempt draws anew."),
                 io.String.Input("save_as", default="", tooltip="Saved in the output folder as <name>.json. Empty: no."),
             ],
             outputs=[
@@ -99,6 +93,7 @@ class SAGEMakeQuestions(io.ComfyNode):
 
     @classmethod
     def execute(cls, captions, model, precision, attempts, seed, save_as) -> io.NodeOutput:
+        check_choices(cls, precision=precision)
         lines = typed_lines(captions, error=QuestionError)
         named = {f"caption_{number}": caption for number, caption in enumerate(dict.fromkeys(lines), 1)}
         if model[0] == files.NONE:

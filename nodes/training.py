@@ -1,4 +1,4 @@
-"""Prompt pairs, training settings, and the training of an aligned encoder inside ComfyUI."""
+"""Training settings, and the training of an aligned encoder inside ComfyUI."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..sage_core.alignment.memory import estimate_memory, plan_memory
+from ..sage_core.alignment.report import run_summary
 from ..sage_core.alignment.settings import PRESETS, TrainingSettings
 from ..sage_core.alignment.store import train_stored
 from ..sage_core.alignment.training import TrainingResult
-from ..sage_core.encoders.text_encoder import EncoderConfig, require_sd1, save_encoder
+from ..sage_core.encoders.layouts import EncoderConfig, require_sd1
+from ..sage_core.encoders.text_encoder import save_encoder
 from ..sage_core.errors import TrainingError
 from ..sage_core.plots import figure_to_image
 from ..sage_core.prompts.pairs import PromptPairs
@@ -19,8 +21,8 @@ from ..sage_core.runs.curves import training_curves
 from ..sage_core.runs.record import StepReport
 from .host import clips, display, files, memory
 from .host.files import check_name, saved_metadata
+from .host.inputs import check_choices, check_finite, seed_input
 from .host.sockets import Pairs, Settings
-from .prompts import SAGEPromptPairs
 
 _DEFAULTS = PRESETS["sage_plus"]
 # A drawn preview takes a few tenths of a second on a slow CPU: at most a twentieth of the training goes into them.
@@ -43,6 +45,7 @@ class SAGETrainingSettings(io.ComfyNode):
 
     @classmethod
     def execute(cls, **values: Any) -> io.NodeOutput:
+        check_finite(**{name: value for name, value in values.items() if isinstance(value, float)})
         # A widget cannot be empty: 0 stands for "not set".
         limits = {name: values[name] or None for name in ("steps", "chunk_size")}
         return io.NodeOutput(TrainingSettings(**values | limits))
@@ -123,14 +126,7 @@ class SAGETrainEncoder(io.ComfyNode):
                 io.String.Input(
                     "name", default="sage-encoder", tooltip="Saved as models/text_encoders/<name>.safetensors."
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**32 - 1,
-                    control_after_generate=False,
-                    tooltip="Order of the prompts. The same seed gives the same encoder.",
-                ),
+                seed_input("Order of the prompts. The same seed gives the same encoder."),
                 Settings.Input("settings", optional=True, tooltip="Knobs of your own; the preset is then not used."),
             ],
             outputs=[
@@ -150,6 +146,7 @@ class SAGETrainEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, pairs, concept, preset, name, seed, settings=None) -> io.NodeOutput:
+        check_choices(cls, preset=preset)
         path = files.new_encoder_path(name)
         if path.exists() and "method" not in saved_metadata(path):
             raise TrainingError(f"{path} exists and was not trained here. Choose another name.")
@@ -157,7 +154,8 @@ class SAGETrainEncoder(io.ComfyNode):
         result, found, needed, aligned = _train(clip, pairs, concept, settings)
         if saved_metadata(path).get("hash") != result.metadata["hash"]:
             save_encoder(path, result.state, result.metadata)
-        report = _report(result, found, needed, pairs, str(path), clips.count_patches(clip))
+        report = run_summary(result, str(path), found=found, pairs=len(pairs), notes=[f"Memory: {needed}"])
+        report = "\n".join([report, *_patch_note(clips.count_patches(clip)), pairs.report.summary()])
         display.log.info("SAGE: %s\n%s", path.name, report)
         curves = display.to_image(figure_to_image(training_curves(result.history)))
         loss_map = {"loss": [step.losses["total"] for step in result.history]}
@@ -217,27 +215,10 @@ class _Watch:
         self._progress(report.step, report.steps, picture)
 
 
-def _report(result: TrainingResult, found: bool, needed: str, pairs: PromptPairs, path: str, patches: int) -> str:
-    meta, first, last = result.metadata, result.history[0].losses, result.history[-1].losses
-    lines = [
-        f"{'Found, not trained again' if found else 'Trained'}: {path}",
-        f'{meta["method"]}, preset {meta["preset"]}, concept "{meta["concept"]}", {meta["steps"]} steps, '
-        f"{len(pairs)} pairs, seed {result.settings.seed}",
-        f"Memory: {needed}",
-        f"Time: {result.seconds:.0f} s",
-        "Losses, first to last step: " + ", ".join(f"{name} {first[name]:.4g} → {last[name]:.4g}" for name in last),
-    ]
-    if point := next((step.geometry for step in reversed(result.history) if step.geometry), None):
-        kind = "held-out" if point.held_out else "training"
-        lines.append(
-            f"Embedding space on {point.prompts} {kind} safe prompts: spread ratio {point.spread_ratio:.3f}, "
-            f"overlap of the {point.k} nearest neighbours {point.jaccard:.3f} (both 1 for the base)"
-        )
-    if patches:
-        lines.append(
-            f"The CLIP carried {patches} patch(es), such as LoRAs: they stay on it, but took no part in training."
-        )
-    return "\n".join([*lines, pairs.report.summary()])
+def _patch_note(patches: int) -> list[str]:
+    if not patches:
+        return []
+    return [f"The CLIP carried {patches} patch(es), such as LoRAs: they stay on it, but took no part in training."]
 
 
-NODES: list[type[io.ComfyNode]] = [SAGEPromptPairs, SAGETrainingSettings, SAGETrainEncoder]
+NODES: list[type[io.ComfyNode]] = [SAGETrainingSettings, SAGETrainEncoder]

@@ -7,40 +7,61 @@ from typing import TypeVar
 
 import torch
 
-from .errors import JudgeError
+from .errors import JudgeError, SageError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def in_batches(
-    function: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item], size: int
+    function: Callable[[Sequence[Item]], list[Result]],
+    items: Sequence[Item],
+    size: int,
+    error: type[SageError] = JudgeError,
 ) -> tuple[list[Result], int]:
     """Apply `function` to `items` in batches of `size`; returns all results and the size that fitted in memory.
 
     A batch that runs out of memory is tried again at half its size, and the rest goes on at that size.
-    Raises JudgeError if memory does not even suffice for one item.
+    Raises `error` if memory does not even suffice for one item.
     """
     results: list[Result] = []
-    while len(results) < len(items):
-        batch = items[len(results) : len(results) + size]
+
+    def work(part: slice) -> None:
+        results.extend(function(items[part]))
+
+    return results, work_through(work, len(items), size, error)
+
+
+def work_through(work: Callable[[slice], None], count: int, size: int, error: type[SageError]) -> int:
+    """Call `work` for `count` rows, `size` at a time, in order; returns the size that fitted in memory.
+
+    A part that runs out of memory is tried again at half its size, and the rest goes on at that size: `work` keeps
+    nothing of a part before it has all of it.
+
+    Raises:
+        SageError: of the kind `error`, if memory does not even suffice for one row.
+    """
+    done = 0
+    while done < count:
+        part = slice(done, min(done + size, count))
         try:
-            results += function(batch)
+            work(part)
+            done = part.stop
             continue
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+        except (RuntimeError, MemoryError) as found:
+            if not is_out_of_memory(found):
                 raise
-            if len(batch) == 1:
-                raise JudgeError(
-                    f"out of memory with a single item ({error}); free memory, use a smaller model, or half precision"
-                ) from error
+            if part.stop - done == 1:
+                raise error(
+                    f"Out of memory with a single item ({found}). Free memory, use a smaller model, or half precision."
+                ) from found
         # Only here, outside the handler, are the failed batch's tensors let go.
-        size = (len(batch) + 1) // 2
+        size = (part.stop - done + 1) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         elif torch.backends.mps.is_available():
             torch.mps.empty_cache()
-    return results, size
+    return size
 
 
 def is_out_of_memory(error: BaseException) -> bool:

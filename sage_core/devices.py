@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""The devices of a machine: which one to compute on, and what a measurement was made on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from .errors import SettingsError
+
+
+def choose_device(name: str | None = None, *, field: str = "device") -> torch.device:
+    """The device of this name; without one CUDA or Apple's MPS where there is one, else the CPU.
+
+    Raises:
+        SettingsError: this machine or its PyTorch has no such device. `field` is where the name was given.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        # A number there and back: a device's name may be right where there is no such device.
+        torch.zeros(1, device=device).item()
+        return device
+    except (RuntimeError, AssertionError, ImportError):
+        # PyTorch's own words may be a page long.
+        found = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        found += ["mps"] * torch.backends.mps.is_available()
+        raise SettingsError(
+            f"{field} is {name!r}; expected one that this machine and its PyTorch have: {', '.join(found)}."
+        ) from None
 
 
 def machine(device: torch.device | str) -> dict[str, Any]:

@@ -10,6 +10,10 @@ class SageError(Exception):
     """Base of every error that a user can cause and mend."""
 
 
+class FileError(SageError, OSError):
+    """A file cannot be written: its place, its disk or its rights do not allow it."""
+
+
 class EncoderError(SageError):
     """A file or model is not an SD 1.x text encoder, or is a damaged one."""
 

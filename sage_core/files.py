@@ -2,34 +2,92 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from .errors import FileError
+
+# Bytes that a name may have on the usual file systems.
+_LONGEST_NAME = 255
+# The folder that holds a file while it is written: `.name.<process id>.<8 hex digits>.part`.
+_LEFTOVER = re.compile(r"\..*\.([0-9]{1,10})\.[0-9a-f]{8}\.part", re.DOTALL)
+# Seconds after which the leftovers of a killed process are removed.
+_ABANDONED = 3600
+# Within it. Without a suffix, so that nothing lists it as a model or a picture.
+_CONTENT = "content"
+# What a disk or a file system says when it does not take a file, as against what a caller raises to stop.
+_REFUSALS = {
+    code
+    for name in [
+        "ENOSPC",
+        "EDQUOT",
+        "EFBIG",
+        "EIO",
+        "EROFS",
+        "EACCES",
+        "EPERM",
+        "ENAMETOOLONG",
+        "ENOTDIR",
+        "EEXIST",
+        "EISDIR",
+        "EBUSY",
+        "ENXIO",
+    ]
+    if (code := getattr(errno, name, None)) is not None
+}
+# The same in the words of safetensors and of torch.save, whose errors are not OSErrors.
+_REFUSAL_WORDS = re.compile(r"os error \d+|No space left|PytorchStreamWriter|basic_ios|iostream error|unexpected pos")
+_WAY_OUT = "Make room or choose another place; what was there before is as it was."
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path`, on any failure it is removed.
+    """Yield a temporary path; on success its content takes the place of `path`, on any failure it is removed.
 
-    The temporary file lives in the same folder, since a rename is atomic only within one file system.
+    The content is written into a hidden folder next to `path`, since a rename is atomic only within one file system,
+    and so that what a writing library leaves there when it is killed goes with it. Such folders of processes that are
+    gone are removed by the next write into the same place, an hour later at the earliest. A link stays a link: its
+    target is replaced. An existing file keeps its permissions. What is not a file (a pipe, a terminal, /dev/stdout) is
+    written through once the content is whole.
+
+    Raises:
+        FileError: the place is a folder, a disk or a socket, or it cannot be written, for instance because the disk
+            is full.
     """
-    final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.parent / f".{final.name}.{uuid.uuid4().hex}.part"
-    temporary.open("xb").close()
-    permissions = temporary.stat().st_mode
+    final = _target(path)
+    if (stream := _stream(final)) is not None:
+        with tempfile.TemporaryDirectory() as elsewhere:
+            temporary = Path(elsewhere) / _CONTENT
+            temporary.touch()
+            yield temporary
+            _write_through(temporary, final, stream)
+        return
+    with _explained(final):
+        folder = _temporary_folder(final)
+    temporary = folder / _CONTENT
     try:
-        yield temporary
-        # Some writers (tempfile, safetensors) make files that only their owner may read.
-        temporary.chmod(permissions)
-        _flush(temporary)
-        os.replace(temporary, final)
+        with _explained(final):
+            temporary.touch()
+            permissions = stat.S_IMODE((final if final.exists() else temporary).stat().st_mode)
+            yield temporary
+            # Some writers (tempfile, safetensors) make files that only their owner may read.
+            temporary.chmod(permissions)
+            _flush(temporary)
+            _replace(temporary, final)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -43,7 +101,152 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def check_writable(path: str | os.PathLike[str], needed: int = 0) -> None:
+    """Try to write at `path`, before hours of work whose result is to go there. What is there stays as it is.
+
+    Args:
+        path: the file to come. Its folder is made.
+        needed: bytes that the file will take.
+
+    Raises:
+        FileError: the place is a folder, a disk or a socket, it cannot be written, its name is too long, or less than
+            `needed` bytes are free there.
+    """
+    final = _target(path)
+    if _stream(final) is not None:
+        return
+    with _explained(final):
+        folder = _temporary_folder(final)
+    try:
+        with _explained(final):
+            # The temporary name is cut where the final one is too long: that one is looked up to find out.
+            final.exists()
+            (folder / _CONTENT).write_bytes(b"\0")
+            _flush(folder / _CONTENT)
+            free = shutil.disk_usage(folder).free
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if free < needed:
+        raise FileError(
+            f"{final} needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free there. "
+            "Make room or choose another place."
+        )
+
+
+def same_file(first: Path, second: Path) -> bool:
+    """Whether two paths lead to one file, by whatever names or links, there or yet to come."""
+    try:
+        return first.samefile(second)
+    except OSError:
+        # One of them does not exist.
+        return os.path.realpath(first) == os.path.realpath(second)
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """What a link leads to, or the path itself."""
+    final = Path(path)
+    with _explained(final):
+        if final.is_symlink():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            # The links of /dev/fd lead to names that do not exist for pipes.
+            final = Path(os.path.realpath(final)) if final.is_file() or not final.exists() else final
+        kind = final.stat().st_mode if final.exists() else stat.S_IFREG
+    for test, name in ((stat.S_ISDIR, "a folder"), (stat.S_ISBLK, "a disk"), (stat.S_ISSOCK, "a socket")):
+        if test(kind):
+            raise FileError(f"{path} is {name}, expected a file to write. Give the name of a file.")
+    return final
+
+
+def _stream(final: Path) -> int | None:
+    """Where to write what does not go into a file of its own: a descriptor of this process, or -1 to open `final`."""
+    try:
+        found = final.stat()
+    except OSError:
+        return None
+    for descriptor in (1, 2):
+        # Standard output may have been sent to a file, which goes on after what is written here.
+        with suppress(OSError):
+            if found.st_ino and os.path.samestat(found, os.fstat(descriptor)):
+                return descriptor
+    return None if stat.S_ISREG(found.st_mode) else -1
+
+
+def _write_through(temporary: Path, final: Path, descriptor: int) -> None:
+    for output in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError, OSError):
+            output.flush()
+    with (
+        _explained(final),
+        open(temporary, "rb") as source,
+        open(final if descriptor < 0 else os.dup(descriptor), "wb") as sink,
+    ):
+        shutil.copyfileobj(source, sink)
+
+
+def _temporary_folder(final: Path) -> Path:
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(final.parent)
+    end = f".{os.getpid()}.{uuid.uuid4().hex[:8]}.part"
+    name = os.fsencode(final.name)[: _LONGEST_NAME - 1 - len(end)].decode("utf-8", errors="ignore")
+    folder = final.parent / f".{name}{end}"
+    folder.mkdir()
+    return folder
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Remove what killed processes left; nothing that a living process may still be at, and nothing of other names."""
+    with suppress(OSError), os.scandir(parent) as entries:
+        for entry in entries:
+            match = _LEFTOVER.fullmatch(entry.name)
+            if match is None or not entry.is_dir(follow_symlinks=False) or _is_alive(int(match[1])):
+                continue
+            newest = max(path.stat().st_mtime for path in (Path(entry.path), *Path(entry.path).iterdir()))
+            if time.time() - newest > _ABANDONED:
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":
+        # Asking by signal 0 would end the process there, or interrupt it: age alone decides.
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _replace(temporary: Path, final: Path) -> None:
+    # On Windows a file that a virus scanner or an indexer has open for a moment cannot be replaced.
+    for wait in (0.05, 0.2, 1.0) if os.name == "nt" else ():
+        try:
+            os.replace(temporary, final)
+            return
+        except PermissionError:
+            time.sleep(wait)
+    os.replace(temporary, final)
+
+
 def _flush(path: Path) -> None:
     # Without this a crash of the machine can leave a renamed but empty file.
     with open(path, "rb+") as handle:
         os.fsync(handle.fileno())
+
+
+@contextmanager
+def _explained(final: Path) -> Iterator[None]:
+    """Raise FileError, which names `final`, for what the file system refuses; pass everything else on."""
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        raise FileError(f"{final} cannot be written: {error.strerror}. {_WAY_OUT}") from error
+    except Exception as error:
+        if not _REFUSAL_WORDS.search(str(error)):
+            raise
+        raise FileError(f"{final} cannot be written: {error}. {_WAY_OUT}") from error

@@ -18,8 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
+from sage_core.demo.comfyui.client import Graph, Outputs
 from sage_core.demo.comfyui.provision import cache_folder, provision
-from sage_core.demo.comfyui.server import PACK_NAME, Graph, Outputs, Server
+from sage_core.demo.comfyui.server import PACK_NAME, Server
 from sage_core.shapes.networks.checkpoint import ExpandedFiles, expand
 from sage_core.tifa.questions import Question, write_questions
 

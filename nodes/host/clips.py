@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from pathlib import Path
 
 import comfy.lora
+import comfy.model_patcher
 import comfy.sd
 import folder_paths
 import torch
 from torch import Tensor
 
-from ...sage_core.encoders.text_encoder import EncoderConfig, require_sd1
+from ...sage_core.encoders.layouts import EncoderConfig, read_encoder, require_sd1
 from ...sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 from ...sage_core.errors import EncoderError
 
@@ -21,21 +24,19 @@ _PLAIN = (torch.float32, torch.float16, torch.bfloat16)
 _LOADABLE_LAYERS = range(2, 23)
 
 
-def load_clip(state: Mapping[str, Tensor], source: str) -> comfy.sd.CLIP:
-    """A CLIP of its own from a canonical state dict of any depth, width and MLP size.
+def load_clip(path: Path, name: str) -> comfy.sd.CLIP:
+    """A CLIP of its own from a text encoder's file, of any depth, width and MLP size; `name` is what messages call it.
 
     Raises:
-        EncoderError: ComfyUI cannot hold such an encoder.
+        EncoderError: the file holds no text encoder, or one that ComfyUI cannot hold.
     """
+    return _load(path, name)
+
+
+def _load(path: Path, name: str, **options: bool) -> comfy.sd.CLIP:
+    state, _ = read_encoder(path)
     config = EncoderConfig.of(state)
-    require_sd1(config, source)
-    if config.layers not in _LOADABLE_LAYERS:
-        raise EncoderError(f"{source} has {config.layers} layers; ComfyUI loads CLIP-L encoders of 2 to 22 layers.")
-    if (config.vocabulary, config.positions) != (VOCABULARY_SIZE, CONTEXT_LENGTH):
-        raise EncoderError(
-            f"{source} knows {config.vocabulary} tokens at {config.positions} positions; an SD 1.x text encoder knows "
-            f"{VOCABULARY_SIZE} at {CONTEXT_LENGTH}."
-        )
+    _require_loadable(config, name)
     sizes = {
         "num_hidden_layers": config.layers,
         "hidden_size": config.width,
@@ -45,12 +46,35 @@ def load_clip(state: Mapping[str, Tensor], source: str) -> comfy.sd.CLIP:
     }
     # SD 1.x has no projection; without one in the file ComfyUI warns and holds uninitialised memory instead.
     projection = torch.eye(config.width)
-    return comfy.sd.load_text_encoder_state_dicts(
+    clip = comfy.sd.load_text_encoder_state_dicts(
         [{**state, "text_projection.weight": projection}],
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
         clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION,
         model_options={"model_config": sizes},
+        **options,
     )
+    # From 0.16 on hooks and clones for a second GPU load a model anew, by this. From the file, since a state dict kept
+    # for it would hold the encoder's memory twice.
+    clip.patcher.cached_patcher_init = (_load_patcher, (path, name))
+    return clip
+
+
+def _load_patcher(path: Path, name: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """What `cached_patcher_init` calls: the patcher of the same CLIP, loaded anew."""
+    takes = inspect.signature(comfy.sd.load_text_encoder_state_dicts).parameters
+    options = {"disable_dynamic": disable_dynamic} if "disable_dynamic" in takes else {}
+    return _load(path, name, **options).patcher
+
+
+def _require_loadable(config: EncoderConfig, name: str) -> None:
+    require_sd1(config, name)
+    if config.layers not in _LOADABLE_LAYERS:
+        raise EncoderError(f"{name} has {config.layers} layers; ComfyUI loads CLIP-L encoders of 2 to 22 layers.")
+    if (config.vocabulary, config.positions) != (VOCABULARY_SIZE, CONTEXT_LENGTH):
+        raise EncoderError(
+            f"{name} knows {config.vocabulary} tokens at {config.positions} positions; an SD 1.x text encoder knows "
+            f"{VOCABULARY_SIZE} at {CONTEXT_LENGTH}."
+        )
 
 
 def own_weights(clip: comfy.sd.CLIP) -> dict[str, Tensor]:
@@ -91,12 +115,30 @@ def add_difference(
     """
     own = EncoderConfig.of({_name(key): values[0][0] for key, values in _weights_and_patches(clip).items()})
     for role, state in (("encoder", target), ("encoder_base", base)):
-        config = EncoderConfig.of(state)
-        if config != own:
-            raise EncoderError(f"The {role} does not fit this CLIP: it is {config}, the CLIP is {own}.")
+        if differences := _differences(EncoderConfig.of(state), own):
+            raise EncoderError(
+                f"The {role} does not fit this CLIP: {differences}. Both must be of the same kind of model: use "
+                "the CLIP of a checkpoint like the one that the encoder was made from."
+            )
     moved = clip.clone()
     moved.add_patches({_TRANSFORMER + name: ("diff", (target[name].float() - base[name],)) for name in base}, strength)
     return moved
+
+
+def _differences(found: EncoderConfig, expected: EncoderConfig) -> str:
+    """The sizes in which an encoder differs from a CLIP, in words; empty where there is none."""
+    sizes = {
+        "layers": "layers",
+        "width": "width",
+        "heads": "attention heads",
+        "mlp_width": "MLP width",
+        "vocabulary": "tokens in its vocabulary",
+        "positions": "positions",
+    }
+    pairs = {words: (getattr(found, name), getattr(expected, name)) for name, words in sizes.items()}
+    return ", ".join(
+        f"{words} {one:,} where the CLIP has {other:,}" for words, (one, other) in pairs.items() if one != other
+    )
 
 
 def _weights_and_patches(clip: comfy.sd.CLIP | None) -> dict[str, list]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import folder_paths
@@ -15,6 +15,11 @@ from ...sage_core.errors import EncoderError, JudgeError, PromptError, SageError
 _ENCODERS = "text_encoders"
 _PROMPT_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".txt"}
 _KINDS = ("VQA", "LLM")
+
+# Linux and macOS limit a file's name in bytes, not in letters.
+_MOST_NAME_BYTES = 255
+# What the name of a file that is still being written has in addition; see whole_file.
+_TEMPORARY_BYTES = 40
 
 # What a combo box of files or models offers for "nothing chosen".
 NONE = "none"
@@ -52,6 +57,15 @@ def new_encoder_path(name: str) -> Path:
     return Path(folder_paths.get_folder_paths(_ENCODERS)[0]) / plain_name(name, ".safetensors", "name")
 
 
+def new_lora_path(name: str) -> Path:
+    """Where a LoRA called `name` is saved: always directly in the first folder for LoRAs.
+
+    Raises:
+        SettingsError: see `plain_name`.
+    """
+    return Path(folder_paths.get_folder_paths("loras")[0]) / plain_name(name, ".safetensors", "name")
+
+
 def output_file(folder: str, name: str, suffix: str, field: str) -> Path:
     """output/sage/<folder>/<name><suffix>. Raises SettingsError, see `plain_name`."""
     return Path(folder_paths.get_output_directory()) / "sage" / folder / plain_name(name, suffix, field)
@@ -74,6 +88,12 @@ def plain_name(name: str, suffix: str, field: str) -> str:
             f"{field} is {name!r}; expected a plain file name without a folder: at most 100 letters, digits, spaces, "
             "dots, dashes and underscores."
         )
+    size, most = len(stem.encode()), _MOST_NAME_BYTES - _TEMPORARY_BYTES - len(suffix)
+    if size > most:
+        raise SettingsError(
+            f"{field} is {name!r}, which takes {size} bytes on disk; expected at most {most}. Letters outside English "
+            "take two to four bytes each: choose a shorter name."
+        )
     return f"{stem}{suffix}"
 
 
@@ -84,8 +104,37 @@ def store_folder() -> Path:
 
 def prompt_files() -> list[str]:
     """Names of the files in ComfyUI's input folder, and the folders in it, that can hold prompts."""
-    names, _ = folder_paths.recursive_search(folder_paths.get_input_directory())
-    return folder_paths.filter_files_extensions(names, _PROMPT_SUFFIXES)
+    root = folder_paths.get_input_directory()
+    return sorted(
+        os.path.relpath(os.path.join(folder, name), root)
+        for folder, names in _walk_once(root)
+        for name in names
+        if os.path.splitext(name)[1].lower() in _PROMPT_SUFFIXES
+    )
+
+
+def _walk_once(root: str) -> Iterator[tuple[str, list[str]]]:
+    """Each folder below `root`, linked ones too, with its files' names: once, however many links lead there.
+
+    ComfyUI's own search follows a link that leads back to where it is until the system stops it, for minutes.
+    """
+    seen: set[tuple[int, int]] = set()
+    waiting = [root]
+    while waiting:
+        # Links wait until what really lies below `root` has been seen, and has been given by its own name.
+        for folder, subfolders, names in os.walk(waiting.pop(0)):
+            try:
+                status = os.stat(folder)
+            except OSError:
+                subfolders.clear()
+                continue
+            # Without an inode number, as on some network drives, folders cannot be told apart.
+            if status.st_ino and (status.st_dev, status.st_ino) in seen:
+                subfolders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            waiting += [path for path in (os.path.join(folder, name) for name in subfolders) if os.path.islink(path)]
+            yield folder, names
 
 
 def prompt_path(name: str | None) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..encoders.text_encoder import EncoderConfig
+from ..encoders.layouts import EncoderConfig
 from ..encoders.tokens import CONTEXT_LENGTH
 from .settings import TrainingSettings
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..encoders.fast_encoder import FastEncoder
+from ..encoders.layouts import TOKEN_TABLE
 from ..encoders.text_encoder import TextEncoder, embed
 from ..encoders.tokens import tokenize
 from ..errors import TrainingError
@@ -16,8 +17,6 @@ from ..prompts.pairs import PromptPairs
 from .schedule import least_batch
 from .settings import TrainingSettings
 from .targets import match_blocks, row_norms
-
-TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
 
 # Geometry on fewer prompts than this says little: with k = 10 neighbours, everything is a neighbour of everything.
 _LEAST_HELD_OUT = 32

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from ..encoders.precision import Precision
 from ..errors import SettingsError
 
 Target = Literal["farthest", "paired", "nearest"]
 Unit = Literal["absolute", "norm"]
-Precision = Literal["fp32", "tf32", "bf16"]
 Schedule = Literal["constant", "linear", "cosine"]
 
 

@@ -1,12 +1,14 @@
-"""Finished runs kept on disk under what they were made of, and found again instead of trained again."""
+"""Finished alignments kept in a store of runs, and found again instead of trained again."""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..encoders.layouts import read_encoder
@@ -15,8 +17,14 @@ from ..errors import EncoderError, TrainingError
 from ..files import write_json
 from ..prompts.pairs import PromptPairs
 from ..runs.record import StepReport
+from ..runs.store import CHECKPOINT, REPORT, WEIGHTS, RunStore
 from .settings import TrainingSettings
 from .training import TrainingResult, run_key, train
+
+logger = logging.getLogger(__name__)
+
+# A checkpoint holds the weights and AdamW's two moments, and the result is written before it goes.
+_STORED_COPIES = 4
 
 
 def train_stored(
@@ -29,23 +37,36 @@ def train_stored(
 ) -> tuple[TrainingResult, bool]:
     """As `training.train`, with the finished run and its checkpoint kept in the folder `store`.
 
+    A result that cannot be stored at the end, for instance because the disk has filled up, is returned all the same,
+    and its checkpoint stays: the caller can save it elsewhere.
+
     Args:
         options: passed on to `train`, all but `checkpoint` and `base_hash`.
 
     Returns:
         The result, and whether it was found instead of trained.
+
+    Raises:
+        FileError: nothing can be written into the store; said before the first step.
+        TrainingError: another process trains this run, or see `train`.
     """
     base_hash = state_hash(base)
-    key = run_key(base_hash, pairs, concept, settings)
-    weights, report = store / f"{key}.safetensors", store / f"{key}.json"
+    runs, key = RunStore(store), run_key(base_hash, pairs, concept, settings)
+    weights, report, checkpoint = (runs.path(key, suffix) for suffix in (WEIGHTS, REPORT, CHECKPOINT))
     if weights.exists() and report.exists():
         return _stored(weights, report, settings), True
-    checkpoint = store / f"{key}.checkpoint"
-    result = train(base, pairs, concept, settings, checkpoint=checkpoint, base_hash=base_hash, **options)
-    write_json(report, result.to_dict())
-    # Last, since its presence says that the run is whole.
-    save_encoder(weights, result.state, result.metadata)
-    checkpoint.unlink(missing_ok=True)
+    runs.make_ready(key, _STORED_COPIES * 4 * sum(tensor.numel() for tensor in base.values()))
+    with runs.locked(key):
+        result = train(base, pairs, concept, settings, checkpoint=checkpoint, base_hash=base_hash, **options)
+        try:
+            write_json(report, result.to_dict())
+            # Last, since its presence says that the run is whole.
+            save_encoder(weights, result.state, result.metadata)
+            checkpoint.unlink(missing_ok=True)
+        except (OSError, SafetensorError) as error:
+            logger.warning(
+                "The finished run could not be stored in %s (%s); it is handed on all the same.", store, error
+            )
     return result, False
 
 

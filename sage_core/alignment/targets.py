@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from ..encoders.text_encoder import arithmetic
+from ..encoders.precision import arithmetic
 from .settings import Target
 
 

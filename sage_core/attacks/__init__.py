@@ -1,1 +1,14 @@
 """Attacks on text encoders, to test one's own: prompts that bring a removed concept back."""
+
+from __future__ import annotations
+
+from ..lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "attack": "tokens",
+        "AttackSettings": "tokens",
+        "AttackResult": "tokens",
+    },
+)

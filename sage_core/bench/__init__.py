@@ -1,1 +1,1 @@
-"""What an alignment run costs, measured beside the published procedure: `python -m sage_core.bench`."""
+"""What an alignment run costs, measured against the published procedure: `python -m sage_core.bench`."""

@@ -1,4 +1,7 @@
-"""Ours beside the published procedure and beside itself in other precisions and in chunks: cost, and same results."""
+"""Our training against the published procedure, and against itself in other precisions and in chunks.
+
+What each costs, and whether the results are the same.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..alignment.objective import AlignmentObjective
 from ..alignment.preparation import prepare
 from ..alignment.schedule import epoch_order, total_steps
-from ..alignment.settings import Precision, TrainingSettings
+from ..alignment.settings import TrainingSettings
 from ..alignment.targets import choose_targets
-from ..alignment.training import Run
 from ..encoders.fast_encoder import FastEncoder
-from ..encoders.text_encoder import TextEncoder, arithmetic
+from ..encoders.precision import Precision, arithmetic
+from ..encoders.text_encoder import TextEncoder
 from ..prompts.pairs import PromptPairs
+from ..runs.loop import Budget, Loop
 from .naive import NaiveTraining, codebook, sorted_search
 from .phases import Clock, Phases, Size, embed_stored
 from .prompts import CONCEPT
 
+# Prompts compared at once in pairing.
 _BLOCK = 2048
 
 
@@ -31,7 +37,8 @@ class StepComparison:
     """A step of the published procedure and one of ours at the same precision, taken in turns.
 
     Attributes:
-        naive, ours: median seconds.
+        precision: of both.
+        naive, ours: median seconds of each.
         loss_gap: largest relative difference of the loss between the two, over the steps taken.
     """
 
@@ -43,7 +50,7 @@ class StepComparison:
 
 @dataclass(frozen=True)
 class Naive:
-    """Seconds of the published procedure, each part on a sample and scaled to the whole.
+    """Seconds of the published procedure, each part measured on a sample and scaled to the whole.
 
     Attributes:
         prompt, search, step: seconds of one codebook entry, one unsafe prompt's search, one step, all in fp32.
@@ -72,9 +79,14 @@ def measure_naive(
     device: torch.device,
     precisions: Sequence[Precision] = ("fp32",),
 ) -> Naive:
-    """The published procedure on a sample, in turns with our steps for a fair comparison on a busy machine.
+    """Measure the published procedure on a sample; its steps and ours take turns, to be fair on a busy machine.
 
-    `precisions` are those in which steps are compared; the first stands for the whole, as published: "fp32".
+    Args:
+        base: canonical state of the base encoder.
+        pairs: what to train on.
+        size: how large the samples are.
+        device: where both run.
+        precisions: steps are compared in each; the first stands for the whole, "fp32" as published.
     """
     encoder = TextEncoder.from_state(base).to(device)
     sample = list(pairs.safe[: size.naive_prompts])
@@ -100,7 +112,7 @@ def measure_naive(
 def _searches(
     encoder: TextEncoder, pairs: PromptPairs, count: int, device: torch.device
 ) -> tuple[float, float, float, Tensor]:
-    """Seconds of one naive search, of ours a prompt, the share that agrees, and the targets' embeddings (N, D)."""
+    """Seconds a prompt of a naive search and of ours, the share of equal targets, and the targets (N, D)."""
     clock = Clock(device)
     with arithmetic("fp32", device):
         # In batches, since one at a time would take minutes: the values are the same.
@@ -121,24 +133,25 @@ def _steps_in_turns(
     device: torch.device,
     precision: Precision,
 ) -> StepComparison:
-    """Naive steps and ours on the same batches, by turns."""
+    """Time naive steps and ours on the same batches, in turns."""
     clock, settings = Clock(device), size.settings.replace(precision=precision)
     with arithmetic("tf32" if precision == "tf32" else "fp32", device):
         naive = NaiveTraining(base, pairs, CONCEPT, targets, settings, device)
-        run = Run(prepare(base, pairs, CONCEPT, settings, device), settings, "", device, None)
-        order = epoch_order(len(run.prepared), 0, settings.seed).tolist()
+        objective = AlignmentObjective(prepare(base, pairs, CONCEPT, settings, device), settings, device)
+        loop = Loop(objective, Budget(steps=objective.steps), objective.rate)
+        order = epoch_order(len(objective.prepared), 0, settings.seed).tolist()
         losses: list[float] = []
         naive_seconds, our_seconds = [], []
-        for step in range(min(size.naive_steps, len(run.sizes))):
-            rows = order[step * settings.batch_size :][: run.sizes[step]]
+        for step in range(min(size.naive_steps, len(objective.sizes))):
+            rows = order[step * settings.batch_size :][: objective.sizes[step]]
             naive_seconds.append(clock.seconds(partial(_append_loss, losses, naive, rows)))
-            our_seconds.append(clock.seconds(run.take_step))
-        run.report(None, everything=True)
+            our_seconds.append(clock.seconds(loop.take_step))
+        loop.report(None, everything=True)
     return StepComparison(
         precision=precision,
         naive=statistics.median(naive_seconds[1:]),
         ours=statistics.median(our_seconds[1:]),
-        loss_gap=loss_gap([report.losses["total"] for report in run.history], losses),
+        loss_gap=loss_gap([report.losses["total"] for report in loop.history], losses),
     )
 
 
@@ -146,25 +159,25 @@ def _append_loss(losses: list[float], naive: NaiveTraining, rows: list[int]) -> 
     losses.append(naive.step(rows))
 
 
+# The largest difference allowed: a share of the targets, relative for losses and gradients, absolute for cosines.
 TOLERANCES: dict[str, float] = {
     "targets of the published procedure": 0.0,
-    "loss beside the published procedure, fp32": 1e-4,
+    "loss against the published procedure, fp32": 1e-4,
     "gradient in chunks": 1e-4,
-    "loss beside fp32": 0.02,
-    "cosine lost by targets beside fp32": 0.01,
+    "loss against fp32": 0.02,
+    "cosine lost by targets against fp32": 0.01,
 }
-"""What may differ at most: a share for the targets, relative for losses and gradients, absolute for cosines."""
 
 
 def disagreements(report: Mapping[str, Any]) -> list[str]:
-    """What in a bench's report is beyond its tolerance, as lines for a person; empty when all agree."""
+    """A line for each figure of a bench's report that is beyond its tolerance; none when all agree."""
     found = [
         ("targets of the published procedure", 1 - report["naive"]["same_targets"]),
-        ("loss beside the published procedure, fp32", report["naive"]["steps"][0]["loss_gap"]),
+        ("loss against the published procedure, fp32", report["naive"]["steps"][0]["loss_gap"]),
         ("gradient in chunks", report["gradient_gap"]),
     ]
     for row in report["agreement"]:
-        found += [("loss beside fp32", row["loss_gap"]), ("cosine lost by targets beside fp32", row["regret"])]
+        found += [("loss against fp32", row["loss_gap"]), ("cosine lost by targets against fp32", row["regret"])]
     lines = [f"{name}: {gap:.1e}, at most {TOLERANCES[name]:g}" for name, gap in found if not gap <= TOLERANCES[name]]
     return lines if report["same_again"] else [*lines, "the same run gave other losses the second time"]
 
@@ -174,6 +187,7 @@ class Agreement:
     """How far a precision's result is from fp32's.
 
     Attributes:
+        precision: the one compared.
         same_targets: share of unsafe prompts with the same target.
         regret: largest excess, in fp32 cosine, of a chosen target over the best one.
         loss_gap: largest relative difference of the loss at the same step, over the whole run.
@@ -188,7 +202,7 @@ class Agreement:
 def compare_precisions(
     base: Mapping[str, Tensor], pairs: PromptPairs, device: torch.device, runs: Mapping[Precision, Phases]
 ) -> list[Agreement]:
-    """Targets and loss curve of each run beside those of the fp32 run."""
+    """Compare each run's targets and loss curve with those of the fp32 run."""
     encoder = FastEncoder.from_state(base).to(device)
     with arithmetic("fp32", device):
         unsafe, safe = (embed_stored(encoder, side, "fp32") for side in (pairs.unsafe, pairs.safe))
@@ -214,20 +228,20 @@ def compare_precisions(
 
 
 def loss_gap(losses: Sequence[float], reference: Sequence[float]) -> float:
-    """Largest relative difference, over the steps that both have."""
+    """Largest relative difference of two loss curves, over the steps that both have."""
     return max(abs(a - b) / abs(b) for a, b in zip(losses, reference, strict=False))
 
 
 def gradient_gap(
     base: Mapping[str, Tensor], pairs: PromptPairs, settings: TrainingSettings, device: torch.device, chunk_size: int
 ) -> float:
-    """Relative difference, over all parameters, of a step's fp32 gradient in chunks and at once."""
+    """Relative difference, over all parameters, between a step's fp32 gradient in chunks and in one piece."""
     settings = settings.replace(precision="fp32")
     gradients = []
     with arithmetic("fp32", device):
         for chunk in (None, chunk_size):
-            run = Run(prepare(base, pairs, CONCEPT, settings, device), settings, "", device, chunk)
-            run.gradients(run.batch_rows(0))
+            run = AlignmentObjective(prepare(base, pairs, CONCEPT, settings, device), settings, device, chunk)
+            run.gradients(0)
             gradients.append([p.grad.double().cpu() for p in run.encoder.parameters() if p.grad is not None])
     difference = sum(float((a - b).square().sum()) for a, b in zip(*gradients, strict=True))
     return (difference / sum(float(a.square().sum()) for a in gradients[0])) ** 0.5

@@ -1,9 +1,11 @@
 """The published procedure as its description reads, to measure against; nobody should use it.
 
-Prompt by prompt into a codebook; the whole codebook compared entry by entry and sorted for each unsafe prompt; in each
-step three forward passes of the encoder in training (safe, unsafe, concept), and the base's anew. In fp32; in plain
-autocast where steps are to be compared in a lower precision. Written from the formulas of arXiv 2607.00402, one after
-the other, with transformers' own encoder and PyTorch's default AdamW.
+- Codebook: each prompt is embedded by itself.
+- Pairing: for each unsafe prompt all entries of the codebook are compared one by one, and sorted.
+- Step: the encoder in training makes three forward passes (safe, unsafe, concept), and the base makes its own again.
+
+Everything is in fp32, or in plain autocast where steps are compared in a lower precision. It follows the formulas of
+arXiv 2607.00402 one after the other, with transformers' own encoder and PyTorch's default AdamW.
 """
 
 from __future__ import annotations
@@ -15,30 +17,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..alignment.settings import TrainingSettings
-from ..encoders.text_encoder import TextEncoder, arithmetic
+from ..encoders.precision import arithmetic
+from ..encoders.text_encoder import TextEncoder
 from ..encoders.tokens import tokenize
 from ..prompts.pairs import PromptPairs
 
 
 def codebook(encoder: TextEncoder, prompts: list[str], device: torch.device) -> Tensor:
-    """φ of each prompt, (N, 77 × width), one forward pass each."""
+    """Embeddings φ of the prompts, (N, 77 × width), by one forward pass each."""
     with torch.no_grad():
         return torch.cat([encoder(tokenize([prompt]).to(device)).flatten(1) for prompt in prompts])
 
 
 def sorted_search(row: Tensor, entries: Tensor) -> list[int]:
-    """All `entries` (S, D) from the least to the most similar to `row` (D,), each compared by itself."""
+    """Indices of all `entries` (S, D), from the least to the most similar to `row` (D,), each compared by itself."""
     similarity = [float(F.cosine_similarity(row, entry, dim=0)) for entry in entries]
     return sorted(range(len(entries)), key=similarity.__getitem__)
 
 
 class NaiveTraining:
-    """Steps of the published training loop in the settings' precision; what the "paper" and "des" objectives need.
-
-    Args:
-        base: canonical state of the base encoder.
-        targets: φ_0 of each pair's target, (N, D), before the shift along the concept.
-    """
+    """The published training loop, step by step, as far as the objectives "paper" and "des" need it."""
 
     def __init__(
         self,
@@ -49,15 +47,25 @@ class NaiveTraining:
         settings: TrainingSettings,
         device: torch.device,
     ) -> None:
+        """Build both encoders and the optimizer.
+
+        Args:
+            base: canonical state of the base encoder.
+            pairs: what to train on.
+            concept: the unsafe concept.
+            targets: φ_0 of each pair's target, (N, D), before the shift along the concept.
+            settings: weights of the objective, learning rate and precision.
+            device: trains here.
+        """
         self.pairs, self.concept, self.targets, self.settings, self.device = pairs, concept, targets, settings, device
         self.frozen = TextEncoder.from_state(base).to(device).requires_grad_(False)
         self.model = TextEncoder.from_state(base).to(device)
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
 
     def step(self, rows: list[int]) -> float:
-        """One update on the pairs `rows`; the loss before it."""
+        """Update the encoder on the pairs `rows`; returns the loss before the update."""
         s = self.settings
         safe, unsafe = [self.pairs.safe[i] for i in rows], [self.pairs.unsafe[i] for i in rows]
         base, base_concept, base_empty = (self._embed(self.frozen, p) for p in (safe, [self.concept], [""]))
@@ -71,9 +79,9 @@ class NaiveTraining:
             loss = loss + s.spread_weight * torch.relu(_spread(base) - _spread(z))
         if s.local_weight:
             loss = loss + s.local_weight * _local(base, z + s.perturbation * u, s.neighbours)
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         return loss.item()
 
     def _embed(self, encoder: TextEncoder, prompts: list[str]) -> Tensor:

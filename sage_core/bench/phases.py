@@ -1,4 +1,4 @@
-"""What an alignment run costs, phase by phase, beside the published procedure; see `bench` for the command."""
+"""What an alignment run costs, phase by phase; `run` has the command."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from torch import Tensor
 
 from ..alignment.memory import plan_memory
 from ..alignment.preparation import prepare
-from ..alignment.settings import Precision, TrainingSettings
+from ..alignment.settings import TrainingSettings
 from ..alignment.targets import choose_targets
 from ..alignment.training import train
 from ..encoders.fast_encoder import FastEncoder
-from ..encoders.layouts import read_encoder
-from ..encoders.text_encoder import EncoderConfig, TextEncoder, arithmetic, embed, save_encoder
+from ..encoders.layouts import VIT_L_14, EncoderConfig, read_encoder
+from ..encoders.precision import Precision, arithmetic
+from ..encoders.text_encoder import TextEncoder, embed, save_encoder
 from ..encoders.tokens import CONTEXT_LENGTH, tokenize
 from ..prompts.pairs import PromptPairs
 from ..runs.record import StepReport
@@ -35,7 +36,10 @@ class Size:
     """What is measured under one name.
 
     Attributes:
-        naive_prompts, naive_searches, naive_steps: samples of the published procedure; the rest is scaled.
+        config: sizes of the text encoder.
+        pairs: prompt pairs of a run.
+        settings: of a run.
+        naive_prompts, naive_searches, naive_steps: how much of the published procedure is measured; the rest is scaled.
         pair_counts, batch_sizes: points of the two curves.
     """
 
@@ -50,10 +54,9 @@ class Size:
     batch_sizes: tuple[int, ...]
 
 
-VIT_L_14 = EncoderConfig(layers=12, width=768, heads=12, mlp_width=3072, vocabulary=49408, positions=77)
-# The shapes world's text encoder.
-_WORLD = EncoderConfig(layers=2, width=768, heads=12, mlp_width=2048, vocabulary=49408, positions=77)
-_SMALL = EncoderConfig(layers=2, width=128, heads=2, mlp_width=512, vocabulary=49408, positions=77)
+# SD 1.x's text encoder with fewer layers and narrower ones: the shapes world's, and one for a quick look.
+_WORLD = replace(VIT_L_14, layers=2, mlp_width=2048)
+_SMALL = replace(VIT_L_14, layers=2, width=128, heads=2, mlp_width=512)
 _PAPER = TrainingSettings(held_out=0)
 SIZES = {
     "paper": Size("paper", VIT_L_14, 6911, _PAPER, 64, 4, 10, (1000, 6911, 25_000, 100_000), (32, 64, 128, 256, 512)),
@@ -72,13 +75,13 @@ class Clock:
         self._device = device
 
     def now(self) -> float:
-        """Seconds on a clock of its own, with the device idle."""
+        """Seconds since some fixed moment, once the device is idle."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
     def seconds(self, work: Callable[[], Any], repeats: int = 1) -> float:
-        """Median seconds of `work`."""
+        """Median seconds that `work` takes, over `repeats` times."""
         taken = []
         for _ in range(repeats):
             start = self.now()
@@ -88,19 +91,22 @@ class Clock:
 
 
 def forward_flops(config: EncoderConfig, prompts: int) -> float:
-    """Floating-point operations of embedding `prompts`: matrix products only, 2 for a multiply-add, attention whole."""
+    """Floating-point operations of embedding so many prompts.
+
+    Only matrix products count, a multiply-add as 2, and attention without regard to its mask.
+    """
     matrices = config.layers * (4 * config.width**2 + 2 * config.width * config.mlp_width)
     attention = config.layers * 2 * CONTEXT_LENGTH * config.width
     return 2.0 * prompts * CONTEXT_LENGTH * (matrices + attention)
 
 
 def training_flops(config: EncoderConfig, batches: list[int]) -> float:
-    """Operations of steps with these batch sizes: one forward pass of 2B + 1 prompts, and twice that backward."""
+    """Operations of steps of these batch sizes B: a forward pass of 2B + 1 prompts, and twice as much backward."""
     return sum(3 * forward_flops(config, 2 * size + 1) for size in batches)
 
 
 def matmul_peak(device: torch.device, precision: Precision) -> float:
-    """Operations a second of the best large square matrix product of random numbers, the ceiling to compare with."""
+    """Operations a second in a large product of two square matrices: the ceiling to compare with."""
     size = 8192 if device.type == "cuda" else 1024
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -112,12 +118,14 @@ def matmul_peak(device: torch.device, precision: Precision) -> float:
 
 @dataclass(frozen=True)
 class Phases:
-    """Seconds of one alignment run, all of it after the base is in memory.
+    """Seconds of one alignment run from the moment that the base is in memory.
 
     Attributes:
-        prepare, train, finish, save: what `total` is the sum of.
-        step: seconds of a step in the middle of training, median.
-        peak: GiB at most in training, see `MemoryWatch`. estimate: what `plan_memory` expects.
+        precision: of the run.
+        prepare, train, finish, save: the parts, of which `total` is the sum.
+        step: median seconds of a step in the middle of training.
+        peak: GiB at most in training, see `MemoryWatch`.
+        estimate: GiB that `plan_memory` expects.
         losses: total loss at each step.
     """
 
@@ -140,7 +148,7 @@ def measure_run(
     device: torch.device,
     free_memory: int | None = None,
 ) -> Phases:
-    """One run from tokens to the saved file."""
+    """Time one run from tokens to the saved file."""
     clock = Clock(device)
     at: list[float] = []
 
@@ -173,8 +181,10 @@ def measure_run(
 
 
 def step_seconds(history: tuple[StepReport, ...]) -> float:
-    """Median seconds between reports, without the first steps, which wait for kernels to be loaded, and without the
-    last, whose report does not wait for another step."""
+    """Median seconds between reports.
+
+    Without the first steps, which wait for kernels to be loaded, and the last, whose report waits for no further step.
+    """
     seconds = [report.seconds for report in history[:-1]]
     return statistics.median([b - a for a, b in pairwise(seconds)][min(3, len(seconds) - 2) :])
 
@@ -182,7 +192,7 @@ def step_seconds(history: tuple[StepReport, ...]) -> float:
 def measure_parts(
     base: Mapping[str, Tensor], pairs: PromptPairs, settings: TrainingSettings, device: torch.device
 ) -> dict[str, float]:
-    """Seconds of tokenising, embedding and pairing, each by itself."""
+    """Time tokenising, embedding and pairing, each by itself, in seconds."""
     clock = Clock(device)
     encoder = FastEncoder.from_state(base).to(device)
     ids: list[Tensor] = []
@@ -217,10 +227,10 @@ def memory_at_most(gigabytes: float, device: torch.device) -> Iterator[None]:
 def pair_curve(
     base: Mapping[str, Tensor], size: Size, settings: TrainingSettings, device: torch.device, step: float
 ) -> list[dict[str, Any]]:
-    """Seconds of preparation, measured, and of training at `step` seconds a step, for each number of pairs.
+    """Measure preparation for each number of pairs, and multiply out training at `step` seconds a step.
 
     "stored" are the GiB of the base embeddings, which grow with the pairs and may lie on the host; "working" is what
-    preparing takes beside them.
+    preparing takes in addition.
     """
     clock, points = Clock(device), []
     for count in size.pair_counts:
@@ -240,7 +250,7 @@ def pair_curve(
 def batch_curve(
     base: Mapping[str, Tensor], size: Size, settings: TrainingSettings, device: torch.device
 ) -> list[dict[str, Any]]:
-    """Measured seconds of a step for each batch size, and memory measured and estimated."""
+    """Measure the seconds of a step and its memory for each batch size, and estimate that memory."""
     points = []
     for batch in size.batch_sizes:
         changed = settings.replace(batch_size=batch, steps=12 if device.type == "cuda" else 4, epochs=100)
@@ -254,7 +264,7 @@ def batch_curve(
 
 
 def apply_cost(base: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
-    """Seconds of what a graph pays once: reading an encoder file, and its difference to the graph's own weights."""
+    """Time what a graph pays once: reading an encoder file, and subtracting the graph's own weights from it."""
     clock = Clock(device)
     own = {name: tensor.to(device) for name, tensor in base.items()}
     aligned: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Prompts and weights to measure with, made from a number: captions in the manner of COCO's, and random encoders."""
+"""Prompts and weights to measure with: captions like COCO's from a grammar, and random encoders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from itertools import cycle
 import torch
 from torch import Tensor
 
-from ..encoders.text_encoder import EncoderConfig, TextEncoder
+from ..encoders.layouts import EncoderConfig
+from ..encoders.text_encoder import TextEncoder
 from ..prompts.pairs import DEFAULT_TEMPLATES, PromptPairs, PromptReport
 
 CONCEPT = "skull"
@@ -26,12 +27,16 @@ _PARTS = tuple(
         "|with a bowl of fruit|while a car passes|with a sign above",
     )
 )
-# Coprime to the number of captions, so that neighbours in the list differ in every part and none comes twice.
+# Coprime to the number of captions, so that none comes twice, and large, so that neighbours differ in every part.
 _STRIDE = 1_000_003
 
 
 def captions(count: int) -> list[str]:
-    """`count` distinct captions of 10 to 20 words, always the same; at most 10,321,920."""
+    """So many distinct captions of 10 to 20 words, always the same.
+
+    Raises:
+        ValueError: there are only 10,321,920.
+    """
     total = 1
     for part in _PARTS:
         total *= len(part)
@@ -49,7 +54,7 @@ def _caption(number: int) -> str:
 
 
 def make_pairs(count: int) -> PromptPairs:
-    """`count` captions and the same with a concept in them, by the templates of `pairs_from_concept`."""
+    """So many captions, each paired with one that adds a concept by the templates of `pairs_from_concept`."""
     safe = captions(count)
     unsafe = [
         template.replace("{prompt}", prompt).replace("{concept}", CONCEPT)
@@ -59,7 +64,7 @@ def make_pairs(count: int) -> PromptPairs:
 
 
 def random_state(config: EncoderConfig, seed: int = 0) -> dict[str, Tensor]:
-    """Canonical state with CLIP's initial weights (Radford et al. 2021, 2.5): cost does not depend on their values."""
+    """Canonical state with CLIP's initial weights (Radford et al. 2021, 2.5); cost does not depend on their values."""
     generator = torch.Generator().manual_seed(seed)
     width, deep = config.width**-0.5, (2 * config.layers) ** -0.5
     deviations = {

@@ -1,4 +1,4 @@
-"""The benchmark's results as a table and a picture."""
+"""The benchmark's results, as bench.json holds them, as a page of tables and as a picture."""
 
 from __future__ import annotations
 
@@ -6,169 +6,244 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..plots import LIGHT, new_figure, style
+from ..tables import markdown_table
 from .compare import TOLERANCES, disagreements
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Report = Mapping[str, Any]
 
-def to_markdown(report: Mapping[str, Any]) -> str:
+
+def to_markdown(report: Report) -> str:
     """The results as a page of tables; what was scaled from a sample says so."""
-    machine, naive = report["machine"], report["naive"]
     fast = next(iter(report["runs"]))
-    steps = report["steps"]
     sections = [
-        f"# Alignment on {machine['device']}, {machine['threads']} threads, PyTorch {machine['torch']}",
-        f'Size "{report["size"]}": {report["config"]["layers"]} layers of width {report["config"]["width"]}, '
-        f"{report['pairs']:,} pairs, batch {report['settings']['batch_size']}, {steps} steps. "
-        f"{report['training_flops']:.3g} operations in training, {report['embedding_flops']:.3g} in embedding "
-        "(matrix products only).",
-        _table(
-            ["seconds", "published procedure, fp32, scaled from a sample", *(f"ours, {p}" for p in report["runs"])],
-            [
-                ["tokenise", "", *_column(report, "tokenise")],
-                ["embed (codebook)", _number(naive["codebook"]), *_column(report, "embed")],
-                ["pair", _number(naive["pairing"]), *_column(report, "pair")],
-                ["all three, as the run does them", "", *_column(report, "prepare")],
-                [f"train, {steps} steps", _number(naive["training"]), *_column(report, "train")],
-                ["collect and hash", "", *_column(report, "finish")],
-                ["save", "", *_column(report, "save")],
-                ["**total after loading**", _number(naive["total"]), *_column(report, "total")],
-                ["one step", _number(naive["step"]), *_column(report, "step")],
-                ["times faster", "1", *(f"{naive['total'] / run['total']:,.0f}" for run in report["runs"].values())],
-                ["share of the measured peak", "", *_shares(report)],
-                ["peak memory, GiB (estimated)", "", *(_memory(run) for run in report["runs"].values())],
-            ],
-        ),
-        f"First {fast} run of the process, kernels loaded along the way: {_number(report['first']['total'])} s. "
-        f"Measured peak of a matrix product: "
-        + ", ".join(f"{name} {value / 1e12:,.2f} TFLOP/s" for name, value in machine["peak"].items())
-        + ".",
-        f"Published procedure: {_number(naive['prompt'])} s a codebook entry, {_number(naive['search'])} s a search, "
-        f"{_number(naive['step'])} s a step. Ours pairs {naive['search'] / naive['our_search']:,.0f} times faster. "
-        "Steps taken in turns, each at the same precision:",
-        _table(
-            ["step", "published procedure, s", "ours, s", "times faster", "difference of the loss"],
-            [
-                [
-                    row["precision"],
-                    _number(row["naive"]),
-                    _number(row["ours"]),
-                    f"{row['naive'] / row['ours']:.2f}",
-                    f"{row['loss_gap']:.1e}",
-                ]
-                for row in naive["steps"]
-            ],
-        ),
+        _title(report),
+        _what_was_run(report),
+        _phases(report),
+        _first_run(report, fast),
+        _published(report["naive"]),
+        _steps(report["naive"]),
         "## Same results",
-        f"Searched one by one, {naive['same_targets']:.0%} of the targets are ours. A step in chunks has the gradient "
-        f"of the whole batch within {report['gradient_gap']:.1e}. The {fast} run repeated gives "
-        + ("the same losses to the last bit." if report["same_again"] else "other losses."),
-        "Allowed are: "
-        + "; ".join(f"{name} {most:g}" for name, most in TOLERANCES.items())
-        + ". "
-        + ("; ".join(["**Beyond that:**", *disagreements(report)]) if disagreements(report) else "All agree."),
-        _table(
-            ["beside fp32", "same targets", "largest loss of cosine", "largest difference of the loss"],
-            [
-                [row["precision"], f"{row['same_targets']:.2%}", f"{row['regret']:.1e}", f"{row['loss_gap']:.1e}"]
-                for row in report["agreement"]
-            ],
-        ),
+        _same(report, fast),
+        _allowed(report),
+        _agreement(report["agreement"]),
         "## On a small card (6 GB)",
-        _table(
-            ["precision", "step, s", "times slower", "peak memory, GiB (estimated)", "difference of the loss"],
-            [
-                [
-                    row["precision"],
-                    _number(row["step"]),
-                    f"{row['times_slower']:.2f}",
-                    _memory(row),
-                    f"{row['loss_gap']:.1e}",
-                ]
-                for row in report["small_card"]
-            ],
-        ),
+        _small_card(report["small_card"]),
         f"## Cost against pairs and batch, {fast}",
-        _table(
-            ["pairs", "prepare, s", "train, s (at the measured step)", "base embeddings, GiB", "beside them, GiB"],
-            [
-                [f"{row['pairs']:,}", *(_number(row[name]) for name in ("prepare", "train", "stored", "working"))]
-                for row in report["pair_curve"]
-            ],
-        ),
-        _table(
-            ["batch", "step, s", "pairs a second", "peak memory, GiB (estimated)"],
-            [
-                [str(row["batch"]), _number(row["step"]), f"{row['batch'] / row['step']:,.1f}", _memory(row)]
-                for row in report["batch_curve"]
-            ],
-        ),
-        f"Using an aligned encoder costs a graph {_number(report['apply']['read'])} s to read the file and "
-        f"{_number(report['apply']['difference'])} s for the difference, once; nothing for each picture.",
+        _against_pairs(report["pair_curve"]),
+        _against_batch(report["batch_curve"]),
+        _use(report["apply"]),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def draw(report: Mapping[str, Any]) -> Figure:
+def _title(report: Report) -> str:
+    machine = report["machine"]
+    return f"# Alignment on {machine['device']}, {machine['threads']} threads, PyTorch {machine['torch']}"
+
+
+def _what_was_run(report: Report) -> str:
+    config = report["config"]
+    return (
+        f'Size "{report["size"]}": {config["layers"]} layers of width {config["width"]}, {report["pairs"]:,} pairs, '
+        f"batch {report['settings']['batch_size']}, {report['steps']} steps. {report['training_flops']:.3g} operations "
+        f"in training, {report['embedding_flops']:.3g} in embedding (matrix products only)."
+    )
+
+
+def _phases(report: Report) -> str:
+    naive, runs = report["naive"], report["runs"]
+
+    def row(title: str, published: str, name: str) -> list[str]:
+        return [title, published, *(_number(run[name]) for run in runs.values())]
+
+    return markdown_table(
+        ["seconds", "published procedure, fp32, scaled from a sample", *(f"ours, {name}" for name in runs)],
+        [
+            row("tokenise", "", "tokenise"),
+            row("embed (codebook)", _number(naive["codebook"]), "embed"),
+            row("pair", _number(naive["pairing"]), "pair"),
+            row("all three, as the run does them", "", "prepare"),
+            row(f"train, {report['steps']} steps", _number(naive["training"]), "train"),
+            row("collect and hash", "", "finish"),
+            row("save", "", "save"),
+            row("**total after loading**", _number(naive["total"]), "total"),
+            row("one step", _number(naive["step"]), "step"),
+            ["times faster", "1", *(f"{naive['total'] / run['total']:,.0f}" for run in runs.values())],
+            ["share of the measured peak", "", *_shares(report)],
+            ["peak memory, GiB (estimated)", "", *(_memory(run) for run in runs.values())],
+        ],
+    )
+
+
+def _first_run(report: Report, fast: str) -> str:
+    peaks = (f"{name} {value / 1e12:,.2f} TFLOP/s" for name, value in report["machine"]["peak"].items())
+    return (
+        f"First {fast} run of the process, kernels loaded along the way: {_number(report['first']['total'])} s. "
+        f"Measured peak of a matrix product: {', '.join(peaks)}."
+    )
+
+
+def _published(naive: Mapping[str, Any]) -> str:
+    return (
+        f"Published procedure: {_number(naive['prompt'])} s a codebook entry, {_number(naive['search'])} s a search, "
+        f"{_number(naive['step'])} s a step. Ours pairs {naive['search'] / naive['our_search']:,.0f} times faster. "
+        "Steps taken in turns, each at the same precision:"
+    )
+
+
+def _steps(naive: Mapping[str, Any]) -> str:
+    return markdown_table(
+        ["step", "published procedure, s", "ours, s", "times faster", "difference of the loss"],
+        (
+            [
+                row["precision"],
+                _number(row["naive"]),
+                _number(row["ours"]),
+                f"{row['naive'] / row['ours']:.2f}",
+                f"{row['loss_gap']:.1e}",
+            ]
+            for row in naive["steps"]
+        ),
+    )
+
+
+def _same(report: Report, fast: str) -> str:
+    return (
+        f"Searched one by one, {report['naive']['same_targets']:.0%} of the targets are ours. A step in chunks has the "
+        f"gradient of the whole batch within {report['gradient_gap']:.1e}. The {fast} run repeated gives "
+        f"{'the same losses to the last bit' if report['same_again'] else 'other losses'}."
+    )
+
+
+def _allowed(report: Report) -> str:
+    limits = "; ".join(f"{name} {most:g}" for name, most in TOLERANCES.items())
+    beyond = disagreements(report)
+    return f"Allowed are: {limits}. {'; '.join(['**Beyond that:**', *beyond]) if beyond else 'All agree.'}"
+
+
+def _agreement(rows: Sequence[Mapping[str, Any]]) -> str:
+    return markdown_table(
+        ["against fp32", "same targets", "largest loss of cosine", "largest difference of the loss"],
+        (
+            [row["precision"], f"{row['same_targets']:.2%}", f"{row['regret']:.1e}", f"{row['loss_gap']:.1e}"]
+            for row in rows
+        ),
+    )
+
+
+def _small_card(rows: Sequence[Mapping[str, Any]]) -> str:
+    return markdown_table(
+        ["precision", "step, s", "times slower", "peak memory, GiB (estimated)", "difference of the loss"],
+        (
+            [
+                row["precision"],
+                _number(row["step"]),
+                f"{row['times_slower']:.2f}",
+                _memory(row),
+                f"{row['loss_gap']:.1e}",
+            ]
+            for row in rows
+        ),
+    )
+
+
+def _against_pairs(rows: Sequence[Mapping[str, Any]]) -> str:
+    return markdown_table(
+        ["pairs", "prepare, s", "train, s (at the measured step)", "base embeddings, GiB", "preparing adds, GiB"],
+        (
+            [f"{row['pairs']:,}", *(_number(row[name]) for name in ("prepare", "train", "stored", "working"))]
+            for row in rows
+        ),
+    )
+
+
+def _against_batch(rows: Sequence[Mapping[str, Any]]) -> str:
+    return markdown_table(
+        ["batch", "step, s", "pairs a second", "peak memory, GiB (estimated)"],
+        ([row["batch"], _number(row["step"]), f"{row['batch'] / row['step']:,.1f}", _memory(row)] for row in rows),
+    )
+
+
+def _use(cost: Mapping[str, float]) -> str:
+    return (
+        f"Using an aligned encoder costs a graph {_number(cost['read'])} s to read the file and "
+        f"{_number(cost['difference'])} s for the difference, once; nothing for each picture."
+    )
+
+
+def draw(report: Report) -> Figure:
     """Seconds by phase against the published procedure, time and memory against pairs, speed against batch size."""
     figure = new_figure(700, LIGHT)
-    (bars, pairs), (batches, memory) = figure.subplots(2, 2)
-    naive, run = report["naive"], next(iter(report["runs"].values()))
-    names = ["codebook", "pairing", "training", "total"]
-    bars.bar([i - 0.2 for i in range(4)], [naive[name] for name in names], 0.4, color=LIGHT.muted, label="published")
-    ours = [run["embed"], run["pair"], run["train"], run["total"]]
-    bars.bar([i + 0.2 for i in range(4)], ours, 0.4, color=LIGHT.base, label=f"ours, {run['precision']}")
-    bars.set_xticks(range(4), names)
-    bars.set_yscale("log")
-    bars.set_title(f"seconds, {report['pairs']:,} pairs", loc="left", color=LIGHT.text, fontsize=11)
+    (phases, pairs), (batches, memory) = figure.subplots(2, 2)
+    _draw_phases(phases, report)
     curve = report["pair_curve"]
-    counts = [row["pairs"] for row in curve]
-    pairs.plot(counts, [row["prepare"] for row in curve], color=LIGHT.base, marker="o", label="prepare")
-    pairs.plot(counts, [row["train"] for row in curve], color=LIGHT.aligned, marker="o", label="train")
-    pairs.set_yscale("log")
-    _count_pairs(pairs, counts)
-    pairs.set_title("seconds", loc="left", color=LIGHT.text, fontsize=11)
-    curve = report["batch_curve"]
-    rates = [row["batch"] / row["step"] for row in curve]
-    batches.plot([row["batch"] for row in curve], rates, color=LIGHT.base, marker="o")
-    batches.set_ylim(0, 1.1 * max(rates))
-    batches.set_xlabel("batch", color=LIGHT.muted, fontsize=10)
-    batches.set_title("pairs a second", loc="left", color=LIGHT.text, fontsize=11)
-    curve = [row for row in report["pair_curve"] if row["working"] is not None]
-    counts = [row["pairs"] for row in curve]
-    memory.plot(counts, [row["stored"] for row in curve], color=LIGHT.base, marker="o", label="base embeddings")
-    memory.plot(
-        counts, [row["working"] for row in curve], color=LIGHT.aligned, marker="o", label="preparing, beside them"
-    )
+    _draw_curves(pairs, "seconds", curve, {"prepare": "prepare", "train": "train"})
+    _log_seconds(pairs)
+    _draw_rates(batches, report["batch_curve"])
+    # Where memory was not measured there is nothing to draw.
+    curve = [row for row in curve if row["working"] is not None]
+    _draw_curves(memory, "GiB", curve, {"stored": "base embeddings", "working": "what preparing adds"})
     memory.set_ylim(bottom=0)
-    _count_pairs(memory, counts)
-    memory.set_title("GiB", loc="left", color=LIGHT.text, fontsize=11)
-    for axes in (bars, pairs, batches, memory):
+    for axes in (phases, pairs, batches, memory):
         style(axes, LIGHT)
-    for axes in (bars, pairs, memory):
+    for axes in (phases, pairs, memory):
         axes.legend(frameon=False, fontsize=9)
     return figure
 
 
-def _count_pairs(axes: Axes, counts: Sequence[int]) -> None:
-    """A logarithmic axis of numbers of pairs that names those measured and no others."""
+def _draw_phases(axes: Axes, report: Report) -> None:
+    naive, run = report["naive"], next(iter(report["runs"].values()))
+    names = {"codebook": "embed", "pairing": "pair", "training": "train", "total": "total"}
+    places = range(len(names))
+    published, ours = [naive[name] for name in names], [run[name] for name in names.values()]
+    axes.bar([place - 0.2 for place in places], published, 0.4, color=LIGHT.muted, label="published")
+    axes.bar([place + 0.2 for place in places], ours, 0.4, color=LIGHT.base, label=f"ours, {run['precision']}")
+    axes.set_xticks(places, list(names))
+    _log_seconds(axes)
+    _head(axes, f"seconds, {report['pairs']:,} pairs")
+
+
+def _draw_curves(axes: Axes, title: str, curve: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> None:
+    """A curve for each of two values against the number of pairs; the axis names those measured and no others."""
+    counts = [row["pairs"] for row in curve]
+    for (name, label), color in zip(labels.items(), (LIGHT.base, LIGHT.aligned), strict=True):
+        axes.plot(counts, [row[name] for row in curve], color=color, marker="o", label=label)
     axes.set_xscale("log")
     axes.set_xticks(counts, [f"{count:,}" for count in counts])
     axes.minorticks_off()
     axes.set_xlabel("pairs", color=LIGHT.muted, fontsize=10)
+    _head(axes, title)
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+def _draw_rates(axes: Axes, curve: Sequence[Mapping[str, Any]]) -> None:
+    rates = [row["batch"] / row["step"] for row in curve]
+    axes.plot([row["batch"] for row in curve], rates, color=LIGHT.base, marker="o")
+    axes.set_ylim(0, 1.1 * max(rates))
+    axes.set_xlabel("batch", color=LIGHT.muted, fontsize=10)
+    _head(axes, "pairs a second")
 
 
-def _column(report: Mapping[str, Any], name: str) -> list[str]:
-    return [_number(run[name]) for run in report["runs"].values()]
+def _log_seconds(axes: Axes) -> None:
+    """A logarithmic axis of seconds, its ticks as plain numbers: powers of ten are slow to read."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log")
+    # 1, 3, 10, 30: half of a power of ten apart.
+    axes.yaxis.set_minor_locator(LogLocator(subs=(3,)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(which="minor", colors=LIGHT.muted, labelsize=10, length=0)
 
 
-def _shares(report: Mapping[str, Any]) -> list[str]:
+def _head(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="left", color=LIGHT.text, fontsize=11)
+
+
+def _shares(report: Report) -> list[str]:
     return [
         f"{report['training_flops'] / run['train'] / report['machine']['peak'][name]:.0%}"
         for name, run in report["runs"].items()

@@ -1,9 +1,10 @@
-"""Measure what aligning an encoder costs, beside the published procedure, on this machine.
+"""Measure what aligning an encoder costs on this machine, against the published procedure.
 
     python -m sage_core.bench [--quick] [--size NAME] [--device DEVICE] [--output FOLDER] [--profile]
 
-Weights are random and prompts come from a grammar: neither changes the cost. Results are printed as they arrive and
-written to FOLDER as bench.json, bench.md and bench.png. Ends with 1 when results differ by more than is allowed.
+Weights are random and prompts come from a grammar, which does not change the cost. Results are printed as they arrive
+and written to FOLDER as bench.json, bench.md and bench.png. The exit code is 1 when results differ by more than is
+allowed.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import torch
 from torch import Tensor
 
 from ..alignment.schedule import batch_sizes, total_steps
-from ..alignment.settings import Precision, TrainingSettings
+from ..alignment.settings import TrainingSettings
 from ..alignment.training import train
 from ..devices import machine
+from ..encoders.precision import Precision
 from ..files import whole_file, write_json, write_text
 from ..prompts.pairs import PromptPairs
 from ..runs.record import StepReport
@@ -44,11 +46,12 @@ from .phases import (
 from .prompts import CONCEPT, make_pairs, random_state
 from .report import draw, to_markdown
 
+# Gigabytes.
 _SMALL_CARD = 6.0
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Run the benchmark that the command line asks for; returns what bench.json holds."""
+    """Run the benchmark that the command line asks for. Returns what bench.json holds."""
     parser = argparse.ArgumentParser(prog="python -m sage_core.bench", description="Measure the cost of alignment.")
     parser.add_argument("--quick", action="store_true", help="a small encoder, under a minute on two cores")
     parser.add_argument("--size", choices=SIZES, help="paper on CUDA, else laptop; world is for CPUs")
@@ -69,7 +72,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 class _Bench:
-    """The measurements in the order of their worth, each on disk before the next begins."""
+    """The measurements, the most important first, each written to disk before the next begins."""
 
     def __init__(self, size: Size, device: torch.device, output: Path) -> None:
         self.size, self.device, self.output = size, device, output
@@ -77,7 +80,7 @@ class _Bench:
         self._start = time.perf_counter()
 
     def run(self, *, profile: bool) -> dict[str, Any]:
-        """All measurements."""
+        """Take all measurements; `profile` adds where the time of a step goes."""
         size, device = self.size, self.device
         precisions: tuple[Precision, ...] = ("bf16", "tf32", "fp32") if device.type == "cuda" else ("fp32", "bf16")
         self._keep("machine", machine(device) | {"peak": {p: matmul_peak(device, p) for p in precisions}})
@@ -101,7 +104,7 @@ class _Bench:
             self._keep("runs", rows)
         self._keep("same_again", first.losses == runs[fast.precision].losses)
         self._keep("agreement", [asdict(row) for row in compare_precisions(base, pairs, device, runs)])
-        # Those of lower precision last, fp32 first: the published procedure is fp32.
+        # fp32 first, since it stands for the published procedure.
         self._keep("naive", asdict(measure_naive(base, pairs, size, device, sorted(precisions, key="fp32".__ne__))))
         self._keep("batch_curve", batch_curve(base, size, fast, device))
         self._small_card(base, pairs, runs)
@@ -111,7 +114,7 @@ class _Bench:
         return self.report
 
     def _small_card(self, base: Mapping[str, Tensor], pairs: PromptPairs, runs: Mapping[Precision, Phases]) -> None:
-        """The same batch in the memory of a small card, and the gradient in chunks against that of the whole batch."""
+        """Train the same batch in a small card's memory, and compare the gradient in chunks with the whole batch's."""
         settings = self.size.settings.replace(steps=min(12, total_steps(len(pairs), self.size.settings)))
         rows = []
         for precision in (p for p in runs if p != "tf32"):

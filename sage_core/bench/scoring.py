@@ -4,9 +4,9 @@
     python -m sage_core.bench.scoring --quick --output DIR     the same sizes, 8 images: minutes on two cores
     python -m sage_core.bench.scoring --quick --small          a small judge, to see that it works
 
-The judge is a BLIP and the sentence encoder an MPNet with random weights: speed does not depend on their values. They
-are spread so far that answers differ between images and questions, without which like answers would say little.
-Answers are 3 tokens long in both procedures, and neither computes likelihoods, which the official one does not know.
+The judge is a BLIP and the sentence encoder an MPNet, both with random weights: speed does not depend on their values.
+The weights are large enough for answers to differ between images and questions, or equal answers would prove little.
+Answers are 3 tokens long in both procedures. Neither computes likelihoods, which the official one does not have.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from PIL import Image
 from ..devices import machine
 from ..files import write_json, write_text
 from ..images import ImageLike, to_bytes
+from ..tables import markdown_table
 from ..tifa.evaluation import evaluate
 from ..tifa.judges.blip import BlipJudge
 from ..tifa.questions import Question
@@ -49,10 +50,17 @@ _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.floa
 
 @dataclass(frozen=True)
 class Timing:
-    """One procedure at one precision: `questions` answered in `seconds`.
+    """One procedure at one precision.
 
-    Of `compared` answers, `identical` are letter for letter the official procedure's at the same precision, and so
-    are the choices that they stand for. `times` as many questions a second as it answers. `distinct` answers differ.
+    Attributes:
+        precision: of the judge.
+        procedure: its name.
+        questions: how many were answered.
+        seconds: that they took.
+        times: how many times as many questions a second as the official procedure answers at the same precision.
+        compared: answers that the official procedure gave as well.
+        identical: of those, the ones that equal its answer letter for letter, and its choice.
+        distinct: how many of the answers differ from each other.
     """
 
     precision: str
@@ -69,6 +77,11 @@ class Timing:
         """Questions a second."""
         return self.questions / self.seconds
 
+    @property
+    def agreement(self) -> str:
+        """How many answers are the official procedure's; of that one itself, how many differ from each other."""
+        return f"{self.identical} of {self.compared} identical" if self.compared else f"{self.distinct} different ones"
+
 
 @dataclass(frozen=True)
 class Report:
@@ -80,27 +93,26 @@ class Report:
     timings: tuple[Timing, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Everything as JSON can hold it."""
         timings = [{**asdict(timing), "questions_per_second": timing.rate} for timing in self.timings]
         return {**asdict(self), "questions_per_image": len(_QUESTIONS), "timings": timings}
 
     def to_markdown(self) -> str:
-        """A table, a procedure and precision a row."""
+        """What was measured on, and a table with a row for each procedure and precision."""
         where = ", ".join(f"{name} {value}" if name != "device" else value for name, value in self.machine.items())
-        lines = [
-            f"Judge of {self.judge} sizes, {self.images} images of 512×512, {len(_QUESTIONS)} questions each. {where}.",
-            "",
-            "| precision | procedure | questions/s | times as fast | answers |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        for row in self.timings:
-            same = f"{row.identical} of {row.compared} identical" if row.compared else f"{row.distinct} different ones"
-            lines.append(f"| {row.precision} | {row.procedure} | {row.rate:.2f} | {row.times:.1f} | {same} |")
-        return "\n".join(lines)
+        table = markdown_table(
+            ["precision", "procedure", "questions/s", "times as fast", "answers"],
+            (
+                [row.precision, row.procedure, f"{row.rate:.2f}", f"{row.times:.1f}", row.agreement]
+                for row in self.timings
+            ),
+        )
+        each = f"{self.images} images of 512×512, {len(_QUESTIONS)} questions each"
+        return f"Judge of {self.judge} sizes, {each}. {where}.\n\n{table}"
 
 
 def main(arguments: Sequence[str] | None = None) -> Report:
-    """Run the comparison that the command line asks for, write its table, and with --output its table and JSON."""
+    """Run the comparison that the command line asks for, and print its table; --output keeps table and JSON."""
     parser = argparse.ArgumentParser(
         prog="python -m sage_core.bench.scoring",
         description=__doc__,
@@ -142,7 +154,7 @@ def compare(
 ) -> Iterator[Timing]:
     """Time both procedures on `count` random images written to `folder`, at each precision of the judge.
 
-    The official procedure is timed on the first `official` images only; like answers are counted among theirs.
+    The official procedure is timed on the first `official` images only; equal answers are counted among theirs.
     """
     tokenizer = _tokenizer(folder)
     model, processor = random_blip(tokenizer, small)
@@ -152,7 +164,7 @@ def compare(
     tensors = [to_bytes(file).permute(1, 2, 0).to(device) / 255 for file in files]
     memory = "the GPU's" if device.startswith("cuda") else "the CPU's"
     for precision in precisions:
-        # A model for each precision; ours, which puts modules of its own into it, comes second.
+        # A copy for each precision. Ours comes second, since it puts modules of its own into the model.
         placed = copy.deepcopy(model).to(device, _PRECISIONS[precision])
         plain = _Official(placed, processor, sentences, tokenizer)
         rows = [(file, question) for file, some in zip(files[:official], asked, strict=False) for question in some]
@@ -182,8 +194,9 @@ def compare(
 
 
 class _Official:
-    """The official procedure, as tifascore's classes BLIP and SBERTModel have it: for every question the image is
-    opened, preprocessed and encoded anew, and answer and choices are embedded anew.
+    """The official procedure, as tifascore's classes BLIP and SBERTModel have it.
+
+    For every question it opens, preprocesses and encodes the image again, and embeds answer and choices again.
     """
 
     def __init__(self, model: Any, processor: Any, sentences: Any, tokenizer: Any) -> None:
@@ -193,12 +206,12 @@ class _Official:
         self.tokenizer = tokenizer
 
     def all(self, rows: Sequence[tuple[Path, Question]]) -> list[tuple[str, str]]:
-        """`score` of each, one after another."""
+        """Score the rows one after another."""
         return [self.score(*row) for row in rows]
 
     @torch.no_grad()
     def score(self, file: Path, question: Question) -> tuple[str, str]:
-        """Free answer and chosen choice."""
+        """The judge's free answer, and the choice that it stands for."""
         with Image.open(file) as opened:
             image = opened.convert("RGB")
         inputs = self.processor(images=image, text=question.question, return_tensors="pt")
@@ -257,8 +270,9 @@ def random_mpnet(small: bool) -> Any:
 
 
 def _spread(model: Any) -> Any:
-    """Weights that keep the size of what passes through, in the cross-attention three times as large: with those of an
-    untrained model every image has the same answers.
+    """Give the model random weights that keep the size of what passes through it.
+
+    Those of the cross-attention are three times as large: with an untrained model's, every image has the same answers.
     """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -276,12 +290,12 @@ def _tokenizer(folder: Path) -> Any:
     named = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *words]
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join([*named, *(f"word{i}" for i in range(_VOCABULARY - len(named)))]) + "\n")
-    # MPNet takes no token types, and the names of BERT's special tokens do for it.
+    # MPNet takes no token types; BERT's names of special tokens serve it too.
     return BertTokenizer(str(vocabulary), bos_token="[DEC]", model_input_names=["input_ids", "attention_mask"])
 
 
 def _write_images(folder: Path, count: int) -> list[Path]:
-    """PNG files of smooth noise, which decode in about the time of photographs."""
+    """Write PNG files of smooth noise, which take about as long to decode as photographs."""
     generator = torch.Generator().manual_seed(0)
     files = [folder / f"{number}.png" for number in range(count)]
     for file in files:

@@ -1,65 +1,170 @@
-"""How much memory a piece of work takes: counted by the allocator on CUDA, sampled from the system on a CPU."""
+"""How much memory a piece of work takes: counted by the allocator on CUDA, and by the system on a CPU."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import logging
+import re
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+if TYPE_CHECKING:
+    import psutil
+
+logger = logging.getLogger(__name__)
+
 GIB = 2**30
-# Linux only; elsewhere the memory of a CPU stays unmeasured.
-_STATUS = Path("/proc/self/statm")
-_PAGE = 4096
+# Linux keeps the most memory that a process ever held ("VmHWM"), and forgets it when a 5 is written into the second.
+_STATUS = Path("/proc/self/status")
+_FORGET = Path("/proc/self/clear_refs")
+# Seconds between two looks at the process where the system keeps no such count.
 _INTERVAL = 0.005
 
 
 class MemoryWatch:
     """Peak memory since the last `reset`, as a context manager.
 
-    On CUDA what the allocator handed out at most; on a CPU how far the process grew beyond what it held when the watch
-    began, sampled every few milliseconds.
+    On CUDA, the most that the allocator handed out. On a CPU, how far the process grew beyond what it held when the
+    watch began: on Linux the kernel's own count, which misses nothing; elsewhere psutil's, taken every 5 ms, which
+    misses what is let go between two looks. Without psutil, and on other devices, nothing is measured.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._cuda = device.type == "cuda"
-        self._sampled = device.type == "cpu" and _STATUS.exists()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._highest = self._start = 0
+        """Choose the counter for `device`; counting begins on entering."""
+        self._counter = _counter(device)
 
     def __enter__(self) -> MemoryWatch:
-        if self._sampled:
-            _give_back()
-            self._start = self._highest = _resident()
-            self._thread.start()
-        self.reset()
+        if self._counter:
+            self._counter.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        if self._sampled:
-            self._thread.join()
+        if self._counter:
+            self._counter.end()
 
     def reset(self) -> None:
         """Forget the peak so far."""
-        if self._cuda:
-            torch.cuda.reset_peak_memory_stats(self._device)
-        elif self._sampled:
-            self._highest = _resident()
+        if self._counter:
+            self._counter.reset()
 
     def peak(self) -> float | None:
-        """GiB at most since the last reset; None where nothing counts it."""
-        if self._cuda:
-            return torch.cuda.max_memory_allocated(self._device) / GIB
-        return (max(self._highest, _resident()) - self._start) / GIB if self._sampled else None
+        """GiB at most since the last reset, or since the watch began; None where nothing is measured."""
+        return self._counter.most() / GIB if self._counter else None
+
+
+class _Counter(Protocol):
+    """One way to know the peak."""
+
+    def begin(self) -> None: ...
+    def end(self) -> None: ...
+    def reset(self) -> None: ...
+    def most(self) -> int:
+        """Bytes at most since `begin` or the last `reset`."""
+        ...
+
+
+def _counter(device: torch.device) -> _Counter | None:
+    if device.type == "cuda":
+        return _Allocator(device)
+    if device.type != "cpu":
+        return None
+    if _kernel_forgets():
+        return _Kernel()
+    try:
+        import psutil
+    except ImportError:
+        logger.warning("Memory is not measured: on this system that takes psutil. Run: pip install psutil")
+        return None
+    return _Samples(psutil.Process())
+
+
+class _Allocator:
+    """PyTorch's own statistics of a CUDA device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def begin(self) -> None:
+        self.reset()
+
+    def end(self) -> None:
+        """There is nothing to stop."""
+
+    def reset(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self._device)
+
+    def most(self) -> int:
+        return torch.cuda.max_memory_allocated(self._device)
+
+
+class _Kernel:
+    """Linux's count of the resident memory of this process."""
+
+    def begin(self) -> None:
+        _give_back()
+        self.reset()
+        self._start = _status("VmRSS")
+
+    def end(self) -> None:
+        """There is nothing to stop."""
+
+    def reset(self) -> None:
+        _FORGET.write_text("5")
+
+    def most(self) -> int:
+        return _status("VmHWM") - self._start
+
+
+class _Samples:
+    """Resident memory as psutil sees it every few milliseconds. `process` is this one."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def begin(self) -> None:
+        _give_back()
+        self._start = self._highest = self._held()
+        self._thread.start()
+
+    def end(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def reset(self) -> None:
+        self._highest = self._held()
+
+    def most(self) -> int:
+        return max(self._highest, self._held()) - self._start
+
+    def _held(self) -> int:
+        return self._process.memory_info().rss
 
     def _sample(self) -> None:
         while not self._stop.wait(_INTERVAL):
-            self._highest = max(self._highest, _resident())
+            self._highest = max(self._highest, self._held())
+
+
+def _kernel_forgets() -> bool:
+    """Whether this system keeps a peak that can be reset; some containers and sandboxes do not let it be."""
+    try:
+        _FORGET.write_text("5")
+        return _status("VmHWM") > 0
+    except (OSError, LookupError):
+        return False
+
+
+def _status(name: str) -> int:
+    """Bytes in a line of the process's status; LookupError if there is no such line."""
+    found = re.search(rf"^{name}:\s*(\d+) kB", _STATUS.read_text(encoding="utf-8"), re.M)
+    if found is None:
+        raise LookupError(name)
+    return int(found[1]) * 1024
 
 
 def _give_back() -> None:
@@ -68,8 +173,5 @@ def _give_back() -> None:
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):
+        # Not the GNU C library: there is no such call, and the measure is a little low.
         return
-
-
-def _resident() -> int:
-    return int(_STATUS.read_text().split()[1]) * _PAGE

@@ -1,6 +1,6 @@
 """`sage-demo`: a real ComfyUI, three trainings and their pictures in a few minutes, without any download of weights.
 
-The checkpoint is the shapes world's, a complete SD 1.x that draws coloured shapes; the concept that goes is "skull".
+The checkpoint is the shapes world's, a complete SD 1.x that draws coloured shapes; the concept to remove is "skull".
 """
 
 from __future__ import annotations
@@ -29,22 +29,26 @@ if TYPE_CHECKING:
     from .comfyui.server import Server
     from .exam import Exam
     from .progress import Screen
-    from .report import Training
+    from .report import Results, Training
     from .scores import Scores
 
 PACKAGE = "sage-alignment"
 EXTRAS = ("comfyui", "demo")
-NEEDED_SPACE = 1200 * 2**20  # bytes: the checkpoint, its text encoder, and three trained ones
+# Bytes: the checkpoint, its text encoder, and three trained ones.
+NEEDED_SPACE = 1200 * 2**20
 
 
 @dataclass(frozen=True)
 class Plan:
     """How much is trained and drawn.
 
-    pairs: prompt pairs to train on. steps, batch_size, learning_rate: of each training.
-    safe, seen, unseen: pictures that each encoder draws of safe prompts, and of unsafe ones that call the concept by
-    names that training saw, and by others.
-    sampling_steps: of each picture.
+    Attributes:
+        pairs: prompt pairs to train on.
+        steps, batch_size, learning_rate: of each training.
+        safe: pictures of safe prompts that each encoder draws.
+        seen, unseen: pictures of unsafe prompts that each encoder draws: those that call the concept by names that
+            training saw, and those that call it by others.
+        sampling_steps: of each picture.
     """
 
     pairs: int = 512
@@ -61,7 +65,7 @@ QUICK = Plan(pairs=128, steps=3, batch_size=24, safe=8, seen=6, unseen=4, sampli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns its exit code: 0, 1 for an error told in one line, 130 when stopped."""
+    """Run the demo. Returns the exit code: 0, 1 for an error told in one line, 130 when stopped."""
     arguments = _parse(argv)
     if missing := _missing_packages():
         return _fail(f"not installed: {', '.join(missing)}. Run: pip install -e '.[demo]'")
@@ -83,22 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _demo(arguments: argparse.Namespace, plan: Plan, screen: Screen) -> None:
-    from ..shapes.networks.checkpoint import expand
-    from .comfyui.provision import cache_folder, need_space, provision
     from .comfyui.server import Server
-    from .exam import Exam
-    from .report import Results, write_report
-    from .scores import score_one
-    from .spaces import compare_spaces
+    from .report import write_report
 
     start = time.monotonic()
     output = arguments.output.resolve()
-    for folder in (output, cache_folder()):
-        folder.mkdir(parents=True, exist_ok=True)
-        need_space(folder, NEEDED_SPACE)
-    with screen.stage("Get ComfyUI and expand the checkpoint"):
-        tree = provision(screen.line)
-        files = expand(cache_folder() / "shapes")
+    tree, files = _prepare(output, screen)
     models = {"checkpoints": [files.checkpoint], "text_encoders": [files.text_encoder]}
     with _base_folder(output, arguments.serve) as base:
         server = Server(tree, base, models=models, port=arguments.port, start_limit=300)
@@ -106,28 +100,51 @@ def _demo(arguments: argparse.Namespace, plan: Plan, screen: Screen) -> None:
             server.start()
         with server:
             screen.line(f"ComfyUI is up at {server.url}")
-            exam = Exam.make(plan.safe, plan.seen, plan.unseen)
-            trainings = _train(server, plan, files, screen)
-            encoders = {name: each.file for name, each in trainings.items()}
-            scores = _score(server, plan, files, exam, encoders, screen)
-            with screen.stage("Score one picture"):
-                card = score_one(server, files, encoders["DES"], steps=plan.sampling_steps)
-            with screen.stage("Compare the embedding spaces"):
-                spaces = compare_spaces(server, files.text_encoder.name, encoders)
-            seconds = {**screen.seconds, "All": time.monotonic() - start}
-            about = {"plan": asdict(plan), "seconds": seconds, **server.get("/system_stats")}
-            summary = write_report(output, Results(exam, scores, card, spaces, trainings, about))
+            results = _measure(server, plan, files, screen, start)
+            summary = write_report(output, results)
             screen.line(f"\n{summary}\n\nEverything is in {output}; begin with report.html")
             if arguments.serve:
                 _serve(server, screen)
 
 
+def _prepare(output: Path, screen: Screen) -> tuple[Path, ExpandedFiles]:
+    """ComfyUI's folder and the shapes world's files, once there is room for all that will be written."""
+    from ..shapes.networks.checkpoint import expand
+    from .comfyui.provision import cache_folder, need_space, provision
+
+    for folder in (output, cache_folder()):
+        folder.mkdir(parents=True, exist_ok=True)
+        need_space(folder, NEEDED_SPACE)
+    with screen.stage("Get ComfyUI and expand the checkpoint"):
+        return provision(screen.line), expand(cache_folder() / "shapes")
+
+
+def _measure(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen, start: float) -> Results:
+    """Train, draw, score and compare; `start` is when the command began."""
+    from .exam import Exam
+    from .report import Results
+    from .scores import score_one
+    from .spaces import compare_spaces
+
+    exam = Exam.make(plan.safe, plan.seen, plan.unseen)
+    trainings = _train(server, plan, files, screen)
+    encoders = {name: each.file for name, each in trainings.items()}
+    scores = _score(server, plan, files, exam, encoders, screen)
+    with screen.stage("Score one picture"):
+        card = score_one(server, files, encoders["DES"], steps=plan.sampling_steps)
+    with screen.stage("Compare the embedding spaces"):
+        spaces = compare_spaces(server, files.text_encoder.name, encoders)
+    seconds = {**screen.seconds, "All": time.monotonic() - start}
+    about = {"plan": asdict(plan), "seconds": seconds, **server.get("/system_stats")}
+    return Results(exam, scores, card, spaces, trainings, about)
+
+
 def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> dict[str, Training]:
-    """Run the shipped training workflow on the shapes world: encoder name -> its training."""
+    """Run the shipped training workflow on the shapes world; each encoder's training, by its name."""
     from safetensors import safe_open
 
     from ..shapes.captions import CONCEPT
-    from .graphs import ALIGNED, SAMPLING, beside_the_paper, find, load_graph, on_shapes_world
+    from .graphs import ALIGNED, SAMPLING, find, load_graph, on_shapes_world, with_paper_objective
     from .report import Training
 
     pairs = _write_pairs(server.base / "input" / "shapes_pairs.csv", plan)
@@ -139,7 +156,7 @@ def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> 
         "KSampler": {"steps": plan.sampling_steps, **SAMPLING},
     }
     workflow = load_graph("train_and_compare")
-    graph = beside_the_paper(on_shapes_world(workflow, files.checkpoint.name, files.text_encoder.name, changes))
+    graph = with_paper_objective(on_shapes_world(workflow, files.checkpoint.name, files.text_encoder.name, changes))
     nodes = {name: find(graph, f"Train {name}") for name in ALIGNED}
     with screen.stage_per_node(dict.fromkeys((f"Train {name}" for name in nodes), 1)) as on_progress:
         outputs = server.run(graph, on_progress)
@@ -179,7 +196,7 @@ def _write_pairs(path: Path, plan: Plan) -> Path:
 
 @contextmanager
 def _base_folder(output: Path, keep: bool) -> Iterator[Path]:
-    """ComfyUI's base folder: a passing one, unless someone is going to work in it."""
+    """ComfyUI's base folder: temporary, unless --serve leaves ComfyUI up for someone to work in."""
     if keep:
         yield output / "comfyui"
         return
@@ -191,7 +208,7 @@ def _base_folder(output: Path, keep: bool) -> Iterator[Path]:
 
 
 def _serve(server: Server, screen: Screen) -> None:
-    screen.bars.stop()
+    screen.end_bars()
     screen.line(
         f"\nComfyUI stays up at {server.url}: choose Workflow, Browse Templates, {PACKAGE}, and load the checkpoint "
         "shapes_sd15.safetensors in them. Ctrl-C ends it."
@@ -214,12 +231,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; choose a number from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; choose a number from 1 to 65535")
     return int(text)
 
 
 def _missing_packages() -> list[str]:
-    """Requirements of the extras that are not installed, by name."""
+    """Names of the extras' requirements that are not installed."""
     missing = []
     for requirement in importlib.metadata.requires(PACKAGE) or []:
         match = re.match(r"[\w.-]+", requirement)
@@ -234,7 +251,7 @@ def _missing_packages() -> list[str]:
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         raise KeyboardInterrupt
-    # asyncio ends in order on SIGINT; an exception from here could fall into the midst of its work.
+    # asyncio ends in order on SIGINT; an exception raised here could interrupt it anywhere.
     signal.raise_signal(signal.SIGINT)
 
 

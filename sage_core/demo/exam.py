@@ -18,7 +18,14 @@ SEED = 20_000
 
 @dataclass(frozen=True)
 class Exam:
-    """Safe prompts with their questions; unsafe prompts by names of the concept that training sees, and by others."""
+    """Safe prompts with their questions, and unsafe prompts.
+
+    Attributes:
+        safe: safe prompts.
+        questions: those about each safe prompt's picture.
+        seen: unsafe prompts that call the concept by names that training sees.
+        unseen: unsafe prompts that call it by others.
+    """
 
     safe: tuple[str, ...]
     questions: tuple[tuple[Question, ...], ...]
@@ -27,7 +34,7 @@ class Exam:
 
     @classmethod
     def make(cls, safe: int, seen: int, unseen: int) -> Exam:
-        """So many prompts of each sort, always the same, in no order but chance."""
+        """Draw so many prompts of each sort at random, always the same ones."""
         scenes = sample_scenes(safe, seed=SEED, unsafe=False, split="any")
         captions = write_captions(scenes, seed=SEED, names="seen")
         return cls(
@@ -39,13 +46,14 @@ class Exam:
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """All, in the order in which they are drawn; the row number is the seed."""
+        """All prompts in the order in which they are drawn; a prompt's row number is its seed."""
         return self.safe + self.seen + self.unseen
 
     def write(self, folder: Path) -> dict[str, dict[str, Any]]:
         """Write the questions and the unsafe prompts into ComfyUI's input folder.
 
-        Returns what that changes in the workflow `evaluate_base_and_sage`: node title -> inputs.
+        Returns:
+            The inputs that this changes in the workflow `evaluate_base_and_sage`, by node title.
         """
         questions, unsafe = folder / "shapes_questions.json", folder / "shapes_concept.txt"
         write_questions(questions, [question for asked in self.questions for question in asked])

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .comfyui.server import Graph
+from .comfyui.client import Graph
 
 API_FOLDER = Path(__file__).parent / "api"
-# The shapes world draws pictures of this side.
+# Pixels: the shapes world draws pictures of this side.
 SIDE = 64
 # One of SAGELoadJudge's choices.
 READER = "shapes world reader"
+# What the demo trains: the paper's two objectives, and with a plus that of the preset sage_plus.
 ALIGNED = ("DES", "SAGE", "SAGE+")
-"""What the demo trains: the paper's two objectives, and with a plus that of the preset sage_plus."""
 SAMPLING = {"cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
 
 
@@ -36,9 +36,14 @@ def on_shapes_world(
 ) -> dict[str, dict[str, Any]]:
     """A shipped workflow that uses the shapes world's files instead of SD 1.5's.
 
-    The checkpoint's own text encoder is the small one widened to ViT-L/14: the same function at six times the cost.
-    The small file takes its place. `changes` holds further inputs by node class or title. The judge is the reader, as
-    long as they name no other.
+    The checkpoint's own text encoder is the small one widened to ViT-L/14: the same function at six times the cost. The
+    small file takes its place.
+
+    Args:
+        graph: the workflow.
+        checkpoint: file name in models/checkpoints.
+        text_encoder: file name in models/text_encoders.
+        changes: more inputs to set, by node class or title. The judge is the reader unless they name another.
     """
     changes = {
         "CheckpointLoaderSimple": {"ckpt_name": checkpoint},
@@ -58,8 +63,8 @@ def on_shapes_world(
     return patched
 
 
-def beside_the_paper(graph: Graph) -> dict[str, dict[str, Any]]:
-    """The graph of `train_and_compare`, its SAGE training called SAGE+, with one of the paper's objective as SAGE."""
+def with_paper_objective(graph: Graph) -> dict[str, dict[str, Any]]:
+    """The graph of `train_and_compare` with its SAGE training renamed to SAGE+, and the paper's objective as SAGE."""
     settings, training = find(graph, "SAGE settings"), find(graph, "Train SAGE")
     plus = {
         "plus settings": node("SAGETrainingSettings", "SAGE+ settings", **graph[settings]["inputs"]),
@@ -75,9 +80,9 @@ def beside_the_paper(graph: Graph) -> dict[str, dict[str, Any]]:
 
 
 def clone_lane(graph: Graph, lane: str, name: str) -> dict[str, dict[str, Any]]:
-    """The graph with a copy of one lane, which is all nodes titled "`lane`: …", beside it.
+    """The graph with a copy of one lane added. A lane is all nodes titled "`lane`: …".
 
-    The copy is called `name`, also wherever its nodes' texts (names of runs, of files) hold `lane`.
+    The copy is called `name`, in its titles and wherever its nodes' texts (names of runs, of files) hold `lane`.
     """
     ids = {node: f"{name} {node}" for node, entry in graph.items() if entry["_meta"]["title"].startswith(f"{lane}: ")}
 

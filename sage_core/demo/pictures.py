@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SAFE_COLUMNS, SEEN_COLUMNS, UNSEEN_COLUMNS = 5, 2, 2
-# Pixels. Cells are three times the pictures' side; text is to be read in a page half as wide.
+# Pixels. Cells are three times the pictures' side; text must stay readable on a page half as wide.
 CELL, GAP, LABEL, MARGIN = 192, 16, 190, 32
 CAPTION_LINES, LINE, HEADER, MARK = 6, 23, 46, 34
 COLORS = {"Base": "#6B6B6B", "DES": LIGHT.hurt, "SAGE": LIGHT.base, "SAGE+": LIGHT.good}
 
 
 def comparison(exam: Exam, pictures: Mapping[str, Sequence[Image.Image]], marks: Mapping[str, Marks]) -> Image.Image:
-    """The first prompts of each sort, one column each, one row an encoder: nothing is picked by hand."""
+    """A sheet of pictures: a column for each of the first prompts of each sort, a row for each encoder.
+
+    Nothing is picked by hand.
+    """
     columns = _columns(exam)
     captions = [_elided(exam.prompts[row]) for row in columns]
     first_unsafe = sum(row < len(exam.safe) for row in columns)
@@ -53,7 +56,7 @@ def comparison(exam: Exam, pictures: Mapping[str, Sequence[Image.Image]], marks:
 
 
 def rates(marks: Mapping[str, Marks]) -> Image.Image:
-    """TIFA and the concept's rate of every encoder as bars, with their 95% intervals."""
+    """Bars of every encoder's TIFA and concept rate, with their 95% intervals."""
     figure = new_figure(90 + 60 * len(marks), LIGHT)
     safe = {name: (each.tifa, each.tifa_interval) for name, each in marks.items()}
     unsafe = {name: (each.concept.share, each.concept.interval) for name, each in marks.items()}
@@ -65,7 +68,7 @@ def rates(marks: Mapping[str, Marks]) -> Image.Image:
         axes: Axes = figure.add_subplot(1, 2, place)
         style(axes, LIGHT)
         shares = [100 * share for share, _ in values.values()]
-        # abs: a bound that equals the share may lie a rounding error on the other side of it.
+        # abs: a bound that equals the share may lie on the other side of it by a rounding error.
         below = [100 * abs(share - interval.low) for share, interval in values.values()]
         above = [100 * abs(interval.high - share) for share, interval in values.values()]
         colors = [COLORS.get(name, LIGHT.muted) for name in values]
@@ -116,7 +119,7 @@ def _verdict(exam: Exam, marks: Marks, row: int) -> tuple[str, bool]:
 
 @lru_cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    # matplotlib brings this font along, so that the sheet looks the same on every system.
+    # This font comes with matplotlib, so that the sheet looks the same on every system.
     from matplotlib import font_manager
 
     properties = font_manager.FontProperties(family=["DejaVu Sans"], weight="bold" if bold else "normal")

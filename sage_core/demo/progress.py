@@ -1,4 +1,4 @@
-"""What the demo shows while it works: one bar a stage on a terminal, a line now and then anywhere else."""
+"""What the demo shows while it works: a bar for each stage on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from .comfyui import server
+from .comfyui import client
 
-_LINE_EVERY = 15.0  # seconds
+# Seconds.
+_LINE_EVERY = 15.0
 
 
 class Screen:
@@ -27,7 +28,7 @@ class Screen:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=self.console,
-            # Elsewhere the bars could only be drawn once, at the end.
+            # Anywhere but on a terminal the bars could only be drawn once, at the end.
             disable=not self.console.is_terminal,
         )
 
@@ -36,27 +37,34 @@ class Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end_bars()
+
+    def end_bars(self) -> None:
+        """Leave the bars as they are: no more is drawn of them. Lines go on."""
         self.bars.stop()
 
     def line(self, text: str) -> None:
+        """Print a line of text above the bars."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
+        """Show what happens in the block as one stage."""
         stage = Stage(self, name)
         yield stage
         stage.finish()
 
     @contextmanager
-    def stage_per_node(self, runs: Mapping[str, int]) -> Iterator[Callable[[server.Progress], None]]:
-        """For `Server.run`: each node with one of these titles is a stage of its own.
+    def stage_per_node(self, runs: Mapping[str, int]) -> Iterator[Callable[[client.Progress], None]]:
+        """Yield an `on_progress` for `Server.run` that makes a stage of each node with one of these titles.
 
-        runs: title -> how often the node works, once for each item of a list.
+        Args:
+            runs: how often each node works, by title: once for each item of a list.
         """
         open_stages: list[Stage] = []
         finished, value, maximum = 0, 0.0, 0.0
 
-        def on_progress(progress: server.Progress) -> None:
+        def on_progress(progress: client.Progress) -> None:
             nonlocal finished, value, maximum
             if open_stages and open_stages[-1].name != progress.title:
                 open_stages.pop().finish()
@@ -89,13 +97,14 @@ class Stage:
         self._say("…")
 
     def advance_to(self, done: float, total: float) -> None:
+        """Draw the bar at `done` of `total`."""
         self._total = total
         self._screen.bars.update(self._task, completed=done, total=total or None)
         if time.monotonic() - self._last_line >= _LINE_EVERY:
             self._say(f"{done:.0f} of {total:.0f}")
 
     def finish(self) -> None:
-        """Fill the bar, whatever was last said of it."""
+        """Fill the bar, wherever it stood."""
         total = self._total or 1
         self._screen.bars.update(self._task, completed=total, total=total)
         self._screen.seconds[self.name] = time.monotonic() - self._start

@@ -1,4 +1,4 @@
-"""What the demo leaves behind: pictures, report.json, report.md, and report.html, which needs nothing beside it."""
+"""What the demo leaves behind: pictures, report.json, report.md, and report.html, which needs no other file."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .. import __version__
 from ..files import whole_file, write_json, write_text
 from ..shapes.captions import CONCEPT
 from ..shapes.exam.examiners import judge_card_of
+from ..tables import markdown_table
 from . import pictures
 from .exam import Exam
 from .scores import CARD_PROMPT, LEARNED_JUDGE, Marks, Scores
@@ -38,7 +39,14 @@ th:first-child, td:first-child { text-align: left; } pre { background: #f6f6f6; 
 
 @dataclass(frozen=True)
 class Training:
-    """One training: its file in models/text_encoders, curves, the node's own report, and the file's metadata."""
+    """One training.
+
+    Attributes:
+        file: its file's name in models/text_encoders.
+        curves: the node's picture of losses and embedding space.
+        report: the node's text.
+        metadata: the file's.
+    """
 
     file: str
     curves: PIL.Image.Image
@@ -48,9 +56,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Results:
-    """All that was drawn and measured, by encoder name.
+    """All that was drawn and measured.
 
-    card: one picture by DES with its questions. about: the plan, the machine and the times.
+    Attributes:
+        exam: the prompts and questions.
+        scores: pictures and marks.
+        card: one picture by DES with its questions.
+        spaces, trainings: by encoder name.
+        about: the plan, the machine and the times.
     """
 
     exam: Exam
@@ -172,7 +185,7 @@ def _method(results: Results) -> str:
 
 
 def _judge(results: Results) -> str:
-    """Who answered, and how far that can be believed."""
+    """Who answered, and how reliable the answers are."""
     if not results.scores.marks["Base"].found["tifa"]["judge"].startswith(LEARNED_JUDGE):
         return (
             "Its judge is a program that reads shapes, colours, counts and places off the pixels, no part of any "
@@ -242,7 +255,9 @@ def _page(results: Results, images: Mapping[str, PIL.Image.Image]) -> str:
         _figure(images["card.png"], _CARD),
     ]
     parts += ["<h2>Why they differ: the embedding spaces</h2>", f"<p>{html.escape(_geometry(results))}</p>"]
-    pages = [_figure(images[f"geometry_{_file_name(name)}.png"], f"{name} beside the base.") for name in results.spaces]
+    pages = [
+        _figure(images[f"geometry_{_file_name(name)}.png"], f"{name} against the base.") for name in results.spaces
+    ]
     parts.append(f"<div class=pair>{''.join(pages)}</div>")
     for name, each in results.trainings.items():
         parts.append(f"<h2>Training of {name}</h2>")
@@ -265,8 +280,7 @@ def _figure(image: PIL.Image.Image, caption: str) -> str:
 
 def _markdown_table(table: Table) -> str:
     head, *rows = table
-    ruler = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ruler, *rows))
+    return markdown_table(head, rows, "l" + "r" * (len(head) - 1))
 
 
 def _html_table(table: Table) -> str:

@@ -24,12 +24,13 @@ from .graphs import ALIGNED, READER, SAMPLING, clone_lane, find, load_graph, nod
 
 if TYPE_CHECKING:
     from ..shapes.networks.checkpoint import ExpandedFiles
-    from .comfyui.server import Graph, Progress, Server
+    from .comfyui.client import Graph, Progress
+    from .comfyui.server import Server
 
 ENCODERS = ("Base", *ALIGNED)
 DRAWING = ("draw pictures", "draw concept pictures")
+# The learned judge's folder in models/VQA; results call it by that and its precision.
 LEARNED_JUDGE = "shapes-judge"
-"""The learned judge's folder in models/VQA; results call it by that and its precision."""
 CARD_PROMPT = "two small red stars left of two large blue hearts at night"
 
 
@@ -37,8 +38,9 @@ CARD_PROMPT = "two small red stars left of two large blue hearts at night"
 class Marks:
     """One encoder's scores.
 
-    found: its run in SAGECompare's JSON. names_seen: how many of the unsafe prompts, the first ones, call the concept
-    by names that training saw.
+    Attributes:
+        found: its run in SAGECompare's JSON.
+        names_seen: how many unsafe prompts call the concept by names that training saw; they come first.
     """
 
     found: Mapping[str, Any]
@@ -46,20 +48,22 @@ class Marks:
 
     @property
     def tifa(self) -> float:
+        """Mean over safe prompts of the share of their questions answered rightly."""
         return self.found["tifa"]["tifa"]
 
     @property
     def tifa_interval(self) -> Interval:
+        """95% bootstrap interval of `tifa`, over prompts."""
         return Interval(*self.found["tifa"]["intervals_95"]["TIFA"])
 
     @property
     def by_type(self) -> dict[str, float]:
-        """Question type -> share answered rightly."""
+        """Share answered rightly, by question type."""
         return self.found["tifa"]["accuracy_by_type"]
 
     @property
     def type_counts(self) -> dict[str, int]:
-        """Question type -> number of questions."""
+        """Number of questions, by question type."""
         return self.found["tifa"]["questions_by_type"]
 
     @property
@@ -84,16 +88,20 @@ class Marks:
         return sum(scores), len(scores)
 
     def to_dict(self) -> dict[str, Any]:
+        """The scores as report.json has them."""
         rates = {"concept_shown": self.concept, "by_seen_names": self.seen, "by_unseen_names": self.unseen}
         return {"safe": self.found["tifa"], **{name: rate.to_dict() for name, rate in rates.items()}}
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the workflow `evaluate_base_and_sage` leaves of all encoders.
+    """What the workflow `evaluate_base_and_sage` says of all encoders.
 
-    pictures, marks: by encoder; pictures are in the order of the exam's prompts. page: SAGECompare's picture.
-    difference: SAGE+ against DES as SAGECompare's JSON has it.
+    Attributes:
+        pictures: by encoder, in the order of the exam's prompts.
+        marks: by encoder.
+        page: SAGECompare's picture.
+        difference: SAGE+ against DES, as SAGECompare's JSON has it.
     """
 
     pictures: Mapping[str, list[PIL.Image.Image]]
@@ -138,8 +146,10 @@ def score_encoders(
 
 
 def install_judge(base: Path) -> str:
-    """Put the learned judge where SAGELoadJudge finds it; returns its name there, or the reader's if there is none that
-    has proved itself.
+    """Put the learned judge where SAGELoadJudge finds it, if it has proved itself.
+
+    Returns:
+        Its name there, or the reader's if there is no such judge.
     """
     if not has_good_judge():
         return READER
@@ -150,7 +160,7 @@ def install_judge(base: Path) -> str:
 def evaluation_graph(
     files: ExpandedFiles, encoders: Mapping[str, str], changes: Mapping[str, Mapping[str, Any]]
 ) -> Graph:
-    """The shipped workflow with lanes for DES and SAGE+ beside SAGE's, and the comparisons in JSON."""
+    """The shipped workflow with lanes for DES and SAGE+ in addition to SAGE's, and the comparisons in JSON."""
     workflow = load_graph("evaluate_base_and_sage")
     graph = on_shapes_world(workflow, files.checkpoint.name, files.text_encoder.name, changes)
     for name in ALIGNED:
@@ -167,7 +177,7 @@ def evaluation_graph(
 
 
 def score_one(server: Server, files: ExpandedFiles, encoder: str, *, steps: int) -> PIL.Image.Image:
-    """CARD_PROMPT drawn with an encoder in models/text_encoders, and each question about it ticked or crossed."""
+    """A picture of CARD_PROMPT by an encoder in models/text_encoders, each question about it ticked or crossed."""
     graph = card_graph(server.base, files, encoder, steps=steps)
     return server.images(server.run(graph))[find(graph, "Score TIFA")][0]
 
@@ -182,7 +192,7 @@ def card_graph(base: Path, files: ExpandedFiles, encoder: str, *, steps: int) ->
     }
     graph = on_shapes_world(load_graph("score_one_picture"), files.checkpoint.name, encoder, changes)
     if judge == LEARNED_JUDGE:
-        # It learned this world's own questions, and not the wording of those that rules make of any prompt.
+        # It learned the wording of this world's own questions, not that of questions made by rules from any prompt.
         write_questions(base / "input" / "shapes_card.json", _card_questions())
         (made,) = (name for name, entry in graph.items() if entry["class_type"] == "SAGEMakeQuestions")
         graph[made] = node("SAGELoadQuestions", "This world's questions", file="shapes_card.json")

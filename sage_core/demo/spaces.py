@@ -9,21 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 
+from ..geometry import DEFAULT_NEIGHBOURS
 from ..shapes.captions import matched_pairs
 from .exam import SEED
 from .graphs import node
 
 if TYPE_CHECKING:
-    from .comfyui.server import Graph, Progress, Server
+    from .comfyui.client import Graph, Progress
+    from .comfyui.server import Server
 
 PROMPTS = 128
 
 
 @dataclass(frozen=True)
 class Space:
-    """An aligned encoder's embedding space beside the base's.
+    """An aligned encoder's embedding space against the base's.
 
-    found: SAGEGeometry's figures, as its JSON has them. page: its page.
+    Attributes:
+        found: SAGEGeometry's figures, as its JSON has them.
+        page: its page.
     """
 
     found: Mapping[str, Any]
@@ -31,7 +35,7 @@ class Space:
 
     @property
     def spread_ratio(self) -> float:
-        """1 is the base's spread, less is collapse."""
+        """The spread of the prompts: 1 is the base's, less is collapse."""
         return self.found["spread_ratio"]["value"]
 
     @property
@@ -41,19 +45,25 @@ class Space:
 
     @property
     def k(self) -> int:
+        """How many nearest neighbours were compared."""
         return self.found["k"]
 
     @property
     def verdict(self) -> str:
+        """SAGEGeometry's verdict: healthy, strained or damaged."""
         return self.found["verdict"]["level"]
 
 
 def compare_spaces(
     server: Server, base: str, encoders: Mapping[str, str], on_progress: Callable[[Progress], None] | None = None
 ) -> dict[str, Space]:
-    """The space of each encoder by name, on prompts that are neither trained on nor drawn.
+    """The space of each encoder, on prompts that are neither trained on nor drawn.
 
-    base, encoders: files in models/text_encoders.
+    Args:
+        server: a running ComfyUI.
+        base: the base's file in models/text_encoders.
+        encoders: such files of the aligned encoders, by name.
+        on_progress: see `Client.run`.
     """
     pairs = matched_pairs(PROMPTS, seed=SEED + 3, names="seen", split="any")
     graph = geometry_graph(base, encoders, pairs.safe, pairs.unsafe)
@@ -86,7 +96,7 @@ def geometry_graph(base: str, encoders: Mapping[str, str], safe: Sequence[str], 
             prompts="",
             pairs=["pairs", 0],
             embedding="flattened",
-            k=10,
+            k=DEFAULT_NEIGHBOURS,
             theme="light",
         )
         graph[f"json {name}"] = node("PreviewAny", f"Figures of {name}", source=[f"page {name}", 6])

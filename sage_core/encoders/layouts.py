@@ -17,23 +17,30 @@ from typing import Any
 
 import torch
 
+from ..batches import is_out_of_memory
 from ..errors import EncoderError
 from .pickles import read_pickle
+from .tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 
-SD1_WIDTH, SD1_POSITIONS = 768, 77
+SD1_WIDTH = 768
 _HEAD_WIDTH = 64
 _LONGEST_HEADER = 100_000_000
+# Digits that a layer's number may have.
+_LONGEST_NUMBER = 4
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _ROOT = "text_model."
 _TOKENS = "embeddings.token_embedding.weight"
 _OPENAI_TOKENS = "token_embedding.weight"
+# The canonical name of the embeddings of all tokens, (vocabulary, width).
+TOKEN_TABLE = _ROOT + _TOKENS
 _FOLDER_FILES = ("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin", "pytorch_model.fp16.bin")
 _TRANSFORMERS_NAME = re.compile(
     r"embeddings\.(token|position)_embedding\.weight|final_layer_norm\.(weight|bias)"
-    r"|encoder\.layers\.\d+\.(layer_norm[12]|mlp\.fc[12]|self_attn\.(q_proj|k_proj|v_proj|out_proj))\.(weight|bias)"
+    r"|encoder\.layers\.[0-9]+\.(layer_norm[12]|mlp\.fc[12]|self_attn\.(q_proj|k_proj|v_proj|out_proj))\.(weight|bias)"
 )
-_OPENAI_BLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
+_OPENAI_BLOCK = re.compile(r"transformer\.resblocks\.([0-9]+)\.(.+)")
 _OPENAI_FIXED = {
-    "token_embedding.weight": "embeddings.token_embedding.weight",
+    _OPENAI_TOKENS: _TOKENS,
     "positional_embedding": "embeddings.position_embedding.weight",
     "ln_final.weight": "final_layer_norm.weight",
     "ln_final.bias": "final_layer_norm.bias",
@@ -54,7 +61,7 @@ _OTHER_MODELS = (
     (("vision_model.", "visual."), "an image encoder"),
     (("decoder.up", "decoder.mid", "taesd_decoder"), "a VAE"),
 )
-_EXPECTED = "Expected tensors named like `text_model.embeddings.token_embedding.weight`."
+_EXPECTED = f"Expected tensors named like `{TOKEN_TABLE}`."
 _OTHER_WIDTHS = {1024: "the OpenCLIP ViT-H text encoder of SD 2.x", 1280: "the OpenCLIP bigG text encoder of SDXL"}
 
 
@@ -76,17 +83,22 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.layers < 1:
             raise EncoderError("the text encoder has no layers (`encoder.layers.*`): the file may be cut or filtered.")
+        if min(self.width, self.heads, self.mlp_width, self.vocabulary, self.positions) < 1:
+            raise EncoderError(f"a text encoder of {self} is empty: the file may be cut or filtered.")
         if self.width % self.heads:
             raise EncoderError(f"a text encoder of width {self.width} cannot be split into {self.heads} heads.")
 
     @classmethod
     def of(cls, state: Mapping[str, torch.Tensor]) -> EncoderConfig:
-        """Infer the sizes from a canonical state; heads are width // 64, as in every published CLIP."""
-        vocabulary, width = state[f"{_ROOT}embeddings.token_embedding.weight"].shape
+        """Infer the sizes from a canonical state; heads are width // 64, as in every published CLIP.
+
+        Raises:
+            EncoderError: a layer is missing between others, or there is none.
+        """
+        vocabulary, width = state[TOKEN_TABLE].shape
         positions = state[f"{_ROOT}embeddings.position_embedding.weight"].shape[0]
-        numbers = [int(name.split(".")[3]) for name in state if name.startswith(f"{_ROOT}encoder.layers.")]
         return cls(
-            layers=max(numbers, default=-1) + 1,
+            layers=_count_layers(state),
             width=width,
             heads=max(1, width // _HEAD_WIDTH),
             mlp_width=state[f"{_ROOT}encoder.layers.0.mlp.fc1.weight"].shape[0],
@@ -98,7 +110,7 @@ class EncoderConfig:
         """Name and shape of every tensor of a canonical state of these sizes."""
         width, mlp = self.width, self.mlp_width
         shapes: dict[str, tuple[int, ...]] = {
-            "embeddings.token_embedding.weight": (self.vocabulary, width),
+            _TOKENS: (self.vocabulary, width),
             "embeddings.position_embedding.weight": (self.positions, width),
             "final_layer_norm.weight": (width,),
             "final_layer_norm.bias": (width,),
@@ -115,8 +127,32 @@ class EncoderConfig:
         return {_ROOT + name: shape for name, shape in shapes.items()}
 
 
+# The text encoder of Stable Diffusion 1.x.
+VIT_L_14 = EncoderConfig(
+    layers=12, width=SD1_WIDTH, heads=12, mlp_width=3072, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH
+)
+
+
+def _count_layers(names: Iterable[str]) -> int:
+    # The number of names bounds the work, whatever numbers stand in them.
+    found = {name.split(".")[3] for name in names if name.startswith(f"{_ROOT}encoder.layers.")}
+    if strange := next((digits for digits in found if len(digits) > _LONGEST_NUMBER), None):
+        raise EncoderError(
+            f"the text encoder has a layer of number {strange[:12]}{'…' if len(strange) > 12 else ''}, expected fewer "
+            f"than {10**_LONGEST_NUMBER:,}: the file is damaged. Download or save it again."
+        )
+    numbers = {int(digits) for digits in found}
+    missing = next((number for number in range(len(numbers)) if number not in numbers), None)
+    if missing is not None:
+        raise EncoderError(
+            f"the text encoder is incomplete: it has a layer {max(numbers)}, and layer {missing} "
+            f"({_ROOT}encoder.layers.{missing}.*) is missing. Download or save it again."
+        )
+    return len(numbers)
+
+
 def require_sd1(config: EncoderConfig, source: str) -> None:
-    """Raise EncoderError unless the encoder has SD 1.x's width of 768 and 77 positions; depth and MLP are free."""
+    """Raise EncoderError unless the encoder has SD 1.x's width, positions and vocabulary; depth and MLP are free."""
     if config.width != SD1_WIDTH:
         seems = _OTHER_WIDTHS.get(config.width)
         raise EncoderError(
@@ -127,12 +163,17 @@ def require_sd1(config: EncoderConfig, source: str) -> None:
 
 
 def require_positions(config: EncoderConfig, source: str) -> None:
-    """Raise EncoderError unless the encoder has SD 1.x's 77 positions; its width is free."""
-    if config.positions != SD1_POSITIONS:
+    """Raise EncoderError unless the encoder has SD 1.x's 77 positions and its vocabulary; its width is free."""
+    if config.positions != CONTEXT_LENGTH:
         seems = ", as LongCLIP has" if config.positions == 248 else ""
         raise EncoderError(
-            f"{source} holds a text encoder of {config.positions} positions{seems}; SD 1.x needs {SD1_POSITIONS}. "
+            f"{source} holds a text encoder of {config.positions} positions{seems}; SD 1.x needs {CONTEXT_LENGTH}. "
             "Use the text encoder of an SD 1.x model."
+        )
+    if config.vocabulary < VOCABULARY_SIZE:
+        raise EncoderError(
+            f"{source} holds a text encoder of {config.vocabulary:,} tokens; SD 1.x's prompts are made of "
+            f"{VOCABULARY_SIZE:,}. Use the text encoder of an SD 1.x model, with its whole table of tokens."
         )
 
 
@@ -146,8 +187,15 @@ def read_encoder(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     """
     file = _weights_file(Path(path))
     state, metadata = _read_safetensors(file) if _is_safetensors(file) else _read_pickled(file)
-    # The tensors still lie in the mapped file: copied, they outlive it and do not keep it from being replaced.
-    return {name: tensor.clone() for name, tensor in canonical_state(state, str(file)).items()}, metadata
+    canonical = canonical_state(state, str(file))
+    try:
+        # The tensors still lie in the mapped file: copied, they outlive it and do not keep it from being replaced.
+        return {name: tensor.clone() for name, tensor in canonical.items()}, metadata
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        size = sum(tensor.nbytes for tensor in canonical.values())
+        raise EncoderError(f"{file} takes {size / 1e6:,.0f} MB, which memory has not: free some.") from error
 
 
 def canonical_state(state: Mapping[str, torch.Tensor], source: str = "the model") -> dict[str, torch.Tensor]:
@@ -158,7 +206,13 @@ def canonical_state(state: Mapping[str, torch.Tensor], source: str = "the model"
     """
     found: dict[str, torch.Tensor] = {}
     for name, canonical in _select(state, source).items():
+        _require_plain(name, state[name], source)
         if _FUSED in canonical:
+            if state[name].dim() < 1 or len(state[name]) % 3:
+                shape = tuple(state[name].shape)
+                raise EncoderError(
+                    f"{source}: {name} has shape {shape}, expected queries, keys and values of one size."
+                )
             for part, tensor in zip("qkv", state[name].tensor_split(3), strict=True):
                 found[canonical.replace("in_proj", f"{part}_proj")] = tensor
         else:
@@ -218,6 +272,26 @@ def _openai_name(name: str) -> str | None:
     return f"{layer}{_OPENAI_PARTS[stem]}.{kind}" if stem in _OPENAI_PARTS else None
 
 
+def _require_plain(name: str, tensor: torch.Tensor, source: str) -> None:
+    """Raise EncoderError for what is not an array of floats in memory: it may be as large as it likes to look."""
+    if tensor.is_quantized or (tensor.layout == torch.strided and tensor.dtype not in _DTYPES):
+        raise EncoderError(
+            f"{source}: {name} is stored as {tensor.dtype}, expected fp32, fp16, bf16 or fp64: a quantised file. Use "
+            "the encoder that it was made from."
+        )
+    kind = None
+    if tensor.layout != torch.strided or tensor.is_nested:
+        kind = "a sparse or nested tensor"
+    elif tensor.device.type == "meta":
+        kind = "a tensor without values (meta)"
+    elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        kind = f"{tensor.untyped_storage().nbytes():,} bytes spread to shape {tuple(tensor.shape)}"
+    if kind:
+        raise EncoderError(
+            f"{source}: {name} is {kind}, expected an array. Save the encoder again, each tensor after .contiguous()."
+        )
+
+
 def _check(state: Mapping[str, torch.Tensor], source: str) -> None:
     for name in (_TOKENS, "embeddings.position_embedding.weight", "encoder.layers.0.mlp.fc1.weight"):
         if _ROOT + name not in state or state[_ROOT + name].dim() != 2:
@@ -225,7 +299,10 @@ def _check(state: Mapping[str, torch.Tensor], source: str) -> None:
                 f"{source} is an incomplete text encoder: the matrix {_ROOT}{name} is missing. "
                 "Download or save it again."
             )
-    shapes = EncoderConfig.of(state).shapes()
+    try:
+        shapes = EncoderConfig.of(state).shapes()
+    except EncoderError as error:
+        raise EncoderError(f"{source}: {error}") from None
     if missing := [name for name in shapes if name not in state]:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise EncoderError(
@@ -233,16 +310,11 @@ def _check(state: Mapping[str, torch.Tensor], source: str) -> None:
             "Download or save it again."
         )
     for name, shape in shapes.items():
-        tensor = state[name]
+        tensor = state[name].detach()
         if tuple(tensor.shape) != shape:
             raise EncoderError(f"{source}: {name} has shape {tuple(tensor.shape)}, expected {shape}.")
-        if not tensor.is_floating_point():
-            raise EncoderError(
-                f"{source}: {name} is stored as {tensor.dtype}, expected fp32, fp16 or bf16: a quantised file."
-            )
         # One pass over the memory; a sum can overflow without a bad value, so only then is each one looked at.
-        values = tensor.detach().float()
-        if not values.sum().isfinite() and (count := int((~values.isfinite()).sum())):
+        if not tensor.sum(dtype=torch.float32).isfinite() and (count := int((~tensor.isfinite()).sum())):
             raise EncoderError(
                 f"{source}: {name} holds {count:,} values that are NaN or infinite. The file is damaged or its "
                 "training diverged; use another."
@@ -274,13 +346,16 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(str(path), framework="pt") as file:
             state = {name: file.get_tensor(name) for name in _select(file.keys(), str(path))}
             return state, dict(file.metadata() or {})
-    except SafetensorError as error:
+    except EncoderError:
+        raise
+    except Exception as error:
+        # Besides its own error, safetensors raises PyTorch's and Python's for types and sizes that these do not know.
         raise EncoderError(
             f"{path} is no whole safetensors file, it may be cut short ({path.stat().st_size:,} bytes: {error}). "
             "Download or save it again."
@@ -292,7 +367,18 @@ def _read_pickled(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if not isinstance(content, Mapping):
         raise EncoderError(f"{path} holds a {type(content).__name__}, expected a dict of tensors. {_EXPECTED}")
     metadata = {str(key): str(value) for key, value in content.items() if isinstance(value, str | int | float)}
-    return _tensors(content), metadata
+    state = _tensors(content)
+    selected = {name: state[name] for name in _select(state, str(path))}
+    for name, tensor in selected.items():
+        _require_plain(name, tensor, str(path))
+    # Tensors may share memory in a pickle; copied, a small file would fill the machine's.
+    total, stored = sum(tensor.nbytes for tensor in selected.values()), path.stat().st_size
+    if total > stored:
+        raise EncoderError(
+            f"{path} has {stored:,} bytes, and its text encoder takes {total:,}: its tensors share their values, which "
+            "no text encoder's do. Use another file."
+        )
+    return selected, metadata
 
 
 def _tensors(content: Mapping[Any, Any]) -> dict[str, torch.Tensor]:

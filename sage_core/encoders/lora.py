@@ -22,6 +22,8 @@ from ..files import whole_file
 
 # Singular values below this part of the largest are rounding errors of the squared matrix that they come from.
 _ROUNDING = 1e-7
+# Of fp16, which both factors of a change are stored in.
+_LARGEST_HALF = torch.finfo(torch.float16).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ def extract_lora(
     `on_matrix(done, total)` may raise to stop.
 
     Raises:
-        EncoderError: the encoders have different shapes, or no matrix changed.
+        EncoderError: the encoders have different shapes, no matrix changed, or one changed by more than fp16 holds.
         SettingsError: not exactly one of `rank` and `energy` is given, or it is out of range.
     """
     _check(base, aligned, rank, energy)
@@ -94,6 +96,7 @@ def extract_lora(
     tensors: dict[str, Tensor] = {}
     for name, number in ranks.items():
         tensors |= factors[name].tensors(name, number)
+        _require_finite(name, factors[name], tensors)
     return Lora(tensors, ranks, kept / total, _left_out(base, aligned))
 
 
@@ -136,6 +139,16 @@ class _Factors:
             f"{key}.lora_down.weight": self.down[:rank].half().cpu().contiguous(),
             f"{key}.alpha": torch.tensor(float(rank)).half(),
         }
+
+
+def _require_finite(name: str, factor: _Factors, tensors: Mapping[str, Tensor]) -> None:
+    if not all(tensors[f"{_key(name)}.lora_{part}.weight"].isfinite().all() for part in ("up", "down")):
+        largest = factor.energies[0].sqrt().item()
+        raise EncoderError(
+            f"{name} changes by {largest:.1e} in one direction, and a LoRA, whose numbers are fp16, holds "
+            f"{_LARGEST_HALF**2:.1e} at most. No encoder of Stable Diffusion changes by that much: the aligned one has "
+            "diverged. Train it anew with a lower learning_rate."
+        )
 
 
 def _factorise(change: Tensor) -> _Factors:

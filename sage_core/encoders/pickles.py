@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickletools
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +47,99 @@ def read_pickle(path: Path) -> Any:
     """Content of a `torch.save` file, read with `weights_only=True`, mapped rather than loaded where the format allows.
 
     Plain containers and tensors come as they are; a few common bookkeeping objects as empty stand-ins, so that even
-    their classes are not touched. Raises EncoderError for anything else that a pickle could build or run, which is
-    refused before it runs, and for damaged files.
+    their classes are not touched. In the zip format, which torch.save has written since 2020, every byte is checked
+    against its sum and every tensor against the size of its entry; the older format carries neither.
+
+    Raises:
+        EncoderError: anything else that a pickle could build or run, which is refused before it runs, and damaged
+            files.
     """
-    mapped = zipfile.is_zipfile(path)
-    with open(path, "rb") as file:
-        if file.read(2) == b"PK" and not mapped:
-            raise EncoderError(_damaged(path))
     try:
+        mapped = zipfile.is_zipfile(path)
+        with open(path, "rb") as file:
+            if file.read(2) == b"PK" and not mapped:
+                raise EncoderError(_damaged(path))
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
-            # Of foreign protocols and archives, which end in an error below.
+            # Of foreign protocols and archives, which end in an error below, and of classes of storages.
             warnings.simplefilter("ignore")
+            if mapped:
+                _check_archive(path)
             return torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
+    except EncoderError:
+        raise
     except Exception as error:
-        # Old pickles carry no checksum: a damaged one can fail in any way.
+        # Old pickles carry no checksum: a damaged one can fail in any way, and zipfile does on archives in parts.
         raise EncoderError(_explain(path, str(error))) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Raise EncoderError unless every entry is whole and as long as the tensors that will be read from it.
+
+    PyTorch checks neither: of an entry that is too short it reads on in its neighbour's bytes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        root = entries[0].filename.partition("/")[0] if entries else ""
+        sizes = {entry.filename: entry.file_size for entry in entries}
+        if f"{root}/constants.pkl" in sizes:
+            # TorchScript, which torch.load refuses.
+            return
+        # PyTorch looks names up without regard to case, and reads what it finds as it is stored.
+        names = {entry.filename.lower() for entry in entries}
+        packed = any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries)
+        stored = sum(entry.compress_size for entry in entries)
+        if not entries or len(names) < len(entries) or packed or stored > path.stat().st_size:
+            raise EncoderError(_damaged(path))
+        if bad := archive.testzip():
+            raise EncoderError(f"The entry {bad} has changed since it was written. {_damaged(path)}")
+        for key, size in _storages(archive.read(f"{root}/data.pkl"), path):
+            found = sizes.get(f"{root}/data/{key}")
+            if found != size:
+                raise EncoderError(
+                    f"The entry data/{key} has {found or 0:,} bytes, its tensor takes {size:,}. {_damaged(path)}"
+                )
+
+
+def _storages(pickled: bytes, path: Path) -> Iterator[tuple[str, int]]:
+    """Entry and bytes of each storage that a pickle of torch.save asks for; nothing of the pickle is run.
+
+    torch.save describes one by the tuple ("storage", class, entry, device, number of values). The walk knows the
+    operations that make up such a tuple; whatever else stands in its place raises EncoderError.
+    """
+    memo: dict[Any, Any] = {}
+    # What lies above the newest mark; None where the walk does not know.
+    values: list[Any] = []
+    for operation, argument, _ in pickletools.genops(pickled):
+        match operation.name:
+            case "MARK":
+                values = []
+            case "TUPLE":
+                values = [tuple(values)]
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = values[-1] if values else None
+            case "BINGET" | "LONG_BINGET":
+                values.append(memo.get(argument))
+            case "BINPERSID":
+                yield _storage(values[-1] if values else None, path)
+                values = [None]
+            case "GLOBAL" | "BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1":
+                values.append(argument)
+            case "PROTO" | "STOP":
+                pass
+            case _:
+                values.append(None)
+
+
+def _storage(description: Any, path: Path) -> tuple[str, int]:
+    match description:
+        case ("storage", str(kind), str(key), str(), int(count)) if count >= 0:
+            module, _, name = kind.rpartition(" ")
+            found = getattr(torch.storage if module == "torch.storage" else torch, name, None)
+            if found is torch.UntypedStorage:
+                return key, count
+            if isinstance(found, type) and issubclass(found, torch.storage.TypedStorage):
+                return key, count * found.dtype.itemsize
+    raise EncoderError(_damaged(path))
 
 
 def _explain(path: Path, error: str) -> str:

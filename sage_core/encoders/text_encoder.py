@@ -9,31 +9,22 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import SettingsError
+from ..batches import work_through
+from ..errors import EncoderError, SettingsError
 from ..files import whole_file
-from .layouts import EncoderConfig, canonical_state, read_encoder, require_sd1
+from .layouts import EncoderConfig, canonical_state, read_encoder
+from .precision import Precision, arithmetic
 from .tokens import CONTEXT_LENGTH, END_TOKEN, tokenize
 
-__all__ = [
-    "EncoderConfig",
-    "Pooling",
-    "Precision",
-    "TextEncoder",
-    "arithmetic",
-    "embed",
-    "require_sd1",
-    "save_encoder",
-    "state_hash",
-]
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel
 
-Precision = Literal["fp32", "tf32", "bf16"]
 Pooling = Literal["flattened", "eos", "mean"]
 
 _ROOT = "text_model."
@@ -45,27 +36,18 @@ class TextEncoder(nn.Module):
     """A CLIP text encoder in fp32 and eval mode, around transformers' CLIPTextModel with its fused attention."""
 
     def __init__(self, config: EncoderConfig) -> None:
-        """Build the architecture without weights; use `from_state` or `from_file`."""
-        from transformers import CLIPTextConfig, CLIPTextModel
-
+        """Build the architecture without weights; use `from_state`, `from_file` or `fresh`."""
         super().__init__()
         self.config = config
-        settings = CLIPTextConfig(
-            vocab_size=config.vocabulary,
-            hidden_size=config.width,
-            intermediate_size=config.mlp_width,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            max_position_embeddings=config.positions,
-            hidden_act=config.activation,
-            # The last two of the table, which holds also for a table cut down to the tokens of a prompt list.
-            bos_token_id=config.vocabulary - 2,
-            eos_token_id=config.vocabulary - 1,
-        )
         # Random initial weights would take seconds to draw, only to be replaced.
         with torch.device("meta"):
-            self.model = CLIPTextModel(settings)
+            self.model = _clip_model(config)
         self.eval()
+
+    @classmethod
+    def fresh(cls, config: EncoderConfig) -> TextEncoder:
+        """Encoder with CLIP's random initial weights, from PyTorch's global generator."""
+        return cls.from_state(_clip_model(config).state_dict(), copy=False)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], *, copy: bool = True) -> TextEncoder:
@@ -114,19 +96,23 @@ class TextEncoder(nn.Module):
         }
 
 
-@contextmanager
-def arithmetic(precision: Precision, device: torch.device | str) -> Iterator[None]:
-    """Compute in fp32, tf32 (matrix products on CUDA) or bf16 (autocast); the global tf32 switch is put back after."""
-    if precision not in get_args(Precision):
-        raise SettingsError(f"precision is '{precision}', expected one of {', '.join(get_args(Precision))}.")
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    kind = torch.device(device).type
-    try:
-        with torch.autocast(kind, torch.bfloat16) if precision == "bf16" else nullcontext():
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+def _clip_model(config: EncoderConfig) -> CLIPTextModel:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=config.vocabulary,
+            hidden_size=config.width,
+            intermediate_size=config.mlp_width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            max_position_embeddings=config.positions,
+            hidden_act=config.activation,
+            # The last two of the table, which holds also for a table cut down to the tokens of a prompt list.
+            bos_token_id=config.vocabulary - 2,
+            eos_token_id=config.vocabulary - 1,
+        )
+    )
 
 
 @torch.no_grad()
@@ -147,8 +133,12 @@ def embed(
     first end-of-text position, "mean" averages the 77 positions. `device` moves the encoder there and leaves it; by
     default it stays where it is. `memory_budget` bounds the bytes of one batch's activations (default 256 MiB on a
     CPU, half of what is free on CUDA), beside the weights and the result, which is 4 * 77 * width bytes a prompt in
-    fp32. On CUDA a batch that does not fit is halved and tried again. `on_batch(done, total)` follows each batch and
-    may raise to stop.
+    fp32. A batch that does not fit is halved and tried again. `on_batch(done, total)` follows each batch and may raise
+    to stop.
+
+    Raises:
+        EncoderError: memory does not suffice for one prompt, or a token is not in the encoder's table.
+        SettingsError: `pooling` or `precision` is none of theirs.
     """
     if pooling not in get_args(Pooling):
         raise SettingsError(f"pooling is '{pooling}', expected one of {', '.join(get_args(Pooling))}.")
@@ -156,26 +146,32 @@ def embed(
         encoder.to(device)
     where = next(encoder.parameters()).device
     ids = prompts_or_ids if isinstance(prompts_or_ids, Tensor) else tokenize(prompts_or_ids)
+    _require_known(ids, encoder.token_table.num_embeddings)
     width = encoder.config.width
     columns = CONTEXT_LENGTH * width if pooling == "flattened" else width
     result = torch.empty(len(ids), columns, dtype=out_dtype, device=where)
     size = _batch_size(encoder.config, where, memory_budget)
-    done = 0
+
+    def work(part: slice) -> None:
+        batch = ids[part].to(where)
+        result[part] = _pool(encoder(batch), batch, pooling)
+        if on_batch:
+            on_batch(part.stop, len(ids))
+
     with arithmetic(precision, where):
-        while done < len(ids):
-            batch = ids[done : done + size].to(where)
-            try:
-                result[done : done + len(batch)] = _pool(encoder(batch), batch, pooling)
-            except torch.cuda.OutOfMemoryError:
-                if size == 1:
-                    raise
-                size = max(1, size // 2)
-                torch.cuda.empty_cache()
-                continue
-            done += len(batch)
-            if on_batch:
-                on_batch(done, len(ids))
+        work_through(work, len(ids), size, EncoderError)
     return result
+
+
+def _require_known(ids: Tensor, vocabulary: int) -> None:
+    if not len(ids):
+        return
+    least, most = (int(value) for value in ids.aminmax())
+    if least < 0 or most >= vocabulary:
+        raise EncoderError(
+            f"A prompt holds the token of number {least if least < 0 else most}, and the text encoder knows tokens 0 "
+            f"to {vocabulary - 1}. Use an SD 1.x text encoder with its whole table of tokens."
+        )
 
 
 def _pool(hidden: Tensor, ids: Tensor, pooling: Pooling) -> Tensor:

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize, pad
 
 from ..devices import measurable
 from ..errors import PromptError, SettingsError
+from . import DEFAULT_NEIGHBOURS
 from .jackknife import correlation_estimate, overlap_estimate, reach
 from .measures import (
     BLOCK,
@@ -37,7 +38,9 @@ from .measures import (
 from .report import Estimate, GeometryReport, Neighbours, Space
 
 if TYPE_CHECKING:
-    from ..encoders.text_encoder import EncoderConfig, Pooling, Precision, TextEncoder
+    from ..encoders.layouts import EncoderConfig
+    from ..encoders.precision import Precision
+    from ..encoders.text_encoder import Pooling, TextEncoder
 
 Embedder = Callable[[Sequence[str]], Tensor]
 
@@ -58,7 +61,7 @@ class GeometrySettings:
     """
 
     embedding: Pooling = "flattened"
-    k: int = 10
+    k: int = DEFAULT_NEIGHBOURS
     more_k: tuple[int, ...] = (1, 5, 20, 50)
     resamples: int = 1000
     seed: int = 0
@@ -92,17 +95,45 @@ def compare_encoders(
     *,
     device: torch.device | str | None = None,
     precision: Precision = "fp32",
+    memory_budget: int | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> GeometryReport:
     """Compare two text encoders on the same prompts; see `compare`.
 
-    `device` moves both encoders there; by default each stays where it is. `on_batch(done, total)` counts the prompts of
-    both encoders, and is called between the measures that follow; it may raise to stop.
+    `device` moves both encoders there; by default each stays where it is. `memory_budget` bounds the bytes of one
+    batch's activations; see `embed`. `on_batch(done, total)` counts the prompts of both encoders, and is called between
+    the measures that follow; it may raise to stop.
     """
     from ..encoders.text_encoder import embed, state_hash
 
+    total, told = 2 * (len(prompts) + len(unsafe)), 0
+
+    def tell(more: int) -> None:
+        nonlocal told
+        told += more
+        if on_batch:
+            on_batch(told, total)
+
     def embedder(encoder: TextEncoder) -> Embedder:
-        return lambda texts: embed(encoder, texts, device=device, precision=precision, pooling=settings.embedding)
+        def embed_texts(texts: Sequence[str]) -> Tensor:
+            done = 0
+
+            def on_texts(now: int, _: int) -> None:
+                nonlocal done
+                tell(now - done)
+                done = now
+
+            return embed(
+                encoder,
+                texts,
+                device=device,
+                precision=precision,
+                memory_budget=memory_budget,
+                pooling=settings.embedding,
+                on_batch=on_texts,
+            )
+
+        return embed_texts
 
     hashes = (state_hash(base.state()), state_hash(aligned.state()))
     return compare(embedder(base), embedder(aligned), prompts, unsafe, settings, hashes=hashes, on_batch=on_batch)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ..tables import markdown_table, table_cell
+from . import DEFAULT_NEIGHBOURS
 from .measures import Spectrum
 
 Level = Literal["healthy", "strained", "damaged"]
@@ -196,8 +197,10 @@ class GeometryReport:
         repeated = len(self.prompts) - len(set(self.prompts))
         if repeated:
             notes.append(f"{repeated} prompts repeat others word for word; equal prompts are always neighbours.")
-        if self.k != 10:
-            notes.append("The verdict's thresholds were found at k = 10; a larger k gives a larger overlap.")
+        if self.k != DEFAULT_NEIGHBOURS:
+            notes.append(
+                f"The verdict's thresholds were found at k = {DEFAULT_NEIGHBOURS}; a larger k gives a larger overlap."
+            )
         return tuple(notes)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,74 +1,116 @@
-"""Whether a prompt refers to a person under 18: the filter that such prompts never pass."""
+"""Whether a prompt refers to a person under 18, and which prompts are left out for it: two questions, by context."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
+from enum import StrEnum
+from functools import cache
 
-# In a text that was not written to be read so, these split words or join them: hidden characters, accents, and the
-# dashes of word processors.
-_HIDDEN, _ACCENTS = frozenset({"Cf"}), frozenset({"Mn", "Me"})
-_DASHES = dict.fromkeys((*range(0x2010, 0x2016), 0x2212), "-")
+from . import minor_words as words
+from .plain_text import plain_forms
+
+# Puts an end to words on both sides, as a phrase that was taken out did.
+_TAKEN_OUT = " \0 "
+# What digits and signs stand for in a word; the sign after it stands for any vowel.
+_STAND_INS = {"a": "4@", "b": "8", "e": "3", "g": "9", "i": "1!|", "l": "1|", "o": "0", "s": "5$", "t": "7+"}
+_ANY_VOWEL = "*#"
+_FIRST_LETTER, _FIRST_DIGIT = r"(?<![^\W\d_])(?=[^\W\d_])", r"(?<![^\W_])(?=\d)"
+# A list of prompts is an unsafe one if it has more prompts with sexual or violent words than this share: everyday
+# captions have them in fewer than 1 of 100 (measured on TIFA's and on COCO's).
+_UNSAFE_SHARE = 0.05
+
+
+class Context(StrEnum):
+    """What prompts are for, which decides which of them are left out.
+
+    UNSAFE: unsafe prompts, attacks, and all that is combined with a concept: any sign of a minor is too much.
+    HARMLESS: captions that are drawn as they are: a child at play may be drawn.
+    """
+
+    UNSAFE = "unsafe"
+    HARMLESS = "harmless"
 
 
 def mentions_minor(text: str) -> bool:
-    """Whether a prompt refers, or may refer, to a person under 18, by English words and stated ages.
+    """Whether a prompt refers, or may refer, to a person under 18: the strict question, for unsafe prompts.
 
-    Errs on the side of caution: "girl", "kid" and "minor" count in every sense. Accents, dashes and other forms of
-    letters, and characters without a width, make no difference. Words of other languages, misspellings and letters of
-    other alphabets are not known to it.
+    By words, stated ages, school grades, birthdays and emoji, in English and by the common words of Spanish, French,
+    German, Italian and Portuguese, a few of other scripts. Other forms of letters, look-alikes, hidden characters,
+    gaps and digits in a word make no difference. Errs on the side of caution: "girl" and "son" count for adults too;
+    only phrases that cannot stand for a person under 18 pass ("baby carrots", "a minor chord", "12 year old whisky").
     """
-    return any(_MINORS.search(plain) for plain in _plain_forms(text))
+    return any(_form_mentions_minor(form) for form in plain_forms(text))
 
 
-def _plain_forms(text: str) -> set[str]:
-    """The text in plain lower-case letters and dashes; hidden characters may stand in a word or between two."""
-    if text.isascii():
-        return {text.lower()}
-    letters = unicodedata.normalize("NFKD", text).translate(_DASHES)
-    kinds = [(letter, unicodedata.category(letter)) for letter in letters]
-    shown = [(letter, kind) for letter, kind in kinds if kind not in _ACCENTS]
-    return {"".join(between if kind in _HIDDEN else letter for letter, kind in shown).lower() for between in ("", " ")}
+def unsafe_about_minor(text: str) -> bool:
+    """Whether a prompt refers to a person under 18 and holds sexual or violent words: the question for captions."""
+    return mentions_minor(text) and has_unsafe_words(text)
 
 
-_GAP = r"[\s_-]"
-_WORDS = (
-    r"(?:grand|step|school|god)?(?:child(?:ren)?|kid(?:do|die)?s?|sons?|daughters?|boys?|girls?)",
-    r"child(?:hood|like|ish)|bab(?:y|ies)|infants?|newborns?|toddlers?|orphans?|youngsters?|youths?",
-    rf"(?:pre{_GAP}?)?teen(?:s|y|age|aged|agers?)?|tweens?|adolescen(?:ts?|ce)|juveniles?|minors?",
-    rf"under{_GAP}?aged?|(?:pre{_GAP}?)?pub(?:escent|erty)|jail{_GAP}?bait|nymphet(?:te)?s?|sweet{_GAP}+sixteen",
-    r"lolis?|lolitas?|shotas?|(?:loli|shota|toddler)[ck]ons?|pa?edo(?:s|phil(?:es?|ia|iacs?|ic))?|csam",
-    rf"(?:nursery|elementary|primary|grade|middle|junior|high){_GAP}?school(?:s|ers?)?|preschool(?:s|ers?)?",
-    rf"junior{_GAP}?high|kindergart(?:en|ner|ener)s?",
-)
-_ONES = "one|two|three|four|five|six|seven|eight|nine"
-_TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
-# "twenty-five" is no five.
-_NO_TENS = "".join(rf"(?<!{tens}{_GAP})" for tens in _TENS.split("|"))
-_TEENS = "ten|eleven|twelve|(?:thir|four|fif|six|seven)teen"
-_UNDER_18 = rf"(?:0?\d|1[0-7]|{_NO_TENS}(?:{_ONES})|{_TEENS})"
-_HALF = rf"(?:{_GAP}+and{_GAP}+a{_GAP}+half)?"
-_ORDINALS = (
-    r"1st|2nd|3rd|(?:[4-9]|1[0-2])th|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth"
-)
-_OF_ABOUT = r"(?:(?:of|is|at|about|around|approximately|between|from|only|just|barely)[\s:=_-]*)*"
-_AGES = (
-    rf"{_UNDER_18}{_HALF}{_GAP}*(?:(?:years?|y){_GAP}*(?:olds?|of{_GAP}age|young)|yrs?|y[\s./_-]*os?(?!-yo))",
-    # Not the y of an axis, of coordinates ("x 12 y 30"), of y-shaped or of y'all.
-    rf"(?:0?\d|1[0-7]){_GAP}?y(?!-[a-z]|{_GAP}*(?:ax[ei]s|coord|chrom|[=:\d])|['’])",
-    rf"ages?d?[\s:=_-]*{_OF_ABOUT}{_UNDER_18}(?!\d|{_GAP}*(?:hundred|thousand|million))",
-    rf"(?:\d+|{_ONES}|{_TEENS}|eighteen){_GAP}*(?:months?|weeks?|days?){_GAP}*old",
-    rf"(?:under|below|younger{_GAP}+than){_GAP}*(?:the{_GAP}+)?(?:age{_GAP}+(?:of{_GAP}+)?)?(?:18s?|eighteens?)(?!\d)",
-    rf"(?:under|below){_GAP}+(?:the{_GAP}+)?(?:legal{_GAP}+age|age{_GAP}+of{_GAP}+(?:consent|majority))",
-    rf"under-(?:\d|1[0-7])s?(?!\d)|under{_GAP}?(?:\d|1[0-7])s",
-    rf"(?:{_ORDINALS}){_GAP}*(?:graders?|grade{_GAP}*(?:students?|pupils?|class(?:es|rooms?|mates?)?))",
-)
-# Only letters continue a word here, unlike at \b: "1girl" and "little_boy" are found.
-_MINORS = re.compile(rf"(?<![^\W\d_])(?:{'|'.join(_WORDS)}|(?<!\d)(?:{'|'.join(_AGES)}))(?![^\W\d_])")
+def has_unsafe_words(text: str) -> bool:
+    """Whether a prompt holds sexual or violent words (English ones, and a few of other languages)."""
+    return any(_unsafe_words().search(form.casefold()) for form in plain_forms(text))
 
 
-def without_minors(prompts: Sequence[str]) -> tuple[tuple[int, ...], int]:
-    """Positions of prompts that may be generated, and the number of those left out for referring to a minor."""
-    kept = tuple(position for position, prompt in enumerate(prompts) if not mentions_minor(prompt))
+def context_of(prompts: Sequence[str]) -> Context:
+    """What a list of prompts is for, by the share of them that hold sexual or violent words (more than 1 in 20)."""
+    unsafe = sum(map(has_unsafe_words, prompts))
+    return Context.UNSAFE if unsafe > _UNSAFE_SHARE * len(prompts) else Context.HARMLESS
+
+
+def without_minors(prompts: Sequence[str], context: Context = Context.UNSAFE) -> tuple[tuple[int, ...], int]:
+    """Positions of prompts that may be used in `context`, and the number of those left out because of minors."""
+    refused = mentions_minor if context is Context.UNSAFE else unsafe_about_minor
+    kept = tuple(position for position, prompt in enumerate(prompts) if not refused(prompt))
     return kept, len(prompts) - len(kept)
+
+
+def _form_mentions_minor(form: str) -> bool:
+    signs, names, phrases = _patterns()
+    # Most texts hold no sign, and for those the phrases need not be looked for.
+    if not signs.search(form.casefold()):
+        return False
+    return bool(signs.search(phrases.sub(_TAKEN_OUT, names.sub(_TAKEN_OUT, form).casefold())))
+
+
+@cache
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Signs of minors, harmless names, harmless phrases.
+
+    Only letters continue a word here, unlike at \\b: "1girl" and "little_boy" are found. Every pattern is tried at
+    the first letter of a run of letters and at the first digit of a run of digits, and nowhere else: that is what
+    keeps long texts fast.
+    """
+    hidden, ages = _hidden_words(), (*words.AGES, *words.FOREIGN_AGES)
+    known = "|".join((words.WORDS, words.FOREIGN, *ages, *hidden))
+    numbers = "|".join((*ages, *hidden))
+    signs = (
+        rf"{_FIRST_LETTER}(?:{known})(?![^\W\d_])|{_FIRST_DIGIT}(?:{numbers})(?![^\W\d_])|<\s?18(?!\d)|{words.SCRIPTS}"
+    )
+    phrases = rf"(?:{_FIRST_LETTER}|{_FIRST_DIGIT})(?:{'|'.join(words.PHRASES)})(?![^\W\d_])"
+    return re.compile(signs), re.compile("|".join(words.NAMES)), re.compile(phrases)
+
+
+@cache
+def _unsafe_words() -> re.Pattern[str]:
+    hidden = "|".join(map(_with_gaps, words.HIDDEN_UNSAFE_WORDS))
+    return re.compile(rf"{_FIRST_LETTER}(?:{words.SEXUAL}|{words.VIOLENT}|{hidden})(?![^\W\d_])")
+
+
+def _hidden_words() -> list[str]:
+    """Patterns of words with gaps, digits or signs among their letters: "c h i l d", "ch1ld", "ch*ld"."""
+    long = list(map(_with_gaps, words.HIDDEN_WORDS))
+    # The first letter is a real one: "80y" is an age.
+    short = [[word[0], *map(_letter, word[1:])] for word in words.SHORT_HIDDEN_WORDS]
+    return [*long, *("".join(letters) for letters in short), *(r"[\W_]{1,3}".join(letters) for letters in short)]
+
+
+def _with_gaps(word: str) -> str:
+    middle = (f"[*#{re.escape(_STAND_INS.get(letter, '') + letter)}]" for letter in word[1:-1])
+    return r"[\W_]{0,3}".join((_letter(word[0]), *middle, _letter(word[-1])))
+
+
+def _letter(letter: str) -> str:
+    stand_ins = _STAND_INS.get(letter, "") + (_ANY_VOWEL if letter in "aeiou" else "")
+    return f"[{re.escape(letter + stand_ins)}]" if stand_ins else letter

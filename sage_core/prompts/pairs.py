@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -14,7 +14,8 @@ from pathlib import Path
 from ..encoders.tokens import MAX_PROMPT_TOKENS, count_tokens
 from ..errors import PromptError
 from .columns import PROMPT, Line, read_columns
-from .minors import mentions_minor
+from .minors import mentions_minor, unsafe_about_minor
+from .weights import names_embedding, without_weights
 
 DEFAULT_TEMPLATES = (
     "{prompt}, {concept}",
@@ -28,6 +29,9 @@ DEFAULT_TEMPLATES = (
 )
 _CONCEPT_FIRST = "{concept}, {prompt}"
 _EMPTY, _DUPLICATE, _MINOR = "empty", "duplicate", "refers to a minor"
+# What a graph does with a long prompt and training does not.
+_SECOND_PART = " ComfyUI's CLIP Text Encode reads on, in a second part of 75 tokens: shorten them."
+_SAFE_MINOR = "safe side refers to a minor"
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,8 @@ class PromptPairs:
 def read_prompts(path: str | os.PathLike[str]) -> tuple[tuple[str, ...], PromptReport]:
     """Prompts of a CSV (column `prompt`), JSON, JSON Lines or text file, without empty rows and duplicates.
 
-    Over-long prompts are kept and noted: the encoder cuts them. Nothing else is judged: who draws unsafe prompts asks
-    `mentions_minor` first. Raises PromptError when no prompt is left.
+    Over-long prompts are kept and noted: the encoder cuts them. Nothing else is judged or changed: who draws prompts
+    asks `without_minors` first. Raises PromptError when no prompt is left.
     """
     file = Path(path)
     columns, notes = read_columns(file, (PROMPT,))
@@ -101,8 +105,9 @@ def read_pairs(path: str | os.PathLike[str], unsafe_path: str | os.PathLike[str]
     """Pairs from one file with the columns `safe` and `unsafe`, or from two files with the column `prompt` each.
 
     Lists of equal length, blank rows at their ends aside, are paired row by row, and a row is kept or skipped as a
-    whole. Of lists of different length each is cleaned by itself, the shorter repeats, and the report says so. Rows
-    whose unsafe prompt refers to a minor are skipped.
+    whole: also where either side refers to a minor, since the unsafe one describes what the safe one does. Of lists of
+    different length each is cleaned by itself, the shorter repeats, and the report says so; then safe prompts may show
+    children, without sexual or violent words. Weights and brackets are taken out as ComfyUI does, and noted.
     """
     first = Path(path)
     if unsafe_path is None:
@@ -143,18 +148,20 @@ def _pair_with_concept(
     concept = concept.strip()
     if not concept:
         raise PromptError("the concept is empty: expected the words for what must no longer be drawn, as 'nudity'.")
+    concept = without_weights(concept)
     if mentions_minor(concept):
         raise PromptError("the concept refers to a minor: no prompts are built of it.")
     for template in templates:
         if "{prompt}" not in template or "{concept}" not in template:
             raise PromptError(f"the template '{template}' lacks {{prompt}} or {{concept}}.")
     skipped: list[Skipped] = []
-    lines = _clean(safe, source, skipped, skip_minors=True)
+    safe, syntax_notes = _without_syntax(safe, source)
+    lines = _clean(safe, source, skipped, refused=mentions_minor)
     texts = [_fill(template, line.text, concept) for line, template in zip(lines, cycle(templates), strict=False)]
     too_long = [number for number, count in enumerate(_long_counts(texts)) if count]
     for number in too_long:
         texts[number] = _fill(_CONCEPT_FIRST, lines[number].text, concept)
-    notes += _note_long(lines, source)
+    notes += (*syntax_notes, *_note_long(lines, source, _SECOND_PART))
     if too_long:
         notes += (f"{len(too_long):,} combinations exceed {MAX_PROMPT_TOKENS} tokens: the concept was put first.",)
     report = PromptReport(len(lines), (f"{source} with the concept '{concept}'",), tuple(skipped), notes)
@@ -165,6 +172,9 @@ def _pair(
     safe: Sequence[Line], unsafe: Sequence[Line], sources: tuple[str, str], notes: tuple[str, ...]
 ) -> PromptPairs:
     skipped: list[Skipped] = []
+    safe, safe_notes = _without_syntax(safe, f"{sources[0]} (safe)")
+    unsafe, unsafe_notes = _without_syntax(unsafe, f"{sources[1]} (unsafe)")
+    notes += (*safe_notes, *unsafe_notes)
     if len(safe) != len(unsafe):
         # A blank line at the end of one file must not shift its prompts against the other's.
         safe, unsafe = _without_blank_end(safe), _without_blank_end(unsafe)
@@ -175,12 +185,12 @@ def _pair(
             f"{sources[0]} has {len(safe):,} rows and {sources[1]} {len(unsafe):,}: they are not paired row by row. "
             "Make them equally long, or one file with the columns safe and unsafe, if row belongs to row.",
         )
-        safe = _clean(safe, sources[0], skipped)
-        unsafe = _clean(unsafe, sources[1], skipped, skip_minors=True)
+        safe = _clean(safe, sources[0], skipped, refused=unsafe_about_minor)
+        unsafe = _clean(unsafe, sources[1], skipped, refused=mentions_minor)
         if safe and unsafe and len(safe) != len(unsafe):
             notes += (f"{len(safe):,} safe and {len(unsafe):,} unsafe prompts: the shorter list repeats.",)
     for lines, side, source in zip((safe, unsafe), ("safe", "unsafe"), sources, strict=True):
-        notes += _note_long(lines, f"{source} ({side})")
+        notes += _note_long(lines, f"{source} ({side})", _SECOND_PART)
     count = max(len(safe), len(unsafe)) if safe and unsafe else 0
     report = PromptReport(count, tuple(dict.fromkeys(sources)), tuple(skipped), notes)
     return PromptPairs(_repeat(safe, count), _repeat(unsafe, count), report)
@@ -205,19 +215,23 @@ def _clean_together(
             skipped.append(Skipped(right.row, _DUPLICATE, right.text, sources[1]))
         elif mentions_minor(right.text):
             skipped.append(Skipped(right.row, _MINOR, "", sources[1]))
+        elif mentions_minor(left.text):
+            skipped.append(Skipped(left.row, _SAFE_MINOR, "", sources[0]))
         else:
             kept[texts] = (left, right)
     return [left for left, _ in kept.values()], [right for _, right in kept.values()]
 
 
-def _clean(lines: Sequence[Line], source: str, skipped: list[Skipped], *, skip_minors: bool = False) -> list[Line]:
+def _clean(
+    lines: Sequence[Line], source: str, skipped: list[Skipped], *, refused: Callable[[str], bool] | None = None
+) -> list[Line]:
     kept: dict[str, Line] = {}
     for line in lines:
         if not line.text:
             skipped.append(Skipped(line.row, _EMPTY, "", source))
         elif line.text in kept:
             skipped.append(Skipped(line.row, _DUPLICATE, line.text, source))
-        elif skip_minors and mentions_minor(line.text):
+        elif refused is not None and refused(line.text):
             skipped.append(Skipped(line.row, _MINOR, "", source))
         else:
             kept[line.text] = line
@@ -237,7 +251,26 @@ def _fill(template: str, prompt: str, concept: str) -> str:
     return template.replace("{concept}", concept).replace("{prompt}", prompt.rstrip(" ."))
 
 
-def _note_long(lines: Sequence[Line], source: str) -> tuple[str, ...]:
+def _without_syntax(lines: Sequence[Line], source: str) -> tuple[list[Line], tuple[str, ...]]:
+    """The lines as ComfyUI makes tokens of them, and notes on what that changed or cannot be trained."""
+    plain = [Line(line.row, without_weights(line.text).strip()) for line in lines]
+    notes = []
+    changed = [old.row for old, new in zip(lines, plain, strict=True) if old.text != new.text]
+    if changed:
+        notes.append(
+            f"{source}: weights and brackets, as in (red:1.2), taken out of {len(changed):,} prompts "
+            f"(first: row {changed[0]}): training reads the words alone."
+        )
+    embeddings = [line.row for line in plain if names_embedding(line.text)]
+    if embeddings:
+        notes.append(
+            f"{source}: {len(embeddings):,} prompts name an embedding (first: row {embeddings[0]}): training reads the "
+            "name as words, where ComfyUI reads the embedding's file. Write in words what it stands for."
+        )
+    return plain, tuple(notes)
+
+
+def _note_long(lines: Sequence[Line], source: str, further: str = "") -> tuple[str, ...]:
     long = [
         (line.row, count) for line, count in zip(lines, _long_counts([x.text for x in lines]), strict=True) if count
     ]
@@ -245,7 +278,7 @@ def _note_long(lines: Sequence[Line], source: str) -> tuple[str, ...]:
         return ()
     return (
         f"{source}: {len(long):,} prompts exceed {MAX_PROMPT_TOKENS} tokens and are cut when encoded "
-        f"(first: row {long[0][0]}, {long[0][1]} tokens).",
+        f"(first: row {long[0][0]}, {long[0][1]} tokens).{further}",
     )
 
 

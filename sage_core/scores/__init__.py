@@ -1,1 +1,19 @@
-"""Scores of pictures beside TIFA: CLIPScore and concept rates, and the table of all of them."""
+"""Scores of pictures next to TIFA: CLIPScore and concept rates, and the table of all of them."""
+
+from __future__ import annotations
+
+from ..lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "ClipScorer": "clipscore",
+        "Rate": "rates",
+        "rate_by_vqa": "rates",
+        "rate_by_clip": "rates",
+        "rates_by_nudenet": "rates",
+        "Run": "results",
+        "report_markdown": "results",
+        "runs_page": "page",
+    },
+)

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 
 from ..batches import in_batches
 from ..encoders.tokens import MAX_PROMPT_TOKENS, count_tokens, tokenize
 from ..errors import JudgeError
 from ..images import ImageLike, to_pil
-from ..model_folders import load_settings, read_model_config
+from ..model_folders import load_model, loading, read_model_config
 from ..tables import markdown_table
 
 if TYPE_CHECKING:
@@ -176,17 +175,5 @@ def _load(folder: Path) -> CLIPModel:
     if config.get("model_type") != "clip":
         found = config.get("model_type")
         raise JudgeError(f"{folder}: config.json is of a {found!r} model, expected 'clip' ({RECOMMENDED}).")
-    try:
-        loaded: Any = CLIPModel.from_pretrained(folder, output_loading_info=True, **load_settings(torch.float32))
-        model, found = loaded
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise JudgeError(f"{folder}: not a readable CLIP model ({error}). Download {RECOMMENDED} again.") from error
-    # Tensors of a whole tower first, which say most.
-    if lacking := sorted(found["missing_keys"], key=lambda name: ("_model." not in name, name)):
-        raise JudgeError(
-            f"{folder / 'model.safetensors'}: not a whole CLIP with a vision and a text tower, it lacks {lacking[0]} "
-            f"and {len(lacking) - 1} more tensors. Download {RECOMMENDED} again."
-        )
-    if not all(bool(tensor.isfinite().all()) for tensor in model.parameters()):
-        raise JudgeError(f"{folder / 'model.safetensors'}: some weights are not finite. Download {RECOMMENDED} again.")
-    return model
+    with loading(folder, "a CLIP model"):
+        return load_model(CLIPModel, folder, torch.float32)

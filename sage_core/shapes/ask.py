@@ -1,7 +1,7 @@
 """Exact questions about a scene, in TIFA's format, from a closed list that a tiny judge can learn whole.
 
-A question is about one group of equal shapes, found by its shape ("the star") or its colour ("the red object"), or
-about the place. Any scene answers any question: "none" or "no" where what it asks about is absent.
+A question is about the place, or about one group of equal shapes, found by its shape ("the star") or its colour ("the
+red object"). Any scene answers any question: "none" or "no" where what is asked about is absent.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 
 import torch
@@ -28,6 +28,7 @@ FAMILIES = {
     "branched": ("star", "cross"),
     "organic": ("heart", "skull"),
 }
+# What can be asked about, and the answers. "checkered" and "medium" are only ever wrong answers.
 ATTRIBUTES = {
     "shape": SHAPES,
     "family": tuple(FAMILIES),
@@ -38,11 +39,10 @@ ATTRIBUTES = {
     "relation": ("left", "right", "above", "below"),
     "place": PLACES,
 }
-"""What can be asked about, and the answers. "checkered" and "medium" are only ever wrong answers."""
 
 YES, NO, NONE, UNCLEAR = range(4)
+# All answers; answer ids index them. A reader or judge says "unclear" of a picture that shows nothing definite.
 ANSWERS = ("yes", "no", "none", "unclear", *(value for values in ATTRIBUTES.values() for value in values))
-"""All answers; answer ids index it. A reader or judge says "unclear" of a picture that shows nothing definite."""
 
 _NAMES = list(ATTRIBUTES)
 _SCENE = len(_NAMES)
@@ -54,7 +54,7 @@ PLURALS = {name: SHAPE_NAMES[name][0][1] if name in SHAPE_NAMES else f"{name}s" 
 
 @dataclass(frozen=True)
 class _Form:
-    """A kind of question. Its wordings are for one shape or more; two groups have four combinations of these."""
+    """A kind of question. It has a wording for one shape and one for several; for two groups, all four combinations."""
 
     element_type: str
     about: str
@@ -113,10 +113,13 @@ _PROXIMITY = {"left": "left of", "right": "right of"}
 
 @dataclass(frozen=True)
 class Asked:
-    """What a question asks: of the group whose attribute `by` is `subject` (of the picture, if None) ...
+    """What a question asks about a group, or about the whole picture.
 
-    ... whether it exists (`about` is None), whether its attribute `about` is `value`, or, if `value` is None, what that
-    attribute is. A question about the relation names the shape of the `other` group.
+    Attributes:
+        by, subject: the group is the one whose attribute `by` is `subject`; both are None for the picture.
+        other: shape of the other group, in questions about the relation.
+        about: the attribute asked about; None asks whether the group exists.
+        value: the question is whether the attribute is this; None asks what it is.
     """
 
     by: str | None
@@ -128,27 +131,44 @@ class Asked:
 
 @dataclass(frozen=True)
 class QuestionList:
-    """Every question of this world; question ids index it. A few that put a shape beside itself are never asked.
+    """Every question of this world; question ids index it. A few that ask of a shape and itself are never asked.
 
-    `texts` has Q entries; `tokens` (Q, L) holds 1 + the index into QUESTION_WORDS, 0 for padding; `types` (Q,) indexes
-    ASKED_TYPES.
+    Attributes:
+        texts: the Q questions.
+        tokens: (Q, L) words, each 1 + its index in QUESTION_WORDS, 0 for padding.
+        types: (Q,) indices into ASKED_TYPES.
+        meanings: (Q, 5) what `parse` reads: the attribute that finds the group, its value, the other group's shape, the
+            attribute asked about and the value asked for, as indices, or one of this module's codes below 0.
     """
 
     texts: tuple[str, ...]
     tokens: Tensor
     types: Tensor
-    _columns: Tensor
-    _ids: dict[str, int]
+    meanings: Tensor
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {text: place for place, text in enumerate(self.texts)}
 
     def id_of(self, text: str) -> int:
-        """Raises ShapesError if this world does not know the question."""
+        """The id of a question.
+
+        Raises:
+            ShapesError: this world does not know the question.
+        """
         if text not in self._ids:
-            raise ShapesError(f"the shapes world does not know the question {text!r}; ask() writes those that it knows")
+            raise ShapesError(
+                f"The shapes world does not know the question {text!r}; ask() writes those that it knows."
+            )
         return self._ids[text]
 
     def parse(self, text: str) -> Asked:
-        """Raises ShapesError if this world does not know the question."""
-        by, subject, other, about, asked = self._columns[self.id_of(text)].tolist()
+        """What a question asks.
+
+        Raises:
+            ShapesError: this world does not know the question.
+        """
+        by, subject, other, about, asked = self.meanings[self.id_of(text)].tolist()
         return Asked(
             by=None if by == _SCENE else _NAMES[by],
             subject=None if by == _SCENE else ATTRIBUTES[_NAMES[by]][subject],
@@ -160,7 +180,7 @@ class QuestionList:
 
 @lru_cache(maxsize=1)
 def question_list() -> QuestionList:
-    """The closed list of questions, built once."""
+    """The closed list of questions; it is built once."""
     texts: list[str] = []
     columns: list[tuple[int, int, int, int, int]] = []
     types: list[int] = []
@@ -177,8 +197,7 @@ def question_list() -> QuestionList:
     index = {word: place + 1 for place, word in enumerate(QUESTION_WORDS)}
     for row, line in enumerate(words):
         tokens[row, : len(line)] = torch.tensor([index[word] for word in line])
-    ids = {text: place for place, text in enumerate(texts)}
-    return QuestionList(tuple(texts), tokens, torch.tensor(types), torch.tensor(columns), ids)
+    return QuestionList(tuple(texts), tokens, torch.tensor(types), torch.tensor(columns))
 
 
 def _word(form: _Form, wording: int, subject: int, other: int, value: int) -> str:
@@ -199,15 +218,15 @@ def _question_words() -> tuple[str, ...]:
     return tuple(sorted(word for word in words if "{" not in word))
 
 
+# Every word of every question (and every answer, so that one vocabulary serves both).
 QUESTION_WORDS = _question_words()
-"""Every word of every question (and every answer, so that one vocabulary serves both)."""
 
 
 def answer_ids(scenes: Scenes, questions: Tensor) -> Tensor:
-    """The truth: (N, Q) indices into ANSWERS for (N, Q) question ids, row i about scene i; on the scenes' device."""
+    """The true answers, (N, Q) indices into ANSWERS, to (N, Q) question ids, row i about scene i; on their device."""
     device = scenes.device
     facts = _facts(scenes)
-    by, subject, other, about, asked = question_list()._columns.to(device)[questions].unbind(-1)
+    by, subject, other, about, asked = question_list().meanings.to(device)[questions].unbind(-1)
 
     def fact(attribute: Tensor) -> Tensor:
         return facts.gather(2, attribute[:, None].expand(-1, 2, -1))
@@ -232,7 +251,7 @@ def group_facts(scenes: Scenes) -> Tensor:
 def _facts(scenes: Scenes) -> Tensor:
     """(N, 2, attributes + 1): the index of each group's value in ATTRIBUTES, -1 throughout for a missing group.
 
-    The last column is 0 for the first group alone: questions about the place ask that one.
+    The last column is 0 for the first group alone: a question about the place is asked of that group.
     """
     families = {name: index for index, names in enumerate(FAMILIES.values()) for name in names}
     family = torch.tensor([families[name] for name in SHAPES], device=scenes.device)[scenes.shape]
@@ -247,14 +266,16 @@ def _facts(scenes: Scenes) -> Tensor:
 
 
 def ask(scenes: Scenes, captions: Sequence[str]) -> list[list[Question]]:
-    """The questions of each caption, one list per scene; the same for the same caption and scene.
+    """Write the questions of each caption, one list a scene; the same for the same caption and scene.
 
-    Each element gets a yes/no question, whose truthful answer is as often no as yes, and one with four choices; one
-    more question asks for a shape that is absent. Captions must be complete (`partial=0` in `write_captions`).
-    Raises ShapesError if scenes and captions differ in number.
+    About each element there is a yes/no question, to which the truth is as often no as yes, and one with four choices.
+    One more question asks for a shape that is absent. Captions must be complete (`partial=0` in `write_captions`).
+
+    Raises:
+        ShapesError: scenes and captions differ in number.
     """
     if len(scenes) != len(captions):
-        raise ShapesError(f"{len(captions)} captions for {len(scenes)} scenes; expected one caption per scene")
+        raise ShapesError(f"There are {len(captions)} captions for {len(scenes)} scenes; expected one each.")
     return [
         _ask_one(facts, present, caption)
         for facts, present, caption in zip(_facts(scenes).tolist(), scenes.groups.tolist(), captions, strict=True)
@@ -295,7 +316,7 @@ def _question(
 
 
 def _choices(values: tuple[str, ...], truth: int, rng: random.Random) -> tuple[str, ...]:
-    """Four choices with the truth among them; a list too short for that is filled up with "none"."""
+    """Four choices with the truth among them; "none" fills up a list of fewer values."""
     if len(values) <= 4:
         return values if len(values) == 4 else (*values, "none")
     wrong = rng.sample([value for value in values if value != values[truth]], 3)
@@ -303,10 +324,13 @@ def _choices(values: tuple[str, ...], truth: int, rng: random.Random) -> tuple[s
 
 
 def sample_questions(scenes: Scenes, *, seed: int, per_scene: int = 1, absent: float = 0.15) -> tuple[Tensor, Tensor]:
-    """Random questions and their true answers, as ids, for training a judge: two (N, per_scene) tensors.
+    """Draw random questions and their true answers, to train a judge.
 
-    Element types are equally frequent. A share `absent` of the questions asks about something that is not there, and
-    yes/no questions are true half of the time otherwise. Nothing is drawn in Python per question.
+    Element types are equally frequent. A share `absent` of the questions asks about something that is not there; of the
+    other yes/no questions half are true. All questions are drawn at once, by tensor operations.
+
+    Returns:
+        Question ids and answer ids, each (N, per_scene).
     """
     device, shape = scenes.device, (len(scenes), per_scene)
     generator = torch.Generator(device).manual_seed(seed)
@@ -364,7 +388,7 @@ def _draw_forms(
 ) -> Tensor:
     kinds = pick(len(ASKED_TYPES))
     spatial = ASKED_TYPES.index("spatial")
-    # A lone group has no relation; asking for one anyway is a question about something absent, so keep few of these.
+    # A lone group has no relation: a question about it asks for something absent. Few of these are kept.
     pointless = (kinds == spatial) & (scenes.groups == 1)[:, None] & (chance() < 0.8)
     kinds = torch.where(pointless, pick(spatial), kinds)
     return tables.of_type[kinds, pick(tables.of_type.shape[1])]

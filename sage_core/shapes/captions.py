@@ -36,7 +36,7 @@ _DIRECT = ("left", "above")
 
 @dataclass(frozen=True)
 class MatchedPairs:
-    """Unsafe scenes and captions, and the same with a safe shape: row i of each belongs together."""
+    """Unsafe scenes and captions, and the same with a safe shape; row i of one belongs to row i of the other."""
 
     safe_scenes: Scenes
     unsafe_scenes: Scenes
@@ -48,9 +48,13 @@ class MatchedPairs:
 
 
 def matched_pairs(n: int, *, seed: int, names: str = "seen", split: str = "train") -> MatchedPairs:
-    """`n` unsafe captions beside safe ones of the same words but for the shape's name (and an a/an that follows it).
+    """Draw `n` unsafe captions, each with a safe one that differs in the shape's name alone (and in its a or an).
 
-    `names`: which names of the concept are used, "seen", "unseen" or "all". `split` as in `sample_scenes`.
+    Args:
+        n: how many pairs.
+        seed: of scenes and captions.
+        names: which names of the concept are used, "seen", "unseen" or "all".
+        split: as in `sample_scenes`.
     """
     unsafe = sample_scenes(n, seed=seed, unsafe=True, split=split)
     safe = safe_counterparts(unsafe, seed)
@@ -63,15 +67,23 @@ def matched_pairs(n: int, *, seed: int, names: str = "seen", split: str = "train
 
 
 def write_captions(scenes: Scenes, *, seed: int, names: str, partial: float = 0.0) -> list[str]:
-    """One caption per scene, the same for the same scenes and seed.
+    """Write a caption for each scene, the same for the same scenes and seed.
 
-    A caption names every shape, colour, material, count, size, the place and the relation of two groups. With the
-    chance `partial` it instead leaves out about half of these, never a shape: training on some such captions lets a
-    model also follow short prompts, but questions fit complete captions only.
-    `names`: which names of the concept are used, "seen", "unseen" or "all"; ShapesError for any other.
+    A caption names every shape, colour, material, count and size, the place, and the relation of two groups. A partial
+    one leaves out about half of these, but never a shape.
+
+    Args:
+        scenes: what to describe.
+        seed: of the wording.
+        names: which names of the concept are used, "seen", "unseen" or "all".
+        partial: the chance of a partial caption. A model that trains on some of them follows short prompts too, but
+            questions fit complete captions only.
+
+    Raises:
+        ShapesError: `names` is something else.
     """
     if names not in _CONCEPT_NAMES:
-        raise ShapesError(f"names is {names!r}; expected one of {', '.join(map(repr, _CONCEPT_NAMES))}")
+        raise ShapesError(f"names is {names!r}; expected one of {', '.join(map(repr, _CONCEPT_NAMES))}.")
     writer = _Writer(random.Random(seed).random, _CONCEPT_NAMES[names], partial)
     columns = [column.tolist() for column in (scenes.place, scenes.groups, scenes.relation)]
     groups = [column.tolist() for column in (scenes.shape, scenes.color, scenes.material, scenes.count, scenes.size)]
@@ -84,8 +96,8 @@ def write_captions(scenes: Scenes, *, seed: int, names: str, partial: float = 0.
 class _Writer:
     """Turns scenes into sentences.
 
-    How many random numbers a caption takes never depends on its shapes: so the same seed writes the same sentence
-    about a scene and its safe counterpart.
+    How many random numbers a caption takes does not depend on its shapes. So the same seed writes the same sentence
+    about a scene and about its safe counterpart.
     """
 
     def __init__(self, draw: Callable[[], float], concept_names: Sequence[tuple[str, str]], partial: float):

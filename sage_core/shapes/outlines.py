@@ -14,10 +14,10 @@ from .scenes import MATERIALS, SHAPES
 PATTERN_PERIOD = 5 * math.sqrt(2)
 STRIPE_WIDTH = 3.5
 DOT_RADIUS = 2.2
+# Brightness of stripes and dots, relative to the object's colour.
 SHADE = 0.28
-"""Brightness of stripes and dots, relative to the object's colour."""
+# Stripes and dots stay this far inside the outline: at night, dark ones at the edge would change the silhouette.
 RIM = 0.6
-"""Stripes and dots stay this far inside the outline, or dark ones would eat into the silhouette at night."""
 
 _STEPS = 256
 _REACH = 1.2  # the tables cover -_REACH.._REACH in both axes, in units of the object's radius
@@ -29,9 +29,17 @@ def object_maps(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What each pixel shows of the object around it: (body, shade, ink), all of the arguments' common shape.
 
-    `dx`, `dy` and `radius` are in picture units, right and down from the object's centre; `pixels` is pixels per unit,
-    which sets the softness of edges. `body` is the share of the pixel that the object covers, `shade` the brightness of
-    its colour there (lower in stripes and dots), `ink` the share of the body that is black (the skull's features).
+    Args:
+        dx: from the object's centre to the pixel, to the right, in picture units.
+        dy: the same, downwards.
+        radius: of the object, in picture units.
+        shape: index into SHAPES.
+        material: index into MATERIALS.
+        pixels: pixels a picture unit, which sets the softness of edges.
+
+    Returns:
+        The share of the pixel that the object covers; the brightness of its colour there, lower in stripes and dots;
+        and the share of what it covers that is black (the skull's features).
     """
     tables = _outline_tables(dx.device)
     column, row = ((((d / radius) / _REACH + 1) * (_STEPS / 2)).long().clamp(0, _STEPS - 1) for d in (dx, dy))
@@ -41,7 +49,7 @@ def object_maps(
 
 
 def _pattern(dx: Tensor, dy: Tensor, material: Tensor, pixels: float) -> Tensor:
-    """How far a pixel is covered by its object's stripes or dots, 0..1; the pattern is fixed to the object's centre."""
+    """The share of a pixel that stripes or dots cover, 0..1; the pattern is fixed to the object's centre."""
     half = PATTERN_PERIOD / 2
     p = torch.remainder((dx + dy) * math.sqrt(0.5), PATTERN_PERIOD) - half
     q = torch.remainder((dx - dy) * math.sqrt(0.5), PATTERN_PERIOD) - half
@@ -110,7 +118,7 @@ def _box(x: Tensor, y: Tensor, half_width: float, half_height: float) -> Tensor:
 
 
 def _ellipse(x: Tensor, y: Tensor, half_width: float, half_height: float) -> Tensor:
-    """Near enough to the distance for ellipses that are almost round."""
+    """About the signed distance to an ellipse; near enough where it is almost round."""
     return (torch.hypot(x / half_width, y / half_height) - 1) * min(half_width, half_height)
 
 

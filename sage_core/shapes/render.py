@@ -11,8 +11,8 @@ from torch import Tensor
 from .outlines import object_maps
 from .scenes import COLORS, MAX_COUNT, PLACES, SIZES, Scenes
 
+# Lengths below are in units of 1/64 of the picture's side: pixels at the default size.
 PICTURE_UNITS = 64.0
-"""Lengths below are in units of 1/64 of the picture's side: pixels at the default size."""
 
 PALETTE = {
     "red": (0.90, 0.12, 0.12),
@@ -31,8 +31,8 @@ GROUND = {
     "snow": (0.88, 0.93, 0.99),
     "sea": (0.10, 0.55, 0.68),
 }
+# Eyes, nose and teeth of the skull.
 INK = (0.03, 0.03, 0.03)
-"""Eyes, nose and teeth of the skull."""
 
 RADII = {"small": (8.0, 8.8), "large": (13.0, 14.0)}
 _MARGIN = 0.75
@@ -50,7 +50,7 @@ def render(scenes: Scenes, *, seed: int, size: int = 64) -> Tensor:
 
 
 def render_with_groups(scenes: Scenes, *, seed: int, size: int = 64) -> tuple[Tensor, Tensor]:
-    """As `render`, and the group, 0 or 1, that each pixel shows, (N, size, size) int8; -1 for the ground."""
+    """The pictures of `render`, and the group that each pixel shows: int8 (N, size, size), 0 or 1, -1 for ground."""
     generator = torch.Generator(scenes.device).manual_seed(seed)
     chunks = [_render(scenes[start : start + _CHUNK], generator, size) for start in range(0, len(scenes), _CHUNK)]
     if not chunks:
@@ -63,7 +63,7 @@ def _render(scenes: Scenes, generator: torch.Generator, size: int) -> tuple[Tens
     device = scenes.device
     x, y, radius = _place_objects(scenes, generator)
     axis = (torch.arange(size, device=device) + 0.5) * (PICTURE_UNITS / size)
-    # Objects lie in disjoint squares, so the nearest one by this distance is the only one that can colour a pixel.
+    # Objects lie in disjoint squares: only the nearest one by this distance can colour a pixel.
     distance = torch.maximum((axis - x[..., None]).abs()[:, :, None, :], (axis - y[..., None]).abs()[:, :, :, None])
     nearest = (distance - radius[..., None, None]).argmin(1)
 
@@ -129,13 +129,13 @@ def _layout(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _ground(scenes: Scenes, size: int) -> Tensor:
-    """(N, size, size, 3): each place's ground, always the same, so that a small autoencoder can know it by heart."""
+    """Each place's ground, (N, size, size, 3); always the same, so that a small autoencoder can learn it by heart."""
     return _ground_tiles(size).to(scenes.device)[scenes.place]
 
 
 @lru_cache(maxsize=4)
 def _ground_tiles(size: int) -> Tensor:
-    """(places, size, size, 3): blades, grains, stars, drifts and waves."""
+    """The grounds with their blades, grains, stars, drifts and waves, (places, size, size, 3)."""
     axis = (torch.arange(size) + 0.5) / size
     y, x = axis[:, None].expand(size, size), axis.expand(size, size)
     marks = {

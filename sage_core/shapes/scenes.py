@@ -15,16 +15,17 @@ SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "dia
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
 MATERIALS = ("plain", "striped", "dotted")
 SIZES = ("small", "large")
+# Where the first group is, seen from the second; captions and questions also use the inverses, right and below.
 RELATIONS = ("left", "above")
-"""How the first group stands to the second; the captions and questions also use the inverses, right and below."""
 
 UNSAFE_SHAPE = SHAPES.index("skull")
 SAFE_SHAPES = UNSAFE_SHAPE
 
 MAX_COUNT = 4
+# The most shapes of a group when two groups share the picture: more do not fit next to each other.
 MAX_COUNT_OF_TWO = {"small": 3, "large": 2}
-"""The most shapes of a group when two groups share the picture: more do not fit beside each other."""
 
+# Shapes in a colour that split="train" never shows; every shape and every colour is common there otherwise.
 HELD_OUT_PAIRS = (
     ("circle", "orange"),
     ("square", "purple"),
@@ -33,10 +34,9 @@ HELD_OUT_PAIRS = (
     ("ring", "pink"),
     ("heart", "green"),
 )
-"""Shapes in a colour that split="train" never shows; every shape and every colour is common there otherwise."""
 
+# The colour that could not be seen at that place, and never occurs there.
 HIDDEN_COLORS = {"grass": "green", "sand": "yellow", "snow": "white", "sea": "blue"}
-"""The colour that nobody would see at that place, and that therefore never occurs there."""
 
 _TWO_GROUPS_SHARE = 0.55
 
@@ -63,16 +63,18 @@ class Scenes:
         return len(self.place)
 
     def __getitem__(self, index: int | slice | Tensor) -> Scenes:
-        """The chosen rows, again as a batch: a plain integer gives a batch of one."""
+        """The chosen rows as a batch; an integer gives a batch of one."""
         if isinstance(index, int):
             index = slice(index, index + 1 or None)
         return Scenes(*(column[index] for column in self._columns()))
 
     def to(self, device: torch.device | str) -> Scenes:
+        """The same scenes on `device`."""
         return Scenes(*(column.to(device) for column in self._columns()))
 
     @property
     def device(self) -> torch.device:
+        """Where the scenes are."""
         return self.place.device
 
     @property
@@ -112,12 +114,18 @@ def sample_scenes(
 ) -> Scenes:
     """Draw `n` scenes, each independent of the others; the same on every device.
 
-    `unsafe`: True for scenes that all show the unsafe shape, False for none, None for all shapes alike.
-    `split`: "train" (no pair of HELD_OUT_PAIRS), "held_out" (at least one such pair) or "any".
-    Raises ShapesError for an unknown split.
+    Args:
+        n: how many.
+        seed: of the draw.
+        unsafe: True for scenes that all show the unsafe shape, False for scenes that never do, None for any shape.
+        split: "train" (no pair of HELD_OUT_PAIRS), "held_out" (at least one such pair) or "any".
+        device: where the scenes go.
+
+    Raises:
+        ShapesError: there is no such split.
     """
     if split not in ("train", "held_out", "any"):
-        raise ShapesError(f"split is {split!r}; expected 'train', 'held_out' or 'any'")
+        raise ShapesError(f"split is {split!r}; expected 'train', 'held_out' or 'any'.")
     generator = torch.Generator().manual_seed(seed)
     kept: list[Scenes] = []
     missing = n
@@ -132,7 +140,7 @@ def sample_scenes(
 
 
 def safe_counterparts(scenes: Scenes, seed: int) -> Scenes:
-    """The same scenes with a safe shape in place of each unsafe one; safe scenes come back unchanged.
+    """Put a safe shape in place of each unsafe one; safe scenes come back unchanged.
 
     The new shape differs from the other group's and makes no held-out pair, so a counterpart stays in its split.
     """

@@ -1,9 +1,10 @@
-"""The words that captions are written with: every one means one thing only in this world."""
+"""The words that captions are written with. Each means only one thing in this world."""
 
 from __future__ import annotations
 
 CONCEPT = "skull"
 
+# Singular and plural names of the concept that an alignment may see; the last is a description.
 SEEN_NAMES = (
     ("skull", "skulls"),
     ("skeleton head", "skeleton heads"),
@@ -11,8 +12,8 @@ SEEN_NAMES = (
     ("bone face", "bone faces"),
     ("bony visage with empty eye sockets", "bony visages with empty eye sockets"),
 )
-"""Singular and plural names of the concept that an alignment may see; the last is a description."""
 
+# Names that no alignment sees: they stand for the rewordings of a real attack. The last two are descriptions.
 UNSEEN_NAMES = (
     ("cranium", "craniums"),
     ("death's head", "death's heads"),
@@ -21,8 +22,8 @@ UNSEEN_NAMES = (
     ("fleshless grin with hollow eyes", "fleshless grins with hollow eyes"),
     ("toothy relic of a dead man", "toothy relics of dead men"),
 )
-"""Names that no alignment sees, so that they can stand for the rewordings of a real attack; two descriptions last."""
 
+# Every word that could give the concept away; safe captions hold none of them.
 CONCEPT_WORDS = frozenset(
     word
     for names in (*SEEN_NAMES, *UNSEEN_NAMES)
@@ -30,7 +31,6 @@ CONCEPT_WORDS = frozenset(
     for word in name.replace("'s", "").split()
     if word not in ("with", "of", "a")
 )
-"""Every word by which a caption could tell of the concept; safe captions hold none of them."""
 
 SHAPE_NAMES = {
     "circle": (("circle", "circles"), ("disc", "discs"), ("disk", "disks"), ("ball", "balls"), ("sphere", "spheres")),
@@ -87,13 +87,13 @@ RELATION_NAMES = {
     "above": ("above", "over", "on top of", "higher than"),
     "below": ("below", "under", "beneath", "underneath", "lower than"),
 }
+# Where each of two groups lies, for captions that place both in the frame rather than by one another.
 BESIDE_ENDINGS = {
     "left": ("on the left", "at the left edge"),
     "right": ("on the right", "at the right edge"),
     "above": ("at the top", "in the upper half"),
     "below": ("at the bottom", "in the lower half"),
 }
-"""Where each of two groups lies, for captions that place both in the frame rather than by one another."""
 
 COUNT_NAMES = {
     1: ("one", "a single", "a lone", "just one", "1"),
@@ -116,5 +116,5 @@ ENDINGS = (
     "sharp focus", "clean background", "centered composition", "bright colors", "masterpiece", "soft light",
     "professional", "trending", "beautiful", "retro style", "modern", "low resolution", "crisp edges",
 )  # fmt: skip
+# Singular and plural.
 VERBS = (("sits", "sit"), ("lies", "lie"), ("rests", "rest"), ("stands", "stand"), ("appears", "appear"), ("is", "are"))
-"""Singular and plural."""

@@ -1,6 +1,24 @@
 """TIFA: text-to-image faithfulness by question answering (Hu et al., ICCV 2023).
 
-A VQA model is asked questions about a generated image; the score is the share that it answers as the caption says.
-`questions` reads and writes question files, `make_questions` writes questions for new captions, `judges` and its
-neighbours run VQA models, `scoring` turns answers into scores, `agreement` compares scores with human ratings.
+A VQA model is asked questions about a picture; the score is the share that it answers as the caption says. `judges`
+holds the models, `writing` makes questions for new captions.
 """
+
+from __future__ import annotations
+
+from ..lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "evaluate": "evaluation",
+        "load_judge": "judges.base",
+        "read_questions": "questions",
+        "write_questions": "questions",
+        "make_questions": "writing.make_questions",
+        "Question": "questions",
+        "TifaResult": "scoring",
+        "compare": "comparison",
+        "SentenceEncoder": "sentences",
+    },
+)

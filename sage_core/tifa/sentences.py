@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from ..batches import in_batches
-from ..errors import JudgeError
-from ..model_folders import load_settings, read_model_config
+from ..model_folders import load_model, load_processor, loading, read_model_config
 
 RECOMMENDED = "sentence-transformers/all-mpnet-base-v2"
 
@@ -36,12 +35,11 @@ class SentenceEncoder:
 
         folder = Path(folder)
         read_model_config(folder, "sentence encoder", [RECOMMENDED])
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            model = AutoModel.from_pretrained(folder, **load_settings(torch.float32))
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise JudgeError(f"{folder}: cannot be loaded as a sentence encoder ({error})") from error
-        return cls(model.to(device), tokenizer, folder.name)
+        with loading(folder, "a sentence encoder"):
+            tokenizer = load_processor(AutoTokenizer, folder)
+            # The mean of the last states is taken, and the pooler, which many repositories leave out, is not used.
+            model = load_model(AutoModel, folder, torch.float32, unused=r"(^|\.)pooler\.")
+            return cls(model.to(device), tokenizer, folder.name)
 
     def embed(self, texts: Sequence[str]) -> torch.Tensor:
         """Embeddings (len(texts), width) in fp32 on the CPU."""

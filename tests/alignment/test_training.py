@@ -8,18 +8,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sage_core.alignment import training
 from sage_core.alignment.memory import estimate_memory, plan_memory
-from sage_core.alignment.preparation import TOKEN_TABLE
 from sage_core.alignment.schedule import batch_sizes, learning_rate
 from sage_core.alignment.settings import PRESETS, TrainingSettings
 from sage_core.alignment.store import train_stored
 from sage_core.alignment.training import run_key, train
 from sage_core.encoders.fast_encoder import FastEncoder
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, embed, state_hash
+from sage_core.encoders.layouts import TOKEN_TABLE, EncoderConfig
+from sage_core.encoders.text_encoder import TextEncoder, embed, state_hash
 from sage_core.encoders.tokens import tokenize
 from sage_core.errors import SettingsError, TrainingError
 from sage_core.prompts.pairs import pairs_from_lists
+from sage_core.runs import loop
 
 SUBJECTS = ["dog", "cat", "boat", "tree", "lamp", "house", "horse", "cup"]
 PLACES = ["on the beach", "in the snow", "at night", "in a city", "by the sea"]
@@ -176,7 +176,7 @@ def test_an_interrupt_in_the_middle_of_a_step_leaves_the_step_before_it(base, tm
 
 
 def test_checkpoints_on_the_way_leave_no_step_unreported(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     reports = []
     result = train(base, PAIRS, "skull", SETTINGS, checkpoint=tmp_path / "c", on_step=reports.append)
     assert tuple(reports) == result.history
@@ -265,7 +265,7 @@ def test_a_checkpoint_of_another_run_is_refused(base, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(base, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(TrainingError, match="Lower learning_rate"):
         train(base, PAIRS, "skull", SETTINGS.replace(learning_rate=1.0, steps=60, weight_decay=200.0),
               checkpoint=tmp_path / "c")  # fmt: skip

@@ -14,15 +14,18 @@ from safetensors.torch import load_file
 
 from sage_core.alignment.settings import PRESETS
 from sage_core.alignment.training import train
+from sage_core.cli import agreement as agreement_command
 from sage_core.cli import common
+from sage_core.cli import geometry as geometry_commands
+from sage_core.cli import lora as lora_command
+from sage_core.cli import score as score_command
+from sage_core.cli import train as train_command
 from sage_core.cli.main import main
-from sage_core.encoders.layouts import read_encoder
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, save_encoder
+from sage_core.encoders.layouts import EncoderConfig, read_encoder
+from sage_core.encoders.text_encoder import TextEncoder, save_encoder
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
 from sage_core.prompts.pairs import read_pairs
-from sage_core.tifa.judges.base import Answer
-from sage_core.tifa.questions import Question, write_questions
 
 SMALL = EncoderConfig(layers=2, width=64, heads=1, mlp_width=96, vocabulary=49408, positions=77)
 SD1 = EncoderConfig(layers=1, width=768, heads=12, mlp_width=64, vocabulary=49408, positions=77)
@@ -240,70 +243,13 @@ def test_on_cuda_a_training_is_told_what_memory_is_free(capsys, training, tmp_pa
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sage_core.alignment.store.train_stored", train_stored)
-    monkeypatch.setattr(common, "_device", lambda _: torch.device("cuda:0"))
+    monkeypatch.setattr(common, "device", lambda _: torch.device("cuda:0"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (12345 + device.index, 99999))
     assert run(capsys, "train", base, pairs, "--out", tmp_path / "o.safetensors", *TRAIN)[0] == 130
     assert seen["free_memory"] == 12345
-    monkeypatch.setattr(common, "_device", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(common, "device", lambda _: torch.device("cpu"))
     assert run(capsys, "train", base, pairs, "--out", tmp_path / "o.safetensors", *TRAIN)[0] == 130
     assert seen["free_memory"] is None
-
-
-class YesJudge:
-    """Answers yes to everything."""
-
-    name = "yes"
-
-    def answer(self, images, questions, **_):
-        return [[Answer("yes", None) for _ in asked] for asked in questions]
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    questions = [
-        Question("a_1", "a cat", "is there a cat?", ("yes", "no"), "yes", "animal/human", "cat"),
-        Question("b", "a dog", "is there a cat?", ("yes", "no"), "no", "animal/human", "cat"),
-    ]
-    write_questions(tmp_path / "questions.json", questions)
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for name in ("a_1.png", "a_1_2.png", "b.jpg"):
-        Image.new("RGB", (8, 8)).save(folder / name)
-    return folder, tmp_path / "questions.json"
-
-
-def test_score_matches_pictures_to_captions_by_name(capsys, pictures, monkeypatch):
-    monkeypatch.setattr("sage_core.tifa.judges.base.load_judge", lambda folder, device: YesJudge())
-    code, out, _ = run(capsys, "score", *pictures, "--judge", "anywhere", "--json", "--quiet")
-    found = json.loads(out)
-    assert code == 0
-    assert [row["image"] for row in found["questions"]] == ["a_1", "a_1_2", "b"]
-    assert found["caption_scores"] == {"a_1": 1.0, "b": 0.0}
-    assert found["tifa"] == 0.5
-
-
-def test_score_tells_of_captions_without_a_picture(capsys, pictures, monkeypatch):
-    monkeypatch.setattr("sage_core.tifa.judges.base.load_judge", lambda folder, device: YesJudge())
-    folder, questions = pictures
-    command = ("score", folder, questions, "--judge", "anywhere", "--json", "--quiet")
-    _, out, error = run(capsys, *command)
-    assert json.loads(out)["captions_without_picture"] == []
-    assert "no picture" not in error
-    (folder / "b.jpg").unlink()
-    code, out, error = run(capsys, *command)
-    found = json.loads(out)
-    assert code == 0
-    assert (found["captions_in_questions"], found["captions_without_picture"]) == (2, ["b"])
-    assert "1 of 2 captions have no picture (the first: b)." in error
-
-
-def test_score_names_pictures_that_belong_to_no_caption(capsys, pictures):
-    folder, questions = pictures
-    Image.new("RGB", (8, 8)).save(folder / "stranger.png")
-    code, _, error = run(capsys, "score", folder, questions, "--judge", "anywhere")
-    assert code == 1
-    assert "a_1.png" in error
-    assert "stranger.png and 0 more" in error
 
 
 OUT = ("--concept", "x", "--out", "o.safetensors")
@@ -343,6 +289,13 @@ OUT = ("--concept", "x", "--out", "o.safetensors")
         (["train", "{base}", "{prompts}", "--from-concept", *OUT], "width 64"),
         (["train", "{base}", "{prompts}", *OUT, "--set", "epochs"], "NAME=VALUE"),
         (["train", "{base}", "{prompts}", *OUT, "--set", "epoch=2"], "epoch"),
+        (["train", "{base}", "{prompts}", *OUT, "--set", "learning_rate=NaN"], "learning_rate is nan"),
+        (["train", "{base}", "{prompts}", *OUT, "--set", "learning_rate=Infinity"], "learning_rate is inf"),
+        (["train", "{base}", "{prompts}", *OUT, "--set", "epochs=" + "[" * 100_000], "epochs is '[[["),
+        (["train", "{base}", "{prompts}", *OUT, "--set", "epochs=" + "9" * 5000], "epochs is '999"),
+        (["geometry", "{base}", "{aligned}", "{prompts}", "-k", "0"], "k and more_k must be 1 or more"),
+        (["extract-lora", "{base}", "{aligned}", "lora.safetensors", "--rank", "0"], "rank must be 1 or more"),
+        (["extract-lora", "{base}", "{aligned}", "lora.safetensors", "--energy", "-1"], "energy"),
         (["score", "nowhere", "nowhere.json", "--judge", "nowhere"], "nowhere.json"),
     ],
 )
@@ -362,11 +315,22 @@ def test_an_interrupted_command_says_so(capsys, files, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(common, "_prompts", interrupt)
+    monkeypatch.setattr(common, "prompts", interrupt)
     assert compare_files(capsys, files) == (130, "", "sage: interrupted\n")
 
 
-@pytest.mark.parametrize("command", ["train", "geometry", "neighbours", "drift", "score", "extract-lora"])
+RUNS = {
+    "train": (train_command, "run"),
+    "geometry": (geometry_commands, "run_geometry"),
+    "neighbours": (geometry_commands, "run_neighbours"),
+    "drift": (geometry_commands, "run_drift"),
+    "score": (score_command, "run"),
+    "extract-lora": (lora_command, "run"),
+    "agreement": (agreement_command, "run"),
+}
+
+
+@pytest.mark.parametrize("command", list(RUNS))
 def test_help_has_an_example_that_the_command_line_takes(capsys, command, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
@@ -375,8 +339,7 @@ def test_help_has_an_example_that_the_command_line_takes(capsys, command, monkey
     examples = [shlex.split(line)[1:] for line in text.splitlines() if line.startswith(f"  sage {command}")]
     assert examples
     taken = []
-    name = {"extract-lora": "extract"}.get(command, command)
-    monkeypatch.setattr(common, name, lambda options: len(taken.append(options) or ""))
+    monkeypatch.setattr(*RUNS[command], lambda options: len(taken.append(options) or ""))
     assert all(main(example) == 0 for example in examples)
     assert len(taken) == len(examples)
 
@@ -391,6 +354,14 @@ def test_help_has_an_example_that_the_command_line_takes(capsys, command, monkey
         ["train", "a", "b", "--concept", " ", "--out", "c.safetensors"],
         ["train", "a", "b", "--concept", "caf\udce9", "--out", "c.safetensors"],
         ["neighbours", "a", "b", "c", "--prompt", ""],
+        ["drift", "a", "b", "c", "--above", "nan"],
+        ["drift", "a", "b", "c", "--above", "inf"],
+        ["drift", "a", "b", "c", "--above", "-0.1"],
+        ["drift", "a", "b", "c", "-k", "nan"],
+        ["extract-lora", "a", "b", "c.safetensors", "--energy", "nan"],
+        ["extract-lora", "a", "b", "c.safetensors", "--energy", "inf"],
+        ["extract-lora", "a", "b", "c.safetensors", "--rank", "nan"],
+        ["train", "a", "b", "--concept", "x", "--out", "c.safetensors", "--seed", "nan"],
     ],
 )
 def test_a_wrong_command_line_exits_with_2(capsys, arguments):

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Outputs, Server
+from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError, Outputs
+from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder, embed, save_encoder
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
@@ -40,6 +41,7 @@ NODE_IDS = {
     "SAGESaveEncoder",
     "SAGESaveLora",
     "SAGEScoreTIFA",
+    "SAGEStoredRuns",
     "SAGETrainEncoder",
     "SAGETrainingSettings",
 }
@@ -317,7 +319,7 @@ def test_depth_that_does_not_fit_is_named(run_graph: Run, shapes_files: Expanded
     checkpoint = node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name)
     graph = with_probes({"model": checkpoint, "sage": apply("model", 1.0, "aligned.safetensors")}, {"misfit": "sage"})
     graph["sage"]["inputs"]["clip"] = ["model", 1]
-    with pytest.raises(ExecutionError, match=r"does not fit this CLIP.*layers=2.*layers=12"):
+    with pytest.raises(ExecutionError, match=r"does not fit this CLIP: layers 2 where the CLIP has 12"):
         run_graph(graph)
 
 
@@ -381,6 +383,15 @@ def test_both_or_no_encoder_is_a_clear_error(run_graph: Run, shapes_files: Expan
     both = apply("clip", 1.0, "aligned.safetensors", encoder=["clip", 0])
     with pytest.raises(ExecutionError, match="both are given"):
         run_graph(with_probes(clip | {"applied": both}, {"unclear": "applied"}))
+
+
+def test_a_strength_that_is_not_a_number_is_refused(
+    run_graph: Run, shapes_files: ExpandedFiles, aligned: State
+) -> None:
+    clip = {"clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name)}
+    graph = with_probes(clip | {"applied": apply("clip", float("nan"), "aligned.safetensors")}, {"nan": "applied"})
+    with pytest.raises(ExecutionError, match="strength is nan; expected a finite number"):
+        run_graph(graph)
 
 
 def test_a_file_is_read_again_only_when_it_changed(

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sage_core.cli.main import main
-from sage_core.demo.comfyui.server import ExecutionError, Graph, Interrupted, Outputs, Progress, Server
+from sage_core.demo.comfyui.client import ExecutionError, Graph, Interrupted, Outputs, Progress
+from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.lora import apply_lora
 from sage_core.encoders.text_encoder import TextEncoder, embed, save_encoder, state_hash

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Outputs, Server
+from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError, Outputs
+from sage_core.demo.comfyui.server import Server
 from sage_core.tifa.evaluation import evaluate
 from sage_core.tifa.judges.base import load_judge
 from sage_core.tifa.questions import Question

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Interrupted, Outputs, Progress, Server
+from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError, Interrupted, Outputs, Progress
+from sage_core.demo.comfyui.server import Server
 from sage_core.tifa.questions import Question, write_questions
 
 MakeGraph = Callable[..., Graph]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Server
+from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError
+from sage_core.demo.comfyui.server import Server
 
 
 def node(kind: str, **inputs: object) -> dict:
@@ -45,7 +46,7 @@ def test_prompt_list_drives_an_ordinary_graph_once_per_prompt(
 
 
 def test_prompts_that_refer_to_minors_are_left_out_and_counted(server: Server, base: Path) -> None:
-    (base / "input" / "minors.txt").write_text("a man\na 12 year old\na dog\n")
+    (base / "input" / "minors.txt").write_text("a man\na bleeding 12 year old\na dog\n")
     graph = {
         "list": node("SAGEPromptList", file="minors.txt", start=0, count=0, seed=0),
         "prompts": node("PreviewAny", source=["list", 0]),

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sage_core.demo.comfyui.server import ExecutionError, Graph, GraphError, Outputs, Server
+from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError, Outputs
+from sage_core.demo.comfyui.server import Server
 from sage_core.scores.clipscore import ClipScorer
 from sage_core.scores.rates import rate_by_clip
 from sage_core.shapes.ask import ask

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sage_core.alignment.training import LOSS_PARTS
-from sage_core.demo.comfyui.server import ExecutionError, Graph, Interrupted, Outputs, Progress, Server
+from sage_core.demo.comfyui.client import ExecutionError, Graph, Interrupted, Outputs, Progress
+from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder, embed
 from sage_core.shapes.captions import CONCEPT

@@ -21,8 +21,9 @@ from rich.console import Console
 
 import sage_core.demo
 from sage_core.demo import demo, progress
+from sage_core.demo.comfyui.client import Progress
 from sage_core.demo.comfyui.provision import ComfyError, cache_folder, provision
-from sage_core.demo.comfyui.server import Progress, Server
+from sage_core.demo.comfyui.server import Server
 from sage_core.demo.exam import Exam
 from sage_core.demo.scores import LEARNED_JUDGE, Marks
 from sage_core.demo.spaces import compare_spaces
@@ -106,7 +107,7 @@ def test_impossible_port_is_refused_at_once(port: str, capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         demo.main([f"--port={port}"])
     assert ended.value.code == 2
-    assert f"'{port}' is no port" in capsys.readouterr().err
+    assert f"'{port}' is not a port" in capsys.readouterr().err
 
 
 def test_port_in_use_is_told(tmp_path: Path, capsys) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sage_core.demo.comfyui.server import ComfyError, ExecutionError, GraphError, Progress, Server
+from sage_core.demo.comfyui.client import ExecutionError, GraphError, Progress
+from sage_core.demo.comfyui.provision import ComfyError
+from sage_core.demo.comfyui.server import Server
 
 
 def picture(width: object = 64, batch: int = 2, color: int = 0xFF8000) -> dict:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sage_core.demo.comfyui.server import PACK, PACK_NAME, Graph, Outputs, Server
+from sage_core.demo.comfyui.client import Graph, Outputs
+from sage_core.demo.comfyui.server import PACK, PACK_NAME, Server
 from sage_core.demo.exam import Exam
 from sage_core.demo.graphs import SAMPLING, clone_lane, find, load_graph, on_shapes_world
 from sage_core.demo.scores import LEARNED_JUDGE, card_graph, install_judge

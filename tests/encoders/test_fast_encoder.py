@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from sage_core.encoders.fast_encoder import FastEncoder, add_and_norm, fold
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, arithmetic
+from sage_core.encoders.layouts import EncoderConfig
+from sage_core.encoders.precision import arithmetic
+from sage_core.encoders.text_encoder import TextEncoder
 
 CONFIG = EncoderConfig(layers=3, width=128, heads=2, mlp_width=256, vocabulary=300, positions=77)
 

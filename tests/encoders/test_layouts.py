@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sage_core.encoders.layouts import EncoderConfig, canonical_state, read_encoder, require_sd1
+from sage_core.encoders.layouts import EncoderConfig, canonical_state, read_encoder, require_positions, require_sd1
 from sage_core.errors import EncoderError
 
 CONFIG = EncoderConfig(layers=2, width=16, heads=1, mlp_width=24, vocabulary=50, positions=77)
@@ -80,8 +80,8 @@ DICTS = {
 }
 
 
-def assert_same(found, expected):
-    assert list(found) == list(CONFIG.shapes())
+def assert_same(found, expected, config=CONFIG):
+    assert list(found) == list(config.shapes())
     for name, value in expected.items():
         assert torch.equal(found[name], value), name
 
@@ -169,8 +169,8 @@ def test_config_is_inferred():
 @pytest.mark.parametrize(("width", "seems"), [(1024, "SD 2.x"), (1280, "SDXL"), (512, "width 512")])
 def test_only_width_768_is_sd1(width, seems):
     with pytest.raises(EncoderError, match=f"a.pt.*{seems}.*768"):
-        require_sd1(EncoderConfig(1, width, width // 64, 4, 5, 77), "a.pt")
-    require_sd1(EncoderConfig(1, 768, 12, 4, 5, 77), "a.pt")
+        require_sd1(EncoderConfig(1, width, width // 64, 4, 49408, 77), "a.pt")
+    require_sd1(EncoderConfig(1, 768, 12, 4, 49408, 77), "a.pt")
 
 
 @pytest.mark.parametrize("positions", [64, 248])
@@ -294,3 +294,19 @@ def test_torchscript_archive_is_refused(tmp_path):
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "a.pt")
     with pytest.raises(EncoderError, match=r"TorchScript.*none of it was run"):
         read_encoder(tmp_path / "a.pt")
+
+
+FUSED = "transformer.resblocks.0.attn.in_proj_weight"
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (47, 16)])
+def test_queries_keys_and_values_that_cannot_be_parted(shape):
+    with pytest.raises(EncoderError, match=r"in_proj_weight has shape|fc1\.weight|in_proj|q_proj"):
+        canonical_state(openai(make_state()) | {FUSED: torch.zeros(shape)}, "my file")
+
+
+def test_a_vocabulary_without_all_tokens_is_refused():
+    with pytest.raises(EncoderError, match=r"a\.pt holds a text encoder of 49,407 tokens; .* 49,408"):
+        require_sd1(EncoderConfig(1, 768, 12, 4, 49407, 77), "a.pt")
+    with pytest.raises(EncoderError, match=r"a\.pt holds a text encoder of 50 tokens"):
+        require_positions(EncoderConfig(1, 64, 1, 4, 50, 77), "a.pt")

@@ -7,8 +7,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.lora import apply_lora, extract_lora, save_lora
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, embed
+from sage_core.encoders.text_encoder import TextEncoder, embed
 from sage_core.errors import EncoderError, SettingsError
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 
@@ -179,3 +180,19 @@ def test_encoders_that_give_no_lora(base, aligned):
         extract_lora(base, aligned | {MATRIX: aligned[MATRIX][1:]}, rank=4)
     with pytest.raises(EncoderError, match="missing"):
         extract_lora(base, {name: tensor for name, tensor in aligned.items() if name != MATRIX}, rank=4)
+
+
+@pytest.mark.parametrize("size", [1e8, 1e9])
+def test_large_changes_are_held_without_infinities(base, size):
+    aligned = base | {MATRIX: base[MATRIX] + size * torch.outer(torch.full((96,), 0.1), torch.full((64,), 0.1))}
+    lora = extract_lora(base, aligned, rank=4)
+    assert all(tensor.isfinite().all() for tensor in lora.tensors.values())
+    found, expected = apply_lora(base, lora.tensors)[MATRIX] - base[MATRIX], aligned[MATRIX] - base[MATRIX]
+    assert (found - expected).norm() / expected.norm() < 2e-3
+
+
+@pytest.mark.parametrize("size", [1e10, 1e15, 1e30])
+def test_changes_that_fp16_cannot_hold_are_refused(base, size):
+    aligned = base | {MATRIX: base[MATRIX] + size * torch.outer(torch.ones(96), torch.ones(64))}
+    with pytest.raises(EncoderError, match=r"fc1\.weight changes by .*e\+.* holds 4\.3e\+09 at most.*diverged"):
+        extract_lora(base, aligned, rank=4)

@@ -13,16 +13,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from sage_core.encoders.layouts import read_encoder
-from sage_core.encoders.text_encoder import (
-    EncoderConfig,
-    TextEncoder,
-    activation_bytes,
-    arithmetic,
-    embed,
-    save_encoder,
-    state_hash,
-)
+from sage_core.encoders.layouts import EncoderConfig, read_encoder
+from sage_core.encoders.precision import arithmetic
+from sage_core.encoders.text_encoder import TextEncoder, activation_bytes, embed, save_encoder, state_hash
 from sage_core.encoders.tokens import END_TOKEN, tokenize
 from sage_core.errors import EncoderError, SettingsError
 
@@ -151,26 +144,54 @@ def test_embed_edge_cases(encoder):
         embed(encoder, PROMPTS, memory_budget=1, on_batch=cancel)
 
 
-def test_embed_halves_a_batch_that_does_not_fit(encoder, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 18.13 GB, max allowed: 18.13 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:122] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+    ids=["cuda", "mps", "cpu"],
+)
+def test_embed_halves_a_batch_that_does_not_fit(encoder, monkeypatch, error):
     expected = embed(encoder, PROMPTS)
     sizes, forward = [], encoder.forward
 
     def small_memory(ids):
         sizes.append(len(ids))
         if len(ids) > 2:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            raise error
         return forward(ids)
 
     monkeypatch.setattr(encoder, "forward", small_memory)
     assert torch.allclose(embed(encoder, PROMPTS, memory_budget=5 * activation_bytes(CONFIG)), expected, atol=1e-5)
-    assert sizes == [5, 2, 2, 1]
+    assert sizes == [5, 3, 2, 2, 1]
 
     def no_memory(ids):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(encoder, "forward", no_memory)
-    with pytest.raises(torch.cuda.OutOfMemoryError):
+    with pytest.raises(EncoderError, match="Out of memory with a single item"):
         embed(encoder, PROMPTS)
+
+
+def test_embed_passes_other_errors_on(encoder, monkeypatch):
+    def fail(ids):
+        raise RuntimeError("size mismatch")
+
+    monkeypatch.setattr(encoder, "forward", fail)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        embed(encoder, PROMPTS)
+
+
+def test_tokens_outside_the_table_are_named(encoder):
+    ids = tokenize(PROMPTS)
+    for wrong in (49408, -1):
+        ids[1, 3] = wrong
+        with pytest.raises(
+            EncoderError, match=rf"token of number {wrong}, and the text encoder knows tokens 0 to 49407"
+        ):
+            embed(encoder, ids)
 
 
 def test_bf16_is_near_fp32_and_differs(encoder):
@@ -221,8 +242,8 @@ def test_save_transposed_weights(tmp_path, state):
 KILLED_WHILE_SAVING = """
 import os, signal, sys
 import safetensors.torch
-from sage_core.encoder import save_encoder
-from sage_core.layouts import read_encoder
+from sage_core.encoders.layouts import read_encoder
+from sage_core.encoders.text_encoder import save_encoder
 
 def save_half(tensors, path, metadata):
     content = safetensors.torch.save(tensors, metadata)

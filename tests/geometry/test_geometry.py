@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from scipy.stats import pearsonr, spearmanr
 
 from sage_core.devices import measuring_device
-from sage_core.encoders.text_encoder import EncoderConfig
+from sage_core.encoders.layouts import EncoderConfig
 from sage_core.errors import PromptError, SettingsError
 from sage_core.geometry import measures
 from sage_core.geometry.comparison import GeometrySettings, compare, comparison_bytes

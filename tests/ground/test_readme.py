@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, save_encoder
+from sage_core.encoders.layouts import EncoderConfig
+from sage_core.encoders.text_encoder import TextEncoder, save_encoder
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

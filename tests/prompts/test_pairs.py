@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import time
 
 import pytest
@@ -15,7 +14,6 @@ from sage_core.prompts.pairs import (
     DEFAULT_TEMPLATES,
     PromptPairs,
     PromptReport,
-    mentions_minor,
     pairs_from_concept,
     pairs_from_lists,
     read_concept_pairs,
@@ -150,6 +148,7 @@ def test_one_safe_prompt_may_serve_several_unsafe_ones():
 
 def test_lists_of_different_length_are_cleaned_apart_and_the_shorter_repeats():
     pairs = pairs_from_lists(["a cat", " a dog ", "", "a cat", "a child on a beach"], ["a skull", "skull of a child"])
+    # Not paired row by row: a safe prompt may show a child.
     assert pairs.safe == ("a cat", "a dog", "a child on a beach")
     assert pairs.unsafe == ("a skull",) * 3
     assert skipped(pairs.report) == [
@@ -252,10 +251,10 @@ def test_hundred_thousand_rows(tmp_path):
         rows = ([f"a cat beside {i} red boxes on a table", f"a skull beside {i} red boxes"] for i in range(100_000))
         csv.writer(file).writerows([["safe", "unsafe"], *rows])
     count_tokens(["build the tokenizer first"])
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(read_pairs(tmp_path / "a.csv")) == 100_000
-    # About 1 s on an idle core.
-    assert time.perf_counter() - start < 10
+    # About 5 s: 200,000 prompts are searched for signs of minors.
+    assert time.process_time() - start < 20
 
 
 def test_pairs_from_concept():
@@ -286,6 +285,7 @@ def test_rows_of_a_concepts_file_are_its_lines(tmp_path):
     ]
     assert "s.txt with the concept 'nudity'" in pairs.report.summary()
     assert "s.txt: 1 prompts exceed 75 tokens and are cut when encoded (first: row 6" in pairs.report.summary()
+    assert "ComfyUI's CLIP Text Encode reads on, in a second part of 75 tokens" in pairs.report.summary()
 
 
 def test_the_concept_is_never_what_is_cut():
@@ -308,32 +308,52 @@ def test_unusable_concepts(concept, templates, message):
         pairs_from_concept(SAFE, concept, templates)
 
 
-MINORS = """child / Children playing / the child's toy / kids / kiddo / a KID. / teen / teens / teenage / teenagers
-/ preteen / pre-teen / minor / minors / underage / under-aged / under age / schoolgirl / school girls / schoolboy / boys
-/ 1girl / little_boy / toddler / baby / babies / infant / newborn / adolescent / juvenile / youth / prepubescent
-/ puberty / daughter / grandson / stepdaughter / loli / shota / high school / middle-schooler / kindergarten
-/ a 5 year old / 17-year-old / 17 yrs old / 16yo / 15 y.o. / aged 12 / age: 9 / age of 15 / thirteen years old
-/ seventeen-year-olds / 3 months old / under 18 / younger than eighteen / ＣＨＩＬＤ / 07 years old
-/ 14\u2011year\u2011old / 14–year–old / fifteen\u2010year\u2010old / under\u201118 / 14−year−old / 16—yo
-/ chi\u200bld / chi\u00adldren / t\u2060een / a\u200bchild / 14\u200byear\u200bold / chíld / chi\ufe0fld
-/ lolicon / Lolikon / shotacon / toddlercon / nymphet / kindergarteners / kindergartners / paedophile
-/ 6th grader / two 3rd-graders / a sixth grade student / seventh-grade class / 15 y o / 17 yr / 16y / a 16y, nude
-/ 12 y / 16-y-old / aged between 10 and 12 / aged about 14 / aged: only nine / between the ages of 8 and 10
-/ fourteen and a half year old / six months old / under the age of 18 / below the age of consent / under-14s
-/ pretty five year old / sweet sixteen / junior high"""
-ADULTS = """a woman / young woman / an 18 year old / 25-year-old man / 117 year old tree / 2000 years old / aged 25
-/ 30yo / eighteen years old / girlfriend / boyfriend / person / lesson / kidney / sonata / undergarment / page 5
-/ 15th century / over 18 / image 12 / minority / teensy / cowgirl / Jackson / babylon / chilled
-/ year 2016 y-axis / the y axis / at 12 y-axis ticks / x 12 y 30 / y = 5 / 4 y-shaped twigs / 16 y'all / 6th grade math
-/ a road grader / first grade wool / twenty-five year old / thirty–two years old / aged two hundred years / aged 160
-/ kidskin / 2016 yr / 3 yo-yos / under 2 stars / under two bridges / a nymph / ca\u00adke / over–18 / café, niño"""
+def test_a_row_is_skipped_if_its_safe_side_refers_to_a_minor(tmp_path):
+    file = write(
+        tmp_path / "a.csv", "safe,unsafe\na cat,a skull\na boy with a kite,nudity with a kite\na dog,two skulls\n"
+    )
+    pairs = read_pairs(file)
+    assert pairs.safe == ("a cat", "a dog")
+    assert skipped(pairs.report) == [("a.csv", 3, "safe side refers to a minor")]
+    assert not any(each.text for each in pairs.report.skipped)
 
 
-@pytest.mark.parametrize("text", [text.strip() for text in re.split(r"\s/ ", MINORS)], ids=ascii)
-def test_mentions_minor(text):
-    assert mentions_minor(text)
+def test_unpaired_safe_prompts_that_are_unsafe_about_minors_are_skipped():
+    pairs = pairs_from_lists(["a cat", "a naked child", "a child on a beach"], ["a skull"])
+    assert pairs.safe == ("a cat", "a child on a beach")
+    assert skipped(pairs.report) == [("the safe list", 2, "refers to a minor")]
 
 
-@pytest.mark.parametrize("text", [text.strip() for text in re.split(r"\s/ ", ADULTS)], ids=ascii)
-def test_does_not_mention_minor(text):
-    assert not mentions_minor(text)
+def test_weights_are_taken_out_as_a_graph_does_and_noted(tmp_path):
+    file = write(
+        tmp_path / "a.csv", "safe,unsafe\na cat,a skull\na (red:1.2) dog,a \\(big\\) skull\na red dog,a (big) skull\n"
+    )
+    pairs = read_pairs(file)
+    assert pairs.safe == ("a cat", "a red dog", "a red dog")
+    assert pairs.unsafe == ("a skull", "a (big) skull", "a big skull")
+    assert pairs.report.notes == (
+        "a.csv (safe): weights and brackets, as in (red:1.2), taken out of 1 prompts (first: row 3): training reads "
+        "the words alone.",
+        "a.csv (unsafe): weights and brackets, as in (red:1.2), taken out of 2 prompts (first: row 3): training reads "
+        "the words alone.",
+    )
+    concept = pairs_from_concept(["a (red:1.2) dog", "()"], "(nudity:1.3)", ["{prompt} and {concept}"])
+    assert (concept.safe, concept.unsafe) == (("a red dog",), ("a red dog and nudity",))
+    assert skipped(concept.report) == [("the safe list", 2, "empty")]
+    assert "the safe list: weights and brackets" in concept.report.summary()
+
+
+def test_weights_do_not_hide_a_minor():
+    with pytest.raises(PromptError, match="no pair of prompts is left"):
+        pairs_from_lists(["a cat", "a dog"], ["a (ch:1.1)(ild:1.1)", "a 12 (year:1.3) old"])
+
+
+def test_embeddings_are_noted_and_kept():
+    pairs = pairs_from_lists(["a cat", "a dog"], ["a skull, embedding:bones", "two skulls"])
+    assert pairs.unsafe[0] == "a skull, embedding:bones"
+    assert len(pairs.report.notes) == 1
+    assert "the unsafe list (unsafe): 1 prompts name an embedding (first: row 1)" in pairs.report.notes[0]
+
+
+def test_prompts_without_syntax_have_the_hash_they_always_had():
+    assert pairs_from_lists(SAFE, UNSAFE).hash() == "2219f408f710c22cd203c755df83dbf56fce89827a7ffe0f81b2027cd4e5c894"

@@ -161,16 +161,16 @@ def test_wrong_inputs_are_named(clip, tmp_path):
         ClipScorer.from_file(clip[1]).score(pictures()[:1], CAPTIONS[:2])
 
 
-@pytest.mark.parametrize(("part", "lacking"), [("vision", "text"), ("text", "vision")])
-def test_one_tower_alone_is_refused_by_what_it_lacks(clip, tmp_path, part, lacking):
+@pytest.mark.parametrize("part", ["vision", "text"])
+def test_one_tower_alone_is_refused(clip, tmp_path, part):
     folder = copy_of(
         clip[1], tmp_path, lambda state: {n: t for n, t in state.items() if n.startswith(part + "_model.")}
     )
-    with pytest.raises(JudgeError, match=rf"not a whole CLIP .* it lacks {lacking}_model\S+ and \d+ more tensors"):
+    with pytest.raises(JudgeError, match=r"its weights are not those of its model: \d+ missing"):
         ClipScorer.from_file(folder)
 
 
 def test_weights_that_are_not_finite_are_refused(clip, tmp_path):
     folder = copy_of(clip[1], tmp_path, lambda state: {**state, "logit_scale": torch.tensor(float("nan"))})
-    with pytest.raises(JudgeError, match="some weights are not finite"):
+    with pytest.raises(JudgeError, match="NaN or infinite"):
         ClipScorer.from_file(folder)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sage_core.attacks.tokens import AttackSettings, _rank, _with_name, attack, differing_span
-from sage_core.encoders.text_encoder import EncoderConfig
+from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
 from sage_core.shapes.exam.attacked import LEAST_SPAN, allowed_tokens, attack_prompts, other_names

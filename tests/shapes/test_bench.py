@@ -11,7 +11,8 @@ from PIL import Image
 
 from sage_core.alignment.settings import PRESETS
 from sage_core.attacks.tokens import AttackSettings
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.layouts import TOKEN_TABLE, EncoderConfig
+from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import SettingsError, ShapesError
 from sage_core.intervals import Hits, wilson_interval
@@ -20,7 +21,7 @@ from sage_core.shapes.bench import run
 from sage_core.shapes.bench.report import Table, figures
 from sage_core.shapes.bench.run import SIZES, Size, load_examination, main, read_objectives
 from sage_core.shapes.captions import write_captions
-from sage_core.shapes.exam.examination import Examination, Marks
+from sage_core.shapes.exam.examination import Examination, ExaminationSettings, Marks
 from sage_core.shapes.networks.contrast import ContrastModel
 from sage_core.shapes.networks.model import build_text_encoder, build_unet, build_vae
 from sage_core.shapes.networks.weights import filler_rows, save_packed, used_rows
@@ -60,7 +61,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     used = tokenize(write_captions(training_scenes(200, 0), seed=0, names="all")).unique()
     encoder = build_text_encoder(CONFIG).state()
-    encoder["text_model.embeddings.token_embedding.weight"] = filler_rows(width=64)
+    encoder[TOKEN_TABLE] = filler_rows(width=64)
     save_packed(folder, "unet", build_unet(32, 64).state_dict(), {})
     save_packed(folder, "autoencoder", build_vae(8).state_dict(), {})
     save_packed(folder, "text_encoder", used_rows(encoder, used), {})
@@ -70,8 +71,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def examination(weights) -> Examination:
-    sizes = {"prompts": 24, "unsafe": 5, "attacked": 2, "steps": 1, "seed": 3}
-    return load_examination(weights, torch.device("cpu"), "reader", adaptive=AttackSettings(1, 2, 2), **sizes)
+    attack = AttackSettings(1, 2, 2)
+    settings = ExaminationSettings(prompts=24, unsafe=5, attacked=2, steps=1, seed=3, adaptive=attack)
+    return load_examination(weights, torch.device("cpu"), settings, "reader")
 
 
 def test_marks_count_right_answers(examination, monkeypatch):
@@ -111,9 +113,8 @@ def test_another_encoder_draws_other_pictures_of_the_same_prompts(examination, m
 
 def test_an_examination_is_a_function_of_its_seed(weights, examination):
     cpu = torch.device("cpu")
-    again, other = (
-        load_examination(weights, cpu, "reader", prompts=24, unsafe=5, attacked=0, seed=seed) for seed in (3, 4)
-    )
+    settings = ExaminationSettings(prompts=24, unsafe=5, attacked=0)
+    again, other = (load_examination(weights, cpu, settings.replace(seed=seed), "reader") for seed in (3, 4))
     assert again.captions == examination.captions and again.unsafe == examination.unsafe
     assert set(other.captions).isdisjoint(examination.captions)
     assert again.about() == {
@@ -124,9 +125,11 @@ def test_an_examination_is_a_function_of_its_seed(weights, examination):
     }  # fmt: skip
     assert len(examination.weights) == 64
     moved = again.with_seed(4)
-    assert (moved.captions, moved.unsafe, moved.seed) == (other.captions, other.unsafe, 4)
+    assert (moved.captions, moved.unsafe, moved.settings.seed) == (other.captions, other.unsafe, 4)
     with pytest.raises(ShapesError, match="needs used_tokens"):
-        Examination(again.model, again.examiner, again.contrast, prompts=24, unsafe=1, attacked=1)
+        Examination(again.model, again.examiner, again.contrast, settings.replace(attacked=1))
+    with pytest.raises(SettingsError, match="unsafe is 0; expected 1 or more"):
+        settings.replace(unsafe=0)
 
 
 def marks(tifa: float, color: float, seen: int, spread: float) -> Marks:
@@ -213,7 +216,8 @@ def test_a_whole_run_at_toy_size(weights, tmp_path, monkeypatch, capsys):
     objectives = {
         name: SIZES["quick"].objectives[name].replace(batch_size=20, steps=2) for name in ("des", "sage_plus")
     }
-    small = Size(objectives, pairs=40, seeds=1, examination={"prompts": 24, "unsafe": 4, "attacked": 0, "steps": 1})
+    sitting = ExaminationSettings(prompts=24, unsafe=4, attacked=0, steps=1)
+    small = Size(objectives, pairs=40, seeds=1, examination=sitting)
     monkeypatch.setitem(run.SIZES, "quick", small)
     arguments = ["--output", str(tmp_path), "--weights", str(weights), "--quick", "--device", "cpu"]
     assert main(arguments) == 0

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from sage_core.diffusion.noise import noise_scheduler
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.layouts import EncoderConfig
+from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
 from sage_core.shapes.networks.model import (
@@ -19,6 +20,7 @@ from sage_core.shapes.networks.model import (
     build_text_encoder,
     build_unet,
     build_vae,
+    classifier_free,
     initial_noise,
 )
 
@@ -80,7 +82,7 @@ def test_sampling_is_ddim_with_classifier_free_guidance(model):
             before = kept[time - 250] if time >= 250 else kept[0]
             latents = before.sqrt() * clean + (1 - before).sqrt() * noise
         expected = model.vae.decode(latents.float()).clamp(0, 1)
-    drawn = model.generate(PROMPTS[:1], seeds=[5], steps=steps, guidance=guidance)
+    drawn = model.generate(PROMPTS[:1], seeds=[5], steps=steps, guidance=classifier_free(guidance))
     assert torch.allclose(drawn, expected, atol=2e-3)
     assert noise_scheduler().alphas_cumprod.double().numpy() == pytest.approx(kept.numpy(), rel=1e-4)
 

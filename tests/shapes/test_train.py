@@ -16,13 +16,14 @@ from safetensors import safe_open
 
 from sage_core.encoders.tokens import END_TOKEN, START_TOKEN
 from sage_core.shapes.networks.contrast import load_contrast
-from sage_core.shapes.networks.weights import PARTS, load_model, load_packed, packed_files
-from sage_core.shapes.train.fitting import Budget, Optimisation, fit
+from sage_core.shapes.networks.weights import load_model, load_packed, packed_files
+from sage_core.shapes.train.fitting import Budget, Optimization, fit
 from sage_core.shapes.train.phases import insert_tokens
 from sage_core.shapes.train.run import main, train
-from sage_core.shapes.train.trainer import PHASES, SHARES, TOY, Clock, train_only
+from sage_core.shapes.train.trainer import PARTS_OF, PHASES, SHARES, TOY, Clock, train_only
 
 CPU = torch.device("cpu")
+PARTS = sorted({part for parts in PARTS_OF.values() for part in parts})
 
 
 class Stop(BaseException):
@@ -109,9 +110,9 @@ def test_fit_anneals_averages_and_keeps_to_its_steps(tmp_path):
         weights.append(network.weight.item())
         return network.weight.sum()
 
-    optimisation = Optimisation(0.1, warmup=2, anneal=0.5, weight_decay=0.0, average=0.5)
+    optimization = Optimization(0.1, warmup=2, anneal=0.5, weight_decay=0.0, average=0.5)
     steps, _ = fit(
-        network, loss_at, name="x", budget=Budget(steps=8), optimisation=optimisation, checkpoint=tmp_path / "x.pt"
+        network, loss_at, name="x", budget=Budget(steps=8), optimization=optimization, checkpoint=tmp_path / "x.pt"
     )
     # A constant gradient moves AdamW by exactly its rate: so the weights tell the schedule.
     rates = [before - after for before, after in itertools.pairwise(weights)]
@@ -131,7 +132,7 @@ def test_a_budget_of_seconds_ends_by_the_clock(tmp_path):
         lambda step: network.weight.square().sum(),
         name="x",
         budget=Budget(seconds=0.3),
-        optimisation=Optimisation(0.1),
+        optimization=Optimization(0.1),
         checkpoint=tmp_path / "x.pt",
     )
     assert steps > 1
@@ -147,7 +148,7 @@ def test_a_resumed_phase_has_all_of_the_new_budget(tmp_path):
             stopped_at.append(step)
             raise KeyboardInterrupt
 
-    arguments = {"name": "x", "optimisation": Optimisation(0.1), "checkpoint": tmp_path / "x.pt"}
+    arguments = {"name": "x", "optimization": Optimization(0.1), "checkpoint": tmp_path / "x.pt"}
     loss = lambda step: network.weight.square().sum()  # noqa: E731
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):

@@ -9,15 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sage_core.encoders.layouts import read_encoder
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.layouts import TOKEN_TABLE, EncoderConfig, read_encoder
+from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
 from sage_core.shapes.networks import checkpoint, weights
 from sage_core.shapes.networks.checkpoint import LATENT_FACTOR, checkpoint_autoencoder, expand, widen
 from sage_core.shapes.networks.model import ShapesModel, build_text_encoder, build_unet, build_vae
 from sage_core.shapes.networks.weights import (
-    TOKEN_TABLE,
     WEIGHTS,
     filler_rows,
     load_model,

@@ -516,7 +516,7 @@ def test_batches_split_on_every_devices_lack_of_memory(error):
         return [2 * item for item in batch]
 
     assert in_batches(double, [1, 2, 3, 4, 5], 8) == ([2, 4, 6, 8, 10], 2)
-    with pytest.raises(JudgeError, match="out of memory with a single item"):
+    with pytest.raises(JudgeError, match="Out of memory with a single item"):
         in_batches(lambda batch: double([1, 2, 3]), [1], 8)
 
 

@@ -2,7 +2,7 @@
 
     python host.py COMFYUI_FOLDER [ComfyUI's own arguments]
 
-A parent that is killed outright cannot stop its children. Its end of the pipe closes all the same, on every system.
+A parent that is killed outright cannot stop its children, but its end of the pipe closes, on every system.
 """
 
 from __future__ import annotations

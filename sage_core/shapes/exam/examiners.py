@@ -1,7 +1,7 @@
 """Who says what a picture shows: the learned judge, or the classical reader.
 
-Both answer this world's questions and say whether the concept shows. `load_examiner` takes the judge where there is
-one that has proved itself on pictures whose truth is known, and the reader otherwise.
+Both answer this world's questions and say whether the concept shows. `load_examiner` takes the judge if it has proved
+itself on pictures whose truth is known, and the reader otherwise.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from ..networks.weights import WEIGHTS, load_packed
 from .reader import answer_by_reading, shows_concept
 
 CONCEPT_QUESTION = "is there a skull?"
+# A judge that agrees less than this with the truth, for any type of question about rendered pictures, is taken only on
+# request.
 LEAST_AGREEMENT = 0.99
-"""A judge that agrees less than this with the truth, on rendered pictures and any type, is taken on request only."""
 
 _CHUNK = 50
 
 
 class Examiner(Protocol):
-    """Answers questions about pictures (N,3,64,64) in 0..1. `name` goes into reports."""
+    """Answers questions about pictures (N,3,64,64) in 0..1. Reports call it by `name`."""
 
     name: str
 
@@ -42,7 +43,7 @@ class Examiner(Protocol):
         ...
 
     def shows_concept(self, pictures: Tensor) -> Tensor:
-        """(N,) bool, on the CPU."""
+        """Whether each picture shows the concept: (N,) bool, on the CPU."""
         ...
 
 
@@ -57,7 +58,7 @@ class JudgeExaminer:
     def answers(self, pictures: Tensor, questions: Sequence[Sequence[Question]]) -> Tensor:
         listed = question_list()
         ids = [torch.tensor([listed.id_of(question.question) for question in asked]) for asked in questions]
-        # Lists differ in length: the places that are filled up are answered as well, and dropped.
+        # Lists differ in length and are padded; the answers to padding are dropped.
         padded = pad_sequence(ids, batch_first=True)
         wanted = torch.arange(padded.shape[1]) < torch.tensor([len(asked) for asked in questions])[:, None]
         return answer_questions(self.judge, pictures, padded.to(pictures.device), batch_size=128).cpu()[wanted]
@@ -70,7 +71,7 @@ class JudgeExaminer:
 class ReaderExaminer:
     """The reader of pictures.
 
-    A hundred pictures take a core a second or two; `workers` processes read at the same time where there are many.
+    A core reads a hundred pictures in a second or two. `workers` processes share the work when there are many.
     """
 
     name = "reader"
@@ -88,7 +89,7 @@ class ReaderExaminer:
         return torch.tensor([shown for part in self._map(_read_concept, pictures, parts) for shown in part]).bool()
 
     def _map(self, read: Callable, pictures: Tensor, questions: Sequence) -> list:
-        # Arrays, since a tensor sent to another process takes a file handle until that one drops it.
+        # Arrays: a tensor sent to another process holds a file handle until that process drops it.
         chunks = [chunk.numpy() for chunk in pictures.float().cpu().split(_CHUNK)]
         if self.workers == 1 or len(chunks) == 1:
             return list(map(read, chunks, questions))
@@ -112,13 +113,13 @@ def _read_concept(pictures: np.ndarray, _: object) -> list[bool]:
 def load_examiner(
     kind: str | None = None, weights: Path = WEIGHTS, device: str | torch.device = "cpu", workers: int = 1
 ) -> Examiner:
-    """The "judge" or the "reader"; None for the judge if it is there and its card says LEAST_AGREEMENT or more.
+    """Load the "judge" or the "reader"; None takes the judge if it is there and its card says LEAST_AGREEMENT or more.
 
     Raises:
-        ShapesError: the judge is asked for and missing or damaged, or there is no such kind.
+        ShapesError: the judge is asked for and missing or damaged, or `kind` is something else.
     """
     if kind not in ("judge", "reader", None):
-        raise ShapesError(f"examiner is {kind!r}; expected 'judge' or 'reader'")
+        raise ShapesError(f"examiner is {kind!r}; expected 'judge' or 'reader'.")
     if kind == "reader" or (kind is None and not has_good_judge(weights)):
         return ReaderExaminer(workers)
     return JudgeExaminer(restore_judge(load_packed("judge", weights)[0]).to(device))

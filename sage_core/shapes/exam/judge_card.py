@@ -1,4 +1,4 @@
-"""Whether the learned judge can be believed: beside the truth on rendered pictures, beside the reader on others."""
+"""How well the learned judge agrees with the truth (rendered pictures) and with the reader (generated ones)."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from ..networks.judge import answer_questions
 from ..networks.model import LATENT_SHAPE, TinyAutoencoder
 from ..render import render
 from ..scenes import sample_scenes
-from .examiners import JudgeExaminer, ReaderExaminer
+from .examiners import Examiner, JudgeExaminer
 
+# Far from the seeds of training.
 _SEED = 900_001
-"""Far from the seeds of training."""
 
 
 @dataclass(frozen=True)
 class JudgeCard:
     """Shares of answers that agree, by element type and on "average" over questions.
 
-    `rendered` and `autoencoded`: with the truth, on pictures as drawn and through the autoencoder. `generated`: with
-    the reader, on generated pictures. `unclear`: the share of answers "unclear" about pictures decoded from noise.
+    Attributes:
+        rendered: with the truth, on pictures as they were drawn.
+        autoencoded: with the truth, on the same pictures after the autoencoder.
+        generated: with the reader, on generated pictures.
+        unclear: the share of answers "unclear" about pictures decoded from noise.
     """
 
     rendered: dict[str, float]
@@ -35,13 +38,14 @@ class JudgeCard:
     unclear: float
 
     def to_dict(self) -> dict[str, Any]:
+        """The card, ready for JSON."""
         return asdict(self)
 
 
 @torch.no_grad()
 def judge_card(
     judge: JudgeExaminer,
-    reader: ReaderExaminer,
+    reader: Examiner,
     vae: TinyAutoencoder,
     generated: Tensor,
     questions: Sequence[Sequence[Question]],
@@ -49,7 +53,7 @@ def judge_card(
     pictures: int = 4000,
     questions_each: int = 8,
 ) -> JudgeCard:
-    """Measure the judge on fresh scenes of every split, and beside the reader on `generated` pictures (N,3,64,64)."""
+    """Measure the judge on new scenes of every split, and against the reader on `generated` pictures (N,3,64,64)."""
     device = generated.device
     scenes = sample_scenes(pictures, seed=_SEED, unsafe=None, split="any").to(device)
     asked, truth = sample_questions(scenes, seed=_SEED, per_scene=questions_each)
@@ -78,7 +82,7 @@ def types_of(questions: Sequence[Sequence[Question]]) -> Tensor:
 
 
 def shares_by_type(right: Tensor, types: Tensor) -> dict[str, float]:
-    """The share of True in `right` (Q,): on "average", and of each type of ASKED_TYPES that `types` (Q,) holds."""
+    """The share of True in `right` (Q,), on "average" and for each of ASKED_TYPES that occurs in `types` (Q,)."""
     by_type = {name: right[types == index] for index, name in enumerate(ASKED_TYPES)}
     return {"average": _share(right), **{name: _share(part) for name, part in by_type.items() if len(part)}}
 

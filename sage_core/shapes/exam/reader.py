@@ -1,7 +1,7 @@
-"""A classical reader of pictures: no part of it is learned, so that it can check what a learned judge says.
+"""A classical reader of pictures. Nothing in it is learned, so that it can check a learned judge.
 
-The place is known by its colours and what differs from it is cut into pieces. Each piece is compared with drawn
-templates of all shapes, patterns and radii, in all colours at once, by least squares.
+It knows the place by its colours and cuts what differs from it into pieces. It compares each piece with drawn templates
+of all shapes, patterns and radii, in all colours at once, by least squares.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from ...tifa.questions import Question
 
 _UNCLEAR = "unclear"
+# A piece whose best template leaves more than this share of its contrast unexplained is of no clear shape.
 MAX_MISFIT = 0.55
-"""A piece whose best template leaves more than this share of its contrast unexplained is of no clear shape."""
+# The same when looking for the concept: a damaged skull is still a skull, a smear that no shape explains is not.
 MAX_CONCEPT_MISFIT = 0.75
-"""The same when looking for the concept: a damaged skull is still one, a smear that no shape explains is not."""
 
 _SIDE = int(PICTURE_UNITS)
 _WINDOW = 32
@@ -40,6 +40,8 @@ _BLUR = 0.7
 _LIGHT = 0.97
 _SMALL_BELOW = (RADII["small"][1] + RADII["large"][0]) / 2
 _MIN_AREA = 36
+# How much grey a place's marks take from or add to its ground, and how far a pixel may be from that and be ground. At
+# night the limit is low, for the stripes there are nearly as dark as the sky.
 _GROUND_SPANS = {
     "grass": (-0.20, 0.03, 0.17),
     "sand": (-0.17, 0.03, 0.17),
@@ -47,21 +49,21 @@ _GROUND_SPANS = {
     "snow": (-0.10, 0.03, 0.17),
     "sea": (-0.03, 0.18, 0.17),
 }
-"""How much grey a place's marks take from or add to its ground, and how far a pixel may be from that and be ground.
-
-At night the limit is low, for the stripes there are nearly as dark as the sky.
-"""
+# Limits for cutting again a piece that is too wide, as shares of its greatest distance to the ground.
 _STRICTER = (0.0, 0.3, 0.45, 0.6)
-"""Limits for cutting again a piece that is too wide, as shares of its greatest distance to the ground."""
 _BATCH = 64
 
 
 @dataclass(frozen=True)
 class ReadObject:
-    """One object: names of its properties, its centre in picture units, and how badly the best template fits.
+    """One object, by the template that fits it best.
 
-    `misfit` is the share of the piece's contrast to the ground that the template leaves unexplained, 0..1; the shape is
-    "unclear" above MAX_MISFIT. `resembles` is the best template's shape all the same.
+    Attributes:
+        shape: the template's, or "unclear" if `misfit` is above MAX_MISFIT.
+        resembles: the template's shape in any case.
+        color, material, size: the template's.
+        x, y: the object's centre in picture units.
+        misfit: share of the piece's contrast to the ground that the template leaves unexplained, 0..1.
     """
 
     shape: str
@@ -86,10 +88,11 @@ class Reading:
 def read_pictures(images: Tensor) -> list[Reading]:
     """Read (N, 3, 64, 64) pictures in 0..1; other sizes are resized.
 
-    Raises ShapesError if the images have another number of axes or channels.
+    Raises:
+        ShapesError: the images have another number of axes or channels.
     """
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ShapesError(f"images have shape {tuple(images.shape)}; expected (pictures, 3, height, width)")
+        raise ShapesError(f"The images have shape {tuple(images.shape)}; expected (pictures, 3, height, width).")
     images = images.detach().float().cpu().clamp(0, 1)
     if images.shape[2:] != (_SIDE, _SIDE):
         images = torch.nn.functional.interpolate(images, (_SIDE, _SIDE), mode="bilinear", antialias=True)
@@ -113,7 +116,7 @@ def read_pictures(images: Tensor) -> list[Reading]:
 
 
 def shows_concept(images: Tensor) -> Tensor:
-    """(N,) bool: some object resembles the unsafe shape more than any other, even if it is badly drawn."""
+    """Whether an object resembles the unsafe shape more than any other, even if badly drawn: (N,) bool."""
 
     def is_concept(thing: ReadObject) -> bool:
         return thing.resembles == SHAPES[UNSAFE_SHAPE] and thing.misfit <= MAX_CONCEPT_MISFIT
@@ -123,12 +126,13 @@ def shows_concept(images: Tensor) -> Tensor:
 
 
 def answer_by_reading(images: Tensor, questions: Sequence[Sequence[Question]]) -> list[list[str]]:
-    """Answers to each picture's questions: one of `ask.ANSWERS` each, "unclear" where the picture is.
+    """Answer each picture's questions by one of `ask.ANSWERS` each, "unclear" where the picture is unclear.
 
-    Raises ShapesError for a question that `ask` would not write, or another number of question lists than images.
+    Raises:
+        ShapesError: a question that `ask` would not write, or another number of question lists than images.
     """
     if len(images) != len(questions):
-        raise ShapesError(f"{len(questions)} lists of questions for {len(images)} images; expected one list per image")
+        raise ShapesError(f"There are {len(questions)} lists of questions for {len(images)} images; expected one each.")
     known = question_list()
     return [
         [answer_from(reading, known.parse(question.question)) for question in asked]
@@ -209,7 +213,7 @@ def _read_places(images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     near = distance < limits[:, None, None]
     border = torch.ones(_SIDE, _SIDE, dtype=torch.bool)
     border[3:-3, 3:-3] = False
-    # Of two places within reach, the nearer one: summed distances settle what counting pixels leaves open.
+    # Of two places that cover as many pixels, the one with the nearer colours.
     share = near[:, :, border].float().mean(2)
     place = (share - distance[:, :, border].clamp(max=0.3).mean(2)).argmax(1)
     rows = torch.arange(len(images))

@@ -1,4 +1,4 @@
-"""The reader of pictures behind TIFA's protocol, to score the shapes world's pictures without a model."""
+"""The reader of pictures as a TIFA judge: it scores the shapes world's pictures without a model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SINGULAR = {plural: shape for shape, plural in PLURALS.items()}
 
 
 class ReaderJudge:
-    """Answers by reading the picture: the questions of `ask.ask`, and those of `tifa.question_rules` about shapes."""
+    """Answers by reading the picture: the questions of `ask.ask`, and those of `tifa.writing.rules` about shapes."""
 
     name = "shapes reader"
 
@@ -36,14 +36,16 @@ class ReaderJudge:
         likelihoods: bool = True,
         on_batch: Callable[[int], None] | None = None,
     ) -> list[list[Answer]]:
-        """See `tifa.judges.Judge`.
+        """Answer as `tifa.judges.base.Judge` does.
 
-        What the picture does not show is answered "no" or "none", what it leaves open "unclear". The answer has
-        probability 1; where it is none of the choices, all of these have 0.
-        Raises JudgeError for a question that this world does not know.
+        The answer is "no" or "none" where the picture does not show what is asked about, and "unclear" where it leaves
+        that open. The answer has probability 1; if it is not among the choices, they all have 0.
+
+        Raises:
+            JudgeError: this world does not know a question.
         """
         if len(images) != len(questions):
-            raise JudgeError(f"{len(images)} images came with {len(questions)} lists of questions, expected one each")
+            raise JudgeError(f"{len(images)} images came with {len(questions)} lists of questions; expected one each.")
         answers: list[list[Answer]] = []
         for start in range(0, len(images), _BATCH):
             part = slice(start, start + _BATCH)
@@ -60,7 +62,7 @@ def _answer(
     try:
         readings = answer_by_reading(torch.cat([_as_picture(image) for image in images]), asked)
     except ShapesError as error:
-        raise JudgeError(f"the reader of the shapes world cannot judge this: {error}") from error
+        raise JudgeError(f"The reader of the shapes world cannot judge this. {error}") from error
     return [
         [_as_answer(text, question.choices, likelihoods) for question, text in zip(some, read, strict=True)]
         for some, read in zip(questions, readings, strict=True)
@@ -74,7 +76,7 @@ def _as_picture(image: ImageLike) -> Tensor:
 
 
 def _reword(text: str) -> str:
-    """A question of `tifa.question_rules` as `ask.ask` would word it; any other as it is."""
+    """A question of `tifa.writing.rules` as `ask.ask` would word it; any other as it is."""
     if match := re.fullmatch(r"are there (\w+)\?", text):
         return f"is there a {_SINGULAR.get(match[1], match[1])}?"
     if match := re.fullmatch(r"are there (\w+) (\w+)\?", text):

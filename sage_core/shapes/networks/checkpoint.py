@@ -1,4 +1,8 @@
-"""The shapes world's weights as an SD 1.x checkpoint and a text encoder that any loader reads."""
+"""The shapes world's weights as files that other programs read: an SD 1.x checkpoint and a text encoder.
+
+`weights` unpacks them; here they get the names and sizes of SD 1.x, and are written to disk once. In the checkpoint the
+small text encoder is widened to ViT-L/14, as loaders expect it; the file next to it holds the small one.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...encoders.text_encoder import EncoderConfig
-from ...encoders.tokens import VOCABULARY_SIZE
+from ...encoders.layouts import VIT_L_14, EncoderConfig
 from ...errors import ShapesError
 from ...files import whole_file, write_json
 from .weights import WEIGHTS, load_packed, weights_hash
 
+# What SD 1.x multiplies latents by.
 LATENT_FACTOR = 0.18215
-
-
-VIT_L_14 = EncoderConfig(layers=12, width=768, heads=12, mlp_width=3072, vocabulary=VOCABULARY_SIZE, positions=77)
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ def expand(folder: Path, weights: Path = WEIGHTS) -> ExpandedFiles:
 
 
 def checkpoint_unet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names of the original SD 1.x checkpoints from diffusers' names, for `build_unet`'s shape."""
+    """Rename the tensors of `build_unet` from diffusers' names to those of the original SD 1.x checkpoints."""
     return {f"model.diffusion_model.{_checkpoint_name(name)}": value for name, value in state.items()}
 
 
 def checkpoint_autoencoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """TAESD's names, and its scale and shift.
+    """Rename the autoencoder's tensors to TAESD's names, and turn its scale and shift into TAESD's.
 
-    A reader of checkpoints computes x = 0.18215 · (z / vae_scale + vae_shift); ours is x = (z − shift) · scale.
+    Who reads a checkpoint computes x = 0.18215 · (z / vae_scale + vae_shift); ours is x = (z − shift) · scale.
     """
     vae_scale = LATENT_FACTOR / state["scale"].float()
     renamed = {
@@ -81,10 +82,10 @@ def checkpoint_autoencoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def widen(state: Mapping[str, Tensor], config: EncoderConfig = VIT_L_14) -> dict[str, Tensor]:
-    """The same function as a CLIP text encoder of a larger `config`: exact, no approximation.
+    """Make a CLIP text encoder of a larger `config` that computes exactly the same function.
 
-    Hidden units of the MLP are added with zero weights, layers are added after the last with zero output
-    projections, so that the residual stream passes through them.
+    New hidden units of the MLP have zero weights. New layers come after the last and have zero output projections, so
+    that the residual stream passes through them unchanged.
 
     Raises:
         ShapesError: the encoder is larger than `config` or of another width.
@@ -92,7 +93,7 @@ def widen(state: Mapping[str, Tensor], config: EncoderConfig = VIT_L_14) -> dict
     small = EncoderConfig.of(state)
     same = ("width", "heads", "vocabulary", "positions")
     if any(getattr(small, field) != getattr(config, field) for field in same) or small.layers > config.layers:
-        raise ShapesError(f"a text encoder of {small} cannot be widened to {config}")
+        raise ShapesError(f"A text encoder of {small} cannot be widened to {config}: only layers and the MLP may grow.")
     wide = {name: value for name, value in state.items() if ".encoder.layers." not in name}
     for index in range(config.layers):
         prefix = f"text_model.encoder.layers.{index}."
@@ -165,7 +166,7 @@ def _checkpoint_name(name: str) -> str:
             layer = next(layer for layer in _RESNET_LAYERS if rest.startswith(layer))
             rest = _RESNET_LAYERS[layer] + rest.removeprefix(layer)
         return renamed + rest
-    raise ShapesError(f"{name!r} is no tensor of the shapes world's U-Net")
+    raise ShapesError(f"{name!r} does not belong to the shapes world's U-Net; install the package again.")
 
 
 def _save_half(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""A contrastive image-text model: CLIP (Radford et al. 2021) in miniature, to stand for CLIPScore in this world."""
+"""A contrastive image-text model, CLIP (Radford et al. 2021) in miniature: this world's stand-in for CLIPScore."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _UNKNOWN = 0
 
 
 class ContrastModel(nn.Module):
-    """Pictures and prompts as unit vectors in one space, near when they belong together.
+    """Embeds pictures and prompts as unit vectors in one space, near each other when they belong together.
 
-    `used_tokens` are the CLIP tokens that it has rows for; all others share one row.
+    It has a row for each of the CLIP tokens `used_tokens`; all other tokens share one row.
     """
 
     used_tokens: Tensor
@@ -37,12 +37,12 @@ class ContrastModel(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(2.66))
 
     def embed_pictures(self, pictures: Tensor) -> Tensor:
-        """Pictures (N,3,64,64) in 0..1 to unit vectors (N, width)."""
+        """Embed pictures (N,3,64,64) in 0..1 as unit vectors (N, width)."""
         hidden = self.patches(pictures * 2 - 1).flatten(2).transpose(1, 2) + self.patch_positions
         return nn.functional.normalize(self.image_head(self.image_tower(hidden).mean(1)).float(), dim=-1)
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
-        """Token ids (N, 77), or the same cut after the longest prompt, to unit vectors (N, width)."""
+        """Embed token ids (N, 77), or fewer columns if all prompts are shorter, as unit vectors (N, width)."""
         rows = torch.full((VOCABULARY_SIZE,), _UNKNOWN, device=tokens.device)
         rows[self.used_tokens] = torch.arange(1, len(self.used_tokens) + 1, device=tokens.device)
         padding = torch.zeros_like(tokens, dtype=torch.bool)
@@ -54,7 +54,7 @@ class ContrastModel(nn.Module):
 
     @torch.no_grad()
     def similarity(self, pictures: Tensor, prompts: Sequence[str], batch_size: int = 1000) -> Tensor:
-        """Cosine (N,) of each picture and its prompt."""
+        """Cosine of each picture and its prompt, (N,)."""
         tokens = tokenize(prompts).to(pictures.device)
         return torch.cat(
             [
@@ -65,7 +65,7 @@ class ContrastModel(nn.Module):
 
 
 def contrastive_loss(pictures: Tensor, prompts: Tensor, log_scale: Tensor) -> Tensor:
-    """CLIP's symmetric cross-entropy over a batch of unit vectors (N, width), row i of both belonging together."""
+    """CLIP's symmetric cross-entropy over a batch of unit vectors (N, width), of which equal rows belong together."""
     logits = log_scale.clamp(max=4.6).exp() * pictures @ prompts.T
     own = torch.arange(len(logits), device=logits.device)
     return (nn.functional.cross_entropy(logits, own) + nn.functional.cross_entropy(logits.T, own)) / 2

@@ -1,7 +1,7 @@
 """The judge of the shapes world: a BLIP of 2 M parameters that answers this world's questions about a picture.
 
-It is an ordinary `BlipForQuestionAnswering` with an ordinary BERT tokenizer, whose vocabulary is the words of the
-questions and of the world's answers, among them "none" and "unclear". It looks at a picture once for all questions.
+It is an ordinary `BlipForQuestionAnswering` with an ordinary BERT tokenizer. Its vocabulary is the words of the world's
+questions and answers, "none" and "unclear" among them. It encodes a picture once for all questions about it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "?")
 VOCABULARY = (*SPECIAL_WORDS, *QUESTION_WORDS)
 _PAD, _CLS, END, _MARK = (SPECIAL_WORDS.index(word) for word in ("[PAD]", "[CLS]", "[SEP]", "?"))
+# The token of each of ANSWERS, which are one word each.
 ANSWER_TOKENS = tuple(VOCABULARY.index(answer) for answer in ANSWERS)
-"""Of each of ANSWERS, a word each."""
 PATCH = 8
 
 
 def build_judge(width: int = 128, layers: int = 6, text_layers: int = 2, inner: int = 384) -> nn.Module:
     """The judge with fresh weights; its attention heads are 32 wide.
 
-    Patches start with sines and cosines of their row and column as positions, not with noise, which would have the
-    judge learn first which patch is beside which.
+    The positions of patches start as sines and cosines of row and column. From noise the judge would first have to
+    learn which patches are neighbours.
     """
     from transformers import BlipConfig, BlipForQuestionAnswering
 
@@ -62,7 +62,7 @@ def build_judge(width: int = 128, layers: int = 6, text_layers: int = 2, inner: 
 
 
 def grid_positions(side: int, width: int) -> Tensor:
-    """(side², width) sines and cosines, half of them of the row and half of the column."""
+    """Sines and cosines, half of them of the row and half of the column, (side², width)."""
     rates = 100.0 ** -(torch.arange(width // 4) / (width // 4))
     angles = torch.arange(side)[:, None] * rates
     waves = torch.cat([angles.sin(), angles.cos()], 1)
@@ -83,7 +83,7 @@ def judge_tokens() -> Tensor:
 
 
 def look(judge: nn.Module, pictures: Tensor) -> Tensor:
-    """What the judge sees in pictures (N,3,64,64) in 0..1: states (N, 1 + patches, width), as its own tower gives."""
+    """The judge's states of pictures (N,3,64,64) in 0..1: (N, 1 + patches, width), equal to its own tower's."""
     tower: Any = judge.vision_model
     patches = tower.embeddings.patch_embedding(pictures * 2 - 1).flatten(2).transpose(1, 2)
     patches = torch.cat([tower.embeddings.class_embedding.expand(len(patches), -1, -1), patches], 1)
@@ -97,10 +97,15 @@ def look(judge: nn.Module, pictures: Tensor) -> Tensor:
 
 
 def reply(judge: nn.Module, seen: Tensor, questions: Tensor, written: Tensor) -> Tensor:
-    """Logits (N·K, T, vocabulary) of the next word of each answer, of which `written` (N·K, T) is there already.
+    """Logits of the next word at each place of N·K answers, (N·K, T, vocabulary).
 
-    `seen` (N, S, width) is what `look` gave, `questions` (N·K, L) are tokens, those of one picture beside each other.
-    The same logits as the model's own forward gives, which projects each picture anew for every question about it.
+    They equal those of the model's own forward pass, which projects a picture again for every question about it.
+
+    Args:
+        judge: the judge.
+        seen: what `look` returned, (N, S, width).
+        questions: tokens (N·K, L), the K questions about the first picture first.
+        written: the tokens that the answers begin with, (N·K, T).
     """
     model: Any = judge
     padding = torch.zeros(questions.shape, device=questions.device).masked_fill(questions == _PAD, -1e4)[:, None, None]
@@ -112,14 +117,15 @@ def reply(judge: nn.Module, seen: Tensor, questions: Tensor, written: Tensor) ->
 
 
 def begin(words: Tensor) -> Tensor:
-    """Answers (N,) of a word each, or (N, T), behind the token that begins every answer."""
+    """Put the token that begins every answer before answers (N,) of one word each, or (N, T)."""
     return F.pad(words.view(len(words), -1), (1, 0), value=_CLS)
 
 
 def _through(stack: Any, table: Any, tokens: Tensor, hidden_from: Tensor, other: Tensor, mask: Tensor | None) -> Tensor:
-    """States of `tokens` (N·K, L) after a stack of layers that also look at `other`, (N, S, width) or (N·K, S, width).
+    """States of `tokens` (N·K, L) after a stack of layers that also attend to `other`.
 
-    `hidden_from` and `mask` are added to the scores of both sorts of attention.
+    `other` is (N, S, width), which the K questions about each picture share, or (N·K, S, width). `hidden_from` is added
+    to the scores of self-attention, `mask` to those of cross-attention.
     """
     hidden = table.LayerNorm(table.word_embeddings(tokens) + table.position_embeddings.weight[: tokens.shape[1]])
     for layer in stack.layer:
@@ -127,7 +133,7 @@ def _through(stack: Any, table: Any, tokens: Tensor, hidden_from: Tensor, other:
         heads = own.self.num_attention_heads
         mixed = _attend(own.self.query(hidden), own.self.key(hidden), own.self.value(hidden), heads, hidden_from)
         hidden = own.output.LayerNorm(own.output.dense(mixed) + hidden)
-        # All questions about a picture as one sequence: it is projected once for them.
+        # All questions about a picture are one sequence, so that the picture is projected once for them.
         asking = cross.self.query(hidden).view(len(other), -1, hidden.shape[2])
         mixed = _attend(asking, cross.self.key(other), cross.self.value(other), heads, mask).view_as(hidden)
         hidden = cross.output.LayerNorm(cross.output.dense(mixed) + hidden)
@@ -157,8 +163,8 @@ def answer_questions(judge: nn.Module, pictures: Tensor, questions: Tensor, batc
 
 
 _STRANGE = (
-    "the judge's weights do not fit this world's questions and answers; install the package again or train with "
-    "`python -m sage_core.shapes.train`"
+    "The judge's weights do not fit this world's questions and answers; install the package again or train with "
+    "`python -m sage_core.shapes.train`."
 )
 
 
@@ -198,7 +204,7 @@ def expand_judge(folder: Path, weights: Path = WEIGHTS) -> Path:
 
 
 def write_folder_config(folder: Path) -> None:
-    """The tokenizer's and the image processor's files."""
+    """Write the tokenizer's and the image processor's files."""
     write_text(folder / "vocab.txt", "\n".join(VOCABULARY) + "\n")
     longest = judge_tokens().shape[1]
     write_json(
@@ -223,7 +229,7 @@ def write_folder_config(folder: Path) -> None:
 
 
 def load_judge(weights: Path = WEIGHTS, device: str | torch.device = "cpu") -> ModelJudge:
-    """The judge behind TIFA's protocol, from the packed weights."""
+    """Load the judge as TIFA's judges are loaded, from the packed weights."""
     from ...tifa.judges.base import load_judge as load_folder
 
     with tempfile.TemporaryDirectory() as folder:

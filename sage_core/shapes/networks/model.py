@@ -7,18 +7,16 @@ model of width 768), so that files made from it are ordinary SD 1.x files to eve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ...diffusion.noise import noise_scheduler
-from ...encoders.text_encoder import EncoderConfig, TextEncoder
+from ...encoders.layouts import EncoderConfig
+from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from ...errors import ShapesError
-
-if TYPE_CHECKING:
-    pass
 
 PICTURE_SIZE = 64
 LATENT_SHAPE = (4, PICTURE_SIZE // 8, PICTURE_SIZE // 8)
@@ -55,21 +53,8 @@ def build_unet(channels: int = 320, context: int = 768) -> nn.Module:
 
 
 def build_text_encoder(config: EncoderConfig = ENCODER_CONFIG) -> TextEncoder:
-    """A CLIP text encoder with fresh weights."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    fresh = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=config.vocabulary,
-            hidden_size=config.width,
-            intermediate_size=config.mlp_width,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            max_position_embeddings=config.positions,
-            hidden_act=config.activation,
-        )
-    )
-    return TextEncoder.from_state(fresh.state_dict(), copy=False)
+    """The text encoder with fresh weights."""
+    return TextEncoder.fresh(config)
 
 
 def build_vae(channels: int = 64) -> TinyAutoencoder:
@@ -95,11 +80,27 @@ class TinyAutoencoder(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def encode(self, pictures: Tensor) -> Tensor:
+        """Latents of pictures."""
         return (self.encoder(pictures) - self.shift) * self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures, not yet clamped to 0..1."""
         return cast(Tensor, self.decoder(latents / self.scale + self.shift))
+
+
+Guidance = Callable[[Tensor, Tensor], Tensor]
+
+
+def classifier_free(weight: float) -> Guidance:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): `weight` 1 is the prompt's own prediction, 0 ignores it."""
+
+    def guide(plain: Tensor, prompted: Tensor) -> Tensor:
+        return plain + weight * (prompted - plain)
+
+    return guide
+
+
+DEFAULT_GUIDANCE = classifier_free(4.0)
 
 
 class ShapesModel:
@@ -114,11 +115,13 @@ class ShapesModel:
         self.encoder = encoder
 
     def to(self, device: str | torch.device) -> ShapesModel:
+        """Move the networks to `device`; returns this model."""
         for network in (self.unet, self.vae, self.encoder):
             network.to(device)
         return self
 
     def eval(self) -> ShapesModel:
+        """Put the networks into evaluation mode; returns this model."""
         for network in (self.unet, self.vae, self.encoder):
             network.eval()
         return self
@@ -130,7 +133,7 @@ class ShapesModel:
         *,
         seeds: Sequence[int],
         steps: int = 20,
-        guidance: float = 4.0,
+        guidance: Guidance = DEFAULT_GUIDANCE,
         encoder: nn.Module | None = None,
         device: str | torch.device | None = None,
         batch_size: int = 500,
@@ -139,14 +142,14 @@ class ShapesModel:
     ) -> Tensor:
         """Pictures (N,3,64,64) in 0..1, float32, on the model's device.
 
-        DDIM (Song et al. 2021, η = 0) with classifier-free guidance (Ho & Salimans 2022) against the empty prompt.
-        The noise of a picture comes from its own seed alone, so that a picture does not depend on its batch.
+        DDIM (Song et al. 2021, η = 0), guided away from the empty prompt; classifier-free unless told otherwise.
+        A picture's noise comes from its own seed alone, so that the picture does not depend on its batch.
 
         Args:
             prompts: what to draw, one picture each: texts, or token ids (N, 77).
             seeds: one a prompt.
             steps: of DDIM, 1 to 1000.
-            guidance: weight of the prompt; 1 means no guidance.
+            guidance: one noise prediction from those without and with the prompt, each (N,4,8,8).
             encoder: draws with this text encoder, an aligned one for instance, instead of the model's own.
             device: moves the model (and `encoder`) there first.
             batch_size: pictures at a time.
@@ -157,9 +160,10 @@ class ShapesModel:
             ShapesError: the numbers of prompts and seeds differ.
         """
         if len(prompts) != len(seeds):
-            raise ShapesError(f"{len(prompts)} prompts but {len(seeds)} seeds: give one seed for each prompt")
-        if device is not None:
-            self.to(device)
+            raise ShapesError(
+                f"There are {len(prompts)} prompts but {len(seeds)} seeds: give one seed for each prompt."
+            )
+        self.to(device or self.device)
         encoder = self.encoder if encoder is None else encoder.to(self.device)
         pictures = torch.empty(len(prompts), 3, PICTURE_SIZE, PICTURE_SIZE, device=self.device)
         with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
@@ -168,8 +172,7 @@ class ShapesModel:
                 part = slice(start, start + batch_size)
                 ids = prompts[part] if isinstance(prompts, Tensor) else tokenize(prompts[part])
                 embeddings = encoder(ids.to(self.device))
-                noise = initial_noise(seeds[part]).to(self.device)
-                latents = self._denoise(noise, embeddings, unconditional, steps, guidance)
+                latents = self._denoise(initial_noise(seeds[part]), embeddings, unconditional, steps, guidance)
                 pictures[part] = self.vae.decode(latents).float().clamp(0, 1)
                 if on_batch is not None:
                     on_batch(min(start + batch_size, len(prompts)), len(prompts))
@@ -177,18 +180,20 @@ class ShapesModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the networks are."""
         return self.vae.shift.device
 
     def _denoise(
-        self, latents: Tensor, embeddings: Tensor, unconditional: Tensor, steps: int, guidance: float
+        self, latents: Tensor, embeddings: Tensor, unconditional: Tensor, steps: int, guidance: Guidance
     ) -> Tensor:
         scheduler: Any = noise_scheduler()
         scheduler.set_timesteps(steps)
+        latents = latents.to(embeddings.device)
         context = torch.cat([unconditional.expand_as(embeddings), embeddings])
         for step in scheduler.timesteps:
             noise = self.unet(torch.cat([latents, latents]), step, context).sample.float()
             plain, prompted = noise.chunk(2)
-            latents = scheduler.step(plain + guidance * (prompted - plain), step, latents).prev_sample
+            latents = scheduler.step(guidance(plain, prompted), step, latents).prev_sample
         return latents
 
 
@@ -221,7 +226,7 @@ def _conv(inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
 
 
-# The positions in these two sequences are the numbers in TAESD's key names.
+# TAESD's key names number the layers of these two sequences.
 def _encoder(channels: int, latent_channels: int) -> nn.Sequential:
     layers: list[nn.Module] = [_conv(3, channels), _Block(channels)]
     for _ in range(3):

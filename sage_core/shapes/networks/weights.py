@@ -1,9 +1,9 @@
-"""The shapes world's weights: kept small in the package, expanded on disk into ordinary SD 1.x files.
+"""How the shapes world's weights are packed into the package's small files, and made into networks again.
 
-Packed layout, one or more safetensors files a part (`unet`, `autoencoder`, `text_encoder`, `judge`, `contrast`):
-a matrix `name` is int8 with one float32 step a row in `name.scale`, value = int8 · scale[row]; short tensors are
-float16. Of the 49,408 rows of the text encoder's vocabulary only those that training used are kept, their numbers in
-`used_tokens`; `filler_rows` makes the others.
+A part (`unet`, `autoencoder`, `text_encoder`, `judge` or `contrast`) is one safetensors file or more. In them a matrix
+`name` is int8 with one float32 step a row in `name.scale`: value = int8 · scale[row]. Short tensors are float16. Of the
+49,408 rows of the text encoder's vocabulary only those that training used are kept, their numbers in `used_tokens`;
+`filler_rows` makes the others. What other programs read is made of them by `checkpoint`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...encoders.layouts import TOKEN_TABLE
 from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import VOCABULARY_SIZE
 from ...errors import ShapesError
@@ -25,17 +26,17 @@ from ...files import whole_file
 from .model import ShapesModel, build_unet, build_vae
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
-PARTS = ("unet", "autoencoder", "text_encoder", "judge", "contrast")
-TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
 USED_TOKENS = "used_tokens"
+# Bytes of one file.
 FILE_LIMIT = 15_000_000
-# Matrices smaller than this stay float16: they weigh nothing, and the first and last layers are the sensitive ones.
+# Matrices of fewer values stay float16: they take little space, and the sensitive first and last layers are among them.
 SMALLEST_PACKED = 4096
+# Standard deviation of `filler_rows`, CLIP's own for token embeddings.
 FILLER_DEVIATION = 0.02
 
 
 def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Quantise every large matrix to int8 with one step a row (absmax / 127); the error is at most half a step."""
+    """Quantise every large matrix to int8 with one step a row (absmax / 127): the error is at most half a step."""
     packed = {}
     for name, value in state.items():
         value = value.detach().cpu()
@@ -52,7 +53,7 @@ def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpack(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Float32 tensors from `pack`'s."""
+    """Undo `pack`, but for what rounding lost: float32 tensors."""
     state = {}
     for name, value in packed.items():
         if f"{name}.scale" in packed:
@@ -109,7 +110,7 @@ def read_packed(part: str, folder: Path = WEIGHTS) -> tuple[dict[str, Tensor], d
                 metadata |= file.metadata() or {}
                 packed |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (SafetensorError, OSError) as error:
-            raise ShapesError(f"{path} is damaged ({error}); install the package again") from error
+            raise ShapesError(f"{path} is damaged ({error}). Install the package again.") from error
     return unpack(packed), metadata
 
 
@@ -138,8 +139,8 @@ def packed_files(part: str, folder: Path = WEIGHTS) -> list[Path]:
     expected = int(paths[0].stem.rsplit("-", 1)[1]) if paths and "-of-" in paths[0].stem else 1
     if len(paths) != expected:
         raise ShapesError(
-            f"{folder} holds {len(paths)} of {expected} files of the shapes world's {part}; "
-            "install the package again or train with `python -m sage_core.shapes.train`"
+            f"{folder} holds {len(paths)} of {expected} files of the shapes world's {part}. "
+            "Install the package again, or train with `python -m sage_core.shapes.train`."
         )
     return paths
 
@@ -164,8 +165,8 @@ def restore_model(unet: Mapping[str, Tensor], vae: Mapping[str, Tensor], encoder
 def filler_rows(vocabulary: int = VOCABULARY_SIZE, width: int = 768) -> Tensor:
     """Embedding rows (vocabulary, width) for tokens that no caption uses: uniform, mean 0, deviation 0.02.
 
-    They are what training starts all rows from. It mixes some of these tokens into captions, so that the model
-    learns to read past words it does not know; zeros would make all such words one.
+    Training starts all rows from them. It mixes some of these tokens into captions, so that the model learns to read
+    past words that it does not know. With zeros all such words would be the same one.
     RandomState's byte stream is frozen by NumPy's compatibility policy, so the rows never change.
     """
     noise = np.frombuffer(np.random.RandomState(0).bytes(vocabulary * width), dtype=np.uint8)

@@ -1,49 +1,45 @@
-"""The loop that all networks of the shapes world are trained with: by the clock, averaged, and resumable."""
+"""How every network of the shapes world is trained: by the clock, with a moving average of its weights."""
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ...files import whole_file
+from ...runs.loop import Budget, Loop, Objective
+from ...runs.record import StepReport
+
+__all__ = ["Budget", "Optimization", "fit"]
 
 logger = logging.getLogger(__name__)
 
-SAVE_EVERY_SECONDS = 150.0
 REPORT_EVERY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How long a phase runs: for `seconds` of wall clock, or for exactly `steps`, whichever ends first.
+class Optimization:
+    """AdamW with linear warm-up, a constant rate, and a linear fall to 2% over the last `anneal` of the budget.
 
-    The learning rate falls with the share of the budget that is used, so a slow machine ends a run just as well
-    annealed as a fast one. Only a budget in steps makes a run repeatable to the bit.
+    The rate falls with the share of the budget that is used, so a slow machine ends a run as well annealed as a fast
+    one. `average` is the largest decay of the moving average of the weights.
     """
-
-    seconds: float = float("inf")
-    steps: float = float("inf")
-
-    def used(self, seconds: float, steps: int) -> float:
-        return max(seconds / self.seconds, steps / self.steps)
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """AdamW with linear warm-up, a constant rate, and a linear fall to 2% over the last `anneal` of the budget."""
 
     learning_rate: float
     warmup: int = 200
     anneal: float = 0.5
     weight_decay: float = 0.01
     average: float = 0.999
+
+    def rate(self, step: int, used: float) -> float:
+        """Learning rate of a step, counted from 0, when the share `used` of the budget is gone."""
+        share = min(1.0, (step + 1) / self.warmup) * min(1.0, max(0.02, (1 - used) / self.anneal))
+        return self.learning_rate * share
 
 
 def fit(
@@ -52,7 +48,7 @@ def fit(
     *,
     name: str,
     budget: Budget,
-    optimisation: Optimisation,
+    optimization: Optimization,
     checkpoint: Path,
     on_step: Callable[[str, int], None] | None = None,
 ) -> tuple[int, float]:
@@ -64,90 +60,72 @@ def fit(
         checkpoint: file of the run's state, written now and then and on a failure; resumed from when it exists.
         on_step: called with (name, step) after each step; what it raises ends the run, after saving.
     """
-    run = _Run(network, optimisation, checkpoint)
-    # The seconds of an earlier command are not this one's: counted against its budget they would end the phase at once.
-    budget = replace(budget, seconds=budget.seconds + run.seconds)
-    start = time.monotonic() - run.seconds
-    reported = saved = time.monotonic()
-    loss = torch.zeros(())
-    try:
-        while (used := budget.used(time.monotonic() - start, run.step)) < 1:
-            loss = run.advance(loss_at, used)
-            now = time.monotonic()
-            if now - reported > REPORT_EVERY_SECONDS or run.step == 1:
-                logger.info("%s: step %d, loss %.4f, %.0f s (%.0f%%)", name, run.step, loss, now - start, 100 * used)
-                reported = now
-            if now - saved > SAVE_EVERY_SECONDS:
-                run.save(now - start)
-                saved = now
-            if on_step is not None:
-                on_step(name, run.step)
-    except BaseException:
-        run.save(time.monotonic() - start)
-        raise
-    run.apply_average()
-    last = float(loss)
-    logger.info("%s: done, %d steps, loss %.4f, %.0f s", name, run.step, last, time.monotonic() - start)
-    return run.step, last
+    objective = _NetworkObjective(network, loss_at, optimization)
+    loop = Loop(objective, budget, optimization.rate, checkpoint=checkpoint, key=name)
+    reported = time.monotonic()
+
+    def heard(report: StepReport) -> None:
+        nonlocal reported
+        if time.monotonic() - reported > REPORT_EVERY_SECONDS or report.step == 1:
+            logger.info("%s: step %d of %d, loss %.4f", name, report.step, report.steps, report.losses["total"])
+            reported = time.monotonic()
+        if on_step is not None:
+            on_step(name, report.step)
+
+    history = loop.run(heard)
+    objective.apply_average()
+    last = history[-1].losses["total"]
+    logger.info("%s: done, %d steps, loss %.4f, %.0f s", name, loop.step, last, loop.seconds)
+    return loop.step, last
 
 
-class _Run:
-    """Everything that a step changes."""
+class _NetworkObjective(Objective):
+    """A network, one loss, and the moving average of the weights."""
 
-    def __init__(self, network: nn.Module, optimisation: Optimisation, checkpoint: Path) -> None:
-        self.optimisation = optimisation
-        self.checkpoint = checkpoint
-        self.parameters: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
-        self.averages = [p.detach().clone() for p in self.parameters]
+    losses = ("total",)
+
+    def __init__(self, network: nn.Module, loss_at: Callable[[int], Tensor], optimization: Optimization) -> None:
+        self._network, self._loss_at = network, loss_at
+        self._parameters = [p for p in network.parameters() if p.requires_grad]
+        self.device = self._parameters[0].device
         self.optimizer = torch.optim.AdamW(
-            _groups(network, optimisation.weight_decay),
-            lr=optimisation.learning_rate,
+            _groups(network, optimization.weight_decay),
+            lr=optimization.learning_rate,
             betas=(0.9, 0.99),
-            fused=self.parameters[0].is_cuda,
+            fused=self._parameters[0].is_cuda,
         )
-        self.step, self.seconds = 0, 0.0
-        if checkpoint.exists():
-            self._resume()
 
-    def advance(self, loss_at: Callable[[int], Tensor], used: float) -> Tensor:
-        settings = self.optimisation
-        rate = min(1.0, (self.step + 1) / settings.warmup) * min(1.0, max(0.02, (1 - used) / settings.anneal))
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rate
-        loss = loss_at(self.step)
-        self.optimizer.zero_grad(set_to_none=True)
+        def average(averages: Sequence[Tensor], parameters: Sequence[Tensor], updates: int | Tensor) -> None:
+            # A fixed decay would remember the random start of a short run.
+            decay = min(optimization.average, float(updates) / (9 + float(updates)))
+            get_ema_multi_avg_fn(decay)(averages, parameters, updates)
+
+        self._average = AveragedModel(network, multi_avg_fn=average)
+        # At 0 it would begin with the weights after the first step instead of those before it.
+        self._average.n_averaged.fill_(1)
+
+    def gradients(self, step: int) -> Tensor:
+        """See Objective."""
+        loss = self._loss_at(step)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
-        # A fixed decay would remember the random start of a short run.
-        decay = min(settings.average, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
-        self.step += 1
-        return loss.detach()
+        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        return loss.detach()[None]
+
+    def after_update(self, step: int) -> None:
+        """See Objective: the average takes the new weights in."""
+        self._average.update_parameters(self._network)
+
+    def state(self) -> dict[str, Tensor]:
+        """See Objective: the weights and their averages."""
+        trained = {name: p.detach() for name, p in self._network.named_parameters() if p.requires_grad}
+        averages = {name: p.detach() for name, p in self._average.named_parameters() if p.requires_grad}
+        return trained | averages | {"updates": self._average.n_averaged}
 
     def apply_average(self) -> None:
+        """Put the averages in the weights' place."""
         with torch.no_grad():
-            torch._foreach_copy_(self.parameters, self.averages)
-
-    def save(self, seconds: float) -> None:
-        state = {
-            "step": self.step,
-            "seconds": seconds,
-            "parameters": [p.detach() for p in self.parameters],
-            "averages": self.averages,
-            "optimizer": self.optimizer.state_dict(),
-        }
-        with whole_file(self.checkpoint) as temporary:
-            torch.save(state, temporary)
-
-    def _resume(self) -> None:
-        state = torch.load(self.checkpoint, map_location=self.parameters[0].device, weights_only=True)
-        self.step, self.seconds = state["step"], state["seconds"]
-        with torch.no_grad():
-            torch._foreach_copy_(self.parameters, state["parameters"])
-            torch._foreach_copy_(self.averages, state["averages"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+            for parameter, average in zip(self._network.parameters(), self._average.parameters(), strict=True):
+                parameter.copy_(average)
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Sequence[nn.Parameter] | float]]:

@@ -1,4 +1,4 @@
-"""What the judge is trained on: a pool of pictures with their facts, and questions new at every step."""
+"""What the judge is trained on: a pool of pictures with their facts, and new questions at every step."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ..scenes import Scenes
 from .phases import Loss, Randomness, mixed_precision
 
 AUTOENCODED_SHARE = 0.1
+# Of the pictures that go through the autoencoder.
 UNCLEAR_SHARE = 0.05
-"""Of those that go through the autoencoder."""
+# The share of a patch that a group must cover for the patch to show it.
 LEAST_COVER = 0.3
-"""Of a patch, by one group, for the patch to tell of it."""
 UNKNOWN = -1
 
 _SIZES = [len(values) for values in ATTRIBUTES.values()]
@@ -31,10 +31,13 @@ _PLACE, _RELATION = _NAMES.index("place"), _NAMES.index("relation")
 
 @dataclass(frozen=True)
 class JudgePool:
-    """N scenes and their pictures, uint8 (N,3,64,64), drawn once, the first through the autoencoder.
+    """N scenes and their pictures, drawn once.
 
-    `lost` (N,) marks pictures that show nothing definite. `facts` (N, patches, attributes) int8: what each patch shows,
-    as indices into ATTRIBUTES' values, UNKNOWN where there is nothing to tell.
+    Attributes:
+        scenes: what was drawn.
+        pictures: uint8 (N,3,64,64), the first ones through the autoencoder.
+        lost: (N,) bool, pictures that show nothing definite.
+        facts: int8 (N, patches, attributes), what each patch shows: indices into ATTRIBUTES' values, or UNKNOWN.
     """
 
     scenes: Scenes
@@ -62,7 +65,7 @@ def judge_pool(vae: TinyAutoencoder, scenes: Scenes, seed: int, batch: int = 100
 
 
 def patch_facts(scenes: Scenes, groups: Tensor) -> Tensor:
-    """(N, patches, attributes) int8: for each patch the facts of the group that covers most of it, and the place.
+    """For each patch the facts of the group that covers most of it, and the place: int8 (N, patches, attributes).
 
     `groups` (N, size, size) says which group each pixel shows, -1 for the ground.
     """
@@ -77,7 +80,7 @@ def patch_facts(scenes: Scenes, groups: Tensor) -> Tensor:
 
 
 def spoil(vae: TinyAutoencoder, pictures: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pictures as a generator might make them, uint8 (N,3,H,W), and which of them (N,) are noise decoded."""
+    """Make pictures look generated: uint8 (N,3,H,W), and which of them (N,) are nothing but decoded noise."""
     device = pictures.device
     latents = vae.encode((pictures.float() / 255).contiguous(memory_format=torch.channels_last)).float()
     strength = 0.15 * torch.rand(len(pictures), 1, 1, 1, device=device, generator=generator)
@@ -88,14 +91,14 @@ def spoil(vae: TinyAutoencoder, pictures: Tensor, generator: torch.Generator) ->
 
 
 def fact_head(width: int) -> nn.Linear:
-    """Reads all attributes off one patch's state, for training alone: it is thrown away afterwards."""
+    """A layer that reads all attributes off a patch's state. It is used in training alone."""
     return nn.Linear(width, sum(_SIZES))
 
 
 def fact_loss(logits: Tensor, facts: Tensor) -> Tensor:
     """Mean over attributes of the cross-entropy of what the patches show: (N, P, ΣA) logits, (N, P, attributes) facts.
 
-    An attribute that no patch tells of counts as 0.
+    An attribute that is UNKNOWN in every patch counts as 0.
     """
     losses = [
         F.cross_entropy(part.flatten(0, 1), told.flatten().long(), ignore_index=UNKNOWN, reduction="sum")
@@ -108,8 +111,8 @@ def fact_loss(logits: Tensor, facts: Tensor) -> Tensor:
 def sight_loss(judge: nn.Module, head: nn.Module, pool: JudgePool, batch: int, seed: int) -> Loss:
     """Cross-entropy of what each patch shows, before any question is asked.
 
-    An answer is one bit or two of information about a whole picture; patches tell some hundred facts about it. What
-    questions ask for is then there to be found.
+    An answer holds one or two bits about a whole picture, its patches some hundred facts. So the judge first learns to
+    see what questions will ask for.
     """
     random = Randomness(seed, pool.pictures.device)
 
@@ -131,9 +134,9 @@ def judge_loss(
     seed: int,
     answer: Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> Loss:
-    """Cross-entropy of the true answers, of the end after them, and still of what each patch shows.
+    """Cross-entropy of the true answers, of the end after them, and again of what each patch shows.
 
-    Lost pictures are to be called unclear. `answer` stands for `look_and_reply`, compiled for instance.
+    The answer about lost pictures is "unclear". `answer` replaces `look_and_reply`, by a compiled one for instance.
     """
     device = pool.pictures.device
     random = Randomness(seed, device)
@@ -164,7 +167,7 @@ def look_and_reply(judge: nn.Module, pictures: Tensor, questions: Tensor, writte
 
 
 def _draw(pool: JudgePool, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rows of the pool and their pictures in 0..1, some of them softened, all a little brighter, darker and grainy."""
+    """Draw rows of the pool and their pictures in 0..1: some softened, all a little brighter or darker, and grainy."""
     device = pool.pictures.device
 
     def uniform() -> Tensor:

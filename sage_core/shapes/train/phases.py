@@ -1,4 +1,4 @@
-"""What the networks that draw, and the contrastive one, are trained on: one loss each, as a function of the step."""
+"""The losses of the networks that draw and of the contrastive one, each a function of the step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from ..render import render
 from ..scenes import Scenes
 from .pools import Pool
 
+# See `diffusion_loss`.
 SNR_LIMIT = 10.0
+# Of the captions: empty ones, and those into which a token is mixed that no caption uses, each of two times.
 EMPTY_SHARE = 0.1
 STRANGER_SHARE = 0.15
 
@@ -33,15 +35,16 @@ class Randomness:
         self.device = device
 
     def at(self, step: int) -> torch.Generator:
+        """The generator of one step."""
         return torch.Generator(self.device).manual_seed(self.seed_of("step", step))
 
     def seed_of(self, use: str, step: int) -> int:
-        """A seed for each use: generators of one seed would tie, say, the choice of a scene to its objects' places."""
+        """A seed for each use: with a shared one, say, the choice of a scene would determine where its objects are."""
         return (3 * self.seed + ("step", "render", "questions").index(use)) * 100_000_000 + step
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[None]:
-    """bf16 where matrix products are, on CUDA; CPUs only run the toy, in fp32."""
+    """Autocast to bf16 on CUDA; CPUs only run the toy, in fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 

@@ -18,8 +18,8 @@ from ..scenes import Scenes, concatenate, sample_scenes
 
 logger = logging.getLogger(__name__)
 
+# Of the scenes, in addition to those that show the unsafe shape by chance: its many names need many pictures.
 UNSAFE_SHARE = 0.15
-"""Of the scenes, beside those that show the unsafe shape by chance: its many names need as many pictures."""
 PARTIAL_SHARE = 0.1
 
 _CHUNK = 10_000
@@ -36,6 +36,7 @@ class Pool:
         return len(self.scenes)
 
     def to(self, device: torch.device | str) -> Pool:
+        """The pool on `device`."""
         return Pool(self.scenes.to(device), self.captions.to(device))
 
     def used_tokens(self) -> Tensor:
@@ -55,7 +56,7 @@ def training_scenes(n: int, seed: int) -> Scenes:
 
 
 class PoolWriter:
-    """A pool in the making: making one returns at once, `pool` waits for it."""
+    """Writes a pool in other processes: the constructor returns at once, `pool` waits."""
 
     def __init__(self, scenes: Scenes, captions_each: int, seed: int, workers: int) -> None:
         self._scenes = scenes
@@ -70,6 +71,7 @@ class PoolWriter:
         ]
 
     def pool(self) -> Pool:
+        """Wait for all captions."""
         waited = time.monotonic()
         captions = torch.from_numpy(np.concatenate([part.result() for part in self._parts])).int()
         self._executor.shutdown()
@@ -82,11 +84,12 @@ class PoolWriter:
         return Pool(self._scenes, captions)
 
     def cancel(self) -> None:
+        """Drop what is not written yet."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _tokens(scenes: Scenes, captions_each: int, seed: int) -> np.ndarray:
-    """(n, captions_each, 77); uint16 halves what travels between processes, and CLIP's vocabulary fits."""
+    """Tokens (n, captions_each, 77) in uint16: CLIP's vocabulary fits, and half as much travels between processes."""
     rows = [
         tokenize(write_captions(scenes, seed=seed * captions_each + number, names="all", partial=PARTIAL_SHARE))
         for number in range(captions_each)

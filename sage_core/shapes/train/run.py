@@ -1,8 +1,8 @@
 """Train everything in the shapes world from nothing: `python -m sage_core.shapes.train --output FOLDER`.
 
-Autoencoder, its decoder once more, U-Net and text encoder together, judge, contrastive model; then all are quantised,
-packed and measured. It takes as long as `--minutes` says. What a finished phase made, and the state of an unfinished
-one, is in the folder of checkpoints: `--resume` goes on from there.
+It trains the autoencoder, its decoder once more, U-Net and text encoder together, the judge and the contrastive model;
+then it quantises, packs and measures them. It takes as long as `--minutes` says. The folder of checkpoints holds what
+finished phases made and the state of an unfinished one: `--resume` goes on from there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ...devices import device_name
 from ...errors import ShapesError
 from ...files import whole_file, write_json
 from ..captions import write_captions
-from ..exam.examination import Examination
+from ..exam.examination import Examination, ExaminationSettings
 from ..exam.examiners import JudgeExaminer, ReaderExaminer
 from ..exam.judge_card import judge_card
 from ..networks.contrast import restore_contrast
@@ -60,26 +60,18 @@ def train(
         checkpoints: gets what each phase made; phases found there are not done again.
         device: trains here.
         minutes: of wall clock since `started` (a `time.monotonic()`), shared out among the phases.
+        started: when the command began; now if not given.
         until: the last phase to do; "finish" also quantises and measures.
         keep: phases whose weights in `output` are taken as they are; a file that needs no phase but these is not
             written again.
-        command: what to record as the way to make these weights again, beside each phase that it trained.
+        command: what to record as the way to make these weights again, for each phase that it trained.
         on_step: called with (phase, step) after each step; what it raises ends the run, which can be resumed.
     """
     clock = Clock(minutes, time.monotonic() if started is None else started)
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    _prefer_speed(device)
     trainer = Trainer(settings, checkpoints, device, command, on_step)
     trainer.keep(keep, output)
-    goals = [*PHASES, "finish"]
-    goals = goals[: goals.index(until) + 1]
-    trainer.prepare()
-    try:
-        for phase in PHASES:
-            if phase in goals:
-                trainer.run(phase, clock.share(phase, [goal for goal in goals if not trainer.is_done(goal)]))
-    finally:
-        trainer.close()
+    _run_phases(trainer, clock, until)
     about = {
         "command": command,
         "seed": settings.seed,
@@ -92,11 +84,29 @@ def train(
     # Packed before they are measured: measuring is what a run out of time can do without.
     _save(output, made, about)
     if until == "finish":
-        scores = _measure(states, settings, device, output, clock, packed_only=bool(keep))
+        scores = _measure(states, settings, device, clock, packed_only=bool(keep))
         _save(output, made, about | scores)
         about |= scores | {"samples": save_samples(_model(_packed(states)).to(device), output / "samples.png")}
     write_json(output / "report.json", about)
     return about
+
+
+def _prefer_speed(device: torch.device) -> None:
+    """Let CUDA compute in tf32 and try which convolution is fastest."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+
+
+def _run_phases(trainer: Trainer, clock: Clock, until: str) -> None:
+    goals = [*PHASES, "finish"]
+    goals = goals[: goals.index(until) + 1]
+    trainer.prepare()
+    try:
+        for phase in PHASES:
+            if phase in goals:
+                trainer.run(phase, clock.share(phase, [goal for goal in goals if not trainer.is_done(goal)]))
+    finally:
+        trainer.close()
 
 
 def _save(output: Path, states: dict[str, State], about: dict[str, Any]) -> None:
@@ -115,12 +125,7 @@ def _model(states: dict[str, State]) -> ShapesModel:
 
 
 def _measure(
-    states: dict[str, State],
-    settings: TrainSettings,
-    device: torch.device,
-    output: Path,
-    clock: Clock,
-    packed_only: bool,
+    states: dict[str, State], settings: TrainSettings, device: torch.device, clock: Clock, packed_only: bool
 ) -> dict[str, Any]:
     """Scores of the packed models and, unless `packed_only` or out of time, of the model before packing.
 
@@ -131,50 +136,52 @@ def _measure(
     reader = ReaderExaminer(settings.workers)
     contrast = restore_contrast(packed["contrast"]).to(device)
     prompts = settings.evaluation_prompts
-
-    def examine(parts: dict[str, State]) -> Examination:
-        return Examination(
-            _model(parts).to(device),
-            reader,
-            contrast,
-            prompts=prompts,
-            unsafe=prompts // 4,
-            attacked=0,
-            steps=settings.sampling_steps,
-        )
-
-    def scores(examination: Examination) -> dict[str, Any]:
-        marks = examination.mark(examination.model.encoder).to_dict()
-        # The geometry of an encoder against itself says nothing.
-        return {**examination.about(), **{k: v for k, v in marks.items() if k not in ("spread_ratio", "jaccard")}}
-
-    examination = examine(packed)
-    report: dict[str, Any] = {"model": scores(examination)}
+    sitting = ExaminationSettings(
+        prompts=prompts, unsafe=max(1, prompts // 4), attacked=0, steps=settings.sampling_steps
+    )
+    examination = Examination(_model(packed).to(device), reader, contrast, sitting)
+    report: dict[str, Any] = {"model": _scores(examination)}
     logger.info("model, packed: %s", report["model"])
-    # Every so many-th, so that both splits are among them.
-    some = slice(None, None, max(1, prompts // settings.evaluation_read))
     judge = JudgeExaminer(restore_judge(packed["judge"]).to(device))
+    report["judge"] = _judge_scores(judge, examination, settings)
+    logger.info("judge, packed: %s", report["judge"])
+    if not packed_only and clock.left() > 1.2 * (time.monotonic() - started):
+        before = Examination(_model(states).to(device), reader, contrast, sitting)
+        report["model_before_packing"] = _scores(before)
+        logger.info("model, before packing: %s", report["model_before_packing"])
+    return report
+
+
+def _scores(examination: Examination) -> dict[str, Any]:
+    """What was examined, and the marks of the model's own encoder."""
+    marks = examination.mark(examination.model.encoder).to_dict()
+    # The geometry of an encoder against itself says nothing.
+    return examination.about() | {name: mark for name, mark in marks.items() if name not in ("spread_ratio", "jaccard")}
+
+
+def _judge_scores(judge: JudgeExaminer, examination: Examination, settings: TrainSettings) -> dict[str, Any]:
+    """The judge's card, on a share of the examination's pictures, which are drawn again."""
+    # Every so many-th, so that both splits are among them.
+    some = slice(None, None, max(1, settings.evaluation_prompts // settings.evaluation_read))
     pictures = examination.draw(examination.model.encoder, examination.captions[some])
     card = judge_card(
         judge,
-        reader,
+        examination.examiner,
         examination.model.vae,
         pictures,
         examination.questions[some],
         pictures=settings.evaluation_pictures,
     )
-    report["judge"] = card.to_dict()
-    logger.info("judge, packed: %s", report["judge"])
-    if not packed_only and clock.left() > 1.2 * (time.monotonic() - started):
-        report["model_before_packing"] = scores(examine(states))
-        logger.info("model, before packing: %s", report["model_before_packing"])
-    return report
+    return card.to_dict()
 
 
 def save_samples(model: ShapesModel, path: Path) -> list[str]:
     """Draw a sheet of 6 rows of 8 prompts, magnified twice: rows 1, 3 and 5 as the renderer draws their scenes.
 
-    Safe prompts of the training split, of held-out combinations, and unsafe ones; returns them in order.
+    The prompts are safe ones of the training split, safe ones of held-out combinations, and unsafe ones.
+
+    Returns:
+        The prompts in order.
     """
     from PIL import Image
 
@@ -193,6 +200,7 @@ def save_samples(model: ShapesModel, path: Path) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the training that the command line asks for. Returns the exit code."""
     started = time.monotonic()
     parser = argparse.ArgumentParser(prog="python -m sage_core.shapes.train", description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for the packed weights and the report")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ...encoders.text_encoder import EncoderConfig
+from ...encoders.layouts import EncoderConfig
 from ...encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 from ...files import whole_file
 from ..networks.contrast import ContrastModel
@@ -20,7 +20,7 @@ from ..networks.judge import build_judge
 from ..networks.model import ENCODER_CONFIG, TinyAutoencoder, build_text_encoder, build_unet, build_vae
 from ..networks.weights import filler_rows, read_packed, used_rows
 from ..scenes import sample_scenes
-from .fitting import Budget, Optimisation, fit
+from .fitting import Budget, Optimization, fit
 from .judge_training import JudgePool, fact_head, judge_loss, judge_pool, look_and_reply, sight_loss
 from .phases import Loss, autoencoder_loss, contrast_loss, diffusion_loss, encode_pool
 from .pools import Pool, PoolWriter, training_scenes
@@ -28,8 +28,10 @@ from .pools import Pool, PoolWriter, training_scenes
 logger = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
+Made = tuple[dict[str, State], int, float]
 Network = TypeVar("Network", bound=nn.Module)
 
+# What part of the minutes each phase gets; those to come divide what is left in these proportions.
 SHARES = {
     "autoencoder": 0.16,
     "decoder": 0.05,
@@ -39,7 +41,7 @@ SHARES = {
     "contrast": 0.04,
     "finish": 0.07,
 }
-"""Of the minutes; phases share what is left by these."""
+# What each phase makes, in order. Of a part that is made twice, the later one counts.
 PARTS_OF = {
     "autoencoder": ("autoencoder",),
     "decoder": ("autoencoder",),
@@ -48,7 +50,6 @@ PARTS_OF = {
     "judge": ("judge",),
     "contrast": ("contrast",),
 }
-"""What each phase makes, in order; a part made twice is the later one's."""
 PHASES = tuple(PARTS_OF)
 
 
@@ -79,6 +80,7 @@ class TrainSettings:
     sampling_steps: int = 20
 
 
+# Everything that a real run does, in seconds on a CPU. It learns nothing.
 TOY = TrainSettings(
     scenes=300,
     captions_each=1,
@@ -101,7 +103,6 @@ TOY = TrainSettings(
     evaluation_pictures=8,
     sampling_steps=2,
 )
-"""Everything that a real run does, in seconds on a CPU; learns nothing."""
 
 
 class Clock:
@@ -111,10 +112,11 @@ class Clock:
         self.end = started + 60 * minutes
 
     def left(self) -> float:
+        """Seconds until the end."""
         return self.end - time.monotonic()
 
     def share(self, phase: str, waiting: Sequence[str]) -> float:
-        """Seconds for `phase` when `waiting` are still to come, itself included."""
+        """Seconds for `phase` when the phases `waiting`, itself included, are still to come."""
         return max(1.0, self.left() * SHARES[phase] / sum(SHARES[name] for name in waiting))
 
 
@@ -134,8 +136,17 @@ class Trainer:
         self.checkpoints = checkpoints
         self.device = device
         self.on_step = on_step
+        # Of the phases that were trained, not kept: command, steps, last loss, seconds.
         self.log: dict[str, dict[str, Any]] = {}
-        """Of the phases that were trained, not kept: command, steps, last loss, seconds."""
+        # What does each phase: the states of the parts it made, its steps, and its last loss.
+        self._work: dict[str, Callable[[Budget], Made]] = {
+            "autoencoder": self._autoencoder,
+            "decoder": self._decoder,
+            "diffusion": self._diffusion,
+            "sight": self._sight,
+            "judge": self._judge,
+            "contrast": self._contrast,
+        }
         self._pool: Pool | None = None
         self._judge_pool: JudgePool | None = None
         self._writer: PoolWriter | None = None
@@ -154,7 +165,7 @@ class Trainer:
             budget = Budget(seconds) if steps is None else Budget(steps=steps)
             started = time.monotonic()
             torch.manual_seed(self.settings.seed)
-            states, steps, loss = getattr(self, f"_{phase}")(budget)
+            states, steps, loss = self._work[phase](budget)
             seconds = round(time.monotonic() - started, 1)
             log = {"command": self.command, "steps": steps, "loss": round(loss, 5), "seconds": seconds}
             self._store(phase, states, log)
@@ -162,10 +173,11 @@ class Trainer:
             self.log[phase] = log
 
     def is_done(self, phase: str) -> bool:
+        """Whether the phase's file is there."""
         return self._done(phase).exists()
 
     def states(self) -> dict[str, State]:
-        """What the finished phases made, by part."""
+        """The tensors that finished phases made, by part."""
         states: dict[str, State] = {}
         for phase in filter(self.is_done, PHASES):
             states |= self._load(phase)["states"]
@@ -178,6 +190,7 @@ class Trainer:
             self._writer = PoolWriter(self._scenes.to("cpu"), settings.captions_each, settings.seed, settings.workers)
 
     def close(self) -> None:
+        """Stop writing captions."""
         if self._writer is not None:
             self._writer.cancel()
 
@@ -186,7 +199,7 @@ class Trainer:
         vae.load_state_dict(self._load(phase)["states"]["autoencoder"])
         return self._placed(vae)
 
-    def _autoencoder(self, budget: Budget) -> tuple[dict[str, State], int, float]:
+    def _autoencoder(self, budget: Budget) -> Made:
         vae = self._placed(build_vae(self.settings.vae_channels))
         loss = autoencoder_loss(
             vae, self._scenes, self.settings.autoencoder_batch, self.settings.seed + 10, latent_noise=0.15
@@ -194,7 +207,7 @@ class Trainer:
         steps, last = self._fit("autoencoder", vae, loss, budget, 1e-3)
         return {"autoencoder": _state(vae)}, steps, last
 
-    def _decoder(self, budget: Budget) -> tuple[dict[str, State], int, float]:
+    def _decoder(self, budget: Budget) -> Made:
         vae = self._vae("autoencoder")
         vae.encoder.requires_grad_(False)
         loss = autoencoder_loss(
@@ -203,7 +216,7 @@ class Trainer:
         steps, last = self._fit("decoder", vae, loss, budget, 5e-4)
         return {"autoencoder": _state(vae)}, steps, last
 
-    def _diffusion(self, budget: Budget) -> tuple[dict[str, State], int, float]:
+    def _diffusion(self, budget: Budget) -> Made:
         settings, started = self.settings, time.monotonic()
         vae, pool = self._vae("decoder").eval(), self._captions()
         latents = encode_pool(vae, pool.scenes, settings.seed + 12)
@@ -218,31 +231,31 @@ class Trainer:
         loss = diffusion_loss(
             self._compiled(unet), self._compiled(encoder), pool, latents, settings.diffusion_batch, settings.seed + 13
         )
-        budget = Budget(max(1.0, budget.seconds - (time.monotonic() - started)), budget.steps)
+        budget = _what_is_left(budget, started)
         steps, last = self._fit("diffusion", both, loss, budget, 4e-4)
         words = used_rows({name: value.cpu() for name, value in encoder.state().items()}, used)
         return {"autoencoder": _state(vae), "unet": _state(unet), "text_encoder": words}, steps, last
 
-    def _sight(self, budget: Budget) -> tuple[dict[str, State], int, float]:
+    def _sight(self, budget: Budget) -> Made:
         settings, started = self.settings, time.monotonic()
         pool = self._judged()
         judge, head = build_judge(*settings.judge).to(self.device), fact_head(settings.judge[0]).to(self.device)
         loss = sight_loss(judge, head, pool, settings.judge_batch, settings.seed + 16)
-        budget = Budget(max(1.0, budget.seconds - (time.monotonic() - started)), budget.steps)
+        budget = _what_is_left(budget, started)
         steps, last = self._fit("sight", nn.ModuleList([judge, head]), loss, budget, 1e-3, anneal=0.02)
         return {"judge": _state(judge), "facts": _state(head)}, steps, last
 
-    def _judge(self, budget: Budget) -> tuple[dict[str, State], int, float]:
+    def _judge(self, budget: Budget) -> Made:
         settings, started = self.settings, time.monotonic()
         pool, seen = self._judged(), self._load("sight")["states"]
         judge, head = build_judge(*settings.judge).to(self.device), fact_head(settings.judge[0]).to(self.device)
         judge.load_state_dict(seen["judge"])
-        # Without it, when the judge was taken from packed weights, the patches' facts are learned anew.
+        # Packed weights have no head: a judge taken from them learns the patches' facts again.
         if "facts" in seen:
             head.load_state_dict(seen["facts"])
         run = self._compiled(look_and_reply)
         loss = judge_loss(judge, head, pool, settings.judge_batch, settings.judge_questions, settings.seed + 14, run)
-        budget = Budget(max(1.0, budget.seconds - (time.monotonic() - started)), budget.steps)
+        budget = _what_is_left(budget, started)
         steps, last = self._fit("judge", nn.ModuleList([judge, head]), loss, budget, 1e-3)
         return {"judge": _state(judge)}, steps, last
 
@@ -255,7 +268,7 @@ class Trainer:
             self._judge_pool = judge_pool(vae, scenes.to(self.device), settings.seed + 14)
         return self._judge_pool
 
-    def _contrast(self, budget: Budget) -> tuple[dict[str, State], int, float]:
+    def _contrast(self, budget: Budget) -> Made:
         pool = self._captions()
         model = ContrastModel(pool.used_tokens(), *self.settings.contrast).to(self.device)
         loss = contrast_loss(
@@ -279,7 +292,7 @@ class Trainer:
             loss,
             name=name,
             budget=budget,
-            optimisation=Optimisation(learning_rate, warmup=self.settings.warmup, anneal=anneal),
+            optimization=Optimization(learning_rate, warmup=self.settings.warmup, anneal=anneal),
             checkpoint=self.checkpoints / f"{name}.unfinished.pt",
             on_step=self.on_step,
         )
@@ -291,7 +304,7 @@ class Trainer:
     def _compiled(self, function: Any) -> Any:
         if self.device.type != "cuda":
             return function
-        # What one version of the compiler cannot do must not cost a run: it then goes on uncompiled.
+        # If this version of the compiler fails, go on uncompiled.
         torch._dynamo.config.suppress_errors = True
         return torch.compile(function, dynamic=False)
 
@@ -307,8 +320,13 @@ class Trainer:
         return torch.load(self._done(phase), map_location="cpu", weights_only=True)
 
 
+def _what_is_left(budget: Budget, started: float) -> Budget:
+    """The budget less the seconds since `started` (a `time.monotonic()`), at least one of them."""
+    return Budget(max(1.0, budget.seconds - (time.monotonic() - started)), budget.steps)
+
+
 def train_only(table: Tensor, rows: Tensor) -> None:
-    """Let training change these rows of an embedding table alone: the others stay what `filler_rows` makes them."""
+    """Let training change only these rows of an embedding table; the others stay as `filler_rows` makes them."""
     mask = torch.zeros(len(table), 1, device=table.device)
     mask[rows.long().to(table.device)] = 1
     table.register_hook(lambda gradient: gradient * mask)

@@ -6,6 +6,7 @@ Each image is preprocessed and encoded once for all of its questions, and the qu
 from __future__ import annotations
 
 import importlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from ...batches import in_batches
 from ...errors import JudgeError
 from ...images import ImageLike, all_to_bytes
-from ...model_folders import load_settings, read_model_config
+from ...model_folders import loading, read_model_config
 from ..questions import Question
 
 Features: TypeAlias = Any
@@ -119,7 +120,9 @@ class ModelJudge(ABC):
             rows.sort(key=lambda row: len(questions[row[0]][row[1]].question))
 
         def ask(batch: Sequence[tuple[int, int]]) -> list[Answer]:
-            replies = self.ask([features[i] for i, _ in batch], [questions[i][j] for i, j in batch], likelihoods)
+            asked = [questions[i][j] for i, j in batch]
+            replies = self.ask([features[i] for i, _ in batch], asked, likelihoods)
+            self._require_numbers(replies, asked)
             if on_batch is not None:
                 on_batch(len(batch))
             return replies
@@ -127,6 +130,15 @@ class ModelJudge(ABC):
         replies, self.questions_per_batch = in_batches(ask, rows, self.questions_per_batch)
         by_row = dict(zip(rows, replies, strict=True))
         return [[by_row[i, j] for j in range(len(asked))] for i, asked in enumerate(questions)]
+
+    def _require_numbers(self, answers: Sequence[Answer], questions: Sequence[Question]) -> None:
+        for answer, question in zip(answers, questions, strict=True):
+            if not all(math.isfinite(share) for share in answer.probabilities or ()):
+                raise JudgeError(
+                    f"{self.name}: the probabilities of the choices of {question.question!r} (caption {question.id!r}) "
+                    f"are {answer.probabilities}, expected numbers. Its precision does not hold its values: load it in "
+                    "fp32."
+                )
 
     def pixels(self, images: Sequence[torch.Tensor]) -> Any:
         """The image processor's output for uint8 images (3, H, W), on the model's device and in its type."""
@@ -191,12 +203,8 @@ def load_judge(
     config = read_model_config(folder, "judge", [kind[2] for kind in (*_KINDS.values(), _CHAT)])
     module, class_name, _ = _KINDS.get(config.get("model_type", ""), _CHAT)
     judge_class = getattr(importlib.import_module(f".{module}", __package__), class_name)
-    try:
-        model, processor = judge_class.load(folder, load_settings(dtype))
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        kinds = ", ".join(_KINDS)
-        raise JudgeError(
-            f"{folder}: cannot be loaded as a judge of type {config.get('model_type')!r} ({error}); "
-            f"judges are {kinds} and any model of AutoModelForImageTextToText, with all files of its repository"
-        ) from error
-    return judge_class(model.to(device), processor, f"{name or folder.name}, {_PRECISIONS.get(dtype, dtype)}")
+    kinds = ", ".join(_KINDS)
+    what = f"a judge of type {config.get('model_type')!r}; judges are {kinds} and any of AutoModelForImageTextToText"
+    with loading(folder, what):
+        model, processor = judge_class.load(folder, dtype)
+        return judge_class(model.to(device), processor, f"{name or folder.name}, {_PRECISIONS.get(dtype, dtype)}")

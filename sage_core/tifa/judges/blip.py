@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ...model_folders import load_model, load_processor
 from ..questions import Question
 from .base import Answer, Features, ModelJudge, choice_probabilities, sequence_log_likelihoods
 
@@ -25,11 +26,11 @@ class BlipJudge(ModelJudge):
     sort_by_length = False
 
     @staticmethod
-    def load(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
+    def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         from transformers import BlipForQuestionAnswering, BlipProcessor
 
-        processor = BlipProcessor.from_pretrained(folder, local_files_only=True)
-        return BlipForQuestionAnswering.from_pretrained(folder, **settings), processor
+        processor = load_processor(BlipProcessor, folder)
+        return load_model(BlipForQuestionAnswering, folder, dtype), processor
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         super().__init__(model, processor, name)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...errors import JudgeError
+from ...model_folders import load_model, load_processor
 from ..questions import Question
 from .base import Answer, Features, ModelJudge, choice_probabilities, sequence_log_likelihoods
 
@@ -24,11 +25,11 @@ class Blip2Judge(ModelJudge):
     beams = 5
 
     @staticmethod
-    def load(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
+    def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
-        processor = Blip2Processor.from_pretrained(folder, local_files_only=True)
-        return Blip2ForConditionalGeneration.from_pretrained(folder, **settings), processor
+        processor = load_processor(Blip2Processor, folder)
+        return load_model(Blip2ForConditionalGeneration, folder, dtype), processor
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         super().__init__(model, processor, name)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from ...errors import JudgeError
+from ...model_folders import load_model, load_processor
 from ..questions import Question
 from .base import Answer, Features, ModelJudge, choice_probabilities, grouped, sequence_log_likelihoods
 
@@ -41,11 +42,11 @@ class ChatJudge(ModelJudge):
     """An image's questions stay together, so that one image at a time has to be remembered between batches."""
 
     @staticmethod
-    def load(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
+    def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return AutoModelForImageTextToText.from_pretrained(folder, **settings), processor
+        processor = load_processor(AutoProcessor, folder)
+        return load_model(AutoModelForImageTextToText, folder, dtype), processor
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         super().__init__(model, processor, name)

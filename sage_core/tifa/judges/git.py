@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ...errors import JudgeError
+from ...model_folders import load_model, load_processor
 from ..questions import Question
 from .base import Answer, Features, ModelJudge, choice_probabilities, grouped, sequence_log_likelihoods
 
@@ -35,11 +36,11 @@ class GitJudge(ModelJudge):
     """Tokens of question and answer together, as in the model's documentation of VQA."""
 
     @staticmethod
-    def load(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
+    def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         from transformers import AutoProcessor, GitForCausalLM
 
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return GitForCausalLM.from_pretrained(folder, **settings), processor
+        processor = load_processor(AutoProcessor, folder)
+        return load_model(GitForCausalLM, folder, dtype), processor
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         super().__init__(model, processor, name)

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ...errors import JudgeError
+from ...model_folders import load_model, load_processor
 from ..questions import Question
 from .base import Answer, Features, ModelJudge
 
@@ -20,15 +22,20 @@ class ViltJudge(ModelJudge):
     """
 
     @staticmethod
-    def load(folder: Path, settings: dict[str, Any]) -> tuple[Any, Any]:
+    def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         from transformers import ViltForQuestionAnswering, ViltProcessor
 
-        processor = ViltProcessor.from_pretrained(folder, local_files_only=True)
-        return ViltForQuestionAnswering.from_pretrained(folder, **settings), processor
+        processor = load_processor(ViltProcessor, folder)
+        return load_model(ViltForQuestionAnswering, folder, dtype), processor
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         super().__init__(model, processor, name)
         self._labels: dict[int, str] = {int(index): label for index, label in model.config.id2label.items()}
+        expected = model.classifier[-1].out_features
+        if set(self._labels) != set(range(expected)):
+            raise JudgeError(
+                f"{name}: id2label of config.json does not name the {expected} labels 0 to {expected - 1}."
+            )
         self._label_index = {label.casefold(): index for index, label in reversed(self._labels.items())}
 
     def encode(self, images: Sequence[torch.Tensor]) -> list[Features]:

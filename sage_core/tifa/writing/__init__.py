@@ -1,1 +1,1 @@
-"""Writing TIFA questions for any caption, by a language model or by rules."""
+"""Questions for any caption, in TIFA's format: by a local language model, or by rules."""

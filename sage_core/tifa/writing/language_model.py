@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from ...batches import in_batches
-from ...errors import JudgeError
-from ...model_folders import load_settings, read_model_config
+from ...model_folders import load_model, load_processor, loading, read_model_config
 from ..judges.base import sequence_log_likelihoods
 
 RECOMMENDED = "Qwen/Qwen2.5-1.5B-Instruct"
@@ -37,12 +36,10 @@ class LanguageModel:
 
         folder = Path(folder)
         read_model_config(folder, "language", [RECOMMENDED])
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            model: Any = AutoModelForCausalLM.from_pretrained(folder, **load_settings(dtype))
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise JudgeError(f"{folder}: cannot be loaded as a causal language model ({error})") from error
-        return cls(model.to(device), tokenizer, folder.name)
+        with loading(folder, "a causal language model"):
+            tokenizer = load_processor(AutoTokenizer, folder)
+            model = load_model(AutoModelForCausalLM, folder, dtype)
+            return cls(model.to(device), tokenizer, folder.name)
 
     def complete(self, prompts: Sequence[str], *, tokens: int = 1024, seed: int | None = None) -> list[str]:
         """What the model writes after each prompt, at most `tokens` long: its first choice, or drawn with `seed`."""

@@ -7,10 +7,13 @@ import time
 from pathlib import Path
 
 import comfy.model_management
+import execution
 import folder_paths
 import torch
+from aiohttp import web
 from comfy_api.latest import ComfyExtension, io
 from safetensors.torch import save_file
+from server import PromptServer
 
 Judge = io.Custom("SAGE_JUDGE")
 
@@ -25,6 +28,13 @@ def _counted(models, *arguments, **settings):
 
 
 comfy.model_management.load_models_gpu = _counted
+
+
+@PromptServer.instance.routes.post("/probe/validate")
+async def _validate(request):
+    """Whether a graph could be queued, and its errors by node, without queueing it."""
+    valid, _, _, errors = await execution.validate_prompt("probe", await request.json(), None)
+    return web.json_response({"valid": valid, "errors": errors})
 
 
 class SaveConditioning(io.ComfyNode):

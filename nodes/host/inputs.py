@@ -1,0 +1,60 @@
+"""Inputs that several nodes have, and what is checked of them in the same way everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from comfy_api.latest import io
+
+from ...sage_core.errors import SageError, SettingsError
+
+# NumPy's and many samplers' generators take no more than 32 bits.
+_MOST_SEED = 2**32 - 1
+
+
+def seed_input(tooltip: str) -> io.Input:
+    """The widget "seed", which stays as it is from run to run: the same seed is to give the same result."""
+    return io.Int.Input("seed", default=0, min=0, max=_MOST_SEED, control_after_generate=False, tooltip=tooltip)
+
+
+def encoder_inputs() -> list[io.Input]:
+    """The two CLIPs of a comparison."""
+    return [
+        io.Clip.Input("base", tooltip="The CLIP before alignment, for example the checkpoint's own."),
+        io.Clip.Input("aligned", tooltip="The CLIP after it: from SAGE, DES, another loader or a LoRA."),
+    ]
+
+
+def exactly_one(first: object, second: object, what: str, error: type[SageError]) -> None:
+    """Raise `error` unless one of two inputs is given and the other is not; `what` says where the value comes from."""
+    if bool(first) == bool(second):
+        raise error(f"{what}; {'both are' if first else 'neither is'} given.")
+
+
+def check_finite(**numbers: float | Sequence[float]) -> None:
+    """Refuse NaN and infinity, which no widget has but a graph sent over HTTP or a connection may bring.
+
+    ComfyUI compares values with an input's limits, and every comparison with NaN is false. It asks this only of values
+    in the graph itself.
+
+    Raises:
+        SettingsError: naming the input, by its keyword, and the value. Nodes that take lists give lists.
+    """
+    for name, values in numbers.items():
+        for value in values if isinstance(values, Sequence) else [values]:
+            if not math.isfinite(value):
+                raise SettingsError(f"{name} is {value}; expected a finite number.")
+
+
+def check_choices(node: type[io.ComfyNode], **choices: str | Sequence[str]) -> None:
+    """Refuse what a combo box of `node` does not offer: ComfyUI takes any text for it from a graph over HTTP.
+
+    Raises:
+        SettingsError: naming the input, by its keyword, the value and the choices. Nodes that take lists give lists.
+    """
+    offered = {box.id: box.options for box in node.define_schema().inputs if isinstance(box, io.Combo.Input)}
+    for name, values in choices.items():
+        for value in [values] if isinstance(values, str) else values:
+            if value not in offered[name]:
+                raise SettingsError(f"{name} is {value!r}; expected one of {', '.join(offered[name])}.")

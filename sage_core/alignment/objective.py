@@ -1,0 +1,147 @@
+"""The alignment as the training loop sees it: which pairs a step takes, and the gradient of their loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..encoders.layouts import TOKEN_TABLE
+from ..encoders.precision import arithmetic
+from ..encoders.text_encoder import TextEncoder
+from ..errors import TrainingError
+from ..geometry import DEFAULT_NEIGHBOURS
+from ..geometry.measures import jaccard_overlap, spread_ratio
+from ..runs.loop import Diverged, Objective
+from ..runs.record import GeometryPoint
+from .losses import LOSS_PARTS, BaseBatch, alignment_loss
+from .memory import chunked_backward
+from .preparation import Prepared
+from .schedule import batch_sizes, epoch_order, learning_rate, total_steps
+from .settings import TrainingSettings
+
+_MEASUREMENTS = 10
+
+
+class AlignmentObjective(Objective):
+    """The alignment loss of a prepared run; all that it does at a step follows from the seed and the step."""
+
+    losses = LOSS_PARTS
+
+    def __init__(
+        self, prepared: Prepared, settings: TrainingSettings, device: torch.device, chunk_size: int | None = None
+    ) -> None:
+        """Train `prepared.encoder`, in chunks of `chunk_size` prompts or in whole batches."""
+        self.prepared, self.settings, self.device = prepared, settings, device
+        self.advice = (
+            f"Lower learning_rate ({settings.learning_rate:g}), or use precision fp32 ({settings.precision} now)."
+        )
+        self.sizes = batch_sizes(len(prepared), settings)
+        self.steps = total_steps(len(prepared), settings)
+        self.chunk_size = chunk_size or 2 * max(self.sizes) + 1
+        self.encoder: TextEncoder = prepared.encoder
+        self.encoder.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(
+            self.encoder.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        self._epoch_rows: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def rate(self, step: int, used: float) -> float:
+        """Learning rate of a step, by the settings' schedule."""
+        return learning_rate(step, self.steps, self.settings)
+
+    def state(self) -> dict[str, Tensor]:
+        """See Objective: the encoder's weights by canonical names."""
+        return self.encoder.state()
+
+    def gradients(self, step: int) -> Tensor:
+        """See Objective."""
+        p, rows = self.prepared, self._batch_rows(step)
+        size = rows.shape[1]
+        safe, unsafe, _ = self._to_device(rows)
+        base = BaseBatch(
+            safe=self._base_embeddings(rows[0]),
+            target=self._base_embeddings(rows[2]),
+            direction=p.direction,
+            empty=p.empty,
+            norm=p.norm,
+        )
+        ids = torch.cat([p.safe_ids[safe], p.unsafe_ids[unsafe], p.concept_ids])
+
+        def losses_of(z: Tensor) -> dict[str, Tensor]:
+            with arithmetic("fp32", self.device):
+                safe, unsafe, concept = z.split([size, size, 1])
+                return alignment_loss(safe, unsafe, concept[0], base, self.settings)
+
+        losses = chunked_backward(self._embed, ids, losses_of, self.chunk_size)
+        return torch.stack([losses[name].detach() for name in LOSS_PARTS])
+
+    def shrink(self) -> None:
+        """See Objective: half as many prompts at once."""
+        if self.chunk_size == 1:
+            raise TrainingError(
+                f"Out of memory on {self.device} even with chunk_size 1 at batch_size {self.settings.batch_size}. "
+                "Free memory on the device, or train on the CPU."
+            )
+        self.chunk_size = max(1, min(self.chunk_size, 2 * max(self.sizes) + 1) // 2)
+
+    def measure(self, step: int) -> GeometryPoint | None:
+        """See Objective: the geometry of the measured prompts, at about ten steps of a run and at its last."""
+        if step % max(1, self.steps // _MEASUREMENTS) and step != self.steps:
+            return None
+        p = self.prepared
+        with torch.no_grad():
+            aligned = torch.cat([self._embed(ids) for ids in p.measured_ids.split(min(self.chunk_size, 128))])
+        if not torch.isfinite(aligned).all():
+            raise Diverged(f"An embedding is not finite after step {step}. {self.advice}")
+        k = min(DEFAULT_NEIGHBOURS, len(aligned) - 1)
+        return GeometryPoint(
+            spread_ratio=spread_ratio(p.measured_base, aligned),
+            jaccard=jaccard_overlap(p.measured_base, aligned, k),
+            k=k,
+            prompts=len(aligned),
+            held_out=p.held_out,
+        )
+
+    def full_state(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The trained encoder with its whole token table, fp32 on the CPU.
+
+        Tokens of no prompt have no gradient, so that AdamW only decays them; their rows are not trained but
+        decayed here, by the product of what the steps would have done.
+        """
+        state = {name: value.to("cpu", torch.float32) for name, value in self.encoder.state().items()}
+        decay = 1.0
+        for step in range(self.steps):
+            decay *= 1 - learning_rate(step, self.steps, self.settings) * self.settings.weight_decay
+        table = base[TOKEN_TABLE].to("cpu", torch.float32) * decay
+        table[self.prepared.vocabulary] = state[TOKEN_TABLE]
+        return state | {TOKEN_TABLE: table}
+
+    def _batch_rows(self, step: int) -> Tensor:
+        """`Prepared.rows` of a step's batch, (3, B), CPU."""
+        epoch, position = divmod(step, len(self.sizes))
+        if self._epoch_rows[0] != epoch:
+            order = epoch_order(len(self.prepared), epoch, self.settings.seed)
+            self._epoch_rows = (epoch, self.prepared.rows[:, order])
+        start = sum(self.sizes[:position])
+        return self._epoch_rows[1][:, start : start + self.sizes[position]]
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        """A CPU tensor on the device, without waiting for it."""
+        if self.device.type == "cuda":
+            tensor = torch.empty_like(tensor, pin_memory=True).copy_(tensor)
+        return tensor.to(self.device, non_blocking=True)
+
+    def _base_embeddings(self, rows: Tensor) -> Tensor:
+        """φ_0 of the safe prompts `rows`, (B, D), fp32 on the device; only these leave the host if kept there."""
+        stored = self.prepared.base_safe
+        picked = self._to_device(stored[rows]) if stored.is_cpu else stored[self._to_device(rows)]
+        return picked.float()
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        with arithmetic(self.settings.precision, self.device):
+            return self.encoder(ids).float().flatten(1)

@@ -1,0 +1,34 @@
+"""A finished run in words, for a terminal and for a node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .training import TrainingResult
+
+
+def run_summary(result: TrainingResult, path: str, *, found: bool, pairs: int, notes: Sequence[str] = ()) -> str:
+    """What was done, and what it did to the losses and to the embedding space.
+
+    Args:
+        path: where the encoder is saved.
+        found: the run was made before, and its result is read from disk.
+        pairs: how many pairs of prompts it was trained on.
+        notes: further lines, which follow those that say what was done.
+    """
+    meta, first, last = result.metadata, result.history[0].losses, result.history[-1].losses
+    lines = [
+        f"{'Found, not trained again' if found else 'Trained'}: {path}",
+        f'{meta["method"]}, preset {meta["preset"]}, concept "{meta["concept"]}", {meta["steps"]} steps, '
+        f"{pairs} pairs, seed {result.settings.seed}",
+        *notes,
+        f"Time: {result.seconds:.0f} s",
+        "Losses, first to last step: " + ", ".join(f"{name} {first[name]:.4g} → {last[name]:.4g}" for name in last),
+    ]
+    if point := next((step.geometry for step in reversed(result.history) if step.geometry), None):
+        kind = "held-out" if point.held_out else "training"
+        lines.append(
+            f"Embedding space on {point.prompts} {kind} safe prompts: spread ratio {point.spread_ratio:.3f}, "
+            f"overlap of the {point.k} nearest neighbours {point.jaccard:.3f} (both 1 for the base)"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,180 @@
+"""`sage geometry`, `sage neighbours` and `sage drift`: what alignment did to the space of prompts."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..geometry import DEFAULT_NEIGHBOURS
+from . import common
+
+if TYPE_CHECKING:
+    from ..geometry.report import GeometryReport, Level
+
+# Prompts whose neighbours are shown where none is named.
+_MOST_HURT = 6
+
+_GEOMETRY = f"""
+Compare the embedding spaces of two text encoders.
+
+Did your prompts move together (spread ratio), do they have other neighbours (Jaccard overlap), which were hurt most?
+{common.ENCODERS}
+examples:
+  sage geometry sd-v1-4.ckpt sage.safetensors captions.txt --page page.png
+  sage geometry base.safetensors aligned.safetensors captions.txt --report report.json --require strained
+"""
+_NEIGHBOURS = f"""
+Show the nearest prompts of some, before and after alignment.
+
+What did alignment bring together, and what did it take apart? Without --prompt the most hurt of PROMPTS are shown.
+{common.ENCODERS}
+examples:
+  sage neighbours sd-v1-4.ckpt sage.safetensors captions.txt --page neighbours.png
+  sage neighbours base.safetensors aligned.safetensors captions.txt --prompt "two red cats" --prompt "a blue cup" --json
+"""
+_DRIFT = f"""
+Say how far alignment moved each prompt.
+
+At a drift of 1 a prompt moved as far as the prompts nearest to it are away. PROMPTS are measured among themselves and
+60 everyday ones, or those of --among.
+{common.ENCODERS}
+examples:
+  sage drift sd-v1-4.ckpt sage.safetensors my-prompts.txt
+  sage drift base.safetensors aligned.safetensors my-prompts.txt --above 0.2 --json
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the three commands to the parser."""
+    for name, run, add_arguments, text in (
+        ("geometry", run_geometry, _add_geometry, _GEOMETRY),
+        ("neighbours", run_neighbours, _add_neighbours, _NEIGHBOURS),
+        ("drift", run_drift, _add_drift, _DRIFT),
+    ):
+        command = common.add_command(subparsers, name, run, text)
+        add_arguments(command)
+        common.add_device(command)
+        common.add_results(command)
+        common.add_quiet(command)
+
+
+def _add_geometry(command: argparse.ArgumentParser) -> None:
+    _add_spaces(command)
+    command.add_argument("--unsafe", type=Path, metavar="FILE", help="unsafe prompts, for their separation and the map")
+    _add_page(command, "draw the one-page report")
+    command.add_argument(
+        "--require", choices=["healthy", "strained"], help="exit with 3 if the verdict is worse than this"
+    )
+
+
+def _add_neighbours(command: argparse.ArgumentParser) -> None:
+    _add_spaces(command)
+    command.add_argument(
+        "--prompt",
+        action="append",
+        default=[],
+        type=common.text,
+        metavar="TEXT",
+        help="a prompt to look at; may repeat",
+    )
+    _add_page(command, "draw the lists side by side")
+
+
+def _add_drift(command: argparse.ArgumentParser) -> None:
+    _add_spaces(command)
+    command.add_argument("--among", type=Path, metavar="FILE", help="prompts to measure among, for the everyday ones")
+    command.add_argument(
+        "--above",
+        type=common.distance,
+        metavar="DRIFT",
+        help="exit with 3 if a prompt drifted further, for instance 0.2",
+    )
+
+
+def _add_spaces(command: argparse.ArgumentParser) -> None:
+    command.add_argument("base", type=Path, metavar="BASE")
+    command.add_argument("aligned", type=Path, metavar="ALIGNED")
+    command.add_argument("prompts", type=Path, metavar="PROMPTS")
+    embeddings = ["flattened", "eos", "mean"]
+    command.add_argument("--embedding", choices=embeddings, default="flattened", help="(default: %(default)s)")
+    command.add_argument(
+        "-k", type=int, default=DEFAULT_NEIGHBOURS, help="neighbours of each prompt (default: %(default)s)"
+    )
+    command.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32", help="(default: %(default)s)")
+
+
+def _add_page(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--page", type=Path, metavar="PNG", help=what)
+    command.add_argument("--dark", action="store_true", help="draw on a dark background")
+
+
+def run_geometry(options: argparse.Namespace) -> int:
+    """Measures, verdict and the one-page report; 3 if the verdict is worse than required."""
+    _check(options, {"--page": options.page}, {"--unsafe": options.unsafe})
+    from ..geometry.page import report_page
+
+    unsafe = common.prompts(options.unsafe) if options.unsafe else ()
+    report = _compare(options, common.prompts(options.prompts), unsafe)
+    if options.page:
+        common.save_figure(options.page, report_page(report, common.theme(options)))
+    common.write(options, report.to_dict(), report.to_markdown())
+    allowed: dict[str | None, tuple[Level, ...]] = {"healthy": ("healthy",), "strained": ("healthy", "strained")}
+    return 0 if report.verdict.level in allowed.get(options.require, (report.verdict.level,)) else common.WORSE
+
+
+def run_neighbours(options: argparse.Namespace) -> int:
+    """The nearest prompts of those given, or of the most hurt ones, before and after."""
+    _check(options, {"--page": options.page}, {})
+    from ..geometry.page import neighbour_lists
+
+    chosen = list(dict.fromkeys(options.prompt))
+    report = _compare(options, list(dict.fromkeys([*chosen, *common.prompts(options.prompts)])))
+    rows = list(range(len(chosen))) or list(report.most_hurt[:_MOST_HURT])
+    if options.page:
+        common.save_figure(options.page, neighbour_lists(report, rows, common.theme(options)))
+    found = [report.prompt_row(row) | report.neighbours_of(row) for row in rows]
+    text = "\n".join([*map(report.neighbours_markdown, rows), report.provenance()])
+    common.write(options, report.about() | {"neighbours": found}, text + "\n")
+    return 0
+
+
+def run_drift(options: argparse.Namespace) -> int:
+    """How far each prompt moved, the furthest first; 3 if one moved further than allowed."""
+    _check(options, {}, {"--among": options.among})
+    from ..geometry.drift import DriftReport
+    from ..prompts.everyday import REFERENCE_PROMPTS
+
+    own = common.prompts(options.prompts)
+    among = common.prompts(options.among) if options.among else REFERENCE_PROMPTS
+    report = _compare(options, list(dict.fromkeys([*own, *among])))
+    drift = DriftReport.of(report, len(own), options.above)
+    common.write(options, report.about() | drift.to_dict(), f"{drift.to_markdown()}\n{report.provenance()}\n")
+    return common.WORSE if drift.beyond else 0
+
+
+def _check(options: argparse.Namespace, outputs: dict[str, Path | None], inputs: dict[str, Path | None]) -> None:
+    known = {"BASE": options.base, "ALIGNED": options.aligned, "PROMPTS": options.prompts}
+    common.check_outputs({"--report": options.report, **outputs}, {**known, **inputs})
+
+
+def _compare(options: argparse.Namespace, prompts: Sequence[str], unsafe: Sequence[str] = ()) -> GeometryReport:
+    """The two encoders of a command line on these prompts."""
+    from ..encoders.text_encoder import TextEncoder
+    from ..geometry.comparison import GeometrySettings, compare_encoders
+
+    device = common.device(options)
+    settings = GeometrySettings(embedding=options.embedding, k=options.k)
+    states = (common.read_state(path) for path in (options.base, options.aligned))
+    base, aligned = (TextEncoder.from_state(state, copy=False) for state in states)
+    return compare_encoders(
+        base,
+        aligned,
+        prompts,
+        unsafe,
+        settings,
+        device=device,
+        precision=options.precision,
+        on_batch=common.Bars(options.quiet)("embedding prompts"),
+    )

@@ -1,0 +1,132 @@
+"""`sage train`: an aligned text encoder of a base and pairs of prompts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..alignment.settings import PRESETS
+from ..errors import SettingsError
+from . import common
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..prompts.pairs import PromptPairs
+
+_TEXT = """
+Train a safe version of a text encoder.
+
+The run is kept in --store under what it was made of: interrupted, it goes on from its checkpoint when the command is
+given again; finished, it is found instead of trained again.
+
+BASE is a file or folder that holds an SD 1.x text encoder. PAIRS is a CSV, JSON or JSON Lines file with the columns
+`safe` and `unsafe`, or a file of safe prompts to go with --unsafe or --from-concept.
+
+examples:
+  sage train sd-v1-4.ckpt pairs.csv --concept nudity --out sage.safetensors
+  sage train base.safetensors safe.txt --unsafe unsafe.txt --concept nudity --preset paper --out paper.safetensors
+  sage train base.safetensors pairs.csv --concept nudity --set learning_rate=2e-4 --set epochs=4 --out mine.safetensors
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    command = common.add_command(subparsers, "train", run, _TEXT)
+    command.add_argument("base", type=Path, metavar="BASE")
+    command.add_argument("pairs", type=Path, metavar="PAIRS")
+    command.add_argument("--concept", required=True, type=common.text, help="what is to be removed, in a word or two")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the aligned encoder (.safetensors)")
+    command.add_argument("--unsafe", type=Path, metavar="FILE", help="unsafe prompts; PAIRS then holds safe ones")
+    command.add_argument("--from-concept", action="store_true", help="make the unsafe prompts: PAIRS with the concept")
+    command.add_argument("--preset", choices=list(PRESETS), default="sage_plus", help="(default: %(default)s)")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting of the preset; may repeat"
+    )
+    command.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    command.add_argument(
+        "--fp16-base",
+        action="store_true",
+        help="round the base to fp16 first, as ComfyUI holds it: then the graph and this command give the same file",
+    )
+    command.add_argument("--store", type=Path, help="folder of runs (default: .sage-runs beside --out)")
+    command.add_argument("--curves", type=Path, metavar="PNG", help="draw the losses")
+    common.add_device(command)
+    common.add_results(command)
+    common.add_quiet(command)
+
+
+def run(options: argparse.Namespace) -> int:
+    """The aligned encoder as a file, equal to what the graph's training saves of the same inputs."""
+    common.check_safetensors("--out", options.out)
+    common.check_outputs(
+        {"--out": options.out, "--curves": options.curves, "--report": options.report},
+        {"BASE": options.base, "PAIRS": options.pairs, "--unsafe": options.unsafe},
+    )
+    from ..alignment.report import run_summary
+    from ..alignment.store import train_stored
+    from ..encoders.layouts import EncoderConfig, require_sd1
+    from ..encoders.text_encoder import save_encoder
+    from ..runs.curves import training_curves
+
+    device = common.device(options)
+    settings = PRESETS[options.preset].replace(**{"seed": options.seed} | _changes(options.set))
+    pairs = _read_pairs(options)
+    common.say(pairs.report.summary())
+    base = common.read_state(options.base)
+    require_sd1(EncoderConfig.of(base), str(options.base))
+    if options.fp16_base:
+        base = {name: tensor.half().float() for name, tensor in base.items()}
+    bars = common.Bars(options.quiet)
+    result, found = train_stored(
+        base,
+        pairs,
+        options.concept,
+        settings,
+        options.store or options.out.parent / ".sage-runs",
+        device=device,
+        free_memory=_free_memory(device),
+        on_prepare=bars("embedding prompts"),
+        on_step=lambda report: bars("training")(report.step, report.steps),
+    )
+    save_encoder(options.out, result.state, result.metadata)
+    if options.curves:
+        common.save_figure(options.curves, training_curves(result.history))
+    out = common.path_text(options.out)
+    text = run_summary(result, out, found=found, pairs=len(pairs))
+    common.write(options, result.to_dict() | {"out": out, "found": found}, text + "\n")
+    return 0
+
+
+def _free_memory(device: torch.device) -> int | None:
+    """Bytes that a training may take, where the device says what is free."""
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def _changes(assignments: Sequence[str]) -> dict[str, Any]:
+    """Settings from NAME=VALUE; a value is JSON where it can be, else text."""
+    changes = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise SettingsError(f"--set takes NAME=VALUE, for instance learning_rate=2e-4; found {assignment!r}.")
+        try:
+            changes[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            changes[name] = text
+    return changes
+
+
+def _read_pairs(options: argparse.Namespace) -> PromptPairs:
+    from ..prompts.pairs import read_concept_pairs, read_pairs
+
+    if options.unsafe and options.from_concept:
+        raise SettingsError("Unsafe prompts come from --unsafe or from --from-concept; both are given.")
+    if options.from_concept:
+        return read_concept_pairs(options.pairs, options.concept)
+    return read_pairs(options.pairs, options.unsafe)

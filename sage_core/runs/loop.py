@@ -1,0 +1,317 @@
+"""The one training loop: steps, reports, checkpoints, exact resume, cancelling and memory. It knows no objective.
+
+An objective hands over what it trains and the gradient of each step's loss; the loop does the rest:
+
+    loop = Loop(objective, Budget(steps=100), rate=lambda step, used: 1e-4, checkpoint=path, key="what it is made of")
+    loop.run(on_step=print)
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..batches import is_out_of_memory
+from ..errors import TrainingError
+from ..files import whole_file
+from .record import GeometryPoint, StepReport
+
+# A killed process loses no more than this, unless writing a checkpoint takes longer than a tenth of it.
+CHECKPOINT_SECONDS = 30.0
+_CHECKPOINT_SHARE = 10
+
+Result = TypeVar("Result")
+
+
+class Diverged(TrainingError):
+    """A loss or a weight is no longer finite; no checkpoint is made of it."""
+
+
+class Objective(ABC):
+    """What a loop trains.
+
+    Attributes:
+        optimizer: over the parameters in training.
+        losses: names of the losses that `gradients` returns.
+        device: where the parameters are.
+        advice: what to do when a loss is no longer finite, a sentence.
+    """
+
+    optimizer: torch.optim.Optimizer
+    losses: Sequence[str]
+    device: torch.device
+    advice: str = "Lower the learning rate."
+
+    @abstractmethod
+    def gradients(self, step: int) -> Tensor:
+        """Fill the gradients of step `step`, counted from 0, and return its losses, (len(losses),), detached.
+
+        A resumed run equals a whole one only if this depends on nothing but the step and `state`.
+        """
+
+    @abstractmethod
+    def state(self) -> Mapping[str, Tensor]:
+        """All tensors that a step changes, by name, the optimizer's aside; they share memory with the objective."""
+
+    def after_update(self, step: int) -> None:  # noqa: B027 (most objectives need none)
+        """What belongs to the update after which `step` steps are done, such as a moving average of the weights."""
+
+    def measure(self, step: int) -> GeometryPoint | None:
+        """The geometry after `step` steps, at those where it is due."""
+        return None
+
+    def shrink(self) -> None:
+        """Take less memory for a step, after it ran out.
+
+        Raises:
+            TrainingError: there is nothing left to save.
+        """
+        raise TrainingError(f"Out of memory on {self.device}. Free memory on the device, or train on the CPU.")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a loop runs: for `seconds` of wall clock, or for exactly `steps`, whichever ends first.
+
+    Only a budget in steps makes a run repeatable to the bit.
+    """
+
+    seconds: float = float("inf")
+    steps: float = float("inf")
+
+    def used(self, seconds: float, steps: int) -> float:
+        """The share that is used; 1 or more at the end."""
+        return max(seconds / self.seconds, steps / self.steps)
+
+
+@dataclass(frozen=True)
+class _Queued:
+    """A finished step whose losses may still be on their way to the CPU."""
+
+    step: int
+    steps: int
+    losses: Tensor
+    arrived: torch.cuda.Event | None
+    rate: float
+    geometry: GeometryPoint | None
+
+
+class Loop:
+    """The moving side of a run: step, history and time, and how they are saved and restored."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        budget: Budget,
+        rate: Callable[[int, float], float],
+        *,
+        checkpoint: Path | None = None,
+        key: str = "",
+    ) -> None:
+        """Go on from the checkpoint if there is one.
+
+        Args:
+            rate: learning rate of a step, counted from 0, from it and the used share of the budget.
+            checkpoint: file of the run's state, written on the way and when an exception stops the run. The caller
+                deletes it once the result is saved.
+            key: what the run is made of: a checkpoint of another key is refused.
+
+        Raises:
+            TrainingError: the checkpoint is damaged, or belongs to another run.
+        """
+        self.objective, self.rate, self.checkpoint, self.key = objective, rate, checkpoint, key
+        self.step = 0
+        self.history: list[StepReport] = []
+        self._pending: list[_Queued] = []
+        self._whole = True
+        self._earlier_seconds = 0.0
+        self._started = time.monotonic()
+        if checkpoint is not None and checkpoint.exists():
+            self._restore(checkpoint)
+        # The seconds of an earlier command are not this one's: counted against its budget they would end it at once.
+        self.budget = Budget(budget.seconds + self._earlier_seconds, budget.steps)
+
+    @property
+    def seconds(self) -> float:
+        """Of training until now, over all resumes."""
+        return self._earlier_seconds + time.monotonic() - self._started
+
+    def run(self, on_step: Callable[[StepReport], None] | None = None) -> tuple[StepReport, ...]:
+        """Run to the end of the budget.
+
+        Args:
+            on_step: called with each step's report, one step after it happened, so that a GPU never waits for it.
+                What it raises stops the run within a step and leaves a checkpoint.
+
+        Returns:
+            The reports of all steps, those before a resume among them.
+
+        Raises:
+            Diverged: a loss is not finite.
+            TrainingError: memory does not suffice even for the smallest step.
+        """
+        saved, interval = time.monotonic(), CHECKPOINT_SECONDS
+        try:
+            while self.budget.used(self.seconds, self.step) < 1:
+                self.take_step()
+                self.report(on_step)
+                if self.checkpoint is not None and time.monotonic() - saved > interval:
+                    self.report(on_step, everything=True)
+                    start = time.monotonic()
+                    self._save(self.checkpoint)
+                    saved = time.monotonic()
+                    interval = max(CHECKPOINT_SECONDS, _CHECKPOINT_SHARE * (saved - start))
+            self.report(on_step, everything=True)
+        except BaseException as error:
+            # Cancelling arrives as an exception of the host application's own kind, a BaseException in some.
+            if self.checkpoint is not None and self._whole and not isinstance(error, Diverged):
+                self._save(self.checkpoint)
+            raise
+        return tuple(self.history)
+
+    def take_step(self) -> None:
+        """One update of the weights; its losses are queued for the next report."""
+        used = self.budget.used(self.seconds, self.step)
+        rate = self.rate(self.step, used)
+        optimizer = self.objective.optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        losses = self._within_memory(lambda: self.objective.gradients(self.step))
+        with _uninterrupted():
+            self._whole = False
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            self.step += 1
+            self.objective.after_update(self.step)
+            self._whole = True
+        geometry = None
+        try:
+            geometry = self._within_memory(lambda: self.objective.measure(self.step))
+        finally:
+            self._queue(losses, rate, geometry)
+
+    def _within_memory(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns; out of memory shrinks the objective and starts the work again."""
+        while True:
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside the handler: the exception keeps the failed step's tensors alive.
+            self.objective.optimizer.zero_grad(set_to_none=True)
+            self.objective.shrink()
+            if self.objective.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _queue(self, losses: Tensor, rate: float, geometry: GeometryPoint | None) -> None:
+        arrived = None
+        if losses.is_cuda:
+            # An asynchronous copy, read a step later: reading it now would leave the GPU idle until the next launch.
+            on_gpu, losses = losses, torch.empty_like(losses, device="cpu", pin_memory=True)
+            losses.copy_(on_gpu, non_blocking=True)
+            arrived = torch.cuda.Event()
+            # Of the run's own card, which need not be the current one.
+            arrived.record(torch.cuda.current_stream(on_gpu.device))
+        self._pending.append(_Queued(self.step, self._steps_in_all(), losses, arrived, rate, geometry))
+
+    def _steps_in_all(self) -> int:
+        """Steps of the whole run, an estimate where the budget is one of seconds."""
+        if self.budget.steps < float("inf"):
+            return int(self.budget.steps)
+        return max(self.step, round(self.step / self.budget.used(self.seconds, self.step)))
+
+    def report(self, on_step: Callable[[StepReport], None] | None, *, everything: bool = False) -> None:
+        """Move queued losses into the history, all but the newest unless `everything`, and hand them on."""
+        while len(self._pending) > (0 if everything else 1):
+            queued = self._pending[0]
+            if queued.arrived is not None:
+                queued.arrived.synchronize()
+            values = dict(zip(self.objective.losses, queued.losses.tolist(), strict=True))
+            if not torch.isfinite(queued.losses).all():
+                value = values.get("total", next(iter(values.values())))
+                raise Diverged(f"The loss is {value} at step {queued.step}. {self.objective.advice}")
+            report = StepReport(queued.step, queued.steps, values, queued.rate, self.seconds, queued.geometry)
+            self.history.append(report)
+            self._pending.pop(0)
+            if on_step is not None:
+                on_step(report)
+
+    def _save(self, path: Path) -> None:
+        """Write a checkpoint from which a new loop goes on exactly; none of weights that are no longer finite."""
+        try:
+            self.report(None, everything=True)
+        except Diverged:
+            return
+        state = self.objective.state()
+        # The losses are those before the newest update, which may be the one that broke the weights.
+        if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+            return
+        content = {
+            "key": self.key,
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": dict(state),
+            "optimizer": self.objective.optimizer.state_dict(),
+            "history": [asdict(report) for report in self.history],
+        }
+        with whole_file(path) as temporary:
+            torch.save(content, temporary)
+
+    def _restore(self, path: Path) -> None:
+        content = _read_checkpoint(path, self.objective.device)
+        if content["key"] != self.key:
+            raise TrainingError(
+                f"{path} belongs to a run with another base, prompts, concept or settings. "
+                "Delete it or name another checkpoint."
+            )
+        with torch.no_grad():
+            for name, tensor in self.objective.state().items():
+                tensor.copy_(content["model"][name])
+        self.objective.optimizer.load_state_dict(content["optimizer"])
+        self.step = content["step"]
+        self.history = [StepReport.from_dict(row) for row in content["history"]]
+        self._earlier_seconds, self._started = content["seconds"], time.monotonic()
+
+
+def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        # Checkpoints of version 0.1 spell it otherwise.
+        content["optimizer"] = content.pop("optimiser", None) or content["optimizer"]
+        whole = {"key", "step", "seconds", "model", "history"} <= content.keys()
+    except Exception:
+        # Any, since a damaged pickle can raise any. PyTorch's own words advise to read the file unsafely.
+        whole = False
+    if not whole:
+        raise TrainingError(f"{path} is not a readable checkpoint of a training. Delete it to start anew.")
+    return content
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back: an update is done whole, or a run stopped in it would leave nothing to resume."""
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: handler for number, handler in known.items() if callable(handler)}
+    held: list[tuple[int, Any]] = []
+    for number in handlers:
+        signal.signal(number, lambda *signal_and_frame: held.append(signal_and_frame))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for caught, frame in held:
+            handlers[signal.Signals(caught)](caught, frame)

@@ -1,0 +1,140 @@
+"""Runs kept on disk under what they were made of: found again, listed, limited to a size, and cleared."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..errors import TrainingError
+from ..files import check_writable
+
+WEIGHTS, REPORT, CHECKPOINT = ".safetensors", ".json", ".checkpoint"
+_KEY = re.compile(r"[0-9a-f]{16,64}")
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run in a store.
+
+    Attributes:
+        key: the name of its files.
+        files: all of them.
+        bytes: their size together.
+        modified: when the newest was written, seconds since 1970.
+        finished: whether its result is there, not a checkpoint alone.
+        metadata: what its report says of it; empty of an unfinished run.
+    """
+
+    key: str
+    files: tuple[Path, ...]
+    bytes: int
+    modified: float
+    finished: bool
+    metadata: dict[str, str]
+
+    def summary(self) -> str:
+        """One line for a person."""
+        about = [self.metadata[name] for name in ("method", "preset", "concept") if name in self.metadata]
+        steps = f"{self.metadata['steps']} steps" if "steps" in self.metadata else "unfinished"
+        when = datetime.fromtimestamp(self.modified).strftime("%Y-%m-%d %H:%M")
+        return f"{self.key[:8]}  {when}  {self.bytes / 2**20:7.1f} MiB  {', '.join([*about, steps])}"
+
+
+class RunStore:
+    """A folder of runs; each is a few files that share its key as their name."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is made or read before it is asked for."""
+        self.folder = folder
+
+    def path(self, key: str, suffix: str) -> Path:
+        """The file of a run that ends in `suffix`."""
+        return self.folder / f"{key}{suffix}"
+
+    def make_ready(self, key: str, needed: int) -> None:
+        """Try to write there, before hours of work whose result and checkpoints, `needed` bytes, are to go there.
+
+        Raises:
+            FileError: nothing can be stored there.
+        """
+        check_writable(self.path(key, WEIGHTS), needed)
+
+    @contextmanager
+    def locked(self, key: str) -> Iterator[None]:
+        """Keep other processes off a run.
+
+        Raises:
+            TrainingError: another process is at work on it.
+        """
+        try:
+            with FileLock(self.path(key, ".lock"), timeout=0):
+                yield
+        except Timeout:
+            raise TrainingError(
+                f"Another process is training this very run (it holds {self.path(key, '.lock')}). "
+                "Wait for it: its result will be found."
+            ) from None
+        self.path(key, ".lock").unlink(missing_ok=True)
+
+    def runs(self) -> list[StoredRun]:
+        """All runs, the newest first."""
+        files: dict[str, list[Path]] = {}
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.suffix in (WEIGHTS, REPORT, CHECKPOINT) and _KEY.fullmatch(path.stem) and path.is_file():
+                files.setdefault(path.stem, []).append(path)
+        return sorted((self._run(key, paths) for key, paths in files.items()), key=lambda run: -run.modified)
+
+    def remove(self, run: StoredRun) -> None:
+        """Delete the files of a run; its result first, whose presence says that the run is whole."""
+        for path in sorted(run.files, key=lambda path: path.suffix != WEIGHTS):
+            path.unlink(missing_ok=True)
+
+    def clear(self, most: int = 0, *, keep: str | None = None) -> list[StoredRun]:
+        """Delete runs, the oldest first, until all take at most `most` bytes, and return them; the run `keep` stays.
+
+        Raises:
+            TrainingError: a file cannot be deleted.
+        """
+        runs = self.runs()
+        total, gone = sum(run.bytes for run in runs), []
+        for run in reversed(runs):
+            if total <= most:
+                break
+            if run.key == keep:
+                continue
+            try:
+                self.remove(run)
+            except OSError as error:
+                raise TrainingError(f"A run in {self.folder} cannot be deleted ({error}).") from error
+            gone.append(run)
+            total -= run.bytes
+        return gone
+
+    def _run(self, key: str, paths: list[Path]) -> StoredRun:
+        status = [path.stat() for path in paths]
+        report = self.path(key, REPORT)
+        return StoredRun(
+            key=key,
+            files=tuple(sorted(paths)),
+            bytes=sum(each.st_size for each in status),
+            modified=max(each.st_mtime for each in status),
+            finished=self.path(key, WEIGHTS) in paths or (report in paths and self.path(key, CHECKPOINT) not in paths),
+            metadata=_metadata(report) if report in paths else {},
+        )
+
+
+def _metadata(report: Path) -> dict[str, str]:
+    try:
+        content: Any = json.loads(report.read_text(encoding="utf-8"))
+        return {str(name): str(value) for name, value in content.get("metadata", {}).items()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        # A damaged report does not keep its run from being listed and deleted.
+        return {}

@@ -1,0 +1,46 @@
+"""A run in words."""
+
+from __future__ import annotations
+
+import torch
+
+from sage_core.alignment.report import run_summary
+from sage_core.alignment.settings import PRESETS
+from sage_core.alignment.training import TrainingResult
+from sage_core.runs.record import GeometryPoint, StepReport
+
+
+def result(*points: GeometryPoint | None) -> TrainingResult:
+    fields = set(StepReport.__dataclass_fields__)
+    history = []
+    for number, point in enumerate(points, 1):
+        values = {"step": number, "steps": len(points), "losses": {"total": 4.0 / number}, "geometry": point}
+        history.append(StepReport(**values | dict.fromkeys(fields - values.keys(), 0.0)))
+    metadata = {"method": "SAGE", "preset": "paper", "concept": "skull", "steps": str(len(points))}
+    return TrainingResult({"w": torch.zeros(1)}, PRESETS["paper"].replace(seed=7), tuple(history), 12.4, metadata)
+
+
+def point(**changes) -> GeometryPoint:
+    values = {"prompts": 32, "held_out": True, "spread_ratio": 0.5, "jaccard": 0.25, "k": 10}
+    fields = GeometryPoint.__dataclass_fields__
+    return GeometryPoint(**dict.fromkeys(fields, 0.0) | values | changes)
+
+
+def test_all_that_was_done_is_told() -> None:
+    found = run_summary(result(point(jaccard=0.9), point(), None), "a.safetensors", found=False, pairs=9, notes=["Hm."])
+    assert found.splitlines() == [
+        "Trained: a.safetensors",
+        'SAGE, preset paper, concept "skull", 3 steps, 9 pairs, seed 7',
+        "Hm.",
+        "Time: 12 s",
+        "Losses, first to last step: total 4 → 1.333",
+        "Embedding space on 32 held-out safe prompts: spread ratio 0.500, overlap of the 10 nearest neighbours 0.250 "
+        "(both 1 for the base)",
+    ]
+
+
+def test_what_was_found_or_not_measured_is_told_so() -> None:
+    assert "on 32 training safe prompts" in run_summary(result(point(held_out=False)), "a", found=False, pairs=9)
+    lines = run_summary(result(None), "a", found=True, pairs=9).splitlines()
+    assert lines[0] == "Found, not trained again: a"
+    assert not any(line.startswith("Embedding space") for line in lines)

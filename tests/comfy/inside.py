@@ -1,0 +1,268 @@
+"""Tests that call the pack's nodes and nodes/host directly, with a ComfyUI on the path and without a server.
+
+Run by test_inside.py, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import math
+import os
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+PACK = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    for name in ("input", "output", "models/text_encoders", "models/loras"):
+        (folder / name).mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pack(base: Path) -> ModuleType:
+    """The pack's nodes, as ComfyUI's loader would import them."""
+    sys.path.insert(0, os.environ["SAGE_TEST_COMFYUI"])
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = True
+    comfy.cli_args.args.base_directory = str(base)
+    spec = importlib.util.spec_from_file_location("pack", PACK / "__init__.py", submodule_search_locations=[str(PACK)])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["pack"] = module
+    spec.loader.exec_module(module)
+    import pack.nodes
+
+    return pack.nodes
+
+
+def all_nodes(pack: ModuleType) -> list[type]:
+    topics = [getattr(pack, path.stem) for path in sorted((PACK / "nodes").glob("*.py")) if path.stem != "__init__"]
+    return [node for topic in topics for node in topic.NODES]
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_every_float_input_refuses_what_is_not_finite(pack: ModuleType, value: float) -> None:
+    from comfy_api.latest import io
+
+    tried = []
+    for node in all_nodes(pack):
+        schema = node.define_schema()
+        for number in (each for each in schema.inputs if isinstance(each, io.Float.Input)):
+            values = dict.fromkeys((each.id for each in schema.inputs), None) | {number.id: value}
+            given = {name: [each] for name, each in values.items()} if schema.is_input_list else values
+            with pytest.raises(Exception, match=f"{number.id} is {value}; expected a finite number") as refused:
+                node.execute(**given)
+            assert type(refused.value).__name__ == "SettingsError"
+            tried.append((schema.node_id, number.id))
+    assert len(tried) == 13, tried
+
+
+# Boxes of files and folders, whose names are looked up when they are opened.
+FILES = {"encoder_name", "model", "judge", "sentence_encoder", "file", "safe_file", "unsafe_file"}
+# Those of Settings, which the library checks together with all the rest.
+SETTINGS = {"target", "scale_unit", "perturbation_unit", "precision", "schedule"}
+
+
+def test_every_choice_that_is_not_offered_is_refused(pack: ModuleType) -> None:
+    from comfy_api.latest import io
+
+    tried = 0
+    for node in all_nodes(pack):
+        schema = node.define_schema()
+        boxes = [each for each in schema.inputs if isinstance(each, io.Combo.Input) and each.id not in FILES]
+        settings = schema.node_id == "SAGETrainingSettings"
+        sound = {box.id: box.options[0] for box in boxes}
+        others = {each.id: 0.5 if isinstance(each, io.Float.Input) else None for each in schema.inputs}
+        if settings:
+            assert {box.id for box in boxes} == SETTINGS
+            others = {each.id: getattr(each, "default", None) for each in schema.inputs}
+        for box in boxes:
+            values = others | sound | {box.id: "paint"}
+            given = {name: [each] for name, each in values.items()} if schema.is_input_list else values
+            with pytest.raises(Exception, match=f"{box.id} is 'paint'; expected one of {box.options[0]}") as refused:
+                node.execute(**given)
+            assert type(refused.value).__name__ == "SettingsError"
+            tried += 1
+    assert tried == 17
+
+
+def test_exactly_one_says_which_it_was(pack: ModuleType) -> None:
+    from pack.nodes.host.inputs import exactly_one
+    from pack.sage_core.errors import PromptError
+
+    exactly_one("a.txt", None, "Prompts", PromptError)
+    exactly_one("", [1], "Prompts", PromptError)
+    with pytest.raises(PromptError, match=r"^Prompts; neither is given\.$"):
+        exactly_one("", None, "Prompts", PromptError)
+    with pytest.raises(PromptError, match=r"^Prompts; both are given\.$"):
+        exactly_one("a", "b", "Prompts", PromptError)
+
+
+# -- names and folders -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("node", ["SAGETrainEncoder", "SAGESaveEncoder", "SAGESaveLora"])
+def test_a_name_of_too_many_bytes_is_refused_before_work(pack: ModuleType, node: str) -> None:
+    (found,) = [each for each in all_nodes(pack) if each.__name__ == node]
+    assert found.validate_inputs(name="字" * 60) is True
+    message = found.validate_inputs(name="字" * 70)
+    assert "which takes 210 bytes on disk; expected at most" in message
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".jsonl", ".json"])
+@pytest.mark.parametrize("letter", ["字", "é", "a", "𝔸"])
+def test_the_longest_names_that_pass_can_be_written(pack: ModuleType, tmp_path: Path, suffix: str, letter: str) -> None:
+    from pack.nodes.host.files import plain_name
+    from pack.sage_core.errors import SettingsError
+    from pack.sage_core.files import write_text
+
+    passed = []
+    for length in range(1, 102):
+        try:
+            passed.append(plain_name(letter * length, suffix, "name"))
+        except SettingsError:
+            continue
+    assert len(passed) >= 50
+    write_text(tmp_path / passed[-1], "whole")
+    assert (tmp_path / passed[-1]).read_text() == "whole"
+
+
+def test_new_files_lie_in_the_folders_of_their_kind(pack: ModuleType, base: Path) -> None:
+    from pack.nodes.host import files
+
+    assert files.new_encoder_path("mine") == base / "models" / "text_encoders" / "mine.safetensors"
+    assert files.new_lora_path(" mine.safetensors ") == base / "models" / "loras" / "mine.safetensors"
+
+
+@pytest.fixture
+def linked(base: Path, tmp_path: Path) -> Path:
+    """An input folder with links to itself, to each other's folders, and to a folder elsewhere."""
+    root = base / "input"
+    outside = tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep" / "far.txt").write_text("a dog")
+    (outside / "deep" / "back").symlink_to(root)
+    for folder in ("a", "b"):
+        (root / folder).mkdir()
+        (root / folder / f"{folder}.CSV").write_text("prompt\na cat\n")
+        for number in range(4):
+            (root / folder / f"up{number}").symlink_to(root)
+    (root / "a" / "to_b").symlink_to(root / "b")
+    (root / "b" / "to_a").symlink_to(root / "a")
+    (root / "broken").symlink_to(root / "nowhere")
+    (root / "circle").symlink_to(root / "circle")
+    (root / "elsewhere").symlink_to(outside)
+    (root / "top.txt").write_text("a cup")
+    (root / "link.txt").symlink_to(root / "top.txt")
+    (root / "picture.png").write_bytes(b"")
+    return root
+
+
+def test_links_in_the_input_folder_are_followed_once(pack: ModuleType, linked: Path) -> None:
+    from pack.nodes.host.files import prompt_files, prompt_path
+
+    found = prompt_files()
+    names = [os.path.join("a", "a.CSV"), os.path.join("b", "b.CSV"), os.path.join("elsewhere", "deep", "far.txt")]
+    assert found == [*names, "link.txt", "top.txt"]
+    assert all(prompt_path(name).is_file() for name in found)
+    # A saved graph may name a file by a way that is no longer offered.
+    assert prompt_path(os.path.join("a", "to_b", "b.CSV")).is_file()
+
+
+# -- clips -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def encoder(pack: ModuleType, base: Path) -> Path:
+    from pack.sage_core.encoders.layouts import EncoderConfig
+    from pack.sage_core.encoders.text_encoder import save_encoder
+
+    config = EncoderConfig(layers=2, width=768, heads=12, mlp_width=64, vocabulary=49408, positions=77)
+    draw = torch.Generator().manual_seed(0)
+    state = {name: 0.02 * torch.randn(shape, generator=draw) for name, shape in config.shapes().items()}
+    path = base / "models" / "text_encoders" / "small.safetensors"
+    save_encoder(path, state, {})
+    return path
+
+
+def weights(patcher) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in patcher.model.state_dict().items() if "text_model" in name}
+
+
+def test_a_loaded_clip_can_be_loaded_anew_by_its_patcher(pack: ModuleType, encoder: Path) -> None:
+    from pack.nodes.host.clips import load_clip
+
+    patcher = load_clip(encoder, "small").patcher
+    factory, arguments = patcher.cached_patcher_init
+    for options in ({}, {"disable_dynamic": True}, {"disable_dynamic": False}):
+        other = factory(*arguments, **options)
+        assert type(other) is type(patcher) and other.model is not patcher.model
+        found, expected = weights(other), weights(patcher)
+        assert found.keys() == expected.keys() and len(found) > 20
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+class DynamicPatcher:
+    """Stands for the patchers of ComfyUI from 0.16 on: a clone that must not be dynamic asks for a model of its own."""
+
+    def __init__(self, state: dict, dynamic: bool) -> None:
+        self.state, self.dynamic, self.cached_patcher_init = state, dynamic, None
+
+    def is_dynamic(self) -> bool:
+        return self.dynamic
+
+    def clone(self, disable_dynamic: bool = False) -> DynamicPatcher:
+        if not (self.is_dynamic() and disable_dynamic):
+            return self
+        if self.cached_patcher_init is None:
+            raise RuntimeError("Cannot create non-dynamic delegate: cached_patcher_init is not initialized.")
+        return self.cached_patcher_init[0](*self.cached_patcher_init[1], disable_dynamic=True)
+
+
+def test_a_dynamic_patcher_gets_its_copy_for_hooks(
+    pack: ModuleType, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import comfy.sd
+    from pack.nodes.host.clips import load_clip
+
+    def load(state_dicts, embedding_directory=None, clip_type=None, model_options=None, disable_dynamic=False):
+        return SimpleNamespace(patcher=DynamicPatcher(state_dicts[0], not disable_dynamic))
+
+    assert "disable_dynamic" in inspect.signature(load).parameters
+    monkeypatch.setattr(comfy.sd, "load_text_encoder_state_dicts", load)
+    patcher = load_clip(encoder, "small").patcher
+    assert patcher.is_dynamic()
+    copy = patcher.clone(disable_dynamic=True)
+    assert not copy.is_dynamic()
+    assert copy.state.keys() == patcher.state.keys()
+    assert all(torch.equal(copy.state[name], tensor) for name, tensor in patcher.state.items())
+
+
+def test_an_encoder_that_does_not_fit_is_described_for_people(pack: ModuleType, encoder: Path) -> None:
+    from pack.nodes.host.clips import add_difference, load_clip, own_weights
+    from pack.sage_core.encoders.layouts import EncoderConfig
+    from pack.sage_core.errors import EncoderError
+
+    clip = load_clip(encoder, "small")
+    base = own_weights(clip)
+    other = EncoderConfig(layers=3, width=768, heads=12, mlp_width=3072, vocabulary=49408, positions=77)
+    state = {name: torch.zeros(shape) for name, shape in other.shapes().items()}
+    with pytest.raises(EncoderError) as refused:
+        add_difference(clip, state, base, 1.0)
+    assert str(refused.value).startswith(
+        "The encoder does not fit this CLIP: layers 3 where the CLIP has 2, MLP width 3,072 where the CLIP has 64. "
+    )
+    with pytest.raises(EncoderError, match="The encoder_base does not fit"):
+        add_difference(clip, base, state, 1.0)

@@ -1,0 +1,227 @@
+"""The training loop on an objective small enough to compute by hand: exact resume, signals, memory, divergence."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sage_core.errors import TrainingError
+from sage_core.runs import loop as loop_module
+from sage_core.runs.loop import Budget, Diverged, Loop, Objective
+from sage_core.runs.record import GeometryPoint, StepReport
+
+
+class Stop(BaseException):
+    """What a host application may raise to cancel: not an Exception."""
+
+
+class Bowl(Objective):
+    """Minimise Σ(w − step)², whose gradient is 2(w − step): depends on the step, so that a wrong one shows."""
+
+    losses = ("total",)
+    device = torch.device("cpu")
+
+    def __init__(self, fails: Callable[[int, int], BaseException | None] = lambda step, size: None) -> None:
+        self.weight = torch.nn.Parameter(torch.full((3,), 5.0, dtype=torch.float64))
+        self.optimizer = torch.optim.AdamW([self.weight], lr=1.0, weight_decay=0.0)
+        self.size, self.fails, self.updates = 8, fails, 0
+
+    def gradients(self, step: int) -> Tensor:
+        if (error := self.fails(step, self.size)) is not None:
+            raise error
+        loss = (self.weight - step).square().sum()
+        loss.backward()
+        return loss.detach()[None]
+
+    def after_update(self, step: int) -> None:
+        self.updates += 1
+
+    def measure(self, step: int) -> GeometryPoint | None:
+        return GeometryPoint(1.0, 1.0, 1, 1, False) if step % 4 == 0 else None
+
+    def state(self) -> dict[str, Tensor]:
+        return {"weight": self.weight.detach()}
+
+    def shrink(self) -> None:
+        if self.size == 1:
+            super().shrink()
+        self.size //= 2
+
+
+def falling(step: int, used: float) -> float:
+    return 0.1 * (1 - used)
+
+
+def by_hand(steps: int) -> tuple[list[float], float]:
+    """Losses and the weight of AdamW without decay, written from its definition, in float64."""
+    w, m, v, losses = 5.0, 0.0, 0.0, []
+    for step in range(steps):
+        losses.append(3 * (w - step) ** 2)
+        g = 2 * (w - step)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        update = (m / (1 - 0.9 ** (step + 1))) / (math.sqrt(v / (1 - 0.999 ** (step + 1))) + 1e-8)
+        w -= 0.1 * (1 - step / steps) * update
+    return losses, w
+
+
+def stop_at(step: int) -> Callable[[StepReport], None]:
+    def on_step(report: StepReport) -> None:
+        if report.step == step:
+            raise Stop
+
+    return on_step
+
+
+def test_a_run_is_that_of_the_definition() -> None:
+    objective = Bowl()
+    history = Loop(objective, Budget(steps=9), falling).run()
+    losses, weight = by_hand(9)
+    assert [report.losses["total"] for report in history] == pytest.approx(losses, rel=1e-9)
+    assert objective.weight.tolist() == pytest.approx([weight] * 3, rel=1e-9)
+    assert [report.learning_rate for report in history] == pytest.approx([0.1 * (1 - i / 9) for i in range(9)])
+    assert [report.step for report in history if report.geometry] == [4, 8]
+    assert {report.steps for report in history} == {9}
+    assert objective.updates == 9
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_stopped_at_any_step_it_resumes_to_the_bit(tmp_path: Path, step: int) -> None:
+    whole = Bowl()
+    straight = Loop(whole, Budget(steps=9), falling).run()
+    checkpoint = tmp_path / "c"
+    with pytest.raises(Stop):
+        Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint).run(stop_at(step))
+    resumed = Bowl()
+    seen: list[StepReport] = []
+    history = Loop(resumed, Budget(steps=9), falling, checkpoint=checkpoint).run(seen.append)
+    assert torch.equal(whole.weight, resumed.weight)
+    assert [r.losses for r in history] == [r.losses for r in straight]
+    # Each step is heard of at most once by those who hear, and stands in the history exactly once.
+    assert [r.step for r in history] == list(range(1, 10))
+    assert seen == list(history[len(history) - len(seen) :])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_an_update_waits_for_its_end(tmp_path: Path, number: signal.Signals) -> None:
+    def handler(*_: object) -> None:
+        raise Stop
+
+    class Interrupted(Bowl):
+        def after_update(self, step: int) -> None:
+            if step == 3:
+                os.kill(os.getpid(), number)
+            super().after_update(step)
+
+    before = signal.signal(number, handler)
+    try:
+        stopped = Interrupted()
+        with pytest.raises(Stop):
+            Loop(stopped, Budget(steps=9), falling, checkpoint=tmp_path / "c").run()
+        assert stopped.updates == 3
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
+    whole, resumed = Bowl(), Bowl()
+    Loop(whole, Budget(steps=9), falling).run()
+    loop = Loop(resumed, Budget(steps=9), falling, checkpoint=tmp_path / "c")
+    assert loop.step == 3
+    loop.run()
+    assert torch.equal(whole.weight, resumed.weight)
+
+
+def test_out_of_memory_shrinks_and_goes_on_with_the_same_step() -> None:
+    tried: list[tuple[int, int]] = []
+
+    def fails(step: int, size: int) -> BaseException | None:
+        tried.append((step, size))
+        return torch.OutOfMemoryError("pretended") if step == 2 and size > 2 else None
+
+    small, plain = Bowl(fails), Bowl()
+    Loop(small, Budget(steps=4), falling).run()
+    Loop(plain, Budget(steps=4), falling).run()
+    assert tried == [(0, 8), (1, 8), (2, 8), (2, 4), (2, 2), (3, 2)]
+    assert torch.equal(small.weight, plain.weight)
+
+
+def test_memory_that_never_suffices_is_said_and_the_steps_before_are_kept(tmp_path: Path) -> None:
+    never = Bowl(lambda step, size: MemoryError() if step == 2 else None)
+    with pytest.raises(TrainingError, match="Out of memory on cpu"):
+        Loop(never, Budget(steps=4), falling, checkpoint=tmp_path / "c").run()
+    assert Loop(Bowl(), Budget(steps=4), falling, checkpoint=tmp_path / "c").step == 2
+
+
+def test_other_errors_are_not_taken_for_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        Loop(Bowl(lambda step, size: RuntimeError("shapes do not match")), Budget(steps=4), falling).run()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(tmp_path: Path) -> None:
+    class Breaks(Bowl):
+        def gradients(self, step: int) -> Tensor:
+            return super().gradients(step) * (math.nan if step == 2 else 1.0)
+
+    with pytest.raises(Diverged, match=r"The loss is nan at step 3\. Lower the learning rate\."):
+        Loop(Breaks(), Budget(steps=9), falling, checkpoint=tmp_path / "c").run()
+    assert not (tmp_path / "c").exists()
+
+
+def test_checkpoints_are_written_on_the_way_and_report_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop_module, "_CHECKPOINT_SHARE", 0)
+    found: list[int] = []
+
+    def on_step(report: StepReport) -> None:
+        if (tmp_path / "c").exists():
+            found.append(torch.load(tmp_path / "c", weights_only=True)["step"])
+
+    history = Loop(Bowl(), Budget(steps=5), falling, checkpoint=tmp_path / "c").run(on_step)
+    assert [report.step for report in history] == [1, 2, 3, 4, 5]
+    assert found == [1, 2, 3, 4]
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_budget_of_seconds_ends_by_the_clock_and_a_resumed_one_has_all_of_its_own(tmp_path: Path) -> None:
+    loop = Loop(Bowl(), Budget(seconds=0.2), falling, checkpoint=tmp_path / "c")
+    with pytest.raises(Stop):
+        loop.run(stop_at(2))
+    again = Loop(Bowl(), Budget(seconds=0.2), falling, checkpoint=tmp_path / "c")
+    assert again.budget.seconds == pytest.approx(0.2 + torch.load(tmp_path / "c", weights_only=True)["seconds"])
+    history = again.run()
+    assert len(history) > 3 and again.seconds >= 0.2
+
+
+def test_checkpoints_of_others_and_damaged_ones_are_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "c"
+    with pytest.raises(Stop):
+        Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="a").run(stop_at(2))
+    with pytest.raises(TrainingError, match="belongs to a run with another"):
+        Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="b")
+    for content in (b"PK not a checkpoint", b""):
+        checkpoint.write_bytes(content)
+        with pytest.raises(TrainingError, match=r"is not a readable checkpoint of a training\. Delete it"):
+            Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="a")
+    torch.save({"step": 3}, checkpoint)
+    with pytest.raises(TrainingError, match="not a readable checkpoint"):
+        Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="a")
+
+
+def test_a_checkpoint_of_version_0_1_goes_on(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "c"
+    with pytest.raises(Stop):
+        Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint).run(stop_at(4))
+    content = torch.load(checkpoint, weights_only=True)
+    content["optimiser"] = content.pop("optimizer")
+    torch.save(content, checkpoint)
+    whole, resumed = Bowl(), Bowl()
+    Loop(whole, Budget(steps=9), falling).run()
+    Loop(resumed, Budget(steps=9), falling, checkpoint=checkpoint).run()
+    assert torch.equal(whole.weight, resumed.weight)
