@@ -183,7 +183,7 @@ class SAGENeighbours(io.ComfyNode):
     @classmethod
     def execute(cls, base, aligned, of, prompts, embedding, k, theme, pairs=(None,)) -> io.NodeOutput:
         check_choices(cls, embedding=embedding, theme=theme)
-        chosen = list(dict.fromkeys(_lines(of)))
+        chosen = list(dict.fromkeys(typed_lines(of)))
         if not 1 <= len(chosen) <= _MOST_LISTED:
             raise PromptError(f"of takes 1 to {_MOST_LISTED} prompts, one a line; found {len(chosen)}.")
         safe, unsafe = _prompts(prompts, pairs[0])
