@@ -47,7 +47,7 @@ class MemoryPlan:
 def estimate_memory(
     config: EncoderConfig, settings: TrainingSettings, pairs: int, *, base_on_host: bool = False
 ) -> int:
-    """Bytes that a run takes on its device: weights and optimiser, base embeddings, activations, the loss."""
+    """Bytes that a run takes on its device: weights and optimizer, base embeddings, activations, the loss."""
     rows = 2 * settings.batch_size + 1
     chunk = min(settings.chunk_size or rows, rows)
     size = _BYTES[settings.precision]
