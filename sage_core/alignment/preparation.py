@@ -133,10 +133,9 @@ def _tokenise(training: list[tuple[str, str]], measured: list[str], concept: str
         {prompt: row for row, prompt in enumerate(dict.fromkeys(side))} for side in zip(*training, strict=True)
     )
     vocabulary, ids = _renumber(tokenize([*safe, *unsafe, *measured, concept, ""]))
-    parts = ids.to(device).split([len(safe), len(unsafe), len(measured), 1, 1])
-    return _Tokens(
-        vocabulary, *parts, torch.tensor([safe[s] for s, _ in training]), torch.tensor([unsafe[u] for _, u in training])
-    )
+    safe_ids, unsafe_ids, *rest = ids.to(device).split([len(safe), len(unsafe), len(measured), 1, 1])
+    rows = torch.tensor([[safe[s], unsafe[u]] for s, u in training])
+    return _Tokens(vocabulary, safe_ids, unsafe_ids, rest[0], rest[1], rest[2], rows[:, 0], rows[:, 1])
 
 
 class _Embedder:

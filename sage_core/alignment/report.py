@@ -35,6 +35,6 @@ def run_summary(result: TrainingResult, path: str, *, found: bool, pairs: int, n
         if result.settings.held_out and not point.held_out:
             lines.append(
                 f"⚠ No prompts were held out, though held_out is {result.settings.held_out}: at most a tenth of the "
-                f"safe prompts is, and fewer than {LEAST_HELD_OUT} say too little. These figures are on training prompts."
+                f"safe prompts is, and fewer than {LEAST_HELD_OUT} say too little. These figures are of the training's."
             )
     return "\n".join(lines)
