@@ -143,7 +143,7 @@ class _Embedder:
 
     def __init__(
         self,
-        encoder: FastEncoder,
+        encoder: TextEncoder,
         settings: TrainingSettings,
         memory_budget: int | None,
         total: int,
