@@ -43,6 +43,10 @@ def asked(caption: str, seed: int = 0) -> dict[str, str]:
         ("A dog in the snow", {"what animal is in the picture?": "dog"}, "what food"),
         ("A dog and a cat", {"is there a cat?": "yes"}, "what animal"),
         ("A lamp or a vase", {}, "lamp|vase"),
+        ("A children play area absent of any children", {}, "children"),
+        ("A woman wearing a hat", {"what is the woman wearing?": "hat"}, "doing"),
+        ("A cat in a kitchen", {"is the place a kitchen?": "yes"}, "is there a kitchen"),
+        ("A clock above a door", {"what can be seen in the picture?": "clock"}, "animal|food"),
     ],
 )  # fmt: skip
 def test_drafts_ask_for_what_the_caption_says(caption, expected, unwanted):

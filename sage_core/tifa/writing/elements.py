@@ -83,6 +83,8 @@ _WITHOUT_OBJECT = _words("""
     sailing sitting skateboarding skating skiing sleeping smiling snowboarding standing surfing swimming
     swinging talking waiting walking working
 """)
+# To wear something is not what one would answer to "what is she doing?".
+_STATIVE = ("wearing",)
 # What things do, as captions put it.
 _OF_THINGS = _words("driving floating flying hanging leaning lying resting sailing sitting standing")
 _DOUBLED = frozenset({"cut", "dig", "hit", "hug", "pet", "run", "sit", "swim"})
@@ -182,6 +184,8 @@ class _Reader:
                 continue
             # "A toy dog": by its whole name or not at all.
             toy = not known.NOT_ALIVE.isdisjoint(self.words[max(place - 2, 0) : place])
+            # "A children play area" names no children.
+            toy |= is_plural(word) and self.words[max(place - 1, 0)] in ("a", "an")
             if self._ends_before(after) and "or" not in (after, *self.words[max(place - 1, 0) : place]) and not toy:
                 yield self._existence(word, word, kind_of([word]))
 
@@ -250,7 +254,7 @@ class _Reader:
         foils = tuple(f"{be} the {subject} {other}?" for other in others[:_FOILS])
         yield Draft(element, "activity", f"{be} the {subject} {whole}?", "yes", foils=foils)
         alive = kind_of([phrase.noun]) == "animal/human"
-        if alive:
+        if alive and deed not in _STATIVE:
             yield Draft(element, "activity", f"what {be} the {subject} doing?", whole, tuple(others[:_CANDIDATES]))
         if (thing and kind_of(thing.split()) != "animal/human") or (thing and not where and alive):
             noun = thing.split()[-1]

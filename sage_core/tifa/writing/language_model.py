@@ -96,8 +96,8 @@ class LanguageModel:
         def write(batch: Sequence[tuple[str, str | None]]) -> list[str]:
             ids, mask = self._left_padded([self._ids(prompt) for prompt, _ in batch])
             stops = [Stop(ids.shape[1], tokens, on_token)]
-            rules = [grammar for _, grammar in batch if grammar is not None]
-            follow = [self._grammar_mask(rules, ids.shape[1])] if rules else []
+            given = [grammar for _, grammar in batch if grammar is not None]
+            follow = [self._grammar_mask(given, ids.shape[1])] if given else []
             with torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []):
                 torch.manual_seed(seed or 0)
                 written = self.model.generate(
@@ -106,7 +106,8 @@ class LanguageModel:
                 )  # fmt: skip
             return self.tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
 
-        items = list(zip(prompts, grammars or [None] * len(prompts), strict=True))
+        rules: Sequence[str | None] = grammars or [None] * len(prompts)
+        items = list(zip(prompts, rules, strict=True))
         texts, self.prompts_per_batch = in_batches(write, items, self.prompts_per_batch)
         return texts
 
@@ -217,7 +218,7 @@ class LanguageModel:
 
     def _grammar_mask(self, grammars: Sequence[str], start: int) -> GrammarMask:
         if self._grammar_tokenizer is None:
-            self._grammar_tokenizer = grammar_tokenizer(self.tokenizer, self.model.config.vocab_size)
+            self._grammar_tokenizer = grammar_tokenizer(self.tokenizer, self.model.config.get_text_config().vocab_size)
         return GrammarMask(self._grammar_tokenizer, grammars, start)
 
     @property
