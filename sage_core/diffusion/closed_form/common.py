@@ -151,7 +151,7 @@ def result(
     settings: Any,
     notes: tuple[str, ...] = (),
 ) -> Edit:
-    """The edit of finished float64 changes.
+    """The edit of finished changes.
 
     Raises:
         UnetError: nothing changed, or a change is not finite.
@@ -179,8 +179,8 @@ def result(
 
 
 def shared(chosen: Mapping[str, Tensor], change: Tensor) -> dict[str, Tensor]:
-    """W E for every matrix."""
-    return {name: weight @ change for name, weight in chosen.items()}
+    """W E for every matrix; E was solved for in float64, the product needs no more than the weights' own precision."""
+    return {name: weight.float() @ change.float() for name, weight in chosen.items()}
 
 
 def require(condition: bool, message: str) -> None:
