@@ -130,9 +130,8 @@ def test_a_second_call_in_a_step_leaves_the_momentum() -> None:
 
 def test_the_term_alone() -> None:
     settings = SafeGuidanceSettings(0, 10.0, 0.5, 0.3, 0.4)
-    term = safety_term(
-        *(torch.tensor([values]) for values in ([1.0, 0.0, 0.0], [0.0] * 3, [0.2, 0.05, 0.3])), 0.0, settings
-    )
+    cond, uncond, safety = torch.tensor([1.0, 0.0, 0.0]), torch.zeros(3), torch.tensor([0.2, 0.05, 0.3])
+    term = safety_term(cond, uncond, safety, 0.0, settings)
     # Above the threshold: 0. A difference of -0.05 counts by half. One of -0.3 counts fully.
     torch.testing.assert_close(term, torch.tensor([0.0, 0.05 * 0.5, 0.3]))
 
