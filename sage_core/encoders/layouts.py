@@ -186,7 +186,7 @@ def read_encoder(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     Raises EncoderError for anything that is no single, whole CLIP text encoder, saying what it seems to be.
     """
     file = _weights_file(Path(path))
-    state, metadata = _read_safetensors(file) if _is_safetensors(file) else _read_pickled(file)
+    state, metadata = _read_safetensors(file) if is_safetensors(file) else _read_pickled(file)
     canonical = canonical_state(state, str(file))
     try:
         # The tensors still lie in the mapped file: copied, they outlive it and do not keep it from being replaced.
@@ -335,7 +335,7 @@ def _weights_file(path: Path) -> Path:
     raise EncoderError(f"{path} holds no weights: expected {' or '.join(_FOLDER_FILES)} in it or in text_encoder/.")
 
 
-def _is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
     """By its suffix, which a damaged file has too, or by its first bytes: the length of a header, then the header."""
     if path.suffix.lower() in (".safetensors", ".sft"):
         return True
