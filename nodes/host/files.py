@@ -10,11 +10,14 @@ from pathlib import Path
 import folder_paths
 from safetensors import SafetensorError, safe_open
 
-from ...sage_core.errors import EncoderError, JudgeError, PromptError, SageError, SettingsError
+from ...sage_core.errors import EncoderError, JudgeError, PromptError, SageError, SettingsError, UnetError
 
 _ENCODERS = "text_encoders"
 _PROMPT_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".txt"}
 _KINDS = ("VQA", "LLM")
+# Where U-Nets and their edits lie: folders of files, and one of pipeline folders. A choice starts with its folder.
+_EDITS = ("diffusion_models", "loras", "checkpoints")
+_PIPELINES = "diffusers"
 
 # Linux and macOS limit a file's name in bytes, not in letters.
 _MOST_NAME_BYTES = 255
@@ -64,6 +67,34 @@ def new_lora_path(name: str) -> Path:
         SettingsError: see `plain_name`.
     """
     return Path(folder_paths.get_folder_paths("loras")[0]) / plain_name(name, ".safetensors", "name")
+
+
+def edit_files() -> list[str]:
+    """U-Nets and edits of U-Nets: `<folder>/<name>` of files, and of pipeline folders in models/diffusers."""
+    files = [f"{folder}/{name}" for folder in _EDITS for name in folder_paths.get_filename_list(folder)]
+    roots = [Path(root) for root in folder_paths.get_folder_paths(_PIPELINES)]
+    found = {file.parents[1].relative_to(root).as_posix() for root in roots for file in root.glob("*/unet/config.json")}
+    return [*files, *(f"{_PIPELINES}/{name}" for name in sorted(found))]
+
+
+def edit_path(name: str) -> Path:
+    """Full path of one of `edit_files`.
+
+    Raises:
+        UnetError: no such file; the message names the folders.
+    """
+    folder, _, rest = name.partition("/")
+    path: Path | None = None
+    if rest and folder in _EDITS and (found := folder_paths.get_full_path(folder, rest)):
+        path = Path(found)
+    elif rest and folder == _PIPELINES:
+        paths = (path_inside(root, rest) for root in folder_paths.get_folder_paths(_PIPELINES))
+        path = next((each for each in paths if each is not None and each.is_dir()), None)
+    if path is None:
+        found_words = f"There is no U-Net or edit {name!r}" if name else "No U-Net or edit is chosen"
+        roots = [root for kind in (*_EDITS, _PIPELINES) for root in folder_paths.get_folder_paths(kind)]
+        raise UnetError(f"{found_words}. Put the file into {' or '.join(roots)} and refresh the node list (R).")
+    return path
 
 
 def output_file(folder: str, name: str, suffix: str, field: str) -> Path:
@@ -181,6 +212,16 @@ def fingerprint(path: Path) -> tuple[int, int]:
     """Modification time in ns and size, which change when the file does; hashing 500 MB would take seconds a queue."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size
+
+
+def edit_fingerprint(name: str | None) -> tuple[int, ...] | None:
+    """Changes when the file, or a file in the pipeline's folder `unet`, does."""
+    if name in (None, NONE):
+        return None
+    path = edit_path(name)
+    if path.is_file():
+        return fingerprint(path)
+    return tuple(sorted(file.stat().st_mtime_ns for file in (path / "unet").iterdir()))
 
 
 def model_folders() -> list[str]:

@@ -60,17 +60,18 @@ def test_every_float_input_refuses_what_is_not_finite(pack: ModuleType, value: f
     for node in all_nodes(pack):
         schema = node.define_schema()
         for number in (each for each in schema.inputs if isinstance(each, io.Float.Input)):
-            values = dict.fromkeys((each.id for each in schema.inputs), None) | {number.id: value}
+            others = {each.id: 0.5 if isinstance(each, io.Float.Input) else None for each in schema.inputs}
+            values = others | {number.id: value}
             given = {name: [each] for name, each in values.items()} if schema.is_input_list else values
             with pytest.raises(Exception, match=f"{number.id} is {value}; expected a finite number") as refused:
                 node.execute(**given)
             assert type(refused.value).__name__ == "SettingsError"
             tried.append((schema.node_id, number.id))
-    assert len(tried) == 13, tried
+    assert len(tried) == 18, tried
 
 
 # Boxes of files and folders, whose names are looked up when they are opened.
-FILES = {"encoder_name", "model", "judge", "sentence_encoder", "file", "safe_file", "unsafe_file"}
+FILES = {"encoder_name", "model", "judge", "sentence_encoder", "file", "base_file", "safe_file", "unsafe_file"}
 # Those of Settings, which the library checks together with all the rest.
 SETTINGS = {"target", "scale_unit", "perturbation_unit", "precision", "schedule"}
 
@@ -95,7 +96,7 @@ def test_every_choice_that_is_not_offered_is_refused(pack: ModuleType) -> None:
                 node.execute(**given)
             assert type(refused.value).__name__ == "SettingsError"
             tried += 1
-    assert tried == 17
+    assert tried == 19
 
 
 def test_exactly_one_says_which_it_was(pack: ModuleType) -> None:

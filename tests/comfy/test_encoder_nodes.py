@@ -26,9 +26,11 @@ State = dict[str, Tensor]
 PROMPT = "two dotted red rings left of one plain blue square in the snow"
 NODE_IDS = {
     "SAGEApplyEncoder",
+    "SAGEApplyModelEdit",
     "SAGECLIPScore",
     "SAGECompare",
     "SAGEConceptRate",
+    "SAGEEraseConcept",
     "SAGEGeometry",
     "SAGELoadEncoder",
     "SAGELoadJudge",
@@ -40,11 +42,14 @@ NODE_IDS = {
     "SAGEPromptPairs",
     "SAGESaveEncoder",
     "SAGESaveLora",
+    "SAGESaveModelEdit",
     "SAGEScoreTIFA",
     "SAGEStoredRuns",
     "SAGETrainEncoder",
     "SAGETrainingSettings",
 }
+# Those on the image model's side.
+UNET_NODE_IDS = {"SAGEApplyModelEdit", "SAGEEraseConcept", "SAGESaveModelEdit"}
 
 
 def node(kind: str, **inputs: object) -> dict:
@@ -117,7 +122,7 @@ def test_pack_registers_exactly_its_nodes(server: Server) -> None:
     info = server.object_info()
     assert {name for name in info if name.startswith("SAGE")} == NODE_IDS
     for name in NODE_IDS:
-        assert info[name]["category"] == "SAGE"
+        assert info[name]["category"] == ("SAGE/unet" if name in UNET_NODE_IDS else "SAGE")
         inputs = info[name]["input"]["required"] | info[name]["input"].get("optional", {})
         assert all(options.get("tooltip") for _, options in inputs.values()), name
 
