@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import comfy.lora
@@ -96,6 +96,38 @@ def private_copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # ComfyUI runs nodes in inference mode, whose tensors can never be trained.
     with torch.inference_mode(False), torch.no_grad():
         return {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
+
+
+def require_last_layer(clip: comfy.sd.CLIP) -> None:
+    """Raise EncoderError for a CLIP with clip skip: what is computed here is the last layer's output."""
+    if getattr(clip, "layer_idx", None) not in (None, -1):
+        raise EncoderError(
+            f"This CLIP stops at layer {clip.layer_idx} (CLIP Set Last Layer), which is not supported here: connect it "
+            "without that node."
+        )
+
+
+def encode(clip: comfy.sd.CLIP, text: str) -> list:
+    """CONDITIONING of a text, as ComfyUI's own CLIP Text Encode makes it."""
+    if clip is None:
+        raise EncoderError("clip is empty: the checkpoint holds no text encoder. Load one with CLIPLoader.")
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def timed(parts: Sequence[tuple[Tensor, float]], pooled: Tensor) -> list:
+    """CONDITIONING of states (77, width) that hold one after the other, each to a share of the steps; up to 1 in all.
+
+    `pooled` is the row of the end token, (width,).
+    """
+    found, start = [], 0.0
+    for states, end in parts:
+        if end > start:
+            extras = {"pooled_output": pooled[None].clone()}
+            if (start, end) != (0.0, 1.0):
+                extras |= {"start_percent": start, "end_percent": end}
+            found.append([states[None].float().clone(), extras])
+        start = max(start, end)
+    return found
 
 
 def count_patches(clip: comfy.sd.CLIP) -> int:

@@ -111,7 +111,12 @@ class SafeGuidance:
         self._next: Tensor | None = None
 
     def prompted(self, cond: Tensor, uncond: Tensor, safety: Tensor, step: int) -> Tensor:
-        """What takes the place of `cond` in ordinary guidance.
+        """What takes the place of `cond` in ordinary guidance; arguments as in `term`."""
+        term = self.term(cond, uncond, safety, step)
+        return cond if term is None else cond - term
+
+    def term(self, cond: Tensor, uncond: Tensor, safety: Tensor, step: int) -> Tensor | None:
+        """g_S of a step, and None in the warm-up.
 
         Args:
             cond: predicted noise of the prompt, any shape; ε in the units in which noise has deviation 1.
@@ -128,7 +133,7 @@ class SafeGuidance:
         beta = self.settings.momentum_beta
         if self._next is self._momentum:
             self._next = beta * momentum + (1 - beta) * term
-        return cond - term if step >= self.warmup else cond
+        return term if step >= self.warmup else None
 
     def prompted_denoised(
         self, noisy: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor, safety: Tensor, step: int
@@ -146,7 +151,9 @@ class SafeGuidance:
         """
         sigma = sigma.reshape(-1, *[1] * (noisy.ndim - 1))
         noise = [(noisy - denoised) / sigma for denoised in (cond, uncond, safety)]
-        return noisy - sigma * self.prompted(noise[0], noise[1], noise[2], step)
+        term = self.term(noise[0], noise[1], noise[2], step)
+        # D_c + σ g_S is x − σ (ε_c − g_S), and exactly D_c where nothing is added.
+        return cond if term is None else cond + sigma * term
 
 
 def guided(cond: Tensor, uncond: Tensor, weight: float) -> Tensor:

@@ -32,6 +32,8 @@ NODE_IDS = {
     "SAGEConceptRate",
     "SAGEEraseConcept",
     "SAGEGeometry",
+    "SAGEGuidance",
+    "SAGEGuider",
     "SAGELoadEncoder",
     "SAGELoadJudge",
     "SAGELoadQuestions",
@@ -40,6 +42,7 @@ NODE_IDS = {
     "SAGEPromptDrift",
     "SAGEPromptList",
     "SAGEPromptPairs",
+    "SAGESafree",
     "SAGESaveEncoder",
     "SAGESaveLora",
     "SAGESaveModelEdit",
@@ -49,7 +52,14 @@ NODE_IDS = {
     "SAGETrainingSettings",
 }
 # Those on the image model's side.
-UNET_NODE_IDS = {"SAGEApplyModelEdit", "SAGEEraseConcept", "SAGESaveModelEdit"}
+UNET_NODE_IDS = {
+    "SAGEApplyModelEdit",
+    "SAGEEraseConcept",
+    "SAGEGuidance",
+    "SAGEGuider",
+    "SAGESafree",
+    "SAGESaveModelEdit",
+}
 
 
 def node(kind: str, **inputs: object) -> dict:

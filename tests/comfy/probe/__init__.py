@@ -54,6 +54,27 @@ class SaveConditioning(io.ComfyNode):
         return io.NodeOutput()
 
 
+class SaveParts(io.ComfyNode):
+    """A conditioning of any number of parts: embeddings and (start, end) of each."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ProbeSaveParts",
+            is_output_node=True,
+            inputs=[io.Conditioning.Input("conditioning"), io.String.Input("name")],
+        )
+
+    @classmethod
+    def execute(cls, conditioning, name) -> io.NodeOutput:
+        tensors = {}
+        for number, (embedding, extras) in enumerate(conditioning):
+            tensors[f"embedding {number}"] = embedding.float().contiguous()
+            tensors[f"times {number}"] = torch.tensor([extras.get("start_percent", 0), extras.get("end_percent", 1)])
+        save_file(tensors, Path(folder_paths.get_output_directory()) / f"{name}.safetensors")
+        return io.NodeOutput()
+
+
 class Loads(io.ComfyNode):
     """The number of models in each call of the memory manager since the last time."""
 
@@ -201,7 +222,7 @@ class SlowJudge(io.ComfyNode):
 
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [SaveConditioning, Loads, Text, OutOfMemory, Captions, Draw, VisionClip, SlowJudge]
+        return [SaveConditioning, SaveParts, Loads, Text, OutOfMemory, Captions, Draw, VisionClip, SlowJudge]
 
 
 async def comfy_entrypoint() -> ProbeExtension:
