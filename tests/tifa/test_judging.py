@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_core.tifa.writing.elements import YES_NO, drafts
+from sage_core.tifa.writing.elements import YES_NO, Draft, drafts
+from sage_core.tifa.writing.judging import _confirmed
 from sage_core.tifa.writing.language_model import LanguageModel
 from sage_core.tifa.writing.make_questions import SMALL, make_questions
 
@@ -70,6 +71,12 @@ def test_drafts_bring_wrong_words_that_the_caption_does_not_name_and_repeat_with
     assert drafts("c", CAPTION, 1)[0].element_type == "animal/human"
 
 
+def test_a_caption_that_uses_up_the_wrong_words_gets_no_question_with_fewer_than_four_choices():
+    beasts = "a horse, an elephant, a cat, a sheep, a giraffe, a bear, a zebra and a parrot"
+    questions = asked(f"A man riding a dog past {beasts}")
+    assert "what is the man riding?" not in questions and questions["is the man riding a dog?"] == "yes"
+
+
 class Reader:
     """Believes what its caption says by the words themselves; `deaf` makes it answer always the same."""
 
@@ -124,6 +131,26 @@ def test_questions_that_are_answered_without_the_caption_too_are_kept_and_named(
     made = make_questions({"c1": CAPTION}, Guesser())
     assert made.guessable == (("c1", "what animal is in the picture?"), ("c1", "what is the man riding?"))
     assert "2 of them are answered rightly without the caption too" in made.summary()
+
+
+@pytest.mark.parametrize(
+    ("said", "others", "kept"),
+    [
+        (1.0, (), True),
+        (-1.0, (), False),
+        (1.0, (0.5,), True),
+        (1.0, (1.0,), False),
+        (1.0, (2.0, 0.5), True),
+        (1.0, (2.0, 0.5, 0.7), True),
+        (1.0, (2.0, 1.5, 0.7), False),
+        (-1.0, (-2.0, -1.5, 0.7), True),
+    ],
+)
+def test_a_question_for_yes_or_no_must_beat_most_of_its_foils(said, others, kept):
+    draft = Draft("dog", "object", "is there a dog?", "yes", foils=tuple(f"foil {number}" for number in others))
+    reason, easy = _confirmed(draft, [[value, 0.0] for value in (said, *others)], [0.0, 1.0])
+    assert (reason == "") == kept and not easy
+    assert kept or not others or f"foil {max(others)}" in reason
 
 
 def test_a_caption_with_nothing_to_ask_about_is_listed():

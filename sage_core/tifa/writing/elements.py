@@ -37,6 +37,7 @@ def _words(text: str) -> tuple[str, ...]:
 YES_NO = ("yes", "no")
 # So many wrong words are drawn for a question with four choices; a model picks the three most plausible of them.
 _CANDIDATES = 6
+_WRONG = 3
 _FOILS = 3
 
 # Things that pictures often show and that are hardly taken for each other.
@@ -121,8 +122,8 @@ def drafts(caption_id: str, caption: str, seed: int = 0) -> tuple[Draft, ...]:
     found = (reader.by_rule(caption_id), reader.bare_nouns(), reader.enumerated(), reader.listed(), reader.kinds(),
              reader.seen(), reader.doings(), reader.adjectives())  # fmt: skip
     for draft in (draft for some in found for draft in some):
-        # Words that a comma parts in the caption are found apart only.
-        if draft.element in text:
+        # Words that a comma parts in the caption are found apart only. A caption can use up the wrong words.
+        if draft.element in text and (draft.answer == "yes" or len(draft.wrong) >= _WRONG):
             made.setdefault(draft.question, draft)
     # "Is the place a kitchen?" and "is there a kitchen?" are one question.
     placed = {question.replace("is the place", "is there") for question in made if question.startswith("is the place")}
