@@ -86,8 +86,9 @@ _WITHOUT_OBJECT = _words("""
 """)
 # To wear something is not what one would answer to "what is she doing?".
 _STATIVE = ("wearing",)
-# What things do, as captions put it.
-_OF_THINGS = _words("driving floating flying hanging leaning lying resting sailing sitting standing")
+# What things do, as captions put it; that they sit or hang says something only with where.
+_MOVES = ("driving", "floating", "flying", "sailing")
+_LIES = ("hanging", "leaning", "lying", "resting", "sitting", "standing")
 _DOUBLED = frozenset({"cut", "dig", "hit", "hug", "pet", "run", "sit", "swim"})
 _ASIDE = frozenset({"is", "are", "that", "who", "which", "was", "were", "currently"})
 # Before these the place of what is done is said.
@@ -179,9 +180,14 @@ class _Reader:
 
     def listed(self) -> Iterator[Draft]:
         """Living things, food and places that the lists know, wherever they end a phrase."""
+        ends = {phrase.end - 1 for phrase in self.phrases}
         for place, word in enumerate(self.words):
             after = self.words[place + 1] if place + 1 < len(self.words) else "."
-            if not stems_of(word) & (known.ANIMALS_AND_PEOPLE | known.FOODS | PLACES) or not self.sure[place]:
+            if (
+                place in ends
+                or not stems_of(word) & (known.ANIMALS_AND_PEOPLE | known.FOODS | PLACES)
+                or not self.sure[place]
+            ):
                 continue
             # "A toy dog": by its whole name or not at all.
             toy = not known.NOT_ALIVE.isdisjoint(self.words[max(place - 2, 0) : place])
@@ -266,8 +272,8 @@ class _Reader:
 
     def _can_do(self, phrase: Phrase, deed: str, thing: str, where: str) -> bool:
         """Whether "is the man getting?" or "is the dessert waiting?" is kept from being asked."""
-        if kind_of(phrase.name.split()) != "animal/human" and deed not in _OF_THINGS:
-            return False
+        if kind_of(phrase.name.split()) != "animal/human":
+            return deed in _MOVES or (deed in _LIES and bool(thing))
         return bool(thing) or deed in _WITHOUT_OBJECT
 
     def _phrase_at(self, place: int) -> str:
@@ -347,7 +353,7 @@ def _may_be_noun(word: str) -> bool:
         return False
     if stems_of(word) & known.VAGUE or _gerund(word) or word in known.NUMBERS | dict.fromkeys(known.NUMEROUS):
         return False
-    return not word.endswith(("ly", "ed")) or word in known.LY_NOUNS or word in ("bed", "shed")
+    return not word.endswith(("ly", "ed", "selves")) or word in known.LY_NOUNS or word in ("bed", "shed")
 
 
 def _gerund(word: str) -> str:
