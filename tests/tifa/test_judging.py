@@ -37,7 +37,7 @@ def asked(caption: str, seed: int = 0) -> dict[str, str]:
         ("A sink with toiletries on the counter", {"are there toiletries?": "yes"}, "on the"),
         ("A room with a toilet, sink, and shower.", {"is there a sink?": "yes", "is there a shower?": "yes"}, "and"),
         ("A toilet and two dogs", {"are there two dogs?": "yes"}, "a two|a dogs"),
-        ("Long minimal modern home kitchen.", {"is there a kitchen?": "yes"}, "minimal"),
+        ("A long empty, minimal modern skylit home kitchen.", {"is there a kitchen?": "yes"}, "minimal"),
         ("A toy dog without a cat", {"is there a toy dog?": "yes"}, "a dog\\?|cat"),
         ("A dirty sink", {"is the sink dirty?": "yes"}, "a dirty"),
         ("A car parked in a garage", {"is the car parked?": "yes"}, "a parked"),
