@@ -59,6 +59,14 @@ def test_drafts_ask_for_what_the_caption_says(caption, expected, unwanted):
     assert not [question for question in found if re.search(unwanted, question)]
 
 
+def test_a_type_that_the_lists_know_is_not_left_to_the_model():
+    caption = "A girl holding a teddy bear next to a gadget in a kitchen"
+    types = {draft.question: draft.element_type for draft in drafts("c", caption)}
+    assert types["is there a teddy bear?"] == types["what is the girl holding?"] == "object"
+    assert types["is there a girl?"] == "animal/human" and types["is there a gadget?"] is None
+    assert types["is the place a kitchen?"] == "location"
+
+
 def test_drafts_bring_wrong_words_that_the_caption_does_not_name_and_repeat_with_their_seed():
     for caption in (CAPTION, "Two women eating pizza and cake", "A red clock above a wooden piano"):
         found = drafts("c", caption, 1)

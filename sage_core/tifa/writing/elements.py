@@ -217,7 +217,7 @@ class _Reader:
                 many = is_plural(phrase.noun) and phrase.noun not in known.UNCOUNTED
                 wrong = tuple(_plural(word) for word in wrong) if many else wrong
                 ask = "what can be seen in the picture?"
-                yield Draft(phrase.name, None, ask, phrase.name, wrong, noun=phrase.noun)
+                yield Draft(phrase.name, _known_type(phrase.name), ask, phrase.name, wrong, noun=phrase.noun)
                 return
 
     def _ends_before(self, after: str) -> bool:
@@ -268,7 +268,7 @@ class _Reader:
             if not where or where in _SUPPORT:
                 ask = " ".join(part for part in ("what", be, "the", subject, deed, where) if part)
                 wrong = self._drawn(_FURNITURE if where else _nouns_like(noun), noun, _CANDIDATES)
-                yield Draft(thing, None, f"{ask}?", thing, wrong, noun=noun)
+                yield Draft(thing, _known_type(thing), f"{ask}?", thing, wrong, noun=noun)
 
     def _can_do(self, phrase: Phrase, deed: str, thing: str, where: str) -> bool:
         """Whether "is the man getting?" or "is the dessert waiting?" is kept from being asked."""
@@ -291,8 +291,7 @@ class _Reader:
         for other in self._drawn(_nouns_like(noun), noun, _FOILS):
             foils.append(f"are there {_plural(other)}?" if many else f"is there {with_article(other)}?")
         ask = f"are there {element}?" if many else f"is there {with_article(element)}?"
-        place = noun in PLACES
-        element_type = "location" if place else kind if kind != "object" else None
+        element_type = kind if kind != "object" else _known_type(element)
         return Draft(element, element_type, ask, "yes", foils=tuple(foils), noun=noun)
 
     def _swapped(self, kind: str, text: str) -> tuple[str, ...]:
@@ -327,6 +326,17 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], ...]] = {
                  "under", "on"),),
     "location": ((*known.OUTDOORS, *known.INDOORS, "snowy"),),
 }  # fmt: skip
+
+
+def _known_type(name: str) -> str | None:
+    """The element type that the lists know; None if a model is to say it."""
+    kind, noun = kind_of(name.split()), name.split()[-1]
+    if kind != "object":
+        return kind
+    if noun in PLACES:
+        return "location"
+    # A teddy bear is a thing by its whole name.
+    return "object" if kind_of([noun]) != "object" else None
 
 
 def _nouns_like(noun: str) -> tuple[str, ...]:
