@@ -117,9 +117,9 @@ function show(node, output) {
   node.setDirtyCanvas?.(true, true);
 }
 
-function* everyNode(graph) {
-  for (const node of graph?.nodes ?? graph?._nodes ?? []) yield node;
-  for (const inner of graph?.subgraphs?.values() ?? []) yield* everyNode(inner);
+// The root graph knows the subgraphs inside subgraphs, too.
+function everyNode(root) {
+  return [root, ...(root?.subgraphs?.values() ?? [])].flatMap((graph) => graph?.nodes ?? []);
 }
 
 function locator(node) {
