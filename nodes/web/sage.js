@@ -10,7 +10,7 @@ const WARNING = "⚠";
 // Pixels of the canvas at scale 1: what a node's text takes at least, and what it takes at most unless the node is made
 // larger by hand. Longer text scrolls.
 const LEAST_HEIGHT = 72;
-const MOST_HEIGHT = 260;
+const MOST_HEIGHT = 180;
 
 const STYLE = `
 .sage-text { box-sizing: border-box; width: 100%; height: 100%; min-height: ${LEAST_HEIGHT}px; overflow: auto;
@@ -26,6 +26,7 @@ const STYLE = `
 .sage-text td.sage-number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 /* Where nodes are HTML (Nodes 2.0) they fit what is in them, so that the text itself says where it ends. */
 .lg-node .sage-text { max-height: ${MOST_HEIGHT}px; }
+.lg-node .sage-text.sage-with-picture { max-height: ${LEAST_HEIGHT + 8}px; }
 `;
 
 function paragraph(line) {
@@ -97,14 +98,15 @@ function addWidget(node) {
   return widget;
 }
 
-// Room for the text once, when it first comes: as high as it is, up to MOST_HEIGHT. A larger node stays as it is.
+// Room for the text when it first comes: as high as it is, up to MOST_HEIGHT. A node that has some keeps its size.
 function makeRoom(node, widget) {
   const [width, height] = node.size;
   const needed = node.computeSize()[1];
-  const inside = width - 40;
-  const lines = widget.value.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil((line.length * 6.2) / inside)), 0);
+  if (height >= needed) return;
+  const inLine = Math.max(20, (width - 40) / 6.2);
+  const lines = widget.value.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / inLine)), 0);
   const text = Math.min(MOST_HEIGHT, Math.max(LEAST_HEIGHT, lines * 18 + 36));
-  node.setSize([width, Math.max(height, needed - LEAST_HEIGHT + text)]);
+  node.setSize([width, needed - LEAST_HEIGHT + text]);
 }
 
 function show(node, output) {
@@ -113,6 +115,7 @@ function show(node, output) {
   const found = node.widgets?.find((widget) => widget.name === WIDGET);
   const widget = found ?? addWidget(node);
   widget.value = text;
+  widget.element?.classList.toggle("sage-with-picture", Boolean(output.images?.length));
   if (!found) makeRoom(node, widget);
   node.setDirtyCanvas?.(true, true);
 }

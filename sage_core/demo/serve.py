@@ -32,7 +32,7 @@ USER_FOLDER = Path("user", "default", "workflows")
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 _SMALL_ENCODER = "Small text encoder"
 # Pixels of the canvas that it takes above the rest.
-_ABOVE = 170
+_ABOVE = 30
 _READY = (
     "**Filled in for the shapes world: queue it as it is.** What follows is the note of the workflow for SD 1.x.\n\n"
 )
@@ -157,18 +157,16 @@ def _take_small_encoder(workflow: Workflow, text_encoder: str) -> None:
     for link in workflow["links"]:
         if link[0] in moved:
             link[1:3] = [identity, 0]
-    (x, y), (width, _) = checkpoint["pos"], checkpoint["size"]
-    # Above the checkpoint's group there is nothing else; the opening view makes room for it.
-    view = workflow["extra"]["ds"]
-    view["scale"], view["offset"][1] = 0.9 * view["scale"], view["offset"][1] + _ABOVE
+    # Folded and above the checkpoint's group: nothing else is there, and the view hardly moves.
+    workflow["extra"]["ds"]["offset"][1] += _ABOVE
     workflow["nodes"].append(
         {
             "id": identity,
             "type": "SAGELoadEncoder",
             "title": _SMALL_ENCODER,
-            "pos": [x, y - 74 - _ABOVE + 50],
-            "size": [width, 60],
-            "flags": {},
+            "pos": [checkpoint["pos"][0], -_ABOVE],
+            "size": [checkpoint["size"][0], 60],
+            "flags": {"collapsed": True},
             "order": 0,
             "mode": 0,
             "inputs": [{"name": "encoder_name", "type": "COMBO", "widget": {"name": "encoder_name"}, "link": None}],
