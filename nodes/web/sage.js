@@ -11,6 +11,8 @@ const WARNING = "⚠";
 // larger by hand. Longer text scrolls.
 const LEAST_HEIGHT = 72;
 const MOST_HEIGHT = 180;
+// What a picture below it wants.
+const PICTURE_HEIGHT = 240;
 
 const STYLE = `
 .sage-text { box-sizing: border-box; width: 100%; height: 100%; min-height: ${LEAST_HEIGHT}px; overflow: auto;
@@ -25,8 +27,7 @@ const STYLE = `
   text-align: left; vertical-align: top; }
 .sage-text td.sage-number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 /* Where nodes are HTML (Nodes 2.0) they fit what is in them, so that the text itself says where it ends. */
-.lg-node .sage-text { max-height: ${MOST_HEIGHT}px; }
-.lg-node .sage-text.sage-with-picture { max-height: ${LEAST_HEIGHT + 8}px; }
+.lg-node .sage-text { max-height: var(--sage-room, ${MOST_HEIGHT}px); }
 `;
 
 function paragraph(line) {
@@ -98,15 +99,28 @@ function addWidget(node) {
   return widget;
 }
 
-// Room for the text when it first comes: as high as it is, up to MOST_HEIGHT. A node that has some keeps its size.
-function makeRoom(node, widget) {
+// Room for the text when it first comes: as high as it is, up to MOST_HEIGHT. A node that has some keeps its size, and
+// where nodes are HTML its text may take what of it is left.
+function makeRoom(node, widget, pictured) {
   const [width, height] = node.size;
   const needed = node.computeSize()[1];
-  if (height >= needed) return;
-  const inLine = Math.max(20, (width - 40) / 6.2);
-  const lines = widget.value.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / inLine)), 0);
-  const text = Math.min(MOST_HEIGHT, Math.max(LEAST_HEIGHT, lines * 18 + 36));
-  node.setSize([width, needed - LEAST_HEIGHT + text]);
+  let room = height - needed + LEAST_HEIGHT - (pictured ? PICTURE_HEIGHT : 0);
+  if (height < needed) {
+    const inLine = Math.max(20, (width - 40) / 6.2);
+    const lines = widget.value.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / inLine)), 0);
+    room = Math.min(MOST_HEIGHT, Math.max(LEAST_HEIGHT, lines * 18 + 36));
+    node.setSize([width, needed - LEAST_HEIGHT + room]);
+  }
+  // Rows are a quarter higher there.
+  widget.element.style.setProperty("--sage-room", `${Math.max(LEAST_HEIGHT, room - 0.25 * needed)}px`);
+}
+
+// Where the server can tell progress in words, the frontend leaves its last line standing.
+function forgetProgress(node) {
+  const place = node.widgets?.findIndex((widget) => widget.name === "$$node-text-preview") ?? -1;
+  if (place < 0) return;
+  node.widgets[place].onRemove?.();
+  node.widgets.splice(place, 1);
 }
 
 function show(node, output) {
@@ -115,8 +129,7 @@ function show(node, output) {
   const found = node.widgets?.find((widget) => widget.name === WIDGET);
   const widget = found ?? addWidget(node);
   widget.value = text;
-  widget.element?.classList.toggle("sage-with-picture", Boolean(output.images?.length));
-  if (!found) makeRoom(node, widget);
+  if (!found) makeRoom(node, widget, Boolean(output.images?.length));
   node.setDirtyCanvas?.(true, true);
 }
 
@@ -144,6 +157,7 @@ app.registerExtension({
     const before = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (output) {
       before?.apply(this, arguments);
+      forgetProgress(this);
       show(this, output);
     };
   },

@@ -71,6 +71,13 @@ class Tab:
         self.page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [workflow, name])
         self.settle()
 
+    def render(self, renderer: str) -> None:
+        """Change the renderer, as the settings do."""
+        script = "(vue) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)"
+        self.page.evaluate(script, renderer == "vue")
+        self.renderer = renderer
+        self.settle()
+
     def settle(self) -> None:
         """Wait until sizes and pictures have come to rest."""
         before = None
