@@ -33,6 +33,7 @@ WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 _SMALL_ENCODER = "Small text encoder"
 # Pixels of the canvas that it takes above the rest.
 _ABOVE = 30
+_ABOUT = "About this workflow"
 _READY = (
     "**Filled in for the shapes world: queue it as it is.** What follows is the note of the workflow for SD 1.x.\n\n"
 )
@@ -102,7 +103,8 @@ def fill_in(workflow: Workflow, info: Mapping[str, Any], changes: Changes, text_
     """
     for node in _nodes(workflow):
         if node["type"] == "MarkdownNote":
-            node["widgets_values"] = [_READY + node["widgets_values"][0]]
+            if node["title"] == _ABOUT:
+                node["widgets_values"] = [_READY + node["widgets_values"][0]]
             continue
         # Offers to fetch SD 1.5 or SAGE.pt, which the copy does not need.
         node.get("properties", {}).pop("models", None)
