@@ -96,6 +96,9 @@ function addWidget(node) {
     read_only: true,
   });
   widget.serialize = false;
+  // Where it is without a live picture, too: above the pictures.
+  const picture = node.widgets.findIndex((each) => each.name === "$$canvas-image-preview");
+  if (picture >= 0) node.widgets.splice(picture, 0, ...node.widgets.splice(node.widgets.indexOf(widget), 1));
   return widget;
 }
 
