@@ -46,8 +46,8 @@ def shapes_workflows(server: Server, shapes_files: ExpandedFiles) -> dict[str, P
         Exam.make(safe=2, seen=1, unseen=1),
         encoder=shapes_files.text_encoder.name,
         pairs=pairs.name,
-        settings={"steps": 3, "batch_size": 20, "learning_rate": QUICK.learning_rate},
-        sampling_steps=3,
+        settings={"steps": 2, "batch_size": 20, "learning_rate": QUICK.learning_rate},
+        sampling_steps=2,
     )
     return {path.stem: path for path in written}
 
