@@ -28,6 +28,8 @@ FLAGS = [
 _READY = "() => window.app?.graph?.nodes && window.app.extensionManager?.setting && window.app.vueAppReady"
 _OUTCOMES = """() => {
   window.outcome = null;
+  window.told = [];
+  app.api.addEventListener("progress_text", (event) => window.told.push(event.detail.text));
   for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
     app.api.addEventListener(kind, (event) => { window.outcome = [kind, JSON.stringify(event.detail)]; });
 }"""
@@ -87,6 +89,10 @@ class Tab:
             if now == before and now[1]:
                 return
             before = now
+
+    def told(self) -> list[str]:
+        """What nodes have said of their progress."""
+        return self.page.evaluate("() => window.told")
 
     def queue(self, limit: float = 240.0) -> None:
         """Press Run and wait for the end; fails with what the server or a node says."""

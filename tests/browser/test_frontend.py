@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def shown(tab: Tab) -> list[dict[str, Any]]:
         text: widget?.element.isConnected ? widget.element.innerText : "",
         height: (box?.height ?? 0) / app.canvas.ds.scale,
         pictures: images.filter((image) => image.naturalWidth > 0).length,
+        width: Math.min(...images.map((image) => image.naturalWidth)),
       };
     })"""
     return tab.page.evaluate(script)
@@ -98,6 +100,9 @@ def assert_shown(tab: Tab) -> None:
             assert node["text"].strip() and node["height"] > 60, node
         if node["type"] in PICTURES:
             assert node["pictures"] > 0, node
+        if node["type"] == "SAGETrainEncoder":
+            # The final curves and the last live ones alike.
+            assert node["width"] == 1024, node
 
 
 @pytest.mark.parametrize("renderer", RENDERERS)
@@ -148,6 +153,10 @@ def test_workflows_run_and_show_what_they_promise(
         screenshot(tab, f"after-{name}")
         assert_shown(tab)
         assert_neat(tab, workflow["groups"])
+    if name == "train_and_compare":
+        told = "\n".join(tab.told())
+        assert re.search(r"^embedding prompts \d+/\d+$", told, re.MULTILINE)
+        assert re.search(r"^step 2/2, loss \d\S*, 0 s left$", told, re.MULTILINE)
 
 
 def test_texts_come_back_with_the_tab(
