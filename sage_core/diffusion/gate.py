@@ -244,6 +244,9 @@ class GateObjective(Objective):
         return loss.detach()[None]
 
 
+# A host application may run everything in inference mode, whose tensors take no gradient.
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train_gate(
     encoder: TextEncoder,
     safe: Sequence[str],
@@ -318,6 +321,7 @@ def save_gate(path: str | os.PathLike[str], gate: Gate) -> None:
         save_file(tensors, temporary, metadata={"format": "pt", _FORMAT: json.dumps(asdict(gate.card))})
 
 
+@torch.inference_mode(False)
 def load_gate(path: str | os.PathLike[str], encoder: TextEncoder | None = None) -> Gate:
     """Read a gate, and check that it is one for `encoder`.
 
