@@ -44,8 +44,8 @@ class SAGEStoredRuns(io.ComfyNode):
 
     @classmethod
     def execute(cls, action, limit_gb) -> io.NodeOutput:
-        check_choices(cls, action=action)
         check_finite(limit_gb=limit_gb)
+        check_choices(cls, action=action)
         store = RunStore(files.store_folder())
         gone = [] if action == _LIST else store.clear(0 if action == _CLEAR else int(limit_gb * 1e9))
         left = store.runs()
