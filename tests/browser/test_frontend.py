@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,10 @@ def shown(tab: Tab) -> list[dict[str, Any]]:
 
 
 def assert_shown(tab: Tab) -> None:
-    """Every node that promises a text or a picture shows it."""
+    """Every node that promises a text or a picture shows it, at once or when its pictures are loaded."""
+    end = time.monotonic() + 15
+    while time.monotonic() < end and not all(node["pictures"] for node in shown(tab) if node["type"] in PICTURES):
+        time.sleep(0.25)
     for node in shown(tab):
         if node["type"] in TEXTS:
             assert node["text"].strip() and node["height"] > 60, node
