@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from sage_core.demo.comfyui.server import Graph, Server
+from sage_core.demo.comfyui.client import Graph
+from sage_core.demo.comfyui.server import Server
 
 RELEASE = Path(__file__).parent / "release_0_1"
 NODES: dict[str, dict[str, Any]] = json.loads((RELEASE / "nodes.json").read_text(encoding="utf-8"))
