@@ -1,4 +1,4 @@
-"""Pictures of what became of an embedding space: map, similarities, neighbours, spectrum, and all on one page."""
+"""Pictures of what alignment did to an embedding space: map, similarities, neighbours, spectrum, and a page of all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def prompt_map(report: GeometryReport, theme: Theme = LIGHT, named: int = 8) -> Figure:
-    """Prompts in the base's principal plane, a line each from base to aligned; the most hurt are numbered and listed.
+    """Prompts in the base's principal plane, with lines from base to aligned; the most hurt are numbered and listed.
 
     Beyond 300 prompts only an even choice of them has lines. Collapsed prompts, whose neighbours are now at less than
     half their former distance, are crossed out.
@@ -43,7 +43,7 @@ def spectrum_plot(report: GeometryReport, theme: Theme = LIGHT) -> Figure:
 
 
 def neighbour_lists(report: GeometryReport, rows: Sequence[int], theme: Theme = LIGHT) -> Figure:
-    """The k nearest neighbours of chosen prompts, base beside aligned; lost ones carry a minus, gained ones a plus."""
+    """The k nearest neighbours of chosen prompts in base and aligned; lost ones carry a minus, gained ones a plus."""
     heights = [90 + 23 * report.k] * len(rows)
     figure = new_figure(sum(heights), theme)
     for part, row in zip(parts(figure, theme, heights=heights), rows, strict=True):
