@@ -1,4 +1,4 @@
-"""Pictures of what alignment did to an embedding space: map, similarities, neighbours, spectrum, and a page of all."""
+"""Pictures of what alignment did to an embedding space: the map, neighbours, and all figures on one page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..plots import LIGHT, Theme, new_figure, parts
-from . import panels as panels
+from . import panels
 from .report import GeometryReport
 
 if TYPE_CHECKING:
@@ -25,20 +25,6 @@ def prompt_map(report: GeometryReport, theme: Theme = LIGHT, named: int = 8) -> 
     places = panels.draw_map(upper, report, theme, named)
     panels.list_hurt(lower, report, theme, named, characters=88)
     panels.number_hurt(figure, places, report, theme, named)
-    return figure
-
-
-def similarity_maps(report: GeometryReport, theme: Theme = LIGHT) -> Figure:
-    """Cosines among a sample of prompts: base, aligned, and the difference."""
-    figure = new_figure(430, theme)
-    panels.draw_similarities(figure, report, theme)
-    return figure
-
-
-def spectrum_plot(report: GeometryReport, theme: Theme = LIGHT) -> Figure:
-    """Share of the variance in each leading principal component, base and aligned."""
-    figure = new_figure(460, theme)
-    panels.draw_spectrum(figure.add_subplot(), report, theme)
     return figure
 
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.text import Text
 
 from sage_core.geometry.comparison import GeometrySettings, compare
-from sage_core.geometry.page import neighbour_lists, prompt_map, report_page, similarity_maps, spectrum_plot
+from sage_core.geometry.page import neighbour_lists, prompt_map, report_page
 from sage_core.plots import DARK, DPI, LIGHT, figure_to_image
 
 ODD_PROMPTS = [
@@ -56,7 +56,7 @@ def numbered(count):
 
 
 def pictures(report, theme):
-    figures = [prompt_map, similarity_maps, spectrum_plot, report_page]
+    figures = [prompt_map, report_page]
     chosen = report.most_hurt[:2]
     return [figure_to_image(draw(report, theme)) for draw in figures] + [
         figure_to_image(neighbour_lists(report, chosen, theme))
@@ -169,4 +169,4 @@ def test_pictures_leave_matplotlib_as_it_was():
     assert (dict(matplotlib.rcParams), matplotlib.get_backend(auto_select=False)) == before
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or pyplot.get_fignums() == []
-    assert spectrum_plot(report).dpi == DPI
+    assert prompt_map(report).dpi == DPI
