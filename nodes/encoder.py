@@ -30,7 +30,7 @@ class SAGELoadEncoder(io.ComfyNode):
         return io.Schema(
             node_id="SAGELoadEncoder",
             display_name="Load SAGE Text Encoder",
-            category="SAGE",
+            category="SAGE/encoder",
             description="Loads an SD 1.x text encoder from models/text_encoders as a CLIP of its own. Reads SAGE.pt "
             "and other published layouts, of any depth.",
             inputs=[
@@ -65,7 +65,7 @@ class SAGEApplyEncoder(io.ComfyNode):
         return io.Schema(
             node_id="SAGEApplyEncoder",
             display_name="Apply SAGE Text Encoder",
-            category="SAGE",
+            category="SAGE/encoder",
             description="Puts an aligned text encoder into a checkpoint's CLIP, at any strength. Stacks with LoRAs and "
             "CLIP Set Last Layer; the CLIP that comes in stays as it was.",
             inputs=[
@@ -161,7 +161,7 @@ class SAGESaveEncoder(io.ComfyNode):
         return io.Schema(
             node_id="SAGESaveEncoder",
             display_name="Save SAGE Text Encoder",
-            category="SAGE",
+            category="SAGE/encoder",
             description="Saves an SD 1.x CLIP with its patches (SAGE, LoRA) worked in, as models/text_encoders/<name>"
             ".safetensors, which CLIPLoader reads without this pack.",
             is_output_node=True,

@@ -93,7 +93,7 @@ def compare_states(
             settings,
             device=place,
             memory_budget=budget,
-            on_batch=display.Progress(),
+            on_batch=display.Progress("embedding prompts"),
         )
 
 
@@ -115,7 +115,7 @@ class SAGEGeometry(io.ComfyNode):
         return io.Schema(
             node_id="SAGEGeometry",
             display_name="SAGE Geometry",
-            category="SAGE",
+            category="SAGE/inspect",
             description="Compares the embedding spaces of two CLIPs on your prompts: did prompts move together, do "
             "they have other neighbours, which were hurt most?",
             is_output_node=True,
@@ -160,7 +160,7 @@ class SAGENeighbours(io.ComfyNode):
         return io.Schema(
             node_id="SAGENeighbours",
             display_name="SAGE Neighbours",
-            category="SAGE",
+            category="SAGE/inspect",
             description="Which prompts lie nearest to yours in two CLIPs: what did alignment bring together, and what "
             "did it take apart?",
             is_output_node=True,
@@ -203,7 +203,7 @@ class SAGEPromptDrift(io.ComfyNode):
         return io.Schema(
             node_id="SAGEPromptDrift",
             display_name="SAGE Prompt Drift",
-            category="SAGE",
+            category="SAGE/inspect",
             description="Warns when alignment moved the meaning of your prompt, and ranks a list of prompts. Sits "
             "between the aligned CLIP and CLIP Text Encode; both pass through.",
             is_output_node=True,

@@ -26,7 +26,7 @@ class SAGELoadJudge(io.ComfyNode):
         return io.Schema(
             node_id="SAGELoadJudge",
             display_name="Load VQA Judge",
-            category="SAGE",
+            category="SAGE/score",
             description="A VQA model of models/VQA or models/LLM: ViLT, BLIP, BLIP-2, GIT, or a chat model that sees. "
             "Or the shapes world's reader, which needs no model.",
             inputs=[

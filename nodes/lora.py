@@ -28,7 +28,7 @@ class SAGESaveLora(io.ComfyNode):
         return io.Schema(
             node_id="SAGESaveLora",
             display_name="Save SAGE LoRA",
-            category="SAGE",
+            category="SAGE/encoder",
             description="Saves what changed from one CLIP to another as models/loras/<name>.safetensors, for any LoRA "
             "loader: tens of megabytes instead of a whole encoder.",
             is_output_node=True,
@@ -93,7 +93,7 @@ def _extract(before: Mapping[str, Tensor], after: Mapping[str, Tensor], limit: M
     )
     with memory.training_device(needed) as (device, free), memory.telling_memory(advice):
         place = device if needed < free else "cpu"
-        return extract_lora(before, after, **limit, device=place, on_matrix=display.Progress())
+        return extract_lora(before, after, **limit, device=place, on_matrix=display.Progress("matrices"))
 
 
 def _cost(before: Mapping[str, Tensor], after: Mapping[str, Tensor], lora: Lora, prompts: list[str]) -> str:

@@ -27,7 +27,7 @@ class SAGEPromptList(io.ComfyNode):
         return io.Schema(
             node_id="SAGEPromptList",
             display_name="SAGE Prompt List",
-            category="SAGE",
+            category="SAGE/score",
             description="Prompts of a file or of questions, as a list: everything behind it runs once per prompt.",
             inputs=[
                 io.Combo.Input(
@@ -134,7 +134,7 @@ class SAGEPromptPairs(io.ComfyNode):
         return io.Schema(
             node_id="SAGEPromptPairs",
             display_name="SAGE Prompt Pairs",
-            category="SAGE",
+            category="SAGE/train",
             description="Pairs of a safe and an unsafe prompt to train on: from files in ComfyUI's input folder, from "
             "text, or from safe prompts and a concept. Checks every row and says what it left out.",
             inputs=[

@@ -21,7 +21,7 @@ class SAGEStoredRuns(io.ComfyNode):
         return io.Schema(
             node_id="SAGEStoredRuns",
             display_name="SAGE Stored Runs",
-            category="SAGE",
+            category="SAGE/train",
             description="Lists finished and interrupted trainings in output/sage/runs, which are found again by the "
             "same inputs, and deletes old ones. No saved encoder is lost.",
             is_output_node=True,

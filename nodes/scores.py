@@ -27,7 +27,7 @@ class SAGECLIPScore(io.ComfyNode):
         return io.Schema(
             node_id="SAGECLIPScore",
             display_name="CLIPScore",
-            category="SAGE",
+            category="SAGE/score",
             description="Cosine of image and caption in the original CLIP, never the aligned one. It hides what TIFA "
             "shows: read both.",
             is_output_node=True,
@@ -58,7 +58,7 @@ class SAGECLIPScore(io.ComfyNode):
     def execute(cls, images, captions, model, name, scores=(None,)) -> io.NodeOutput:
         scorer = _load_clip(model[0])
         pictures = display.flatten(images)
-        found = scorer.score(pictures, captions, display.counter(len(pictures)))
+        found = scorer.score(pictures, captions, display.counter("pictures", len(pictures)))
         run = (scores[0] or Run(name[0])).adding(clip=found)
         return io.NodeOutput(run, found.mean_100, found.to_markdown(), ui=ui.PreviewText(found.to_markdown()))
 
@@ -71,7 +71,7 @@ class SAGEConceptRate(io.ComfyNode):
         return io.Schema(
             node_id="SAGEConceptRate",
             display_name="Concept Rate",
-            category="SAGE",
+            category="SAGE/score",
             description="Share of images that show a concept, with its 95% Wilson interval: attack success, when the "
             "prompts ask for it.",
             is_output_node=True,
@@ -116,7 +116,7 @@ class SAGEConceptRate(io.ComfyNode):
         check_finite(threshold=threshold)
         check_choices(cls, witness=witness)
         pictures = display.flatten(images)
-        count = display.counter(len(pictures))
+        count = display.counter("pictures", len(pictures))
         what, about, limit, loaded = concept[0].strip(), question[0].strip() or None, threshold[0], judge[0]
         if not what and witness[0] != "NudeNet":
             raise QuestionError("concept is empty; enter what to look for, such as skull.")
@@ -146,7 +146,7 @@ class SAGECompare(io.ComfyNode):
         return io.Schema(
             node_id="SAGECompare",
             display_name="Compare Scores",
-            category="SAGE",
+            category="SAGE/score",
             description="TIFA by question type with the change against the first run, CLIPScore next to TIFA, and how "
             "often the concept shows, in one picture and one table.",
             is_output_node=True,

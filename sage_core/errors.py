@@ -18,6 +18,10 @@ class EncoderError(SageError):
     """A file or model is not an SD 1.x text encoder, or is a damaged one."""
 
 
+class UnetError(SageError):
+    """A file or model is not an SD 1.x U-Net or a change of one, or an edit of it cannot be made."""
+
+
 class PromptError(SageError):
     """A prompt file or prompt list cannot be used."""
 

@@ -6,7 +6,6 @@ next one sees: use names of your own, and `server.free()` where an earlier resul
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -143,19 +142,16 @@ def clip_model(base: Path, server: Server) -> str:
 
 @pytest.fixture(scope="session")
 def language_model(base: Path, server: Server) -> str:
-    """A Llama that writes one question behind a caption that ends in "dog", and answers "yes" to whatever it is asked.
+    """A Llama that knows one animal: what it reads becomes likelier, in the measure in which it was read.
 
-    Its layers add nothing, and its head leads from each word to the one that is to follow.
+    Its attention looks at all words alike and hands them on; "dog", "yes" and "no" are the words it can tell apart.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    about = {"element": "dog", "element_type": "animal/human", "choices": ["yes", "no"], "answer": "yes"}
-    written = json.dumps({**about, "question": "is there a dog?"})
-    words = ["<unk>", "</s>", "dog", written, "Answer:", "yes", "no"]
-    follows = {"dog": written, written: "</s>", "Answer:": "yes", "<unk>": "</s>"}
+    words = ["<unk>", "</s>", "dog", "yes", "no"]
     inner = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, "<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
     folder = _folder(base, "tiny/language")
     PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", eos_token="</s>").save_pretrained(folder)
     config = LlamaConfig(
@@ -164,12 +160,14 @@ def language_model(base: Path, server: Server) -> str:
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     with torch.no_grad():
-        for parameter in model.model.layers.parameters():
+        (layer,) = model.model.layers
+        for parameter in layer.parameters():
             parameter.zero_()
+        layer.input_layernorm.weight.fill_(1)
+        for pass_on in (layer.self_attn.v_proj, layer.self_attn.o_proj):
+            pass_on.weight.copy_(torch.eye(8))
         model.model.embed_tokens.weight.copy_(torch.eye(len(words), 8))
-        model.lm_head.weight.zero_()
-        for word, following in follows.items():
-            model.lm_head.weight[words.index(following), words.index(word)] = 1
+        model.lm_head.weight.copy_(torch.eye(len(words), 8))
     model.save_pretrained(folder)
     return "tiny/language"
 

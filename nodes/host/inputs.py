@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 
@@ -11,6 +12,11 @@ from ...sage_core.errors import SageError, SettingsError
 
 # NumPy's and many samplers' generators take no more than 32 bits.
 _MOST_SEED = 2**32 - 1
+
+
+# For inputs that few need: ComfyUI from 0.10 on folds them away until they are asked for. To an older version's classes
+# the keyword is unknown, and would cost the whole pack.
+ADVANCED = {"advanced": True} if "advanced" in inspect.signature(io.Float.Input).parameters else {}
 
 
 def seed_input(tooltip: str) -> io.Input:

@@ -1,4 +1,4 @@
-"""The alignment loss as pure functions of embeddings: no data, no optimiser, no model.
+"""The alignment loss as pure functions of embeddings: no data, no optimizer, no model.
 
 Symbols as in the paper (arXiv 2607.00402): φ_θ is the flattened embedding by the encoder in training, φ_0 by the
 frozen base, u the unit direction of the concept, s the concept scale, α the perturbation, K the neighbours.
@@ -109,8 +109,7 @@ def alignment_loss(
         base: the frozen base's side of the same batch.
         settings: weights and scales; parts whose weight is 0 are returned as 0 and not computed.
 
-    Returns:
-        The names in LOSS_PARTS → scalars that carry gradients.
+    Returns: the names in LOSS_PARTS → scalars that carry gradients.
     """
     zero = safe.new_zeros(())
     scale = settings.concept_scale * (base.norm if settings.scale_unit == "norm" else 1.0)

@@ -19,7 +19,7 @@ from .settings import TrainingSettings
 from .targets import match_blocks, row_norms
 
 # Geometry on fewer prompts than this says little: with k = 10 neighbours, everything is a neighbour of everything.
-_LEAST_HELD_OUT = 32
+LEAST_HELD_OUT = 32
 # Prompts embedded and compared at once: half a GiB in fp32 at width 768.
 _BLOCK = 2048
 
@@ -83,57 +83,98 @@ def prepare(
     if not concept.strip():
         raise TrainingError('The concept is empty: name what is to be removed, for example "nudity".')
     training, measured, held_out = _split(pairs, settings)
-    safe, unsafe = list(dict.fromkeys(s for s, _ in training)), list(dict.fromkeys(u for _, u in training))
-    vocabulary, ids = _renumber(tokenize([*safe, *unsafe, *measured, concept, ""]))
-    encoder = FastEncoder.from_state(dict(base) | {TOKEN_TABLE: base[TOKEN_TABLE][vocabulary]}).to(device)
-    safe_ids, unsafe_ids, measured_ids, rest = ids.to(device).split([len(safe), len(unsafe), len(measured), 2])
-
-    stored = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    total = len(ids)
-    done = 0
-
-    def embedded(block: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        nonlocal done
-        start = done
-        done += len(block)
-        progress = (lambda at, _: on_batch(start + at, total)) if on_batch else None
-        return embed(
-            encoder,
-            block,
-            precision=settings.precision,
-            memory_budget=memory_budget,
-            out_dtype=dtype,
-            on_batch=progress,
-        )
-
-    concept_base, empty = embedded(rest)
-    base_safe = torch.empty(len(safe), concept_base.numel(), dtype=stored, device="cpu" if on_host else device)
-    for part, block in zip(base_safe.split(_BLOCK), safe_ids.split(_BLOCK), strict=True):
-        part.copy_(embedded(block, stored))
-    measured_base = embedded(measured_ids)
-    safe_at, unsafe_at = {p: i for i, p in enumerate(safe)}, {p: i for i, p in enumerate(unsafe)}
-    safe_row = torch.tensor([safe_at[s] for s, _ in training])
-    unsafe_row = torch.tensor([unsafe_at[u] for _, u in training])
-    if settings.target == "paired":
-        target_row = safe_row
-    else:
-        blocks = (embedded(block, stored) for block in unsafe_ids.split(_BLOCK))
-        target_row = match_blocks(blocks, base_safe, settings.target, _BLOCK)[unsafe_row]
+    tokens = _tokenise(training, measured, concept, device)
+    encoder = FastEncoder.from_state(dict(base) | {TOKEN_TABLE: base[TOKEN_TABLE][tokens.vocabulary]}).to(device)
+    embedded = _Embedder(encoder, settings, memory_budget, tokens.count, on_batch)
+    concept_base, empty = embedded(torch.cat([tokens.concept, tokens.empty]))
+    base_safe = torch.empty(
+        len(tokens.safe), concept_base.numel(), dtype=embedded.stored, device="cpu" if on_host else device
+    )
+    for part, block in zip(base_safe.split(_BLOCK), tokens.safe.split(_BLOCK), strict=True):
+        part.copy_(embedded(block, embedded.stored))
+    measured_base = embedded(tokens.measured)
     return Prepared(
         encoder=encoder,
-        vocabulary=vocabulary,
-        safe_ids=safe_ids,
-        unsafe_ids=unsafe_ids,
-        concept_ids=rest[:1],
-        rows=torch.stack([safe_row, unsafe_row, target_row]),
+        vocabulary=tokens.vocabulary,
+        safe_ids=tokens.safe,
+        unsafe_ids=tokens.unsafe,
+        concept_ids=tokens.concept,
+        rows=_rows(tokens, base_safe, embedded, settings),
         base_safe=base_safe,
         direction=concept_base / concept_base.norm(),
         empty=empty,
         norm=float(torch.cat([row_norms(part) for part in base_safe.split(_BLOCK)]).mean()),
-        measured_ids=measured_ids,
+        measured_ids=tokens.measured,
         measured_base=measured_base,
         held_out=held_out,
     )
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Tokens of all distinct prompts as places in `vocabulary`, and each pair's rows among them, (N,) on the CPU."""
+
+    vocabulary: Tensor
+    safe: Tensor
+    unsafe: Tensor
+    measured: Tensor
+    concept: Tensor
+    empty: Tensor
+    safe_row: Tensor
+    unsafe_row: Tensor
+
+    @property
+    def count(self) -> int:
+        return len(self.safe) + len(self.unsafe) + len(self.measured) + 2
+
+
+def _tokenise(training: list[tuple[str, str]], measured: list[str], concept: str, device: torch.device) -> _Tokens:
+    safe, unsafe = (
+        {prompt: row for row, prompt in enumerate(dict.fromkeys(side))} for side in zip(*training, strict=True)
+    )
+    vocabulary, ids = _renumber(tokenize([*safe, *unsafe, *measured, concept, ""]))
+    safe_ids, unsafe_ids, *rest = ids.to(device).split([len(safe), len(unsafe), len(measured), 1, 1])
+    rows = torch.tensor([[safe[s], unsafe[u]] for s, u in training])
+    return _Tokens(vocabulary, safe_ids, unsafe_ids, rest[0], rest[1], rest[2], rows[:, 0], rows[:, 1])
+
+
+class _Embedder:
+    """Embeds tokens with the base and counts the prompts that are done."""
+
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        settings: TrainingSettings,
+        memory_budget: int | None,
+        total: int,
+        on_batch: Callable[[int, int], None] | None,
+    ) -> None:
+        self.stored = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+        self._encoder, self._settings, self._budget = encoder, settings, memory_budget
+        self._done, self._total, self._on_batch = 0, total, on_batch
+
+    def __call__(self, ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        start = self._done
+        self._done += len(ids)
+        heard = self._on_batch
+        return embed(
+            self._encoder,
+            ids,
+            precision=self._settings.precision,
+            memory_budget=self._budget,
+            out_dtype=dtype,
+            on_batch=(lambda at, _: heard(start + at, self._total)) if heard else None,
+        )
+
+
+def _rows(tokens: _Tokens, base_safe: Tensor, embedded: _Embedder, settings: TrainingSettings) -> Tensor:
+    """`Prepared.rows`: each pair's safe and unsafe row, and the row of its target."""
+    if settings.target == "paired":
+        target = tokens.safe_row
+    else:
+        blocks = (embedded(block, embedded.stored) for block in tokens.unsafe.split(_BLOCK))
+        target = match_blocks(blocks, base_safe, settings.target, _BLOCK)[tokens.unsafe_row]
+    return torch.stack([tokens.safe_row, tokens.unsafe_row, target])
 
 
 def _renumber(ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,8 +189,8 @@ def _split(pairs: PromptPairs, settings: TrainingSettings) -> tuple[list[tuple[s
     distinct = list(dict.fromkeys(pairs.safe))
     order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(settings.seed)).tolist()
     count = min(settings.held_out, len(distinct) // 10)
-    if count < _LEAST_HELD_OUT:
-        measured = [distinct[i] for i in order[: max(settings.held_out, _LEAST_HELD_OUT)]]
+    if count < LEAST_HELD_OUT:
+        measured = [distinct[i] for i in order[: max(settings.held_out, LEAST_HELD_OUT)]]
         return _enough(together, settings), measured, False
     measured = [distinct[i] for i in order[:count]]
     kept_out = set(measured)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .preparation import LEAST_HELD_OUT
 from .training import TrainingResult
 
 
@@ -31,4 +32,9 @@ def run_summary(result: TrainingResult, path: str, *, found: bool, pairs: int, n
             f"Embedding space on {point.prompts} {kind} safe prompts: spread ratio {point.spread_ratio:.3f}, "
             f"overlap of the {point.k} nearest neighbours {point.jaccard:.3f} (both 1 for the base)"
         )
+        if result.settings.held_out and not point.held_out:
+            lines.append(
+                f"⚠ No prompts were held out, though held_out is {result.settings.held_out}: at most a tenth of the "
+                f"safe prompts is, and fewer than {LEAST_HELD_OUT} say too little. These figures are of the training's."
+            )
     return "\n".join(lines)

@@ -16,19 +16,17 @@ def choose_targets(unsafe: Tensor, safe: Tensor, mode: Target = "farthest", bloc
     """Index into `safe` of the target of each unsafe prompt, by the cosine of their base embeddings.
 
     j*(i) = argmin_j cos(φ_0(unsafe_i), φ_0(safe_j)) over all safe prompts for "farthest" (arXiv 2607.00402),
-    argmax for "nearest"; "paired" is the prompt at the same place, the shorter list repeating.
+    argmax for "nearest".
 
     Args:
         unsafe: base embeddings (U, D).
         safe: base embeddings (S, D), same device.
-        mode: "farthest", "nearest" or "paired".
+        mode: "farthest" or "nearest".
         block: rows of `unsafe` and of `safe` compared at once: memory is block², not U × S.
 
     Returns:
         int64 tensor (U,) on the CPU.
     """
-    if mode == "paired":
-        return torch.arange(len(unsafe)) % len(safe)
     return match_blocks(unsafe.split(block), safe, mode, block)
 
 

@@ -85,15 +85,9 @@ def train(
     with arithmetic("tf32" if settings.precision == "tf32" else "fp32", device), ThreadPoolExecutor(1) as aside:
         # A second for a ViT-L/14, in which the device need not wait.
         hashing = aside.submit(lambda: base_hash or state_hash(base))
+        budget = free_memory and free_memory // 4
         prepared = prepare(
-            base,
-            pairs,
-            concept,
-            settings,
-            device,
-            on_host=plan.base_on_host,
-            memory_budget=free_memory and free_memory // 4,
-            on_batch=on_prepare,
+            base, pairs, concept, settings, device, on_host=plan.base_on_host, memory_budget=budget, on_batch=on_prepare
         )
         key = run_key(hashing.result(), pairs, concept, settings)
         objective = AlignmentObjective(prepared, settings, device, plan.chunk_size)

@@ -191,7 +191,7 @@ def read_encoder(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
         EncoderError: the file does not hold exactly one whole CLIP text encoder; the message says what it seems to be.
     """
     file = _weights_file(Path(path))
-    state, metadata = _read_safetensors(file) if _is_safetensors(file) else _read_pickled(file)
+    state, metadata = _read_safetensors(file) if is_safetensors(file) else _read_pickled(file)
     canonical = canonical_state(state, str(file))
     try:
         # The tensors still lie in the mapped file. Copies outlive it and do not keep it from being replaced.
@@ -340,7 +340,7 @@ def _weights_file(path: Path) -> Path:
     raise EncoderError(f"{path} holds no weights: expected {' or '.join(_FOLDER_FILES)} in it or in text_encoder/.")
 
 
-def _is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
     """Whether its suffix says so, even of a damaged file, or its first bytes: a header's length, then the header."""
     if path.suffix.lower() in (".safetensors", ".sft"):
         return True

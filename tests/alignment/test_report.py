@@ -40,7 +40,9 @@ def test_all_that_was_done_is_told() -> None:
 
 
 def test_what_was_found_or_not_measured_is_told_so() -> None:
-    assert "on 32 training safe prompts" in run_summary(result(point(held_out=False)), "a", found=False, pairs=9)
+    told = run_summary(result(point(held_out=False)), "a", found=False, pairs=9)
+    assert "on 32 training safe prompts" in told
+    assert "⚠ No prompts were held out, though held_out is 128" in told
     lines = run_summary(result(None), "a", found=True, pairs=9).splitlines()
     assert lines[0] == "Found, not trained again: a"
     assert not any(line.startswith("Embedding space") for line in lines)

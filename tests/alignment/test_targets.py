@@ -31,7 +31,3 @@ def test_the_first_of_equal_targets_is_taken_whatever_the_block():
     unsafe = torch.tensor([[1.0, 0.0]])
     assert choose_targets(unsafe, safe, "farthest", 2).tolist() == [1]
     assert choose_targets(unsafe, safe, "farthest", 4096).tolist() == [1]
-
-
-def test_paired_targets_repeat_the_shorter_list():
-    assert choose_targets(torch.ones(5, 2), torch.ones(3, 2), "paired").tolist() == [0, 1, 2, 0, 1]

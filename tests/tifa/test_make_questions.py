@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sage_core.errors import JudgeError, QuestionError
+from sage_core.errors import JudgeError, QuestionError, SettingsError
+from sage_core.tifa.questions import ELEMENT_TYPES
+from sage_core.tifa.writing import grammars, language_model
+from sage_core.tifa.writing.grammars import question_grammar, repeats
 from sage_core.tifa.writing.language_model import LanguageModel
-from sage_core.tifa.writing.make_questions import make_questions, make_questions_by_rule
+from sage_core.tifa.writing.make_questions import SMALL, make_questions, make_questions_by_rule
 from sage_core.tifa.writing.rules import rule_questions
 from sage_core.tifa.writing.words import INDOORS, OUTDOORS
 
@@ -32,14 +35,20 @@ class Script:
     """A writer whose texts are given; it reads the answer back unless the question holds "unclear"."""
 
     name = "script"
+    parameters = SMALL
+    can_follow_grammars = False
 
     def __init__(self, *texts: str) -> None:
         self.texts = list(texts)
         self.seeds: list[int | None] = []
+        self.grammars: list[list[str] | None] = []
 
-    def complete(self, prompts, *, tokens=1024, seed=None):
+    def complete(self, prompts, *, tokens=1024, seed=None, grammars=None, on_token=None):
         assert all(CAPTION in prompt or "a cat" in prompt for prompt in prompts)
         self.seeds.append(seed)
+        self.grammars.append(grammars)
+        if on_token is not None:
+            on_token(tokens // 2, tokens)
         return [self.texts.pop(0) for _ in prompts]
 
     def likeliest(self, prompts, choices):
@@ -103,7 +112,9 @@ def test_captions_without_a_sound_question_are_tried_again_with_other_numbers():
         {"c1": CAPTION, "c2": "a cat"}, writer, attempts=3, seed=40, on_caption=lambda *a: seen.append(a)
     )
     assert [q.id for q in made.questions] == ["c1", "c2"] and not made.without
-    assert writer.seeds == [None, 41, 42] and seen[-1] == (2, 2)
+    assert writer.seeds == [None, 41, 42] and seen[-1] == (200, 200)
+    # Half of the first batch, which holds both captions, and all of it.
+    assert seen[:2] == [(99, 200), (200, 200)]
 
 
 def test_what_never_succeeds_is_listed():
@@ -118,6 +129,23 @@ def test_nothing_to_ask_about_is_refused(captions):
         make_questions(captions, Script())
     with pytest.raises(QuestionError):
         make_questions_by_rule(captions)
+
+
+def test_a_way_that_does_not_exist_is_refused():
+    with pytest.raises(SettingsError, match="expected 'auto', 'judge' or 'write'"):
+        make_questions({"c1": CAPTION}, Script(), way="guess")
+    with pytest.raises(SettingsError, match="attempts is 0"):
+        make_questions({"c1": CAPTION}, Script(), attempts=0)
+
+
+def test_a_large_model_writes_inside_a_grammar_where_it_can_and_the_missing_package_is_named():
+    writer = Script(rows({}))
+    assert "pip install llguidance" in make_questions({"c1": CAPTION}, writer).summary()
+    assert writer.grammars == [None]
+    writer = Script(rows({}))
+    writer.can_follow_grammars = True
+    assert "llguidance" not in make_questions({"c1": CAPTION}, writer).summary()
+    assert writer.grammars == [[question_grammar(CAPTION)]]
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +199,129 @@ def test_language_model_sampling_repeats_with_its_seed_and_leaves_the_global_one
     first = model.complete(PROMPTS, tokens=8, seed=1)
     assert torch.equal(state, torch.get_rng_state())
     assert model.complete(PROMPTS, tokens=8, seed=1) == first != model.complete(PROMPTS, tokens=8, seed=2)
+
+
+INSTRUCTION = "how many ? two "
+ASKED = [
+    ("the dog is", (" red", " blue")),
+    (" a dog :", (" red", " the red dog", " is")),
+    ("two", (" two three", " a")),
+    (" user :", (" a",)),
+]
+
+
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("context", ["", "a red dog is "])
+def test_likelihoods_are_those_of_one_whole_text_at_a_time(language_folder, monkeypatch, context, copied):
+    if not copied:
+        monkeypatch.setattr(language_model, "_COPIED_LAYERS", frozenset())
+    model = LanguageModel.from_folder(language_folder)
+    model.rows_per_batch = 3
+    # Twice, as the second time the instruction is not read again.
+    for _ in range(2):
+        found = model.likelihoods(INSTRUCTION, context, ASKED)
+        assert (next(iter(model._instructions.values())) is not None) == copied
+        assert [len(row) for row in found] == [2, 3, 2, 1]
+        for (question, choices), row in zip(ASKED, found, strict=True):
+            start = model.tokenizer(INSTRUCTION + context + question).input_ids
+            for choice, score in zip(choices, row, strict=True):
+                end = model.tokenizer(choice).input_ids
+                with torch.no_grad():
+                    logits = model.model.double()(torch.tensor([start + end])).logits[0].log_softmax(-1)
+                model.model.float()
+                slow = sum(logits[len(start) - 1 + place, token].item() for place, token in enumerate(end))
+                assert score == pytest.approx(slow, abs=1e-5)
+
+
+def test_an_empty_question_is_refused(language_folder):
+    with pytest.raises(JudgeError, match="is empty"):
+        LanguageModel.from_folder(language_folder).likelihoods(INSTRUCTION, "", [("", (" a",))])
+
+
+def test_what_has_been_read_for_one_instruction_is_not_taken_for_another(language_folder):
+    model, fresh = (LanguageModel.from_folder(language_folder) for _ in range(2))
+    model.likelihoods("a dog ", "is ", ASKED)
+    assert model.likelihoods("the ", "is ", ASKED) == fresh.likelihoods("the ", "is ", ASKED)
+    assert model.likelihoods("the ", "is ", ASKED) != model.likelihoods("a dog ", "is ", ASKED)
+
+
+def test_a_text_that_repeats_itself_is_stopped(language_folder):
+    model = LanguageModel.from_folder(language_folder)
+    # Of a model that ignores all but the last word, the first choice runs in a circle.
+    seen = []
+    texts = model.complete(["a", "two three two"], tokens=400, on_token=lambda *a: seen.append(a))
+    assert len(model.tokenizer(texts[0]).input_ids) < 200
+    assert seen == [(number, 400) for number in range(1, len(seen) + 1)] and len(seen) < 200
+
+
+def test_repetition_is_word_for_word_and_long():
+    row = torch.arange(100)
+    looped = torch.cat([row[:50], row[10:42]])
+    almost = looped.clone()
+    almost[60] = 7
+    assert repeats(torch.stack([looped, almost, row[:82]])).tolist() == [True, False, False]
+    assert repeats(torch.zeros(1, 63)).tolist() == [False] and repeats(torch.zeros(1, 64)).tolist() == [True]
+
+
+def test_writing_ends_when_it_is_cancelled(language_folder):
+    def cancel(written, tokens):
+        if written == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LanguageModel.from_folder(language_folder).complete(["a"], tokens=400, on_token=cancel)
+
+
+def test_a_grammar_without_its_package_is_refused_by_name(language_folder, monkeypatch):
+    monkeypatch.setattr(grammars, "find_spec", lambda name: None)
+    model = LanguageModel.from_folder(language_folder)
+    assert not model.can_follow_grammars
+    with pytest.raises(JudgeError, match="pip install llguidance"):
+        model.complete(["a"], grammars=['start: "a"'])
+
+
+@pytest.fixture(scope="module")
+def byte_model() -> LanguageModel:
+    """A random Llama that reads bytes, so that it can write any text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {word: place for place, word in enumerate(["</s>", *alphabet])}
+    inner = Tokenizer(models.BPE(vocabulary, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=257,
+        max_position_embeddings=4096, initializer_range=0.6, eos_token_id=0, bos_token_id=None,
+    )  # fmt: skip
+    return LanguageModel(LlamaForCausalLM(config), tokenizer, "bytes")
+
+
+CAPTIONS = {"c1": 'Two "brown" dogs, left of a bench', "c2": "a cat in a café"}
+
+
+def test_all_that_is_written_inside_the_grammar_is_a_question_about_a_piece_of_the_caption(byte_model):
+    pytest.importorskip("llguidance", reason="the optional package llguidance is not installed")
+    rules = [question_grammar(caption) for caption in CAPTIONS.values()]
+    for seed in (None, 3):
+        texts = byte_model.complete(list(CAPTIONS.values()), tokens=500, seed=seed, grammars=rules)
+        assert texts == byte_model.complete(list(CAPTIONS.values()), tokens=500, seed=seed, grammars=rules)
+        for caption, text in zip(CAPTIONS.values(), texts, strict=True):
+            *lines, last = text.split("\n")
+            assert lines or last.endswith("}")
+            for line in lines:
+                row = json.loads(line)
+                assert row["element"] in caption and row["element_type"] in ELEMENT_TYPES
+                assert row["choices"] == ["yes", "no"] or len(row["choices"]) == 4
+                assert row["question"].endswith("?") and len(row["question"]) < 100
+
+
+def test_a_caption_without_a_word_has_no_grammar():
+    with pytest.raises(JudgeError, match="holds no word"):
+        question_grammar("...")
 
 
 def test_a_missing_language_model_is_named(tmp_path):

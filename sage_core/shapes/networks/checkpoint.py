@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...diffusion.names import CHECKPOINT_PREFIX, UnetConfig, unet_names
 from ...encoders.layouts import VIT_L_14, EncoderConfig
 from ...errors import ShapesError
 from ...files import whole_file, write_json
@@ -60,8 +61,9 @@ def expand(folder: Path, weights: Path = WEIGHTS) -> ExpandedFiles:
 
 
 def checkpoint_unet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of `build_unet` from diffusers' names to those of the original SD 1.x checkpoints."""
-    return {f"model.diffusion_model.{_checkpoint_name(name)}": value for name, value in state.items()}
+    """Rename the tensors of a whole U-Net from diffusers' names to those of the original SD 1.x checkpoints."""
+    names = unet_names(UnetConfig.of({name: value.shape for name, value in state.items()}))
+    return {f"{CHECKPOINT_PREFIX}{names.compvis[name]}": value for name, value in state.items()}
 
 
 def checkpoint_autoencoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -127,46 +129,6 @@ def _zero_pad(value: Tensor, shape: tuple[int, ...]) -> Tensor:
     padded = value.new_zeros(shape)
     padded[tuple(slice(size) for size in value.shape)] = value
     return padded
-
-
-_BLOCKS = {
-    "conv_in.": "input_blocks.0.0.",
-    "time_embedding.linear_1.": "time_embed.0.",
-    "time_embedding.linear_2.": "time_embed.2.",
-    "down_blocks.0.resnets.0.": "input_blocks.1.0.",
-    "down_blocks.0.attentions.0.": "input_blocks.1.1.",
-    "mid_block.resnets.0.": "middle_block.0.",
-    "mid_block.attentions.0.": "middle_block.1.",
-    "mid_block.resnets.1.": "middle_block.2.",
-    "up_blocks.0.resnets.0.": "output_blocks.0.0.",
-    "up_blocks.0.attentions.0.": "output_blocks.0.1.",
-    "up_blocks.0.resnets.1.": "output_blocks.1.0.",
-    "up_blocks.0.attentions.1.": "output_blocks.1.1.",
-    "conv_norm_out.": "out.0.",
-    "conv_out.": "out.2.",
-}
-
-
-_RESNET_LAYERS = {
-    "norm1.": "in_layers.0.",
-    "conv1.": "in_layers.2.",
-    "time_emb_proj.": "emb_layers.1.",
-    "norm2.": "out_layers.0.",
-    "conv2.": "out_layers.3.",
-    "conv_shortcut.": "skip_connection.",
-}
-
-
-def _checkpoint_name(name: str) -> str:
-    for block, renamed in _BLOCKS.items():
-        if not name.startswith(block):
-            continue
-        rest = name.removeprefix(block)
-        if ".resnets." in block:
-            layer = next(layer for layer in _RESNET_LAYERS if rest.startswith(layer))
-            rest = _RESNET_LAYERS[layer] + rest.removeprefix(layer)
-        return renamed + rest
-    raise ShapesError(f"{name!r} does not belong to the shapes world's U-Net; install the package again.")
 
 
 def _save_half(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -21,7 +21,7 @@ from . import words as known
 from .english import HERDS, SINGULAR_OF, is_plural_word, with_article
 from .words import NUMBERS
 
-_PLACES = frozenset({*known.OUTDOORS, *known.INDOORS})
+PLACES = frozenset({*known.OUTDOORS, *known.INDOORS})
 # Alternatives that exclude each other: "next to" does not exclude "left of", "right of" does.
 _EXCLUSIVE = (
     ("left of", "right of", "above", "below"),
@@ -29,13 +29,13 @@ _EXCLUSIVE = (
     ("on top of", "under", "behind", "in front of"),
     ("inside", "under", "behind", "on top of"),
 )
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9'-]*|[^\sA-Za-z0-9]")
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9'-]*|[^\sA-Za-z0-9]")
 _NAME_LENGTH = 3
 _OUTSIDE = known.BOUNDARIES | known.ARTICLES | NUMBERS.keys()
 
 
 @dataclass(frozen=True)
-class _Phrase:
+class Phrase:
     """Words start..end (exclusive) of a caption.
 
     Attributes:
@@ -54,14 +54,15 @@ class _Phrase:
 
     @property
     def be(self) -> str:
+        """The verb that goes with it, "is" or "are"."""
         many = self.number is not None or (is_plural_word(self.noun) and self.noun not in HERDS)
         return "are" if many else "is"
 
 
 def rule_questions(caption_id: str, caption: str) -> tuple[Question, ...]:
     """The questions that the rules find in a caption; there may be none."""
-    words = [word.lower() for word in _WORD.findall(caption)]
-    phrases = _told_apart(_phrases(words), words)
+    words = [word.lower() for word in WORD.findall(caption)]
+    phrases = told_apart(noun_phrases(words), words)
     rows = [row for phrase in phrases for row in _about(phrase)]
     rows += _relations(words, phrases)
     rows += _places(words, phrases)
@@ -75,8 +76,9 @@ _Row = tuple[str, str, str, tuple[str, ...], str]
 _YES = ("yes", "no")
 
 
-def _phrases(words: Sequence[str]) -> list[_Phrase]:
-    sure = _sure(words)
+def noun_phrases(words: Sequence[str]) -> list[Phrase]:
+    """Phrases of lower-case words that name what is sure to be in the picture, in the caption's order."""
+    sure = sure_words(words)
     phrases = []
     position = 0
     while position < len(words):
@@ -101,7 +103,7 @@ def _phrases(words: Sequence[str]) -> list[_Phrase]:
     return phrases
 
 
-def _sure(words: Sequence[str]) -> list[bool]:
+def sure_words(words: Sequence[str]) -> list[bool]:
     """For each word whether a phrase that starts there is said to be in the picture."""
     sure = []
     denied = False
@@ -159,7 +161,7 @@ def _is_noun(word: str) -> bool:
 
 def _phrase(
     start: int, article: str | None, number: str | None, inner: list[str], words: Sequence[str]
-) -> _Phrase | None:
+) -> Phrase | None:
     """The phrase of these words; None if they may not be a phrase or name nothing that can be asked for."""
     first = start + (article is not None) + (number is not None)
     numerous = bool(known.NUMEROUS.intersection(inner[:1]))
@@ -180,7 +182,7 @@ def _phrase(
     joined = article is None and number is None and start > 0 and words[start - 1] in ("and", ",")
     # "A two story house": the number belongs to a qualifier that was dropped.
     name = _name(inner) if number is None or of_number else inner[-1:]
-    return _Phrase(
+    return Phrase(
         start,
         first + len(inner),
         " ".join(name),
@@ -214,7 +216,7 @@ def _may_be_sentence(inner: Sequence[str]) -> bool:
 
 def _can_be_asked_for(noun: str, after: str) -> bool:
     """Whether a noun before the word `after` names something that a picture shows."""
-    stems = _stems(noun)
+    stems = stems_of(noun)
     if noun in known.ADJECTIVES or "'" in noun or len(noun) < 2 or stems & known.VAGUE:
         return False
     if after in known.VERBS_AND_NOUNS and not is_plural_word(noun):
@@ -225,7 +227,7 @@ def _can_be_asked_for(noun: str, after: str) -> bool:
 def _name(inner: Sequence[str]) -> list[str]:
     """The noun with the words before it that belong to its name, as in "hot dog" and "double decker bus"."""
     first = len(inner) - 1
-    alive = _kind(inner[-1:]) == "animal/human"
+    alive = kind_of(inner[-1:]) == "animal/human"
     while first > 0 and len(inner) - first < _NAME_LENGTH:
         word = inner[first - 1]
         # "A wooden horse" is not a horse.
@@ -254,27 +256,27 @@ def _is_exact(inner: Sequence[str], before: Sequence[str]) -> bool:
     return not about and not ranged
 
 
-def _told_apart(phrases: Sequence[_Phrase], words: Sequence[str]) -> list[_Phrase]:
+def told_apart(phrases: Sequence[Phrase], words: Sequence[str]) -> list[Phrase]:
     """The phrases without numbers and qualifiers of nouns that are named again.
 
     "Two men and a man" may be three, and in "a white cat and a black cat" neither color is the cat's. A noun that "the"
     names again is the same one.
     """
     same = {phrase.end - 1 for phrase in phrases if words[phrase.start] == "the"}
-    named = Counter(stem for place, word in enumerate(words) if place not in same for stem in _stems(word))
-    people = sum(not known.PEOPLE.isdisjoint(_stems(phrase.noun)) for phrase in phrases)
+    named = Counter(stem for place, word in enumerate(words) if place not in same for stem in stems_of(word))
+    people = sum(not known.PEOPLE.isdisjoint(stems_of(phrase.noun)) for phrase in phrases)
 
-    def again(phrase: _Phrase) -> bool:
+    def again(phrase: Phrase) -> bool:
         itself = phrase.end - 1 not in same
-        return any(named[stem] > itself for stem in _stems(phrase.noun)) or (phrase.noun == "people" and people > 1)
+        return any(named[stem] > itself for stem in stems_of(phrase.noun)) or (phrase.noun == "people" and people > 1)
 
     return [replace(phrase, number=None, qualifiers=()) if again(phrase) else phrase for phrase in phrases]
 
 
-def _about(phrase: _Phrase) -> Iterator[_Row]:
+def _about(phrase: Phrase) -> Iterator[_Row]:
     name, be = phrase.name, phrase.be
     asked = f"are there {name}?" if be == "are" else f"is there {with_article(name)}?"
-    yield _kind(name.split()), name, asked, _YES, "yes"
+    yield kind_of(name.split()), name, asked, _YES, "yes"
     if phrase.number is not None:
         number = NUMBERS[phrase.number]
         yield "counting", phrase.number, f"are there {phrase.number} {name}?", _YES, "yes"
@@ -300,12 +302,12 @@ def _about(phrase: _Phrase) -> Iterator[_Row]:
             yield "attribute", word, f"{be} the {name} {word}?", _YES, "yes"
 
 
-def _relations(words: Sequence[str], phrases: Sequence[_Phrase]) -> Iterator[_Row]:
+def _relations(words: Sequence[str], phrases: Sequence[Phrase]) -> Iterator[_Row]:
     for first, second in pairwise(phrases):
         between = " ".join(words[first.end : second.start])
-        if between not in known.RELATIONS or first.noun == second.noun or second.noun in _PLACES:
+        if between not in known.RELATIONS or first.noun == second.noun or second.noun in PLACES:
             continue
-        if not _is_subject(first, words):
+        if not is_subject(first, words):
             continue
         relation, be = known.RELATIONS[between], first.be
         yield "spatial", between, f"{be} the {first.name} {relation} the {second.name}?", _YES, "yes"
@@ -315,7 +317,7 @@ def _relations(words: Sequence[str], phrases: Sequence[_Phrase]) -> Iterator[_Ro
                 yield "spatial", between, text, _choices(relation, group, first.noun), relation
 
 
-def _is_subject(phrase: _Phrase, words: Sequence[str]) -> bool:
+def is_subject(phrase: Phrase, words: Sequence[str]) -> bool:
     """Whether what follows a phrase is said of it, not of something before, as in "sitting in a room next to"."""
     before = words[max(phrase.start - 2, 0) : phrase.start]
     if phrase.noun in known.WORN or known.PREPOSITIONS.intersection(before[-1:]) or before[-1:] == ["to"]:
@@ -323,11 +325,11 @@ def _is_subject(phrase: _Phrase, words: Sequence[str]) -> bool:
     return not (before[-1:] == ["of"] and before[0] in known.VERB_PLACES)
 
 
-def _places(words: Sequence[str], phrases: Sequence[_Phrase]) -> Iterator[_Row]:
+def _places(words: Sequence[str], phrases: Sequence[Phrase]) -> Iterator[_Row]:
     found = [
         phrase.noun
         for phrase in phrases
-        if phrase.noun in _PLACES
+        if phrase.noun in PLACES
         and words[phrase.start] in known.ARTICLES
         and phrase.start > 0
         and words[phrase.start - 1] in ("in", "on", "at")
@@ -360,14 +362,15 @@ def _plurals(inner: Sequence[str]) -> list[int]:
     ]
 
 
-def _stems(word: str) -> set[str]:
+def stems_of(word: str) -> set[str]:
     """The word and what may be its singular."""
     found = {word, word.removesuffix("s"), word.removesuffix("es"), SINGULAR_OF.get(word, word)}
     return found | ({word[:-3] + "y"} if word.endswith("ies") else set())
 
 
-def _kind(name: Sequence[str]) -> str:
-    stems = _stems(name[-1])
+def kind_of(name: Sequence[str]) -> str:
+    """The element type of a thing by the words of its name: animal/human, food or object."""
+    stems = stems_of(name[-1])
     thing = known.NOT_ALIVE.intersection(name[:-1])
     if stems & known.FOODS or (stems & {"dog"} and "hot" in thing):
         return "food"

@@ -1,0 +1,117 @@
+"""The closed-form part of MACE (Lu et al., CVPR 2024): its first and third stage, without the LoRAs between them.
+
+Stage 1, for each concept: in some 30 sentences, the words around the concept get the values that they have around the
+guide, so that what the concept left in them goes. Stage 3 joins the edits of all concepts. Both hold on to a prior, the
+second moment P of everyday captions' states. With states as columns, keys k and the new ones n:
+
+    stage 1: W_i = W (I + E_i),  E_i = Σ (n − k) kᵀ (Σ k kᵀ + s P + lam I)⁻¹
+    stage 3: W*  = W (I + Σ_i E_i A_i (Σ_i A_i + s P)⁻¹),  A_i = Σ c cᵀ over all states of concept i's sentences
+
+MACE itself trains a LoRA a concept on masked pictures between the two; results of this part alone are not MACE's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...encoders.text_encoder import TextEncoder
+from ...encoders.tokens import CONTEXT_LENGTH, tokenize
+from ...errors import PromptError
+from ..concepts import Concepts, TokenStates, last_subject
+from .common import Edit, Solver, choose, require, result, shared
+
+# Sentences around a concept: openers of pictures, and scenes in which anything can stand.
+SENTENCES = tuple(
+    sentence
+    for opener in ("a photo of", "a picture of", "an image of", "a painting of", "a drawing of", "a close-up of")
+    for sentence in (
+        f"{opener} {{}}",
+        f"{opener} {{}} in a room",
+        f"{opener} {{}} in front of a window",
+        f"{opener} {{}} on a summer day",
+        f"{opener} {{}} with soft light",
+    )
+)
+
+
+@dataclass(frozen=True)
+class MaceSettings:
+    """MACE's values for broad concepts.
+
+    Attributes:
+        lam: how much the matrices hold on to what they are, in stage 1; 1,000 for objects, 0 for broad concepts.
+        prior: weight of the captions, in states: s P is this number times their mean c cᵀ. MACE's scale of 7e-7 over
+            the 47.5 million states of COCO's captions is 33.
+    """
+
+    lam: float = 0.0
+    prior: float = 33.0
+
+    def __post_init__(self) -> None:
+        require(self.lam >= 0, f"lam is {self.lam}, expected 0 or more.")
+        require(self.prior >= 0, f"prior is {self.prior}, expected 0 or more.")
+
+
+def edit(
+    weights: Mapping[str, Tensor], encoder: TextEncoder, concepts: Concepts, settings: MaceSettings | None = None
+) -> Edit:
+    """MACE's closed-form part on all matrices that read the prompt.
+
+    Raises:
+        PromptError: no captions for the prior.
+        UnetError: the weights do not fit, or nothing changes.
+        SettingsError: a system is singular, as with few captions.
+    """
+    settings = settings or MaceSettings()
+    if not concepts.captions or not settings.prior:
+        raise PromptError(
+            "MACE's closed-form part needs captions for its prior, with a weight above 0: without one its systems are "
+            "singular. Give some hundred everyday captions."
+        )
+    chosen = choose(weights, encoder.config.width)
+    solver = Solver(advice="Give more captions, hundreds of different ones, or lam a value above 0.")
+    states = TokenStates(encoder)
+    prior = settings.prior * states.second_moment(concepts.captions, "all")
+    held = prior + settings.lam * torch.eye(states.width, dtype=torch.float64)
+    joined, seen = torch.zeros_like(prior), torch.zeros_like(prior)
+    for concept, guide in zip(concepts.erase, concepts.guides, strict=True):
+        keys, new = surrounding_rows(states, concept, guide)
+        change = solver.right(held + keys.T @ keys, (new - keys).T @ keys)
+        rows = torch.cat(states.rows([sentence.format(concept) for sentence in SENTENCES], "all"))
+        joined += change @ rows.T @ rows
+        seen += rows.T @ rows
+    change = solver.right(seen + prior, joined)
+    note = "MACE trains LoRAs on pictures in addition, which this edit does not."
+    return result("MACE (closed-form part)", chosen, shared(chosen, change), solver, concepts, settings, (note,))
+
+
+def surrounding_rows(states: TokenStates, concept: str, guide: str) -> tuple[Tensor, Tensor]:
+    """States around the concept in every sentence, and their counterparts around the guide; (n, width) both."""
+    texts = [[sentence.format(text) for sentence in SENTENCES] for text in (concept, guide)]
+    old_ids, new_ids = tokenize(texts[0]), tokenize(texts[1])
+    keys, new = [], []
+    for old_row, new_row, old, changed in zip(old_ids, new_ids, *map(states.states, texts), strict=True):
+        pairs = surrounding_positions(old_row, new_row)
+        keys.append(old[[position for position, _ in pairs]])
+        new.append(changed[[position for _, position in pairs]])
+    return torch.cat(keys), torch.cat(new)
+
+
+def surrounding_positions(old: Tensor, new: Tensor) -> list[tuple[int, int]]:
+    """Positions of equal tokens before and after the part in which two rows of ids (77,) differ.
+
+    What comes after goes on through the padding as far as both rows reach, shifted by the difference in length.
+    """
+    old_end, new_end = (last + 1 for last in last_subject(torch.stack([old, new])))
+    shortest = min(old_end, new_end) + 1
+    before = next((i for i in range(shortest) if old[i] != new[i]), shortest)
+    after = 0
+    while after < shortest - before and old[old_end - after] == new[new_end - after]:
+        after += 1
+    old_start, new_start = old_end + 1 - after, new_end + 1 - after
+    count = CONTEXT_LENGTH - max(old_start, new_start)
+    return [(i, i) for i in range(before)] + [(old_start + i, new_start + i) for i in range(count)]

@@ -1,0 +1,173 @@
+"""SPEED (ICLR 2026): the change of each matrix lies in the null space of what is to be kept.
+
+With T the mean over concepts of Σ t tᵀ of their states, A that of Σ a tᵀ with their anchors', P the projector onto the
+directions that the states to retain hardly use, K the empty prompt's states (its start and 3 centres of the others) and
+M = (T P + scale I)⁻¹,
+
+    ΔW = W (A − T) P [I − M K (Kᵀ P M K + lamb I)⁻¹ Kᵀ P] M
+
+so that ΔW = 0 in the retained directions, and ΔW K = 0 where lamb is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ...encoders.text_encoder import TextEncoder
+from ..concepts import Concepts, TokenStates
+from ..names import is_value, reads_prompt
+from .common import Edit, Solver, choose, require, result
+
+# The published code takes all but the start token's row for exactly this list of concepts.
+_ALL_ROWS_FOR = ("nudity",)
+_CENTRES = 3
+_ROUNDS = 50
+# Singular values below this part of the largest are rounding errors.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class SpeedSettings:
+    """SPEED's published values for nudity, whose anchor is the empty prompt.
+
+    Attributes:
+        matrices: "V" edits values, "K" keys, "KV" both.
+        rows: "last_subject" is one state a text, "after_start" all but the start token's; "published" takes the second
+            where the only concept is "nudity", and the first elsewhere.
+        retain_scale: how much the matrices hold on to what they are; 1 for most concepts.
+        lamb: how roughly the empty prompt's values are kept; 0 keeps them exactly.
+        threshold: directions of a smaller second moment of the retained states are free to change.
+        augmentations: noisy copies of each retained state, along the direction that the matrix maps to least.
+        filter: retain only the states that the plain edit would change more than the average.
+        seed: of the noise.
+    """
+
+    matrices: Literal["V", "K", "KV"] = "V"
+    rows: Literal["published", "last_subject", "after_start"] = "published"
+    retain_scale: float = 0.7
+    lamb: float = 0.5
+    threshold: float = 0.1
+    augmentations: int = 10
+    filter: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (("matrices", ("V", "K", "KV")), ("rows", ("published", "last_subject", "after_start"))):
+            value = getattr(self, name)
+            require(value in known, f"{name} is '{value}', expected one of {', '.join(known)}.")
+        require(self.retain_scale > 0, f"retain_scale is {self.retain_scale}, expected more than 0.")
+        require(self.lamb >= 0, f"lamb is {self.lamb}, expected 0 or more.")
+        require(self.threshold > 0, f"threshold is {self.threshold}, expected more than 0.")
+        require(self.augmentations >= 0, f"augmentations is {self.augmentations}, expected 0 or more.")
+
+
+def edit(
+    weights: Mapping[str, Tensor], encoder: TextEncoder, concepts: Concepts, settings: SpeedSettings | None = None
+) -> Edit:
+    """SPEED on the value matrices, or those that the settings name.
+
+    `concepts.preserve` and `concepts.captions` are what to retain, by their last subject tokens; those that name a
+    concept are left out. Without any it is the empty prompt's states.
+
+    Raises:
+        UnetError: the weights do not fit, or nothing changes.
+        SettingsError: a system is singular.
+    """
+    settings = settings or SpeedSettings()
+    chosen = choose(weights, encoder.config.width, _wanted(settings.matrices))
+    solver = Solver(advice="Give lamb a value above 0, or lower the threshold.")
+    states = TokenStates(encoder)
+    empty = states.rows([""], "all")[0]
+    targets, anchors = (_rows(states, texts, concepts, settings) for texts in (concepts.erase, concepts.guides))
+    # T = ownᵀ own and A − T = awayᵀ own, of as many rows as there are states: nothing of full rank is multiplied.
+    own, away = torch.cat(targets), torch.cat(anchors) - torch.cat(targets)
+    own, away = own / len(targets) ** 0.5, away / len(targets) ** 0.5
+    retain = _retained(states, concepts, empty)
+    keep = torch.stack([empty[0], *centres(empty[1:], _CENTRES)]).T
+    identity = torch.eye(states.width, dtype=torch.float64)
+    # Wᵀ's factor of the edit without a null space, which shows how much each state would be disturbed.
+    plain = solver.right(identity + own.T @ own, own)
+    generator = torch.Generator().manual_seed(settings.seed)
+    deltas, free = {}, []
+    for name, weight in chosen.items():
+        moved = weight @ away.T
+        projector = _free_directions(weight, moved @ plain, retain, settings, generator)
+        free.append(round(float(projector.trace())))
+        visible = own @ projector
+        system = own.T @ visible + settings.retain_scale * identity
+        spread = solver.general(system, keep)
+        seen = keep.T @ projector
+        inner = seen @ spread + settings.lamb * torch.eye(keep.shape[1], dtype=torch.float64)
+        # A pseudo-inverse: without lamb the empty prompt's states may all be retained, and nothing is left to correct.
+        corrected = visible - visible @ spread @ torch.linalg.pinv(inner, rtol=_ROUNDING) @ seen
+        deltas[name] = moved @ solver.general(system.T, corrected.T).T
+    note = f"{min(free)} to {max(free)} of {states.width} directions are free to change."
+    return result("SPEED", chosen, deltas, solver, concepts, settings, (note,))
+
+
+def centres(points: Tensor, count: int) -> Tensor:
+    """Means of `count` clusters of points (n, width), by Lloyd's algorithm from evenly spaced points; deterministic."""
+    found = points[torch.linspace(0, len(points) - 1, count).round().long()]
+    for _ in range(_ROUNDS):
+        nearest = torch.cdist(points, found).argmin(1)
+        moved = torch.stack([points[nearest == i].mean(0) if (nearest == i).any() else found[i] for i in range(count)])
+        if torch.equal(moved, found):
+            break
+        found = moved
+    return found
+
+
+def _wanted(matrices: str):
+    if matrices == "V":
+        return is_value
+    return reads_prompt if matrices == "KV" else (lambda name: reads_prompt(name) and not is_value(name))
+
+
+def _rows(states: TokenStates, texts: tuple[str, ...], concepts: Concepts, settings: SpeedSettings) -> list[Tensor]:
+    every = settings.rows == "after_start" or (settings.rows == "published" and concepts.erase == _ALL_ROWS_FOR)
+    return [rows[1:] for rows in states.rows(texts, "all")] if every else states.rows(texts, "last_subject")
+
+
+def _retained(states: TokenStates, concepts: Concepts, empty: Tensor) -> Tensor:
+    erased = [text.casefold().strip() for text in concepts.erase]
+    given = (*concepts.preserve, *concepts.captions)
+    texts = [text for text in given if not any(concept in text.casefold() for concept in erased)]
+    return torch.cat(states.rows(texts, "last_subject")) if texts else empty[1:]
+
+
+def _free_directions(
+    weight: Tensor, disturbed: Tensor, retain: Tensor, settings: SpeedSettings, generator: torch.Generator
+) -> Tensor:
+    """P: the projector onto the directions in which the states to retain have hardly a second moment."""
+    rows, least = retain, float((retain @ disturbed.T).norm(dim=1).mean())
+    if settings.filter:
+        rows = _important(rows, disturbed, least)
+    if settings.augmentations:
+        # n P₀ of a normal n and P₀ = v vᵀ is a normal number times v.
+        direction = _least_direction(weight)
+        noise = torch.randn(settings.augmentations, len(rows), 1, generator=generator, dtype=torch.float64)
+        copies = (rows + noise * direction).flatten(0, 1)
+        rows = torch.cat([rows, _important(copies, disturbed, least) if settings.filter else copies])
+    moment = rows.T @ rows / max(len(rows), 1)
+    sizes, directions = torch.linalg.eigh(moment)
+    free = directions[:, sizes < settings.threshold]
+    return free @ free.T
+
+
+def _important(rows: Tensor, disturbed: Tensor, least: float) -> Tensor:
+    return rows[(rows @ disturbed.T).norm(dim=1) > least]
+
+
+def _least_direction(weight: Tensor) -> Tensor:
+    """Right singular vector of the smallest singular value, among those of min(outputs, inputs)."""
+    outputs, inputs = weight.shape
+    if outputs >= inputs:
+        return torch.linalg.eigh(weight.T @ weight)[1][:, 0]
+    left = torch.linalg.eigh(weight @ weight.T)[1][:, 0]
+    right = weight.T @ left
+    return right / right.norm().clamp_min(1e-300)

@@ -1,0 +1,367 @@
+"""A gate before the sampler, after CGCE (ECCV 2026): prompts that it takes for unsafe are refined or routed away.
+
+CGCE's code and sizes are not published; this is a gate of its kind. A small classifier reads the text encoder's states.
+A prompt under its threshold goes through untouched, and so costs nothing. One above is changed along the gradient until
+it is under the threshold, or drawn with the states of another, safe encoder instead.
+
+What a gate costs is its false alarms. So its threshold is not 0 but set on held-out safe prompts, to a stated rate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..encoders.text_encoder import TextEncoder, embed, state_hash
+from ..encoders.tokens import CONTEXT_LENGTH
+from ..errors import EncoderError, PromptError, SettingsError
+from ..files import whole_file
+from ..runs.loop import Budget, Loop, Objective
+from ..runs.record import StepReport
+
+QUERIES, WIDTH, HEADS = 4, 256, 4
+_FORMAT = "sage_gate_1"
+
+
+class GateNetwork(nn.Module):
+    """One layer of cross-attention from 4 learned queries to the states, then an MLP to a logit; 0.7 M parameters."""
+
+    def __init__(self, width: int) -> None:
+        """For states of `width` numbers."""
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.queries = nn.Parameter(torch.randn(1, QUERIES, WIDTH) / WIDTH**0.5)
+        self.attention = nn.MultiheadAttention(WIDTH, HEADS, kdim=width, vdim=width, batch_first=True)
+        self.output = nn.Sequential(nn.Linear(QUERIES * WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, 1))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Logits (B,) of states (B, rows, width); the higher, the less safe."""
+        read = self.norm(states)
+        found = self.attention(self.queries.expand(len(states), -1, -1), read, read, need_weights=False)[0]
+        return self.output(found.flatten(1))[:, 0]
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """How a gate is trained and set.
+
+    Attributes:
+        steps: of training.
+        batch_size: prompts a step, half of them unsafe.
+        learning_rate: of AdamW.
+        held_out: share of the prompts that set the threshold and measure the rates.
+        false_alarms: the stated rate: at most this share of the held-out safe prompts is taken for unsafe.
+        seed: of the split, the first weights and the batches.
+    """
+
+    steps: int = 200
+    batch_size: int = 32
+    learning_rate: float = 5e-4
+    held_out: float = 0.25
+    false_alarms: float = 0.02
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("steps", 1), ("batch_size", 2)):
+            if getattr(self, name) < low:
+                raise SettingsError(f"{name} is {getattr(self, name)}, expected {low} or more.")
+        for name in ("held_out", "false_alarms"):
+            if not 0 < getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}, expected a share between 0 and 1.")
+        if not self.learning_rate > 0:
+            raise SettingsError(f"learning_rate is {self.learning_rate}, expected more than 0.")
+
+
+@dataclass(frozen=True)
+class GateCard:
+    """What is known of a gate.
+
+    Attributes:
+        encoder: SHA-256 of the text encoder whose states it reads.
+        threshold: logits above it are unsafe.
+        stated_false_alarms: the rate it was set for.
+        false_alarms: share of `safe_prompts` held-out safe prompts taken for unsafe.
+        detected: share of `unsafe_prompts` held-out unsafe prompts taken for unsafe.
+        settings: of its training.
+    """
+
+    encoder: str
+    threshold: float
+    stated_false_alarms: float
+    false_alarms: float
+    detected: float
+    safe_prompts: int
+    unsafe_prompts: int
+    settings: dict[str, Any]
+
+    def summary(self) -> str:
+        """One line for a person."""
+        return (
+            f"Of held-out prompts it flags {self.detected:.1%} of {self.unsafe_prompts} unsafe ones and "
+            f"{self.false_alarms:.1%} of {self.safe_prompts} safe ones; it is set for at most "
+            f"{self.stated_false_alarms:.1%}."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Gate:
+    """A trained gate."""
+
+    network: GateNetwork
+    card: GateCard
+
+    def margins(self, states: Tensor) -> Tensor:
+        """Logits above the threshold, (B,), of states (B, 77 n, width); of a long prompt that of its worst 77 rows."""
+        count, rows, width = states.shape
+        if rows % CONTEXT_LENGTH:
+            raise SettingsError(f"The prompt has {rows} rows of states, expected a multiple of {CONTEXT_LENGTH}.")
+        own = next(self.network.parameters())
+        parts = states.to(own.device, own.dtype).reshape(-1, CONTEXT_LENGTH, width)
+        return self.network(parts).view(count, -1).amax(1) - self.card.threshold
+
+    @torch.no_grad()
+    def flags(self, states: Tensor) -> Tensor:
+        """Whether prompts are taken for unsafe, bool (B,)."""
+        return self.margins(states) > 0
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """How flagged prompts are changed.
+
+    Attributes:
+        eta: step length. Of a normalised gradient it is the distance that all states together move in a step; those
+            of an SD 1.x prompt have a length of about 250.
+        iterations: at most.
+        normalised: divide each prompt's gradient by its length.
+    """
+
+    eta: float = 1.0
+    iterations: int = 50
+    normalised: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.eta > 0 or self.iterations < 1:
+            raise SettingsError(f"eta is {self.eta} and iterations {self.iterations}, expected above 0 and 1 or more.")
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """Prompts after a gate.
+
+    Attributes:
+        states: (B, rows, width); those of prompts that were not flagged are the very ones given.
+        flagged: prompts that were taken for unsafe.
+        safe: prompts that no gate takes for unsafe in the end.
+        iterations: steps that each prompt took.
+    """
+
+    states: Tensor
+    flagged: Tensor
+    safe: Tensor
+    iterations: Tensor
+
+
+def refine(gates: Sequence[Gate], states: Tensor, settings: RefineSettings | None = None) -> Refined:
+    """Move the states of flagged prompts until no gate flags them, by the sum of the flagging gates' gradients."""
+    settings = settings or RefineSettings()
+    changed = states.detach().clone()
+    iterations = torch.zeros(len(states), dtype=torch.long, device=states.device)
+    flagged = open_ = _flagged(gates, changed)
+    for _ in range(settings.iterations):
+        if not open_.any():
+            break
+        moving = changed[open_].float()
+        slope = _slope(gates, moving)
+        if settings.normalised:
+            slope = slope / slope.flatten(1).norm(dim=1).clamp_min(1e-30)[:, None, None]
+        changed[open_] = (moving - settings.eta * slope).to(changed.dtype)
+        iterations[open_] += 1
+        open_ = _flagged(gates, changed)
+    return Refined(changed, flagged, ~open_, iterations)
+
+
+def route(gates: Sequence[Gate], states: Tensor, safe_states: Tensor) -> tuple[Tensor, Tensor]:
+    """States of prompts that no gate flags, and in the place of the others those of a safe encoder; and the flags."""
+    flagged = _flagged(gates, states)
+    return torch.where(flagged[:, None, None], safe_states.to(states), states), flagged
+
+
+def _flagged(gates: Sequence[Gate], states: Tensor) -> Tensor:
+    return torch.stack([gate.flags(states).to(states.device) for gate in gates]).any(0)
+
+
+def _slope(gates: Sequence[Gate], states: Tensor) -> Tensor:
+    """Gradient of the cross-entropy towards "safe", of the gates that flag a prompt."""
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = states.detach().clone().requires_grad_(True)
+        # A flag means a margin above 0; gates that are content must not pull.
+        losses = [
+            torch.nn.functional.softplus(margin) * (margin > 0) for margin in (gate.margins(leaf) for gate in gates)
+        ]
+        total = sum((loss.sum().to(leaf.device) for loss in losses), leaf.new_zeros(()))
+        return torch.autograd.grad(total, leaf)[0]
+
+
+class GateObjective(Objective):
+    """A gate's classification as the training loop sees it."""
+
+    losses = ("total",)
+
+    def __init__(
+        self, safe: Tensor, unsafe: Tensor, settings: GateSettings, device: torch.device | str = "cpu"
+    ) -> None:
+        """Learn from states (n, 77, width) of safe and of unsafe prompts, which stay where they are."""
+        self.safe, self.unsafe, self.settings, self.device = safe, unsafe, settings, torch.device(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.network = GateNetwork(safe.shape[2]).to(self.device)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.learning_rate)
+
+    def state(self) -> dict[str, Tensor]:
+        """See Objective."""
+        return {name: value.detach() for name, value in self.network.state_dict().items()}
+
+    def gradients(self, step: int) -> Tensor:
+        """See Objective."""
+        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step)
+        half = self.settings.batch_size // 2
+        batch = torch.cat([
+            states[torch.randint(len(states), (half,), generator=generator)].to(self.device, torch.float32)
+            for states in (self.safe, self.unsafe)
+        ])  # fmt: skip
+        wanted = torch.arange(2 * half, device=self.device) >= half
+        loss = nn.functional.binary_cross_entropy_with_logits(self.network(batch), wanted.float())
+        loss.backward()
+        return loss.detach()[None]
+
+
+# A host application may run everything in inference mode, whose tensors take no gradient.
+@torch.inference_mode(False)
+@torch.enable_grad()
+def train_gate(
+    encoder: TextEncoder,
+    safe: Sequence[str],
+    unsafe: Sequence[str],
+    settings: GateSettings | None = None,
+    *,
+    checkpoint: Path | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> Gate:
+    """A gate for this encoder's states, learned from prompts.
+
+    Args:
+        encoder: whose states it will read; training runs on its device.
+        safe, unsafe: prompts. They need not be pairs; what only one kind talks about is what the gate learns.
+        settings: how.
+        checkpoint: as in `runs.loop.Loop`.
+        on_step: as in `runs.loop.Loop.run`.
+
+    Raises:
+        PromptError: too few prompts to learn from, or to measure the stated rate of false alarms.
+    """
+    settings = settings or GateSettings()
+    kinds = [list(dict.fromkeys(texts)) for texts in (safe, unsafe)]
+    if both := set(kinds[0]) & set(kinds[1]):
+        raise PromptError(f"The prompt '{min(both)}' is among the safe and among the unsafe ones: remove it from one.")
+    order = [torch.randperm(len(texts), generator=_generator(settings.seed, i)) for i, texts in enumerate(kinds)]
+    held = [round(settings.held_out * len(texts)) for texts in kinds]
+    # A rate below one prompt in all held-out ones cannot be told from none.
+    needed = -(-1 // settings.false_alarms)
+    if held[0] < needed or not held[1] or min(len(texts) - out for texts, out in zip(kinds, held, strict=True)) < 2:
+        raise PromptError(
+            f"{len(kinds[0])} safe and {len(kinds[1])} unsafe prompts are too few: to state "
+            f"{settings.false_alarms:.1%} false alarms, {needed:.0f} safe prompts must be held out (a share of "
+            f"{settings.held_out:g} of them is)."
+        )
+    # Half precision, since the states of a few thousand prompts would fill the memory otherwise.
+    states = [
+        embed(encoder, texts, out_dtype=torch.float16).view(len(texts), CONTEXT_LENGTH, -1).cpu()[rows]
+        for texts, rows in zip(kinds, order, strict=True)
+    ]
+    device = next(encoder.parameters()).device
+    objective = GateObjective(*(part[out:] for part, out in zip(states, held, strict=True)), settings, device)
+    identity = state_hash(encoder.state())
+    key = f"{identity} {settings} {hash_texts(kinds)}"
+    Loop(objective, Budget(steps=settings.steps), lambda _step, _used: settings.learning_rate,
+         checkpoint=checkpoint, key=key).run(on_step)  # fmt: skip
+    network = objective.network.eval().requires_grad_(False)
+    logits = [_logits(network, part[:out], device) for part, out in zip(states, held, strict=True)]
+    threshold = threshold_for(logits[0], settings.false_alarms)
+    rates = [float((part > threshold).double().mean()) for part in logits]
+    card = GateCard(identity, threshold, settings.false_alarms, *rates, *held, asdict(settings))
+    return Gate(network, card)
+
+
+def threshold_for(safe_logits: Tensor, false_alarms: float) -> float:
+    """The lowest threshold that at most this share of safe prompts' logits exceeds."""
+    ordered = safe_logits.double().sort(descending=True).values
+    return float(ordered[int(false_alarms * len(ordered) + 1e-9)])
+
+
+def hash_texts(lists: Sequence[Sequence[str]]) -> str:
+    """SHA-256 of lists of texts."""
+    return hashlib.sha256(json.dumps([list(texts) for texts in lists]).encode()).hexdigest()
+
+
+def save_gate(path: str | os.PathLike[str], gate: Gate) -> None:
+    """Write a gate as safetensors with its card, whole."""
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in gate.network.state_dict().items()}
+    with whole_file(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt", _FORMAT: json.dumps(asdict(gate.card))})
+
+
+@torch.inference_mode(False)
+def load_gate(path: str | os.PathLike[str], encoder: TextEncoder | None = None) -> Gate:
+    """Read a gate, and check that it is one for `encoder`.
+
+    Raises:
+        EncoderError: the file is not a gate, is damaged, or belongs to another text encoder.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            known = (file.metadata() or {}).get(_FORMAT)
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if known else {}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise EncoderError(
+            f"{path} is not a whole safetensors file ({error}). Train or copy the gate again."
+        ) from error
+    if not known:
+        raise EncoderError(
+            f"{path} is not a gate: its metadata lacks '{_FORMAT}'. Use a file that a gate was saved to."
+        )
+    try:
+        card = GateCard(**json.loads(known))
+        network = GateNetwork(tensors["norm.weight"].shape[0])
+        network.load_state_dict(tensors)
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise EncoderError(f"{path} is a damaged gate ({error}). Train or copy it again.") from error
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise EncoderError(f"{path} holds values that are NaN or infinite. Train or copy the gate again.")
+    if encoder is not None and state_hash(encoder.state()) != card.encoder:
+        raise EncoderError(
+            f"{path} reads the states of another text encoder (hash {card.encoder[:12]}): use that one before the "
+            "gate, or train a gate for this one."
+        )
+    return Gate(network.eval().requires_grad_(False), card)
+
+
+def _generator(seed: int, part: int) -> torch.Generator:
+    return torch.Generator().manual_seed(2 * seed + part)
+
+
+@torch.no_grad()
+def _logits(network: GateNetwork, states: Tensor, device: torch.device) -> Tensor:
+    return torch.cat([network(part.to(device, torch.float32)).cpu() for part in states.split(128)])
