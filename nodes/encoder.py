@@ -23,7 +23,7 @@ def _fingerprint(name: str | None) -> tuple[int, int] | None:
 
 
 class SAGELoadEncoder(io.ComfyNode):
-    """A text encoder file as a CLIP by itself."""
+    """Loads a text encoder file as a CLIP of its own."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -58,7 +58,7 @@ class SAGELoadEncoder(io.ComfyNode):
 
 
 class SAGEApplyEncoder(io.ComfyNode):
-    """A checkpoint's CLIP moved to, or along with, an aligned encoder."""
+    """Moves a checkpoint's CLIP to an aligned encoder, or by what alignment changed."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -142,7 +142,7 @@ class SAGEApplyEncoder(io.ComfyNode):
 
 
 def _base_of(encoder, encoder_base) -> Mapping[str, Tensor]:
-    """What the encoder was before alignment: connected, or known because alignment lies on it as a patch."""
+    """The encoder before alignment: as connected, or known because the alignment is a patch on it."""
     if encoder_base is not None:
         return clips.patched_weights(encoder_base)
     if encoder is not None and clips.count_patches(encoder):
@@ -154,7 +154,7 @@ def _base_of(encoder, encoder_base) -> Mapping[str, Tensor]:
 
 
 class SAGESaveEncoder(io.ComfyNode):
-    """A CLIP's text encoder as a file for any CLIP loader."""
+    """Saves a CLIP's text encoder as a file for any CLIP loader."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -1,4 +1,4 @@
-"""Scores beside TIFA, and runs beside each other: CLIPScore, concept rates, the comparison."""
+"""Scores in addition to TIFA, CLIPScore and concept rates, and the comparison of runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .host.sockets import JudgeType, Scores
 
 
 class SAGECLIPScore(io.ComfyNode):
-    """CLIPScore with the original CLIP."""
+    """Scores pictures by CLIPScore with the original CLIP."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -64,7 +64,7 @@ class SAGECLIPScore(io.ComfyNode):
 
 
 class SAGEConceptRate(io.ComfyNode):
-    """How many images show a concept."""
+    """Counts the images that show a concept."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -138,7 +138,7 @@ class SAGEConceptRate(io.ComfyNode):
 
 
 class SAGECompare(io.ComfyNode):
-    """Runs of the same prompts beside each other."""
+    """Compares runs of the same prompts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -147,7 +147,7 @@ class SAGECompare(io.ComfyNode):
             node_id="SAGECompare",
             display_name="Compare Scores",
             category="SAGE/score",
-            description="TIFA by question type with the change against the first run, CLIPScore beside TIFA, and how "
+            description="TIFA by question type with the change against the first run, CLIPScore next to TIFA, and how "
             "often the concept shows, in one picture and one table.",
             is_output_node=True,
             inputs=[
@@ -176,7 +176,7 @@ class SAGECompare(io.ComfyNode):
 
 
 def _clip_folder(model: str | None) -> Path:
-    """The folder of the original CLIP. Raises JudgeError, saying what to put where."""
+    """The folder of the original CLIP; raises JudgeError, which says what to put where, if none is named."""
     if not model or model == files.NONE:
         raise JudgeError(
             "model names no CLIP: choose the folder of openai/clip-vit-large-patch14. Put it into models/VQA if it is "

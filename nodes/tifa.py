@@ -1,4 +1,4 @@
-"""TIFA inside a graph: questions, and scores by a judge."""
+"""TIFA in a graph: questions, and scores by a judge."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUESTION_SUFFIXES = (".json", ".jsonl", ".csv")
 
 
 class SAGELoadQuestions(io.ComfyNode):
-    """A TIFA question file."""
+    """Loads a TIFA question file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -55,7 +55,7 @@ class SAGELoadQuestions(io.ComfyNode):
 
 
 class SAGEMakeQuestions(io.ComfyNode):
-    """Questions for any captions."""
+    """Makes questions for any captions."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -112,7 +112,7 @@ class SAGEMakeQuestions(io.ComfyNode):
 
 
 class SAGEScoreTIFA(io.ComfyNode):
-    """Images, questions and a judge: TIFA, question by question."""
+    """Scores images by TIFA: a judge answers every question about its image."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -25,7 +25,7 @@ from .host.inputs import ADVANCED, check_choices, check_finite, seed_input
 from .host.sockets import Pairs, Settings
 
 _DEFAULTS = PRESETS["sage_plus"]
-# A drawn preview takes a few tenths of a second on a slow CPU: at most a twentieth of the training goes into them.
+# A preview takes a few tenths of a second on a slow CPU; at most a twentieth of the training goes into previews.
 _PREVIEW_SHARE = 20
 # What a first training may want to change; the other settings are folded away where ComfyUI can.
 _MAIN_SETTINGS = {
@@ -34,7 +34,7 @@ _MAIN_SETTINGS = {
 
 
 class SAGETrainingSettings(io.ComfyNode):
-    """Every knob of the training, for Train SAGE Text Encoder."""
+    """Sets every knob of the training, for Train SAGE Text Encoder."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -112,7 +112,7 @@ def _setting_inputs() -> list[io.Input]:
 
 
 class SAGETrainEncoder(io.ComfyNode):
-    """Trains an aligned encoder from a CLIP, or finds the one that the same inputs gave before."""
+    """Trains an aligned encoder from a CLIP, or finds the one that the same inputs gave earlier."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -175,7 +175,7 @@ class SAGETrainEncoder(io.ComfyNode):
 
 
 def _train(clip, pairs: PromptPairs, concept: str, settings: TrainingSettings) -> tuple[TrainingResult, bool, str, Any]:
-    """The result, whether it was found, the memory announced, and the aligned CLIP."""
+    """The result, whether it was found, the announced memory, and the aligned CLIP."""
     base = clips.private_copy(clips.own_weights(clip))
     config = EncoderConfig.of(base)
     require_sd1(config, "This CLIP")
@@ -203,7 +203,7 @@ def _train(clip, pairs: PromptPairs, concept: str, settings: TrainingSettings) -
 
 
 class _Watch:
-    """What the user sees of a training while it runs; raises when it is cancelled."""
+    """Shows a training to the user while it runs; raises when it is cancelled."""
 
     def __init__(self, needed: str) -> None:
         self._preparation = display.Progress("embedding prompts")

@@ -1,4 +1,4 @@
-"""What the user sees and hears of a node: log, progress with Cancel, and pictures in and out."""
+"""What the user sees of a node: log, progress with Cancel, and pictures in and out."""
 
 from __future__ import annotations
 
@@ -74,5 +74,5 @@ def to_image(picture: Image) -> Tensor:
 
 
 def flatten(images: list[Any]) -> list[torch.Tensor]:
-    """All images of a list of IMAGE batches, of whatever sizes: (height, width, channels) each."""
+    """All images in a list of IMAGE batches of any sizes, each (height, width, channels)."""
     return [image for batch in images for image in batch]

@@ -43,7 +43,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask the judge about every picture whose caption has questions."""
+    """Ask the judge about every picture whose caption has questions, and write the scores."""
     _check_outputs(options)
     from ..tifa.evaluation import evaluate
     from ..tifa.judges.base import load_judge
@@ -79,7 +79,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
     inputs = {"QUESTIONS": options.questions, "--judge": options.judge, "--sentences": options.sentences}
     common.check_outputs(outputs, inputs)
     for name, path in outputs.items():
-        # Reports may well lie among the pictures, but not in place of one.
+        # Reports may lie among the pictures, but must not replace one.
         if path is not None and path.suffix.lower() in _PICTURES:
             raise SettingsError(f"{name} is '{path}', which has the name of a picture; expected .json or .jsonl.")
 
@@ -87,7 +87,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
 def _match(
     folder: Path, captions: Mapping[str, Sequence[Question]]
 ) -> tuple[dict[Path, Sequence[Question]], list[str]]:
-    """Picture -> the questions of its caption, and the captions that have none. Raises JudgeError for other names."""
+    """Picture -> the questions of its caption, and the captions without a picture; other names are a JudgeError."""
     pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
     found, strange, missing = {}, [], dict.fromkeys(captions)
     for path in pictures:
@@ -106,7 +106,7 @@ def _match(
 
 
 class _Pictures(Sequence):
-    """Picture files, opened when they are asked for: thousands at once would be too many open files."""
+    """Picture files that are opened only when asked for: thousands at once would be too many open files."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths

@@ -147,7 +147,7 @@ def test_a_graph_exported_with_the_release_can_be_queued(name: str, server: Serv
         ("mode", "paint", "SAGEApplyEncoder: mode is 'paint'"),
         ("strength", 9.0, "value_bigger_than_max"),
         ("clip", ["9999", 0], "9999"),
-        ("encoder_name", "missing.safetensors", "there is no text encoder 'missing.safetensors'"),
+        ("encoder_name", "missing.safetensors", "There is no text encoder 'missing.safetensors'"),
     ],
 )
 def test_what_does_not_fit_is_found(server: Server, info: dict[str, Any], name: str, value: Any, words: str) -> None:

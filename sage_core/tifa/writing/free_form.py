@@ -76,7 +76,7 @@ def _checked(name: str, caption: str, text: str, writer: Writer) -> tuple[list[Q
                 raise QuestionError("asked twice")
             sound[question.question.casefold()] = question
         except QuestionError as error:
-            dropped.append(DroppedQuestion(name, str(row.get("question", row))[:200], str(error)))
+            dropped.append(DroppedQuestion(name, str(row.get("question", row))[:200], str(error).rstrip(".")))
     questions = list(sound.values())
     prompts = [_CHECK.format(caption=caption, question=q.question, choices=", ".join(q.choices)) for q in questions]
     picked = writer.likeliest(prompts, [q.choices for q in questions]) if questions else []
