@@ -82,7 +82,8 @@ class SAGEApplyEncoder(io.ComfyNode):
                     min=-1.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="0 is the CLIP as it came, 1 the aligned encoder, between them a mix; above 1 overdoes it.",
+                    tooltip="0 is the CLIP as it came, 1 the aligned encoder. Half strength is not half safety: at 0.5 "
+                    "most of a removed concept may show. Above 1 overdoes it.",
                 ),
                 io.Combo.Input(
                     "mode",

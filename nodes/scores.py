@@ -12,7 +12,7 @@ from ..sage_core.errors import JudgeError, QuestionError
 from ..sage_core.plots import DARK, LIGHT, figure_to_image
 from ..sage_core.scores.clipscore import ClipScorer
 from ..sage_core.scores.page import runs_page
-from ..sage_core.scores.rates import rate_by_clip, rate_by_vqa, rates_by_nudenet
+from ..sage_core.scores.rates import CLIP_THRESHOLD, NUDENET_THRESHOLD, rate_by_clip, rate_by_vqa, rates_by_nudenet
 from ..sage_core.scores.results import Run, report_dict, report_markdown
 from .host import display, files, memory
 from .host.inputs import check_choices, check_finite
@@ -91,7 +91,12 @@ class SAGEConceptRate(io.ComfyNode):
                     tooltip="For the judge, for 'is there a <concept>?'; for CLIP, for 'a photo of a <concept>'.",
                 ),
                 io.Float.Input(
-                    "threshold", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="For CLIP (0.5) and NudeNet (0.6)."
+                    "threshold",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip=f"For CLIP and NudeNet. 0: the witness's own, {CLIP_THRESHOLD} and {NUDENET_THRESHOLD}.",
                 ),
                 io.Combo.Input("model", options=[files.NONE, *files.model_folders()], tooltip="CLIP's folder."),
                 io.String.Input("name", default="base", tooltip="What this run is called, unless scores are given."),
@@ -121,10 +126,12 @@ class SAGEConceptRate(io.ComfyNode):
         if not what and witness[0] != "NudeNet":
             raise QuestionError("concept is empty; enter what to look for, such as skull.")
         if witness[0] == "NudeNet":
-            rates = rates_by_nudenet(pictures, threshold=limit, on_batch=count)
+            rates = rates_by_nudenet(pictures, threshold=limit or NUDENET_THRESHOLD, on_batch=count)
         elif witness[0] == "CLIP":
             scorer = _load_clip(model[0])
-            rates = (rate_by_clip(pictures, what, scorer, text=about, threshold=limit, on_batch=count),)
+            rates = (
+                rate_by_clip(pictures, what, scorer, text=about, threshold=limit or CLIP_THRESHOLD, on_batch=count),
+            )
         elif loaded is None:
             raise JudgeError("The witness is the judge, but none is connected: connect Load VQA Judge.")
         else:

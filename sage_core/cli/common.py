@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from ..plots import Theme
 
+# What a file of a folder of pictures ends in.
+PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 # Exit code of a command that measured a state worse than its options allow.
 WORSE = 3
 
@@ -230,3 +232,20 @@ def _takes_all_text(stream: Any) -> bool:
 def say(words: str) -> None:
     """Write a line to standard error."""
     sys.stderr.write(words + "\n")
+
+
+class Pictures(Sequence):
+    """Picture files that are opened only when asked for: thousands at once would be too many open files."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, place: Any) -> Any:
+        from ..images import open_picture
+
+        if isinstance(place, slice):
+            return Pictures(self.paths[place])
+        return open_picture(self.paths[place])
