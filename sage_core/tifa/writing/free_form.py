@@ -98,8 +98,9 @@ def _sound(name: str, caption: str, row: Mapping[str, Any]) -> Question:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Every JSON object in a text that may be a question, whatever stands around it: prose, code fences, a list, an
-    object such as {"questions": [...]}, also one that was cut off.
+    """Every JSON object in a text that may be a question, also one that was cut off.
+
+    Around it may stand prose, code fences, a list, or an object such as {"questions": [...]}.
     """
     decoder = json.JSONDecoder()
     position = text.find("{")
