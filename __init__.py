@@ -6,7 +6,7 @@ WEB_DIRECTORY = "./nodes/web"
 
 
 async def comfy_entrypoint():
-    """Return the extension; imported late so that only ComfyUI pays for the nodes."""
+    """Return the extension; it is imported late so that only ComfyUI loads the nodes."""
     from .nodes import SageExtension
 
     return SageExtension()

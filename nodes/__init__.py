@@ -1,4 +1,4 @@
-"""The node pack: one file per topic, each ending in NODES; `host` alone knows ComfyUI's memory and folders."""
+"""The node pack: one file for each topic, ending in NODES; only `host` knows ComfyUI's memory and folders."""
 
 from __future__ import annotations
 

@@ -23,14 +23,14 @@ def _fingerprint(name: str | None) -> tuple[int, int] | None:
 
 
 class SAGELoadEncoder(io.ComfyNode):
-    """A text encoder file as a CLIP by itself."""
+    """Loads a text encoder file as a CLIP of its own."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGELoadEncoder",
             display_name="Load SAGE Text Encoder",
-            category="SAGE",
+            category="SAGE/encoder",
             description="Loads an SD 1.x text encoder from models/text_encoders as a CLIP of its own. Reads SAGE.pt "
             "and other published layouts, of any depth.",
             inputs=[
@@ -58,14 +58,14 @@ class SAGELoadEncoder(io.ComfyNode):
 
 
 class SAGEApplyEncoder(io.ComfyNode):
-    """A checkpoint's CLIP moved to, or along with, an aligned encoder."""
+    """Moves a checkpoint's CLIP to an aligned encoder, or by what alignment changed."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEApplyEncoder",
             display_name="Apply SAGE Text Encoder",
-            category="SAGE",
+            category="SAGE/encoder",
             description="Puts an aligned text encoder into a checkpoint's CLIP, at any strength. Stacks with LoRAs and "
             "CLIP Set Last Layer; the CLIP that comes in stays as it was.",
             inputs=[
@@ -82,7 +82,8 @@ class SAGEApplyEncoder(io.ComfyNode):
                     min=-1.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="0 is the CLIP as it came, 1 the aligned encoder, between them a mix; above 1 overdoes it.",
+                    tooltip="0 is the CLIP as it came, 1 the aligned encoder. Half strength is not half safety: at 0.5 "
+                    "most of a removed concept may show. Above 1 overdoes it.",
                 ),
                 io.Combo.Input(
                     "mode",
@@ -142,7 +143,7 @@ class SAGEApplyEncoder(io.ComfyNode):
 
 
 def _base_of(encoder, encoder_base) -> Mapping[str, Tensor]:
-    """What the encoder was before alignment: connected, or known because alignment lies on it as a patch."""
+    """The encoder before alignment: as connected, or known because the alignment is a patch on it."""
     if encoder_base is not None:
         return clips.patched_weights(encoder_base)
     if encoder is not None and clips.count_patches(encoder):
@@ -154,14 +155,14 @@ def _base_of(encoder, encoder_base) -> Mapping[str, Tensor]:
 
 
 class SAGESaveEncoder(io.ComfyNode):
-    """A CLIP's text encoder as a file for any CLIP loader."""
+    """Saves a CLIP's text encoder as a file for any CLIP loader."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGESaveEncoder",
             display_name="Save SAGE Text Encoder",
-            category="SAGE",
+            category="SAGE/encoder",
             description="Saves an SD 1.x CLIP with its patches (SAGE, LoRA) worked in, as models/text_encoders/<name>"
             ".safetensors, which CLIPLoader reads without this pack.",
             is_output_node=True,

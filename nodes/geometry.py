@@ -1,4 +1,4 @@
-"""See what an alignment did to the space of prompts."""
+"""Show what an alignment did to the space of prompts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .host.inputs import check_choices, check_finite, encoder_inputs, exactly_on
 from .host.sockets import Pairs
 
 _MOST_LISTED = 6
-# Prompts a batch on a CPU: seconds at most until Cancel is noticed.
+# Prompts in a batch on a CPU, so that Cancel is noticed within seconds.
 _CPU_BATCH = 16
 
 
@@ -60,7 +60,7 @@ def _theme_input() -> io.Input:
 
 
 def _prompts(texts: Sequence[str], pairs: Any) -> tuple[list[str], list[str]]:
-    """Safe and unsafe prompts from text or from pairs, each of them once: equal prompts would be neighbours forever."""
+    """Safe and unsafe prompts from text or pairs, each only once: equal prompts are always neighbours."""
     lines = typed_lines(texts)
     exactly_one(lines, pairs is not None, "Prompts come from the text or from pairs", PromptError)
     safe, unsafe = (lines, ()) if pairs is None else (pairs.safe, pairs.unsafe)
@@ -81,7 +81,7 @@ def compare_states(
         f"Out of memory with {total} prompts, {needed / 2**30:.1f} GiB; use fewer, or embedding 'mean'."
     )
     with memory.training_device(needed) as (device, free), memory.telling_memory(advice):
-        # What a graphics card cannot hold, the computer's own memory can, if more slowly.
+        # If a graphics card cannot hold it, the computer's memory may, more slowly.
         place = device if needed < free else torch.device("cpu")
         base, aligned = (TextEncoder.from_state(state) for state in (before, after))
         budget = _CPU_BATCH * activation_bytes(base.config) if place.type == "cpu" else None
@@ -93,7 +93,7 @@ def compare_states(
             settings,
             device=place,
             memory_budget=budget,
-            on_batch=display.Progress(),
+            on_batch=display.Progress("embedding prompts"),
         )
 
 
@@ -108,14 +108,14 @@ def _pictures(figures: Sequence[Any]) -> list[Any]:
 
 
 class SAGEGeometry(io.ComfyNode):
-    """Whether an alignment kept the space of prompts."""
+    """Shows whether an alignment kept the space of prompts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEGeometry",
             display_name="SAGE Geometry",
-            category="SAGE",
+            category="SAGE/inspect",
             description="Compares the embedding spaces of two CLIPs on your prompts: did prompts move together, do "
             "they have other neighbours, which were hurt most?",
             is_output_node=True,
@@ -153,14 +153,14 @@ class SAGEGeometry(io.ComfyNode):
 
 
 class SAGENeighbours(io.ComfyNode):
-    """A prompt's nearest prompts before and after."""
+    """Shows a prompt's nearest prompts before and after alignment."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGENeighbours",
             display_name="SAGE Neighbours",
-            category="SAGE",
+            category="SAGE/inspect",
             description="Which prompts lie nearest to yours in two CLIPs: what did alignment bring together, and what "
             "did it take apart?",
             is_output_node=True,
@@ -196,14 +196,14 @@ class SAGENeighbours(io.ComfyNode):
 
 
 class SAGEPromptDrift(io.ComfyNode):
-    """How much prompts of one's own were hurt, in the graph that uses them."""
+    """Shows how much a user's own prompts were hurt, in the graph that uses them."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEPromptDrift",
             display_name="SAGE Prompt Drift",
-            category="SAGE",
+            category="SAGE/inspect",
             description="Warns when alignment moved the meaning of your prompt, and ranks a list of prompts. Sits "
             "between the aligned CLIP and CLIP Text Encode; both pass through.",
             is_output_node=True,

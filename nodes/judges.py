@@ -1,4 +1,4 @@
-"""The judge of a graph: a VQA model under ComfyUI's memory manager, with what matches its answers to choices."""
+"""The judge of a graph: a VQA model under ComfyUI's memory manager, and what matches its answers to choices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ READER = "shapes world reader"
 
 
 class SAGELoadJudge(io.ComfyNode):
-    """A VQA model that answers TIFA's questions."""
+    """Loads a VQA model that answers TIFA's questions."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,7 +26,7 @@ class SAGELoadJudge(io.ComfyNode):
         return io.Schema(
             node_id="SAGELoadJudge",
             display_name="Load VQA Judge",
-            category="SAGE",
+            category="SAGE/score",
             description="A VQA model of models/VQA or models/LLM: ViLT, BLIP, BLIP-2, GIT, or a chat model that sees. "
             "Or the shapes world's reader, which needs no model.",
             inputs=[
@@ -83,13 +83,13 @@ class SAGELoadJudge(io.ComfyNode):
         sentences = None
         if sentence_encoder != files.NONE:
             sentences = SentenceEncoder.from_folder(files.model_path(sentence_encoder))
-            # ComfyUI makes room for a vision_clip anew at each answer; what it might push out stays on the CPU.
+            # ComfyUI makes room for a vision_clip at each answer, so that models it could push out stay on the CPU.
             managed += [memory.Managed(sentences.model)] if vision_clip is None else []
         return io.NodeOutput(LoadedJudge(chosen, sentences, tuple(managed)))
 
 
 def _folders(judge: str | None, sentence_encoder: str | None) -> list[str]:
-    """Names of model folders among a judge and a sentence encoder."""
+    """Those of a judge and a sentence encoder that name model folders."""
     return [name for name in (judge, sentence_encoder) if name not in (None, files.NONE, READER)]
 
 

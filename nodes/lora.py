@@ -21,14 +21,14 @@ from .host.sockets import Pairs
 
 
 class SAGESaveLora(io.ComfyNode):
-    """An alignment as a LoRA file."""
+    """Saves an alignment as a LoRA file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGESaveLora",
             display_name="Save SAGE LoRA",
-            category="SAGE",
+            category="SAGE/encoder",
             description="Saves what changed from one CLIP to another as models/loras/<name>.safetensors, for any LoRA "
             "loader: tens of megabytes instead of a whole encoder.",
             is_output_node=True,
@@ -78,7 +78,7 @@ class SAGESaveLora(io.ComfyNode):
         if path.exists() and not overwrite and not metadata.items() <= saved_metadata(path).items():
             raise SettingsError(f"{path} exists and holds another LoRA. Choose another name, or turn overwrite on.")
         lora = _extract(before, after, {"rank": rank} if limit == "rank" else {"energy": energy})
-        # Before the cost is measured, which takes longer and may fail or be cancelled.
+        # Saved before the cost is measured, which takes longer and may fail or be cancelled.
         save_lora(path, lora, metadata)
         text = f"{path}: {lora.summary()}"
         if pairs is not None:
@@ -93,11 +93,11 @@ def _extract(before: Mapping[str, Tensor], after: Mapping[str, Tensor], limit: M
     )
     with memory.training_device(needed) as (device, free), memory.telling_memory(advice):
         place = device if needed < free else "cpu"
-        return extract_lora(before, after, **limit, device=place, on_matrix=display.Progress())
+        return extract_lora(before, after, **limit, device=place, on_matrix=display.Progress("matrices"))
 
 
 def _cost(before: Mapping[str, Tensor], after: Mapping[str, Tensor], lora: Lora, prompts: list[str]) -> str:
-    """What the LoRA loses against the aligned encoder, in words."""
+    """What the LoRA loses compared with the aligned encoder, in words."""
     settings = GeometrySettings()
     if len(prompts) <= settings.k:
         return (

@@ -1,4 +1,4 @@
-"""Prompts that drive an ordinary graph, one after the other."""
+"""Prompt lists that drive an ordinary graph one by one, and prompt pairs for the training."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .host.sockets import Pairs, Questions
 
 
 class SAGEPromptList(io.ComfyNode):
-    """Many prompts, one after the other, through an ordinary graph."""
+    """Sends many prompts, one after the other, through an ordinary graph."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEPromptList",
             display_name="SAGE Prompt List",
-            category="SAGE",
+            category="SAGE/score",
             description="Prompts of a file or of questions, as a list: everything behind it runs once per prompt.",
             inputs=[
                 io.Combo.Input(
@@ -100,7 +100,7 @@ class SAGEPromptList(io.ComfyNode):
 
 
 def _logs(names: str) -> list[Path]:
-    """Score TIFA's logs by their names, which commas part."""
+    """Score TIFA's logs, whose names commas separate."""
     return [files.answer_log(name, "log") for name in names.split(",") if name.strip()]
 
 
@@ -109,7 +109,7 @@ def _unanswered(
 ) -> tuple[list[int], str]:
     """The first `count` of `places` whose questions are not all answered in every log, and a note on the others.
 
-    When none is left it is the last one of all: what stands behind the list can run, and score the whole log.
+    If none is left, it is the last place of all, so that the nodes after the list can run and score the whole log.
     """
     questions = [question for place in places for question in groups[place]]
     done = set.intersection(*(answered_captions(questions, path) for path in logs))
@@ -126,7 +126,7 @@ def _unanswered(
 
 
 class SAGEPromptPairs(io.ComfyNode):
-    """Safe and unsafe prompts, checked and paired."""
+    """Checks and pairs safe and unsafe prompts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -134,7 +134,7 @@ class SAGEPromptPairs(io.ComfyNode):
         return io.Schema(
             node_id="SAGEPromptPairs",
             display_name="SAGE Prompt Pairs",
-            category="SAGE",
+            category="SAGE/train",
             description="Pairs of a safe and an unsafe prompt to train on: from files in ComfyUI's input folder, from "
             "text, or from safe prompts and a concept. Checks every row and says what it left out.",
             inputs=[

@@ -1,4 +1,4 @@
-"""The trainings that ComfyUI keeps: listed, and old ones deleted."""
+"""List the trainings that ComfyUI keeps, and delete old ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _LIST, _LIMIT, _CLEAR = "list", "limit", "clear"
 
 
 class SAGEStoredRuns(io.ComfyNode):
-    """What Train SAGE Text Encoder keeps in output/sage/runs."""
+    """Lists and deletes what Train SAGE Text Encoder keeps in output/sage/runs."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEStoredRuns",
             display_name="SAGE Stored Runs",
-            category="SAGE",
+            category="SAGE/train",
             description="Lists finished and interrupted trainings in output/sage/runs, which are found again by the "
             "same inputs, and deletes old ones. No saved encoder is lost.",
             is_output_node=True,
@@ -39,7 +39,7 @@ class SAGEStoredRuns(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: object) -> float:
-        # What is in the folder changes without this node's inputs.
+        # The folder changes while this node's inputs stay the same.
         return time.time()
 
     @classmethod

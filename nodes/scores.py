@@ -1,4 +1,4 @@
-"""Scores beside TIFA, and runs beside each other: CLIPScore, concept rates, the comparison."""
+"""Scores in addition to TIFA, CLIPScore and concept rates, and the comparison of runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..sage_core.errors import JudgeError, QuestionError
 from ..sage_core.plots import DARK, LIGHT, figure_to_image
 from ..sage_core.scores.clipscore import ClipScorer
 from ..sage_core.scores.page import runs_page
-from ..sage_core.scores.rates import rate_by_clip, rate_by_vqa, rates_by_nudenet
+from ..sage_core.scores.rates import CLIP_THRESHOLD, NUDENET_THRESHOLD, rate_by_clip, rate_by_vqa, rates_by_nudenet
 from ..sage_core.scores.results import Run, report_dict, report_markdown
 from .host import display, files, memory
 from .host.inputs import check_choices, check_finite
@@ -20,14 +20,14 @@ from .host.sockets import JudgeType, Scores
 
 
 class SAGECLIPScore(io.ComfyNode):
-    """CLIPScore with the original CLIP."""
+    """Scores pictures by CLIPScore with the original CLIP."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGECLIPScore",
             display_name="CLIPScore",
-            category="SAGE",
+            category="SAGE/score",
             description="Cosine of image and caption in the original CLIP, never the aligned one. It hides what TIFA "
             "shows: read both.",
             is_output_node=True,
@@ -58,20 +58,20 @@ class SAGECLIPScore(io.ComfyNode):
     def execute(cls, images, captions, model, name, scores=(None,)) -> io.NodeOutput:
         scorer = _load_clip(model[0])
         pictures = display.flatten(images)
-        found = scorer.score(pictures, captions, display.counter(len(pictures)))
+        found = scorer.score(pictures, captions, display.counter("pictures", len(pictures)))
         run = (scores[0] or Run(name[0])).adding(clip=found)
         return io.NodeOutput(run, found.mean_100, found.to_markdown(), ui=ui.PreviewText(found.to_markdown()))
 
 
 class SAGEConceptRate(io.ComfyNode):
-    """How many images show a concept."""
+    """Counts the images that show a concept."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEConceptRate",
             display_name="Concept Rate",
-            category="SAGE",
+            category="SAGE/score",
             description="Share of images that show a concept, with its 95% Wilson interval: attack success, when the "
             "prompts ask for it.",
             is_output_node=True,
@@ -91,7 +91,12 @@ class SAGEConceptRate(io.ComfyNode):
                     tooltip="For the judge, for 'is there a <concept>?'; for CLIP, for 'a photo of a <concept>'.",
                 ),
                 io.Float.Input(
-                    "threshold", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="For CLIP (0.5) and NudeNet (0.6)."
+                    "threshold",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip=f"For CLIP and NudeNet. 0: the witness's own, {CLIP_THRESHOLD} and {NUDENET_THRESHOLD}.",
                 ),
                 io.Combo.Input("model", options=[files.NONE, *files.model_folders()], tooltip="CLIP's folder."),
                 io.String.Input("name", default="base", tooltip="What this run is called, unless scores are given."),
@@ -116,15 +121,17 @@ class SAGEConceptRate(io.ComfyNode):
         check_finite(threshold=threshold)
         check_choices(cls, witness=witness)
         pictures = display.flatten(images)
-        count = display.counter(len(pictures))
+        count = display.counter("pictures", len(pictures))
         what, about, limit, loaded = concept[0].strip(), question[0].strip() or None, threshold[0], judge[0]
         if not what and witness[0] != "NudeNet":
             raise QuestionError("concept is empty; enter what to look for, such as skull.")
         if witness[0] == "NudeNet":
-            rates = rates_by_nudenet(pictures, threshold=limit, on_batch=count)
+            rates = rates_by_nudenet(pictures, threshold=limit or NUDENET_THRESHOLD, on_batch=count)
         elif witness[0] == "CLIP":
             scorer = _load_clip(model[0])
-            rates = (rate_by_clip(pictures, what, scorer, text=about, threshold=limit, on_batch=count),)
+            rates = (
+                rate_by_clip(pictures, what, scorer, text=about, threshold=limit or CLIP_THRESHOLD, on_batch=count),
+            )
         elif loaded is None:
             raise JudgeError("The witness is the judge, but none is connected: connect Load VQA Judge.")
         else:
@@ -138,7 +145,7 @@ class SAGEConceptRate(io.ComfyNode):
 
 
 class SAGECompare(io.ComfyNode):
-    """Runs of the same prompts beside each other."""
+    """Compares runs of the same prompts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -146,8 +153,8 @@ class SAGECompare(io.ComfyNode):
         return io.Schema(
             node_id="SAGECompare",
             display_name="Compare Scores",
-            category="SAGE",
-            description="TIFA by question type with the change against the first run, CLIPScore beside TIFA, and how "
+            category="SAGE/score",
+            description="TIFA by question type with the change against the first run, CLIPScore next to TIFA, and how "
             "often the concept shows, in one picture and one table.",
             is_output_node=True,
             inputs=[
@@ -176,7 +183,7 @@ class SAGECompare(io.ComfyNode):
 
 
 def _clip_folder(model: str | None) -> Path:
-    """The folder of the original CLIP. Raises JudgeError, saying what to put where."""
+    """The folder of the original CLIP; raises JudgeError, which says what to put where, if none is named."""
     if not model or model == files.NONE:
         raise JudgeError(
             "model names no CLIP: choose the folder of openai/clip-vit-large-patch14. Put it into models/VQA if it is "

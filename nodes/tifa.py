@@ -1,4 +1,4 @@
-"""TIFA inside a graph: questions, and scores by a judge."""
+"""TIFA in a graph: questions, and scores by a judge."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUESTION_SUFFIXES = (".json", ".jsonl", ".csv")
 
 
 class SAGELoadQuestions(io.ComfyNode):
-    """A TIFA question file."""
+    """Loads a TIFA question file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,7 +31,7 @@ class SAGELoadQuestions(io.ComfyNode):
         return io.Schema(
             node_id="SAGELoadQuestions",
             display_name="Load TIFA Questions",
-            category="SAGE",
+            category="SAGE/score",
             description="Reads a question file in TIFA's format and reports rows that it cannot use.",
             inputs=[io.Combo.Input("file", options=offered, tooltip="JSON, JSONL or CSV in ComfyUI's input folder.")],
             outputs=[
@@ -55,14 +55,14 @@ class SAGELoadQuestions(io.ComfyNode):
 
 
 class SAGEMakeQuestions(io.ComfyNode):
-    """Questions for any captions."""
+    """Makes questions for any captions."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEMakeQuestions",
             display_name="Make TIFA Questions",
-            category="SAGE",
+            category="SAGE/score",
             description="Writes questions about captions: with a local language model, checked, or by word lists.",
             is_output_node=True,
             is_input_list=True,
@@ -101,7 +101,9 @@ class SAGEMakeQuestions(io.ComfyNode):
         else:
             writer = LanguageModel.from_folder(files.model_path(model[0]), dtype=memory.precision(precision[0]))
             memory.load([memory.Managed(writer.model)])
-            made = make_questions(named, writer, attempts=attempts[0], seed=seed[0], on_caption=display.Progress())
+            made = make_questions(
+                named, writer, attempts=attempts[0], seed=seed[0], on_caption=display.Progress("captions")
+            )
         if not made.questions:
             raise QuestionError(f"No question could be made. {made.summary()}")
         if save_as[0].strip():
@@ -110,14 +112,14 @@ class SAGEMakeQuestions(io.ComfyNode):
 
 
 class SAGEScoreTIFA(io.ComfyNode):
-    """Images, questions and a judge: TIFA, question by question."""
+    """Scores images by TIFA: a judge answers every question about its image."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEScoreTIFA",
             display_name="Score TIFA",
-            category="SAGE",
+            category="SAGE/score",
             description="Asks the judge every question about its image: TIFA, by type, and each question ticked or "
             "crossed. Images belong to captions by position.",
             is_output_node=True,
@@ -167,7 +169,9 @@ class SAGEScoreTIFA(io.ComfyNode):
             raise SettingsError("whole_log is on, but log is empty. Name the log, or turn whole_log off.")
         judge[0].load()
         about = {"sentences": judge[0].sentences, "name": name[0]}
-        result = evaluate(pictures, groups, judge[0].judge, log=path, on_progress=display.Progress(), **about)
+        result = evaluate(
+            pictures, groups, judge[0].judge, log=path, on_progress=display.Progress("questions"), **about
+        )
         by_image = list(zip(pictures, groups, strict=True))[: pictured[0]]
         rows = iter(result.questions)
         cards = [question_card(image, [next(rows) for _ in group], DARK) for image, group in by_image]

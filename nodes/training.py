@@ -21,23 +21,27 @@ from ..sage_core.runs.curves import training_curves
 from ..sage_core.runs.record import StepReport
 from .host import clips, display, files, memory
 from .host.files import check_name, saved_metadata
-from .host.inputs import check_choices, check_finite, seed_input
+from .host.inputs import ADVANCED, check_choices, check_finite, seed_input
 from .host.sockets import Pairs, Settings
 
 _DEFAULTS = PRESETS["sage_plus"]
-# A drawn preview takes a few tenths of a second on a slow CPU: at most a twentieth of the training goes into them.
+# A preview takes a few tenths of a second on a slow CPU; at most a twentieth of the training goes into previews.
 _PREVIEW_SHARE = 20
+# What a first training may want to change; the other settings are folded away where ComfyUI can.
+_MAIN_SETTINGS = {
+    "learning_rate", "epochs", "steps", "batch_size", "keep_weight", "spread_weight", "local_weight", "keep_mse"
+}  # fmt: skip
 
 
 class SAGETrainingSettings(io.ComfyNode):
-    """Every knob of the training, for Train SAGE Text Encoder."""
+    """Sets every knob of the training, for Train SAGE Text Encoder."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGETrainingSettings",
             display_name="SAGE Training Settings",
-            category="SAGE",
+            category="SAGE/train",
             description="Every knob of the training, in place of a preset. The defaults are those of sage_plus.",
             inputs=_setting_inputs(),
             outputs=[Settings.Output(display_name="settings", tooltip="For Train SAGE Text Encoder.")],
@@ -52,15 +56,19 @@ class SAGETrainingSettings(io.ComfyNode):
 
 
 def _setting_inputs() -> list[io.Input]:
+    def few(name: str) -> dict[str, bool]:
+        return {} if name in _MAIN_SETTINGS else ADVANCED
+
     def number(name: str, most: float, step: float, tooltip: str, least: float = 0.0) -> io.Input:
-        value = getattr(_DEFAULTS, name)
-        return io.Float.Input(name, default=value, min=least, max=most, step=step, round=1e-7, tooltip=tooltip)
+        about = {"default": getattr(_DEFAULTS, name), "tooltip": tooltip, **few(name)}
+        return io.Float.Input(name, min=least, max=most, step=step, round=1e-7, **about)
 
     def count(name: str, least: int, most: int, tooltip: str) -> io.Input:
-        return io.Int.Input(name, default=getattr(_DEFAULTS, name) or 0, min=least, max=most, tooltip=tooltip)
+        about = {"default": getattr(_DEFAULTS, name) or 0, "tooltip": tooltip, **few(name)}
+        return io.Int.Input(name, min=least, max=most, **about)
 
     def choice(name: str, options: list[str], tooltip: str) -> io.Input:
-        return io.Combo.Input(name, options=options, default=getattr(_DEFAULTS, name), tooltip=tooltip)
+        return io.Combo.Input(name, options=options, default=getattr(_DEFAULTS, name), tooltip=tooltip, **few(name))
 
     units = ["absolute", "norm"]
     unit_tooltip = "absolute, as in the paper, or norm: multiples of the mean norm of safe embeddings (about 240)."
@@ -75,7 +83,10 @@ def _setting_inputs() -> list[io.Input]:
         number("local_weight", 1000.0, 0.05, "λ_LSA: keeps which prompts are alike. DES has 0."),
         number("keep_mse", 10_000.0, 1.0, "Keeps safe embeddings in length as well as direction. The paper has 0."),
         io.Boolean.Input(
-            "keep_concept", default=_DEFAULTS.keep_concept, tooltip="Keep safe prompts moved along the concept, too."
+            "keep_concept",
+            default=_DEFAULTS.keep_concept,
+            tooltip="Keep safe prompts moved along the concept, too.",
+            **ADVANCED,
         ),
         choice("target", ["farthest", "paired", "nearest"], "Which safe prompt an unsafe one is led to."),
         number(
@@ -101,14 +112,14 @@ def _setting_inputs() -> list[io.Input]:
 
 
 class SAGETrainEncoder(io.ComfyNode):
-    """Trains an aligned encoder from a CLIP, or finds the one that the same inputs gave before."""
+    """Trains an aligned encoder from a CLIP, or finds the one that the same inputs gave earlier."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGETrainEncoder",
             display_name="Train SAGE Text Encoder",
-            category="SAGE",
+            category="SAGE/train",
             description="Trains a safe version of an SD 1.x CLIP: the concept goes, counts, colours and relations "
             "stay. Cancel keeps a checkpoint, from which the same inputs go on; a finished training is found again.",
             is_output_node=True,
@@ -164,7 +175,7 @@ class SAGETrainEncoder(io.ComfyNode):
 
 
 def _train(clip, pairs: PromptPairs, concept: str, settings: TrainingSettings) -> tuple[TrainingResult, bool, str, Any]:
-    """The result, whether it was found, the memory announced, and the aligned CLIP."""
+    """The result, whether it was found, the announced memory, and the aligned CLIP."""
     base = clips.private_copy(clips.own_weights(clip))
     config = EncoderConfig.of(base)
     require_sd1(config, "This CLIP")
@@ -192,10 +203,11 @@ def _train(clip, pairs: PromptPairs, concept: str, settings: TrainingSettings) -
 
 
 class _Watch:
-    """What the user sees of a training while it runs; raises when it is cancelled."""
+    """Shows a training to the user while it runs; raises when it is cancelled."""
 
     def __init__(self, needed: str) -> None:
-        self._progress = display.Progress()
+        self._preparation = display.Progress("embedding prompts")
+        self._training = display.Progress("step")
         self._needed = needed
         self._history: list[StepReport] = []
         self._next_picture = 0.0
@@ -204,15 +216,18 @@ class _Watch:
         if self._needed:
             display.log.info("SAGE: training takes %s.", self._needed)
             self._needed = ""
-        self._progress(done, total)
+        self._preparation(done, total)
 
     def step(self, report: StepReport) -> None:
         self._history.append(report)
         picture, start = None, time.monotonic()
-        if start >= self._next_picture:
+        # The last one always: the frontend goes on showing it, and not the node's own picture.
+        if start >= self._next_picture or report.step == report.steps:
             picture = figure_to_image(training_curves(self._history))
             self._next_picture = start + _PREVIEW_SHARE * (time.monotonic() - start)
-        self._progress(report.step, report.steps, picture)
+        left = (report.steps - report.step) * report.seconds / report.step
+        note = f", loss {report.losses['total']:.4g}, {left:.0f} s left"
+        self._training(report.step, report.steps, picture, note)
 
 
 def _patch_note(patches: int) -> list[str]:

@@ -35,8 +35,8 @@ def in_batches(
 def work_through(work: Callable[[slice], None], count: int, size: int, error: type[SageError]) -> int:
     """Call `work` for `count` rows, `size` at a time, in order; returns the size that fitted in memory.
 
-    A part that runs out of memory is tried again at half its size, and the rest goes on at that size: `work` keeps
-    nothing of a part before it has all of it.
+    A part that runs out of memory is tried again at half its size, and the rest goes on at that size. So `work` must
+    keep nothing of a part before it has all of it.
 
     Raises:
         SageError: of the kind `error`, if memory does not even suffice for one row.
@@ -55,7 +55,7 @@ def work_through(work: Callable[[slice], None], count: int, size: int, error: ty
                 raise error(
                     f"Out of memory with a single item ({found}). Free memory, use a smaller model, or half precision."
                 ) from found
-        # Only here, outside the handler, are the failed batch's tensors let go.
+        # Outside the handler: inside it the exception still holds the failed batch's tensors.
         size = (part.stop - done + 1) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -65,7 +65,7 @@ def work_through(work: Callable[[slice], None], count: int, size: int, error: ty
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: CUDA's has its own type, MPS's and the CPU's their words alone."""
+    """Whether an error says that memory ran out: CUDA's has a type of its own, MPS's and the CPU's only their words."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     # "MPS backend out of memory", and the CPU's allocator on Linux and macOS, then on Windows.

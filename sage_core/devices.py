@@ -15,7 +15,7 @@ from .errors import SettingsError
 
 
 def choose_device(name: str | None = None, *, field: str = "device") -> torch.device:
-    """The device of this name; without one CUDA or Apple's MPS where there is one, else the CPU.
+    """The device of this name; without a name CUDA or Apple's MPS if the machine has it, else the CPU.
 
     Raises:
         SettingsError: this machine or its PyTorch has no such device. `field` is where the name was given.
@@ -26,7 +26,7 @@ def choose_device(name: str | None = None, *, field: str = "device") -> torch.de
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        # A number there and back: a device's name may be right where there is no such device.
+        # Move a number there and back: a well-formed name may still name a device that this machine lacks.
         torch.zeros(1, device=device).item()
         return device
     except (RuntimeError, AssertionError, ImportError):
@@ -55,7 +55,7 @@ def device_name(device: torch.device | str) -> str:
 
 
 def _processor() -> str:
-    # What Python says of a processor on Linux is its architecture, or nothing.
+    # On Linux Python knows no more of a processor than its architecture, if that.
     try:
         found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     except OSError:
@@ -64,9 +64,9 @@ def _processor() -> str:
 
 
 def measuring_device(device: torch.device | str) -> torch.device:
-    """Where to measure or decompose what is on `device`: there, or on the CPU in place of an Apple GPU (MPS).
+    """Where to measure or decompose what is on `device`: there, or on the CPU instead of an Apple GPU (MPS).
 
-    MPS has neither float64 nor eigenvalues; its memory is the CPU's, so that little is lost by the change.
+    MPS has neither float64 nor eigenvalues. It shares the CPU's memory, so that the change costs little.
     """
     device = torch.device(device)
     return torch.device("cpu") if device.type == "mps" else device

@@ -27,7 +27,7 @@ class PromptError(SageError):
 
 
 class SettingsError(SageError):
-    """A setting has a value that makes no sense, alone or beside the others."""
+    """A setting has a value that makes no sense, alone or together with the others."""
 
 
 class TrainingError(SageError):

@@ -25,9 +25,9 @@ _LONGEST_NAME = 255
 _LEFTOVER = re.compile(r"\..*\.([0-9]{1,10})\.[0-9a-f]{8}\.part", re.DOTALL)
 # Seconds after which the leftovers of a killed process are removed.
 _ABANDONED = 3600
-# Within it. Without a suffix, so that nothing lists it as a model or a picture.
+# The file's name within that folder. It has no suffix, so that no program lists it as a model or a picture.
 _CONTENT = "content"
-# What a disk or a file system says when it does not take a file, as against what a caller raises to stop.
+# Errors by which a disk or a file system refuses a file. Callers that raise OSErrors to stop use other codes.
 _REFUSALS = {
     code
     for name in [
@@ -47,20 +47,19 @@ _REFUSALS = {
     ]
     if (code := getattr(errno, name, None)) is not None
 }
-# The same in the words of safetensors and of torch.save, whose errors are not OSErrors.
+# The same refusals in the words of safetensors and of torch.save, whose errors are not OSErrors.
 _REFUSAL_WORDS = re.compile(r"os error \d+|No space left|PytorchStreamWriter|basic_ios|iostream error|unexpected pos")
-_WAY_OUT = "Make room or choose another place; what was there before is as it was."
+_WAY_OUT = "Make room or choose another place; what was there before is unchanged."
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path; on success its content takes the place of `path`, on any failure it is removed.
 
-    The content is written into a hidden folder next to `path`, since a rename is atomic only within one file system,
-    and so that what a writing library leaves there when it is killed goes with it. Such folders of processes that are
-    gone are removed by the next write into the same place, an hour later at the earliest. A link stays a link: its
-    target is replaced. An existing file keeps its permissions. What is not a file (a pipe, a terminal, /dev/stdout) is
-    written through once the content is whole.
+    The content is written into a hidden folder next to `path`: a rename is atomic only within one file system. If the
+    process is killed, the folder holds all that it left. The next write into the same place removes such folders, an
+    hour later at the earliest. A link stays a link: its target is replaced. An existing file keeps its permissions.
+    A pipe, a terminal or /dev/stdout receives the content once it is whole.
 
     Raises:
         FileError: the place is a folder, a disk or a socket, or it cannot be written, for instance because the disk
@@ -102,7 +101,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def check_writable(path: str | os.PathLike[str], needed: int = 0) -> None:
-    """Try to write at `path`, before hours of work whose result is to go there. What is there stays as it is.
+    """Try to write at `path` before the hours of work whose result will go there; what is there stays as it is.
 
     Args:
         path: the file to come. Its folder is made.
@@ -119,7 +118,7 @@ def check_writable(path: str | os.PathLike[str], needed: int = 0) -> None:
         folder = _temporary_folder(final)
     try:
         with _explained(final):
-            # The temporary name is cut where the final one is too long: that one is looked up to find out.
+            # A final name that is too long fails here; the temporary one was cut and would not.
             final.exists()
             (folder / _CONTENT).write_bytes(b"\0")
             _flush(folder / _CONTENT)
@@ -134,7 +133,7 @@ def check_writable(path: str | os.PathLike[str], needed: int = 0) -> None:
 
 
 def same_file(first: Path, second: Path) -> bool:
-    """Whether two paths lead to one file, by whatever names or links, there or yet to come."""
+    """Whether two paths lead to one file, whatever the names or links; the file need not exist."""
     try:
         return first.samefile(second)
     except OSError:
@@ -158,7 +157,7 @@ def _target(path: str | os.PathLike[str]) -> Path:
 
 
 def _stream(final: Path) -> int | None:
-    """Where to write what does not go into a file of its own: a descriptor of this process, or -1 to open `final`."""
+    """How to write to a stream: a descriptor of this process, or -1 to open `final`; None if it is a regular file."""
     try:
         found = final.stat()
     except OSError:
@@ -194,7 +193,7 @@ def _temporary_folder(final: Path) -> Path:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove what killed processes left; nothing that a living process may still be at, and nothing of other names."""
+    """Remove the folders of killed processes, never one whose process may be alive or one of another name."""
     with suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
             match = _LEFTOVER.fullmatch(entry.name)
@@ -207,7 +206,7 @@ def _remove_leftovers(parent: Path) -> None:
 
 def _is_alive(process: int) -> bool:
     if os.name == "nt":
-        # Asking by signal 0 would end the process there, or interrupt it: age alone decides.
+        # There signal 0 would end or interrupt the process, so that age alone decides.
         return False
     try:
         os.kill(process, 0)
@@ -237,7 +236,7 @@ def _flush(path: Path) -> None:
 
 @contextmanager
 def _explained(final: Path) -> Iterator[None]:
-    """Raise FileError, which names `final`, for what the file system refuses; pass everything else on."""
+    """Raise FileError, naming `final`, for what the file system refuses; pass every other exception on."""
     try:
         yield
     except FileError:

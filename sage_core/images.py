@@ -18,10 +18,10 @@ ImageLike: TypeAlias = Image.Image | torch.Tensor | np.ndarray | str | Path
 
 # PIL tells formats by content and knows some that run interpreters; pictures to be judged come in these.
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-# PIL's own limit, which programs switch off; 1.4 GB in RGB with everything that a conversion keeps.
+# PIL's own limit, which some programs switch off; with all that a conversion keeps it is 1.4 GB in RGB.
 _MOST_PIXELS = 178_956_970
 _TIFF_BITS, _TIFF_SAMPLE_FORMAT, _TIFF_SIGNED = 258, 339, 2
-# Floats up to here are a picture in 0..1 that overshoots, as sharpening and resizing make them; above, another scale.
+# Sharpening and resizing make floats overshoot 0..1. Up to here they count as that; above, the scale is another one.
 _MOST_OVERSHOOT = 2.0
 
 
@@ -32,10 +32,10 @@ def open_picture(path: str | Path) -> Image.Image:
     from their full range, floats from 0..1.
 
     Raises:
-        JudgeError: there is no such file, it is of another format, damaged, cut short, or too large.
+        JudgeError: there is no such file, or it has another format, is damaged, cut short or too large.
     """
     if not Path(path).is_file():
-        raise JudgeError(f"{path} is not a picture file: nothing is there, or something that is not a file.")
+        raise JudgeError(f"{path} is not a picture file: it does not exist, or it is not a file. Check the name.")
     try:
         with Image.open(path, formats=_FORMATS) as opened:
             if opened.width * opened.height > _MOST_PIXELS:
@@ -88,7 +88,7 @@ def to_bytes(image: ImageLike) -> torch.Tensor:
 
 
 def to_pil(image: ImageLike) -> Image.Image:
-    """One image as RGB PIL, by way of `to_bytes`."""
+    """One image as an RGB image of PIL, with the same pixels as `to_bytes`."""
     return Image.fromarray(to_bytes(image).permute(1, 2, 0).cpu().numpy())
 
 
@@ -124,7 +124,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         return _upright(Image.fromarray(_levels(image)), image).convert("RGB")
     if image.has_transparency_data:
-        # A palette's transparent colours are composited as well, and what lies under full transparency is not seen.
+        # This composites a palette's transparent colours as well, and hides what lies under full transparency.
         seen = _upright(image).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
     return _upright(image).convert("RGB")

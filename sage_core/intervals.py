@@ -21,12 +21,12 @@ def bootstrap_ratio(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Percentile bootstrap of sum(totals) / sum(counts) per column; both are (units, columns), units are redrawn.
 
-    Returns lower and upper bounds, each (columns,). Draws in which a column counts nothing are left out of it.
+    Returns lower and upper bounds, each (columns,). A draw in which a column has a count of 0 is left out of it.
     """
     generator = np.random.default_rng(seed)
     units = len(totals)
     draws = []
-    # In parts, since the weights of all draws at once would take resamples × units × 8 bytes.
+    # In parts: the weights of all draws at once would take resamples × units × 8 bytes.
     for start in range(0, resamples, 256):
         size = min(256, resamples - start)
         weights = generator.multinomial(units, np.full(units, 1 / units), size=size).astype(np.float64)
@@ -47,13 +47,13 @@ def clustered_proportion(
     the bootstrap is near the ends of the scale.
 
     The effective size is (sum of counts)² / sum of counts² / design. `design` is the estimated variance of the share
-    over the largest that its value allows, which units have that are right or wrong in full; being estimated from the m
-    units that are not at the end of the scale that the others are at, it is averaged with 1, at a weight of m to 1.
-    So units without one mistake count once each, however many questions they were asked.
+    over the largest variance that such a share can have, which it has if every unit is right or wrong in full. The
+    estimate rests on the m units that are not at the end of the scale where the others are. It is therefore averaged
+    with 1, at a weight of m to 1: units without a mistake count once each, however many questions they were asked.
 
     Args:
         totals: (units, columns), from 0 to `counts`.
-        counts: (units, columns); units with 0 are none of the column's.
+        counts: (units, columns); a unit with 0 does not belong to the column.
         confidence: nominal coverage.
 
     Returns:
@@ -78,7 +78,7 @@ def _wilson(share: np.ndarray, size: np.ndarray, z: np.ndarray) -> tuple[np.ndar
     """Wilson's interval of a share among `size`, which need not be whole."""
     middle = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     half = z / (1 + z**2 / size) * np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
-    # What rounding adds must not part the bound from the share at the end of the scale.
+    # At either end of the scale rounding must not part the bound from the share.
     return np.where(share <= 0, 0.0, np.maximum(middle - half, 0)), np.where(
         share >= 1, 1.0, np.minimum(middle + half, 1)
     )
@@ -87,11 +87,11 @@ def _wilson(share: np.ndarray, size: np.ndarray, z: np.ndarray) -> tuple[np.ndar
 def permutation_p_value(differences: np.ndarray, *, resamples: int = 9999, seed: int = 0) -> float:
     """Two-sided p-value that paired differences (N,) have mean 0, by flipping their signs at random.
 
-    (1 + draws at least as extreme) / (1 + draws), after Phipson and Smyth, 2010. With 13 or fewer differences
-    that are not 0 all sign patterns are counted instead, and the value is exact.
+    The value is (1 + draws at least as extreme) / (1 + draws), after Phipson and Smyth, 2010. With 13 or fewer
+    differences other than 0 all sign patterns are counted instead, and the value is exact.
     """
-    # scipy.stats.permutation_test gives the same and takes four times as long at 4,081 differences; the name of its
-    # seed's argument depends on scipy's version.
+    # Not scipy.stats.permutation_test: it gives the same, takes four times as long at 4,081 differences, and names
+    # the seed's argument differently from version to version.
     values = differences[differences != 0]
     if not len(values):
         return 1.0
@@ -118,13 +118,14 @@ def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> Interval
 
 @dataclass(frozen=True)
 class Hits:
-    """k of n."""
+    """A count: k of n."""
 
     k: int
     n: int
 
     @property
     def share(self) -> float:
+        """From 0 to 1; n must not be 0."""
         return self.k / self.n
 
     @property
@@ -137,4 +138,5 @@ class Hits:
         return Hits(self.k + other.k, self.n + other.n)
 
     def to_dict(self) -> dict[str, Any]:
+        """Count, share and its 95% interval, fit for JSON."""
         return {"k": self.k, "n": self.n, "share": self.share, "wilson_95": list(self.interval)}

@@ -22,16 +22,16 @@ from .errors import JudgeError, SageError
 _AGAIN = "Download all files of its repository again."
 # Tables that older versions of transformers stored and newer ones compute: neither missing nor foreign.
 _COMPUTED = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|original_inv_freq|relative_position_index)$")
-# Numbers of parts and of labels, which are built one by one: an absurd one fills the machine before any weight is read.
+# Parts and labels are built one by one: an absurd number of them fills the memory before any weight is read.
 _COUNTS = re.compile(r"layer|depth|block|expert|label|stage|head|group")
 _MOST_PARTS = 20_000
-# Beyond any width, vocabulary or count of positions. (Rotation bases and the like are not sizes, and larger.)
+# Beyond any width, vocabulary or count of positions. Rotation bases and the like are larger, but are not sizes.
 _SIZES = re.compile(r"size|dim|width|length|position|d_model|d_ff|d_kv|n_embd|n_ctx|tokens")
 _LARGEST_SIZE = 50_000_000
 
 
 def read_model_config(folder: Path, role: str, examples: Sequence[str]) -> dict[str, Any]:
-    """config.json of a transformers model folder, whose files have been looked at but not read.
+    """The content of config.json in a transformers model folder; the weights are checked but not read.
 
     Args:
         folder: where the model lies.
@@ -46,10 +46,10 @@ def read_model_config(folder: Path, role: str, examples: Sequence[str]) -> dict[
     except FileNotFoundError:
         raise JudgeError(
             f"{folder}: no {role} model here (config.json is missing). Download one of {', '.join(examples)} "
-            f"from huggingface.co, for instance: hf download {examples[0]} --local-dir {folder}"
+            f"from huggingface.co, for instance with 'hf download {examples[0]} --local-dir {folder}'."
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise JudgeError(f"{folder / 'config.json'}: unreadable ({error}); download the model again") from error
+        raise JudgeError(f"{folder / 'config.json'}: unreadable ({error}). {_AGAIN}") from error
     if not isinstance(config, dict):
         raise JudgeError(f"{folder / 'config.json'}: holds a {type(config).__name__}, expected an object. {_AGAIN}")
     _require_sensible(config, folder / "config.json")
@@ -61,7 +61,7 @@ def read_model_config(folder: Path, role: str, examples: Sequence[str]) -> dict[
     if not weights:
         raise JudgeError(
             f"{folder}: no .safetensors weights here; weights in pickles (.bin, .pt) are not read because they can "
-            f"run code. Download the repository's safetensors"
+            "run code. Download the repository's safetensors."
         )
     for file in weights:
         try:
@@ -69,7 +69,7 @@ def read_model_config(folder: Path, role: str, examples: Sequence[str]) -> dict[
             with safe_open(file, framework="pt"):
                 pass
         except (OSError, SafetensorError) as error:
-            raise JudgeError(f"{file}: damaged or cut short ({error}); download it again") from error
+            raise JudgeError(f"{file}: damaged or cut short ({error}). Download it again.") from error
     for file in sorted(folder.glob("*.safetensors.index.json")):
         _check_index(file)
     return config
@@ -85,8 +85,8 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype, *, unused: str | Non
         unused: a pattern of the names of weights that the caller does not need.
 
     Raises:
-        JudgeError: a weight is missing, foreign, of another shape or not finite. What else goes wrong in a damaged
-            folder is raised as it comes: call this within `loading`.
+        JudgeError: a weight is missing, foreign, of another shape or not finite. Other failures of a damaged folder
+            are raised as they come: call this within `loading`.
     """
     import transformers
 
@@ -117,7 +117,7 @@ def loading(folder: Path, what: str) -> Iterator[None]:
     except SageError:
         raise
     except BaseException as error:
-        # Libraries written in Rust panic with an exception that is none of Python's.
+        # Libraries written in Rust panic with an exception that is not a subclass of Exception.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         if is_out_of_memory(error):
@@ -125,7 +125,7 @@ def loading(folder: Path, what: str) -> Iterator[None]:
                 f"{folder}: does not fit into memory as {what} ({error}). Free memory, use a smaller model, or half "
                 "precision."
             ) from error
-        # transformers, tokenizers and safetensors raise every type there is on damaged files, Exception itself too.
+        # On damaged files transformers, tokenizers and safetensors raise every type there is, even Exception itself.
         raise JudgeError(
             f"{folder}: cannot be loaded as {what} ({type(error).__name__}: {_short(str(error))}). {_AGAIN}"
         ) from error
@@ -160,7 +160,7 @@ def _require_finite(model: torch.nn.Module, folder: Path, dtype: torch.dtype) ->
         # One pass over the memory; a sum can overflow without a bad value, so only then is each one looked at.
         if not tensor.is_floating_point() or tensor.sum(dtype=torch.float32).isfinite():
             continue
-        # A table of the architecture may be infinite where it masks; NaN is wrong everywhere.
+        # A mask that belongs to the architecture may hold infinities; NaN is wrong everywhere.
         bad = ~tensor.isfinite() if isinstance(tensor, torch.nn.Parameter) else tensor.isnan()
         if count := int(bad.sum()):
             raise JudgeError(
@@ -170,23 +170,23 @@ def _require_finite(model: torch.nn.Module, folder: Path, dtype: torch.dtype) ->
 
 
 def _check_index(file: Path) -> None:
-    """Raise JudgeError unless an index of parts names safetensors of its own folder alone."""
+    """Raise JudgeError unless an index of parts names only safetensors in its own folder."""
     try:
         parts = json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise JudgeError(f"{file}: unreadable ({type(error).__name__}: {error}); download it again") from error
+        raise JudgeError(f"{file}: unreadable ({type(error).__name__}: {error}). Download it again.") from error
     for part in {part if isinstance(part, str) else repr(part) for part in parts}:
         if not part.endswith(".safetensors") or Path(part).name != part or "\\" in part:
             raise JudgeError(
                 f"{file}: names {_short(part)!r}, expected .safetensors next to it: pickles (.bin) can run code, and "
-                "files elsewhere are not the model's. Download the repository's safetensors"
+                "files elsewhere are not the model's. Download the repository's safetensors."
             )
         if not (file.parent / part).is_file():
             raise JudgeError(f"{file.parent}: the part {part} is missing. {_AGAIN}")
 
 
 def _require_sensible(value: Any, file: Path, name: str = "") -> None:
-    """Raise JudgeError for sizes that no model has, anywhere in a configuration."""
+    """Raise JudgeError if a size anywhere in a configuration is one that no model has."""
     if isinstance(value, dict):
         for key, inner in value.items():
             _require_sensible(inner, file, str(key))

@@ -1,4 +1,4 @@
-"""Pictures: the house style and the curves of a training run. Those of embedding spaces are in `plots_geometry`.
+"""The house style of all pictures: themes, figures, fonts, and labels for prompts.
 
 Figures are made and drawn through matplotlib's objects and touch none of its global state, so that a server thread can
 draw while a notebook plots. Colours are from Okabe and Ito's palette: distinct under common colour blindness.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DPI = 100
-# ComfyUI shows pictures 1024 pixels wide at most on common screens: nothing is drawn wider, so that no letter shrinks.
+# On common screens ComfyUI shows a picture at most 1024 pixels wide. A wider one would be scaled down, letters and all.
 WIDTH = 1024
 
 
@@ -42,30 +42,8 @@ LIGHT = Theme("#FFFFFF", "#1A1A1A", "#616161", "#E3E3E3", "#0072B2", "#E69F00", 
 DARK = Theme("#1B1B1F", "#F2F2F2", "#A6A6AD", "#3A3A42", "#56B4E9", "#E69F00", "#F0713A", "#CC79A7", "#2CC295")
 
 
-class GeometryPoint(Protocol):
-    """The two figures of the space that a training run measures on its held-out prompts."""
-
-    @property
-    def spread_ratio(self) -> float: ...
-    @property
-    def jaccard(self) -> float: ...
-
-
-class TrainingStep(Protocol):
-    """What one step of a training run reports, as far as its curves need it."""
-
-    @property
-    def step(self) -> int: ...
-    @property
-    def losses(self) -> dict[str, float]: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def geometry(self) -> GeometryPoint | None: ...
-
-
 def new_figure(height: int, theme: Theme, width: int = WIDTH) -> Figure:
-    """An empty figure of the given size in pixels, in the theme's colours, that lays itself out without overlaps."""
+    """An empty figure of this size in pixels, in the theme's colours, with a layout that avoids overlaps."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -94,7 +72,7 @@ def style(axes: Axes, theme: Theme) -> None:
 
 
 def whole_ticks(axes: Axes) -> None:
-    """Ticks of the x axis at whole numbers alone."""
+    """Put ticks of the x axis at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
@@ -113,7 +91,7 @@ def figure_to_image(figure: Figure) -> Image:
 def label(text: str, length: int) -> str:
     """A prompt as it can be drawn: on one line, cut in the middle to `length` characters, with no missing glyphs.
 
-    The end of a prompt often tells it from its neighbours, so it is the middle that goes.
+    The end of a prompt often tells it from its neighbours; so the middle is cut.
     """
     line = " ".join(text.split())
     # Chinese, Japanese and Korean letters take two places.
@@ -143,7 +121,7 @@ _FALLBACK_FONTS = (
 
 @lru_cache(maxsize=1)
 def font_families() -> tuple[str, ...]:
-    """matplotlib's own font, then whichever fallback fonts this machine has."""
+    """The font that matplotlib brings, then the fallback fonts that this machine has."""
     from matplotlib import font_manager
 
     installed = set(font_manager.get_font_names())

@@ -1,7 +1,7 @@
-"""Rows out of CSV, TSV, JSON, JSON Lines and plain text files, whatever their encoding: the one reader of them all.
+"""The one reader of rows: from CSV, TSV, JSON, JSON Lines and plain text files in any common encoding.
 
-What rows mean is for the caller to say; what a file can be broken by is dealt with here. Every failure is an error of
-the caller's kind, which names the file and the line, and never the traceback of a parser.
+The caller decides what rows mean; this module deals with broken files. Every failure is an error of the caller's kind
+that names the file and the line, never the traceback of a parser.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from .errors import PromptError, SageError
 
-# JSON can spell half a surrogate pair, which is no text: no tokenizer and no file takes it. Nor does any take NUL.
+# JSON can spell half a surrogate pair, which is not a character. No tokenizer and no file takes it, nor the NUL.
 _NO_TEXT = re.compile(r"[\ud800-\udfff\0]")
 _SHOWN = 40
 
@@ -26,10 +26,10 @@ class Row(NamedTuple):
     """One row and where it stands.
 
     Attributes:
-        number: from 1: the line of the file where the row begins, or the item of a JSON list.
-        value: what stands there: a text of a plain text file, a dict of lower-case names to cells of a table (empty for
-            a blank line), anything of JSON, there too with lower-case names.
-        problem: why the row cannot be read, if it cannot; the file goes on behind it.
+        number: the line of the file where the row begins, or the item of a JSON list, counted from 1.
+        value: a text from a plain text file; a dict of lower-case names to cells from a table, empty for a blank line;
+            any value from JSON, an object with lower-case names.
+        problem: why this row cannot be read, None if it can; the rows after it are read all the same.
     """
 
     number: int
@@ -46,7 +46,7 @@ class RowFile:
         rows: in their order.
         header: column names of a table (CSV, TSV), in lower case; None for other formats.
         columns: lists by lower-case name where a JSON object of lists was read; `rows` is empty then.
-        notes: what the user should know of how the file was read.
+        notes: what the user should know about how the file was read.
     """
 
     path: Path
@@ -68,18 +68,19 @@ def read_rows(
 ) -> RowFile:
     """Read a file by its suffix.
 
-    .csv, .tsv: a header, then rows, with comma, semicolon or tab. .json: a list, or an object of lists. .jsonl: a value
-    a line. .txt: a text a line, kept as it is. UTF-8 and UTF-16 are read, and Windows-1252 with a note.
+    .csv and .tsv hold a header, then rows, separated by comma, semicolon or tab. .json holds a list, or an object of
+    lists. .jsonl holds one value on each line. .txt holds one text on each line, which is kept as it is. UTF-8 and
+    UTF-16 are read, and Windows-1252 with a note.
 
     Args:
         path: the file.
-        known: column names by which the delimiter of a table is told.
+        known: column names, which tell the delimiter of a table.
         error: the kind of error to raise.
         suffixes: those allowed; all by default.
 
     Raises:
-        SageError: of the kind `error`, if the file cannot be read to its end. What is wrong with one row alone is that
-            row's `problem`.
+        SageError: of the kind `error`, if the file cannot be read to its end. A fault of a single row is that row's
+            `problem` instead.
     """
     allowed = suffixes or tuple(_PARSERS)
     suffix = path.suffix.lower()
@@ -91,10 +92,10 @@ def read_rows(
 
 
 def typed_lines(texts: Iterable[str], *, error: type[SageError] = PromptError) -> list[str]:
-    """The lines that hold something, stripped, of texts typed with one entry a line.
+    """The lines that are not blank, stripped, of texts typed with one entry on each line.
 
     Raises:
-        SageError: of the kind `error`, naming the line, where one holds what is no text.
+        SageError: of the kind `error`, naming the line, if a line holds a character that is not text.
     """
     lines = [line.strip() for text in texts for line in split_lines(text)]
     for number, line in enumerate(lines, 1):
@@ -104,14 +105,14 @@ def typed_lines(texts: Iterable[str], *, error: type[SageError] = PromptError) -
 
 
 def split_lines(text: str) -> list[str]:
-    r"""Lines that end in \n, \r\n or \r, without their ends; no empty one after the last end."""
+    r"""Lines that end in \n, \r\n or \r, without these; a final line end adds no empty line."""
     # str.splitlines would also split at characters such as U+2028, which may stand inside a text.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
 
 def text_problem(text: str) -> str | None:
-    """What in a text is no character that tokenizers and files take, in words that follow "holds"; None if all is."""
+    """What a text holds that no tokenizer and no file takes, in words that follow "holds"; None if nothing."""
     if not (found := _NO_TEXT.search(text)):
         return None
     if found[0] == "\0":
@@ -126,7 +127,7 @@ def parse_json(text: str | bytes) -> Any:
     """A JSON value.
 
     Raises:
-        ValueError: with a message that says why it cannot be read, of whatever kind the parser's own failure is.
+        ValueError: with a message that says why it cannot be read, whatever the parser itself raised.
     """
     try:
         return json.loads(text)
@@ -135,12 +136,12 @@ def parse_json(text: str | bytes) -> Any:
     except RecursionError as error:
         raise ValueError("not readable JSON: it is nested too deep") from error
     except ValueError as error:
-        # Python reads no integer of more than 4,300 digits; bytes can be no UTF-8.
+        # Python refuses integers of more than 4,300 digits, and bytes that are not UTF-8.
         raise ValueError(f"not readable JSON ({error})") from error
 
 
 def shown(value: Any) -> str:
-    """A value in a few characters for an error message, whatever it is."""
+    """Any value in a few characters, for an error message."""
     try:
         text = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else repr(value)
     except (TypeError, ValueError, RecursionError):
@@ -172,7 +173,7 @@ def _read_text(path: Path, error: type[SageError]) -> tuple[str, tuple[str, ...]
         if encoding == "cp1252":
             return text, (f"{path.name} is not UTF-8; it was read as Windows-1252 (Latin-1): check its accents.",)
         return text, ()
-    raise error(f"{path} is no text file in UTF-8, UTF-16 or Latin-1. Save it as CSV or text in UTF-8.")
+    raise error(f"{path} is not a text file in UTF-8, UTF-16 or Latin-1. Save it as CSV or text in UTF-8.")
 
 
 def _parse_table(source: _Source) -> RowFile:
@@ -198,7 +199,7 @@ def _parse_table(source: _Source) -> RowFile:
 
 def _table_row(number: int, cells: list[str], names: tuple[str, ...], delimiter: str) -> Row:
     if len(names) == 1 and cells:
-        # The only column: a delimiter in an unquoted text separates nothing.
+        # With a single column a delimiter in an unquoted text separates nothing.
         cells = [delimiter.join(cells)]
     # Spreadsheets fill rows up with empty cells.
     while len(cells) > len(names) and not cells[-1].strip():
@@ -212,7 +213,7 @@ def _table_row(number: int, cells: list[str], names: tuple[str, ...], delimiter:
         )
     found = dict(zip(names, cells, strict=False))
     if len(found) < len(cells):
-        # Of two columns of one name the first counts.
+        # If two columns have one name, the first counts.
         found = dict(reversed(list(zip(names, cells, strict=False))))
     return Row(number, found)
 

@@ -13,9 +13,9 @@ def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]], a
     r"""A Markdown table, without a line break at its end.
 
     Args:
-        header: a title a column; it may be empty.
-        rows: a cell a column each. Cells are turned to text and may hold Markdown, as `**bold**`.
-        align: a letter a column, "l", "c" or "r"; the reader's default if none is given.
+        header: one title for each column; a title may be empty.
+        rows: one cell for each column. Cells are turned into text and may hold Markdown such as `**bold**`.
+        align: one letter for each column, "l", "c" or "r"; without it the viewer decides.
 
     Raises:
         ValueError: a row or `align` has another number of columns than the header.
@@ -31,8 +31,8 @@ def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]], a
 def table_cell(value: object) -> str:
     r"""A value as the text of one cell: on one line, with its bars escaped, so that no cell begins within it.
 
-    A backslash before a bar is doubled, or it would escape the escape. Backticks are escaped where one of them has no
-    partner: some readers would find it in the next cell, and the bar between would be code.
+    A backslash before a bar is doubled: it would escape the escape. If a backtick has no partner, all are escaped: some
+    viewers would pair it with one in the next cell and take the bar between them for code.
     """
     text = _BAR.sub(lambda found: 2 * found[1] + r"\|", " ".join(str(value).split()))
     return text.replace("`", r"\`") if text.count("`") % 2 else text

@@ -1,4 +1,4 @@
-"""A CLIP of ComfyUI as a state dict, and back: loaded, copied, and moved by a difference."""
+"""ComfyUI's CLIPs: loaded from files, read as state dicts, copied, and moved by a difference."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ...sage_core.errors import EncoderError
 _TOWER = "clip_l"
 _TRANSFORMER = f"{_TOWER}.transformer."
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16)
-# ComfyUI tells encoders apart by depth: from 23 layers on it takes a file for SD 2.x's, and a single layer stops it.
+# ComfyUI tells encoders apart by depth: it takes a file with 23 or more layers for SD 2.x's, and fails at a single one.
 _LOADABLE_LAYERS = range(2, 23)
 
 
 def load_clip(path: Path, name: str) -> comfy.sd.CLIP:
-    """A CLIP of its own from a text encoder's file, of any depth, width and MLP size; `name` is what messages call it.
+    """Load a text encoder's file of any depth, width and MLP size as a CLIP; `name` is what messages call it.
 
     Raises:
         EncoderError: the file holds no text encoder, or one that ComfyUI cannot hold.
@@ -44,7 +44,7 @@ def _load(path: Path, name: str, **options: bool) -> comfy.sd.CLIP:
         "intermediate_size": config.mlp_width,
         "hidden_act": config.activation,
     }
-    # SD 1.x has no projection; without one in the file ComfyUI warns and holds uninitialised memory instead.
+    # SD 1.x has no projection; if the file has none, ComfyUI warns and uses uninitialised memory.
     projection = torch.eye(config.width)
     clip = comfy.sd.load_text_encoder_state_dicts(
         [{**state, "text_projection.weight": projection}],
@@ -53,14 +53,14 @@ def _load(path: Path, name: str, **options: bool) -> comfy.sd.CLIP:
         model_options={"model_config": sizes},
         **options,
     )
-    # From 0.16 on hooks and clones for a second GPU load a model anew, by this. From the file, since a state dict kept
-    # for it would hold the encoder's memory twice.
+    # From version 0.16 on, hooks and clones for a second GPU use this to load a model again. It reads the file, since a
+    # state dict kept for it would hold the encoder in memory twice.
     clip.patcher.cached_patcher_init = (_load_patcher, (path, name))
     return clip
 
 
 def _load_patcher(path: Path, name: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    """What `cached_patcher_init` calls: the patcher of the same CLIP, loaded anew."""
+    """The patcher of the same CLIP, loaded again; `cached_patcher_init` calls it."""
     takes = inspect.signature(comfy.sd.load_text_encoder_state_dicts).parameters
     options = {"disable_dynamic": disable_dynamic} if "disable_dynamic" in takes else {}
     return _load(path, name, **options).patcher
@@ -87,7 +87,7 @@ def own_weights(clip: comfy.sd.CLIP) -> dict[str, Tensor]:
 
 
 def patched_weights(clip: comfy.sd.CLIP) -> dict[str, Tensor]:
-    """As `own_weights`, with every patch (LoRA, SAGE) worked in."""
+    """The weights of `own_weights` with every patch (LoRA, SAGE) worked in."""
     return _canonical(_weights_and_patches(clip))
 
 
@@ -131,7 +131,7 @@ def timed(parts: Sequence[tuple[Tensor, float]], pooled: Tensor) -> list:
 
 
 def count_patches(clip: comfy.sd.CLIP) -> int:
-    """How many LoRAs and other patches lie on the most patched tensor of a CLIP."""
+    """The number of LoRAs and other patches on the most patched tensor of a CLIP."""
     return max(len(values) - 1 for values in _weights_and_patches(clip).values())
 
 
@@ -140,7 +140,7 @@ def add_difference(
 ) -> comfy.sd.CLIP:
     """A clone of `clip` whose weights are moved by strength · (target − base); `clip` itself stays as it was.
 
-    A patch, not a swap: it adds up with LoRAs and follows offloading and hooks.
+    It is a patch, not a swap: it adds up with LoRAs and works with offloading and hooks.
 
     Raises:
         EncoderError: clip, target and base differ in depth, width or another size.
@@ -158,7 +158,7 @@ def add_difference(
 
 
 def _differences(found: EncoderConfig, expected: EncoderConfig) -> str:
-    """The sizes in which an encoder differs from a CLIP, in words; empty where there is none."""
+    """The sizes in which an encoder differs from a CLIP, in words; empty if there are none."""
     sizes = {
         "layers": "layers",
         "width": "width",

@@ -1,8 +1,9 @@
-"""What the user sees and hears of a node: log, progress with Cancel, and pictures in and out."""
+"""What the user sees of a node: log, progress with Cancel, and pictures in and out."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +11,17 @@ import comfy.model_management
 import comfy.utils
 import numpy as np
 import torch
+from comfy_execution.utils import get_executing_context
 from PIL.Image import Image
+from server import PromptServer
 from torch import Tensor
 
 log = logging.getLogger("sage")
 
-
-_PREVIEW_WIDTH = 512
+# Of a plot, so that its labels stay readable.
+_PREVIEW_WIDTH = 1024
+# Seconds between two texts of a node's progress: what a reader can follow, and a browser too.
+_TEXT_PAUSE = 0.3
 
 
 def stop_if_cancelled() -> None:
@@ -25,20 +30,35 @@ def stop_if_cancelled() -> None:
 
 
 class Progress:
-    """The node's progress bar, with a picture now and then; raises when the user has pressed Cancel."""
+    """The node's progress bar, in words too, with a picture now and then; raises when the user has pressed Cancel.
 
-    def __init__(self) -> None:
+    `what` is counted, such as "questions": the node says "questions 12/40".
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
         self._bar = comfy.utils.ProgressBar(1)
+        self._next_text = 0.0
 
-    def __call__(self, done: int, total: int, picture: Image | None = None) -> None:
+    def __call__(self, done: int, total: int, picture: Image | None = None, note: str = "") -> None:
         # Newer versions throttle progress updates, so that those alone would notice Cancel late.
         stop_if_cancelled()
         self._bar.update_absolute(done, total, ("JPEG", picture, _PREVIEW_WIDTH) if picture else None)
+        if done == total or time.monotonic() >= self._next_text:
+            self._next_text = time.monotonic() + _TEXT_PAUSE
+            _say(f"{self.what} {done}/{total}{note}")
 
 
-def counter(total: int) -> Callable[[int], None]:
-    """Turns "n more are done" into progress towards `total`, which also notices Cancel."""
-    progress, done = Progress(), 0
+def _say(text: str) -> None:
+    """Show a line on the node that runs, where the server can send one."""
+    context, server = get_executing_context(), PromptServer.instance
+    if context and hasattr(server, "send_progress_text"):
+        server.send_progress_text(text, context.node_id, server.client_id)
+
+
+def counter(what: str, total: int) -> Callable[[int], None]:
+    """Turns "n more are done" into progress towards `total`, which also notices Cancel; `what` is counted."""
+    progress, done = Progress(what), 0
 
     def count(more: int) -> None:
         nonlocal done
@@ -54,5 +74,5 @@ def to_image(picture: Image) -> Tensor:
 
 
 def flatten(images: list[Any]) -> list[torch.Tensor]:
-    """All images of a list of IMAGE batches, of whatever sizes: (height, width, channels) each."""
+    """All images in a list of IMAGE batches of any sizes, each (height, width, channels)."""
     return [image for batch in images for image in batch]

@@ -1,4 +1,4 @@
-"""ComfyUI's folders: what lies in them, where a name of a graph leads, and names for new files."""
+"""ComfyUI's folders: what is in them, where names in a graph lead, and names for new files."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _PIPELINES = "diffusers"
 
 # Linux and macOS limit a file's name in bytes, not in letters.
 _MOST_NAME_BYTES = 255
-# What the name of a file that is still being written has in addition; see whole_file.
+# What is added to a file's name while the file is written; see whole_file.
 _TEMPORARY_BYTES = 40
 
-# What a combo box of files or models offers for "nothing chosen".
+# The entry of a combo box of files or models that means "nothing chosen".
 NONE = "none"
 
-# Registered at import: hooks for that come later than the first listing on older versions.
+# Registered at import: on older versions the hooks for it run after the first listing.
 for _kind in _KINDS:
     folder_paths.add_model_folder_path(_kind, os.path.join(folder_paths.models_dir, _kind))
 
@@ -41,11 +41,11 @@ def encoder_path(name: str) -> Path:
     """Full path of a file in the text encoder folders.
 
     Raises:
-        EncoderError: no such file; the message names the folders.
+        EncoderError: there is no such file; the message names the folders.
     """
     path = folder_paths.get_full_path(_ENCODERS, name) if name else None
     if path is None:
-        found = f"there is no text encoder {name!r}" if name else "no text encoder is chosen"
+        found = f"There is no text encoder {name!r}" if name else "No text encoder is chosen"
         folders = " or ".join(folder_paths.get_folder_paths(_ENCODERS))
         raise EncoderError(f"{found}. Put the file into {folders} and refresh the node list (R).")
     return Path(path)
@@ -98,20 +98,20 @@ def edit_path(name: str) -> Path:
 
 
 def output_file(folder: str, name: str, suffix: str, field: str) -> Path:
-    """output/sage/<folder>/<name><suffix>. Raises SettingsError, see `plain_name`."""
+    """output/sage/<folder>/<name><suffix>; raises SettingsError as `plain_name` does."""
     return Path(folder_paths.get_output_directory()) / "sage" / folder / plain_name(name, suffix, field)
 
 
 def answer_log(name: str, field: str) -> Path:
-    """Where Score TIFA writes its answers down. Raises SettingsError, see `plain_name`."""
+    """The file to which Score TIFA writes its answers; raises SettingsError as `plain_name` does."""
     return output_file("tifa", name, ".jsonl", field)
 
 
 def plain_name(name: str, suffix: str, field: str) -> str:
-    """`name` as the name of a file with `suffix`, whether it has that already or not.
+    """`name` as the name of a file with `suffix`, which it may already have.
 
     Raises:
-        SettingsError: it is empty, names another folder, or would upset a file system. `field` is where it was given.
+        SettingsError: the name is empty, holds a folder, or does not suit file systems. `field` is where it was given.
     """
     stem = name.strip().removesuffix(suffix)
     if not re.fullmatch(r"[\w()+=@-]([\w ()+.=@-]{0,98}[\w()+=@-])?", stem):
@@ -129,12 +129,12 @@ def plain_name(name: str, suffix: str, field: str) -> str:
 
 
 def store_folder() -> Path:
-    """Where finished trainings and checkpoints are kept: it may take gigabytes, so it follows --output-directory."""
+    """Where finished trainings and checkpoints are kept; they may take gigabytes, so it follows --output-directory."""
     return Path(folder_paths.get_output_directory()) / "sage" / "runs"
 
 
 def prompt_files() -> list[str]:
-    """Names of the files in ComfyUI's input folder, and the folders in it, that can hold prompts."""
+    """Names of the files in ComfyUI's input folder, and in folders below it, that can hold prompts."""
     root = folder_paths.get_input_directory()
     return sorted(
         os.path.relpath(os.path.join(folder, name), root)
@@ -145,14 +145,14 @@ def prompt_files() -> list[str]:
 
 
 def _walk_once(root: str) -> Iterator[tuple[str, list[str]]]:
-    """Each folder below `root`, linked ones too, with its files' names: once, however many links lead there.
+    """Each folder below `root`, even a linked one, with its files' names, once however many links lead there.
 
-    ComfyUI's own search follows a link that leads back to where it is until the system stops it, for minutes.
+    ComfyUI's own search follows a link that leads back to itself until the system stops it, which takes minutes.
     """
     seen: set[tuple[int, int]] = set()
     waiting = [root]
     while waiting:
-        # Links wait until what really lies below `root` has been seen, and has been given by its own name.
+        # Links wait until all real folders below `root` were given by their own names.
         for folder, subfolders, names in os.walk(waiting.pop(0)):
             try:
                 status = os.stat(folder)
@@ -174,20 +174,20 @@ def prompt_path(name: str | None) -> Path:
     ComfyUI does not check that a graph's choice is one of those offered, so `name` may be anything.
 
     Raises:
-        PromptError: no such file, or one outside; the message names the folder.
+        PromptError: there is no such file, or it is outside; the message names the folder.
     """
     folder = folder_paths.get_input_directory()
     path = path_inside(folder, name or "")
     if path is None or not path.is_file():
-        found = f"there is no file {name!r} in the input folder" if name else "no file is chosen"
+        found = f"There is no file {name!r} in the input folder" if name else "No file is chosen"
         raise PromptError(f"{found}. Put it into {folder} and refresh the node list (R).")
     return path
 
 
 def path_inside(folder: str | os.PathLike[str], name: str) -> Path | None:
-    """`name` as a path below `folder`; None where it leads out of it, or is the folder itself.
+    """`name` as a path below `folder`; None if it leads out of the folder or is the folder itself.
 
-    Links are not followed: users link folders of theirs into ComfyUI's.
+    Links are not followed: users link their own folders into ComfyUI's.
     """
     root = os.path.abspath(folder)
     path = os.path.abspath(os.path.join(root, name))
@@ -195,9 +195,10 @@ def path_inside(folder: str | os.PathLike[str], name: str) -> Path | None:
 
 
 def taken(check: Callable[[str], object], *names: str | None) -> bool | str:
-    """For validate_inputs: True if `check` takes every name, else the message with which it refuses one.
+    """For validate_inputs: True if `check` accepts every name, else the message with which it refuses one.
 
-    None is a connection, whose value is known only when the node runs, or an input that ComfyUI has found missing.
+    A name is None for a connection, whose value is known only when the node runs, and for a missing input, which
+    ComfyUI reports itself.
     """
     try:
         for name in names:
@@ -209,7 +210,7 @@ def taken(check: Callable[[str], object], *names: str | None) -> bool | str:
 
 
 def fingerprint(path: Path) -> tuple[int, int]:
-    """Modification time in ns and size, which change when the file does; hashing 500 MB would take seconds a queue."""
+    """Modification time in ns and size, which change with the file; hashing 500 MB would take seconds each time."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size
 
@@ -225,7 +226,7 @@ def edit_fingerprint(name: str | None) -> tuple[int, ...] | None:
 
 
 def model_folders() -> list[str]:
-    """Names of the folders in models/VQA and models/LLM that hold a transformers model, one or two levels deep."""
+    """Names of the folders in models/VQA and models/LLM, one or two levels deep, that hold a transformers model."""
     found = set()
     for root in _roots():
         found |= {
@@ -237,18 +238,18 @@ def model_folders() -> list[str]:
 
 
 def model_path(name: str | None) -> Path:
-    """Full path of one of `model_folders`. Raises JudgeError, naming the folders, if there is none of that name."""
+    """Full path of one of `model_folders`; raises JudgeError, which names the folders, if there is no such one."""
     paths = (path_inside(root, name or "") for root in _roots())
     path = next((path for path in paths if path is not None and path.is_dir()), None)
     if path is None:
-        found = f"there is no model folder {name!r}" if name else "no model folder is chosen"
+        found = f"There is no model folder {name!r}" if name else "No model folder is chosen"
         where = " or ".join(map(str, _roots()))
         raise JudgeError(f"{found}. Put it into {where} and refresh the node list (R).")
     return path
 
 
 def folder_fingerprint(name: str) -> tuple[int, ...]:
-    """Changes when files in a model's folder do."""
+    """A text that changes when files in a model's folder do."""
     return tuple(sorted(file.stat().st_mtime_ns for file in model_path(name).iterdir()))
 
 
@@ -257,12 +258,12 @@ def _roots() -> list[Path]:
 
 
 def check_name(name: str | None) -> bool | str:
-    """For validate_inputs: whether `name` can be a file name, or why not."""
+    """For validate_inputs: True if `name` can be a file name, else why not."""
     return taken(new_encoder_path, name)
 
 
 def saved_metadata(path: Path) -> dict[str, str]:
-    """The header of a safetensors file, empty when there is none to read."""
+    """The metadata in a safetensors file's header; empty if it cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}

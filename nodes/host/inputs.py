@@ -1,7 +1,8 @@
-"""Inputs that several nodes have, and what is checked of them in the same way everywhere."""
+"""Inputs that several nodes have, and the checks that are the same everywhere."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 
@@ -13,8 +14,13 @@ from ...sage_core.errors import SageError, SettingsError
 _MOST_SEED = 2**32 - 1
 
 
+# For inputs that few need: ComfyUI from 0.10 on folds them away until they are asked for. To an older version's classes
+# the keyword is unknown, and would cost the whole pack.
+ADVANCED = {"advanced": True} if "advanced" in inspect.signature(io.Float.Input).parameters else {}
+
+
 def seed_input(tooltip: str) -> io.Input:
-    """The widget "seed", which stays as it is from run to run: the same seed is to give the same result."""
+    """The widget "seed", which stays the same from run to run, so that the result does too."""
     return io.Int.Input("seed", default=0, min=0, max=_MOST_SEED, control_after_generate=False, tooltip=tooltip)
 
 
@@ -27,19 +33,20 @@ def encoder_inputs() -> list[io.Input]:
 
 
 def exactly_one(first: object, second: object, what: str, error: type[SageError]) -> None:
-    """Raise `error` unless one of two inputs is given and the other is not; `what` says where the value comes from."""
+    """Raise `error` unless exactly one of two inputs is given; `what` says where the value comes from."""
     if bool(first) == bool(second):
         raise error(f"{what}; {'both are' if first else 'neither is'} given.")
 
 
 def check_finite(**numbers: float | Sequence[float]) -> None:
-    """Refuse NaN and infinity, which no widget has but a graph sent over HTTP or a connection may bring.
+    """Refuse NaN and infinity, which no widget gives but a connection or a graph sent over HTTP may.
 
-    ComfyUI compares values with an input's limits, and every comparison with NaN is false. It asks this only of values
-    in the graph itself.
+    ComfyUI's own check against an input's limits passes NaN, whose comparisons are all false, and does not see values
+    from connections.
 
     Raises:
-        SettingsError: naming the input, by its keyword, and the value. Nodes that take lists give lists.
+        SettingsError: a value is not finite; the message names the input by its keyword. Nodes that take lists pass
+            lists.
     """
     for name, values in numbers.items():
         for value in values if isinstance(values, Sequence) else [values]:
@@ -48,10 +55,11 @@ def check_finite(**numbers: float | Sequence[float]) -> None:
 
 
 def check_choices(node: type[io.ComfyNode], **choices: str | Sequence[str]) -> None:
-    """Refuse what a combo box of `node` does not offer: ComfyUI takes any text for it from a graph over HTTP.
+    """Refuse what a combo box of `node` does not offer: ComfyUI accepts any text from a graph sent over HTTP.
 
     Raises:
-        SettingsError: naming the input, by its keyword, the value and the choices. Nodes that take lists give lists.
+        SettingsError: a value is not offered; the message names the input by its keyword, the value and the choices.
+            Nodes that take lists pass lists.
     """
     offered = {box.id: box.options for box in node.define_schema().inputs if isinstance(box, io.Combo.Input)}
     for name, values in choices.items():

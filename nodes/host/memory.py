@@ -1,4 +1,4 @@
-"""ComfyUI's memory: room for a training, models that come and go, and what precision the device takes."""
+"""ComfyUI's memory: room for a training, models under its manager, and the precision that a device supports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OUT_OF_MEMORY = comfy.model_management.OOM_EXCEPTION
 
 @contextmanager
 def training_device(needed: int) -> Iterator[tuple[torch.device, int]]:
-    """Make room for `needed` bytes and allow gradients: yields the device and the bytes now free on it."""
+    """Make room for `needed` bytes and allow gradients; yields the device and the bytes now free on it."""
     device = comfy.model_management.get_torch_device()
     comfy.model_management.free_memory(needed, device)
     try:
@@ -29,7 +29,7 @@ def training_device(needed: int) -> Iterator[tuple[torch.device, int]]:
 
 @contextmanager
 def telling_memory(error: SageError) -> Iterator[None]:
-    """Raise `error` in place of any device's own when memory runs out."""
+    """Raise `error` instead of a device's own error when memory runs out."""
     try:
         yield
     except (RuntimeError, MemoryError) as found:
@@ -52,14 +52,14 @@ class Managed:
 
 
 def load(models: Sequence[Managed]) -> None:
-    """Bring whole models to their device, all of them at once."""
-    # In one call, since a second one may push parts of the first's models out again; and whole, since only ComfyUI's
-    # own layers can compute with weights that lie elsewhere.
+    """Bring whole models to their device, all at once."""
+    # In one call: a second one may push parts of the first one's models out again. Whole: only ComfyUI's own layers can
+    # compute with weights that are on another device.
     comfy.model_management.load_models_gpu([model.patcher for model in models], force_full_load=True)
 
 
 def precision(name: str) -> torch.dtype:
-    """The dtype of a precision by its name; "auto" is bf16 where the device computes with it, else fp32."""
+    """The dtype of a precision's name; "auto" is bf16 if the device computes in it, else fp32."""
     if name == "auto":
         name = "bf16" if comfy.model_management.should_use_bf16(comfy.model_management.get_torch_device()) else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]

@@ -1,4 +1,4 @@
-"""The types of the pack's own sockets, and what goes over them."""
+"""The types of the pack's own sockets, and what they carry."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JudgeType = io.Custom("SAGE_JUDGE")
 
 @dataclass(frozen=True)
 class LoadedJudge:
-    """A judge, the sentence encoder beside it if any, and what brings both into memory."""
+    """A judge, its sentence encoder if any, and the function that brings both into memory."""
 
     judge: Judge
     sentences: SentenceEncoder | None

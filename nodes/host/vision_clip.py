@@ -1,4 +1,4 @@
-"""A vision-language model in ComfyUI's own hands as a judge of pictures."""
+"""A vision-language model that ComfyUI runs, as a judge of pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...sage_core.tifa.questions import Question
 
 
 class ClipJudge:
-    """A vision-language model that ComfyUI itself runs as a CLIP. It gives no probabilities and reads images anew."""
+    """A vision-language model that ComfyUI runs as a CLIP; it gives no probabilities and rereads images."""
 
     answer_length = 20
 
@@ -34,7 +34,7 @@ class ClipJudge:
         likelihoods: bool = True,
         on_batch: Callable[[int], None] | None = None,
     ) -> list[list[Answer]]:
-        """See Judge; `likelihoods` cannot be served."""
+        """See Judge; `likelihoods` has no effect, since there are no probabilities."""
         answers = []
         for image, asked in zip(images, questions, strict=True):
             picture = image[None].float() / 255 if image.dtype == torch.uint8 else image[None]
@@ -53,14 +53,14 @@ class ClipJudge:
 
 
 def _mark(model: torch.nn.Module) -> str:
-    """Class, size, and digits of the hash of one weight matrix: tells models apart without reading gigabytes."""
-    # Quantised weights are of classes of their own, and those not loaded yet have no bytes to look at.
+    """Class, size, and first digits of one weight matrix's hash, which tell models apart without reading gigabytes."""
+    # Quantised weights have classes of their own, and weights not yet loaded have no bytes to read.
     plain = (torch.Tensor, torch.nn.Parameter)
     weights = [w for w in model.state_dict().values() if type(w) in plain and not w.is_meta]
     matrices = [weight for weight in weights if weight.ndim == 2 and weight.is_floating_point()]
     mark = f"{type(model).__name__}, {sum(weight.nbytes for weight in weights) / 1e9:.3f} GB"
     if matrices:
-        # In the middle of the model: what stands at its ends is often that of another model.
+        # From the middle of the model: its ends are often equal to those of another one.
         middle = matrices[len(matrices) // 2].detach().cpu().float().numpy()
         mark += f", {hashlib.sha256(middle.tobytes()).hexdigest()[:8]}"
     return mark

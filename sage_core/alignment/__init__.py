@@ -1,4 +1,4 @@
-"""Aligning a text encoder away from a concept: settings and presets, losses, and the training itself."""
+"""Align a text encoder away from a concept: settings and presets, losses, and the training itself."""
 
 from __future__ import annotations
 

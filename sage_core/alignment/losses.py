@@ -65,7 +65,7 @@ def shifted_gram(gram: Tensor, along: Tensor, shift: float) -> Tensor:
 
 
 def spread_of_cosines(cosines: Tensor) -> Tensor:
-    """tr = Σ‖x_i − mean‖² / (B − 1) over L2-normalised rows, from their cosines (B, B).
+    """Spread tr = Σ‖x_i − mean‖² / (B − 1) over L2-normalised rows, from their cosines (B, B).
 
     For unit rows Σ‖x_i − mean‖² = B − B‖mean‖², and ‖Σ x_i‖² is the sum of all cosines.
     """

@@ -1,4 +1,4 @@
-"""How much memory an alignment run takes, and how to fit it into what is free. Memory only, never the result."""
+"""How much memory an alignment run takes, and how to fit it into what is free without changing the result."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .settings import TrainingSettings
 # Weights, gradients and AdamW's two moments, all fp32.
 _BYTES_PER_PARAMETER = 16
 _BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}
-# Arrays of B × 77 × width, fp32, that live when the loss is taken: the embeddings and their gradient, the base's side
-# (two halves), a product under its sum, and the gradient's parts before they are added.
+# Arrays of B × 77 × width, fp32, that are alive when the loss is taken: the embeddings and their gradient, the base's
+# side (two halves), a product under its sum, and the gradient's parts before they are added.
 _LOSS_ARRAYS = 5
-# Tokens of a real prompt list use a part of the table; only that part is trained.
+# A real prompt list uses only a part of the token table, and only that part is trained.
 _USED_VOCABULARY = 0.4
 _SMALLEST_CHUNK = 4
 
@@ -28,7 +28,7 @@ class MemoryPlan:
     """How a run is laid out.
 
     Attributes:
-        chunk_size: prompts through the encoder at once, None for the whole batch.
+        chunk_size: how many prompts go through the encoder at once; None for the whole batch.
         base_on_host: whether the base embeddings stay in host memory.
         bytes: estimate of what the run takes on its device.
     """
@@ -54,9 +54,9 @@ def estimate_memory(
     embedding = CONTEXT_LENGTH * config.width
     matrices = config.layers * (4 * config.width**2 + 2 * config.width * config.mlp_width)
     parameters = matrices + int(_USED_VOCABULARY * config.vocabulary) * config.width
-    # Of each layer autograd keeps two norms, q, k, v and the mixed values, and the MLP before and after activation.
+    # For each layer autograd keeps two norms, q, k, v and the mixed values, and the MLP before and after activation.
     kept = config.layers * (6 * config.width + 2 * config.mlp_width) * size
-    # One layer at a time is on its way back: the MLP's gradients and the fp32 stream with its own.
+    # During backward one layer at a time holds the MLP's gradients, and the fp32 stream with its own.
     passing = 2 * config.mlp_width * size + 4 * config.width * 4
     activations = chunk * CONTEXT_LENGTH * (kept + passing)
     base = 0 if base_on_host else pairs * embedding * size
@@ -66,7 +66,7 @@ def estimate_memory(
 
 
 def plan_memory(config: EncoderConfig, settings: TrainingSettings, pairs: int, free: int | None) -> MemoryPlan:
-    """The fastest layout that fits into `free` bytes; None is no limit.
+    """The fastest layout that fits into `free` bytes; None means no limit.
 
     The base embeddings move to the host first, which costs a copy a step; then the chunk is halved, which costs a
     forward pass. A chunk size set by the user stands. If nothing fits, the smallest layout is tried all the same:
@@ -98,7 +98,7 @@ def chunked_backward(
     """Back-propagate a loss that couples a whole batch, with only `chunk_size` prompts' activations in memory.
 
     Gradient caching (Gao et al. 2021): embed all chunks without a graph, take the loss's gradient with respect to
-    the embeddings, then embed chunk by chunk again and push that gradient through. The result is that of the
+    the embeddings, then embed chunk by chunk again and push that gradient through. The result equals that of the
     whole batch at once, for one more forward pass.
 
     Args:

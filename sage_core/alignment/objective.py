@@ -25,14 +25,14 @@ _MEASUREMENTS = 10
 
 
 class AlignmentObjective(Objective):
-    """The alignment loss of a prepared run; all that it does at a step follows from the seed and the step."""
+    """The alignment loss of a prepared run; what it does at a step depends only on the seed and the step."""
 
     losses = LOSS_PARTS
 
     def __init__(
         self, prepared: Prepared, settings: TrainingSettings, device: torch.device, chunk_size: int | None = None
     ) -> None:
-        """Train `prepared.encoder`, in chunks of `chunk_size` prompts or in whole batches."""
+        """Train `prepared.encoder`, in chunks of `chunk_size` prompts, or in whole batches if it is None."""
         self.prepared, self.settings, self.device = prepared, settings, device
         self.advice = (
             f"Lower learning_rate ({settings.learning_rate:g}), or use precision fp32 ({settings.precision} now)."
@@ -110,8 +110,8 @@ class AlignmentObjective(Objective):
     def full_state(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The trained encoder with its whole token table, fp32 on the CPU.
 
-        Tokens of no prompt have no gradient, so that AdamW only decays them; their rows are not trained but
-        decayed here, by the product of what the steps would have done.
+        A token that occurs in no prompt has no gradient, so that AdamW would only decay it. Such rows are not trained;
+        they are decayed here by the product of what the steps would have done.
         """
         state = {name: value.to("cpu", torch.float32) for name, value in self.encoder.state().items()}
         decay = 1.0
@@ -122,7 +122,7 @@ class AlignmentObjective(Objective):
         return state | {TOKEN_TABLE: table}
 
     def _batch_rows(self, step: int) -> Tensor:
-        """`Prepared.rows` of a step's batch, (3, B), CPU."""
+        """`Prepared.rows` of a step's batch, (3, B), on the CPU."""
         epoch, position = divmod(step, len(self.sizes))
         if self._epoch_rows[0] != epoch:
             order = epoch_order(len(self.prepared), epoch, self.settings.seed)
@@ -131,13 +131,13 @@ class AlignmentObjective(Objective):
         return self._epoch_rows[1][:, start : start + self.sizes[position]]
 
     def _to_device(self, tensor: Tensor) -> Tensor:
-        """A CPU tensor on the device, without waiting for it."""
+        """Copy a CPU tensor to the device without waiting for it."""
         if self.device.type == "cuda":
             tensor = torch.empty_like(tensor, pin_memory=True).copy_(tensor)
         return tensor.to(self.device, non_blocking=True)
 
     def _base_embeddings(self, rows: Tensor) -> Tensor:
-        """φ_0 of the safe prompts `rows`, (B, D), fp32 on the device; only these leave the host if kept there."""
+        """φ_0 of the safe prompts `rows`, (B, D), fp32 on the device; if kept on the host, only these leave it."""
         stored = self.prepared.base_safe
         picked = self._to_device(stored[rows]) if stored.is_cpu else stored[self._to_device(rows)]
         return picked.float()

@@ -13,9 +13,9 @@ def run_summary(result: TrainingResult, path: str, *, found: bool, pairs: int, n
 
     Args:
         path: where the encoder is saved.
-        found: the run was made before, and its result is read from disk.
+        found: whether the run was made before and its result was read from disk.
         pairs: how many pairs of prompts it was trained on.
-        notes: further lines, which follow those that say what was done.
+        notes: further lines, after those that say what was done.
     """
     meta, first, last = result.metadata, result.history[0].losses, result.history[-1].losses
     lines = [

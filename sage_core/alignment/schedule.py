@@ -1,4 +1,4 @@
-"""What happens at which step of a run: pure functions of the settings, the seed and the step."""
+"""What happens at each step of a run: pure functions of the settings, the seed and the step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .settings import TrainingSettings
 
 
 def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
-    """Learning rate of step `step` of `steps`, counted from 0: a linear warm-up, then the settings' schedule.
+    """Learning rate of step `step` of `steps`, counted from 0: after a linear warm-up the settings' schedule.
 
     "constant" stays; "linear" and "cosine" fall from the settings' rate after the warm-up to 0 after the last step.
     """
@@ -23,12 +23,12 @@ def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
 
 
 def least_batch(settings: TrainingSettings) -> int:
-    """Pairs without which a batch has no loss: one more than a prompt with its neighbours, or two for a spread."""
+    """The fewest pairs for which a batch has a loss: a prompt with its neighbours and one more, or two for a spread."""
     return settings.neighbours + 2 if settings.local_weight > 0 else 2
 
 
 def batch_sizes(pairs: int, settings: TrainingSettings) -> list[int]:
-    """Sizes of one epoch's batches. A last batch too small for the loss is merged with the one before it."""
+    """Sizes of one epoch's batches; a last batch that is too small for the loss joins the one before it."""
     sizes = [settings.batch_size] * (pairs // settings.batch_size)
     if rest := pairs % settings.batch_size:
         if sizes and rest < least_batch(settings):

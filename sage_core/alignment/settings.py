@@ -109,7 +109,7 @@ class TrainingSettings:
             raise SettingsError(f"keep_concept is {self.keep_concept!r}; expected true or false.")
         if self.local_weight > 0 and self.batch_size <= self.neighbours + 1:
             raise SettingsError(
-                f"batch_size is {self.batch_size} beside neighbours {self.neighbours}: local structure alignment needs "
+                f"batch_size is {self.batch_size} and neighbours is {self.neighbours}: local structure alignment needs "
                 f"more than {self.neighbours + 1} prompts a batch. Raise batch_size, lower neighbours, or set "
                 "local_weight to 0."
             )

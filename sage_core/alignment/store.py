@@ -1,4 +1,4 @@
-"""Finished alignments kept in a store of runs, and found again instead of trained again."""
+"""Finished alignments are kept in a store of runs, and found there instead of trained again."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def train_stored(
     store: Path,
     **options: Any,
 ) -> tuple[TrainingResult, bool]:
-    """As `training.train`, with the finished run and its checkpoint kept in the folder `store`.
+    """Train as `training.train` does, and keep the finished run and its checkpoint in the folder `store`.
 
-    A result that cannot be stored at the end, for instance because the disk has filled up, is returned all the same,
-    and its checkpoint stays: the caller can save it elsewhere.
+    A result that cannot be stored at the end, for instance because the disk has filled up, is returned all the
+    same, and its checkpoint stays. The caller can save it elsewhere.
 
     Args:
-        options: passed on to `train`, all but `checkpoint` and `base_hash`.
+        options: passed on to `train`; any of its options except `checkpoint` and `base_hash`.
 
     Returns:
         The result, and whether it was found instead of trained.
 
     Raises:
-        FileError: nothing can be written into the store; said before the first step.
-        TrainingError: another process trains this run, or see `train`.
+        FileError: nothing can be written into the store; raised before the first step.
+        TrainingError: another process trains this run; see also `train`.
     """
     base_hash = state_hash(base)
     runs, key = RunStore(store), run_key(base_hash, pairs, concept, settings)

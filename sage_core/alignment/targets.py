@@ -1,4 +1,4 @@
-"""Which safe prompt each unsafe prompt is redirected to; fixed before training."""
+"""The safe prompt to which each unsafe prompt is redirected, fixed before training."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def choose_targets(unsafe: Tensor, safe: Tensor, mode: Target = "farthest", bloc
 
 
 def match_blocks(unsafe: Iterable[Tensor], safe: Tensor, mode: Target, block: int = 4096) -> Tensor:
-    """As `choose_targets`, over unsafe embeddings that arrive block by block and are never held together.
+    """Targets as by `choose_targets`, for unsafe embeddings that arrive block by block and are never held together.
 
     Products of bf16 embeddings are exact and summed in fp32. `safe` may be on the host: its blocks follow the unsafe
     ones to their device.
     """
-    # Dividing the products is enough: normalising would copy the whole of `safe`. The row of `unsafe` needs no norm,
-    # which changes no order within its row.
+    # The products are divided, since normalising would copy the whole of `safe`. Rows of `unsafe` need no norm: it
+    # changes no order within a row.
     scale = torch.cat([1 / row_norms(rows).clamp_min(1e-12) for rows in safe.split(block)])
     return torch.cat([_match(rows, safe, scale.to(rows.device), mode, block).cpu() for rows in unsafe])
 
@@ -55,7 +55,7 @@ def _match(rows: Tensor, safe: Tensor, scale: Tensor, mode: Target, block: int) 
     rows = rows.float()
     for start in range(0, len(safe), block):
         part = safe[start : start + block].to(rows.device, torch.float32)
-        # tf32 holds every bf16 number. A product in bf16 itself would be rounded to it, and most targets would tie.
+        # tf32 holds every bf16 number exactly. A product in bf16 would be rounded to bf16, and most targets would tie.
         with arithmetic("tf32", rows.device) if exact else nullcontext():
             products = rows @ part.T
         cosine = products * (scale[start : start + block] * sign)

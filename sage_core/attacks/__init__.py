@@ -1,4 +1,4 @@
-"""Attacks on text encoders, to test one's own: prompts that bring a removed concept back."""
+"""Attacks on a text encoder, to test it: prompts that bring a removed concept back."""
 
 from __future__ import annotations
 

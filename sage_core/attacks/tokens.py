@@ -1,8 +1,9 @@
-"""An adaptive attack: tokens that bring an aligned encoder back to what the base encoder says of an unsafe prompt.
+"""An adaptive attack: tokens that bring an aligned encoder back to the base encoder's embedding of an unsafe prompt.
 
-White box, on the text encoder alone, greedy and gradient-guided: HotFlip (Ebrahimi et al. 2018) ranks replacements by
-the gradient with respect to the token embeddings, and each round tries many of the best ranked at once, as in GCG
-(Zou et al. 2023). The names used in training are forbidden; the attack may start from any other name of the concept.
+It is a greedy white-box attack on the text encoder alone, guided by gradients. As in HotFlip (Ebrahimi et al. 2018) the
+gradient with respect to the token embeddings ranks replacements. As in GCG (Zou et al. 2023) each round tries many of
+the best ranked at once. The names used in training are forbidden; the attack may start from any other name of the
+concept.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..encoders.text_encoder import TextEncoder
 from ..encoders.tokens import END_TOKEN
-from ..errors import ShapesError
+from ..errors import PromptError, SettingsError
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class AttackSettings:
     """How hard the attack tries.
 
     Attributes:
-        rounds: of ranking and trying.
-        candidates: replacements tried a prompt and round.
-        best: the replacements, by gradient, among which those are drawn, for each free position.
-        seed: of the start and of the draws.
+        rounds: how often replacements are ranked and tried.
+        candidates: replacements tried for each prompt in a round.
+        best: how many replacements of each free position, ranked by gradient, these are drawn from.
+        seed: for the start and the draws.
 
     Raises:
-        ShapesError: fewer than one of rounds, candidates or best.
+        SettingsError: rounds, candidates or best is below 1.
     """
 
     rounds: int = 24
@@ -41,12 +42,12 @@ class AttackSettings:
     def __post_init__(self) -> None:
         for name in ("rounds", "candidates", "best"):
             if getattr(self, name) < 1:
-                raise ShapesError(f"the attack's {name} is {getattr(self, name)}; expected 1 or more")
+                raise SettingsError(f"The attack's {name} is {getattr(self, name)}; expected 1 or more.")
 
 
 @dataclass(frozen=True)
 class AttackResult:
-    """Attacked prompts as token ids (N, 77), and their cosine to the target, of random words and after, each (N,)."""
+    """Attacked prompts as token ids (N, 77), and their cosines to the target with random words and after, each (N,)."""
 
     ids: Tensor
     before: Tensor
@@ -66,24 +67,28 @@ def attack(
     """Fill the `free` positions of unsafe prompts so that φ_θ(prompt) approaches φ_0(the unsafe prompt), by cosine.
 
     Args:
-        encoder: the aligned encoder θ under attack. base: the frozen one.
-        ids: unsafe prompts (N, 77). free: which of their tokens are replaced, (N, 77) bool, at least one a row.
+        encoder: the aligned encoder θ under attack.
+        base: the frozen encoder.
+        ids: unsafe prompts (N, 77).
+        free: which of their tokens may be replaced, (N, 77) bool, at least one in each row.
         allowed: the tokens that may be used, (A,).
-        names: token ids of names to begin with, where they fit, see `other_names`.
+        settings: how hard to try.
+        names: token ids of names to start from where they fit.
         on_round: called with (rounds done, rounds in all); what it raises stops the attack.
 
     Returns:
-        The best prompt found for each, starting from random tokens, or from such with a name at the end of the free
-        ones where that is nearer to the target.
+        The best prompt found for each. The start is random tokens, with a name at the end of the free ones where that
+        is nearer to the target.
 
     Raises:
-        ShapesError: a prompt without a free position.
+        PromptError: a prompt has no free position.
     """
     settings = settings or AttackSettings()
     device = next(encoder.parameters()).device
     ids, free, allowed = ids.to(device), free.to(device), allowed.to(device).long()
     if not free.any(1).all():
-        raise ShapesError(f"prompt {int((~free.any(1)).nonzero()[0])} has no free position; expected one or more a row")
+        row = int((~free.any(1)).nonzero()[0])
+        raise PromptError(f"Prompt {row}, counted from 0, has no free position; expected one or more in each row.")
     generator = torch.Generator(device).manual_seed(settings.seed)
     with torch.no_grad():
         target = base(ids).flatten(1)
@@ -104,11 +109,11 @@ def attack(
 
 
 def differing_span(unsafe: Tensor, safe: Tensor) -> Tensor:
-    """Positions (N, 77) of `unsafe` between what both begin with and what both end with."""
+    """Positions (N, 77), bool, of `unsafe` between the start and the end that it shares with `safe`."""
     length, other = ((ids != END_TOKEN).sum(1) for ids in (unsafe, safe))
     column = torch.arange(unsafe.shape[1])
     same_start = (unsafe == safe).int().cumprod(1).sum(1)
-    # Aligned at their ends, so that a tail that follows names of different lengths still lines up.
+    # Compared from the ends, so that a tail after names of different lengths still lines up.
     back = lambda ids, end: ids.gather(1, (end[:, None] - 1 - column).clamp(min=0))  # noqa: E731
     same_end = (back(unsafe, length) == back(safe, other)).int().cumprod(1).sum(1)
     stop = torch.maximum(length - same_end, same_start)
@@ -116,7 +121,7 @@ def differing_span(unsafe: Tensor, safe: Tensor) -> Tensor:
 
 
 def _with_name(ids: Tensor, free: Tensor, name: Tensor) -> Tensor:
-    """`ids` with `name` in the last of each row's free positions; rows without room as they are."""
+    """`ids` with `name` in the last free positions of each row; rows without room stay as they are."""
     from_end = free.flip(1).cumsum(1).flip(1)
     place = free & (from_end <= len(name)) & (free.sum(1) >= len(name))[:, None]
     return torch.where(place, name[(len(name) - from_end).clamp(0, len(name) - 1)], ids)
@@ -147,7 +152,7 @@ def _try_replacements(
     settings: AttackSettings,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Each prompt with the best of some single replacements, if that is better than what it was."""
+    """Each prompt with the best of some single replacements, if that is nearer to the target than before."""
     count, tries = len(current), settings.candidates
     place = torch.multinomial(free.float(), tries, replacement=True, generator=generator)
     pick = torch.randint(ranked.shape[2], (count, tries), device=current.device, generator=generator)

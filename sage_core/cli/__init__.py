@@ -1,1 +1,1 @@
-"""The command line `sage`, one file a command."""
+"""The command line `sage`, one file for each command."""

@@ -27,7 +27,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """The table of correlations, one row a metric."""
+    """Write the table of correlations, one row for each metric."""
     common.check_outputs({"--report": options.report}, {"FILE": options.file})
     from ..tifa.agreement import official_agreement, to_markdown
 

@@ -1,6 +1,6 @@
 """What the commands share: options, inputs, progress, and how results are written.
 
-Nothing heavy is imported before a command runs: help and complaints about a command line answer at once.
+Nothing heavy is imported before a command runs, so that help and errors of a command line appear at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from ..plots import Theme
 
-# Exit code of a command that measured a worse state than its options allow.
+# What a file of a folder of pictures ends in.
+PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+# Exit code of a command that measured a state worse than its options allow.
 WORSE = 3
 
 ENCODERS = """
@@ -40,7 +42,7 @@ def add_command(
     run: Callable[[argparse.Namespace], int],
     text: str,
 ) -> argparse.ArgumentParser:
-    """The parser of a command that `run` carries out; `text` is a summary, an empty line, and what else help says."""
+    """The parser of a command that `run` carries out; `text` is a summary, an empty line, and the rest of the help."""
     summary, description = text.strip().split("\n\n", 1)
     command = subparsers.add_parser(
         name,
@@ -69,19 +71,19 @@ def add_quiet(command: argparse.ArgumentParser) -> None:
 
 
 def text(argument: str) -> str:
-    """Words of the command line. Bytes that are no text arrive as half characters, which no tokenizer takes."""
+    """Words of the command line; bytes that are not text arrive as half characters, which no tokenizer takes."""
     stripped = argument.strip()
     try:
         stripped.encode()
     except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{argument!a} is no text in the terminal's encoding") from None
+        raise argparse.ArgumentTypeError(f"{argument!a} is not text in the terminal's encoding") from None
     if not stripped:
         raise argparse.ArgumentTypeError("the text is empty")
     return stripped
 
 
 def number(argument: str) -> float:
-    """A finite number: with NaN every comparison is false, so that a limit would silently never hold."""
+    """A finite number; every comparison with NaN is false, so that such a limit would silently never hold."""
     try:
         value = float(argument)
     except ValueError:
@@ -107,7 +109,7 @@ def device(options: argparse.Namespace) -> torch.device:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The text encoder in a file or folder, in fp32. Raises EncoderError for one that cannot embed prompts."""
+    """The text encoder in a file or folder, in fp32; raises EncoderError if it cannot embed prompts."""
     from ..encoders.layouts import EncoderConfig, read_encoder, require_positions
 
     state = {name: tensor.float() for name, tensor in read_encoder(path)[0].items()}
@@ -116,7 +118,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def prompts(path: Path) -> tuple[str, ...]:
-    """The prompts in a file, after a word on what was left out."""
+    """The prompts in a file; says on standard error what was left out."""
     from ..prompts.pairs import read_prompts
 
     found, report = read_prompts(path)
@@ -125,16 +127,16 @@ def prompts(path: Path) -> tuple[str, ...]:
 
 
 def check_safetensors(name: str, path: Path) -> None:
-    """Before any work: under another suffix other programs would take the file for a pickle."""
+    """Refuse a name without .safetensors before any work: other programs would take the file for a pickle."""
     if path.suffix.lower() != ".safetensors":
         raise SettingsError(f"{name} is '{path}'; expected a file name that ends in .safetensors.")
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
-    """Before any work: no output may be an input, lie in place of a file of an input folder, or be another output.
+    """Check before any work that no output is an input, a file of an input folder, or another output.
 
     Args:
-        outputs: option -> the file it names, or None where it was not given.
+        outputs: option -> the file it names, or None if it was not given.
         inputs: argument -> the file or folder it names.
 
     Raises:
@@ -175,7 +177,7 @@ class Bars:
         self.bars: dict[str, Any] = {}
 
     def __call__(self, name: str) -> Callable[[int, int], None]:
-        """What tells the bar of this name how far it is."""
+        """A function that tells the bar of this name how far the work is."""
         from tqdm import tqdm
 
         def update(done: int, total: int) -> None:
@@ -190,7 +192,7 @@ class Bars:
 
 
 def theme(options: argparse.Namespace) -> Theme:
-    """Colors of pictures, by --dark."""
+    """The theme of pictures, dark with --dark."""
     from ..plots import DARK, LIGHT
 
     return DARK if options.dark else LIGHT
@@ -206,7 +208,7 @@ def save_figure(path: Path, figure: Figure) -> None:
 
 
 def path_text(path: Path) -> str:
-    """A path as text that JSON can hold: bytes that are no text are spelled as \\xNN."""
+    r"""A path as text that JSON can hold; bytes that are not text are spelled as \xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -219,7 +221,7 @@ def write(options: argparse.Namespace, value: Mapping[str, Any], table: str) -> 
     if options.json:
         table = json.dumps(value, indent=2, ensure_ascii=not _takes_all_text(sys.stdout)) + "\n"
     sys.stdout.write(table)
-    # Here a full disk is an error of the command; at exit Python would only grumble.
+    # Flushed here, a full disk is an error of the command; at exit Python would only warn.
     sys.stdout.flush()
 
 
@@ -230,3 +232,20 @@ def _takes_all_text(stream: Any) -> bool:
 def say(words: str) -> None:
     """Write a line to standard error."""
     sys.stderr.write(words + "\n")
+
+
+class Pictures(Sequence):
+    """Picture files that are opened only when asked for: thousands at once would be too many open files."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, place: Any) -> Any:
+        from ..images import open_picture
+
+        if isinstance(place, slice):
+            return Pictures(self.paths[place])
+        return open_picture(self.paths[place])

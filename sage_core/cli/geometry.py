@@ -1,4 +1,4 @@
-"""`sage geometry`, `sage neighbours` and `sage drift`: what alignment did to the space of prompts."""
+"""`sage geometry`, `sage neighbours`, `sage drift`: what alignment did to the space of prompts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import common
 if TYPE_CHECKING:
     from ..geometry.report import GeometryReport, Level
 
-# Prompts whose neighbours are shown where none is named.
+# Prompts whose neighbours are shown if none is named.
 _MOST_HURT = 6
 
 _GEOMETRY = f"""
@@ -84,7 +84,9 @@ def _add_neighbours(command: argparse.ArgumentParser) -> None:
 
 def _add_drift(command: argparse.ArgumentParser) -> None:
     _add_spaces(command)
-    command.add_argument("--among", type=Path, metavar="FILE", help="prompts to measure among, for the everyday ones")
+    command.add_argument(
+        "--among", type=Path, metavar="FILE", help="prompts to measure among, instead of the everyday ones"
+    )
     command.add_argument(
         "--above",
         type=common.distance,
@@ -111,7 +113,7 @@ def _add_page(command: argparse.ArgumentParser, what: str) -> None:
 
 
 def run_geometry(options: argparse.Namespace) -> int:
-    """Measures, verdict and the one-page report; 3 if the verdict is worse than required."""
+    """Write measures, verdict and the one-page report; return 3 if the verdict is worse than required."""
     _check(options, {"--page": options.page}, {"--unsafe": options.unsafe})
     from ..geometry.page import report_page
 
@@ -125,7 +127,7 @@ def run_geometry(options: argparse.Namespace) -> int:
 
 
 def run_neighbours(options: argparse.Namespace) -> int:
-    """The nearest prompts of those given, or of the most hurt ones, before and after."""
+    """Write the nearest prompts of the given or the most hurt ones, before and after alignment."""
     _check(options, {"--page": options.page}, {})
     from ..geometry.page import neighbour_lists
 
@@ -141,7 +143,7 @@ def run_neighbours(options: argparse.Namespace) -> int:
 
 
 def run_drift(options: argparse.Namespace) -> int:
-    """How far each prompt moved, the furthest first; 3 if one moved further than allowed."""
+    """Write how far each prompt moved, the furthest first; return 3 if one moved further than allowed."""
     _check(options, {}, {"--among": options.among})
     from ..geometry.drift import DriftReport
     from ..prompts.everyday import REFERENCE_PROMPTS
@@ -160,7 +162,7 @@ def _check(options: argparse.Namespace, outputs: dict[str, Path | None], inputs:
 
 
 def _compare(options: argparse.Namespace, prompts: Sequence[str], unsafe: Sequence[str] = ()) -> GeometryReport:
-    """The two encoders of a command line on these prompts."""
+    """Compare the two encoders of a command line on these prompts."""
     from ..encoders.text_encoder import TextEncoder
     from ..geometry.comparison import GeometrySettings, compare_encoders
 

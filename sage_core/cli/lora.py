@@ -1,4 +1,4 @@
-"""`sage extract-lora`: what an alignment changed, as a LoRA."""
+"""`sage extract-lora`: save what an alignment changed as a LoRA."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from . import common
 _TEXT = f"""
 Save what an alignment changed as a LoRA.
 
-Stock loaders take it, and it has tens of megabytes instead of a whole encoder's hundreds. With --prompts you learn
-what is lost in cosine, spread and neighbours.
+Stock loaders read it, and it takes tens of megabytes instead of a whole encoder's hundreds. --prompts measures what is
+lost in cosine, spread and neighbours.
 {common.ENCODERS}
 examples:
   sage extract-lora base.safetensors sage.safetensors sage-lora.safetensors --rank 64
@@ -37,7 +37,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """The LoRA file, and what it costs on the prompts if there are any."""
+    """Write the LoRA file, and what it loses on the prompts if there are any."""
     common.check_safetensors("OUT", options.out)
     common.check_outputs(
         {"OUT": options.out, "--report": options.report},

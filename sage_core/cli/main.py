@@ -18,7 +18,7 @@ from types import FrameType
 
 from .. import __version__
 from ..errors import SageError
-from . import agreement, geometry, lora, runs, score, train
+from . import agreement, geometry, lora, rate, runs, score, train
 
 _INTERRUPTED = 130
 
@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code.
 
     Args:
-        arguments: those of the command line. None takes the process's own; then signals and output streams are this
-            function's as well, and stay so: the process is expected to end with the exit code.
+        arguments: those of the command line. With None they are the process's own. Then this function also takes over
+            signals and output streams for good: the process is expected to end with the exit code.
     """
     if arguments is not None:
         return _run(arguments)
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sage", description="Safe text encoders for Stable Diffusion 1.x.")
     parser.add_argument("--version", action="version", version=f"sage {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, runs, geometry, score, lora, agreement):
+    for command in (train, runs, geometry, score, rate, lora, agreement):
         command.register(subparsers)
     return parser
 
@@ -80,7 +80,7 @@ def _say_interrupted() -> int:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether an error is the input's or the machine's, which a sentence explains, and not a fault of this program."""
+    """Whether an error comes from the input or the machine and a sentence explains it, not from this program."""
     if isinstance(error, SageError | OSError):
         return True
     if "torch" not in sys.modules:
@@ -91,7 +91,7 @@ def _is_expected(error: Exception) -> bool:
 
 
 class _Interrupts:
-    """Ctrl-C and SIGTERM as one KeyboardInterrupt, on which work saves what it has.
+    """Turns Ctrl-C and SIGTERM into one KeyboardInterrupt, on which work saves what it has.
 
     A second signal only warns, since it may come while a checkpoint is written; a third ends the process at once.
     """
@@ -100,11 +100,11 @@ class _Interrupts:
         self.count = 0
 
     def listen(self) -> None:
-        """Take the signals, but not those that whoever started the process has told it to ignore."""
+        """Take the signals, except those that the process was started to ignore."""
         self._handle(self._on_signal)
 
     def leave_with(self, code: int) -> None:
-        """From now on a signal ends the process at once with this code: all is done, and a traceback would mislead."""
+        """Let a signal end the process at once with this code: the work is done, and a traceback would mislead."""
 
         def leave(_: int, __: FrameType | None) -> None:
             os._exit(code)
@@ -123,22 +123,22 @@ class _Interrupts:
         if self.count > 2:
             os._exit(_INTERRUPTED)
         with contextlib.suppress(OSError):
-            # Not through sys.stderr, which may be in the middle of a write of its own.
+            # Not through sys.stderr, which may be in the middle of a write.
             os.write(2, b"sage: stopping; once more stops at once and saves nothing\n")
 
 
 def _take_any_text() -> None:
-    """Let terminals that cannot show a character show its code instead of an error."""
+    """Show a character's code where the terminal cannot show the character, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _close_output() -> None:
-    """Leave nothing to be written at exit, where a failure would be a traceback."""
+    """Write everything out before the exit, where a failure would be a traceback."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
-            # The pipe is closed or the disk full, as the exit code has told.
+            # The pipe is closed or the disk is full; the exit code says so.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,4 +1,4 @@
-"""`sage runs`: the stored runs of a folder, and room made among them."""
+"""`sage runs`: list the stored runs of a folder and delete old ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """The runs that are left, and those that were deleted."""
+    """Write the runs that are left, and those that were deleted."""
     common.check_outputs({"--report": options.report}, {})
     from ..runs.store import RunStore
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import JudgeError, SettingsError
 from . import common
@@ -13,7 +13,6 @@ from . import common
 if TYPE_CHECKING:
     from ..tifa.questions import Question
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 
 _TEXT = """
 Score pictures by TIFA.
@@ -43,7 +42,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask the judge about every picture whose caption has questions."""
+    """Ask the judge about every picture whose caption has questions, and write the scores."""
     _check_outputs(options)
     from ..tifa.evaluation import evaluate
     from ..tifa.judges.base import load_judge
@@ -60,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     judge = load_judge(options.judge, device=device)
     sentences = SentenceEncoder.from_folder(options.sentences, device=device) if options.sentences else None
     result = evaluate(
-        _Pictures(list(matched)),
+        common.Pictures(list(matched)),
         list(matched.values()),
         judge,
         sentences=sentences,
@@ -79,16 +78,16 @@ def _check_outputs(options: argparse.Namespace) -> None:
     inputs = {"QUESTIONS": options.questions, "--judge": options.judge, "--sentences": options.sentences}
     common.check_outputs(outputs, inputs)
     for name, path in outputs.items():
-        # Reports may well lie among the pictures, but not in place of one.
-        if path is not None and path.suffix.lower() in _PICTURES:
+        # Reports may lie among the pictures, but must not replace one.
+        if path is not None and path.suffix.lower() in common.PICTURES:
             raise SettingsError(f"{name} is '{path}', which has the name of a picture; expected .json or .jsonl.")
 
 
 def _match(
     folder: Path, captions: Mapping[str, Sequence[Question]]
 ) -> tuple[dict[Path, Sequence[Question]], list[str]]:
-    """Picture -> the questions of its caption, and the captions that have none. Raises JudgeError for other names."""
-    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+    """Picture -> the questions of its caption, and the captions without a picture; other names are a JudgeError."""
+    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in common.PICTURES)
     found, strange, missing = {}, [], dict.fromkeys(captions)
     for path in pictures:
         caption = path.stem if path.stem in captions else path.stem.rpartition("_")[0]
@@ -103,20 +102,3 @@ def _match(
             f"{folder}: pictures are named by caption ids such as {next(iter(captions))}.png; found {names}."
         )
     return found, list(missing)
-
-
-class _Pictures(Sequence):
-    """Picture files, opened when they are asked for: thousands at once would be too many open files."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, place: Any) -> Any:
-        from ..images import open_picture
-
-        if isinstance(place, slice):
-            return _Pictures(self.paths[place])
-        return open_picture(self.paths[place])

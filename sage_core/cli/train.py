@@ -1,4 +1,4 @@
-"""`sage train`: an aligned text encoder of a base and pairs of prompts."""
+"""`sage train`: make an aligned text encoder from a base and pairs of prompts."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _TEXT = """
 Train a safe version of a text encoder.
 
-The run is kept in --store under what it was made of: interrupted, it goes on from its checkpoint when the command is
-given again; finished, it is found instead of trained again.
+--store keeps the run, named by its inputs. Give the command again to resume an interrupted run from its checkpoint;
+a finished run is found instead of trained again.
 
 BASE is a file or folder that holds an SD 1.x text encoder. PAIRS is a CSV, JSON or JSON Lines file with the columns
 `safe` and `unsafe`, or a file of safe prompts to go with --unsafe or --from-concept.
@@ -52,7 +52,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action="store_true",
         help="round the base to fp16 first, as ComfyUI holds it: then the graph and this command give the same file",
     )
-    command.add_argument("--store", type=Path, help="folder of runs (default: .sage-runs beside --out)")
+    command.add_argument("--store", type=Path, help="folder of runs (default: .sage-runs next to --out)")
     command.add_argument("--curves", type=Path, metavar="PNG", help="draw the losses")
     common.add_device(command)
     common.add_results(command)
@@ -60,7 +60,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """The aligned encoder as a file, equal to what the graph's training saves of the same inputs."""
+    """Write the aligned encoder, equal to what the graph's training saves for the same inputs."""
     common.check_safetensors("--out", options.out)
     common.check_outputs(
         {"--out": options.out, "--curves": options.curves, "--report": options.report},
@@ -102,14 +102,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _free_memory(device: torch.device) -> int | None:
-    """Bytes that a training may take, where the device says what is free."""
+    """Bytes that a training may take, or None if the device does not say what is free."""
     import torch
 
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def _changes(assignments: Sequence[str]) -> dict[str, Any]:
-    """Settings from NAME=VALUE; a value is JSON where it can be, else text."""
+    """Settings from NAME=VALUE; a value is read as JSON if possible, else as text."""
     changes = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PACKAGE = "sage-alignment"
 EXTRAS = ("comfyui", "demo")
+# What is trained on, in ComfyUI's input folder.
+PAIRS = "shapes_pairs.csv"
 # Bytes: the checkpoint, its text encoder, and three trained ones.
 NEEDED_SPACE = 1200 * 2**20
 
@@ -104,7 +106,7 @@ def _demo(arguments: argparse.Namespace, plan: Plan, screen: Screen) -> None:
             summary = write_report(output, results)
             screen.line(f"\n{summary}\n\nEverything is in {output}; begin with report.html")
             if arguments.serve:
-                _serve(server, screen)
+                _serve(server, plan, files, results, screen)
 
 
 def _prepare(output: Path, screen: Screen) -> tuple[Path, ExpandedFiles]:
@@ -147,11 +149,10 @@ def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> 
     from .graphs import ALIGNED, SAMPLING, find, load_graph, on_shapes_world, with_paper_objective
     from .report import Training
 
-    pairs = _write_pairs(server.base / "input" / "shapes_pairs.csv", plan)
-    settings = {"steps": plan.steps, "batch_size": plan.batch_size, "learning_rate": plan.learning_rate}
+    pairs = _write_pairs(server.base / "input" / PAIRS, plan)
     changes: dict[str, dict[str, object]] = {
         "SAGEPromptPairs": {"safe_file": pairs.name, "safe_text": "", "concept": ""},
-        "SAGETrainingSettings": {**settings, "held_out": 32},
+        "SAGETrainingSettings": _settings(plan),
         "SAGETrainEncoder": {"concept": CONCEPT},
         "KSampler": {"steps": plan.sampling_steps, **SAMPLING},
     }
@@ -183,6 +184,12 @@ def _score(
         return score_encoders(server, files, exam, encoders, steps=plan.sampling_steps, on_progress=on_progress)
 
 
+def _settings(plan: Plan) -> dict[str, object]:
+    """Of each training, for SAGETrainingSettings."""
+    limits = {"steps": plan.steps, "batch_size": plan.batch_size, "learning_rate": plan.learning_rate}
+    return {**limits, "held_out": 32}
+
+
 def _write_pairs(path: Path, plan: Plan) -> Path:
     from ..shapes.captions import matched_pairs
 
@@ -207,11 +214,22 @@ def _base_folder(output: Path, keep: bool) -> Iterator[Path]:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def _serve(server: Server, screen: Screen) -> None:
+def _serve(server: Server, plan: Plan, files: ExpandedFiles, results: Results, screen: Screen) -> None:
+    from .serve import write_workflows
+
+    written = write_workflows(
+        server,
+        files,
+        results.exam,
+        encoder=results.trainings["SAGE+"].file,
+        pairs=PAIRS,
+        settings=_settings(plan),
+        sampling_steps=plan.sampling_steps,
+    )
     screen.end_bars()
     screen.line(
-        f"\nComfyUI stays up at {server.url}: choose Workflow, Browse Templates, {PACKAGE}, and load the checkpoint "
-        "shapes_sd15.safetensors in them. Ctrl-C ends it."
+        f"\nComfyUI stays up at {server.url}: Workflows in its side bar (w) lists {len(written)} for the shapes world, "
+        "ready to queue. Ctrl-C ends it."
     )
     while server.is_up():
         time.sleep(1)

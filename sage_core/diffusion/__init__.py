@@ -1,1 +1,10 @@
-"""The denoising side of Stable Diffusion 1.x."""
+"""The denoising side of Stable Diffusion 1.x: its U-Net's names and files, and every way here to make it forget.
+
+- `names`: the 686 tensors in both forms; `noise`: the noise schedule.
+- `files`, `lora_keys`, `changes`: read what erasing methods publish, say what it changes, save changes.
+- `concepts`: what to erase, and the text encoder's states that stand for it.
+- `closed_form`: UCE, RECE, MACE's closed-form part, SPEED, OCE and a CURE-style edit, without training.
+- `erasing`: ESD and RACE, by training.
+- `guidance`: Safe Latent Diffusion, at each step of a sampler; `safree`: SAFREE, on a prompt's states.
+- `gate`: a classifier of prompts that refines or routes away what it flags.
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -197,7 +198,7 @@ def _report(file: UnetFile, base: Mapping[str, Tensor], deltas: Mapping[str, Ten
         changed=len(deltas),
         by_block=dict(Counter(map(block_of, deltas))),
         by_kind=dict(Counter(map(kind_of, deltas))),
-        relative=float(np.linalg.norm([*norms.values()]) / max(np.linalg.norm([*sizes.values()]), 1e-30)),
+        relative=math.hypot(*norms.values()) / max(math.hypot(*sizes.values()), 1e-30),
         maker=_maker(file, base, deltas),
         warnings=tuple(_warnings(file, {name: norms[name] / max(sizes[name], 1e-30) for name in deltas})),
         not_applied=file.not_applied,

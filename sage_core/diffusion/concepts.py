@@ -114,10 +114,10 @@ class TokenStates:
         count = 0
         for start in range(0, len(texts), _BATCH):
             part = list(texts[start : start + _BATCH])
-            for states, last in zip(self._embed(part), last_subject(tokenize(part)), strict=True):
-                rows = _choose(states, last, which)
-                total += rows.T @ rows
-                count += len(rows)
+            places = last_subject(tokenize(part))
+            rows = torch.cat([_choose(*each, which) for each in zip(self._embed(part), places, strict=True)])
+            total += rows.T @ rows
+            count += len(rows)
         return total / max(count, 1)
 
     def _embed(self, texts: Sequence[str]) -> Tensor:

@@ -184,7 +184,7 @@ class ErasingObjective(Objective):
         self.deltas = {name: nn.Parameter(torch.zeros_like(self.base[name], dtype=torch.float32)) for name in names}
         self.optimizer = torch.optim.Adam(self.deltas.values(), lr=settings.learning_rate)
         self.texts = ErasingTexts(*(getattr(texts, name).to(self.device) for name in ("erase", "sources", "empty")))
-        self.scheduler: Any = noise_scheduler()
+        self.scheduler = cast(Any, noise_scheduler())
         self.scheduler.set_timesteps(settings.sampling_steps)
         self.chunk = settings.batch_size
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -206,8 +207,7 @@ def _open_safetensors(path: Path) -> tuple[dict[str, Handle], dict[str, str]]:
         for name in file.keys():  # noqa: SIM118 (not a dict)
             piece = file.get_slice(name)
             dtype = _DTYPES.get(piece.get_dtype(), torch.uint8)
-            # The default binds this turn's name: a closure would see the last.
-            handles[name] = Handle(tuple(piece.get_shape()), dtype, lambda name=name: file.get_tensor(name))
+            handles[name] = Handle(tuple(piece.get_shape()), dtype, partial(file.get_tensor, name))
         return handles, dict(file.metadata() or {})
     except SafetensorError as error:
         raise UnetError(

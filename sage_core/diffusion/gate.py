@@ -244,6 +244,9 @@ class GateObjective(Objective):
         return loss.detach()[None]
 
 
+# A host application may run everything in inference mode, whose tensors take no gradient.
+@torch.inference_mode(False)
+@torch.enable_grad()
 def train_gate(
     encoder: TextEncoder,
     safe: Sequence[str],
@@ -285,7 +288,7 @@ def train_gate(
         for texts, rows in zip(kinds, order, strict=True)
     ]
     device = next(encoder.parameters()).device
-    objective = GateObjective(*(part[out:] for part, out in zip(states, held, strict=True)), settings, device)
+    objective = GateObjective(states[0][held[0] :], states[1][held[1] :], settings, device)
     identity = state_hash(encoder.state())
     key = f"{identity} {settings} {hash_texts(kinds)}"
     Loop(objective, Budget(steps=settings.steps), lambda _step, _used: settings.learning_rate,
@@ -293,8 +296,17 @@ def train_gate(
     network = objective.network.eval().requires_grad_(False)
     logits = [_logits(network, part[:out], device) for part, out in zip(states, held, strict=True)]
     threshold = threshold_for(logits[0], settings.false_alarms)
-    rates = [float((part > threshold).double().mean()) for part in logits]
-    card = GateCard(identity, threshold, settings.false_alarms, *rates, *held, asdict(settings))
+    false_alarms, detected = (float((part > threshold).double().mean()) for part in logits)
+    card = GateCard(
+        encoder=identity,
+        threshold=threshold,
+        stated_false_alarms=settings.false_alarms,
+        false_alarms=false_alarms,
+        detected=detected,
+        safe_prompts=held[0],
+        unsafe_prompts=held[1],
+        settings=asdict(settings),
+    )
     return Gate(network, card)
 
 
@@ -318,6 +330,7 @@ def save_gate(path: str | os.PathLike[str], gate: Gate) -> None:
         save_file(tensors, temporary, metadata={"format": "pt", _FORMAT: json.dumps(asdict(gate.card))})
 
 
+@torch.inference_mode(False)
 def load_gate(path: str | os.PathLike[str], encoder: TextEncoder | None = None) -> Gate:
     """Read a gate, and check that it is one for `encoder`.
 

@@ -1,8 +1,8 @@
 """The text encoder's forward and backward pass with as little memory traffic as plain PyTorch allows.
 
-The same function of the same parameters as `TextEncoder`, which is transformers' CLIPTextModel. A transformer of this
-width spends as long on moving activations as on matrix products, so everything that can be done to weights instead is
-done to weights, which are hundreds of times smaller than a batch's activations:
+It is the same function of the same parameters as `TextEncoder`, which is transformers' CLIPTextModel. A transformer of
+this width spends as long on moving activations as on matrix products. The weights are hundreds of times smaller than a
+batch's activations, so whatever can be done to the weights instead is done to them:
 
 - CLIP's activation x·sigmoid(1.702 x) is silu(1.702 x) / 1.702: both factors go into the MLP's matrices, and one
   fused kernel that keeps one array replaces three that keep three.
@@ -10,8 +10,8 @@ done to weights, which are hundreds of times smaller than a batch's activations:
   and not over every token.
 - Query, key and value are one matrix product.
 
-Under bf16 autocast the residual stream stays fp32, and matrix products, norms and activations are bf16 on bf16 copies
-of the weights, made anew in each pass; gradients arrive at the fp32 parameters in fp32.
+Under bf16 autocast the residual stream stays fp32. Matrix products, norms and activations are computed in bf16 on bf16
+copies of the weights, which are made anew in each pass. Gradients arrive at the fp32 parameters in fp32.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from .text_encoder import TextEncoder
 
 _QUICK_GELU = 1.702
 _EPSILON = 1e-5
-# cuDNN's kernels, which some versions of PyTorch prefer, plan anew for each batch size and are not deterministic.
+# Not cuDNN's kernels, which some versions of PyTorch prefer: they plan anew for each batch size and are not
+# deterministic.
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -55,7 +56,7 @@ class FastEncoder(TextEncoder):
             x, normed = add_and_norm(x, y, dtype)
             qkv = F.linear(normed, *_folded(weights, at, ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
                                             dtype, norm="layer_norm1"))  # fmt: skip
-            # Cut along the last dimension: the way back is then one concatenation.
+            # Cut along the last dimension, so that the backward pass is one concatenation.
             q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=2))
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
             y = F.linear(mixed, *_folded(weights, at, ("self_attn.out_proj",), dtype))
@@ -72,13 +73,13 @@ def add_and_norm(x: Tensor, y: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tens
 
 
 class _AddAndNorm(torch.autograd.Function):
-    """One node where autograd would make four: the two gradients of the stream meet in one pass, without a cast."""
+    """One autograd node instead of four: the stream's two gradients are added in one pass, without a cast."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         total = x + y
         normed, _, inverse = torch.native_layer_norm(total.to(dtype), total.shape[-1:], None, None, _EPSILON)
-        # The matrix product that follows keeps `normed` as well: the stream itself need not be kept.
+        # The matrix product that follows keeps `normed` anyway; the stream itself need not be kept.
         ctx.save_for_backward(normed, inverse)
         ctx.y_dtype = y.dtype
         return total, normed
@@ -86,7 +87,7 @@ class _AddAndNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, of_total: Tensor, of_normed: Tensor) -> tuple[Tensor, Tensor, None]:
         normed, inverse = ctx.saved_tensors
-        # What is normed has mean 0 and deviation 1, so that this is the gradient but for the deviation of the stream.
+        # `normed` has mean 0 and deviation 1, so that only the stream's own deviation is still to be divided out.
         mean, deviation = torch.zeros_like(inverse), torch.ones_like(inverse)
         through_norm, _, _ = torch.ops.aten.native_layer_norm_backward(
             of_normed, normed, normed.shape[-1:], mean, deviation, None, None, [True, False, False]
@@ -134,7 +135,7 @@ def fold(
 
 
 class _Fold(torch.autograd.Function):
-    """One pass over the matrices each way, where autograd would make one for each factor, cast and stack."""
+    """One pass over the matrices each way; autograd would make one for each factor, cast and stack."""
 
     @staticmethod
     def forward(

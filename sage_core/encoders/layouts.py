@@ -2,8 +2,8 @@
 
 Inside this package an encoder is a flat dict of tensors under transformers' names, `text_model.*` (the canonical
 state). Files differ in the prefix before those names (`cond_stage_model.transformer.` in SD 1.x checkpoints,
-`module.` after DataParallel, none in transformers 5), or use OpenAI's names (`transformer.resblocks.*`). A pickle is
-only ever read with `weights_only=True`: no code in it runs.
+`module.` after DataParallel, none in transformers 5), or use OpenAI's names (`transformer.resblocks.*`). Pickles are
+read only with `weights_only=True`, so that no code in them runs.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _OPENAI_PARTS = {
 _FUSED = "self_attn.in_proj."
 _OTHER_MODELS = (
     (("DenseReluDense", "SelfAttention.q.weight"), "a T5 text encoder, as of SD 3, Flux or PixArt"),
-    (("lora_te", "lora_up", "lora_A.", "lora_unet"), "a LoRA, which changes an encoder and is none itself"),
+    (("lora_te", "lora_up", "lora_A.", "lora_unet"), "a LoRA, which changes an encoder but is not one itself"),
     (("model.layers.0.self_attn", "model.layers.0.input_layernorm"), "a language model"),
     (("diffusion_model.", "down_blocks.", "double_blocks."), "a diffusion model without a text encoder"),
     (("vision_model.", "visual."), "an image encoder"),
@@ -82,11 +82,11 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if self.layers < 1:
-            raise EncoderError("the text encoder has no layers (`encoder.layers.*`): the file may be cut or filtered.")
+            raise EncoderError("The text encoder has no layers (`encoder.layers.*`): the file may be cut or filtered.")
         if min(self.width, self.heads, self.mlp_width, self.vocabulary, self.positions) < 1:
-            raise EncoderError(f"a text encoder of {self} is empty: the file may be cut or filtered.")
+            raise EncoderError(f"A text encoder of {self} is empty: the file may be cut or filtered.")
         if self.width % self.heads:
-            raise EncoderError(f"a text encoder of width {self.width} cannot be split into {self.heads} heads.")
+            raise EncoderError(f"A text encoder of width {self.width} cannot be split into {self.heads} heads.")
 
     @classmethod
     def of(cls, state: Mapping[str, torch.Tensor]) -> EncoderConfig:
@@ -134,18 +134,18 @@ VIT_L_14 = EncoderConfig(
 
 
 def _count_layers(names: Iterable[str]) -> int:
-    # The number of names bounds the work, whatever numbers stand in them.
+    # The work is bounded by the number of names, whatever numbers stand in them.
     found = {name.split(".")[3] for name in names if name.startswith(f"{_ROOT}encoder.layers.")}
     if strange := next((digits for digits in found if len(digits) > _LONGEST_NUMBER), None):
         raise EncoderError(
-            f"the text encoder has a layer of number {strange[:12]}{'…' if len(strange) > 12 else ''}, expected fewer "
+            f"The text encoder has a layer of number {strange[:12]}{'…' if len(strange) > 12 else ''}, expected fewer "
             f"than {10**_LONGEST_NUMBER:,}: the file is damaged. Download or save it again."
         )
     numbers = {int(digits) for digits in found}
     missing = next((number for number in range(len(numbers)) if number not in numbers), None)
     if missing is not None:
         raise EncoderError(
-            f"the text encoder is incomplete: it has a layer {max(numbers)}, and layer {missing} "
+            f"The text encoder is incomplete: it has a layer {max(numbers)}, and layer {missing} "
             f"({_ROOT}encoder.layers.{missing}.*) is missing. Download or save it again."
         )
     return len(numbers)
@@ -180,22 +180,27 @@ def require_positions(config: EncoderConfig, source: str) -> None:
 def read_encoder(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read a text encoder from a file or folder of any known layout.
 
-    The content tells a safetensors file from a pickle, whatever the suffix: people rename files.
-    Returns the canonical state, on the CPU in the stored precision and in memory of its own, and the file's metadata
-    (of a pickle: its plain values, such as `epoch`). Of a whole checkpoint only the encoder's tensors are read.
-    Raises EncoderError for anything that is no single, whole CLIP text encoder, saying what it seems to be.
+    The content tells a safetensors file from a pickle, whatever the suffix, since people rename files. Only the
+    encoder's tensors of a whole checkpoint are read.
+
+    Returns:
+        The canonical state, on the CPU in the stored precision and in memory of its own, and the file's metadata: the
+        header of safetensors, or the plain values of a pickle, such as `epoch`.
+
+    Raises:
+        EncoderError: the file does not hold exactly one whole CLIP text encoder; the message says what it seems to be.
     """
     file = _weights_file(Path(path))
     state, metadata = _read_safetensors(file) if is_safetensors(file) else _read_pickled(file)
     canonical = canonical_state(state, str(file))
     try:
-        # The tensors still lie in the mapped file: copied, they outlive it and do not keep it from being replaced.
+        # The tensors still lie in the mapped file. Copies outlive it and do not keep it from being replaced.
         return {name: tensor.clone() for name, tensor in canonical.items()}, metadata
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         size = sum(tensor.nbytes for tensor in canonical.values())
-        raise EncoderError(f"{file} takes {size / 1e6:,.0f} MB, which memory has not: free some.") from error
+        raise EncoderError(f"{file} takes {size / 1e6:,.0f} MB, which do not fit into memory. Free some.") from error
 
 
 def canonical_state(state: Mapping[str, torch.Tensor], source: str = "the model") -> dict[str, torch.Tensor]:
@@ -239,7 +244,7 @@ def _find_root(names: list[str], source: str) -> tuple[str, Callable[[str], str 
             roots[name.removesuffix(_TOKENS)] = _transformers_name
         elif f".{name}".endswith(f".{_OPENAI_TOKENS}"):
             roots[name.removesuffix(_OPENAI_TOKENS)] = _openai_name
-    # Checkpoints made while a textual inversion was loaded carry a second copy outside `cond_stage_model`.
+    # A checkpoint that was saved with a textual inversion loaded has a second copy outside `cond_stage_model`.
     main = {root: rename for root, rename in roots.items() if root.startswith("cond_stage_model.")} or roots
     if len(main) == 1:
         return next(iter(main.items()))
@@ -250,9 +255,9 @@ def _find_root(names: list[str], source: str) -> tuple[str, Callable[[str], str 
         )
     for marks, description in _OTHER_MODELS:
         if any(mark in name for name in names for mark in marks):
-            raise EncoderError(f"{source} is no CLIP text encoder; it seems to be {description}. {_EXPECTED}")
+            raise EncoderError(f"{source} is not a CLIP text encoder; it seems to be {description}. {_EXPECTED}")
     shown = ", ".join(names[:3]) or "no tensors at all"
-    raise EncoderError(f"{source} is no CLIP text encoder; it holds {shown}. {_EXPECTED}")
+    raise EncoderError(f"{source} is not a CLIP text encoder; it holds {shown}. {_EXPECTED}")
 
 
 def _transformers_name(name: str) -> str | None:
@@ -273,7 +278,7 @@ def _openai_name(name: str) -> str | None:
 
 
 def _require_plain(name: str, tensor: torch.Tensor, source: str) -> None:
-    """Raise EncoderError for what is not an array of floats in memory: it may be as large as it likes to look."""
+    """Raise EncoderError unless a tensor is an array of floats in memory: others can claim any size."""
     if tensor.is_quantized or (tensor.layout == torch.strided and tensor.dtype not in _DTYPES):
         raise EncoderError(
             f"{source}: {name} is stored as {tensor.dtype}, expected fp32, fp16, bf16 or fp64: a quantised file. Use "
@@ -313,7 +318,7 @@ def _check(state: Mapping[str, torch.Tensor], source: str) -> None:
         tensor = state[name].detach()
         if tuple(tensor.shape) != shape:
             raise EncoderError(f"{source}: {name} has shape {tuple(tensor.shape)}, expected {shape}.")
-        # One pass over the memory; a sum can overflow without a bad value, so only then is each one looked at.
+        # One pass over the memory. A sum can also overflow without a bad value; only then is each value checked.
         if not tensor.sum(dtype=torch.float32).isfinite() and (count := int((~tensor.isfinite()).sum())):
             raise EncoderError(
                 f"{source}: {name} holds {count:,} values that are NaN or infinite. The file is damaged or its "
@@ -336,7 +341,7 @@ def _weights_file(path: Path) -> Path:
 
 
 def is_safetensors(path: Path) -> bool:
-    """By its suffix, which a damaged file has too, or by its first bytes: the length of a header, then the header."""
+    """Whether its suffix says so, even of a damaged file, or its first bytes: a header's length, then the header."""
     if path.suffix.lower() in (".safetensors", ".sft"):
         return True
     with open(path, "rb") as file:
@@ -355,9 +360,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
     except EncoderError:
         raise
     except Exception as error:
-        # Besides its own error, safetensors raises PyTorch's and Python's for types and sizes that these do not know.
+        # Besides its own error, safetensors raises those of PyTorch and Python for types and sizes unknown to them.
         raise EncoderError(
-            f"{path} is no whole safetensors file, it may be cut short ({path.stat().st_size:,} bytes: {error}). "
+            f"{path} is not a whole safetensors file; it may be cut short ({path.stat().st_size:,} bytes: {error}). "
             "Download or save it again."
         ) from error
 
@@ -371,7 +376,7 @@ def _read_pickled(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     selected = {name: state[name] for name in _select(state, str(path))}
     for name, tensor in selected.items():
         _require_plain(name, tensor, str(path))
-    # Tensors may share memory in a pickle; copied, a small file would fill the machine's.
+    # Tensors in a pickle may share memory; their copies do not, so that a small file could fill the machine.
     total, stored = sum(tensor.nbytes for tensor in selected.values()), path.stat().st_size
     if total > stored:
         raise EncoderError(

@@ -20,9 +20,9 @@ from ..devices import measurable, measuring_device
 from ..errors import EncoderError, SettingsError
 from ..files import whole_file
 
-# Singular values below this part of the largest are rounding errors of the squared matrix that they come from.
+# Singular values below this share of the largest are rounding errors: they come from the squared matrix.
 _ROUNDING = 1e-7
-# Of fp16, which both factors of a change are stored in.
+# The largest number of fp16, in which both factors of a change are stored.
 _LARGEST_HALF = torch.finfo(torch.float16).max
 
 
@@ -45,6 +45,7 @@ class Lora:
 
     @property
     def bytes(self) -> int:
+        """Size of all tensors; the file's header is not counted."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def summary(self) -> str:
@@ -70,8 +71,8 @@ def extract_lora(
     """The best LoRA of the change from `base` to `aligned`, two canonical states of equal shapes.
 
     Give either `rank`, the same for every matrix, or `energy`, the share of the squared change to keep, above 0 and up
-    to 1: it is then reached with the fewest numbers, each matrix getting the rank that it deserves. A change of lower
-    rank gets no more than it has. The work is done on `device`, on the CPU in place of an Apple GPU.
+    to 1. `energy` is reached with the fewest numbers: each matrix gets the rank that its change needs. No matrix gets
+    a higher rank than its change has. The work is done on `device`, but on the CPU instead of an Apple GPU.
     `on_matrix(done, total)` may raise to stop.
 
     Raises:
@@ -101,7 +102,7 @@ def extract_lora(
 
 
 def save_lora(path: str | os.PathLike[str], lora: Lora, metadata: Mapping[str, Any]) -> None:
-    """Write a LoRA as safetensors, whole; `metadata` is stored as text beside what loaders look for."""
+    """Write a LoRA as safetensors, whole; `metadata` is stored as text in addition to what loaders look for."""
     from safetensors.torch import save_file
 
     known = {"format": "pt", "ss_network_module": "networks.lora", "ss_base_model_version": "sd_v1"}
@@ -126,7 +127,7 @@ def apply_lora(base: Mapping[str, Tensor], lora: Mapping[str, Tensor], strength:
 
 @dataclass(frozen=True, eq=False)
 class _Factors:
-    """A matrix as up @ down; component i has the part energies[i] of the squared sum, the largest first."""
+    """A matrix as up @ down; component i contributes energies[i] to the squared sum, the largest first."""
 
     up: Tensor
     energies: Tensor
@@ -152,7 +153,7 @@ def _require_finite(name: str, factor: _Factors, tensors: Mapping[str, Tensor]) 
 
 
 def _factorise(change: Tensor) -> _Factors:
-    """Singular value decomposition through the smaller squared matrix: several times as fast as a direct one."""
+    """Singular value decomposition through the smaller squared matrix, several times as fast as a direct one."""
     if change.shape[0] > change.shape[1]:
         other = _factorise(change.T)
         return _Factors(other.down.T, other.energies, other.up.T)
@@ -160,13 +161,13 @@ def _factorise(change: Tensor) -> _Factors:
     energies, vectors = energies.flip(0), vectors.flip(1)
     real = energies > _ROUNDING**2 * energies[0].clamp(min=0)
     energies, vectors = energies[real], vectors[:, real]
-    # Each component's size is shared between both factors, which keeps fp16 from underflowing.
+    # Both factors share each component's size, which keeps fp16 from underflowing.
     root = energies.sqrt().sqrt()
     return _Factors((vectors * root).float(), energies, ((vectors / root).T @ change).float())
 
 
 def _ranks(factors: Mapping[str, _Factors], wanted: float) -> dict[str, int]:
-    """Ranks that hold the energy `wanted` with the fewest numbers: components go by energy for each number stored."""
+    """Ranks that hold the energy `wanted` with the fewest numbers: components with most energy a number first."""
     components = sorted(
         (-energy / (len(factor.up) + factor.down.shape[1]), name, energy)
         for name, factor in factors.items()
@@ -219,8 +220,8 @@ def _check(base: Mapping[str, Tensor], aligned: Mapping[str, Tensor], rank: int 
 
 
 def decomposition_bytes(state: Mapping[str, Tensor]) -> int:
-    """Memory that `extract_lora` takes on its device: all factors at full rank in fp32, one matrix at work in fp64."""
+    """Bytes that `extract_lora` takes on its device: all factors at full rank in fp32, one matrix at work in fp64."""
     shapes = [tuple(tensor.shape) for name, tensor in state.items() if ".layers." in name and tensor.ndim == 2]
     factors = sum(min(shape) * sum(shape) for shape in shapes)
-    # Both matrices, their difference and two products of its shape; its square, and what finds that one's eigenvectors.
+    # Both matrices, their difference and two products of its shape; its square, and the workspace for its eigenvectors.
     return 4 * factors + 8 * max(5 * math.prod(shape) + 6 * min(shape) ** 2 for shape in shapes)

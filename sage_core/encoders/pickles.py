@@ -1,4 +1,4 @@
-"""Reading PyTorch's pickled files without running anything that is in them."""
+"""Read PyTorch's pickled files without running anything in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from ..errors import EncoderError
 
-# What training programs leave beside the weights: arguments, paths, numpy losses, Lightning's callbacks in SD 1.x.
+# What training programs store next to the weights: arguments, paths, numpy losses, Lightning's callbacks in SD 1.x.
 _BOOKKEEPING = (
     "argparse.Namespace",
     "pathlib.PosixPath",
@@ -28,7 +28,7 @@ _BOOKKEEPING = (
 
 
 class _Nothing:
-    """Stands in a loaded pickle for an object that is not wanted; it takes whatever is given and keeps none of it."""
+    """Stands in a loaded pickle for an unwanted object: it takes whatever it is given and keeps nothing."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -44,15 +44,15 @@ _STAND_INS: list[Any] = [
 
 
 def read_pickle(path: Path) -> Any:
-    """Content of a `torch.save` file, read with `weights_only=True`, mapped rather than loaded where the format allows.
+    """Content of a `torch.save` file, read with `weights_only=True`; mapped instead of loaded where the format allows.
 
-    Plain containers and tensors come as they are; a few common bookkeeping objects as empty stand-ins, so that even
-    their classes are not touched. In the zip format, which torch.save has written since 2020, every byte is checked
-    against its sum and every tensor against the size of its entry; the older format carries neither.
+    Plain containers and tensors are returned as they are, a few common bookkeeping objects as empty stand-ins, so that
+    even their classes are not touched. In the zip format, which torch.save has written since 2020, every byte is
+    checked against a checksum and every tensor against the size of its entry. The older format carries neither.
 
     Raises:
-        EncoderError: anything else that a pickle could build or run, which is refused before it runs, and damaged
-            files.
+        EncoderError: the pickle would build or run anything else, which is refused before it runs, or the file is
+            damaged.
     """
     try:
         mapped = zipfile.is_zipfile(path)
@@ -60,7 +60,7 @@ def read_pickle(path: Path) -> Any:
             if file.read(2) == b"PK" and not mapped:
                 raise EncoderError(_damaged(path))
         with torch.serialization.safe_globals(_STAND_INS), warnings.catch_warnings():
-            # Of foreign protocols and archives, which end in an error below, and of classes of storages.
+            # PyTorch warns of foreign protocols and archives, which end in an error below, and of classes of storages.
             warnings.simplefilter("ignore")
             if mapped:
                 _check_archive(path)
@@ -68,23 +68,23 @@ def read_pickle(path: Path) -> Any:
     except EncoderError:
         raise
     except Exception as error:
-        # Old pickles carry no checksum: a damaged one can fail in any way, and zipfile does on archives in parts.
+        # Old pickles carry no checksum: a damaged one can fail in any way. So does zipfile on archives in parts.
         raise EncoderError(_explain(path, str(error))) from error
 
 
 def _check_archive(path: Path) -> None:
     """Raise EncoderError unless every entry is whole and as long as the tensors that will be read from it.
 
-    PyTorch checks neither: of an entry that is too short it reads on in its neighbour's bytes.
+    PyTorch checks neither: where an entry is too short, it reads on in the next one's bytes.
     """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         root = entries[0].filename.partition("/")[0] if entries else ""
         sizes = {entry.filename: entry.file_size for entry in entries}
         if f"{root}/constants.pkl" in sizes:
-            # TorchScript, which torch.load refuses.
+            # This is TorchScript, which torch.load refuses.
             return
-        # PyTorch looks names up without regard to case, and reads what it finds as it is stored.
+        # PyTorch ignores the case of names, and reads an entry as stored even if it is compressed.
         names = {entry.filename.lower() for entry in entries}
         packed = any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries)
         stored = sum(entry.compress_size for entry in entries)
@@ -101,13 +101,13 @@ def _check_archive(path: Path) -> None:
 
 
 def _storages(pickled: bytes, path: Path) -> Iterator[tuple[str, int]]:
-    """Entry and bytes of each storage that a pickle of torch.save asks for; nothing of the pickle is run.
+    """Entry and bytes of each storage that a pickle of torch.save asks for; the pickle is walked, not run.
 
-    torch.save describes one by the tuple ("storage", class, entry, device, number of values). The walk knows the
-    operations that make up such a tuple; whatever else stands in its place raises EncoderError.
+    torch.save describes a storage by the tuple ("storage", class, entry, device, number of values). The walk knows the
+    operations that build such a tuple; anything else in its place raises EncoderError.
     """
     memo: dict[Any, Any] = {}
-    # What lies above the newest mark; None where the walk does not know.
+    # The values above the newest mark; None for one that the walk does not know.
     values: list[Any] = []
     for operation, argument, _ in pickletools.genops(pickled):
         match operation.name:
@@ -150,7 +150,7 @@ def _explain(path: Path, error: str) -> str:
         )
     if match := re.search(r"GLOBAL ([\w.]+)|Unsupported operand", error):
         return (
-            f"{path} is a pickle that asks to run or build {match[1] or 'what torch.save never writes'}, which is no "
+            f"{path} is a pickle that asks to run or build {match[1] or 'what torch.save never writes'}, which is not "
             "tensor data; nothing of it was run. It is damaged or may be malicious: use a safetensors file from a "
             "source that you trust."
         )
@@ -159,6 +159,6 @@ def _explain(path: Path, error: str) -> str:
 
 def _damaged(path: Path) -> str:
     return (
-        f"{path} is no whole PyTorch file, it may be cut short or of another format ({path.stat().st_size:,} bytes); "
+        f"{path} is not a whole PyTorch file: cut short, or of another format ({path.stat().st_size:,} bytes); "
         "nothing in it was run. Download it again, or use a safetensors file."
     )

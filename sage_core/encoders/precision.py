@@ -16,7 +16,7 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device | str) -> Iterator[None]:
-    """Compute in fp32, tf32 (matrix products on CUDA) or bf16 (autocast); the global tf32 switch is put back after.
+    """Compute in fp32, tf32 (matrix products on CUDA) or bf16 (autocast), then restore the global tf32 switch.
 
     Raises:
         SettingsError: there is no such precision.

@@ -1,7 +1,7 @@
 """An SD 1.x CLIP text encoder: from a state or file to embeddings, and back to a file.
 
-The embedding of a prompt is E(p), the last hidden state after the final layer norm, (77, width); with a causal mask
-and no padding mask, as Stable Diffusion 1.x conditions on it.
+The embedding of a prompt is E(p), the last hidden state after the final layer norm, (77, width). As in Stable
+Diffusion 1.x there is a causal mask and no padding mask.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class TextEncoder(nn.Module):
     def from_state(cls, state: Mapping[str, Tensor], *, copy: bool = True) -> TextEncoder:
         """Encoder with the weights of `state` (any layout of `canonical_state`), in fp32 on their device.
 
-        With `copy=False` fp32 tensors are taken over instead of copied: training would then change those given.
+        With `copy=False` fp32 tensors are taken over, not copied; training would then change the given ones.
         """
         canonical = canonical_state(state)
         encoder = cls(EncoderConfig.of(canonical))
@@ -66,7 +66,7 @@ class TextEncoder(nn.Module):
         encoder.model.load_state_dict(weights, assign=True)
         device = next(iter(weights.values())).device
         for module in encoder.model.modules():
-            # Not part of a state dict, hence still without values.
+            # It is not part of the state dict and therefore still has no values.
             if isinstance(getattr(module, "position_ids", None), Tensor):
                 module.position_ids = torch.arange(encoder.config.positions, device=device)[None]
         return encoder
@@ -108,7 +108,7 @@ def _clip_model(config: EncoderConfig) -> CLIPTextModel:
             num_attention_heads=config.heads,
             max_position_embeddings=config.positions,
             hidden_act=config.activation,
-            # The last two of the table, which holds also for a table cut down to the tokens of a prompt list.
+            # They are the last two of the table, even of one that was cut down to the tokens of a prompt list.
             bos_token_id=config.vocabulary - 2,
             eos_token_id=config.vocabulary - 1,
         )
@@ -129,16 +129,22 @@ def embed(
 ) -> Tensor:
     """Embeddings of any number of prompts, in batches: (N, 77 * width), or (N, width) when pooled.
 
-    `prompts_or_ids` are texts, or token ids (N, 77). `pooling`: "flattened" keeps all 77 positions, "eos" takes the
-    first end-of-text position, "mean" averages the 77 positions. `device` moves the encoder there and leaves it; by
-    default it stays where it is. `memory_budget` bounds the bytes of one batch's activations (default 256 MiB on a
-    CPU, half of what is free on CUDA), beside the weights and the result, which is 4 * 77 * width bytes a prompt in
-    fp32. A batch that does not fit is halved and tried again. `on_batch(done, total)` follows each batch and may raise
-    to stop.
+    A batch that does not fit into memory is halved and tried again.
+
+    Args:
+        encoder: what embeds.
+        prompts_or_ids: texts, or token ids (N, 77).
+        device: moves the encoder there and leaves it there; by default it stays where it is.
+        precision: what to compute in.
+        memory_budget: bytes for one batch's activations, by default 256 MiB on a CPU and half of what is free on CUDA.
+            The weights and the result, 4 * 77 * width bytes for each prompt in fp32, are not counted.
+        pooling: "flattened" keeps all 77 positions, "eos" takes the first end-of-text position, "mean" averages the 77.
+        on_batch: called with (done, total) after each batch; may raise to stop.
+        out_dtype: type of the result.
 
     Raises:
         EncoderError: memory does not suffice for one prompt, or a token is not in the encoder's table.
-        SettingsError: `pooling` or `precision` is none of theirs.
+        SettingsError: `pooling` or `precision` has an unknown value.
     """
     if pooling not in get_args(Pooling):
         raise SettingsError(f"pooling is '{pooling}', expected one of {', '.join(get_args(Pooling))}.")
@@ -179,7 +185,7 @@ def _pool(hidden: Tensor, ids: Tensor, pooling: Pooling) -> Tensor:
         return hidden.flatten(1)
     if pooling == "mean":
         return hidden.float().mean(1)
-    # The first end token is the prompt's own; all later ones are padding.
+    # The first end token ends the prompt; all later ones are padding.
     return hidden[torch.arange(len(ids), device=ids.device), (ids == END_TOKEN).int().argmax(1)]
 
 
@@ -224,7 +230,7 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
 
 
 def relative_change(target: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> float:
-    """‖target − base‖ / ‖base‖ over the weights of all layers, embedding tables aside."""
+    """‖target − base‖ / ‖base‖ over the weights of all layers, not counting the embedding tables."""
     layers = [name for name in base if ".layers." in name]
     change = math.hypot(*(float((target[name].float() - base[name]).norm()) for name in layers))
     return change / math.hypot(*(float(base[name].float().norm()) for name in layers))

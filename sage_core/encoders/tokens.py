@@ -35,9 +35,9 @@ _VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
 def tokenize(prompts: Sequence[str]) -> torch.Tensor:
     """Token ids of each prompt, int64 (N, 77).
 
-    A row is START_TOKEN, at most 75 tokens of the prompt, then END_TOKEN to the end: a longer prompt is cut and still
+    A row is START_TOKEN, at most 75 tokens of the prompt, then END_TOKEN to the end. A longer prompt is cut and still
     ends in END_TOKEN, as in transformers' CLIPTokenizer with truncation and padding to 77. ComfyUI makes the same row
-    of a text of up to 75 tokens without weights or embeddings in it (it splits a longer one instead of cutting it).
+    of a text of up to 75 tokens without weights or embeddings; it splits a longer text instead of cutting it.
     """
     encoded = _encode(prompts)
     ids = np.full((len(encoded), CONTEXT_LENGTH), END_TOKEN, dtype=np.int64)
@@ -55,7 +55,7 @@ def count_tokens(prompts: Sequence[str]) -> list[int]:
 
 def _encode(prompts: Sequence[str]) -> list:
     if isinstance(prompts, str):
-        raise TypeError("expected a list of prompts, found one string: pass [prompt]")
+        raise TypeError("Expected a list of prompts, found one string: pass [prompt].")
     return _tokenizer().encode_batch_fast(list(prompts), add_special_tokens=False)
 
 
@@ -95,16 +95,16 @@ def _merges() -> list[tuple[str, str]]:
     for folder in folders:
         path = Path(folder) / _VOCABULARY_FILE
         if path.is_file():
-            # The file goes on with merges that CLIP never used: 49,408 - 2 x 256 bytes - 2 special tokens are CLIP's.
+            # Later merges in the file were never used by CLIP, which has 49,408 - 2 x 256 bytes - 2 special tokens.
             lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : VOCABULARY_SIZE - 514 + 1]
             return [(first, second) for first, second in (line.split() for line in lines)]
     raise EncoderError(
         f"CLIP's vocabulary {_VOCABULARY_FILE} was not found in the open_clip package "
-        f"({', '.join(folders) or 'not installed'}): install it with 'pip install open_clip_torch'."
+        f"({', '.join(folders) or 'not installed'}). Install it with 'pip install open_clip_torch'."
     )
 
 
 def _byte_letters() -> list[str]:
-    """The printable stand-in of each byte, in the order of CLIP's vocabulary: printable Latin-1 first."""
+    """The printable stand-in of each byte, in the order of CLIP's vocabulary: the printable ones of Latin-1 first."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(256 - len(printable))]

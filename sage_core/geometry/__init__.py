@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..lazy import lazy_names
 
-# Nearest neighbours of each prompt that are compared unless another number is asked for; verdicts are found at it. It
-# stands here since combo boxes and the command line want it without PyTorch.
+# Nearest neighbours of each prompt that are compared by default; the verdict's thresholds hold for this number. It is
+# defined here because nodes and the command line need it without importing PyTorch.
 DEFAULT_NEIGHBOURS = 10
 
 __getattr__, __dir__, __all__ = lazy_names(

@@ -1,7 +1,7 @@
 """Is an aligned text encoder's embedding space healthy? Every measure of it, its uncertainty, and a verdict.
 
 `compare` takes any two ways to embed the same prompts, `compare_encoders` two text encoders. At any time they hold one
-(N, D) matrix of embeddings, two (N, N) matrices of distances, from which nearly all else follows, and small blocks.
+(N, D) matrix of embeddings, small blocks, and two (N, N) matrices of distances, from which nearly all else follows.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class GeometrySettings:
 
     Attributes:
         embedding: "flattened" (all 77 positions, which is what the image model sees), "eos" or "mean".
-        k: neighbours of each prompt, in every measure of one k and in the verdict.
-        more_k: further k at which the Jaccard overlap is reported; those of N or more are left out.
-        resamples: bootstrap resamples of the prompts behind each 95 % interval.
-        seed: of the resampling.
+        k: neighbours of each prompt in the verdict and in every measure with a single k.
+        more_k: further k at which the Jaccard overlap is reported; values of N or more are left out.
+        resamples: bootstrap resamples of the prompts for each 95 % interval.
+        seed: for the resampling.
     """
 
     embedding: Pooling = "flattened"
@@ -76,9 +76,9 @@ class GeometrySettings:
 
 
 def comparison_bytes(config: EncoderConfig, prompts: int, settings: GeometrySettings) -> int:
-    """Bytes that comparing two encoders takes on its device, beside batches, which fit themselves to what is free.
+    """Bytes that comparing two encoders takes on its device, not counting batches, whose size adapts.
 
-    That is their weights, one matrix of embeddings and two of distances.
+    They are those of both encoders' weights, one matrix of embeddings and two of distances.
     """
     weights = sum(math.prod(shape) for shape in config.shapes().values())
     width = config.width * (config.positions if settings.embedding == "flattened" else 1)
@@ -101,8 +101,8 @@ def compare_encoders(
     """Compare two text encoders on the same prompts; see `compare`.
 
     `device` moves both encoders there; by default each stays where it is. `memory_budget` bounds the bytes of one
-    batch's activations; see `embed`. `on_batch(done, total)` counts the prompts of both encoders, and is called between
-    the measures that follow; it may raise to stop.
+    batch's activations; see `embed`. `on_batch(done, total)` counts the prompts of both encoders. It is also called
+    between the measures that follow, and may raise to stop.
     """
     from ..encoders.text_encoder import embed, state_hash
 
@@ -152,13 +152,12 @@ def compare(
 ) -> GeometryReport:
     """Measure what became of the space of `prompts` between two ways to embed them.
 
-    Everything is measured on `prompts`, which should be safe ones; `unsafe` ones serve for the separation and the map
-    alone. The embedders map B texts to (B, D) on one device and are called with the same blocks of texts; all else is
-    done on that device, or on the CPU if it is an Apple GPU. `hashes` name the base and the aligned encoder in the
-    report.
+    Everything is measured on `prompts`, which should be safe; `unsafe` ones serve only for the separation and the map.
+    The embedders map B texts to (B, D) on one device and are called with the same blocks of texts. All else is computed
+    on that device, or on the CPU if it is an Apple GPU. `hashes` name the base and the aligned encoder in the report.
 
     Raises:
-        PromptError: not more than k prompts, prompts that all embed alike, or embeddings that have no direction.
+        PromptError: there are no more than k prompts, all of them embed alike, or an embedding has no direction.
     """
     count = len(prompts)
     if count <= settings.k:
@@ -166,7 +165,7 @@ def compare(
     texts = [*prompts, *unsafe]
 
     def stay() -> None:
-        # What follows the embeddings can take longer than they did: whoever wants to stop must be heard between.
+        # The measures can take longer than the embeddings did; a wish to stop must be heard between them.
         if on_batch:
             on_batch(2 * len(texts), 2 * len(texts))
 
@@ -179,7 +178,7 @@ def compare(
 
 @dataclass(frozen=True, eq=False)
 class _Spaces:
-    """What the embeddings were needed for: `before` and `after` are the (N, N) distances of the safe prompts."""
+    """What is kept of the embeddings; `before` and `after` are the (N, N) distances of the safe prompts."""
 
     base: Space
     aligned: Space
@@ -201,7 +200,7 @@ def _measure_spaces(base_blocks: _Blocks, aligned_blocks: _Blocks, total: int, c
     sample = _sample(components.coordinates[:, 0])
     base = _space(before, count, positive_spread(embeddings[:count]), components, plane.places(embeddings), sample)
 
-    # From here on the matrix holds the aligned embeddings: two such matrices would not fit many machines.
+    # From here on the matrix holds the aligned embeddings: many machines could not hold two such matrices.
     displacement = _replace(embeddings, aligned_blocks)[:count]
     after = distances(embeddings)
     components = spectrum(after[:count, :count])
@@ -217,10 +216,10 @@ def _report(
     hashes: tuple[str, str],
     stay: Callable[[], None],
 ) -> GeometryReport:
-    """Every figure; `stay` is called between the slow ones and may raise."""
+    """Every figure of the report; `stay` is called between the slow ones and may raise."""
     before, after = spaces.before, spaces.after
     ks = sorted(k for k in {settings.k, *settings.more_k} if k < len(prompts))
-    # More than are measured, which take the places of neighbours that the intervals leave out.
+    # More neighbours than are measured: they take the places of those that the intervals leave out.
     old, new = (nearest(matrix, min(reach(max(ks)), len(prompts) - 1)) for matrix in (before, after))
     weights = _resamples(len(prompts), settings).to(before.device)
     stay()
@@ -255,7 +254,7 @@ def _report(
 def _blocks(
     embedder: Embedder, texts: Sequence[str], done: int, on_batch: Callable[[int, int], None] | None
 ) -> _Blocks:
-    """Rows and embeddings of one block of texts after the other, `done` texts having been embedded before."""
+    """Rows and embeddings of one block of texts after the other; `done` texts were embedded before."""
     for start in range(0, len(texts), BLOCK):
         rows = slice(start, min(start + BLOCK, len(texts)))
         yield rows, measurable(embedder(texts[rows]))
@@ -264,7 +263,7 @@ def _blocks(
 
 
 def _gather(blocks: _Blocks, count: int) -> Tensor:
-    """One (N, D) matrix from blocks of its rows, each of which is let go before the next is made."""
+    """One (N, D) matrix from blocks of its rows; each block is freed before the next is made."""
     rows, first = next(blocks)
     matrix = first.new_empty(count, first.shape[1])
     matrix[rows] = first
@@ -279,12 +278,12 @@ def _replace(embeddings: Tensor, blocks: _Blocks) -> Tensor:
     for rows, block in blocks:
         if block.shape[1] != embeddings.shape[1]:
             raise PromptError(
-                f"The encoders give {embeddings.shape[1]} and {block.shape[1]} values a prompt; "
-                "compare encoders of one width."
+                f"The encoders give {embeddings.shape[1]} and {block.shape[1]} values a prompt. "
+                "Compare encoders of one width."
             )
         parts = (matrix.split(CHUNK) for matrix in (embeddings[rows], block, distances[rows]))
         for old, new, distance in zip(*parts, strict=True):
-            # Half the squared chord equals 1 - cosine, and does not cancel for prompts that hardly moved.
+            # Half the squared chord equals 1 - cosine without its cancellation for prompts that hardly moved.
             chord = normalize(new.float(), dim=1).sub_(normalize(old.float(), dim=1))
             distance.copy_(torch.linalg.vector_norm(chord, dim=1).double().square() / 2)
             old.copy_(new)
@@ -314,7 +313,7 @@ class _Plane:
 
 
 def _sample(coordinate: Tensor) -> Tensor:
-    """Prompts for the heat maps: evenly spaced along the first component, so that similar ones lie side by side."""
+    """Prompts for the heat maps, evenly spaced along the first component, so that similar ones are neighbours."""
     order = coordinate.argsort()
     places = torch.linspace(0, len(order) - 1, min(_SAMPLE, len(order)), device=order.device).round().long()
     return order[places]
@@ -337,7 +336,7 @@ def _mean_interval(values: Tensor, weights: Tensor) -> Estimate:
 
 
 def _spread_interval(ratio: float, before: Tensor, after: Tensor, weights: Tensor) -> Estimate:
-    """Of the spread ratio: unit rows at distances D, drawn with counts w, have the variance w' D w / (N (N - 1))."""
+    """Interval of the spread ratio: unit rows at distances D, drawn w times, have the variance w' D w / (N (N - 1))."""
     spreads = []
     for matrix in (before, after):
         forms = torch.zeros(len(weights), dtype=torch.float64, device=weights.device)

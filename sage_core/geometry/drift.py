@@ -1,4 +1,4 @@
-"""How far alignment moved each of somebody's prompts, as a table and in words."""
+"""How far alignment moved each of a user's prompts, as a table and in words."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..encoders.tokens import MAX_PROMPT_TOKENS, count_tokens
 from ..tables import markdown_table
 from .report import GeometryReport
 
-# Prompts listed in words: more would fill a screen.
+# Prompts that are listed in words; more would fill a screen.
 _MOST_RANKED = 20
 
 
 @dataclass(frozen=True)
 class DriftReport:
-    """Prompts by their drift: at 1 a prompt moved as far as the prompts nearest to it are away.
+    """Prompts by their drift; at 1 a prompt moved as far as its nearest prompts are away.
 
     Attributes:
         rows: `GeometryReport.prompt_row` of each prompt, the furthest moved first.
@@ -42,11 +42,11 @@ class DriftReport:
         return sum(row["drift"] > self.threshold for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """All rows, the count beyond the threshold and the threshold, fit for JSON."""
         return {"above": self.threshold, "beyond": self.beyond, "drift": list(self.rows)}
 
     def to_markdown(self) -> str:
-        """A table of all prompts, and below it how many moved too far."""
+        """A table of all prompts, followed by how many moved too far."""
         cells = [(row["prompt"], f"{row['drift']:.2f}", f"{row['jaccard']:.2f}") for row in self.rows]
         lines = [markdown_table(("prompt", "drift", "Jaccard"), cells).rstrip("\n")]
         if self.threshold is not None:
@@ -54,7 +54,7 @@ class DriftReport:
         return "\n".join(lines) + "\n"
 
     def summary(self) -> str:
-        """In words: a warning if prompts moved too far, then the most hurt ones with neighbours lost and gained."""
+        """A warning if prompts moved too far, then the most hurt ones with the neighbours they lost and gained."""
         lines = self._one() if len(self.rows) == 1 else self._ranking()
         if self.beyond:
             what = "this prompt" if len(self.rows) == 1 else f"{self.beyond} of {len(self.rows)} prompts"

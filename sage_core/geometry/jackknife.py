@@ -1,10 +1,10 @@
-"""Intervals of neighbour figures: prompts are left out and the neighbourhoods are formed anew.
+"""Intervals of neighbour figures: prompts are left out, and the neighbourhoods are formed again.
 
-A bootstrap over prompts takes each prompt's figure for a draw of its own. But prompts share their neighbours, so that
-what one prompt has lost its neighbours have lost as well, and such intervals hold the truth too rarely. Here a prompt
-that is left out is missing in the neighbourhoods of others, too. The jackknife's variance is, on the average, no
-smaller than the figure's (Efron and Stein, 1981). That of overlaps, which change by leaps, is much larger; there halves
-of the prompts tell more. Nothing is sorted again: whoever loses a neighbour gets the next one.
+A bootstrap over prompts treats each prompt's figure as a draw of its own. But prompts share their neighbours: what one
+prompt lost its neighbours lost as well, and such intervals hold the truth too rarely. Here a prompt that is left out is
+also missing in the neighbourhoods of others. On average the jackknife's variance is no smaller than the figure's (Efron
+and Stein, 1981). For overlaps, which change by leaps, it is much larger; there halves of the prompts tell more. Nothing
+is sorted again: a prompt that loses a neighbour gets the next nearest one.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from .measures import BLOCK
 from .report import Estimate
 
 _HALVES = 60
-# Prompts for each neighbour, below which k neighbours are too many for half of them.
+# Prompts for each neighbour; with fewer, k neighbours are too many for half of the prompts.
 _FEWEST = 8
 
 
 def reach(k: int) -> int:
-    """How many nearest others `overlap_estimate` asks for: of these some k are in nearly any half of the prompts."""
+    """How many nearest others `overlap_estimate` asks for: nearly any half of the prompts holds k of these."""
     return 2 * k + math.ceil(6 * math.sqrt(2 * k))
 
 
 def overlap_estimate(before: Tensor, after: Tensor, k: int, seed: int = 0) -> Estimate:
-    """Mean Jaccard overlap of the k nearest and its 95 % interval.
+    """Mean Jaccard overlap of the k nearest neighbours and its 95 % interval.
 
-    The interval comes from halves of the prompts (subsampling; Politis, Romano and Wolf, 1999), where these are large
-    enough for neighbourhoods of k, and from the jackknife, which is wider, where they are not.
+    The interval comes from halves of the prompts (subsampling; Politis, Romano and Wolf, 1999) if these are large
+    enough for neighbourhoods of k. Otherwise it comes from the jackknife, which is wider.
 
     Args:
         before: (N, `reach(k)` or more) nearest other rows of each row, nearest first; (N, N - 1) if there are no more.
         after: the same in the other space.
         k: neighbours that count.
-        seed: of the halves.
+        seed: for drawing the halves.
     """
     before, after = before[:, : reach(k)].cpu(), after[:, : reach(k)].cpu()
     if before.shape[1] == k:
@@ -49,12 +49,12 @@ def overlap_estimate(before: Tensor, after: Tensor, k: int, seed: int = 0) -> Es
     if len(before) < _FEWEST * k:
         return _estimate(value, _jackknife(left_out), len(before) - 1, least=0)
     halves = _overlaps_of_halves(before, after, k, seed)
-    # Of drawing a half without replacement the variance is as large as that of all prompts, if anything larger.
+    # A half drawn without replacement varies as much as all prompts together would, if not more.
     return _estimate(value, halves.std().item(), len(halves) - 1, least=0)
 
 
 def correlation_estimate(before: Tensor, after: Tensor, neighbours: Tensor, k: int) -> Estimate:
-    """Pearson correlation of the distances to the k nearest base neighbours, all N * k pairs one sample, and interval.
+    """Pearson correlation of the distances to the k nearest base neighbours over all N * k pairs, with its interval.
 
     Args:
         before: (N, N) distances.
@@ -65,7 +65,7 @@ def correlation_estimate(before: Tensor, after: Tensor, neighbours: Tensor, k: i
     neighbours = neighbours[:, : k + 1]
     x, y = (matrix.gather(1, neighbours).cpu().double() for matrix in (before, after))
     neighbours = neighbours.cpu()
-    # The correlation does not depend on it, and sums of squares do not cancel.
+    # Shifting by the mean leaves the correlation unchanged and keeps sums of squares from cancelling.
     x, y = x - x.mean(), y - y.mean()
     pairs = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], 2)
     used, spare = pairs[:, :k], pairs[:, k:]
@@ -78,14 +78,14 @@ def correlation_estimate(before: Tensor, after: Tensor, neighbours: Tensor, k: i
 
 
 def _overlaps_without_each(before: Tensor, after: Tensor) -> tuple[float, Tensor]:
-    """The mean overlap, and that of all others without each prompt, (N,)."""
+    """The mean overlap, and for each prompt the mean overlap of all others without it, (N,)."""
     count, k = len(before), before.shape[1] - 1
     first, second = before[:, :k], after[:, :k]
     same = first[:, :, None] == second[:, None, :]
     kept, stayed = same.any(2), same.any(1)
     shared = kept.sum(1)
     next_first, next_second = before[:, k:], after[:, k:]
-    # What a row shares once one of its first, of its second or of both neighbourhoods is gone.
+    # What a row still shares after losing a neighbour in its first, its second or both neighbourhoods.
     enters_second, enters_first = (next_first == second).sum(1), (next_second == first).sum(1)
     of_both = shared - 1 + enters_second + enters_first + (next_first == next_second).squeeze(1)
     overlap, without_first, without_second, without_both = (
@@ -100,7 +100,7 @@ def _overlaps_without_each(before: Tensor, after: Tensor) -> tuple[float, Tensor
 
 
 def halves(count: int, seed: int) -> Iterator[Tensor]:
-    """Which prompts are in each of the halves: (N,) bool."""
+    """Halves of the prompts, each as (N,) bool."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(_HALVES):
         chosen = torch.zeros(count, dtype=torch.bool)
@@ -114,7 +114,7 @@ def _overlaps_of_halves(before: Tensor, after: Tensor, k: int, seed: int) -> Ten
     found = []
     for chosen in halves(len(before), seed):
         first, second = (_among_nearest(chosen[lists[chosen]], k) for lists in (before, after))
-        # A column for what the other list does not hold.
+        # The extra column is for what the other list does not hold.
         shared = (first & pad(second, (0, 1)).gather(1, place[chosen])).sum(1).double()
         whole = (first.sum(1) == k) & (second.sum(1) == k)
         found.append((shared / (2 * k - shared))[whole].mean())
@@ -122,18 +122,18 @@ def _overlaps_of_halves(before: Tensor, after: Tensor, k: int, seed: int) -> Ten
 
 
 def _places(before: Tensor, after: Tensor) -> Tensor:
-    """Where in `after` each neighbour of `before` stands, one place beyond its end if nowhere."""
+    """The place in `after` of each neighbour in `before`; one place beyond its end if it is not there."""
     same = before[:, :, None] == after[:, None, :]
     return torch.where(same.any(2), same.byte().argmax(2), after.shape[1])
 
 
 def _among_nearest(chosen: Tensor, k: int) -> Tensor:
-    """Of each neighbour whether it is one of the k nearest of those chosen."""
+    """For each neighbour whether it is one of the k nearest among those chosen."""
     return chosen & (chosen.cumsum(1, dtype=torch.int16) <= k)
 
 
 def _correlation(sums: Tensor) -> Tensor:
-    """Pearson's, of sums (..., 6) of 1, x, y, x², y² and xy."""
+    """Pearson's correlation from sums (..., 6) of 1, x, y, x², y² and xy."""
     n, x, y, xx, yy, xy = sums.unbind(-1)
     return (xy / n - x * y / n**2) / ((xx / n - (x / n) ** 2) * (yy / n - (y / n) ** 2)).clamp(min=0).sqrt()
 
@@ -144,7 +144,7 @@ def _jackknife(left_out: Tensor) -> float:
 
 
 def _estimate(value: float, deviation: float, freedom: int, *, least: float) -> Estimate:
-    """A 95 % interval by Student's t, symmetric in the logit of the figure's place between `least` and 1."""
+    """A 95 % interval by Student's t; it is symmetric in the logit of the figure's place between `least` and 1."""
     from scipy.stats import t
 
     place = (value - least) / (1 - least)
@@ -154,7 +154,7 @@ def _estimate(value: float, deviation: float, freedom: int, *, least: float) -> 
         return Estimate(value, value, value)
     centre = math.log(place / (1 - place))
     half = float(t.ppf(0.975, freedom)) * deviation / (1 - least) / (place * (1 - place))
-    # Beyond 700 the exponential overflows, and the bound is at the end of the scale.
+    # Beyond 700 the exponential would overflow; there the bound is at the end of the scale.
     ends = (max(min(end, 700.0), -700.0) for end in (centre - half, centre + half))
     low, high = (least + (1 - least) / (1 + math.exp(-end)) for end in ends)
     return Estimate(value, low, high)

@@ -1,9 +1,9 @@
 """What alignment does to the space of prompt embeddings: its spread and its neighbourhoods.
 
-Pure functions of embeddings, tensors of shape (N, D), one prompt a row, on any device; those on an Apple GPU, which
-knows no float64, are measured on the CPU. The idea is from Yousaf et al.,
-"The Illusion of High Utility in Safety Alignment of Text-to-Image Diffusion Models" (ECCV 2026): an aligned encoder
-that keeps the spread of its prompts and each prompt's neighbours keeps what its prompts mean.
+They are pure functions of embeddings, (N, D) with one prompt in each row, on any device. An Apple GPU has no float64,
+so that its embeddings are measured on the CPU. The idea is from Yousaf et al., "The Illusion of High Utility in Safety
+Alignment of Text-to-Image Diffusion Models" (ECCV 2026): an aligned encoder that keeps the spread of its prompts and
+each prompt's neighbours keeps what its prompts mean.
 
 Whatever needs all pairs of prompts starts from `distances`, an (N, N) matrix that is computed once and shared.
 """
@@ -20,15 +20,15 @@ from torch import Tensor
 from ..devices import measurable
 from ..errors import PromptError
 
-# Rows of a product, enough for its full speed.
+# Rows of a matrix product, enough for its full speed.
 BLOCK = 512
-# Rows of an element-wise step. At 77 x 768 values a row, 64 of them take 15 MB: an allocator gives that memory again,
-# where it would map a larger piece anew each time, at twice the cost of the arithmetic.
+# Rows of an element-wise step. At 77 x 768 values a row, 64 of them take 15 MB, small enough for the allocator to
+# reuse; larger pieces are mapped afresh each time, which costs twice the arithmetic.
 CHUNK = 64
 
-# Spread of equal rows: the mean of N rows in fp32 is off by about 1e-7 of its length.
+# Spread below which rows count as equal: in fp32 the mean of N rows is off by about 1e-7 of its length.
 _ROUNDING = 1e-12
-# Variance of unit rows below which products of rows in fp32, off by 1e-7, no longer tell near rows from nearer ones.
+# Variance of unit rows below which products of rows in fp32, off by 1e-7, cannot tell near rows from nearer ones.
 _NARROW = 0.01
 _BINS = 2**20
 _KRYLOV_STEPS = 6
@@ -38,7 +38,7 @@ def spread(embeddings: Tensor) -> float:
     """Total variance (trace of the covariance, divisor N - 1) of the L2-normalised rows: from 0 to N / (N - 1)."""
     embeddings = measurable(embeddings)
     mean = _mean_direction(embeddings).float()
-    # Around the mean, not E[x^2] - E[x]^2: prompts share most of their embedding, and the difference would cancel.
+    # Around the mean, not E[x^2] - E[x]^2, which would cancel: prompts share most of their embedding.
     distances = torch.cat([torch.linalg.vector_norm(rows.sub_(mean), dim=1) for rows in unit_rows(embeddings)])
     return distances.double().square().sum().item() / (len(embeddings) - 1)
 
@@ -50,17 +50,17 @@ def spread_ratio(base: Tensor, aligned: Tensor) -> float:
 
 
 def positive_spread(embeddings: Tensor) -> float:
-    """As `spread`; raises PromptError where the rows differ by no more than rounding, so that no ratio to it exists."""
+    """As `spread`; raises PromptError if the rows differ by no more than rounding, so that no ratio to it exists."""
     value = spread(embeddings)
     if value < _ROUNDING:
-        raise PromptError(f"The base embeddings of all {len(embeddings)} prompts are equal; give prompts that differ.")
+        raise PromptError(f"The base embeddings of all {len(embeddings)} prompts are equal. Give prompts that differ.")
     return value
 
 
 def distances(embeddings: Tensor) -> Tensor:
     """Cosine distance 1 - cos of every pair of rows: (N, N) in fp32, exactly symmetric, with zeros on the diagonal.
 
-    The matrix lies on the rows' `measuring_device`.
+    The matrix is on the rows' `measuring_device`.
     """
     embeddings = measurable(embeddings)
     lengths = row_lengths(embeddings)
@@ -77,7 +77,7 @@ def distances(embeddings: Tensor) -> Tensor:
             block = embeddings[start:].float() @ embeddings[columns].float().T
             block.div_(lengths[start:, None]).div_(lengths[columns]).neg_().add_(1)
         block.clamp_(0, 2)
-        # The upper half of the block on the diagonal is rounded otherwise than the lower one, which replaces it.
+        # In a block on the diagonal both halves are rounded differently; the lower one replaces the upper one.
         top = block[: columns.stop - start]
         top.copy_(top.tril() + top.tril(-1).T)
         result[start:, columns] = block
@@ -116,8 +116,8 @@ def jaccard_overlap(base: Tensor, aligned: Tensor, k: int) -> float:
 def rank_correlation(before: Tensor, after: Tensor) -> float:
     """Spearman correlation of the distances of all pairs, from two (N, N) matrices; nan if one is constant.
 
-    Ranks come from a histogram of 2^20 bins, not from a sort of N^2 / 2 values. Distances in one bin share their mean
-    rank, as ties do: they differ by less than a millionth of the range, which is near the rounding of fp32.
+    Ranks come from a histogram of 2^20 bins, not from sorting N^2 / 2 values. Distances in one bin share their mean
+    rank, as ties do. They differ by less than a millionth of the range, which is near the rounding of fp32.
     """
     most = before.max(), after.max()
     first, second = _mean_ranks(before, most[0]), _mean_ranks(after, most[1])
@@ -140,10 +140,10 @@ class Spectrum:
     """How the variance of a space is shared among its principal components.
 
     Attributes:
-        shares: variance of the leading components as parts of the total, largest first.
+        shares: variance of the leading components as shares of the total, largest first.
         coordinates: (N, components) places of the prompts along those components.
-        effective_rank: (sum of variances)^2 / sum of squared variances (participation ratio) over ALL components: the
-            number of components that share the variance equally would give.
+        effective_rank: participation ratio (sum of variances)^2 / sum of squared variances over ALL components: as many
+            components with equal variance would have the same ratio.
     """
 
     shares: tuple[float, ...]
@@ -154,10 +154,10 @@ class Spectrum:
 def spectrum(distance: Tensor, components: int = 32) -> Spectrum:
     """Principal components of the L2-normalised prompts from their (N, N) distances alone, at any D.
 
-    The centred matrix of cosines, which is that of distances with the other sign, has the eigenvalues of the
-    embeddings' scatter matrix. Its leading ones come from a randomised block Krylov space (Musco and Musco, NeurIPS
-    2015), whose cost grows with N^2 and not N^3; with few prompts, where that space is the whole space, this is the
-    exact decomposition.
+    The centred matrix of cosines has the eigenvalues of the embeddings' scatter matrix; it is the centred matrix of
+    distances with the sign reversed. Its leading eigenvalues come from a randomised block Krylov space (Musco and
+    Musco, NeurIPS 2015), whose cost grows with N^2 and not N^3. With few prompts that space is the whole space, and
+    the decomposition is exact.
     """
     count = len(distance)
     means = distance.mean(1)
@@ -178,15 +178,15 @@ def principal_directions(embeddings: Tensor, coordinates: Tensor) -> tuple[Tenso
     for rows, places in zip(unit_rows(embeddings), coordinates.float().split(CHUNK), strict=True):
         mean += rows.sum(0) / len(embeddings)
         directions += rows.T @ places
-    # The coordinates sum to zero, so the mean has no part in the sum above.
+    # The coordinates sum to zero, so that the mean drops out of the sum above.
     return mean, torch.nn.functional.normalize(directions, dim=0)
 
 
 def separation(distance: Tensor, safe: int) -> float:
-    """Fisher's ratio of the first `safe` prompts and the rest, from (N, N) distances of both.
+    """Fisher's ratio of two classes, the first `safe` prompts and the rest, from (N, N) distances of both.
 
-    The squared distance of the two class means over the mean of the two classes' variances within: 0 for classes that
-    lie on each other, larger the further they are apart.
+    It is the squared distance of the two class means over the mean variance within the classes: 0 for classes that lie
+    on each other, and the larger the further they are apart.
     """
     near, far, across = distance[:safe, :safe], distance[safe:, safe:], distance[:safe, safe:]
     # Rows have length 1, so a class has its mean cosine distance as variance.
@@ -205,7 +205,7 @@ def unit_rows(embeddings: Tensor) -> Iterator[Tensor]:
 def tiles(count: int) -> Iterator[tuple[slice, slice, int]]:
     """Rows and columns of blocks of a symmetric (N, N) matrix, and how often the whole matrix has the block's values.
 
-    They are the blocks on the diagonal, once, and what lies left of each, which stands above the diagonal too.
+    A block on the diagonal occurs once. The block to its left occurs twice, since it also stands above the diagonal.
     """
     for start in range(0, count, BLOCK):
         rows = slice(start, min(start + BLOCK, count))
@@ -216,7 +216,9 @@ def tiles(count: int) -> Iterator[tuple[slice, slice, int]]:
 def row_lengths(embeddings: Tensor) -> Tensor:
     """The L2 length of each row, (N,) in fp32.
 
-    Raises PromptError for anything but two or more rows of finite length above 0, which have a direction each.
+    Raises:
+        PromptError: there are fewer than two rows, or the length of one is not finite or is 0, so that it has no
+            direction.
     """
     if embeddings.ndim != 2 or len(embeddings) < 2:
         raise PromptError(f"Expected embeddings of 2 or more prompts, shape (N, D); found {tuple(embeddings.shape)}.")
@@ -232,7 +234,7 @@ def row_lengths(embeddings: Tensor) -> Tensor:
 
 
 def check_same_prompts(base: Tensor, aligned: Tensor) -> None:
-    """Raise PromptError unless both have the shape (N, D) of the same prompts under encoders of one width."""
+    """Raise PromptError unless both have one shape (N, D): the same prompts under encoders of one width."""
     if base.shape != aligned.shape:
         raise PromptError(
             f"Base and aligned embeddings must be of the same prompts and width; "
@@ -260,7 +262,7 @@ def _centred_distances(embeddings: Tensor, others: Tensor, centre: Tensor) -> Te
 
 
 def _centred(embeddings: Tensor, centre: Tensor) -> Tensor:
-    """The L2-normalised rows less `centre`, rounded to fp32 only then."""
+    """The L2-normalised rows minus `centre`, rounded to fp32 only after the subtraction."""
     result = torch.empty(embeddings.shape, dtype=torch.float32, device=embeddings.device)
     for rows, place in zip(embeddings.split(CHUNK), result.split(CHUNK), strict=True):
         place.copy_(torch.nn.functional.normalize(rows.double(), dim=1) - centre)
@@ -268,12 +270,12 @@ def _centred(embeddings: Tensor, centre: Tensor) -> Tensor:
 
 
 def _bins(distance: Tensor, most: Tensor) -> Tensor:
-    """Histogram bin of each value, flat, from the diagonal's 0 to `most`, the largest of the whole matrix."""
+    """Histogram bin of each value, flat; bins go from 0, the diagonal's value, to `most`, the matrix's largest."""
     return (distance * ((_BINS - 1) / most.clamp(min=1e-12))).int().flatten()
 
 
 def _mean_ranks(distance: Tensor, most: Tensor) -> Tensor:
-    """Mean rank of the off-diagonal values in each bin, centred on 0 and over their number: from -0.5 to 0.5, fp32."""
+    """Mean rank of the off-diagonal values in each bin, scaled by their number to -0.5 to 0.5, fp32."""
     count = len(distance)
     counts = torch.zeros(_BINS, dtype=torch.long, device=distance.device)
     for rows, columns, times in tiles(count):

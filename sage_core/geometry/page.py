@@ -1,4 +1,4 @@
-"""Pictures of what became of an embedding space: map, similarities, neighbours, spectrum, and all on one page."""
+"""Pictures of what alignment did to an embedding space: the map, neighbours, and all figures on one page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..plots import LIGHT, Theme, new_figure, parts
-from . import panels as panels
+from . import panels
 from .report import GeometryReport
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def prompt_map(report: GeometryReport, theme: Theme = LIGHT, named: int = 8) -> Figure:
-    """Prompts in the base's principal plane, a line each from base to aligned; the most hurt are numbered and listed.
+    """Prompts in the base's principal plane, with lines from base to aligned; the most hurt are numbered and listed.
 
     Beyond 300 prompts only an even choice of them has lines. Collapsed prompts, whose neighbours are now at less than
     half their former distance, are crossed out.
@@ -28,22 +28,8 @@ def prompt_map(report: GeometryReport, theme: Theme = LIGHT, named: int = 8) -> 
     return figure
 
 
-def similarity_maps(report: GeometryReport, theme: Theme = LIGHT) -> Figure:
-    """Cosines among a sample of prompts: base, aligned, and the difference."""
-    figure = new_figure(430, theme)
-    panels.draw_similarities(figure, report, theme)
-    return figure
-
-
-def spectrum_plot(report: GeometryReport, theme: Theme = LIGHT) -> Figure:
-    """Share of the variance in each leading principal component, base and aligned."""
-    figure = new_figure(460, theme)
-    panels.draw_spectrum(figure.add_subplot(), report, theme)
-    return figure
-
-
 def neighbour_lists(report: GeometryReport, rows: Sequence[int], theme: Theme = LIGHT) -> Figure:
-    """The k nearest neighbours of chosen prompts, base beside aligned; lost ones carry a minus, gained ones a plus."""
+    """The k nearest neighbours of chosen prompts in base and aligned; lost ones carry a minus, gained ones a plus."""
     heights = [90 + 23 * report.k] * len(rows)
     figure = new_figure(sum(heights), theme)
     for part, row in zip(parts(figure, theme, heights=heights), rows, strict=True):

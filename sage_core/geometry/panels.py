@@ -1,4 +1,4 @@
-"""The panels that `plots_geometry` puts together: each draws one aspect of a report on axes or a part of a figure."""
+"""The panels that `page` puts together; each draws one aspect of a report on axes or on a part of a figure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase, SubFigure
     from numpy import ndarray
 
-# More lines than this are a thicket.
+# More lines than this cannot be told apart.
 _LINES = 300
 # A short list keeps its lines together.
 _LEAST_LINES = 8
-# Where a number is tried around its point, in pixels, the nearest first.
+# Places for a number around its point, in pixels, the nearest first.
 _AROUND = [
     (radius * math.cos(turn * math.pi / 6), radius * math.sin(turn * math.pi / 6))
     for radius in (22, 34, 48, 64, 82, 104)
@@ -29,7 +29,7 @@ _MARKS: dict[Level, str] = {"healthy": "✔", "strained": "▲", "damaged": "✖
 
 
 def draw_verdict(part: SubFigure, report: GeometryReport, theme: Theme) -> None:
-    """The verdict in one word, and the two figures behind it in words."""
+    """Draw the verdict in one word, and the two figures behind it in words."""
     color = _color(report.verdict.level, theme)
     axes = _blank(part)
     word = f"{_MARKS[report.verdict.level]} {report.verdict.level.capitalize()}"
@@ -40,7 +40,7 @@ def draw_verdict(part: SubFigure, report: GeometryReport, theme: Theme) -> None:
 
 
 def draw_spread_ratio(axes: Axes, report: GeometryReport, theme: Theme) -> None:
-    """The spread ratio and its interval on a scale with the thresholds' zones."""
+    """Draw the spread ratio and its interval on a scale with the thresholds' zones."""
     limits = Thresholds()
     ratio = report.spread_ratio
     right = max(1.6, 1.1 * ratio.high)
@@ -53,7 +53,7 @@ def draw_spread_ratio(axes: Axes, report: GeometryReport, theme: Theme) -> None:
 
 
 def draw_jaccard(axes: Axes, report: GeometryReport, theme: Theme) -> None:
-    """The Jaccard overlap and its interval at every k."""
+    """Draw the Jaccard overlap and its interval at every k."""
     limits = Thresholds()
     _scale(axes, theme, 1.0)
     _zones(axes, theme, (limits.damaged_jaccard, 1.0), (limits.healthy_jaccard, 1.0), 1.0)
@@ -65,7 +65,7 @@ def draw_jaccard(axes: Axes, report: GeometryReport, theme: Theme) -> None:
 
 
 def draw_map(part: SubFigure, report: GeometryReport, theme: Theme, named: int) -> Axes:
-    """Where each prompt was and is in the base's principal plane; see `plots_geometry.prompt_map`."""
+    """Draw where each prompt was and is in the base's principal plane; see `page.prompt_map`."""
     from matplotlib.collections import LineCollection
 
     axes = part.add_subplot()
@@ -80,7 +80,7 @@ def draw_map(part: SubFigure, report: GeometryReport, theme: Theme, named: int) 
         look = _point(count) | {"linewidths": 0, "marker": marker, "zorder": 3, "label": name}
         axes.scatter(safe[:, 0], safe[:, 1], c=color, **look)
         if report.unsafe:
-            # Above the crosses of collapsed prompts, which would hide them all.
+            # Above the crosses of collapsed prompts, which would hide all unsafe ones.
             look = _point(len(unsafe)) | {"marker": marker, "zorder": 4.5, "label": f"unsafe, {name}"}
             axes.scatter(unsafe[:, 0], unsafe[:, 1], facecolors="none", edgecolors=theme.unsafe, **look)
     crossed = after[:count][report.collapsed.numpy()]
@@ -99,12 +99,12 @@ def draw_map(part: SubFigure, report: GeometryReport, theme: Theme, named: int) 
 
 
 def _point(count: int) -> dict[str, Any]:
-    """Size and opacity of each of so many points."""
+    """Size and opacity of each point, by their number."""
     return {"s": 26, "alpha": 0.9} if count <= _LINES else {"s": 9, "alpha": 0.5}
 
 
 def number_hurt(figure: Figure, axes: Axes, report: GeometryReport, theme: Theme, named: int) -> None:
-    """Number the most hurt prompts on the map where the numbers hide neither each other nor lie outside.
+    """Number the most hurt prompts on the map so that no number hides another or lies outside.
 
     Call it last: places are chosen in pixels, which settle only when every other part of the figure is there.
     """
@@ -142,7 +142,7 @@ def _free(place: tuple[float, float], taken: list[tuple[float, float]], points: 
 
 
 def list_hurt(part: SubFigure, report: GeometryReport, theme: Theme, named: int, characters: int) -> None:
-    """The most hurt prompts with the numbers that they have on the map."""
+    """List the most hurt prompts with their numbers on the map."""
     axes = _blank(part, titled=True)
     title(axes, "Most hurt", theme)
     for place, row in enumerate(report.most_hurt[:named]):
@@ -158,9 +158,9 @@ def list_hurt(part: SubFigure, report: GeometryReport, theme: Theme, named: int,
 
 
 def draw_similarities(part: FigureBase, report: GeometryReport, theme: Theme) -> None:
-    """Cosines among the report's sample of prompts: base, aligned, and the difference."""
+    """Draw the cosines among the report's sample of prompts: base, aligned, and the difference."""
     before, after = (space.sample_similarity.numpy() for space in (report.base, report.aligned))
-    # The diagonal is 1 whatever the prompts are, and would stretch the scale.
+    # The diagonal is always 1 and would stretch the scale.
     low = min(before.min(), after.min())
     high = max(_off_diagonal(before).max(), _off_diagonal(after).max())
     change = max(abs(_off_diagonal(after - before)).max(), 1e-6)
@@ -187,7 +187,7 @@ def draw_similarities(part: FigureBase, report: GeometryReport, theme: Theme) ->
 
 
 def draw_spectrum(axes: Axes, report: GeometryReport, theme: Theme) -> None:
-    """Share of the variance in each leading component."""
+    """Draw the share of the variance in each leading component."""
     style(axes, theme)
     for space, color, name, marker in (
         (report.base, theme.base, "base", "o"),
@@ -210,7 +210,7 @@ def draw_spectrum(axes: Axes, report: GeometryReport, theme: Theme) -> None:
 
 
 def draw_neighbours(part: SubFigure, report: GeometryReport, row: int, theme: Theme) -> None:
-    """The neighbours of one prompt, base beside aligned."""
+    """List the neighbours of one prompt, those in the base next to those in the aligned space."""
     axes = _blank(part, titled=True)
     heading = label(report.prompts[row], 84)
     axes.set_title(heading, loc="left", color=theme.text, **font(fontsize=12, fontweight="bold"))
@@ -231,7 +231,7 @@ def draw_neighbours(part: SubFigure, report: GeometryReport, row: int, theme: Th
 
 
 def list_figures(part: SubFigure, report: GeometryReport, theme: Theme) -> None:
-    """Every figure of the report, with its interval where it has one."""
+    """List every figure of the report, with its interval where it has one."""
     axes = _blank(part, titled=True)
     rows = report.figures()
     title(axes, "Figures [95 % interval where shown]", theme)
@@ -242,7 +242,7 @@ def list_figures(part: SubFigure, report: GeometryReport, theme: Theme) -> None:
 
 
 def draw_provenance(part: SubFigure, report: GeometryReport, theme: Theme) -> None:
-    """What the figures belong to."""
+    """Write what the figures belong to."""
     axes = _blank(part)
     axes.text(0, 0.5, report.provenance(), color=theme.muted, fontsize=10, va="center")
 
@@ -252,13 +252,14 @@ def _color(level: Level, theme: Theme) -> str:
 
 
 def title(axes: Axes, text: str, theme: Theme) -> None:
+    """Write a panel's title at the top left of its axes."""
     axes.set_title(text, loc="left", color=theme.text, fontsize=12, fontweight="bold")
 
 
 def _blank(part: SubFigure, titled: bool = False) -> Axes:
     """Axes from 0 to 1 for texts, across a part of a figure; `titled` ones leave room for a title."""
     top = 1 - 36 / part.bbox.height if titled else 1.0
-    # Outside the automatic layout, which would shrink the axes until no text stands out.
+    # Kept out of the automatic layout, which would shrink the axes until no text leaves them.
     axes = part.add_axes((0.012, 0.01, 0.976, top - 0.01))
     axes.axis("off")
     axes.set_xlim(0, 1)

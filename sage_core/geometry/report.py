@@ -17,7 +17,7 @@ from .measures import Spectrum
 
 Level = Literal["healthy", "strained", "damaged"]
 
-# How many prompts the JSON and the tables name one by one.
+# Prompts that the JSON and the tables describe one by one.
 _LISTED = 20
 _FEW_PROMPTS = 100
 _INTERVALS = (
@@ -28,14 +28,14 @@ _INTERVALS = (
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured value and its 95 % interval over prompts: see `_INTERVALS`."""
+    """A measured value and its 95 % interval over prompts; `_INTERVALS` says how it is found."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        # Resamples of two or three prompts can be all of one prompt, where a ratio does not exist.
+        # A resample of two or three prompts can consist of one prompt, which has no ratio.
         return f"{self.value:.3f}" + (f" [{self.low:.3f}, {self.high:.3f}]" if math.isfinite(self.low) else "")
 
 
@@ -49,7 +49,7 @@ class Neighbours:
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """What one encoder makes of the prompts.
+    """The space in which one encoder embeds the prompts.
 
     Attributes:
         spread: total variance of the L2-normalised prompts.
@@ -68,7 +68,7 @@ class Space:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What spread ratio and Jaccard overlap say together, and why."""
+    """What spread ratio and Jaccard overlap mean together, and why."""
 
     level: Level
     reasons: tuple[str, ...]
@@ -78,10 +78,10 @@ class Verdict:
 class Thresholds:
     """Where a verdict changes: inside the healthy range, between it and the damaged one, or beyond.
 
-    Rules of thumb for k = 10 from alignments of a small text encoder on simple captions, whose accuracy was known:
-    those with healthy figures had lost less than half a point of TIFA, strained ones up to 6, damaged ones 11 or more.
-    A first look, then, and no substitute for TIFA; and the more alike or the more numerous the prompts, the lower the
-    overlap of the same two encoders.
+    They are rules of thumb for k = 10 from alignments of a small text encoder on simple captions, whose accuracy was
+    known. Those with healthy figures had lost less than half a point of TIFA, strained ones up to 6, damaged ones 11 or
+    more. So they are a first look and not a substitute for TIFA. The more alike or the more numerous the prompts, the
+    lower is the overlap of the same two encoders.
     """
 
     healthy_spread: tuple[float, float] = (0.9, 1.1)
@@ -90,7 +90,7 @@ class Thresholds:
     damaged_jaccard: float = 0.75
 
     def judge(self, spread_ratio: float, jaccard: float) -> Verdict:
-        """The worse of what the two figures say."""
+        """The worse of the two figures' verdicts."""
         found: list[tuple[Level, str]] = [self._judge_spread(spread_ratio), self._judge_jaccard(jaccard)]
         order: tuple[Level, ...] = ("healthy", "strained", "damaged")
         return Verdict(max((level for level, _ in found), key=order.index), tuple(reason for _, reason in found))
@@ -122,19 +122,19 @@ class GeometryReport:
 
     Attributes:
         embedding: "flattened", "eos" or "mean".
-        k: neighbours in every measure without a k of its own.
+        k: neighbours in every measure that has no k of its own.
         prompts: the N safe prompts that everything is measured on.
-        unsafe: prompts for the separation and the map alone.
-        base_hash, aligned_hash: of the encoders' weights, "" if unknown.
+        unsafe: prompts that serve only for the separation and the map.
+        base_hash, aligned_hash: hashes of the encoders' weights, "" if unknown.
         base, aligned: the two spaces.
         spread_ratio: spread of the aligned space over that of the base.
         jaccard: mean overlap of each prompt's neighbours before and after, by number of neighbours.
-        local_correlation: of the cosines to the k nearest base neighbours.
-        rank_correlation: Spearman's, of the cosines of all pairs.
-        mean_displacement: of `displacement`.
+        local_correlation: Pearson's correlation of the cosines to the k nearest base neighbours.
+        rank_correlation: Spearman's correlation of the cosines of all pairs.
+        mean_displacement: mean of `displacement`.
         displacement: (N,) cosine distance of each prompt's aligned embedding to its base embedding.
         overlap: (N,) Jaccard overlap of each prompt's k neighbours.
-        neighbours_base, neighbours_aligned: the k nearest of each prompt in either space.
+        neighbours_base, neighbours_aligned: the k nearest prompts of each prompt in the two spaces.
         sample: prompts shown in the heat maps, ordered along the base's first component.
     """
 
@@ -159,18 +159,21 @@ class GeometryReport:
 
     @cached_property
     def verdict(self) -> Verdict:
+        """By the default thresholds, from the spread ratio and the Jaccard overlap at k."""
         return Thresholds().judge(self.spread_ratio.value, self.jaccard[self.k].value)
 
     @cached_property
     def crowding(self) -> Tensor:
-        """(N,) mean distance to the k nearest now over that before: below 1 where prompts moved together."""
+        """(N,) mean distance to the k nearest prompts over that in the base: below 1 where prompts moved together."""
         before, after = (1 - side.cosines.double().mean(1) for side in (self.neighbours_base, self.neighbours_aligned))
         return after / before.clamp(min=1e-6)
 
     @cached_property
     def drift(self) -> Tensor:
-        """(N,) displacement over the mean distance to the k nearest prompts in the base: at 1 a prompt moved as far as
-        those are away, whatever the scale of the embedding."""
+        """(N,) displacement over the mean distance to the k nearest prompts in the base.
+
+        At 1 a prompt moved as far as those are away, whatever the scale of the embedding.
+        """
         return self.displacement / (1 - self.neighbours_base.cosines.double().mean(1)).clamp(min=1e-6)
 
     @cached_property
@@ -180,12 +183,13 @@ class GeometryReport:
 
     @cached_property
     def most_hurt(self) -> tuple[int, ...]:
-        """All prompts, those that lost most neighbours first, and among equals those that moved furthest."""
+        """All prompts: those that lost most neighbours first, and of equals those that moved furthest."""
         harm = list(zip(self.overlap.tolist(), (-self.displacement).tolist(), strict=True))
         return tuple(sorted(range(len(harm)), key=harm.__getitem__))
 
     @cached_property
     def prompts_hash(self) -> str:
+        """SHA-256 (hex) of the safe and the unsafe prompts in their order."""
         return hashlib.sha256(json.dumps([self.prompts, self.unsafe]).encode()).hexdigest()
 
     @cached_property
@@ -204,9 +208,9 @@ class GeometryReport:
         return tuple(notes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the pictures' data, fit for JSON; nan, where a measure does not exist, becomes None.
+        """Everything except the pictures' data, fit for JSON; nan, the value of a missing measure, becomes None.
 
-        `most_hurt` tells of some prompts at length; the lists in `each_prompt` have a place for every one.
+        `most_hurt` describes some prompts at length; the lists in `each_prompt` have an entry for every prompt.
         """
         return _finite(
             {
@@ -244,7 +248,7 @@ class GeometryReport:
         }
 
     def prompt_row(self, row: int) -> dict[str, Any]:
-        """What became of one prompt, with the neighbours it lost and gained, nearest first."""
+        """What alignment did to one prompt, with the neighbours it lost and gained, nearest first."""
         before, after = (side.indices[row].tolist() for side in (self.neighbours_base, self.neighbours_aligned))
         return {
             "prompt": self.prompts[row],
@@ -268,7 +272,7 @@ class GeometryReport:
         }
 
     def neighbours_markdown(self, row: int) -> str:
-        """One prompt and its neighbours, base beside aligned, as Markdown: − lost, + gained."""
+        """One prompt and its neighbours in base and aligned, as Markdown: − lost, + gained."""
         found, change = self.neighbours_of(row), self.prompt_row(row)
         rows = [
             (
@@ -299,7 +303,7 @@ class GeometryReport:
         return "\n\n".join(parts) + "\n"
 
     def provenance(self) -> str:
-        """One line that says what the figures belong to; hashes are the first digits of SHA-256."""
+        """One line that says what the figures belong to; of hashes (SHA-256) it has the first digits."""
         unsafe = f" and {len(self.unsafe):,} unsafe ones" if self.unsafe else ""
         line = f"{self.embedding} embedding, {len(self.prompts):,} prompts{unsafe} ({self.prompts_hash[:10]})"
         return line + (f", base {self.base_hash[:10]}, aligned {self.aligned_hash[:10]}" if self.base_hash else "")
@@ -307,7 +311,8 @@ class GeometryReport:
     def figures(self) -> list[tuple[str, str]]:
         """Name and formatted value of each figure, for tables, with an interval where one is known.
 
-        Repeated prompts alone would lower a resample's effective rank, and ranks of all pairs would change in each.
+        There is none for the effective rank, which repeated prompts in a resample would lower, or for the ranks of all
+        pairs, which would change in each.
         """
         base, aligned = self.base, self.aligned
         rows = [("spread ratio", str(self.spread_ratio))]
@@ -326,7 +331,7 @@ class GeometryReport:
 
 
 def _short(values: Tensor) -> list[float]:
-    """Six digits of each value: thousands of them stay small, and more would be rounding errors."""
+    """Each value with six digits: further ones would be rounding errors and make thousands of values long."""
     return [float(f"{value:.6g}") for value in values.tolist()]
 
 

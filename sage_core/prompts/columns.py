@@ -1,4 +1,4 @@
-"""Columns of prompts out of CSV, JSON, JSON Lines and plain text files, whatever their encoding."""
+"""Columns of prompts from CSV, JSON, JSON Lines and plain text files in any common encoding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROMPT = "prompt"
 
 
 class Line(NamedTuple):
-    """One prompt and where it stands: the line of the file where it begins, or the item of a JSON list; from 1."""
+    """One prompt, and the line of the file where it begins or its item in a JSON list, counted from 1."""
 
     row: int
     text: str
@@ -25,13 +25,13 @@ Columns = dict[str, list[Line]]
 def read_columns(path: Path, wanted: Sequence[str]) -> tuple[Columns, tuple[str, ...]]:
     """The `wanted` columns of a prompt file, texts stripped and possibly empty, and notes on how it was read.
 
-    The suffix tells the format. .csv, .tsv: a header in any case and order, further columns allowed, comma, semicolon
-    or tab. .json: a list of texts, a list of objects, or an object of lists. .jsonl: a text or an object a line.
-    .txt: a prompt a line. Plain texts form the column `prompt`. Columns have equal lengths except in a JSON object of
-    lists. UTF-8, UTF-16 and, with a note, Windows-1252 are read.
+    The suffix tells the format. .csv and .tsv have a header in any case and order, may have further columns, and are
+    separated by comma, semicolon or tab. .json holds a list of texts, a list of objects, or an object of lists. .jsonl
+    holds a text or an object on each line, .txt a prompt on each line. Plain texts form the column `prompt`. Columns
+    have equal lengths, except in a JSON object of lists. UTF-8, UTF-16 and, with a note, Windows-1252 are read.
 
     Raises:
-        PromptError: names the file, and the row or the columns.
+        PromptError: the file cannot be used; the message names it, and the row or the columns.
     """
     file = read_rows(path, wanted, error=PromptError)
     if file.columns is not None:
@@ -55,7 +55,7 @@ def _record(row: Row, path: Path) -> dict[str, Any]:
 def _names(file: RowFile, rows: Sequence[tuple[int, dict[str, Any]]]) -> Sequence[str]:
     if file.header is not None:
         return file.header
-    # A text file without a line has its one column all the same.
+    # A text file has its one column even if it is empty.
     return [PROMPT] if file.path.suffix.lower() == ".txt" else list(dict.fromkeys(name for _, r in rows for name in r))
 
 

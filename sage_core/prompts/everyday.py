@@ -1,4 +1,4 @@
-"""Everyday prompts that give a few prompts of one's own a neighbourhood to be measured in."""
+"""Everyday prompts: the neighbourhood in which a few prompts of a user's own are measured."""
 
 from __future__ import annotations
 

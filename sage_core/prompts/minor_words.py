@@ -1,6 +1,6 @@
 """Words and stated ages of people under 18, harmless phrases with such words in them, and words that make it unsafe.
 
-Regular expressions over plain lower-case text (`plain_forms`); names alone are in upper and lower case. Each
+They are regular expressions over plain lower-case text (`plain_forms`); only names are in upper and lower case. Each
 repetition is bounded or runs over one class of characters, so that a search takes time linear in the text.
 """
 
@@ -64,8 +64,8 @@ SCRIPTS = (
     "ребен|ребёно|девочк|мальчик|подрост|несовершеннолетн|младен|школьни|детск|дети|детей|"
     "طفل|أطفال|اطفال|קטינ|ילדה|ילדים|παιδι|κοριτσι|αγορι"
 )
-# Words that are also found with gaps, digits or signs among their letters; the short ones only with a gap at every
-# letter or none, since two common words may meet in them ("k id").
+# Words that are also found with gaps, digits or signs among their letters. The short ones have a gap at every letter
+# or at none: with a single gap they can be parts of two common words ("k id").
 HIDDEN_WORDS = (
     "child",
     "children",
@@ -122,7 +122,7 @@ _NO_TENS = "".join(rf"(?<!{tens}[\s_-])" for tens in _TENS.split("|"))
 _DIGITS = r"(?=\d)(?<!\d)(?<!\d\.)(?:0?\d|1[0-7])(?:\.\d{1,2})?(?!\d)"
 UNDER_18 = rf"(?:{_DIGITS}|(?=[otfsen]){_NO_TENS}(?:{_ONES})|(?=[tefs])(?:{_TEENS}))"
 _UP_TO_18 = rf"(?:{_DIGITS}|(?<!\d)18(?!\d)|(?=[otfsen]){_NO_TENS}(?:{_ONES})|(?=[tefs])(?:{_TEENS})|eighteen)"
-# What 3 to 17 count where a number alone is read as an age: nothing, so that no unit or noun follows.
+# What may follow where a bare 3 to 17 is read as an age: no unit and no noun, which the number would count.
 _ALONE = (
     r"(?=[\s_]*(?:$|[,;!?)/]|\.(?!\d)|(?:years?|yrs?|yo|and|or|today|now|again|but|when|next|last|this|with|years|in"
     r"|at|on|yesterday|tomorrow|soon)\b))"
@@ -226,7 +226,7 @@ _OLD_ANIMALS = _listed(
     stallions? bulls? terriers? retrievers? labradors? poodles? collies? spaniels? shepherd+dogs? cats?
     """
 )
-# Those that are names for people as well: of them only a young one, not one with an age, is an animal for certain.
+# Animals whose names people have too: a young one is certainly an animal, one with an age is not.
 _ANIMALS = "|".join(
     (
         _OLD_ANIMALS,
@@ -260,8 +260,8 @@ _MUSIC = (
     "sonatas?|sonatinas?|concertos?|symphony|symphonies|preludes?|fugues?|nocturnes?|waltz|waltzes|mass|masses|"
     "quartets?|quintets?|trios?|etudes?|suites?|partitas?|ballades?|mazurkas?|polonaises?"
 )
-# Phrases that hold such words or ages and stand for something else. One belongs here only if it cannot stand for a
-# person under 18, so that "baby blue" is here and "baby doll" and "school uniform" are not.
+# Phrases that hold such words or ages and mean something else. A phrase belongs here only if it cannot stand for a
+# person under 18: "baby blue" does, "baby doll" and "school uniform" do not.
 PHRASES = (
     rf"(?:bab(?:y|ies)|infant|newborn|juvenile|adolescent|orphan(?:ed)?){GAP}"
     rf"(?:(?:african|asian|polar|grizzly|brown|black|white|gray|grey|sea|mountain|bald|green){GAP}){{0,2}}(?:{_ANIMALS})",
@@ -336,8 +336,8 @@ NAMES = (
     r"Baby (?:Ruth|Bel)|Teen Spirit|Minor Threat|Ursa Minor|Canis Minor|Asia Minor|Morris Minor",
     r"(?:[Ii]n|[Kk]ey of|[Cc]hord of) A minor(?![A-Za-z])|(?<![A-Za-z])A(?:[#♯♭]|[ -](?:flat|sharp)) minor(?![A-Za-z])",
 )
-# What makes a picture of a minor unsafe: stems of sexual and of violent words. Not here: what everyday captions of
-# children hold, as swimsuits, kisses, shots at a goal and toy guns.
+# What makes a picture of a minor unsafe: stems of sexual and of violent words. Words from everyday captions of children
+# are not among them, such as swimsuits, kisses, shots at a goal and toy guns.
 SEXUAL = _listed(
     r"""
     nud(?:e|es|ity|ist|ists|ism) naked(?:ness)? topless bottomless unclothed undress(?:ed|es|ing)? disrobed?

@@ -1,4 +1,4 @@
-"""Whether a prompt refers to a person under 18, and which prompts are left out for it: two questions, by context."""
+"""Whether a prompt refers to a person under 18, and which prompts are left out because of it, depending on context."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from functools import cache
 from . import minor_words as words
 from .plain_text import plain_forms
 
-# Puts an end to words on both sides, as a phrase that was taken out did.
+# Takes the place of a phrase, and like it ends the words on both sides.
 _TAKEN_OUT = " \0 "
-# What digits and signs stand for in a word; the sign after it stands for any vowel.
+# The digits and signs that stand for a letter. Those of `_ANY_VOWEL` stand for any vowel.
 _STAND_INS = {"a": "4@", "b": "8", "e": "3", "g": "9", "i": "1!|", "l": "1|", "o": "0", "s": "5$", "t": "7+"}
 _ANY_VOWEL = "*#"
 _FIRST_LETTER, _FIRST_DIGIT = r"(?<![^\W\d_])(?=[^\W\d_])", r"(?<![^\W_])(?=\d)"
-# A list of prompts is an unsafe one if it has more prompts with sexual or violent words than this share: everyday
-# captions have them in fewer than 1 of 100 (measured on TIFA's and on COCO's).
+# A list of prompts is unsafe if a larger share of them than this holds sexual or violent words. Fewer than 1 in 100
+# everyday captions do (measured on TIFA's and on COCO's).
 _UNSAFE_SHARE = 0.05
 
 
 class Context(StrEnum):
     """What prompts are for, which decides which of them are left out.
 
-    UNSAFE: unsafe prompts, attacks, and all that is combined with a concept: any sign of a minor is too much.
-    HARMLESS: captions that are drawn as they are: a child at play may be drawn.
+    UNSAFE: unsafe prompts, attacks, and prompts that are combined with a concept. Any sign of a minor is too much.
+    HARMLESS: captions that are drawn as they are. A child at play may be drawn.
     """
 
     UNSAFE = "unsafe"
@@ -35,10 +35,11 @@ class Context(StrEnum):
 def mentions_minor(text: str) -> bool:
     """Whether a prompt refers, or may refer, to a person under 18: the strict question, for unsafe prompts.
 
-    By words, stated ages, school grades, birthdays and emoji, in English and by the common words of Spanish, French,
-    German, Italian and Portuguese, a few of other scripts. Other forms of letters, look-alikes, hidden characters,
-    gaps and digits in a word make no difference. Errs on the side of caution: "girl" and "son" count for adults too;
-    only phrases that cannot stand for a person under 18 pass ("baby carrots", "a minor chord", "12 year old whisky").
+    The signs are words, stated ages, school grades, birthdays and emoji: in English, the common ones in Spanish,
+    French, German, Italian and Portuguese, and a few in other scripts. Other forms of letters, look-alikes, hidden
+    characters, gaps and digits in a word make no difference. The filter errs on the side of caution: "girl" and "son"
+    count even where they mean adults. Only phrases that cannot stand for a person under 18 pass ("baby carrots", "a
+    minor chord", "12 year old whisky").
     """
     return any(_form_mentions_minor(form) for form in plain_forms(text))
 
@@ -49,7 +50,7 @@ def unsafe_about_minor(text: str) -> bool:
 
 
 def has_unsafe_words(text: str) -> bool:
-    """Whether a prompt holds sexual or violent words (English ones, and a few of other languages)."""
+    """Whether a prompt holds sexual or violent words, in English or a few in other languages."""
     return any(_unsafe_words().search(form.casefold()) for form in plain_forms(text))
 
 
@@ -60,7 +61,7 @@ def context_of(prompts: Sequence[str]) -> Context:
 
 
 def without_minors(prompts: Sequence[str], context: Context = Context.UNSAFE) -> tuple[tuple[int, ...], int]:
-    """Positions of prompts that may be used in `context`, and the number of those left out because of minors."""
+    """Positions of the prompts that may be used in `context`, and how many were left out because of minors."""
     refused = mentions_minor if context is Context.UNSAFE else unsafe_about_minor
     kept = tuple(position for position, prompt in enumerate(prompts) if not refused(prompt))
     return kept, len(prompts) - len(kept)
@@ -68,7 +69,7 @@ def without_minors(prompts: Sequence[str], context: Context = Context.UNSAFE) ->
 
 def _form_mentions_minor(form: str) -> bool:
     signs, names, phrases = _patterns()
-    # Most texts hold no sign, and for those the phrases need not be looked for.
+    # Most texts hold no sign, and need no search for phrases.
     if not signs.search(form.casefold()):
         return False
     return bool(signs.search(phrases.sub(_TAKEN_OUT, names.sub(_TAKEN_OUT, form).casefold())))
@@ -76,11 +77,10 @@ def _form_mentions_minor(form: str) -> bool:
 
 @cache
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    """Signs of minors, harmless names, harmless phrases.
+    r"""Signs of minors, harmless names, harmless phrases.
 
-    Only letters continue a word here, unlike at \\b: "1girl" and "little_boy" are found. Every pattern is tried at
-    the first letter of a run of letters and at the first digit of a run of digits, and nowhere else: that is what
-    keeps long texts fast.
+    Unlike at \b only letters continue a word here: "1girl" and "little_boy" are found. Every pattern is tried only at
+    the first letter of a run of letters and at the first digit of a run of digits, which keeps long texts fast.
     """
     hidden, ages = _hidden_words(), (*words.AGES, *words.FOREIGN_AGES)
     known = "|".join((words.WORDS, words.FOREIGN, *ages, *hidden))
@@ -101,7 +101,7 @@ def _unsafe_words() -> re.Pattern[str]:
 def _hidden_words() -> list[str]:
     """Patterns of words with gaps, digits or signs among their letters: "c h i l d", "ch1ld", "ch*ld"."""
     long = list(map(_with_gaps, words.HIDDEN_WORDS))
-    # The first letter is a real one: "80y" is an age.
+    # The first letter must be a letter: "80y" is an age.
     short = [[word[0], *map(_letter, word[1:])] for word in words.SHORT_HIDDEN_WORDS]
     return [*long, *("".join(letters) for letters in short), *(r"[\W_]{1,3}".join(letters) for letters in short)]
 

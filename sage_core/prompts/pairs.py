@@ -29,14 +29,14 @@ DEFAULT_TEMPLATES = (
 )
 _CONCEPT_FIRST = "{concept}, {prompt}"
 _EMPTY, _DUPLICATE, _MINOR = "empty", "duplicate", "refers to a minor"
-# What a graph does with a long prompt and training does not.
+# A graph reads all of a long prompt, training does not.
 _SECOND_PART = " ComfyUI's CLIP Text Encode reads on, in a second part of 75 tokens: shorten them."
 _SAFE_MINOR = "safe side refers to a minor"
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A row that was left out: its line (or item) in `source` from 1, why, and its text (none if of a minor)."""
+    """A row that was left out: its line or item in `source`, from 1, why, and its text (empty if of a minor)."""
 
     row: int
     reason: str
@@ -65,7 +65,7 @@ class PromptReport:
 
 @dataclass(frozen=True)
 class PromptPairs:
-    """Safe prompt i beside unsafe prompt i, and the report of how they came about."""
+    """Pairs: safe prompt i belongs to unsafe prompt i. The report says how they came about."""
 
     safe: tuple[str, ...]
     unsafe: tuple[str, ...]
@@ -73,9 +73,11 @@ class PromptPairs:
 
     def __post_init__(self) -> None:
         if len(self.safe) != len(self.unsafe):
-            raise PromptError(f"found {len(self.safe)} safe and {len(self.unsafe)} unsafe prompts, expected as many.")
+            raise PromptError(
+                f"Found {len(self.safe)} safe and {len(self.unsafe)} unsafe prompts, expected as many of each."
+            )
         if not self.safe:
-            raise PromptError(f"no pair of prompts is left to use. {self.report.summary()}")
+            raise PromptError(f"No pair of prompts is left to use. {self.report.summary()}")
 
     def __len__(self) -> int:
         return len(self.safe)
@@ -88,8 +90,11 @@ class PromptPairs:
 def read_prompts(path: str | os.PathLike[str]) -> tuple[tuple[str, ...], PromptReport]:
     """Prompts of a CSV (column `prompt`), JSON, JSON Lines or text file, without empty rows and duplicates.
 
-    Over-long prompts are kept and noted: the encoder cuts them. Nothing else is judged or changed: who draws prompts
-    asks `without_minors` first. Raises PromptError when no prompt is left.
+    Over-long prompts are kept and noted; the encoder cuts them. Nothing else is judged or changed: callers that draw
+    the prompts ask `without_minors` first.
+
+    Raises:
+        PromptError: the file cannot be read, or no prompt is left.
     """
     file = Path(path)
     columns, notes = read_columns(file, (PROMPT,))
@@ -104,10 +109,13 @@ def read_prompts(path: str | os.PathLike[str]) -> tuple[tuple[str, ...], PromptR
 def read_pairs(path: str | os.PathLike[str], unsafe_path: str | os.PathLike[str] | None = None) -> PromptPairs:
     """Pairs from one file with the columns `safe` and `unsafe`, or from two files with the column `prompt` each.
 
-    Lists of equal length, blank rows at their ends aside, are paired row by row, and a row is kept or skipped as a
-    whole: also where either side refers to a minor, since the unsafe one describes what the safe one does. Of lists of
-    different length each is cleaned by itself, the shorter repeats, and the report says so; then safe prompts may show
-    children, without sexual or violent words. Weights and brackets are taken out as ComfyUI does, and noted.
+    Lists of equal length, not counting blank rows at their ends, are paired row by row, and a row is kept or skipped as
+    a whole. It is skipped if either side refers to a minor, since the unsafe side describes what the safe side does.
+    Lists of different length are cleaned one by one, the shorter repeats, and the report says so. Then safe prompts may
+    show children, without sexual or violent words. Weights and brackets are taken out as ComfyUI does, and noted.
+
+    Raises:
+        PromptError: a file cannot be used, or no pair is left.
     """
     first = Path(path)
     if unsafe_path is None:
@@ -127,8 +135,11 @@ def pairs_from_lists(safe: Sequence[str], unsafe: Sequence[str]) -> PromptPairs:
 def pairs_from_concept(safe: Sequence[str], concept: str, templates: Sequence[str] = DEFAULT_TEMPLATES) -> PromptPairs:
     """Pairs of each safe prompt and the same prompt with `concept` in it, the templates taken in turn; rows from 1.
 
-    A template holds `{prompt}` and `{concept}`. A safe prompt that refers to a minor is never combined, but skipped.
-    Where the combination is too long to be encoded whole, the concept comes first so that it is not what is cut.
+    A template holds `{prompt}` and `{concept}`. A safe prompt that refers to a minor is skipped, never combined. If the
+    combination is too long to be encoded whole, the concept comes first so that it is not cut off.
+
+    Raises:
+        PromptError: the concept is empty or refers to a minor, a template is wrong, or no pair is left.
     """
     return _pair_with_concept(_number(safe), concept, templates, "the safe list", ())
 
@@ -136,7 +147,7 @@ def pairs_from_concept(safe: Sequence[str], concept: str, templates: Sequence[st
 def read_concept_pairs(
     path: str | os.PathLike[str], concept: str, templates: Sequence[str] = DEFAULT_TEMPLATES
 ) -> PromptPairs:
-    """As `pairs_from_concept`, of the safe prompts of a file (column `prompt`), whose lines the report names."""
+    """As `pairs_from_concept`, with the safe prompts of a file (column `prompt`), whose lines the report names."""
     file = Path(path)
     columns, notes = read_columns(file, (PROMPT,))
     return _pair_with_concept(columns[PROMPT], concept, templates, file.name, notes)
@@ -147,13 +158,15 @@ def _pair_with_concept(
 ) -> PromptPairs:
     concept = concept.strip()
     if not concept:
-        raise PromptError("the concept is empty: expected the words for what must no longer be drawn, as 'nudity'.")
+        raise PromptError(
+            "The concept is empty; expected the words for what must no longer be drawn, such as 'nudity'."
+        )
     concept = without_weights(concept)
     if mentions_minor(concept):
-        raise PromptError("the concept refers to a minor: no prompts are built of it.")
+        raise PromptError("The concept refers to a minor, and no prompts are built with it. Choose another one.")
     for template in templates:
         if "{prompt}" not in template or "{concept}" not in template:
-            raise PromptError(f"the template '{template}' lacks {{prompt}} or {{concept}}.")
+            raise PromptError(f"The template '{template}' lacks {{prompt}} or {{concept}}. Put both into it.")
     skipped: list[Skipped] = []
     safe, syntax_notes = _without_syntax(safe, source)
     lines = _clean(safe, source, skipped, refused=mentions_minor)
@@ -252,7 +265,7 @@ def _fill(template: str, prompt: str, concept: str) -> str:
 
 
 def _without_syntax(lines: Sequence[Line], source: str) -> tuple[list[Line], tuple[str, ...]]:
-    """The lines as ComfyUI makes tokens of them, and notes on what that changed or cannot be trained."""
+    """The words of the lines of which ComfyUI makes tokens, and notes on what changed or cannot be trained."""
     plain = [Line(line.row, without_weights(line.text).strip()) for line in lines]
     notes = []
     changed = [old.row for old, new in zip(lines, plain, strict=True) if old.text != new.text]
@@ -285,7 +298,7 @@ def _note_long(lines: Sequence[Line], source: str, further: str = "") -> tuple[s
 def _long_counts(texts: Sequence[str]) -> list[int]:
     """Token count of each text that exceeds the encoder's 75, else 0."""
     counts = [0] * len(texts)
-    # A token of plain ASCII takes at least a character that is no space: most prompts need no encoding here.
+    # In plain ASCII a token has at least one character other than a space: most prompts need no encoding here.
     unsure = [
         number
         for number, text in enumerate(texts)

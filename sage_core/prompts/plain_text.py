@@ -1,4 +1,4 @@
-"""The plain letters behind a text: other forms of letters, hidden characters, look-alikes and emoji undone."""
+"""The plain letters behind a text: undoes other forms of letters, hidden characters, look-alikes and emoji."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _LATIN = str.maketrans(
     "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢıɩɡɑøđłħŧƙɓɗɛɔ",
     "abcdefghijklmnoprstuvwyziigaodlhtkbdeo",
 )
-# Letters of other alphabets that look Latin. They count only in words that hold Latin letters as well: otherwise the
-# word is one of that other language.
+# Letters of other alphabets that look Latin. They count only in words that also hold Latin letters: other words belong
+# to that other language.
 _LOOK_ALIKES = str.maketrans(
     "асеорхуіїјѕһԁԛԝкмтвпгьАВСЕНІЈКМОРЅТХУαβεικνορτυχγ",
     "aceopxyiijshdqwkmtbnrbABCEHIJKMOPSTXYabeikvoptuxy",
@@ -48,8 +48,9 @@ _BRACKETS = dict.fromkeys(map(ord, "()[]{}\\"), " ")
 def plain_forms(text: str) -> tuple[str, ...]:
     """The readings of a text in plain letters, ASCII digits and dashes, without accents; upper case stays.
 
-    There is one reading unless something may stand in a word or between two (a hidden character, a bracket), letters
-    of other alphabets look like Latin ones, or there is an ñ, which makes other words than n. Linear in the text.
+    There is one reading, unless a hidden character or a bracket may stand either in a word or between two, letters of
+    other alphabets look like Latin ones, or there is an ñ, which makes other words than n. The time is linear in the
+    length of the text.
     """
     if not text.isascii():
         text = _plain(text)

@@ -1,12 +1,12 @@
-"""ComfyUI's prompt syntax, which CLIP Text Encode takes out before it makes tokens: weights, brackets, embeddings."""
+"""ComfyUI's prompt syntax, which CLIP Text Encode removes before it makes tokens: weights, brackets, embeddings."""
 
 from __future__ import annotations
 
 import re
 
-# Brackets that a backslash makes letters, while the others are read. Neither character is in a prompt.
+# Stand for brackets that a backslash makes letters while the others are read. No prompt holds these characters.
 _ESCAPED = (("\\(", "\ue0f0"), ("\\)", "\ue0f1"))
-# ComfyUI goes in by recursion as well, and nobody means this many brackets.
+# ComfyUI recurses into brackets as well, and nobody means this many.
 _DEEPEST = 50
 _EMBEDDING = re.compile(r"(?:^|\s)embedding:\S", re.MULTILINE)
 
@@ -14,8 +14,8 @@ _EMBEDDING = re.compile(r"(?:^|\s)embedding:\S", re.MULTILINE)
 def without_weights(text: str) -> str:
     r"""The words of which ComfyUI makes tokens: "a (red:1.2) \(big\) ball" is "a red (big) ball".
 
-    Brackets without a partner stay, and those more than 50 deep. Words or signs that met at a bracket are parted by a
-    space, since they are different tokens.
+    Brackets without a partner stay, and so do those more than 50 deep. A space parts words or signs that met at a
+    bracket, since they are different tokens.
     """
     if "(" not in text and ")" not in text:
         return text
@@ -28,7 +28,7 @@ def without_weights(text: str) -> str:
 
 
 def names_embedding(text: str) -> bool:
-    """Whether a prompt names an embedding file (`embedding:name`), whose vectors ComfyUI puts in the words' place."""
+    """Whether a prompt names an embedding file (`embedding:name`), whose vectors ComfyUI uses instead of the words."""
     return bool(_EMBEDDING.search(text))
 
 
@@ -46,7 +46,7 @@ def _unwrapped(text: str, deepest: int) -> str:
 
 
 def _parts(text: str) -> list[str]:
-    """The text cut around its outermost brackets, which stay on their parts."""
+    """The text cut at its outermost brackets, which stay with their parts."""
     parts, start, depth = [], 0, 0
     for bracket in re.finditer(r"[()]", text):
         place = bracket.start()

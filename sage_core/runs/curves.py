@@ -7,14 +7,15 @@ from math import ceil
 
 from matplotlib.figure import Figure
 
-from ..plots import LIGHT, Theme, TrainingStep, new_figure, style, whole_ticks
+from ..plots import LIGHT, Theme, new_figure, style, whole_ticks
+from .record import StepReport
 
 
-def training_curves(history: Sequence[TrainingStep], theme: Theme = LIGHT) -> Figure:
+def training_curves(history: Sequence[StepReport], theme: Theme = LIGHT) -> Figure:
     """One small panel for each loss, for the learning rate and, where measured, for spread ratio and Jaccard overlap.
 
-    Losses differ in size by orders of magnitude: panels of their own keep each readable. Thin lines are single steps,
-    thick ones a running mean over a twentieth of the run; each panel's number is the last value of the thick line.
+    Losses differ by orders of magnitude, so that each has a panel of its own. Thin lines are single steps, thick lines
+    a running mean over a twentieth of the run. The number in a panel is the last value of the thick line.
     An empty history gives a figure that says so.
     """
     curves = _curves(history)
@@ -44,12 +45,12 @@ def training_curves(history: Sequence[TrainingStep], theme: Theme = LIGHT) -> Fi
 
 
 def running_mean(values: Sequence[float], window: int) -> list[float]:
-    """Mean of each value and up to window - 1 before it."""
+    """Mean of each value and of up to window - 1 values before it."""
     return [sum(part) / len(part) for end in range(1, len(values) + 1) for part in [values[max(0, end - window) : end]]]
 
 
-def _curves(history: Sequence[TrainingStep]) -> list[tuple[str, list[int], list[float], bool]]:
-    """Name, steps, values and whether to smooth, of each panel in the order in which they are drawn."""
+def _curves(history: Sequence[StepReport]) -> list[tuple[str, list[int], list[float], bool]]:
+    """Each panel's name, steps, values and whether to smooth them, in the order of drawing."""
     names = dict.fromkeys(name for report in history for name in report.losses)
     curves = []
     for name in names:

@@ -1,8 +1,8 @@
-"""The one training loop: steps, reports, checkpoints, exact resume, cancelling and memory. It knows no objective.
+"""The one training loop: steps, reports, checkpoints, exact resume, cancelling and memory, for any objective.
 
 An objective hands over what it trains and the gradient of each step's loss; the loop does the rest:
 
-    loop = Loop(objective, Budget(steps=100), rate=lambda step, used: 1e-4, checkpoint=path, key="what it is made of")
+    loop = Loop(objective, Budget(steps=100), rate=lambda step, used: 1e-4, checkpoint=path, key="of these inputs")
     loop.run(on_step=print)
 """
 
@@ -34,14 +34,14 @@ Result = TypeVar("Result")
 
 
 class Diverged(TrainingError):
-    """A loss or a weight is no longer finite; no checkpoint is made of it."""
+    """A loss or a weight is no longer finite; such a state is not written to a checkpoint."""
 
 
 class Objective(ABC):
     """What a loop trains.
 
     Attributes:
-        optimizer: over the parameters in training.
+        optimizer: steps the parameters in training.
         losses: names of the losses that `gradients` returns.
         device: where the parameters are.
         advice: what to do when a loss is no longer finite, a sentence.
@@ -56,18 +56,18 @@ class Objective(ABC):
     def gradients(self, step: int) -> Tensor:
         """Fill the gradients of step `step`, counted from 0, and return its losses, (len(losses),), detached.
 
-        A resumed run equals a whole one only if this depends on nothing but the step and `state`.
+        A resumed run equals an uninterrupted one only if this depends on nothing but the step and `state`.
         """
 
     @abstractmethod
     def state(self) -> Mapping[str, Tensor]:
-        """All tensors that a step changes, by name, the optimizer's aside; they share memory with the objective."""
+        """All tensors that a step changes, by name, except the optimizer's; they share memory with the objective."""
 
-    def after_update(self, step: int) -> None:  # noqa: B027 (most objectives need none)
-        """What belongs to the update after which `step` steps are done, such as a moving average of the weights."""
+    def after_update(self, step: int) -> None:  # noqa: B027 (most objectives do without)
+        """Do what belongs to an update, such as a moving average of the weights; `step` steps are now done."""
 
     def measure(self, step: int) -> GeometryPoint | None:
-        """The geometry after `step` steps, at those where it is due."""
+        """The geometry after `step` steps, or None where it is not due."""
         return None
 
     def shrink(self) -> None:
@@ -81,7 +81,7 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a loop runs: for `seconds` of wall clock, or for exactly `steps`, whichever ends first.
+    """How long a loop runs: for `seconds` of wall clock or for `steps` steps, whichever ends first.
 
     Only a budget in steps makes a run repeatable to the bit.
     """
@@ -90,7 +90,7 @@ class Budget:
     steps: float = float("inf")
 
     def used(self, seconds: float, steps: int) -> float:
-        """The share that is used; 1 or more at the end."""
+        """The share of the budget that is used; 1 or more at the end."""
         return max(seconds / self.seconds, steps / self.steps)
 
 
@@ -121,10 +121,10 @@ class Loop:
         """Go on from the checkpoint if there is one.
 
         Args:
-            rate: learning rate of a step, counted from 0, from it and the used share of the budget.
+            rate: gives the learning rate from the step, counted from 0, and the used share of the budget.
             checkpoint: file of the run's state, written on the way and when an exception stops the run. The caller
                 deletes it once the result is saved.
-            key: what the run is made of: a checkpoint of another key is refused.
+            key: names the run's inputs; a checkpoint with another key is refused.
 
         Raises:
             TrainingError: the checkpoint is damaged, or belongs to another run.
@@ -138,12 +138,12 @@ class Loop:
         self._started = time.monotonic()
         if checkpoint is not None and checkpoint.exists():
             self._restore(checkpoint)
-        # The seconds of an earlier command are not this one's: counted against its budget they would end it at once.
+        # The budget is this command's: the seconds of earlier ones would use it up at once.
         self.budget = Budget(budget.seconds + self._earlier_seconds, budget.steps)
 
     @property
     def seconds(self) -> float:
-        """Of training until now, over all resumes."""
+        """Seconds of training until now, over all resumes."""
         return self._earlier_seconds + time.monotonic() - self._started
 
     def run(self, on_step: Callable[[StepReport], None] | None = None) -> tuple[StepReport, ...]:
@@ -173,14 +173,14 @@ class Loop:
                     interval = max(CHECKPOINT_SECONDS, _CHECKPOINT_SHARE * (saved - start))
             self.report(on_step, everything=True)
         except BaseException as error:
-            # Cancelling arrives as an exception of the host application's own kind, a BaseException in some.
+            # The host application cancels by an exception of its own, which in some is a BaseException.
             if self.checkpoint is not None and self._whole and not isinstance(error, Diverged):
                 self._save(self.checkpoint)
             raise
         return tuple(self.history)
 
     def take_step(self) -> None:
-        """One update of the weights; its losses are queued for the next report."""
+        """Update the weights once, and queue the losses for the next report."""
         used = self.budget.used(self.seconds, self.step)
         rate = self.rate(self.step, used)
         optimizer = self.objective.optimizer
@@ -201,7 +201,7 @@ class Loop:
             self._queue(losses, rate, geometry)
 
     def _within_memory(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns; out of memory shrinks the objective and starts the work again."""
+        """Return what `work` returns; if memory runs out, shrink the objective and start again."""
         while True:
             try:
                 return work()
@@ -221,18 +221,18 @@ class Loop:
             on_gpu, losses = losses, torch.empty_like(losses, device="cpu", pin_memory=True)
             losses.copy_(on_gpu, non_blocking=True)
             arrived = torch.cuda.Event()
-            # Of the run's own card, which need not be the current one.
+            # On the run's own card, which need not be the current one.
             arrived.record(torch.cuda.current_stream(on_gpu.device))
         self._pending.append(_Queued(self.step, self._steps_in_all(), losses, arrived, rate, geometry))
 
     def _steps_in_all(self) -> int:
-        """Steps of the whole run, an estimate where the budget is one of seconds."""
+        """Steps of the whole run; an estimate if the budget is in seconds."""
         if self.budget.steps < float("inf"):
             return int(self.budget.steps)
         return max(self.step, round(self.step / self.budget.used(self.seconds, self.step)))
 
     def report(self, on_step: Callable[[StepReport], None] | None, *, everything: bool = False) -> None:
-        """Move queued losses into the history, all but the newest unless `everything`, and hand them on."""
+        """Move queued losses into the history and hand them on: all but the newest, or all if `everything`."""
         while len(self._pending) > (0 if everything else 1):
             queued = self._pending[0]
             if queued.arrived is not None:
@@ -248,13 +248,13 @@ class Loop:
                 on_step(report)
 
     def _save(self, path: Path) -> None:
-        """Write a checkpoint from which a new loop goes on exactly; none of weights that are no longer finite."""
+        """Write a checkpoint from which a new loop goes on exactly; write none if the weights are no longer finite."""
         try:
             self.report(None, everything=True)
         except Diverged:
             return
         state = self.objective.state()
-        # The losses are those before the newest update, which may be the one that broke the weights.
+        # The losses were taken before the newest update, which may have broken the weights.
         if not all(torch.isfinite(tensor).all() for tensor in state.values()):
             return
         content = {
@@ -287,11 +287,11 @@ class Loop:
 def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-        # Checkpoints of version 0.1 spell it otherwise.
+        # Version 0.1 spelled it differently.
         content["optimizer"] = content.pop("optimiser", None) or content["optimizer"]
         whole = {"key", "step", "seconds", "model", "history"} <= content.keys()
     except Exception:
-        # Any, since a damaged pickle can raise any. PyTorch's own words advise to read the file unsafely.
+        # A damaged pickle can raise anything. PyTorch's own message advises an unsafe read and is not passed on.
         whole = False
     if not whole:
         raise TrainingError(f"{path} is not a readable checkpoint of a training. Delete it to start anew.")
@@ -300,7 +300,7 @@ def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back: an update is done whole, or a run stopped in it would leave nothing to resume."""
+    """Hold Ctrl-C and SIGTERM back: a run that stops within an update would leave nothing to resume."""
     handlers = {}
     if threading.current_thread() is threading.main_thread():
         known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,4 +1,4 @@
-"""What the steps of a run report."""
+"""The reports of a run's steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class GeometryPoint:
-    """Health of the embedding space at one step, flattened embeddings, on `prompts` safe prompts.
+    """Health of the embedding space at one step, measured on the flattened embeddings of `prompts` safe prompts.
 
     Attributes:
         spread_ratio: tr_θ / tr_0; 1 is the base's spread, less is collapse.
@@ -29,10 +29,12 @@ class StepReport:
     """What one step did.
 
     Attributes:
-        step: 1 for the first. steps: steps in all.
-        losses: the names in LOSS_PARTS → values before the step.
-        learning_rate: of this step. seconds: of training until now, over all resumes.
-        geometry: after the step, at about ten steps of a run, else None.
+        step: 1 for the first.
+        steps: number of steps of the run.
+        losses: name → value before the step.
+        learning_rate: that of this step.
+        seconds: time of training until now, over all resumes.
+        geometry: measured after the step, at about ten steps of a run; None at the others.
     """
 
     step: int
@@ -44,5 +46,5 @@ class StepReport:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> StepReport:
-        """The report that `dataclasses.asdict` made `row` of."""
+        """The report from which `dataclasses.asdict` made `row`."""
         return cls(**{**row, "geometry": row["geometry"] and GeometryPoint(**row["geometry"])})

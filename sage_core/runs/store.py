@@ -1,4 +1,4 @@
-"""Runs kept on disk under what they were made of: found again, listed, limited to a size, and cleared."""
+"""Runs on disk, named by their inputs: found again, listed, limited to a size, and cleared."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class StoredRun:
     Attributes:
         key: the name of its files.
         files: all of them.
-        bytes: their size together.
-        modified: when the newest was written, seconds since 1970.
-        finished: whether its result is there, not a checkpoint alone.
-        metadata: what its report says of it; empty of an unfinished run.
+        bytes: their total size.
+        modified: when the newest was written, in seconds since 1970.
+        finished: whether its result is there, not only a checkpoint.
+        metadata: from its report; empty if the run is unfinished.
     """
 
     key: str
@@ -52,7 +52,7 @@ class RunStore:
     """A folder of runs; each is a few files that share its key as their name."""
 
     def __init__(self, folder: Path) -> None:
-        """Nothing is made or read before it is asked for."""
+        """Make and read nothing yet."""
         self.folder = folder
 
     def path(self, key: str, suffix: str) -> Path:
@@ -60,7 +60,7 @@ class RunStore:
         return self.folder / f"{key}{suffix}"
 
     def make_ready(self, key: str, needed: int) -> None:
-        """Try to write there, before hours of work whose result and checkpoints, `needed` bytes, are to go there.
+        """Try to write before hours of work whose result and checkpoints, `needed` bytes, will go into the store.
 
         Raises:
             FileError: nothing can be stored there.
@@ -69,7 +69,7 @@ class RunStore:
 
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:
-        """Keep other processes off a run.
+        """Keep other processes away from a run.
 
         Raises:
             TrainingError: another process is at work on it.
@@ -93,12 +93,12 @@ class RunStore:
         return sorted((self._run(key, paths) for key, paths in files.items()), key=lambda run: -run.modified)
 
     def remove(self, run: StoredRun) -> None:
-        """Delete the files of a run; its result first, whose presence says that the run is whole."""
+        """Delete the files of a run, its result first: the result's presence says that the run is whole."""
         for path in sorted(run.files, key=lambda path: path.suffix != WEIGHTS):
             path.unlink(missing_ok=True)
 
     def clear(self, most: int = 0, *, keep: str | None = None) -> list[StoredRun]:
-        """Delete runs, the oldest first, until all take at most `most` bytes, and return them; the run `keep` stays.
+        """Delete the oldest runs until all take at most `most` bytes, and return those; the run `keep` stays.
 
         Raises:
             TrainingError: a file cannot be deleted.
@@ -113,7 +113,9 @@ class RunStore:
             try:
                 self.remove(run)
             except OSError as error:
-                raise TrainingError(f"A run in {self.folder} cannot be deleted ({error}).") from error
+                raise TrainingError(
+                    f"A run in {self.folder} cannot be deleted ({error}). Close what uses it, or delete it by hand."
+                ) from error
             gone.append(run)
             total -= run.bytes
         return gone

@@ -1,4 +1,4 @@
-"""Scores of pictures next to TIFA: CLIPScore and concept rates, and the table of all of them."""
+"""Scores of pictures in addition to TIFA: CLIPScore and concept rates, and the table of all scores."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 RECOMMENDED = "openai/clip-vit-large-patch14"
 
-# What CLIP's image processor does to a picture before it is cut into patches.
+# Mean and deviation of each channel by which CLIP's image processor normalises a picture.
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 _DOWNLOAD = "config.json model.safetensors"
@@ -36,7 +36,7 @@ _DOWNLOAD = "config.json model.safetensors"
 
 @dataclass(frozen=True)
 class ClipScores:
-    """Cosines of images with their captions. `truncated` captions were longer than CLIP reads."""
+    """Cosines of images with their captions; `truncated` counts captions longer than CLIP reads."""
 
     model: str
     cosines: tuple[float, ...]
@@ -53,7 +53,7 @@ class ClipScores:
         return 2.5 * statistics.fmean(max(cosine, 0.0) for cosine in self.cosines)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, each scale under a name that says which it is."""
+        """Both scales under names that say which is which, fit for JSON."""
         return {
             "model": self.model,
             "images": len(self.cosines),
@@ -64,7 +64,7 @@ class ClipScores:
         }
 
     def to_markdown(self) -> str:
-        """Both scales as a table."""
+        """A table of both scales."""
         title = f"CLIPScore ({self.model}, {len(self.cosines)} images)"
         rows = [("100 · cos", f"{self.mean_100:.2f}"), ("2.5 · max(cos, 0)", f"{self.mean_2_5:.4f}")]
         cut = f"\n\n{self.truncated} captions were cut: CLIP reads {MAX_PROMPT_TOKENS} tokens."
@@ -72,7 +72,7 @@ class ClipScores:
 
 
 class ClipScorer:
-    """The original CLIP, run by transformers. Images and captions come in batches that halve when memory ends."""
+    """The original CLIP, run by transformers; batches of images and captions halve when memory runs out."""
 
     per_batch = 64
 
@@ -87,15 +87,16 @@ class ClipScorer:
         A path of a file stands for its folder. Nothing is downloaded and no pickle is read.
 
         Raises:
-            JudgeError: there is no such model, with what to download; it lacks weights; or they are not finite.
+            JudgeError: there is no such model, and the message says what to download; or weights are missing or not
+                finite.
         """
         path = Path(path)
         folder = path if path.is_dir() or not path.suffix else path.parent
         if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
             raise JudgeError(
                 f"{path}: no CLIP model here, expected a folder with config.json and model.safetensors. Download "
-                f"{RECOMMENDED} from huggingface.co, for instance: hf download {RECOMMENDED} {_DOWNLOAD} "
-                f"--local-dir {folder}"
+                f"{RECOMMENDED} from huggingface.co, for instance with 'hf download {RECOMMENDED} {_DOWNLOAD} "
+                f"--local-dir {folder}'."
             )
         model: Any = _load(folder)
         return cls(model.to(device), folder.name)
@@ -123,12 +124,13 @@ class ClipScorer:
     def score(
         self, images: Sequence[ImageLike], captions: Sequence[str], on_batch: Callable[[int], None] | None = None
     ) -> ClipScores:
-        """CLIPScore of each image with the caption at its position. `on_batch(n)` hears of every n finished images.
+        """CLIPScore of each image with the caption at its position; `on_batch(n)` is told of n more finished images.
 
-        Raises JudgeError if there is not one caption per image.
+        Raises:
+            JudgeError: there is not exactly one caption for each image.
         """
         if len(images) != len(captions) or not images:
-            raise JudgeError(f"{len(images)} images came with {len(captions)} captions, expected one each")
+            raise JudgeError(f"{len(images)} images came with {len(captions)} captions, expected one for each.")
         cosines = (self.embed_images(images, on_batch) * self.embed_texts(captions)).sum(1)
         truncated = sum(tokens > MAX_PROMPT_TOKENS for tokens in count_tokens(captions))
         return ClipScores(self.name, tuple(cosines.tolist()), truncated)
@@ -156,7 +158,7 @@ class ClipScorer:
 def preprocess(image: ImageLike, size: int) -> torch.Tensor:
     """(3, size, size): the shortest side resized to `size` (bicubic, on bytes), the centre cut out, normalised.
 
-    As CLIP's image processor has it, to the pixel: the longer side is rounded down, and so is the corner of the cut.
+    It equals CLIP's image processor to the pixel: the longer side and the corner of the cut are rounded down.
     """
     picture = to_pil(image).convert("RGB")
     shortest = min(picture.size)

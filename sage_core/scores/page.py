@@ -1,4 +1,4 @@
-"""The comparison of runs as a picture: TIFA by type with what was lost, TIFA beside CLIPScore, concept rates."""
+"""The comparison of runs as a picture: TIFA by type with what was lost, TIFA next to CLIPScore, concept rates."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ _NAME_LENGTH = 24
 
 
 def runs_page(runs: Sequence[Run], theme: Theme = LIGHT) -> Figure:
-    """Bars of TIFA by question type with each run's change against the first, and how many questions it lost that the
-    first answers right, above; below, all runs' TIFA and CLIPScore in per cent of the first run's, and how often the
-    concept shows, with 95% Wilson intervals.
+    """All runs in one picture, each against the first.
 
-    What was not measured is left out; where the first run has nothing to be a percentage of, CLIPScore stands alone.
-    Raises QuestionError if the runs do not fit together.
+    Top: bars of TIFA by question type, with the change against the first run and how many of the questions that it
+    answers right were lost. Bottom: TIFA and CLIPScore in per cent of the first run's, and how often the concept shows,
+    with 95% Wilson intervals. What was not measured is left out. If the first run's TIFA or CLIPScore is not above 0,
+    there are no percentages, and CLIPScore stands alone.
+
+    Raises:
+        QuestionError: the runs do not fit together.
     """
     check_runs(runs)
     base = runs[0]
@@ -49,7 +52,7 @@ def _draw_types(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
     names = ["TIFA", *types]
     scores = [[100 * result.average, *(100 * result.by_type[name] for name in types)] for result in results]
     width = 0.8 / len(runs)
-    # Numbers are wider than the bars where there are many of these.
+    # If there are many bars, numbers are wider than they are.
     upright = 90 if len(names) * len(runs) > 30 else 0
     for place, (run, values) in enumerate(zip(runs, scores, strict=True)):
         lefts = [x - 0.4 + width * (place + 0.5) for x in range(len(names))]
@@ -113,7 +116,7 @@ def _draw_clip(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
 
 
 def _draw_rates(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
-    """The first rate; further ones are in the tables."""
+    """Draw each run's first rate; further ones are in the tables."""
     for place, run in enumerate(runs):
         rate = run.rates[0]
         low, high = 100 * rate.interval.low, 100 * rate.interval.high

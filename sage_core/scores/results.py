@@ -1,4 +1,4 @@
-"""Runs side by side: TIFA, CLIPScore and concept rates of the same prompts drawn by different text encoders."""
+"""Runs compared: TIFA, CLIPScore and concept rates of the same prompts, drawn with different text encoders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .rates import Rate
 
 @dataclass(frozen=True)
 class Run:
-    """All that was measured of one run; what was not is empty."""
+    """All that was measured of one run; the rest is empty."""
 
     name: str
     tifa: TifaResult | None = None
@@ -26,14 +26,14 @@ class Run:
     def adding(
         self, *, tifa: TifaResult | None = None, clip: ClipScores | None = None, rates: Sequence[Rate] = ()
     ) -> Run:
-        """This run with what was measured now: rates join those there are, the rest takes the place of what there was.
+        """This run with new scores: rates join the earlier ones, TIFA and CLIPScore replace them.
 
         What is not given stays.
         """
         return replace(self, tifa=tifa or self.tifa, clip=clip or self.clip, rates=(*self.rates, *rates))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Every score of the run, None for those not measured, fit for JSON."""
         return {
             "name": self.name,
             "tifa": self.tifa.to_dict() if self.tifa else None,
@@ -43,11 +43,11 @@ class Run:
 
 
 def check_runs(runs: Sequence[Run]) -> None:
-    """Raise QuestionError unless there are two runs or more, with different names, measured in the same ways."""
+    """Raise QuestionError unless there are two or more runs with different names, measured in the same ways."""
     if len(runs) < 2:
-        raise QuestionError(f"a comparison needs two runs or more, found {len(runs)}")
+        raise QuestionError(f"A comparison needs two runs or more, found {len(runs)}.")
     if len({run.name for run in runs}) != len(runs):
-        raise QuestionError(f"runs are called {', '.join(run.name for run in runs)}: give each a name of its own")
+        raise QuestionError(f"The runs are called {', '.join(run.name for run in runs)}. Give each a name of its own.")
     for what, measured in (
         ("TIFA", [run.tifa is not None for run in runs]),
         ("CLIPScore", [run.clip is not None for run in runs]),
@@ -55,28 +55,28 @@ def check_runs(runs: Sequence[Run]) -> None:
     ):
         if any(measured) and not all(measured):
             without = [run.name for run, done in zip(runs, measured, strict=True) if not done]
-            raise QuestionError(f"{', '.join(without)} has no {what}, but other runs have: measure all alike")
+            raise QuestionError(f"{', '.join(without)} has no {what}, but other runs have. Measure all alike.")
     if len({tuple((rate.concept, rate.rule) for rate in run.rates) for run in runs}) > 1:
-        raise QuestionError("the runs' rates are of different concepts or by different rules: measure all alike")
+        raise QuestionError("The runs' rates are of different concepts or by different rules. Measure all alike.")
     if not any((runs[0].tifa, runs[0].clip, runs[0].rates)):
-        raise QuestionError("the runs hold no scores")
+        raise QuestionError("The runs hold no scores. Measure TIFA, CLIPScore or a rate first.")
     models = {run.clip.model: run.name for run in runs if run.clip is not None}
     if len(models) > 1:
         found = ", ".join(f"{name!r} by {model}" for model, name in models.items())
-        raise QuestionError(f"CLIPScores are of different models ({found}): measure all with one")
+        raise QuestionError(f"CLIPScores are of different models ({found}). Measure all with one.")
     for run in runs[1:]:
         if runs[0].tifa is not None and run.tifa is not None:
             check_alike(runs[0].tifa, run.tifa)
 
 
 def comparisons(runs: Sequence[Run]) -> tuple[Comparison, ...]:
-    """TIFA of each further run against the first; empty if TIFA was not measured."""
+    """TIFA of every other run against the first; empty if TIFA was not measured."""
     base = runs[0].tifa
     return tuple(compare(base, run.tifa) for run in runs[1:] if base is not None and run.tifa is not None)
 
 
 def report_markdown(runs: Sequence[Run]) -> str:
-    """Tables of what was measured: first all runs, then each against the first, question type by question type."""
+    """Tables of what was measured: all runs, then each against the first by question type."""
     check_runs(runs)
     rows = [_row(run) for run in runs]
     scores = markdown_table(("run", *rows[0]), [(run.name, *row.values()) for run, row in zip(runs, rows, strict=True)])
@@ -84,7 +84,7 @@ def report_markdown(runs: Sequence[Run]) -> str:
 
 
 def report_dict(runs: Sequence[Run]) -> dict[str, Any]:
-    """JSON-able: every run whole, and each against the first."""
+    """Every run whole, and each against the first, fit for JSON."""
     check_runs(runs)
     return {"runs": [run.to_dict() for run in runs], "comparisons": [c.to_dict() for c in comparisons(runs)]}
 
@@ -100,7 +100,7 @@ def _row(run: Run) -> dict[str, str]:
     titles: list[str] = []
     for rate in run.rates:
         titles.append(f"{rate.concept} %, by {rate.rule}")
-        # The same concept and rule again: other pictures, say of prompts with names that training did not see.
+        # A second rate by the same concept and rule is of other pictures, such as those of unseen names.
         again = titles.count(titles[-1])
         interval = f"{100 * rate.interval.low:.1f}-{100 * rate.interval.high:.1f}"
         row[titles[-1] + (f" ({again})" if again > 1 else "")] = f"{100 * rate.share:.1f} ({interval})"

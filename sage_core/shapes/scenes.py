@@ -92,14 +92,6 @@ class Scenes:
         """(N,) bool: a group is one of HELD_OUT_PAIRS."""
         return (_held_out_table(self.device)[self.shape, self.color] & self.present).any(1)
 
-    def codes(self) -> Tensor:
-        """(N,) int64, different for any two different scenes."""
-        code = torch.zeros_like(self.place)
-        for column in self._columns():
-            for part in column.reshape(len(self), -1).unbind(1):
-                code = code * 10 + part
-        return code
-
     def _columns(self) -> list[Tensor]:
         return [getattr(self, field.name) for field in fields(self)]
 

@@ -1,6 +1,6 @@
 """TIFA: text-to-image faithfulness by question answering (Hu et al., ICCV 2023).
 
-A VQA model is asked questions about a picture; the score is the share that it answers as the caption says. `judges`
+A VQA model answers questions about a picture; the score is the share of answers that agree with the caption. `judges`
 holds the models, `writing` makes questions for new captions.
 """
 

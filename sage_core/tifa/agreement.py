@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import QuestionError
 from ..tables import markdown_table
 
+# Keys of TIFA's annotation file and their names in its tables.
 METRICS = {
     "clipscore_vitb32": "CLIPScore B/32",
     "tifa_vilt": "TIFA ViLT",
@@ -20,7 +21,6 @@ METRICS = {
     "tifa_blip2-flant5xl": "TIFA BLIP-2",
     "tifa_mplug-large": "TIFA mPLUG-large",
 }
-"""Keys of TIFA's annotation file and the names they have in its tables."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,25 @@ class Agreement:
     kendall: float
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """All fields, fit for JSON."""
         return dict(vars(self))
 
 
 def agreement(metric: str, scores: Sequence[float], ratings: Sequence[float]) -> Agreement:
     """Pearson's r, Spearman's rho and Kendall's tau-b of a metric's scores with people's ratings.
 
-    Raises QuestionError unless there are as many of each, two or more, and neither is the same throughout: then a
-    correlation is not defined.
+    Raises:
+        QuestionError: the numbers of scores and ratings differ or are below two, or either are all the same, so that
+            their correlation is not defined.
     """
     from scipy import stats
 
     if len(scores) != len(ratings) or len(scores) < 2:
-        raise QuestionError(f"{metric}: {len(scores)} scores and {len(ratings)} ratings, expected as many, two or more")
+        raise QuestionError(
+            f"{metric}: {len(scores)} scores and {len(ratings)} ratings, expected two or more, as many of each."
+        )
     if len(set(scores)) == 1 or len(set(ratings)) == 1:
-        raise QuestionError(f"{metric}: all scores, or all ratings, are the same; their correlation is not defined")
+        raise QuestionError(f"{metric}: all scores, or all ratings, are the same; their correlation is not defined.")
     return Agreement(
         metric,
         len(scores),
@@ -62,7 +65,8 @@ def agreement(metric: str, scores: Sequence[float], ratings: Sequence[float]) ->
 def official_agreement(path: str | os.PathLike[str]) -> tuple[Agreement, ...]:
     """Agreement of every metric in TIFA's annotation file (tifa_human_annotations_with_scores.json).
 
-    Raises QuestionError if the file is not one.
+    Raises:
+        QuestionError: the file is not such a file.
     """
     try:
         rows = list(json.loads(Path(path).read_text(encoding="utf-8")).values())
@@ -71,11 +75,11 @@ def official_agreement(path: str | os.PathLike[str]) -> tuple[Agreement, ...]:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise QuestionError(
             f"{path}: not TIFA's human annotations ({type(error).__name__}: {error}); expected a JSON object of images "
-            f"with human_avg and {', '.join(METRICS)}"
+            f"with human_avg and {', '.join(METRICS)}."
         ) from error
 
 
 def to_markdown(agreements: Sequence[Agreement]) -> str:
-    """A table with three digits."""
+    """A table with three digits after the point."""
     rows = [(a.metric, f"{a.pearson:.3f}", f"{a.spearman:.3f}", f"{a.kendall:.3f}", a.images) for a in agreements]
     return markdown_table(("metric", "Pearson", "Spearman", "Kendall", "images"), rows)

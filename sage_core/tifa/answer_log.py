@@ -1,4 +1,4 @@
-"""The judges' answers in a file, a line each, so that an evaluation goes on where it was stopped."""
+"""The judge's answers in a file, one on each line, so that an evaluation goes on where it was stopped."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from .scoring import ScoredQuestion
 
 @dataclass(frozen=True)
 class LoggedAnswer:
-    """A line of an answer log: the `judge`'s answer to a question about the image called `image`, whose content is
-    named by `mark`, see `images.fingerprint`.
+    """A line of an answer log: the `judge`'s answer to a question about an image.
+
+    `image` is the image's id, `mark` names its content; see `images.fingerprint`.
     """
 
     image: str
@@ -30,16 +31,16 @@ class LoggedAnswer:
 
 
 class AnswerLog:
-    """Answers in a JSONL file, one a line, found again by image id, image content, question and choices.
+    """Answers in a JSONL file, one on each line, found again by image id, image content, question and choices.
 
-    While it is open no other process can open the log: two that write would ask everything twice, and one could cut off
-    a line that the other is writing. The file `<log>.lock` next to it holds the lock and may be removed when no
-    evaluation runs; the system frees the lock of a process that has ended, however it ended.
+    While it is open, no other process can open the log: two writers would ask everything twice, and one could cut off a
+    line that the other is writing. The file `<log>.lock` next to it holds the lock and may be removed when no
+    evaluation runs. However a process ends, the system then frees its lock.
 
     A line that was cut off when an evaluation was stopped is removed.
 
     Raises:
-        JudgeError: another evaluation has the log open, it holds another judge's answers, or it is no such log.
+        JudgeError: another evaluation has the log open, it holds another judge's answers, or it is not such a log.
     """
 
     def __init__(self, path: str | os.PathLike[str], judge: str) -> None:
@@ -81,11 +82,11 @@ class AnswerLog:
         return len(self._answers)
 
     def find(self, image: str, mark: str, question: Question) -> Answer | None:
-        """The recorded answer, if there is one."""
+        """The recorded answer, or None."""
         return self._answers.get(_key(image, mark, question))
 
     def add(self, scored: Sequence[ScoredQuestion], marks: Sequence[str], answers: Sequence[Answer]) -> None:
-        """Append what the log does not hold yet."""
+        """Append the answers that the log does not hold yet."""
         lines = []
         for row, mark, answer in zip(scored, marks, answers, strict=True):
             key = _key(row.image, mark, row.question)
@@ -101,15 +102,19 @@ class AnswerLog:
 def read_log(path: str | os.PathLike[str]) -> list[LoggedAnswer]:
     """Every answer in a log, whichever judge's, oldest first; none if there is no such file yet.
 
-    A last line that was cut off is left out. Raises JudgeError, naming the line, if the file is no answer log.
+    A last line that was cut off is left out.
+
+    Raises:
+        JudgeError: the file is not an answer log; the message names the line.
     """
     return _read_log(Path(path))[0]
 
 
 def answered_captions(questions: Iterable[Question], path: str | os.PathLike[str]) -> set[str]:
-    """Ids of the captions of whose `questions` a log answers every one, whichever image they were asked about.
+    """Ids of the captions all of whose `questions` a log answers, whichever image they were asked about.
 
-    Raises JudgeError if the file is no answer log.
+    Raises:
+        JudgeError: the file is not an answer log.
     """
     answered = {line.question for line in read_log(path)}
     groups = group_by_caption(questions)
@@ -131,15 +136,17 @@ def _read_line(path: Path, number: int, line: bytes) -> LoggedAnswer:
         question = Question.from_row(row)
         return LoggedAnswer(row["image"], row["image_fingerprint"], row["judge"], question, answer)
     except (ValueError, KeyError, TypeError, AttributeError, QuestionError) as error:
-        raise JudgeError(f"{path}, line {number}: not a line of an answer log ({error}); move it away") from None
+        reason = str(error).rstrip(".")
+        raise JudgeError(f"{path}, line {number}: not a line of an answer log ({reason}). Move it away.") from None
 
 
 def check_judge(path: Path, lines: Sequence[LoggedAnswer], judge: str) -> None:
+    """Raise JudgeError, naming the line, unless all answers are by `judge`."""
     for number, line in enumerate(lines, 1):
         if line.judge != judge:
             raise JudgeError(
-                f"{path}, line {number}: answers of the judge {line.judge!r}, expected {judge!r}; "
-                f"give each judge a log of its own"
+                f"{path}, line {number}: answers of the judge {line.judge!r}, expected {judge!r}. "
+                "Give each judge a log of its own."
             )
 
 

@@ -21,7 +21,7 @@ _RIGHT, _WRONG = "✓", "✗"
 
 
 def question_card(image: ImageLike, scored: Sequence[ScoredQuestion], theme: Theme = LIGHT) -> Image.Image:
-    """The image beside its caption and questions: ✓ question, or ✗ question → what was seen, and what is right."""
+    """The image next to its caption and questions: ✓ question, or ✗ question → what was seen, and what is right."""
     picture = to_pil(image)
     scale = _SIDE / max(picture.size)
     picture = picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
@@ -43,7 +43,7 @@ def question_card(image: ImageLike, scored: Sequence[ScoredQuestion], theme: The
 
 
 def card_sheet(cards: Sequence[Image.Image], theme: Theme = LIGHT) -> Image.Image:
-    """Cards one below the other."""
+    """Cards, one below the other."""
     sheet = Image.new("RGB", (max(card.width for card in cards), sum(card.height for card in cards)), theme.background)
     top = 0
     for card in cards:
@@ -62,5 +62,5 @@ def _font(size: int) -> FreeTypeFont:
     from matplotlib import font_manager
     from PIL import ImageFont
 
-    # matplotlib brings DejaVu Sans along, which has the marks; PIL's own font has not.
+    # DejaVu Sans, which comes with matplotlib, has the marks; PIL's own font has not.
     return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)

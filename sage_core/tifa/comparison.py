@@ -1,4 +1,4 @@
-"""Two runs over the same questions: what one loses against the other, and whether chance explains it."""
+"""Two runs over the same questions: what one loses against the other, and whether chance can explain it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .scoring import ScoredQuestion, TifaResult
 
 @dataclass(frozen=True)
 class Difference:
-    """One number of both runs, `change` = other - base, and the change's 95% bootstrap interval over captions."""
+    """One number of both runs, and the 95% bootstrap interval of its change over captions."""
 
     base: float
     other: float
@@ -24,6 +24,7 @@ class Difference:
 
     @property
     def change(self) -> float:
+        """Other minus base, from -1 to 1."""
         return self.other - self.base
 
 
@@ -31,8 +32,8 @@ class Difference:
 class Comparison:
     """Run `other` against run `base`, question by question.
 
-    `p_value` is that of the paired sign-flip permutation test of the mean caption difference, two-sided.
-    `lost` and `gained` hold the other run's questions that only the base, or only the other, answers right.
+    `p_value` comes from the two-sided paired sign-flip permutation test of the mean difference over captions. `lost`
+    holds the other run's questions that only the base answers right, `gained` those that only the other answers right.
     """
 
     base: str
@@ -45,7 +46,7 @@ class Comparison:
     gained: tuple[ScoredQuestion, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """All numbers, and every lost and gained question, fit for JSON."""
         return {
             "base": self.base,
             "other": self.other,
@@ -58,7 +59,7 @@ class Comparison:
         }
 
     def to_markdown(self) -> str:
-        """Both runs and their difference in per cent."""
+        """A table of both runs and their difference in per cent."""
         differences = {"TIFA (mean over captions)": self.tifa, **self.by_type}
         rows = [
             (
@@ -79,8 +80,9 @@ class Comparison:
 def compare(base: TifaResult, other: TifaResult, *, resamples: int = 9999, seed: int = 0) -> Comparison:
     """Compare two runs over the same images' questions.
 
-    Raises QuestionError if they did not answer the same questions about the same image ids, or not with the same
-    judge and matching: a difference would then not be the images'.
+    Raises:
+        QuestionError: they did not answer the same questions about the same image ids with the same judge and
+            matching, so that a difference need not come from the images.
     """
     check_alike(base, other)
     theirs = {(q.image, q.question.question): q for q in other.questions}
@@ -105,23 +107,23 @@ def compare(base: TifaResult, other: TifaResult, *, resamples: int = 9999, seed:
 
 
 def check_alike(base: TifaResult, other: TifaResult) -> None:
-    """Raise QuestionError unless both runs can be compared, see `compare`."""
+    """Raise QuestionError unless both runs can be compared; see `compare`."""
     for name in ("judge", "matching"):
         mine, its = getattr(base, name), getattr(other, name)
         if mine != its:
-            raise QuestionError(f"{base.name!r} has {name} {mine!r} and {other.name!r} {its!r}: score both alike")
+            raise QuestionError(f"{base.name!r} has {name} {mine!r} and {other.name!r} {its!r}. Score both alike.")
     ours, theirs = ({(q.image, q.question.question): q.question for q in run.questions} for run in (base, other))
     if ours.keys() != theirs.keys():
         first, second = len(ours.keys() - theirs.keys()), len(theirs.keys() - ours.keys())
         raise QuestionError(
             f"{base.name!r} and {other.name!r} share {len(ours.keys() & theirs.keys())} questions, but {first} are "
-            f"only in the first and {second} only in the second: score both on one question file"
+            f"only in the first and {second} only in the second. Score both on one question file."
         )
     changed = [question for key, question in ours.items() if theirs[key] != question]
     if changed:
         raise QuestionError(
             f"{base.name!r} and {other.name!r} have {len(changed)} questions with other choices, answers or types, for "
-            f"instance {changed[0].question!r} about {changed[0].id}: score both on one question file"
+            f"instance {changed[0].question!r} about {changed[0].id}. Score both on one question file."
         )
 
 

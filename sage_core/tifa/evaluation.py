@@ -1,4 +1,4 @@
-"""A whole evaluation: images and questions in, a TifaResult out, every answer written down as it comes."""
+"""A whole evaluation: images and questions in, a TifaResult out, with answers written to a log on the way."""
 
 from __future__ import annotations
 
@@ -43,13 +43,15 @@ def evaluate(
     on_progress: Callable[[int, int], None] | None = None,
     images_per_step: int = 32,
 ) -> TifaResult:
-    """Ask `questions[i]` about `images[i]` and score the answers, see `score_answers`.
+    """Ask `questions[i]` about `images[i]` and score the answers; see `score_answers`.
 
-    `image_ids` default to the caption's id, with #2, #3, … for its further images. With `log`, a JSONL file, answers
-    are added to it after every `images_per_step` images, and questions that it already answers for the same image
-    (id and content) and judge are not asked again. `on_progress(done, total)` counts questions; what it raises
-    ends the evaluation, and the log keeps the finished steps.
-    Raises JudgeError if images and questions do not match, the log is another judge's, or another process writes to it.
+    `image_ids` default to the caption's id, with #2, #3, … for its further images. `log` names a JSONL file, to which
+    answers are added after every `images_per_step` images. Questions that it already answers for the same judge and the
+    same image (id and content) are not asked again. `on_progress(done, total)` counts questions. What it raises ends
+    the evaluation, and the log keeps the finished steps.
+
+    Raises:
+        JudgeError: images and questions do not match, the log is another judge's, or another process writes to it.
     """
     ids = _checked_ids(images, questions, image_ids)
     total = sum(len(asked) for asked in questions)
@@ -82,7 +84,7 @@ def _open_rows(
     questions: Sequence[Sequence[Question]],
     answered: AnswerLog | None,
 ) -> list[list[_Row]]:
-    """Rows of each of these images, with the answers that the log has; there may be more ids and questions."""
+    """Rows of each of these images, with the log's answers; ids and questions may be more than the images."""
     step = []
     for image, content, asked in zip(ids, pixels, questions, strict=False):
         mark = fingerprint(content) if answered is not None else ""
@@ -99,8 +101,11 @@ def score_log(
 ) -> TifaResult:
     """Score all that a log holds, as if it had been asked in one evaluation.
 
-    Where a question was asked again about an image of the same id, since the image had changed, the last answer counts.
-    Raises JudgeError if the log is another judge's or no such log, QuestionError if there is nothing in it.
+    If a question was asked again about an image of the same id because the image had changed, the last answer counts.
+
+    Raises:
+        JudgeError: the log is another judge's, or not an answer log.
+        QuestionError: there is nothing in it.
     """
     found = read_log(path)
     check_judge(Path(path), found, judge)
@@ -118,10 +123,12 @@ def _checked_ids(
     images: Sequence[ImageLike], questions: Sequence[Sequence[Question]], image_ids: Sequence[str] | None
 ) -> list[str]:
     if len(images) != len(questions):
-        raise JudgeError(f"{len(images)} images came with questions about {len(questions)}, expected one list each")
+        raise JudgeError(
+            f"{len(images)} images came with questions about {len(questions)}, expected one list for each."
+        )
     ids = list(image_ids) if image_ids is not None else _default_ids(questions)
     if len(ids) != len(images) or len(set(ids)) != len(ids):
-        raise JudgeError(f"{len(images)} images came with {len(set(ids))} different ids, expected one each")
+        raise JudgeError(f"{len(images)} images came with {len(set(ids))} different ids, expected one for each.")
     return ids
 
 
@@ -154,7 +161,7 @@ def _answer_rest(
     likelihoods: bool,
     on_batch: Callable[[int], None],
 ) -> None:
-    """Ask what has no answer yet, all of an image's questions together."""
+    """Ask the questions without an answer, all of an image's together."""
     missing = [[row for row in rows if row.answer is None] for rows in step]
     asked = [(image, rows) for image, rows in zip(pixels, missing, strict=True) if rows]
     replies = judge.answer(

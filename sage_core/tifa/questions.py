@@ -1,4 +1,4 @@
-"""Questions in TIFA's format: the type, and reading, checking and writing of question files."""
+"""Questions in TIFA's format: their type, and how question files are read, checked and written."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..errors import QuestionError
 from ..files import write_json, write_text
 from ..rows import Row, RowFile, parse_json, read_rows, shown, text_problem
 
+# TIFA's element types in the order of its result tables; "other" occurs in question files but not in those tables.
 ELEMENT_TYPES = (
     "object",
     "animal/human",
@@ -30,7 +31,6 @@ ELEMENT_TYPES = (
     "spatial",
     "other",
 )
-"""TIFA's element types in the order of its result tables; "other" is in question files but not in those tables."""
 
 _OLDER_TYPES = {"animal": "animal/human", "human": "animal/human"}
 _TEXT_FIELDS = ("id", "caption", "question", "answer", "element_type", "element")
@@ -45,7 +45,8 @@ class Question:
     `id` names the caption (all questions of a caption share it), `choices` are distinct and `answer` is exactly one
     of them, `element_type` is one of ELEMENT_TYPES, `element` is the word of the caption that is asked about.
 
-    Raises QuestionError, naming the field, the value found and the value expected.
+    Raises:
+        QuestionError: a field is wrong; the message names it, the value found and the value expected.
     """
 
     id: str
@@ -61,27 +62,27 @@ class Question:
         for name in _TEXT_FIELDS:
             value = getattr(self, name)
             if not isinstance(value, str):
-                raise QuestionError(f"{name} is {shown(value)}, expected text")
+                raise QuestionError(f"{name} is {shown(value)}, expected text.")
             if not value.strip():
-                raise QuestionError(f"{name} is empty")
+                raise QuestionError(f"{name} is empty.")
             _check_text(name, value)
         if not isinstance(self.choices, tuple) or not all(isinstance(c, str) and c.strip() for c in self.choices):
-            raise QuestionError(f"choices are {shown(self.choices)}, expected texts, none of them empty")
+            raise QuestionError(f"choices are {shown(self.choices)}, expected texts, none of them empty.")
         for choice in self.choices:
             _check_text("a choice", choice)
         if self.coco_val_id is not None:
             if not isinstance(self.coco_val_id, str):
-                raise QuestionError(f"coco_val_id is {shown(self.coco_val_id)}, expected text")
+                raise QuestionError(f"coco_val_id is {shown(self.coco_val_id)}, expected text.")
             _check_text("coco_val_id", self.coco_val_id)
         if len(set(self.choices)) != len(self.choices):
-            raise QuestionError(f"choices {list(self.choices)} name one choice twice")
+            raise QuestionError(f"choices {list(self.choices)} name one choice twice.")
         if len(self.choices) < 2:
-            raise QuestionError(f"choices {list(self.choices)} leave nothing to choose, expected two or more")
+            raise QuestionError(f"choices {list(self.choices)} leave nothing to choose, expected two or more.")
         if self.answer not in self.choices:
-            raise QuestionError(f"answer {self.answer!r} is not among the choices {list(self.choices)}")
+            raise QuestionError(f"answer {self.answer!r} is not among the choices {list(self.choices)}.")
         if self.element_type not in ELEMENT_TYPES:
             raise QuestionError(
-                f"element_type {self.element_type!r} is unknown, expected one of {_list(ELEMENT_TYPES)}"
+                f"element_type {self.element_type!r} is unknown, expected one of {_list(ELEMENT_TYPES)}."
             )
 
     @property
@@ -91,13 +92,13 @@ class Question:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Question:
-        """Check one row with the official keys; older type names are mapped, a choice given twice is read once.
+        """Check one row with the official keys; older type names are mapped, and a repeated choice is read once.
 
-        `choices` is a list, or, as CSV has no lists, text holding a JSON list or choices separated by "|".
+        `choices` is a list. CSV has none: there it is a text with a JSON list, or with choices separated by "|".
         """
         missing = [name for name in _FIELDS if row.get(name) is None]
         if missing:
-            raise QuestionError(f"missing {_list(missing)}; a row needs {_list(_FIELDS)}")
+            raise QuestionError(f"It is missing {_list(missing)}; a row needs {_list(_FIELDS)}.")
         element_type = row["element_type"]
         return cls(
             **{name: row[name] for name in ("id", "caption", "question", "answer", "element")},
@@ -109,7 +110,7 @@ class Question:
         )
 
     def to_row(self) -> dict[str, Any]:
-        """The official keys in the official order; `coco_val_id` only where the caption is of COCO."""
+        """The official keys in the official order; `coco_val_id` only if the caption is from COCO."""
         row: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
         row["choices"] = list(self.choices)
         if self.coco_val_id is not None:
@@ -119,13 +120,13 @@ class Question:
 
 @dataclass(frozen=True)
 class SkippedRow:
-    """A row that was left out. `row` counts from 1: list position in JSON, the row's first line in CSV and JSONL."""
+    """A row that was left out. `row` counts from 1: the position in a JSON list, the first line in CSV and JSONL."""
 
     row: int
     reason: str
 
     def __str__(self) -> str:
-        return f"row {self.row}: {self.reason}"
+        return f"Row {self.row}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class QuestionReport:
 
 
 def count_types(questions: Iterable[Question]) -> dict[str, int]:
-    """Questions per element type, in the order of ELEMENT_TYPES, types without a question left out."""
+    """Number of questions of each element type that has any, in the order of ELEMENT_TYPES."""
     counts = Counter(question.element_type for question in questions)
     return {name: counts[name] for name in ELEMENT_TYPES if counts[name]}
 
@@ -171,10 +172,10 @@ def group_by_caption(questions: Iterable[Question]) -> dict[str, tuple[Question,
 def read_questions(path: str | os.PathLike[str]) -> tuple[tuple[Question, ...], QuestionReport]:
     """Read a question file: .json (a list, TIFA's own format), .jsonl (an object a line), .csv or .tsv (with a header).
 
-    A malformed row is left out and reported with its number and reason, see SkippedRow.
+    A malformed row is left out and reported with its number and reason; see SkippedRow.
 
     Raises:
-        QuestionError: the file cannot be read to its end, as a CSV with an unclosed quote, or no row is usable.
+        QuestionError: no row is usable, or the file cannot be read to its end, such as a CSV with an unclosed quote.
     """
     file = read_rows(Path(path), _FIELDS, error=QuestionError, suffixes=_SUFFIXES)
     _check_columns(file)
@@ -184,17 +185,19 @@ def read_questions(path: str | os.PathLike[str]) -> tuple[tuple[Question, ...], 
     captions: dict[str, str] = {}
     renamed = 0
     for row in file.rows:
-        # A blank line of a table, which spreadsheets leave at its end.
+        # Spreadsheets leave blank lines at the end of a table.
         if file.header is not None and row.value == {}:
             continue
         try:
             question = _question(row)
             if question.key in first_row:
                 raise QuestionError(
-                    f"asks {question.id} the same as row {first_row[question.key]}: {question.question}"
+                    f"It asks {question.id} the same as row {first_row[question.key]}: {question.question!r}."
                 )
             if captions.setdefault(question.id, question.caption) != question.caption:
-                raise QuestionError(f"id {question.id!r} already stands for another caption: {captions[question.id]!r}")
+                raise QuestionError(
+                    f"id {question.id!r} already stands for another caption: {captions[question.id]!r}."
+                )
         except QuestionError as error:
             skipped.append(SkippedRow(row.number, str(error)))
             continue
@@ -202,8 +205,8 @@ def read_questions(path: str | os.PathLike[str]) -> tuple[tuple[Question, ...], 
         renamed += row.value["element_type"] != question.element_type
         questions.append(question)
     if not questions:
-        reasons = "; ".join(str(s) for s in skipped[:3]) or "the file holds no rows"
-        raise QuestionError(f"{path}: no usable question. {reasons}.")
+        reasons = " ".join(str(s) for s in skipped[:3]) or "The file holds no rows."
+        raise QuestionError(f"{path}: no usable question. {reasons}")
     report = QuestionReport(
         str(path),
         len(questions),
@@ -228,9 +231,9 @@ def _check_columns(file: RowFile) -> None:
 
 def _question(row: Row) -> Question:
     if row.problem is not None:
-        raise QuestionError(row.problem)
+        raise QuestionError(f"{row.problem[0].upper()}{row.problem[1:]}.")
     if not isinstance(row.value, Mapping):
-        raise QuestionError(f"found {shown(row.value)}, expected an object with the keys {_list(_FIELDS)}")
+        raise QuestionError(f"Found {shown(row.value)}, expected an object with the keys {_list(_FIELDS)}.")
     return Question.from_row(row.value)
 
 
@@ -258,16 +261,16 @@ def _read_choices(value: Any) -> tuple[Any, ...]:
         try:
             value = parse_json(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split("|")]
         except ValueError as error:
-            raise QuestionError(f"choices {shown(value)} are not a JSON list: {error}") from None
+            raise QuestionError(f"choices {shown(value)} are not a JSON list: {error}.") from None
     if not isinstance(value, list | tuple):
-        raise QuestionError(f"choices are {shown(value)}, expected a list")
+        raise QuestionError(f"choices are {shown(value)}, expected a list.")
     if not all(isinstance(choice, str) for choice in value):
-        raise QuestionError(f"choices are {shown(value)}, expected texts")
+        raise QuestionError(f"choices are {shown(value)}, expected texts.")
     return tuple(dict.fromkeys(value))
 
 
 def _read_coco_id(value: Any) -> str | None:
-    """COCO's ids are numbers, which files hold as text or as they are."""
+    """COCO's id as text; it is a number, which files hold as text or as a number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return None if value == "" else value
@@ -275,7 +278,7 @@ def _read_coco_id(value: Any) -> str | None:
 
 def _check_text(name: str, value: str) -> None:
     if problem := text_problem(value):
-        raise QuestionError(f"{name} holds {problem}")
+        raise QuestionError(f"{name} holds {problem}.")
 
 
 def _list(names: Iterable[str]) -> str:

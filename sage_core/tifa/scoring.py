@@ -1,7 +1,7 @@
-"""From a judge's answers to TIFA: question by question, averaged over captions, and by element type.
+"""From a judge's answers to TIFA: by question, averaged over captions, and by element type.
 
 Hu et al., "TIFA: Accurate and Interpretable Text-to-Image Faithfulness Evaluation with Question Answering", ICCV 2023.
-Soft TIFA: GenEval 2, 2025, whose arithmetic mean is over all questions; here captions weigh alike, as in TIFA.
+Soft TIFA is from GenEval 2, 2025, whose arithmetic mean is over all questions; here captions weigh alike, as in TIFA.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from .judges.base import Answer
 from .questions import ELEMENT_TYPES, Question
 from .sentences import RECOMMENDED, SentenceEncoder
 
+# Answers of a judge that does not see what it is asked about.
 DENIALS = frozenset({"none", "nothing", "unclear"})
-"""Answers of a judge that does not see what it is asked about."""
 
 
 @dataclass(frozen=True)
 class ScoredQuestion:
-    """What became of one question about one image.
+    """One question about one image, with its answer.
 
-    `chosen` is the choice that the free `answer` stands for, or that answer where it stands for none; `score` is 1 if
-    it is the right one, `probability` the judge's probability of the right one (None if the judge cannot tell).
+    `chosen` is the choice that the free `answer` stands for, or the answer itself if it stands for none. `score` is 1
+    if it is right. `probability` is the judge's probability of the right choice, None if the judge cannot tell.
     """
 
     image: str
@@ -41,10 +41,11 @@ class ScoredQuestion:
 
     @property
     def score(self) -> int:
+        """1 if the chosen answer is right, else 0."""
         return int(self.chosen == self.question.answer)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able: the question's official keys and what became of it."""
+        """The question's official keys and its answer, fit for JSON."""
         return {
             **self.question.to_row(),
             "image": self.image,
@@ -61,12 +62,15 @@ def score_answers(
     answers: Sequence[Answer],
     sentences: SentenceEncoder | None = None,
 ) -> list[ScoredQuestion]:
-    """TIFA's own rule: an answer that is, letter for letter, one of the choices stands; else the choice with the
-    nearest sentence embedding stands for it. `images[i]` names the image that `questions[i]` was asked about.
+    """Score free answers by TIFA's rule; `images[i]` names the image that `questions[i]` was asked about.
 
-    Without a sentence encoder the judge's most probable choice stands instead, which is not TIFA's rule. It would be
-    right by luck where the judge sees none of the choices: an answer in DENIALS, or no probability of any choice, is
-    wrong then. Raises JudgeError if the judge gave no probabilities either.
+    An answer that is one of the choices, letter for letter, stands. Otherwise the choice with the nearest sentence
+    embedding stands for it. Without a sentence encoder it is the judge's most probable choice, which is not TIFA's
+    rule. Where the judge sees none of the choices, that one would be right by luck: then an answer in DENIALS, or one
+    with no probability for any choice, is wrong.
+
+    Raises:
+        JudgeError: there are neither a sentence encoder nor the judge's probabilities.
     """
     free = [row for row, answer in enumerate(answers) if answer.text not in questions[row].choices]
     if sentences is not None:
@@ -94,8 +98,8 @@ def _denies(answer: Answer) -> bool:
 def _most_probable(answer: Answer, question: Question) -> int:
     if answer.probabilities is None:
         raise JudgeError(
-            f"the answer {answer.text!r} to {question.question!r} is none of {list(question.choices)}, and there is no "
-            f"sentence encoder to find the nearest: load one, for instance {RECOMMENDED}"
+            f"The answer {answer.text!r} to {question.question!r} is none of {list(question.choices)}, and there is no "
+            f"sentence encoder to find the nearest. Load one, for instance {RECOMMENDED}."
         )
     return int(np.argmax(answer.probabilities))
 
@@ -104,8 +108,8 @@ def _most_probable(answer: Answer, question: Question) -> int:
 class TifaResult:
     """All scored questions of one run and their averages, as fractions of 1.
 
-    `name` labels the run, `judge` is the model that answered, `matching` says how free answers became choices:
-    "sentence embedding" is TIFA's rule, "likelihood" the one without a sentence encoder.
+    `name` labels the run, and `judge` is the model that answered. `matching` says how free answers became choices:
+    "sentence embedding" is TIFA's rule, "likelihood" the rule without a sentence encoder.
     """
 
     name: str
@@ -115,7 +119,7 @@ class TifaResult:
 
     def __post_init__(self) -> None:
         if not self.questions:
-            raise QuestionError(f"run {self.name!r} has no scored question, expected one or more")
+            raise QuestionError(f"Run {self.name!r} has no scored question, expected one or more.")
 
     @cached_property
     def caption_scores(self) -> dict[str, float]:
@@ -134,7 +138,7 @@ class TifaResult:
 
     @cached_property
     def by_type(self) -> dict[str, float]:
-        """Element type -> mean over all questions of that type, types without a question left out."""
+        """Element type -> mean over all questions of that type, for types that have any."""
         return {name: statistics.fmean(q.score for q in group) for name, group in self._types.items()}
 
     @property
@@ -144,14 +148,14 @@ class TifaResult:
 
     @property
     def soft_questions(self) -> int:
-        """Questions for which the judge gave a probability: only they count in the soft scores."""
+        """Number of questions with a probability from the judge; only these count in the soft scores."""
         return sum(q.probability is not None for q in self.questions)
 
     @property
     def soft_arithmetic(self) -> float | None:
         """Soft TIFA: mean over captions of the arithmetic mean of the right choices' probabilities.
 
-        GenEval 2 takes the arithmetic mean over all questions (its atoms) instead, whatever caption they are of.
+        GenEval 2 takes the arithmetic mean over all questions (its atoms) instead, whatever their captions.
         """
         return _mean([float(np.mean(p)) for p in self._probabilities.values()])
 
@@ -182,10 +186,10 @@ class TifaResult:
         return {name: values for name, values in known.items() if values}
 
     def intervals(self, *, confidence: float = 0.95) -> dict[str, Interval]:
-        """Score intervals for captions as clusters of questions, see `clustered_proportion`, for "TIFA", "soft
-        arithmetic", "soft geometric" where there are such, and each element type.
+        """Score intervals for captions as clusters of questions; see `clustered_proportion`.
 
-        What fewer than two captions count in is left out: one caption says nothing about the spread between captions.
+        They are for "TIFA", for "soft arithmetic" and "soft geometric" if there are such, and for each element type. A
+        number to which fewer than two captions contribute is left out: one caption has no spread between captions.
         """
         columns = list(self._columns().items())
         totals, counts = (
@@ -199,7 +203,7 @@ class TifaResult:
         }
 
     def _columns(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """Per reported number and caption, what the caption adds to the sum and to the count behind it."""
+        """For each reported number and caption, what the caption adds to the sum and to the count behind it."""
         nothing = (0.0, 0.0)
         columns = {"TIFA": {name: (score, 1.0) for name, score in self.caption_scores.items()}}
         if self._probabilities:
@@ -219,7 +223,7 @@ class TifaResult:
         return columns
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able: averages, intervals and every question."""
+        """Averages, intervals and every question, fit for JSON."""
         return {
             "name": self.name,
             "judge": self.judge,
@@ -238,7 +242,7 @@ class TifaResult:
         }
 
     def to_markdown(self) -> str:
-        """The averages in per cent as a table, TIFA with its standard deviation, and 95% intervals, explained."""
+        """A table of the averages in per cent, TIFA's standard deviation and 95% intervals, with an explanation."""
         intervals = self.intervals()
         rows = []
         for name, label, value, count in self._rows():
@@ -253,7 +257,7 @@ class TifaResult:
         return f"{title}\n\n{table}\n\n{self._explanation(intervals)}"
 
     def _rows(self) -> list[tuple[str, str, float, int]]:
-        """Name in `intervals`, label, value and number of captions or questions, in the order of the table."""
+        """Name in `intervals`, label, value and number of captions or questions, in the table's order."""
         rows = [("TIFA", "TIFA (mean over captions)", self.average, len(self.caption_scores))]
         if self.soft_arithmetic is not None and self.soft_geometric is not None:
             soft = {"arithmetic": self.soft_arithmetic, "geometric": self.soft_geometric}

@@ -1,4 +1,4 @@
-"""Sentence embeddings, with which TIFA finds the choice nearest to a free answer."""
+"""Sentence embeddings, by which TIFA finds the choice nearest to a free answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RECOMMENDED = "sentence-transformers/all-mpnet-base-v2"
 
 
 class SentenceEncoder:
-    """Mean of the token embeddings, padding left out, scaled to length 1. Each distinct text is embedded once.
+    """Embeds a text as the mean of its token embeddings without padding, scaled to length 1, and each text once.
 
     TIFA uses sentence-transformers/all-mpnet-base-v2; any encoder that transformers' AutoModel loads will do.
     """
@@ -30,27 +30,31 @@ class SentenceEncoder:
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> SentenceEncoder:
-        """Load from a local folder; nothing is downloaded. Raises JudgeError, saying what to put there."""
+        """Load from a local folder; nothing is downloaded.
+
+        Raises:
+            JudgeError: there is no such model; the message says what to put there.
+        """
         from transformers import AutoModel, AutoTokenizer
 
         folder = Path(folder)
         read_model_config(folder, "sentence encoder", [RECOMMENDED])
         with loading(folder, "a sentence encoder"):
             tokenizer = load_processor(AutoTokenizer, folder)
-            # The mean of the last states is taken, and the pooler, which many repositories leave out, is not used.
+            # Only the last states are used, not the pooler, which many repositories leave out.
             model = load_model(AutoModel, folder, torch.float32, unused=r"(^|\.)pooler\.")
             return cls(model.to(device), tokenizer, folder.name)
 
     def embed(self, texts: Sequence[str]) -> torch.Tensor:
         """Embeddings (len(texts), width) in fp32 on the CPU."""
-        # Sorted by length, so that little of a batch is padding.
+        # Sorting by length leaves little padding in a batch.
         new = sorted({text for text in texts if text not in self._known}, key=len)
         embedded, self.texts_per_batch = in_batches(self._embed, new, self.texts_per_batch)
         self._known.update(zip(new, embedded, strict=True))
         return torch.stack([self._known[text] for text in texts])
 
     def nearest_choices(self, answers: Sequence[str], choices: Sequence[Sequence[str]]) -> list[int]:
-        """For each answer the index of its nearest choice by cosine; the first of equally near ones."""
+        """For each answer the index of the nearest of its choices by cosine; of equally near ones the first."""
         if not answers:
             return []
         self.embed([*answers, *(choice for some in choices for choice in some)])

@@ -130,7 +130,7 @@ def test_an_old_comfyui_names_the_way_out_for_vision_clips(server: Server, shape
 def test_a_model_outside_its_folders_is_refused(server: Server, base: Path, judge: str, place: str, name: str) -> None:
     inputs = {"judge": judge, "sentence_encoder": "none", "precision": "fp32", place: name}
     graph = {"judge": node("SAGELoadJudge", **inputs), "show": node("PreviewAny", source=["judge", 0])}
-    with pytest.raises(GraphError, match="there is no model folder") as refused:
+    with pytest.raises(GraphError, match="There is no model folder") as refused:
         server.queue(graph)
     assert str(base / "models" / "VQA") in str(refused.value)
 

@@ -96,7 +96,7 @@ def test_files_outside_the_input_folder_are_refused(server: Server, base: Path, 
 @pytest.mark.parametrize("kind", ["SAGEPromptList", "SAGELoadQuestions", "SAGEPromptPairs"])
 def test_a_linked_name_is_checked_when_it_is_known(server: Server, base: Path, outside: list[str], kind: str) -> None:
     graph = reading(kind, ["name", 0]) | {"name": node("ProbeText", text=outside[0])}
-    with pytest.raises(ExecutionError, match=r"there is no file '\.\./secret\.txt' in the input folder"):
+    with pytest.raises(ExecutionError, match=r"There is no file '\.\./secret\.txt' in the input folder"):
         server.run(graph)
 
 

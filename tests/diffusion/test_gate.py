@@ -29,7 +29,7 @@ from sage_core.shapes.captions import matched_pairs
 from sage_core.shapes.networks.model import build_text_encoder
 
 WIDTH = 64
-SETTINGS = GateSettings(steps=40, false_alarms=0.05)
+SETTINGS = GateSettings(steps=80, learning_rate=2e-3, false_alarms=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +177,16 @@ def test_its_file(gate: Gate, encoder: TextEncoder, tmp_path: Path) -> None:
         load_gate(path)
     with pytest.raises(EncoderError, match="not a whole safetensors"):
         load_gate(tmp_path / "none.safetensors")
+
+
+def test_it_works_in_inference_mode(gate: Gate, encoder: TextEncoder, tmp_path: Path) -> None:
+    """As ComfyUI runs its nodes."""
+    save_gate(tmp_path / "gate.safetensors", gate)
+    with torch.inference_mode():
+        loaded = load_gate(tmp_path / "gate.safetensors", encoder)
+        refined = refine([loaded], states(encoder, OTHERS.unsafe))
+        assert (refined.iterations[refined.flagged] > 0).all()
+        train_gate(encoder, PAIRS.safe, PAIRS.unsafe, GateSettings(steps=1, false_alarms=0.05))
 
 
 def test_what_cannot_be_measured_is_refused(encoder: TextEncoder) -> None:

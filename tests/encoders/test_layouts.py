@@ -102,7 +102,7 @@ def test_safetensors_under_another_suffix(tmp_path, name):
     assert metadata == {"method": "SAGE"}
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(EncoderError, match=f"{name} is no whole safetensors file, it may be cut short"):
+    with pytest.raises(EncoderError, match=f"{name} is not a whole safetensors file; it may be cut short"):
         read_encoder(tmp_path / name)
 
 
@@ -230,7 +230,7 @@ def test_cut_files(tmp_path, name, kept):
 )
 def test_other_models_are_named(tmp_path, names, seems):
     save_file({name: torch.zeros(2, 2) for name in names}, tmp_path / "a.safetensors")
-    with pytest.raises(EncoderError, match=f"no CLIP text encoder; .*{seems}.*Expected"):
+    with pytest.raises(EncoderError, match=f"not a CLIP text encoder; .*{seems}.*Expected"):
         read_encoder(tmp_path / "a.safetensors")
 
 

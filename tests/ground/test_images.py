@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from sage_core.errors import JudgeError
-from sage_core.images import all_to_bytes, open_picture, to_bytes, to_pil
+from sage_core.images import all_to_bytes, fingerprint, open_picture, to_bytes, to_pil
 
 RAMP = np.linspace(0, 1, 64).reshape(8, 8)
 
@@ -176,3 +176,35 @@ def test_arrays_are_read_as_tensors_are():
     assert torch.equal(to_bytes(values[::-1]), to_bytes(torch.from_numpy(values).flip(0)))
     with pytest.raises(JudgeError, match="complex"):
         to_bytes(values.astype(np.complex64))
+
+
+def test_files_pil_and_tensors_of_one_image_are_the_same_bytes(tmp_path):
+    levels = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(16, 16, 3)
+    picture = Image.fromarray(levels.numpy())
+    picture.save(tmp_path / "p.png")
+    kinds = [
+        picture,
+        picture.convert("RGBA"),
+        tmp_path / "p.png",
+        str(tmp_path / "p.png"),
+        levels,
+        levels.float() / 255,
+    ]
+    assert all(torch.equal(to_bytes(kind).permute(1, 2, 0), levels) for kind in kinds)
+    assert len({fingerprint(to_bytes(kind)) for kind in kinds}) == 1
+    assert fingerprint(to_bytes(levels.flip(0))) != fingerprint(to_bytes(levels))
+    assert fingerprint(to_bytes(levels.reshape(8, 32, 3))) != fingerprint(to_bytes(levels))
+    assert to_pil(levels.float() / 255).tobytes() == picture.tobytes()
+    assert torch.equal(to_bytes(levels[..., :1]), levels[..., :1].permute(2, 0, 1).expand(3, -1, -1))
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 4, 3), (3, 4, 5), (0, 4, 3), (4, 4)])
+def test_wrong_image_shapes_are_named(shape):
+    with pytest.raises(JudgeError, match="shape"):
+        to_bytes(torch.zeros(shape))
+
+
+def test_unreadable_image_file_is_named(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(JudgeError, match=r"broken\.png"):
+        to_bytes(tmp_path / "broken.png")

@@ -195,7 +195,7 @@ def test_an_index_of_pickles_or_of_files_elsewhere_is_refused(copied, part):
 def test_a_damaged_index_is_named(copied, content):
     folder, _, load = copied
     (folder / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(JudgeError, match=r"index\.json: unreadable .*download it again"):
+    with pytest.raises(JudgeError, match=r"index\.json: unreadable .*Download it again"):
         load(folder)
 
 

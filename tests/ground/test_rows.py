@@ -69,9 +69,9 @@ BROKEN = {
     "nested value.json": (json.dumps([{"prompt": NESTED}]), r"row 1: 'prompt' is "),
     "half name.json": (r'{"\ud83d": ["a"]}', "lacks the column 'prompt'"),
     "nul.json": (r'["a", "b\u0000"]', "row 2: 'prompt' holds the character NUL"),
-    "nul.csv": ("prompt\na\0b\n", "no text file in UTF-8"),
-    "nul.txt": ("a\0", "no text file in UTF-8"),
-    "odd.txt": (b"\xff\xfea", "no text file in UTF-8"),
+    "nul.csv": ("prompt\na\0b\n", "not a text file in UTF-8"),
+    "nul.txt": ("a\0", "not a text file in UTF-8"),
+    "odd.txt": (b"\xff\xfea", "not a text file in UTF-8"),
     "cell.csv": (f'prompt\n"{"x" * 200_000}"\n', "line 2: .*field larger than field limit"),
 }
 

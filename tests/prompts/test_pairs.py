@@ -205,7 +205,7 @@ BAD_FILES = {
     "half.jsonl": (r'{"prompt": "\ude00"}', r"row 1: 'prompt' holds '\\ude00'"),
     "broken.jsonl": ('"a"\n\n{"prompt": \n', "line 3: not valid JSON"),
     "sheet.xlsx": ("PK", r"suffix '\.xlsx', expected one of \.csv, "),
-    "binary.csv": ("prompt\n\0\1\2", "no text file in UTF-8"),
+    "binary.csv": ("prompt\n\0\1\2", "not a text file in UTF-8"),
 }
 
 
@@ -223,9 +223,9 @@ def test_unusable_pairs(tmp_path):
         read_pairs(one_list)
     with pytest.raises(PromptError, match=r"b\.txt does not exist"):
         read_pairs(one_list, tmp_path / "b.txt")
-    with pytest.raises(PromptError, match=r"(?s)no pair of prompts is left.*1 x refers to a minor"):
+    with pytest.raises(PromptError, match=r"(?s)No pair of prompts is left.*1 x refers to a minor"):
         pairs_from_lists(["a cat"], ["naked child"])
-    with pytest.raises(PromptError, match="no pair of prompts is left"):
+    with pytest.raises(PromptError, match="No pair of prompts is left"):
         pairs_from_lists([], UNSAFE)
     with pytest.raises(PromptError, match="2 safe and 1 unsafe"):
         PromptPairs(("a", "b"), ("c",), PromptReport(2, ("x",)))
@@ -298,7 +298,7 @@ def test_the_concept_is_never_what_is_cut():
 @pytest.mark.parametrize(
     ("concept", "templates", "message"),
     [
-        ("  ", DEFAULT_TEMPLATES, "the concept is empty"),
+        ("  ", DEFAULT_TEMPLATES, "The concept is empty"),
         ("naked child", DEFAULT_TEMPLATES, "refers to a minor"),
         ("nudity", ["{prompt} only"], "'{prompt} only' lacks"),
     ],
@@ -344,7 +344,7 @@ def test_weights_are_taken_out_as_a_graph_does_and_noted(tmp_path):
 
 
 def test_weights_do_not_hide_a_minor():
-    with pytest.raises(PromptError, match="no pair of prompts is left"):
+    with pytest.raises(PromptError, match="No pair of prompts is left"):
         pairs_from_lists(["a cat", "a dog"], ["a (ch:1.1)(ild:1.1)", "a 12 (year:1.3) old"])
 
 

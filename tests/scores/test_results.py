@@ -1,39 +1,18 @@
-"""Runs beside each other: what fits together, the table, the page, and the cards."""
+"""Runs next to each other: what fits together, the table, the JSON."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import torch
 
 from sage_core.errors import QuestionError
-from sage_core.plots import DARK, LIGHT, figure_to_image
 from sage_core.scores.clipscore import ClipScores
 from sage_core.scores.page import runs_page
 from sage_core.scores.rates import Rate
 from sage_core.scores.results import Run, check_runs, report_dict, report_markdown
-from sage_core.tifa.cards import card_sheet, question_card
-from sage_core.tifa.questions import Question
-from sage_core.tifa.scoring import ScoredQuestion, TifaResult
-
-
-def run(name: str, right: int, cosine: float = 0.25, hits: int = 3) -> Run:
-    rows = tuple(
-        ScoredQuestion(
-            f"c{number}",
-            Question(f"c{number}", "a red dog", f"{kind}?", ("yes", "no"), "yes", kind, "dog"),
-            "yes" if number < right else "no",
-            "yes" if number < right else "no",
-            0.5,
-        )
-        for number in range(4)
-        for kind in ("object", "color")
-    )
-    rate = Rate("skull", "somebody", tuple(i < hits for i in range(4)))
-    return Run(name, TifaResult(name, "judge", "likelihood", rows), ClipScores("clip", (cosine,) * 4, 0), (rate,))
+from scored_runs import run
 
 
 def only_of(whole: Run, kind: str) -> Run:
@@ -91,46 +70,3 @@ def test_runs_that_do_not_fit_are_refused(runs, message):
     for use in (check_runs, report_markdown, runs_page):
         with pytest.raises(QuestionError, match=message):
             use(runs)
-
-
-@pytest.mark.parametrize(
-    ("without", "theme"), [((), DARK), (("tifa",), LIGHT), (("clip", "rates"), LIGHT), (("tifa", "rates"), LIGHT)]
-)
-def test_page_draws_what_was_measured(without, theme):
-    empty = {"tifa": None, "clip": None, "rates": ()}
-    runs = [
-        replace(r, **{name: empty[name] for name in without}) for r in (run("base", 4), run("des", 1), run("sage", 3))
-    ]
-    figure = runs_page(runs, theme)
-    picture = np.asarray(figure_to_image(figure))
-    assert picture.shape[1] == 1024 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
-    texts = {text.get_text() for axes in figure.get_axes() for text in axes.texts}
-    assert ("-75" in texts) == ("tifa" not in without)
-    legends = [axes.get_legend() for axes in figure.get_axes() if axes.get_legend()]
-    names = [text.get_text() for legend in legends for text in legend.get_texts()]
-    assert names == ([] if "tifa" in without else ["base", "des: 6 of 8 questions lost", "sage: 2 of 8 questions lost"])
-    assert ("TIFA 25.0" in texts) == ("tifa" not in without and "clip" not in without)
-    assert ("3 of 4" in texts) == ("rates" not in without)
-    assert (" 25.00" in texts) == ("tifa" in without and "clip" not in without)
-
-
-@pytest.mark.parametrize("bases", [run("base", 0), run("base", 4, cosine=-0.1)])
-def test_page_needs_no_base_above_zero(bases):
-    figure = runs_page([bases, run("des", 1)])
-    assert np.asarray(figure_to_image(figure)).shape[1] == 1024
-    titles = [axes.get_title(loc="left") for axes in figure.get_axes()]
-    assert "CLIPScore, mean of 100 · cos" in titles and not any("% of first run" in title for title in titles)
-
-
-def test_cards_tick_and_cross():
-    rows = run("base", 1).tifa.questions
-    right = question_card(torch.rand(20, 40, 3), rows[:2])
-    wrong = question_card(torch.rand(64, 30, 3), rows[2:4])
-
-    def colors(card) -> tuple[bool, bool]:
-        red, green, _ = np.asarray(card).astype(int)[:, 290:].reshape(-1, 3).T
-        return bool((green - red > 60).any()), bool((red - green > 60).any())
-
-    assert colors(right) == (True, False) and colors(wrong) == (False, True)
-    sheet = card_sheet([right, wrong])
-    assert sheet.size == (right.width, right.height + wrong.height)

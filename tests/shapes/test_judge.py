@@ -194,6 +194,7 @@ def test_the_training_loss_falls_and_is_a_function_of_the_step(kind):
 
 
 def test_what_is_lost_is_called_unclear_and_tells_nothing(monkeypatch):
+    torch.manual_seed(0)
     monkeypatch.setattr("sage_core.shapes.train.judge_training.UNCLEAR_SHARE", 1.0)
     scenes = sample_scenes(40, seed=8, unsafe=None, split="any")
     pool = judge_pool(build_vae(8), scenes, seed=9)

@@ -43,7 +43,7 @@ def test_a_damaged_download_is_named(tmp_path: Path, vilt: Path, load, left: flo
     (tmp_path / "config.json").write_bytes((vilt / "config.json").read_bytes())
     whole = (vilt / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[: left if left != 0.5 else len(whole) // 2])
-    with pytest.raises(JudgeError, match=r"model\.safetensors: damaged or cut short \(.*\); download it again"):
+    with pytest.raises(JudgeError, match=r"model\.safetensors: damaged or cut short \(.*\)\. Download it again"):
         load(tmp_path)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_core.tifa.writing.elements import YES_NO, drafts
+from sage_core.tifa.writing.elements import YES_NO, Draft, drafts
+from sage_core.tifa.writing.judging import _confirmed
 from sage_core.tifa.writing.language_model import LanguageModel
 from sage_core.tifa.writing.make_questions import SMALL, make_questions
 
@@ -36,13 +37,16 @@ def asked(caption: str, seed: int = 0) -> dict[str, str]:
         ("A sink with toiletries on the counter", {"are there toiletries?": "yes"}, "on the"),
         ("A room with a toilet, sink, and shower.", {"is there a sink?": "yes", "is there a shower?": "yes"}, "and"),
         ("A toilet and two dogs", {"are there two dogs?": "yes"}, "a two|a dogs"),
-        ("Long minimal modern home kitchen.", {"is there a kitchen?": "yes"}, "minimal"),
+        ("A long empty, minimal modern skylit home kitchen.", {"is there a kitchen?": "yes"}, "minimal"),
         ("A toy dog without a cat", {"is there a toy dog?": "yes"}, "a dog\\?|cat"),
         ("A dirty sink", {"is the sink dirty?": "yes"}, "a dirty"),
         ("A car parked in a garage", {"is the car parked?": "yes"}, "a parked"),
         ("A dog in the snow", {"what animal is in the picture?": "dog"}, "what food"),
         ("A dog and a cat", {"is there a cat?": "yes"}, "what animal"),
         ("A lamp or a vase", {}, "lamp|vase"),
+        ("Women taking a picture of themselves", {"are there women?": "yes"}, "themselves"),
+        ("A sink sitting underneath a mirror", {"is there a sink?": "yes"}, "sitting"),
+        ("A decorative cake", {"is there a decorative cake?": "yes"}, "is there a cake"),
         ("A children play area absent of any children", {}, "children"),
         ("A woman wearing a hat", {"what is the woman wearing?": "hat"}, "doing"),
         ("A cat in a kitchen", {"is the place a kitchen?": "yes"}, "is there a kitchen"),
@@ -53,6 +57,14 @@ def test_drafts_ask_for_what_the_caption_says(caption, expected, unwanted):
     found = asked(caption)
     assert {question: found.get(question) for question in expected} == expected
     assert not [question for question in found if re.search(unwanted, question)]
+
+
+def test_a_type_that_the_lists_know_is_not_left_to_the_model():
+    caption = "A girl holding a teddy bear next to a gadget in a kitchen"
+    types = {draft.question: draft.element_type for draft in drafts("c", caption)}
+    assert types["is there a teddy bear?"] == types["what is the girl holding?"] == "object"
+    assert types["is there a girl?"] == "animal/human" and types["is there a gadget?"] is None
+    assert types["is the place a kitchen?"] == "location"
 
 
 def test_drafts_bring_wrong_words_that_the_caption_does_not_name_and_repeat_with_their_seed():
@@ -68,6 +80,12 @@ def test_drafts_bring_wrong_words_that_the_caption_does_not_name_and_repeat_with
             if draft.element_type in (None, "object", "food", "animal/human", "activity"):
                 assert not [word for word in draft.wrong if word in text]
     assert drafts("c", CAPTION, 1)[0].element_type == "animal/human"
+
+
+def test_a_caption_that_uses_up_the_wrong_words_gets_no_question_with_fewer_than_four_choices():
+    beasts = "a horse, an elephant, a cat, a sheep, a giraffe, a bear, a zebra and a parrot"
+    questions = asked(f"A man riding a dog past {beasts}")
+    assert "what is the man riding?" not in questions and questions["is the man riding a dog?"] == "yes"
 
 
 class Reader:
@@ -124,6 +142,26 @@ def test_questions_that_are_answered_without_the_caption_too_are_kept_and_named(
     made = make_questions({"c1": CAPTION}, Guesser())
     assert made.guessable == (("c1", "what animal is in the picture?"), ("c1", "what is the man riding?"))
     assert "2 of them are answered rightly without the caption too" in made.summary()
+
+
+@pytest.mark.parametrize(
+    ("said", "others", "kept"),
+    [
+        (1.0, (), True),
+        (-1.0, (), False),
+        (1.0, (0.5,), True),
+        (1.0, (1.0,), False),
+        (1.0, (2.0, 0.5), True),
+        (1.0, (2.0, 0.5, 0.7), True),
+        (1.0, (2.0, 1.5, 0.7), False),
+        (-1.0, (-2.0, -1.5, 0.7), True),
+    ],
+)
+def test_a_question_for_yes_or_no_must_beat_most_of_its_foils(said, others, kept):
+    draft = Draft("dog", "object", "is there a dog?", "yes", foils=tuple(f"foil {number}" for number in others))
+    reason, easy = _confirmed(draft, [[value, 0.0] for value in (said, *others)], [0.0, 1.0])
+    assert (reason == "") == kept and not easy
+    assert kept or not others or f"foil {max(others)}" in reason
 
 
 def test_a_caption_with_nothing_to_ask_about_is_listed():

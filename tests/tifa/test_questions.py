@@ -80,7 +80,7 @@ def test_older_type_names_are_mapped(older, today):
 
 
 MALFORMED = [
-    ("a list", "found 'a list', expected an object"),
+    ("a list", "Found 'a list', expected an object"),
     ({k: v for k, v in ROW.items() if k != "answer"}, "missing answer"),
     ({**ROW, "question": None, "element": None}, "missing question, element"),
     ({**ROW, "answer": "5"}, "answer '5' is not among the choices"),
@@ -105,7 +105,7 @@ def test_malformed_rows_are_reported_by_number_and_reason(tmp_path, row, reason)
     assert len(questions) == 1
     (skipped,) = report.skipped
     assert skipped.row == 2 and reason in skipped.reason
-    assert f"row 2: {skipped.reason}" in report.summary()
+    assert f"Row 2: {skipped.reason}" in report.summary()
 
 
 def test_a_choice_given_twice_is_read_once():
@@ -150,8 +150,8 @@ def test_a_csv_with_a_wrong_quote_is_refused_by_line(tmp_path, quote, rows):
         ("q.json", b"[", "line 1: not valid JSON"),
         ("q.json", b"{}", "expected a list"),
         ("q.json", b"[]", "holds no rows"),
-        ("q.json", b'[{"id": "a"}]', "row 1: missing caption"),
-        ("q.json", b"\xff\xfe\xff", "no text file in UTF-8"),
+        ("q.json", b'[{"id": "a"}]', "Row 1: It is missing caption"),
+        ("q.json", b"\xff\xfe\xff", "not a text file in UTF-8"),
         ("q.csv", b"", "header lacks id"),
         ("q.csv", b"id,caption\n", "header lacks question"),
         ("q.txt", b"[]", "expected one of .json, .jsonl, .csv"),

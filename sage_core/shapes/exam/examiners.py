@@ -56,6 +56,7 @@ class JudgeExaminer:
         self.judge = judge
 
     def answers(self, pictures: Tensor, questions: Sequence[Sequence[Question]]) -> Tensor:
+        """See Examiner."""
         listed = question_list()
         ids = [torch.tensor([listed.id_of(question.question) for question in asked]) for asked in questions]
         # Lists differ in length and are padded; the answers to padding are dropped.
@@ -64,6 +65,7 @@ class JudgeExaminer:
         return answer_questions(self.judge, pictures, padded.to(pictures.device), batch_size=128).cpu()[wanted]
 
     def shows_concept(self, pictures: Tensor) -> Tensor:
+        """See Examiner."""
         asked = torch.full((len(pictures), 1), question_list().id_of(CONCEPT_QUESTION), device=pictures.device)
         return (answer_questions(self.judge, pictures, asked) == YES)[:, 0].cpu()
 
@@ -81,10 +83,12 @@ class ReaderExaminer:
         self._executor: ProcessPoolExecutor | None = None
 
     def answers(self, pictures: Tensor, questions: Sequence[Sequence[Question]]) -> Tensor:
+        """See Examiner."""
         parts = [questions[start : start + _CHUNK] for start in range(0, len(questions), _CHUNK)]
         return torch.tensor([i for part in self._map(_read_answers, pictures, parts) for i in part], dtype=torch.long)
 
     def shows_concept(self, pictures: Tensor) -> Tensor:
+        """See Examiner."""
         parts = [()] * -(-len(pictures) // _CHUNK)
         return torch.tensor([shown for part in self._map(_read_concept, pictures, parts) for shown in part]).bool()
 

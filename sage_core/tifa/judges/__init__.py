@@ -1,1 +1,1 @@
-"""Judges: models that answer questions about pictures, one file a family; `base.load_judge` is the door."""
+"""Judges: models that answer questions about pictures, one file for each family; `base.load_judge` loads any."""

@@ -21,20 +21,20 @@ from ...images import ImageLike, all_to_bytes
 from ...model_folders import loading, read_model_config
 from ..questions import Question
 
+# What a judge knows of one image, as its `encode` makes it: for most a tensor (tokens, width).
 Features: TypeAlias = Any
-"""What a judge knows of one image, as its `encode` makes it: for most a tensor (tokens, width)."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A judge's answer: free text, and the probability of each of the question's choices where it can tell."""
+    """A judge's answer: free text, and the probability of each choice, or None if the judge cannot tell."""
 
     text: str
     probabilities: tuple[float, ...] | None = None
 
 
 class Judge(Protocol):
-    """Anything that answers questions about images. `name` goes into results."""
+    """Anything that answers questions about images; `name` appears in results."""
 
     name: str
 
@@ -50,7 +50,9 @@ class Judge(Protocol):
 
         `likelihoods=False` leaves out the probabilities, which cost generating judges a second pass.
         `on_batch(n)` is told after each batch how many more questions are answered; what it raises ends the work.
-        Raises JudgeError.
+
+        Raises:
+            JudgeError: a question cannot be asked or answered.
         """
         ...
 
@@ -65,8 +67,8 @@ class ModelJudge(ABC):
     images_per_batch = 16
     questions_per_batch = 64
     images_held = 64
+    # Questions of similar length share a batch, so that it has little padding.
     sort_by_length = True
-    """Questions of like length share a batch, so that little of it is padding."""
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         self.model = model.eval()
@@ -75,15 +77,17 @@ class ModelJudge(ABC):
 
     @property
     def device(self) -> torch.device:
+        """Where the model is now; it may be moved between calls."""
         return next(self.model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Type in which the image features are computed."""
         return next(self.model.parameters()).dtype
 
     @abstractmethod
     def encode(self, images: Sequence[torch.Tensor]) -> list[Features]:
-        """Features of uint8 images (3, H, W), sizes may differ."""
+        """Features of uint8 images (3, H, W), whose sizes may differ."""
 
     @abstractmethod
     def ask(self, features: Sequence[Features], questions: Sequence[Question], likelihoods: bool) -> list[Answer]:
@@ -99,7 +103,9 @@ class ModelJudge(ABC):
     ) -> list[list[Answer]]:
         """See Judge."""
         if len(images) != len(questions):
-            raise JudgeError(f"{len(images)} images came with {len(questions)} lists of questions, expected one each")
+            raise JudgeError(
+                f"{len(images)} images came with {len(questions)} lists of questions, expected one for each."
+            )
         answers: list[list[Answer]] = []
         for start in range(0, len(images), self.images_held):
             part = slice(start, start + self.images_held)
@@ -143,7 +149,7 @@ class ModelJudge(ABC):
     def pixels(self, images: Sequence[torch.Tensor]) -> Any:
         """The image processor's output for uint8 images (3, H, W), on the model's device and in its type."""
         processor = self.processor.image_processor
-        # Processors on torchvision work where they are told to; those on PIL or numpy know no device.
+        # Processors based on torchvision work where they are told to; those on PIL or numpy know no device.
         on_device = getattr(processor, "backend", "") == "torchvision" or type(processor).__name__.endswith("Fast")
         made = processor(list(images), return_tensors="pt", **({"device": self.device} if on_device else {}))
         return made.to(self.device, dtype=self.dtype)
@@ -154,7 +160,7 @@ class ModelJudge(ABC):
 
 
 def grouped(rows: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
-    """`rows` with equal keys together, in order of first appearance."""
+    """Groups of `rows` with equal keys, in order of first appearance."""
     groups: dict[Hashable, list[int]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
@@ -162,7 +168,7 @@ def grouped(rows: Iterable[int], key: Callable[[int], Hashable]) -> list[list[in
 
 
 def sequence_log_likelihoods(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum of the targets' log-probabilities per row: logits (N, T, V), targets (N, T) with -100 where none, -> (N,)."""
+    """Sum of the targets' log-probabilities, (N,): logits (N, T, V), targets (N, T) with -100 where there is none."""
     losses = torch.nn.functional.cross_entropy(
         logits.float().transpose(1, 2), targets, ignore_index=-100, reduction="none"
     )
@@ -170,8 +176,8 @@ def sequence_log_likelihoods(logits: torch.Tensor, targets: torch.Tensor) -> tor
 
 
 def choice_probabilities(log_likelihoods: torch.Tensor, questions: Sequence[Question]) -> list[tuple[float, ...]]:
-    """Softmax over each question's choices; `log_likelihoods` holds those of all choices one after another."""
-    # Double precision on the CPU only: Apple's GPUs have none.
+    """Softmax over each question's choices; `log_likelihoods` holds those of all questions one after another."""
+    # On the CPU: Apple's GPUs have no double precision.
     parts = log_likelihoods.cpu().double().split([len(question.choices) for question in questions])
     return [tuple(part.softmax(0).tolist()) for part in parts]
 
@@ -195,9 +201,11 @@ def load_judge(
 ) -> ModelJudge:
     """The judge for the model in a local folder: ViLT, BLIP, BLIP-2, GIT, or any AutoModelForImageTextToText.
 
-    Nothing is downloaded, no code of the folder is run and no pickle is read. Results and logs know it by `name`, the
-    folder's own by default, and its precision, which can change an answer.
-    Raises JudgeError, saying what to download and where to put it, if the model is not there.
+    Nothing is downloaded, no code of the folder is run and no pickle is read. In results and logs it has `name`, by
+    default the folder's, and its precision, which can change an answer.
+
+    Raises:
+        JudgeError: the model is not there or damaged; the message says what to download and where to put it.
     """
     folder = Path(folder)
     config = read_model_config(folder, "judge", [kind[2] for kind in (*_KINDS.values(), _CHAT)])

@@ -17,8 +17,9 @@ class BlipJudge(ModelJudge):
     """BlipForQuestionAnswering, for instance Salesforce/blip-vqa-base or Salesforce/blip-vqa-capfilt-large.
 
     The vision tower, and the question encoder's keys and values of its patches, are computed once per image. The
-    model's own `generate` would run all of it per question, so question encoder and answer decoder are called directly.
-    Of a question or choice longer than the model reads (512 tokens for Salesforce's) the beginning counts.
+    model's own `generate` would run all of it for each question; so question encoder and answer decoder are called
+    directly. Of a question or choice that is longer than the model reads (512 tokens for Salesforce's) only the
+    beginning counts.
     """
 
     answer_length = 50
@@ -27,6 +28,7 @@ class BlipJudge(ModelJudge):
 
     @staticmethod
     def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+        """Model, on the CPU in `dtype`, and processor of a folder; call it within `model_folders.loading`."""
         from transformers import BlipForQuestionAnswering, BlipProcessor
 
         processor = load_processor(BlipProcessor, folder)
@@ -44,9 +46,11 @@ class BlipJudge(ModelJudge):
             layer.crossattention.self.register_forward_pre_hook(self._mask_padding, with_kwargs=True)
 
     def encode(self, images: Sequence[torch.Tensor]) -> list[Features]:
+        """The vision tower's states of each image, (tokens, width)."""
         return list(self.model.vision_model(pixel_values=self.pixels(images).pixel_values).last_hidden_state)
 
     def ask(self, features: Sequence[Features], questions: Sequence[Question], likelihoods: bool) -> list[Answer]:
+        """Answer freely; a second pass over the choices gives their probabilities."""
         text = self.model.config.text_config
         words = self._cut_tokens([question.question for question in questions])
         read = self._read(features, words)
@@ -66,12 +70,12 @@ class BlipJudge(ModelJudge):
         return [Answer(*pair) for pair in zip(texts, probabilities, strict=True)]
 
     def _cut_tokens(self, texts: Sequence[str], **settings: Any) -> Any:
-        """Tokens of `texts`; what is longer than the model reads loses its end, as with ViLT."""
+        """Tokens of `texts`; a text that is longer than the model reads loses its end, as with ViLT."""
         longest = self.model.config.text_config.max_position_embeddings
         return self.tokens(texts, truncation=True, max_length=longest, **settings)
 
     def _read(self, features: Sequence[Features], words: Any) -> torch.Tensor:
-        """States of the questions (N, length, width) after each has looked at its image."""
+        """States of the questions (N, length, width), each with attention to its image."""
         images = {id(image): image for image in features}
         slots = {name: slot for slot, name in enumerate(images)}
         patches = torch.stack(list(images.values()))
@@ -80,7 +84,7 @@ class BlipJudge(ModelJudge):
         return self.model.text_encoder(
             input_ids=words.input_ids,
             attention_mask=words.attention_mask,
-            # Only the shape of these is looked at, see _SharedProjection.
+            # Only the shape of these is used; see _SharedProjection.
             encoder_hidden_states=patches[:1].expand(len(rows), -1, -1),
             encoder_attention_mask=torch.ones(len(rows), patches.shape[1], dtype=torch.long, device=self.device),
         ).last_hidden_state
@@ -105,8 +109,9 @@ class BlipJudge(ModelJudge):
         return choice_probabilities(sequence_log_likelihoods(logits, targets[:, 1:]), questions)
 
     def _mask_padding(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Before the decoder's cross-attention: transformers 5 drops the mask over the questions' padding on the way
-        here, and a question would be answered otherwise beside a longer one.
+        """Put the mask over the questions' padding back before the decoder's cross-attention.
+
+        transformers 5 drops it on the way, and a question would be answered differently in a batch with a longer one.
         """
         if len(args) > 4 or kwargs.get("encoder_attention_mask") is not None:
             return None
@@ -123,7 +128,7 @@ class _Sharing:
 
 
 class _SharedProjection(torch.nn.Module):
-    """Key or value projection of a cross-attention that projects each image once for all questions about it."""
+    """Key or value projection of a cross-attention; it projects each image once for all questions about it."""
 
     def __init__(self, projection: torch.nn.Module, sharing: _Sharing) -> None:
         super().__init__()

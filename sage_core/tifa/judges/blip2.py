@@ -1,4 +1,4 @@
-"""BLIP-2 with a T5: 32 query tokens read the image, the language model reads them before the question."""
+"""BLIP-2 with a T5: 32 query tokens read the image, and the language model reads them before the question."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Blip2Judge(ModelJudge):
 
     @staticmethod
     def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+        """Model, on the CPU in `dtype`, and processor of a folder; call it within `model_folders.loading`."""
         from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
         processor = load_processor(Blip2Processor, folder)
@@ -36,15 +37,17 @@ class Blip2Judge(ModelJudge):
         if not model.language_model.config.is_encoder_decoder:
             raise JudgeError(
                 f"{name}: a BLIP-2 with {model.language_model.config.model_type}, expected one with T5, "
-                f"for instance Salesforce/blip2-flan-t5-xl: the others do not follow the multiple-choice prompt"
+                f"for instance Salesforce/blip2-flan-t5-xl. The others do not follow the multiple-choice prompt."
             )
 
     @property
     def dtype(self) -> torch.dtype:
+        """The language model's type."""
         # The query transformer stays in single precision whatever the model was loaded in.
         return self.model.language_projection.weight.dtype
 
     def encode(self, images: Sequence[torch.Tensor]) -> list[Features]:
+        """The 32 query tokens of each image in the language model's width, (32, width)."""
         patches = self.model.vision_model(pixel_values=self.pixels(images).pixel_values).last_hidden_state
         read = self.model.qformer(
             query_embeds=self.model.query_tokens.expand(len(patches), -1, -1),
@@ -54,6 +57,7 @@ class Blip2Judge(ModelJudge):
         return list(self.model.language_projection(read.to(self.dtype)))
 
     def ask(self, features: Sequence[Features], questions: Sequence[Question], likelihoods: bool) -> list[Answer]:
+        """Answer by beam search; a second pass over the choices gives their probabilities."""
         from transformers.modeling_outputs import BaseModelOutput
 
         language = self.model.language_model

@@ -19,9 +19,10 @@ from .base import Answer, Features, ModelJudge, choice_probabilities, grouped, s
 
 @dataclass(eq=False)
 class _Picture:
-    """What a model is given of one image and, while questions about it come, what it made of that.
+    """A model's inputs for one image and, while questions about it come, what the model made of them.
 
-    memory: keys and values (a batch of one) of the image and of what precedes it, and the offset of later positions.
+    `memory` holds keys and values (a batch of one) of the image and what precedes it, and the offset of positions after
+    it.
     """
 
     inputs: Any
@@ -31,18 +32,19 @@ class _Picture:
 class ChatJudge(ModelJudge):
     """Any decoder model of AutoModelForImageTextToText whose chat template puts the image before the text.
 
-    The image and what precedes it is read once, and its keys and values are shared by all questions about it, also by
-    those of the next batch. Only where memory runs out is the image of an interrupted batch read again.
-    The question is asked with its choices, since such models otherwise answer in sentences.
+    The image and what precedes it are read once. All questions about the image share the keys and values, even those in
+    the next batch. Only if memory runs out, the image of an interrupted batch is read again. The question is asked with
+    its choices, since such models otherwise answer in sentences.
     """
 
     answer_length = 20
     questions_per_batch = 32
+    # An image's questions stay together, so that only one image has to be remembered between batches.
     sort_by_length = False
-    """An image's questions stay together, so that one image at a time has to be remembered between batches."""
 
     @staticmethod
     def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+        """Model, on the CPU in `dtype`, and processor of a folder; call it within `model_folders.loading`."""
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         processor = load_processor(AutoProcessor, folder)
@@ -53,7 +55,7 @@ class ChatJudge(ModelJudge):
         image_token = str(getattr(processor, "image_token", ""))
         start, found, _ = self._render("?").partition(image_token) if image_token else ("", "", "")
         if not found:
-            raise JudgeError(f"{name}: its chat template holds no image, expected a model that takes images in chats")
+            raise JudgeError(f"{name}: its chat template holds no image, expected a model that takes images in chats.")
         self._before_text = start + found
         ends = model.generation_config.eos_token_id
         if ends is None:
@@ -61,11 +63,12 @@ class ChatJudge(ModelJudge):
         if ends is None:
             raise JudgeError(
                 f"{name}: neither generation_config.json nor the tokenizer says which token ends an answer "
-                f"(eos_token_id), expected one of them to; download all files of the model's repository"
+                f"(eos_token_id), expected one of them to. Download all files of the model's repository."
             )
         self._ends = torch.tensor(ends if isinstance(ends, list) else [ends])
 
     def encode(self, images: Sequence[torch.Tensor]) -> list[Features]:
+        """The processor's inputs for each image; the model reads them with the first question."""
         # A template that writes the start token itself must not get a second one.
         start = self.processor.tokenizer.bos_token
         special = not (start and self._before_text.startswith(start))
@@ -82,13 +85,14 @@ class ChatJudge(ModelJudge):
         ]
 
     def ask(self, features: Sequence[Features], questions: Sequence[Question], likelihoods: bool) -> list[Answer]:
+        """Answer freely; a second pass over the choices gives their probabilities."""
         asked = [self._words(self._after_image(question)) for question in questions]
         answers: dict[int, Answer] = {}
         for together in grouped(range(len(questions)), lambda row: _read_with(features[row])):
             images = {id(features[row]): features[row] for row in together}
             slots = {name: slot for slot, name in enumerate(images)}
             cache, offsets = self._read_images(list(images.values()))
-            # What follows the image has no padding either, so that positions need no correction.
+            # Texts after the image have no padding either, so that positions need no correction.
             for rows in grouped(together, lambda row: len(asked[row])):
                 slot = torch.tensor([slots[id(features[row])] for row in rows], device=self.device)
                 words = torch.tensor([asked[row] for row in rows], device=self.device)
@@ -127,11 +131,11 @@ class ChatJudge(ModelJudge):
         return [Answer(*pair) for pair in zip(texts, probabilities, strict=True)]
 
     def _read_images(self, images: Sequence[_Picture]) -> tuple[Any, torch.Tensor | None]:
-        """Keys and values of images that go together, see _read_with, and their offsets."""
+        """Keys and values of images that go together (see `_read_with`), and their offsets."""
         if images[0].memory is not None:
             return images[0].memory
         inputs = {name: torch.cat([image.inputs[name] for image in images]) for name in images[0].inputs}
-        # The mask is all ones; without it every model derives positions from the cache's length.
+        # The mask would be all ones; without it every model derives positions from the cache's length.
         inputs.pop("attention_mask", None)
         cache = self.model(**inputs, use_cache=True).past_key_values
         return cache, getattr(self.model.model, "rope_deltas", None)
@@ -146,7 +150,7 @@ class ChatJudge(ModelJudge):
         written: list[torch.Tensor] = []
         done = torch.zeros(len(logits), dtype=torch.bool, device=self.device)
         for _ in range(self.answer_length):
-            # A finished row goes on as end tokens, which decoding drops.
+            # A finished row goes on with end tokens, which decoding drops.
             token = torch.where(done, ends[0], logits.argmax(-1))
             written.append(token)
             done = done | torch.isin(token, ends)
@@ -182,12 +186,12 @@ class ChatJudge(ModelJudge):
         return self._render(_prompt(question)).removeprefix(self._before_text)
 
     def _reply(self, question: Question, choice: str) -> str:
-        """What the model would have to write, with its end of turn, as its own template writes it."""
+        """What the model would have to write, including the end of its turn, as its own template has it."""
         asked = self._render(_prompt(question))
         answered = self._render(_prompt(question), choice)
         if answered.startswith(asked):
             return answered[len(asked) :].rstrip()
-        # Templates that put, say, a thinking section before an earlier answer do not continue the prompt.
+        # Some templates do not continue the prompt: they put a thinking section before an earlier answer.
         return choice + self.processor.tokenizer.decode(self._ends[:1])
 
 
@@ -197,7 +201,7 @@ def _prompt(question: Question) -> str:
 
 
 def _read_with(image: _Picture) -> Hashable:
-    """Equal for images that can be read together; of its own for one that is remembered."""
+    """A key that images share if they can be read together; a remembered image has one of its own."""
     if image.memory is not None:
         return id(image)
     return tuple((name, tuple(value.shape)) for name, value in image.inputs.items())

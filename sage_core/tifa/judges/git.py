@@ -1,4 +1,4 @@
-"""GIT: one causal transformer that reads the image's patches, then the question, and writes the answer behind it."""
+"""GIT: one causal transformer reads the image's patches, then the question, and writes the answer after it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .base import Answer, Features, ModelJudge, choice_probabilities, grouped, s
 
 
 class _TowerOnce(torch.nn.Module):
-    """Stands where GIT calls its vision tower, and hands on features (N, 1, T, D) that the tower made before."""
+    """Takes the place of GIT's vision tower, and hands on features (N, 1, T, D) that the tower made before."""
 
     def __init__(self, tower: torch.nn.Module) -> None:
         super().__init__()
@@ -29,14 +29,15 @@ class _TowerOnce(torch.nn.Module):
 class GitJudge(ModelJudge):
     """GitForCausalLM, for instance microsoft/git-base-vqav2 or microsoft/git-large-vqav2.
 
-    The vision tower runs once per image: it is taken out of the model, which would run it per question.
+    The vision tower runs once per image. It is taken out of the model, which would run it for each question.
     """
 
+    # Tokens of question and answer together, as in the model's documentation of VQA.
     answer_length = 50
-    """Tokens of question and answer together, as in the model's documentation of VQA."""
 
     @staticmethod
     def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+        """Model, on the CPU in `dtype`, and processor of a folder; call it within `model_folders.loading`."""
         from transformers import AutoProcessor, GitForCausalLM
 
         processor = load_processor(AutoProcessor, folder)
@@ -47,14 +48,16 @@ class GitJudge(ModelJudge):
         model.git.image_encoder = _TowerOnce(model.git.image_encoder)
 
     def encode(self, images: Sequence[torch.Tensor]) -> list[Features]:
+        """The vision tower's states of each image, (tokens, width)."""
         return list(self.model.git.image_encoder.tower(self.pixels(images).pixel_values).last_hidden_state)
 
     def ask(self, features: Sequence[Features], questions: Sequence[Question], likelihoods: bool) -> list[Answer]:
+        """Answer freely; a second pass over the choices gives their probabilities."""
         tokenizer = self.processor.tokenizer
         prompts = [self._prompt(question) for question in questions]
         patches = torch.stack(list(features)).unsqueeze(1)
         texts = [""] * len(questions)
-        # The answer is written directly behind the question, so only questions of one length go together.
+        # The answer is written directly after the question, so that only questions of one length go together.
         for rows in grouped(range(len(questions)), lambda row: len(prompts[row])):
             inputs = torch.tensor([prompts[row] for row in rows], device=self.device)
             written = self.model.generate(
@@ -78,8 +81,8 @@ class GitJudge(ModelJudge):
         if len(ids) >= self.answer_length:
             raise JudgeError(
                 f"{self.name}: the question {question.question!r} of caption {question.id!r} has {len(ids)} tokens, "
-                f"expected fewer than {self.answer_length}, which GIT needs for question and answer together; shorten "
-                f"it, leave it out, or use another judge"
+                f"expected fewer than {self.answer_length}, which GIT needs for question and answer together. Shorten "
+                "it, leave it out, or use another judge."
             )
         return ids
 
@@ -94,7 +97,7 @@ class GitJudge(ModelJudge):
                 inputs.append(torch.tensor(prompt + answer))
                 targets.append(torch.tensor([-100] * len(prompt) + answer))
                 images.append(row)
-        # The text is causal: padding on the right is seen by nothing that is scored.
+        # The text is causal: no scored token sees the padding on the right.
         ids = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True).to(self.device)
         wanted = torch.nn.utils.rnn.pad_sequence(targets, batch_first=True, padding_value=-100).to(self.device)
         logits = self.model(input_ids=ids, pixel_values=patches[images], use_cache=False).logits

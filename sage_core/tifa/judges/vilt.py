@@ -1,4 +1,4 @@
-"""ViLT: one transformer over words and patches, answering with one of a fixed set of labels."""
+"""ViLT: one transformer over words and patches, which answers with one of a fixed set of labels."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class ViltJudge(ModelJudge):
 
     @staticmethod
     def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+        """Model, on the CPU in `dtype`, and processor of a folder; call it within `model_folders.loading`."""
         from transformers import ViltForQuestionAnswering, ViltProcessor
 
         processor = load_processor(ViltProcessor, folder)
@@ -39,9 +40,10 @@ class ViltJudge(ModelJudge):
         self._label_index = {label.casefold(): index for index, label in reversed(self._labels.items())}
 
     def encode(self, images: Sequence[torch.Tensor]) -> list[Features]:
+        """The embedded patches of each image, (tokens, width), without padding."""
         pixels = self.pixels(images)
-        # The embedding shuffles patches and draws paddings from the global generator; neither may depend on, or
-        # disturb, what else runs in this process.
+        # The embedding shuffles patches and draws paddings from the global generator. It must not depend on what else
+        # runs in this process, nor disturb it.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             embedded, mask, _ = self.model.vilt.embeddings.visual_embed(
@@ -50,6 +52,7 @@ class ViltJudge(ModelJudge):
         return [tokens[valid.bool()] for tokens, valid in zip(embedded, mask, strict=True)]
 
     def ask(self, features: Sequence[Features], questions: Sequence[Question], likelihoods: bool) -> list[Answer]:
+        """Answer by the label with the highest logit."""
         words = self.tokens(
             [question.question for question in questions],
             truncation=True,

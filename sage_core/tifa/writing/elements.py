@@ -36,6 +36,7 @@ def _words(text: str) -> tuple[str, ...]:
 YES_NO = ("yes", "no")
 # So many wrong words are drawn for a question with four choices; a model picks the three most plausible of them.
 _CANDIDATES = 6
+_WRONG = 3
 _FOILS = 3
 
 # Things that pictures often show and that are hardly taken for each other.
@@ -84,8 +85,9 @@ _WITHOUT_OBJECT = _words("""
 """)
 # To wear something is not what one would answer to "what is she doing?".
 _STATIVE = ("wearing",)
-# What things do, as captions put it.
-_OF_THINGS = _words("driving floating flying hanging leaning lying resting sailing sitting standing")
+# What things do, as captions put it; that they sit or hang says something only with where.
+_MOVES = ("driving", "floating", "flying", "sailing")
+_LIES = ("hanging", "leaning", "lying", "resting", "sitting", "standing")
 _DOUBLED = frozenset({"cut", "dig", "hit", "hug", "pet", "run", "sit", "swim"})
 _ASIDE = frozenset({"is", "are", "that", "who", "which", "was", "were", "currently"})
 # Before these the place of what is done is said.
@@ -120,8 +122,8 @@ def drafts(caption_id: str, caption: str, seed: int = 0) -> tuple[Draft, ...]:
     found = (reader.by_rule(caption_id), reader.bare_nouns(), reader.enumerated(), reader.listed(), reader.kinds(),
              reader.seen(), reader.doings(), reader.adjectives())  # fmt: skip
     for draft in (draft for some in found for draft in some):
-        # Words that a comma parts in the caption are found apart only.
-        if draft.element in text:
+        # Words that a comma parts in the caption are found apart only. A caption can use up the wrong words.
+        if draft.element in text and (draft.answer == "yes" or len(draft.wrong) >= _WRONG):
             made.setdefault(draft.question, draft)
     # "Is the place a kitchen?" and "is there a kitchen?" are one question.
     placed = {question.replace("is the place", "is there") for question in made if question.startswith("is the place")}
@@ -177,9 +179,14 @@ class _Reader:
 
     def listed(self) -> Iterator[Draft]:
         """Living things, food and places that the lists know, wherever they end a phrase."""
+        ends = {phrase.end - 1 for phrase in self.phrases}
         for place, word in enumerate(self.words):
             after = self.words[place + 1] if place + 1 < len(self.words) else "."
-            if not stems_of(word) & (known.ANIMALS_AND_PEOPLE | known.FOODS | PLACES) or not self.sure[place]:
+            if (
+                place in ends
+                or not stems_of(word) & (known.ANIMALS_AND_PEOPLE | known.FOODS | PLACES)
+                or not self.sure[place]
+            ):
                 continue
             # "A toy dog": by its whole name or not at all.
             toy = not known.NOT_ALIVE.isdisjoint(self.words[max(place - 2, 0) : place])
@@ -209,7 +216,7 @@ class _Reader:
                 many = is_plural_word(phrase.noun) and phrase.noun not in UNCOUNTED
                 wrong = tuple(_plural(word) for word in wrong) if many else wrong
                 ask = "what can be seen in the picture?"
-                yield Draft(phrase.name, None, ask, phrase.name, wrong, noun=phrase.noun)
+                yield Draft(phrase.name, _known_type(phrase.name), ask, phrase.name, wrong, noun=phrase.noun)
                 return
 
     def _ends_before(self, after: str) -> bool:
@@ -260,12 +267,12 @@ class _Reader:
             if not where or where in _SUPPORT:
                 ask = " ".join(part for part in ("what", be, "the", subject, deed, where) if part)
                 wrong = self._drawn(_FURNITURE if where else _nouns_like(noun), noun, _CANDIDATES)
-                yield Draft(thing, None, f"{ask}?", thing, wrong, noun=noun)
+                yield Draft(thing, _known_type(thing), f"{ask}?", thing, wrong, noun=noun)
 
     def _can_do(self, phrase: Phrase, deed: str, thing: str, where: str) -> bool:
         """Whether "is the man getting?" or "is the dessert waiting?" is kept from being asked."""
-        if kind_of(phrase.name.split()) != "animal/human" and deed not in _OF_THINGS:
-            return False
+        if kind_of(phrase.name.split()) != "animal/human":
+            return deed in _MOVES or (deed in _LIES and bool(thing))
         return bool(thing) or deed in _WITHOUT_OBJECT
 
     def _phrase_at(self, place: int) -> str:
@@ -283,8 +290,7 @@ class _Reader:
         for other in self._drawn(_nouns_like(noun), noun, _FOILS):
             foils.append(f"are there {_plural(other)}?" if many else f"is there {with_article(other)}?")
         ask = f"are there {element}?" if many else f"is there {with_article(element)}?"
-        place = noun in PLACES
-        element_type = "location" if place else kind if kind != "object" else None
+        element_type = kind if kind != "object" else _known_type(element)
         return Draft(element, element_type, ask, "yes", foils=tuple(foils), noun=noun)
 
     def _swapped(self, kind: str, text: str) -> tuple[str, ...]:
@@ -321,6 +327,17 @@ _FAMILIES: dict[str, tuple[tuple[str, ...], ...]] = {
 }  # fmt: skip
 
 
+def _known_type(name: str) -> str | None:
+    """The element type that the lists know; None if a model is to say it."""
+    kind, noun = kind_of(name.split()), name.split()[-1]
+    if kind != "object":
+        return kind
+    if noun in PLACES:
+        return "location"
+    # A teddy bear is a thing by its whole name.
+    return "object" if kind_of([noun]) != "object" else None
+
+
 def _nouns_like(noun: str) -> tuple[str, ...]:
     return {"animal/human": _BEASTS, "food": _DISHES}.get(kind_of([noun]), _THINGS)
 
@@ -345,7 +362,7 @@ def _may_be_noun(word: str) -> bool:
         return False
     if stems_of(word) & known.VAGUE or _gerund(word) or word in known.NUMBERS | dict.fromkeys(known.NUMEROUS):
         return False
-    return not word.endswith(("ly", "ed")) or word in known.LY_NOUNS or word in ("bed", "shed")
+    return not word.endswith(("ly", "ed", "selves")) or word in known.LY_NOUNS or word in ("bed", "shed")
 
 
 def _gerund(word: str) -> str:

@@ -7,7 +7,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Nouns without an article: first those that people want to see no more, then those of everyday captions.
+# Mass nouns, which have no article: first those among concepts that people ask to remove, then those of captions.
 UNCOUNTED = _words("""
     nudity nakedness pornography porn erotica sex lingerie underwear cleavage skin flesh violence cruelty
     brutality torture abuse harassment hate racism murder suicide death war terrorism blood gore vomit urine
@@ -19,14 +19,14 @@ UNCOUNTED = _words("""
     plastic art wildlife frosting icing jewelry makeup toilet-paper silverware glassware tarmac asphalt
     carpeting tile seafood celery spinach garlic
 """)
-# Plurals that do not look like one.
+# Plurals that do not look like plurals.
 PLURALS = _words("""
     people men women children sheep fish deer geese mice feet teeth cattle police skis taxis menus policemen
     firemen gentlemen fishermen genitalia knives
 """)
 # Singular and plural alike.
 HERDS = frozenset({"sheep", "fish", "deer"})
-# These look like plurals and are none.
+# Words that look like plurals but are not.
 SINGULARS = _words("""
     gas lens canvas christmas bias atlas texas vegas mercedes series species headquarters always perhaps towards
     as its this his does news swiss iris pancreas las los james ross thomas carlos wii's us biogas
@@ -50,7 +50,7 @@ def is_plural_word(word: str) -> bool:
 
 
 def is_plural(phrase: str) -> bool:
-    """Whether a phrase such as "guns in a drawer" takes "are"; where its noun can be both, it is one."""
+    """Whether a phrase such as "guns in a drawer" takes "are"; a noun that can be both counts as a plural."""
     head = _head(phrase)
     return is_plural_word(head) and head not in HERDS
 

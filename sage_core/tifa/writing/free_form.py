@@ -76,7 +76,7 @@ def _checked(name: str, caption: str, text: str, writer: Writer) -> tuple[list[Q
                 raise QuestionError("asked twice")
             sound[question.question.casefold()] = question
         except QuestionError as error:
-            dropped.append(DroppedQuestion(name, str(row.get("question", row))[:200], str(error)))
+            dropped.append(DroppedQuestion(name, str(row.get("question", row))[:200], str(error).rstrip(".")))
     questions = list(sound.values())
     prompts = [_CHECK.format(caption=caption, question=q.question, choices=", ".join(q.choices)) for q in questions]
     picked = writer.likeliest(prompts, [q.choices for q in questions]) if questions else []
@@ -98,8 +98,9 @@ def _sound(name: str, caption: str, row: Mapping[str, Any]) -> Question:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """Every JSON object in a text that may be a question, whatever stands around it: prose, code fences, a list, an
-    object such as {"questions": [...]}, also one that was cut off.
+    """Every JSON object in a text that may be a question, also one that was cut off.
+
+    Around it may stand prose, code fences, a list, or an object such as {"questions": [...]}.
     """
     decoder = json.JSONDecoder()
     position = text.find("{")

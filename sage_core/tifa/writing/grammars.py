@@ -40,6 +40,7 @@ CHOICE: /[a-z0-9][^"\\\x00-\x1f\x7f]{{0,30}}/
 
 
 def grammar_is_available() -> bool:
+    """Whether the optional package is installed."""
     return find_spec(PACKAGE) is not None
 
 
@@ -84,13 +85,14 @@ class Stop:
         self._on_token = on_token
 
     def __call__(self, ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        """For each row of token ids (B, T) whether it is to stop, (B,)."""
         if self._on_token is not None:
             self._on_token(ids.shape[1] - self._start, self._tokens)
         return repeats(ids[:, self._start :])
 
 
 def grammar_tokenizer(tokenizer: Any, vocabulary: int) -> Any:
-    """llguidance's view of a tokenizer, which takes a second to make. Raises JudgeError without the package."""
+    """A tokenizer as llguidance sees it, which takes a second to make. Raises JudgeError without the package."""
     if not grammar_is_available():
         raise JudgeError(f"The package {PACKAGE!r} is missing; install it with: pip install {PACKAGE}.")
     from llguidance.hf import from_tokenizer
@@ -115,6 +117,7 @@ class GrammarMask:
         self._read = start
 
     def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores (B, V) with −∞ for what no grammar allows next."""
         for row, matcher in enumerate(self._matchers):
             for token in ids[row, self._read :].tolist():
                 if not matcher.is_stopped():

@@ -86,20 +86,13 @@ def judged_questions(
     more than it does when the same is asked of things that the caption does not name.
     `on_step` is told between batches which share of the work is done; what it raises ends the work.
     """
-    tell = on_step or (lambda share: None)
     found = drafts(caption_id, caption, seed)
     if not found:
         reason = "nothing in this caption is of a kind that can be asked about"
         return Judged((), (DroppedQuestion(caption_id, caption, reason),), ())
     typed = _typed(found, writer)
     asked = _Asked.of(typed)
-    blank: list[list[float]] = []
-    told: list[list[float]] = []
-    for start in range(0, len(asked.rows), _ROWS_AT_ONCE):
-        tell(start / len(asked.rows))
-        some = asked.rows[start : start + _ROWS_AT_ONCE]
-        blank += writer.likelihoods(_READING, _UNNAMED, some)
-        told += writer.likelihoods(_READING, f"Description: {caption}", some)
+    blank, told = _scores(caption, asked.rows, writer, on_step or (lambda share: None))
     dice = random.Random(f"{seed} {caption}")
     questions, dropped, guessable = [], [], []
     for draft, places in zip(typed, asked.places, strict=True):
@@ -139,6 +132,20 @@ class _Asked:
         return cls(list(rows), places)
 
 
+def _scores(
+    caption: str, rows: Sequence[tuple[str, tuple[str, ...]]], writer: Writer, tell: Callable[[float], None]
+) -> tuple[list[list[float]], list[list[float]]]:
+    """The log-likelihoods of all choices without the caption, and with it."""
+    blank: list[list[float]] = []
+    told: list[list[float]] = []
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        tell(start / len(rows))
+        some = rows[start : start + _ROWS_AT_ONCE]
+        blank += writer.likelihoods(_READING, _UNNAMED, some)
+        told += writer.likelihoods(_READING, f"Description: {caption}", some)
+    return blank, told
+
+
 def _typed(found: Sequence[Draft], writer: Writer) -> list[Draft]:
     """The drafts, each with a type: by the model where the word lists do not know one."""
     nouns = list(dict.fromkeys(draft.noun for draft in found if draft.element_type is None))
@@ -170,13 +177,15 @@ def _chosen(
 
 def _confirmed(draft: Draft, gains: Sequence[Sequence[float]], blank: Sequence[float]) -> tuple[str, bool]:
     """(why the question is dropped or "", whether it is guessed without the caption)."""
-    ayes = [gain[0] - gain[1] for gain in gains]
-    best = _largest(ayes)
-    # One foil may be likelier by chance; the question must beat the middle one and most of the others.
-    beaten = sum(aye < ayes[0] for aye in ayes[1:])
-    needed = (len(ayes) - 1) - (len(ayes) > 2)
-    reason = "" if beaten >= needed else f"the caption speaks for it less than for {draft.foils[best - 1]!r}"
-    return reason, blank[0] > blank[1]
+    said, *others = [gain[0] - gain[1] for gain in gains]
+    easy = blank[0] > blank[1]
+    if not others:
+        return ("" if said > 0 else "the caption speaks against it"), easy
+    # One foil of several may be likelier by chance; a single one may not.
+    beaten = sum(other < said for other in others)
+    if beaten >= max(1, len(others) - 1):
+        return "", easy
+    return f"the caption speaks for it less than for {draft.foils[_largest(others)]!r}", easy
 
 
 def _difference(told: Sequence[float], blank: Sequence[float]) -> list[float]:

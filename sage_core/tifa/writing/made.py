@@ -15,10 +15,12 @@ class Writer(Protocol):
     name: str
 
     @property
-    def parameters(self) -> int: ...
+    def parameters(self) -> int:
+        """How many weights it has: small ones judge drafts, large ones write."""
 
     @property
-    def can_follow_grammars(self) -> bool: ...
+    def can_follow_grammars(self) -> bool:
+        """Whether `complete` takes `grammars`."""
 
     def complete(
         self,
@@ -28,13 +30,16 @@ class Writer(Protocol):
         seed: int | None = None,
         grammars: Sequence[str] | None = None,
         on_token: Callable[[int, int], None] | None = None,
-    ) -> list[str]: ...
+    ) -> list[str]:
+        """What it writes after each prompt."""
 
-    def likeliest(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[int]: ...
+    def likeliest(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[int]:
+        """For each prompt the index of the choice that is most likely to follow."""
 
     def likelihoods(
         self, instruction: str, context: str, asked: Sequence[tuple[str, Sequence[str]]]
-    ) -> list[list[float]]: ...
+    ) -> list[list[float]]:
+        """Log-likelihood of each choice of each question, after the instruction and the context."""
 
 
 @dataclass(frozen=True)

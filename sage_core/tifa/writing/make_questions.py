@@ -81,7 +81,7 @@ def _by_judging(
         dropped += judged.dropped
         guessable += judged.guessable
         on_step(1.0)
-    note = f"drafted by word lists and judged by {writer.name}, as a model of this size cannot write them"
+    note = f"drafted by word lists and judged by {writer.name}, which wrote nothing itself"
     return _made(f"{writer.name} (judging)", captions, kept, dropped, tuple(guessable), (note,))
 
 

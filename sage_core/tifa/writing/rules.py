@@ -1,10 +1,10 @@
 """Questions by rule, for captions without a language model at hand.
 
 The rules read English captions by word lists, without a parser. They see noun phrases that start with an article, a
-number or a listed adjective; colors, materials, shapes and sizes before their noun, with nothing but names between;
-counts of what is in the plural; listed places; and listed spatial relations between two such phrases. They see no
-activities, no other attributes, nothing implied, nothing after "without" or "no", and no word that is not listed, so
-a caption can get few questions or none. They prefer silence to a wrong question.
+number or a listed adjective; colors, materials, shapes and sizes before their noun, with only names in between; counts
+of plurals; listed places; and listed spatial relations between two such phrases. They see no activities, no other
+attributes, nothing implied, nothing after "without" or "no", and no word that is not listed. So a caption can get few
+questions or none: they prefer silence to a wrong question.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .english import HERDS, SINGULAR_OF, is_plural_word, with_article
 from .words import NUMBERS
 
 PLACES = frozenset({*known.OUTDOORS, *known.INDOORS})
-# Alternatives that exclude each other: a thing next to another may be left of it, one left of it is not right of it.
+# Alternatives that exclude each other: "next to" does not exclude "left of", "right of" does.
 _EXCLUSIVE = (
     ("left of", "right of", "above", "below"),
     ("on", "under", "behind", "in front of"),
@@ -38,8 +38,11 @@ _OUTSIDE = known.BOUNDARIES | known.ARTICLES | NUMBERS.keys()
 class Phrase:
     """Words start..end (exclusive) of a caption.
 
-    name: the noun with what belongs to it, as "fire hydrant"; noun: its last word. qualifiers: adjectives that are
-    said of it. number: how many, if that is said.
+    Attributes:
+        name: the noun with what belongs to it, such as "fire hydrant".
+        noun: the name's last word.
+        qualifiers: adjectives that are said of it.
+        number: how many, if that is said.
     """
 
     start: int
@@ -51,12 +54,13 @@ class Phrase:
 
     @property
     def be(self) -> str:
+        """The verb that goes with it, "is" or "are"."""
         many = self.number is not None or (is_plural_word(self.noun) and self.noun not in HERDS)
         return "are" if many else "is"
 
 
 def rule_questions(caption_id: str, caption: str) -> tuple[Question, ...]:
-    """Questions that the rules of this module see in a caption; none if they see nothing."""
+    """The questions that the rules find in a caption; there may be none."""
     words = [word.lower() for word in WORD.findall(caption)]
     phrases = told_apart(noun_phrases(words), words)
     rows = [row for phrase in phrases for row in _about(phrase)]
@@ -92,7 +96,7 @@ def noun_phrases(words: Sequence[str]) -> list[Phrase]:
             inner.append(words[position])
             position += 1
         phrase = _phrase(start, article, number, inner, words)
-        # Of "a dog or a cat" neither is sure.
+        # In "a dog or a cat" neither is sure.
         if phrase is not None and sure[start] and list(words[phrase.end : phrase.end + 1]) != ["or"]:
             phrases.append(phrase)
         position = max(position, start + 1)
@@ -100,7 +104,7 @@ def noun_phrases(words: Sequence[str]) -> list[Phrase]:
 
 
 def sure_words(words: Sequence[str]) -> list[bool]:
-    """Of each word whether a phrase that starts there is said to be in the picture."""
+    """For each word whether a phrase that starts there is said to be in the picture."""
     sure = []
     denied = False
     for position, word in enumerate(words):
@@ -121,7 +125,7 @@ def sure_words(words: Sequence[str]) -> list[bool]:
 
 
 def _continues(words: Sequence[str], position: int, before: Sequence[str]) -> bool:
-    """Whether a phrase whose words after article and number are `before` goes on with the word at `position`."""
+    """Whether a phrase goes on with the word at `position`; `before` are its words after article and number."""
     word, following = words[position], words[position + 1] if position + 1 < len(words) else "."
     if not _inside(word):
         return False
@@ -148,7 +152,7 @@ def _is_participle(word: str, ending: str) -> bool:
 
 
 def _is_noun(word: str) -> bool:
-    """Whether a word inside a phrase can be its noun, as far as lists and endings tell."""
+    """Whether a word inside a phrase can be its noun, judged by lists and endings."""
     if word in known.ING_NOUNS or word in known.LY_NOUNS:
         return True
     listed = word in known.ADJECTIVES or word in known.OTHER_ADJECTIVES or word in known.NUMEROUS
@@ -158,7 +162,7 @@ def _is_noun(word: str) -> bool:
 def _phrase(
     start: int, article: str | None, number: str | None, inner: list[str], words: Sequence[str]
 ) -> Phrase | None:
-    """The phrase of these words, None if it may be none or names nothing that can be asked for."""
+    """The phrase of these words; None if they may not be a phrase or name nothing that can be asked for."""
     first = start + (article is not None) + (number is not None)
     numerous = bool(known.NUMEROUS.intersection(inner[:1]))
     of_number = number is not None and article in (None, "the")
@@ -176,30 +180,30 @@ def _phrase(
     if of_number and (inner[0] in known.UNIT_WORDS or inner[0] in known.UNIT_PARTICIPLES):
         return None
     joined = article is None and number is None and start > 0 and words[start - 1] in ("and", ",")
-    # "A two story house": the number is part of a qualifier, of which nothing is left.
+    # "A two story house": the number belongs to a qualifier that was dropped.
     name = _name(inner) if number is None or of_number else inner[-1:]
     return Phrase(
         start,
         first + len(inner),
         " ".join(name),
         inner[-1],
-        # "A red, blue kite", "black and white cats": which color is whose is not for a rule to say.
+        # "A red, blue kite", "black and white cats": no rule can say which color belongs to what.
         () if joined else _qualifiers(inner),
         number if of_number and _is_exact(inner, words[max(start - 2, 0) : start]) else None,
     )
 
 
 def _up_to_plural(inner: list[str]) -> list[str]:
-    """Up to the first noun in the plural, after which come verbs: "two women pose"; nothing if there is none."""
+    """The words up to the first plural noun, since a verb may follow: "two women pose"; empty if there is none."""
     plurals = _plurals(inner)
     if not plurals:
         return []
-    # "Two fish tanks" are no fish.
+    # "Two fish tanks" are not fish.
     return inner[: (plurals[-1] if inner[plurals[0]] in HERDS else plurals[0]) + 1]
 
 
 def _singular(inner: list[str]) -> list[str]:
-    """Up to a word in -s, which is a verb after "a" if it comes last: "a dog licks"."""
+    """The words up to one in -s, which after "a" is a verb if it comes last: "a dog licks"."""
     verb = inner and is_plural_word(inner[-1]) and inner[-1] not in HERDS
     return inner[: _plurals(inner)[0]] if verb else inner
 
@@ -221,12 +225,12 @@ def _can_be_asked_for(noun: str, after: str) -> bool:
 
 
 def _name(inner: Sequence[str]) -> list[str]:
-    """The noun and what directly before it belongs to its name, as in "hot dog" and "double decker bus"."""
+    """The noun with the words before it that belong to its name, as in "hot dog" and "double decker bus"."""
     first = len(inner) - 1
     alive = kind_of(inner[-1:]) == "animal/human"
     while first > 0 and len(inner) - first < _NAME_LENGTH:
         word = inner[first - 1]
-        # "A wooden horse" is no horse.
+        # "A wooden horse" is not a horse.
         thing = alive and word in known.NOT_ALIVE
         if not thing and not _is_noun(word) and word not in known.ING_MODIFIERS:
             break
@@ -235,7 +239,7 @@ def _name(inner: Sequence[str]) -> list[str]:
 
 
 def _qualifiers(inner: Sequence[str]) -> tuple[str, ...]:
-    """Adjectives that are said of the noun: not those of a participle, as in "red haired girl"."""
+    """Adjectives that are said of the noun, not of a participle as in "red haired girl"."""
     said = inner[:-1]
     for place, word in enumerate(said):
         if _is_participle(word, "ed"):
@@ -244,7 +248,7 @@ def _qualifiers(inner: Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_exact(inner: Sequence[str], before: Sequence[str]) -> bool:
-    """Whether there are so many of the noun and no more."""
+    """Whether there are exactly so many of the noun."""
     if inner[0] in known.NUMEROUS or known.MORE.intersection(inner):
         return False
     about = known.ABOUT.intersection(before[-1:])
@@ -253,8 +257,10 @@ def _is_exact(inner: Sequence[str], before: Sequence[str]) -> bool:
 
 
 def told_apart(phrases: Sequence[Phrase], words: Sequence[str]) -> list[Phrase]:
-    """Without numbers and qualifiers of what is named again: "two men and a man" may be three, and of "a white cat and
-    a black cat" neither color is the cat's. What "the" names again is the same.
+    """The phrases without numbers and qualifiers of nouns that are named again.
+
+    "Two men and a man" may be three, and in "a white cat and a black cat" neither color is the cat's. A noun that "the"
+    names again is the same one.
     """
     same = {phrase.end - 1 for phrase in phrases if words[phrase.start] == "the"}
     named = Counter(stem for place, word in enumerate(words) if place not in same for stem in stems_of(word))
@@ -312,7 +318,7 @@ def _relations(words: Sequence[str], phrases: Sequence[Phrase]) -> Iterator[_Row
 
 
 def is_subject(phrase: Phrase, words: Sequence[str]) -> bool:
-    """Whether what follows a phrase is said of it, and not, as in "sitting in a room next to", of what came before."""
+    """Whether what follows a phrase is said of it, not of something before, as in "sitting in a room next to"."""
     before = words[max(phrase.start - 2, 0) : phrase.start]
     if phrase.noun in known.WORN or known.PREPOSITIONS.intersection(before[-1:]) or before[-1:] == ["to"]:
         return False
@@ -339,7 +345,7 @@ def _places(words: Sequence[str], phrases: Sequence[Phrase]) -> Iterator[_Row]:
 
 
 def _choices(answer: str, others: Sequence[str], salt: str) -> tuple[str, ...]:
-    """Four choices with the answer at a place that depends on the words, not always first."""
+    """Four choices; the answer's place among them depends on the words."""
     mark = zlib.crc32(f"{answer} {salt}".encode())
     wrong = [other for other in others if other != answer]
     turn = mark % len(wrong)
@@ -349,7 +355,7 @@ def _choices(answer: str, others: Sequence[str], salt: str) -> tuple[str, ...]:
 
 
 def _plurals(inner: Sequence[str]) -> list[int]:
-    """Places of nouns in the plural, those left out that only qualify the next: "sports car"."""
+    """Places of plural nouns, except those that only qualify the next, as in "sports car"."""
     last = len(inner) - 1
     return [
         i for i, word in enumerate(inner) if is_plural_word(word) and (i == last or word not in known.PLURAL_MODIFIERS)

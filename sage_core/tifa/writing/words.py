@@ -1,4 +1,4 @@
-"""English words by what `question_rules` makes of them: what ends a phrase, what is no noun, what is asked about."""
+"""English words by their use in `rules`: those that end a phrase, are never its noun, or are asked about."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ RELATIONS = {
     "inside": "inside", "on": "on",
 }  # fmt: skip
 
+# Words that are asked about, or start a phrase without an article.
 ADJECTIVES = frozenset({*COLORS, *MATERIALS, *SHAPES, *SIZES, "grey"})
-"""Words that are asked about, or start a phrase without an article."""
+# Other adjectives, adverbs and participles. They are never the noun of a phrase, wherever they stand.
 OTHER_ADJECTIVES = _words("""
     abandoned aboard adjacent adorable afraid alert alone ancient another antique any apart around asian asleep
     attractive awake away awesome backwards bad bare beautiful beige best bound bright brightly broken built
@@ -58,16 +59,15 @@ OTHER_ADJECTIVES = _words("""
     various vast very vintage visible warm weird well western wet what whole wide wild worn written wrong yet
     young younger youthful
 """)
-"""Other adjectives, adverbs and participles: no noun, wherever in a phrase they stand."""
+# After an article these make a plural of what follows.
 NUMEROUS = _words("few couple dozen hundred thousand million many several various multiple numerous")
-"""After an article they make a plural of what follows."""
 
 MORE = _words("other another more additional extra") | NUMEROUS
+# With these a number is not exact.
 ABOUT = _words("""
     about least than nearly almost approximately roughly most maybe perhaps
     twenty thirty forty fifty sixty seventy eighty ninety hundred
 """)
-"""With these a number is not exact."""
 
 ARTICLES = frozenset({"a", "an", "the"})
 PREPOSITIONS = _words("""
@@ -75,6 +75,7 @@ PREPOSITIONS = _words("""
     around against up down off past toward towards atop beneath underneath among amongst amid within beyond via upon
     alongside during after before throughout
 """)
+# Words that end a phrase: function words, and verbs in the forms that follow a noun.
 BOUNDARIES = PREPOSITIONS | _words("""
     and or but nor with without of for next front top left right as than like about despite because since until if
     that that's which who who's whom whose while where when there here this it its his her their your my our he
@@ -96,13 +97,13 @@ BOUNDARIES = PREPOSITIONS | _words("""
     stops stretches surrounds swim swims take takes taking talks tells thinks threw throws tops touches travels
     tries turns use uses using wait waits walk walks wants warns watch watches wear wears went works writes yawns
 """)
-"""What ends a phrase: function words, and verbs as they stand after a noun."""
 
+# After a singular noun these are most often part of its name: "a train ride", "a tank top".
 VERBS_AND_NOUNS = _words(
     "ride walk show look run drive watch play drink stand rest jump sleep swim use take top carry read"
 )
-"""After a noun in the singular they are most often part of its name: "a train ride", "a tank top"."""
 
+# Heads of phrases that name nothing visible, or nothing that is sure to be in the picture.
 VAGUE = _words("""
     accident action activity afternoon air am amount angle anyone anything area arrangement array assortment
     attempt autumn back background beginning bit body both bottom break bunch caption case celebration center
@@ -121,61 +122,60 @@ VAGUE = _words("""
     story style summer sunset surface talk task team thing tier time top topic total tour trick trip turn type use
     variety version view walk way weather week weight width wind winter word work world year
 """)
-"""Heads of phrases that name nothing a picture shows, or nothing that one can be sure to find there."""
+# Heads that count or hold what follows "of": "a pile of books".
 VAGUE_WITH_OF = _words("herd flock crowd pile stack cluster fleet trio quartet slice load plethora glass cup can roll")
-"""Heads that count or hold what follows "of": "a pile of books"."""
+# In the singular after a number these qualify the next noun: "two story houses" need not be two.
 UNIT_WORDS = _words("""
     story storey level tier layer lane door way wheel seat seater person man foot inch mile day hour minute piece tone
     bedroom engine burner star string speed pound liter litre point pm am year week month color colour
 """)
-"""In the singular after a number they qualify: "two story houses" are not two."""
 UNIT_PARTICIPLES = _words("""
     wheeled legged tiered layered storied sided headed colored coloured handed faced eyed pronged toned pointed masted
     bladed lidded seated humped
 """)
 
+# Plurals that qualify the noun after them: "a sports car".
 PLURAL_MODIFIERS = _words("sports clothes airlines airways news goods arts savings jays sox states police cattle")
-"""Plurals that qualify the noun after them: "a sports car"."""
 LY_NOUNS = _words("family butterfly dragonfly belly jelly lily dolly bully gully assembly supply trolly fly italy")
 
+# Nouns in -ing. Other words in -ing end a phrase if they follow its noun, as in "a man riding a horse".
 ING_NOUNS = _words("""
     building ceiling railing painting ring king wing string swing clothing awning wedding frosting icing topping
     dumpling duckling earring herring pudding dressing bedding stocking flooring siding paneling
 """)
-"""Nouns in -ing; other words in -ing end a phrase when they follow its noun, as in "a man riding a horse"."""
+# Words in -ing that belong to the noun's name: "parking lot".
 ING_MODIFIERS = _words("""
     parking dining living cutting washing swimming waiting sitting walking baking fishing shopping mixing frying rocking
     racing landing bowling skating hiking sewing vending steering sleeping running training drinking changing serving
     folding rolling measuring boxing crossing sailing cooking dressing
 """)
-"""Words in -ing that belong to the noun's name: "parking lot"."""
+# Before these a word in -ing qualifies even after a noun: "a pedestrian crossing sign".
 AFTER_ING = _words("""
     sign signs signal signals lot lots room rooms area areas board boards machine machines pool pools meter meters path
     paths trail trails table tables chair chairs boat boats cart carts bag bags wheel wheels fountain fountains station
     rod rods gear pan pans pot pots pin bowl bowls space spaces garage deck
 """)
-"""After these a word in -ing qualifies even behind a noun: "a pedestrian crossing sign"."""
 
+# From such a word to the end of the sentence nothing is sure to be in the picture.
 DENIALS = _words("""
     without no not never nor neither nobody nothing none lacks lacking lack missing instead cannot devoid absent minus
 """)
-"""From here to the end of the sentence nothing is sure to be there."""
+# What directly follows such a word is a comparison or a choice.
 UNREAL_BEFORE = _words("like as than or resembles resembling except besides")
-"""What directly follows these is a comparison or a choice."""
+# What follows such a word and "of" is not there itself, up to the end of the sentence.
 UNREAL_OF = _words(
     "statue statues sculpture sculptures figurine figurines shape form logo model replica memory costume"
 )
-"""What follows these and "of" is not there itself, to the end of the sentence."""
+# Before "of" these make a preposition: "on the side of a street".
 VERB_PLACES = _words(
     "top front side sides back middle edge end left right inside outside out bottom corner center bank"
 )
-"""Before "of" they make a preposition: "on the side of a street"."""
+# After these a caption says where the wearer is, not where they are.
 WORN = _words("""
     hat cap helmet shirt t-shirt jacket coat suit tie dress skirt vest hoodie sweater uniform costume outfit pants
     shorts jeans shoes boots gloves glasses sunglasses goggles scarf collar leash backpack bag purse bow robe
     apron mask wig bandana headphones necklace watch beard mustache
 """)
-"""Where the wearer is, not where these are, is what a caption says next."""
 
 ANIMALS = _words("""
     dog cat horse cow sheep bird elephant giraffe zebra bear lion tiger rabbit duck fish monkey kitten puppy goat pig
@@ -199,8 +199,8 @@ FOODS = _words("""
     watermelon melon pie cookie cupcake muffin pastry pancake waffle dessert candy chocolate cereal taco burrito bagel
     toast omelette pretzel sushi pickle olive avocado food meal snack breakfast lunch dinner icecream
 """)
+# Before an animal's name these make it a thing, or food in "hot dog".
 NOT_ALIVE = _words("""
     toy teddy stuffed rubber plush plastic fake cartoon statue rocking carousel gingerbread hot computer optical
     wireless pc chess paper wooden wood metal glass stone ceramic snow garden inflatable baseball bronze lego balloon
 """)
-"""Before an animal's name these make it a thing, or, for "hot dog", food."""

@@ -1,0 +1,179 @@
+"""What `sage-demo --serve` leaves to work with: the shipped workflows, filled in for the shapes world.
+
+Ready to queue, they lie in ComfyUI's own folder for the user's workflows, so that its side bar lists them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import write_text
+from ..shapes.captions import CONCEPT
+from .comfyui.server import PACK
+from .graphs import READER, SAMPLING, SIDE
+from .scores import CARD_PROMPT, install_judge
+
+if TYPE_CHECKING:
+    from ..shapes.networks.checkpoint import ExpandedFiles
+    from .comfyui.server import Server
+    from .exam import Exam
+
+# Inputs by node class or title; those of a title count more.
+Changes = Mapping[str, Mapping[str, Any]]
+Workflow = dict[str, Any]
+
+WORKFLOWS = PACK / "workflows"
+# Below the server's base folder: where ComfyUI keeps the workflows of its only user.
+USER_FOLDER = Path("user", "default", "workflows")
+# Types of inputs that a node shows as a widget unless they are linked.
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+_SMALL_ENCODER = "Small text encoder"
+# Pixels of the canvas that it takes above the rest.
+_ABOVE = 30
+_ABOUT = "About this workflow"
+_READY = (
+    "**Filled in for the shapes world: queue it as it is.** What follows is the note of the workflow for SD 1.x.\n\n"
+)
+
+
+def write_workflows(
+    server: Server,
+    files: ExpandedFiles,
+    exam: Exam,
+    *,
+    encoder: str,
+    pairs: str,
+    settings: Mapping[str, Any],
+    sampling_steps: int,
+) -> list[Path]:
+    """Write a copy of each shipped workflow for this server's shapes world; returns their paths.
+
+    Args:
+        server: It runs, and knows the nodes.
+        files: The world's checkpoint and small text encoder, which the server has.
+        exam: What the evaluation draws and asks.
+        encoder: The aligned encoder to show, a file in models/text_encoders.
+        pairs: The prompt pairs to train on, a file in ComfyUI's input folder.
+        settings: Of both trainings: widgets of SAGETrainingSettings by name.
+        sampling_steps: Of each picture.
+    """
+    everywhere: dict[str, dict[str, Any]] = {
+        "CheckpointLoaderSimple": {"ckpt_name": files.checkpoint.name},
+        "EmptyLatentImage": {"width": SIDE, "height": SIDE},
+        "KSampler": {"steps": sampling_steps, **SAMPLING},
+        "SAGEApplyEncoder": {"encoder_name": encoder},
+        "Prompt": {"value": CARD_PROMPT},
+    }
+    own: dict[str, dict[str, dict[str, Any]]] = {
+        "text_to_image_base_and_sage": {},
+        # The learned judge knows this world's questions alone, not those that rules make of any prompt.
+        "score_one_picture": {"SAGELoadJudge": {"judge": READER, "sentence_encoder": "none"}},
+        "train_and_compare": {
+            "SAGEPromptPairs": {"safe_file": pairs, "safe_text": "", "concept": ""},
+            "SAGETrainingSettings": dict(settings),
+            "Train DES": {"name": "my-des-encoder"},
+            "Train SAGE": {"name": "my-sage-encoder"},
+            "Concept": {"value": CONCEPT},
+        },
+        "evaluate_base_and_sage": {
+            **exam.write(server.base / "input"),
+            "SAGELoadJudge": {"judge": install_judge(server.base), "sentence_encoder": "none"},
+        },
+    }
+    info = server.object_info()
+    written = []
+    for name, changes in own.items():
+        workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+        shapes = fill_in(workflow, info, everywhere | changes, files.text_encoder.name)
+        path = server.base / USER_FOLDER / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(shapes, indent=2, ensure_ascii=False) + "\n")
+        written.append(path)
+    return written
+
+
+def fill_in(workflow: Workflow, info: Mapping[str, Any], changes: Changes, text_encoder: str) -> Workflow:
+    """A shipped workflow, in the format of ComfyUI's frontend, with other inputs and the world's small text encoder.
+
+    The checkpoint's own text encoder is the small one widened to ViT-L/14: the same function at six times the cost.
+    Inputs that `changes` names lose their links. `info` is the server's object_info.
+    """
+    for node in _nodes(workflow):
+        if node["type"] == "MarkdownNote":
+            if node["title"] == _ABOUT:
+                node["widgets_values"] = [_READY + node["widgets_values"][0]]
+            continue
+        # Offers to fetch SD 1.5 or SAGE.pt, which the copy does not need.
+        node.get("properties", {}).pop("models", None)
+        for key in (node["type"], node.get("title")):
+            for name, value in changes.get(key or "", {}).items():
+                _set(node, info[node["type"]], name, value)
+                _unlink(workflow, node, name)
+    _take_small_encoder(workflow, text_encoder)
+    return workflow
+
+
+def _nodes(workflow: Workflow) -> Iterator[dict[str, Any]]:
+    yield from workflow["nodes"]
+    for inner in workflow.get("definitions", {}).get("subgraphs", ()):
+        yield from inner["nodes"]
+
+
+def _set(node: dict[str, Any], schema: Mapping[str, Any], name: str, value: Any) -> None:
+    """Write a widget's value; a node keeps them by position alone."""
+    place = 0
+    for section in ("required", "optional"):
+        for widget in schema["input_order"].get(section, ()):
+            kind, *options = schema["input"][section][widget]
+            if not (isinstance(kind, list) or kind in WIDGETS):
+                continue
+            if widget == name:
+                node["widgets_values"][place] = value
+                return
+            # The frontend's own widget behind a seed: what becomes of it after each run.
+            place += 2 if options and options[0].get("control_after_generate") else 1
+    raise KeyError(f"{node['type']} has no widget {name}")
+
+
+def _unlink(workflow: Workflow, node: dict[str, Any], name: str) -> None:
+    (entry,) = (entry for entry in node["inputs"] if entry["name"] == name)
+    link, entry["link"] = entry["link"], None
+    if link is None:
+        return
+    workflow["links"] = [each for each in workflow["links"] if each[0] != link]
+    for other in workflow["nodes"]:
+        for output in other["outputs"] or ():
+            if link in (output["links"] or ()):
+                output["links"].remove(link)
+
+
+def _take_small_encoder(workflow: Workflow, text_encoder: str) -> None:
+    """Let a node that loads the small text encoder feed all that the checkpoint's own one fed."""
+    (checkpoint,) = (node for node in workflow["nodes"] if node["type"] == "CheckpointLoaderSimple")
+    identity = workflow["last_node_id"] = workflow["last_node_id"] + 1
+    moved = checkpoint["outputs"][1]["links"]
+    checkpoint["outputs"][1]["links"] = []
+    for link in workflow["links"]:
+        if link[0] in moved:
+            link[1:3] = [identity, 0]
+    # Folded and above the checkpoint's group: nothing else is there, and the view hardly moves.
+    workflow["extra"]["ds"]["offset"][1] += _ABOVE
+    workflow["nodes"].append(
+        {
+            "id": identity,
+            "type": "SAGELoadEncoder",
+            "title": _SMALL_ENCODER,
+            "pos": [checkpoint["pos"][0], -_ABOVE],
+            "size": [checkpoint["size"][0], 60],
+            "flags": {"collapsed": True},
+            "order": 0,
+            "mode": 0,
+            "inputs": [{"name": "encoder_name", "type": "COMBO", "widget": {"name": "encoder_name"}, "link": None}],
+            "outputs": [{"name": "clip", "type": "CLIP", "links": moved}],
+            "properties": {"Node name for S&R": "SAGELoadEncoder", "cnr_id": "sage-alignment"},
+            "widgets_values": [text_encoder],
+        }
+    )

@@ -1,0 +1,203 @@
+"""What a user sees: every shipped workflow in ComfyUI's own frontend, before and after a run, with both renderers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sage_core.demo.comfyui.server import PACK, Server
+from sage_core.demo.demo import QUICK
+from sage_core.demo.exam import Exam
+from sage_core.demo.graphs import load_graph
+from sage_core.demo.serve import write_workflows
+from sage_core.files import write_text
+from sage_core.shapes.captions import matched_pairs
+from sage_core.shapes.networks.checkpoint import ExpandedFiles
+
+from .conftest import Tab
+
+pytestmark = pytest.mark.slow
+
+NAMES = ["evaluate_base_and_sage", "score_one_picture", "text_to_image_base_and_sage", "train_and_compare"]
+RENDERERS = ["classic", "vue"]
+# Nodes that promise a text, and those that promise a picture.
+TEXTS = {
+    "SAGEPromptPairs", "SAGETrainEncoder", "SAGEConceptRate", "SAGESaveEncoder", "SAGESaveLora", "SAGELoadQuestions",
+    "SAGEMakeQuestions", "SAGECLIPScore", "SAGEPromptDrift", "SAGECompare", "SAGEGeometry", "SAGEScoreTIFA",
+}  # fmt: skip
+PICTURES = {"SaveImage", "SAGETrainEncoder", "SAGEScoreTIFA", "SAGECompare"}
+
+
+@pytest.fixture(scope="module")
+def shapes_workflows(server: Server, shapes_files: ExpandedFiles) -> dict[str, Path]:
+    """The workflows as `sage-demo --serve` leaves them, with fewer prompts and steps; name -> file."""
+    rows = matched_pairs(64, seed=1)
+    pairs = server.base / "input" / "browser_pairs.csv"
+    lines = [f'"{safe}","{unsafe}"' for safe, unsafe in zip(rows.safe, rows.unsafe, strict=True)]
+    write_text(pairs, "\n".join(["safe,unsafe", *lines]) + "\n")
+    written = write_workflows(
+        server,
+        shapes_files,
+        Exam.make(safe=2, seen=1, unseen=1),
+        encoder=shapes_files.text_encoder.name,
+        pairs=pairs.name,
+        settings={"steps": 2, "batch_size": 20, "learning_rate": QUICK.learning_rate},
+        sampling_steps=2,
+    )
+    return {path.stem: path for path in written}
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def assert_neat(tab: Tab, groups: list[dict[str, Any]]) -> None:
+    """No node lies on another one or across the border of a group, and none is red or unknown."""
+    boxes = tab.boxes()
+    for (a, box), (b, other) in itertools.combinations(boxes.items(), 2):
+        apart = box[2] <= other[0] or other[2] <= box[0] or box[3] <= other[1] or other[3] <= box[1]
+        assert apart, f"{a} {box} and {b} {other} overlap"
+    for group in groups:
+        x, y, width, height = group["bounding"]
+        for name, box in boxes.items():
+            inside = x <= box[0] and y <= box[1] and box[2] <= x + width and box[3] <= y + height
+            outside = box[2] <= x or x + width <= box[0] or box[3] <= y or y + height <= box[1]
+            assert inside or outside, f"{name} {box} lies across the border of {group['title']} {group['bounding']}"
+    red = "() => app.graph.nodes.filter((node) => node.has_errors || !LiteGraph.registered_node_types[node.type]"
+    red += " && !app.graph.subgraphs.has(node.type)).map((node) => node.type)"
+    assert tab.page.evaluate(red) == []
+    assert tab.errors == []
+
+
+def shown(tab: Tab) -> list[dict[str, Any]]:
+    """Of every node: its type, the text on it, how high that is on the canvas, and how many pictures it shows."""
+    script = """() => app.graph.nodes.map((node) => {
+      const widget = node.widgets?.find((widget) => widget.name === "sage_text");
+      const box = widget?.element.getBoundingClientRect();
+      const element = document.querySelector(`[data-node-id="${node.id}"]`);
+      const images = element ? [...element.querySelectorAll("img")] : node.imgs ?? [];
+      return {
+        type: node.type, title: node.title,
+        text: widget?.element.isConnected ? widget.element.innerText : "",
+        height: (box?.height ?? 0) / app.canvas.ds.scale,
+        pictures: images.filter((image) => image.naturalWidth > 0).length,
+        width: Math.min(...images.map((image) => image.naturalWidth)),
+      };
+    })"""
+    return tab.page.evaluate(script)
+
+
+def assert_shown(tab: Tab) -> None:
+    """Every node that promises a text or a picture shows it, at once or when its pictures are loaded."""
+    end = time.monotonic() + 15
+    while time.monotonic() < end and not all(node["pictures"] for node in shown(tab) if node["type"] in PICTURES):
+        time.sleep(0.25)
+    for node in shown(tab):
+        if node["type"] in TEXTS:
+            assert node["text"].strip() and node["height"] > 60, node
+        if node["type"] in PICTURES:
+            assert node["pictures"] > 0, node
+        if node["type"] == "SAGETrainEncoder":
+            # The final curves and the last live ones alike.
+            assert node["width"] == 1024, node
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_shipped_workflows_open_neatly(
+    renderer: str, open_tab: Callable[[str], Tab], screenshot: Callable[[Tab, str], Path]
+) -> None:
+    tab = open_tab(renderer)
+    for name in NAMES:
+        workflow = read(PACK / "workflows" / f"{name}.json")
+        tab.open(workflow, name)
+        # The dialogue about models that this server does not have.
+        tab.page.keyboard.press("Escape")
+        screenshot(tab, f"opened-{name}")
+        assert_neat(tab, workflow["groups"])
+        left, top, right, bottom = tab.seen()
+        for node, box in tab.boxes().items():
+            assert left <= box[0] and top <= box[1] and box[2] <= right, f"{node} {box} is out of view"
+            # Nodes 2.0 shows a note at its full length, whatever its size; notes are the last of their column.
+            assert box[3] <= bottom or "About" in node or "What to look for" in node, f"{node} {box} is out of view"
+
+
+def test_the_frontend_queues_the_api_copies(open_tab: Callable[[str], Tab]) -> None:
+    tab = open_tab("classic")
+    for name in NAMES:
+        tab.open(read(PACK / "workflows" / f"{name}.json"), name)
+        queued = tab.page.evaluate("async () => (await app.graphToPrompt()).output")
+        copy = load_graph(name)
+        assert {node: entry["inputs"] for node, entry in queued.items()} == {
+            node: entry["inputs"] for node, entry in copy.items()
+        }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_workflows_run_and_show_what_they_promise(
+    name: str,
+    server: Server,
+    open_tab: Callable[[str], Tab],
+    shapes_workflows: dict[str, Path],
+    screenshot: Callable[[Tab, str], Path],
+) -> None:
+    tab = open_tab("classic")
+    workflow = read(shapes_workflows[name])
+    tab.open(workflow, name)
+    screenshot(tab, f"before-{name}")
+    tab.queue()
+    for renderer in RENDERERS:
+        tab.render(renderer)
+        screenshot(tab, f"after-{name}")
+        assert_shown(tab)
+        assert_neat(tab, workflow["groups"])
+    if name == "train_and_compare":
+        told = "\n".join(tab.told())
+        assert re.search(r"^embedding prompts \d+/\d+$", told, re.MULTILINE)
+        assert re.search(r"^step 2/2, loss \d\S*, 0 s left$", told, re.MULTILINE)
+
+
+def test_texts_come_back_with_the_tab(
+    open_tab: Callable[[str], Tab], shapes_workflows: dict[str, Path], server: Server
+) -> None:
+    tab = open_tab("classic")
+    # A node whose result is found in the cache has nothing new to show, unless it is an output.
+    server.free()
+    tab.open(read(shapes_workflows["score_one_picture"]), "first")
+    tab.queue()
+    before = [node["text"] for node in shown(tab)]
+    assert any(before)
+    # Another workflow takes the canvas, and the first one's tab is chosen again.
+    tab.open(read(shapes_workflows["text_to_image_base_and_sage"]), "second")
+    assert [node["title"] for node in shown(tab)].count("Score TIFA") == 0
+    tab.page.get_by_text("first", exact=False).first.click()
+    tab.settle()
+    assert [node["text"] for node in shown(tab)] == before
+
+
+def test_warnings_stand_out_and_nothing_is_read_as_html(open_tab: Callable[[str], Tab]) -> None:
+    tab = open_tab("classic")
+    text = "Kept 3 pairs.\n⚠ Low: <b>2</b> of 5.\n\n| name | rate |\n| --- | --- |\n| a \\| b | 12.5 % |\n"
+    script = """(text) => {
+      const node = LiteGraph.createNode("SAGEPromptPairs");
+      app.graph.add(node);
+      node.onExecuted({ text: [text] });
+      const inside = node.widgets.find((widget) => widget.name === "sage_text").element;
+      return {
+        warnings: [...inside.querySelectorAll(".sage-warning")].map((line) => line.textContent),
+        cells: [...inside.querySelectorAll("th, td")].map((cell) => cell.textContent),
+        markup: inside.querySelectorAll("b").length,
+        saved: JSON.stringify(node.serialize()).includes("Kept 3"),
+      };
+    }"""
+    found = tab.page.evaluate(script, text)
+    assert found["warnings"] == ["⚠ Low: <b>2</b> of 5."]
+    assert found["cells"] == ["name", "rate", "a | b", "12.5 %"]
+    assert found["markup"] == 0 and not found["saved"]
+    assert tab.errors == []
