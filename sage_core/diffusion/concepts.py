@@ -82,6 +82,7 @@ class TokenStates:
 
     @property
     def width(self) -> int:
+        """Numbers in a state."""
         return self.encoder.config.width
 
     def states(self, texts: Sequence[str]) -> Tensor:

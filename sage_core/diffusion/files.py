@@ -99,6 +99,7 @@ class UnetFile:
 
     @property
     def is_whole(self) -> bool:
+        """Whether the file holds every tensor of the U-Net."""
         return len(self.stored) == len(self.names.shapes)
 
     def tensors(self) -> Iterator[tuple[str, How, Tensor]]:
@@ -138,6 +139,7 @@ class Handle:
 
     @classmethod
     def of(cls, tensor: Tensor) -> Handle:
+        """Of a tensor that is in memory."""
         return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
 

@@ -84,7 +84,7 @@ def lora_modules(names: Iterable[str], unet: UnetNames, source: str) -> tuple[li
 
 
 def _split(name: str, unet: UnetNames) -> tuple[str, Part] | None:
-    """diffusers' path of the layer, and what the tensor is to it."""
+    """The layer's path in diffusers, and what the tensor is to it."""
     suffix, part = next(((suffix, part) for suffix, part in _SUFFIXES if name.endswith(suffix)), (None, None))
     if suffix is None or part is None:
         return None

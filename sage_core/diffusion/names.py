@@ -90,12 +90,12 @@ class UnetNames:
 
     @cached_property
     def diffusers(self) -> Mapping[str, str]:
-        """diffusers' name of every CompVis name."""
+        """The name in diffusers of every CompVis name."""
         return {theirs: ours for ours, theirs in self.compvis.items()}
 
     @cached_property
     def underscored(self) -> Mapping[str, str]:
-        """diffusers' module path of every module path of either form with underscores for dots, as in LoRA keys."""
+        """The module path in diffusers of every path of either form with underscores for dots, as in LoRA keys."""
         return {
             module_of(name).replace(".", "_"): module_of(ours)
             for ours, theirs in self.compvis.items()
@@ -103,7 +103,7 @@ class UnetNames:
         }
 
     def find(self, name: str) -> str | None:
-        """diffusers' name of a tensor that is named in either form, with or without a known prefix."""
+        """The name in diffusers of a tensor that is named in either form, with or without a known prefix."""
         plain = without_prefix(name)
         return plain if plain in self.shapes else self.diffusers.get(plain)
 

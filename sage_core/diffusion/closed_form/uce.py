@@ -142,7 +142,7 @@ def paper_system(states: TokenStates, keys: Tensor, concepts: Concepts, settings
 
 
 def normal_matrix(lam: float, *weighted: tuple[float, Tensor]) -> Tensor:
-    """lam I + Σ w k kᵀ over rows k of the weighted groups, (width, width)."""
+    """The matrix lam I + Σ w k kᵀ over rows k of the weighted groups, (width, width)."""
     total = lam * torch.eye(weighted[0][1].shape[1], dtype=torch.float64)
     for weight, rows in weighted:
         total = total + weight * rows.T @ rows
@@ -150,7 +150,7 @@ def normal_matrix(lam: float, *weighted: tuple[float, Tensor]) -> Tensor:
 
 
 def _without_own(weight: Tensor, keys: Tensor, new: Tensor) -> Tensor:
-    """v − W k of the "tensor" technique, (n, outputs): v is W n without its component along W k."""
+    """Values v − W k of the "tensor" technique, (n, outputs): v is W n without its component along W k."""
     own, value = keys @ weight.T, new @ weight.T
     along = (value * own).sum(1, keepdim=True) / own.square().sum(1, keepdim=True).clamp_min(1e-300)
     return value - along * own - own
