@@ -7,6 +7,10 @@ next one sees: use names of your own, and `server.free()` where an earlier resul
 from __future__ import annotations
 
 import os
+
+# Tests run in two processes, whose tensors are small: more threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import re
 import shutil
 import signal
@@ -15,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from sage_core.demo.comfyui.client import Graph, Outputs
@@ -27,16 +32,31 @@ from sage_core.tifa.questions import Question, write_questions
 PROBE = Path(__file__).parent / "comfy" / "probe"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep all tests that speak to the server in one process, which starts it once."""
+    for item in items:
+        if "server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("server"))
+
+
 @pytest.fixture(scope="session")
 def shapes_files() -> ExpandedFiles:
     """The shapes world's checkpoint and text encoder, expanded once into the user's cache and found again."""
-    return expand(cache_folder() / "shapes")
+    with alone():
+        return expand(cache_folder() / "shapes")
 
 
 @pytest.fixture(scope="session")
 def comfyui() -> Path:
     """ComfyUI's own folder, to be read only."""
-    return provision()
+    with alone():
+        return provision()
+
+
+def alone() -> FileLock:
+    """One process of tests fetches or expands; the other finds what it left."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    return FileLock(cache_folder() / "tests.lock")
 
 
 @pytest.fixture(scope="session")
