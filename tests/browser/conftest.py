@@ -135,9 +135,12 @@ class Tab:
         return self.page.evaluate(script)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A browser, driven by playwright; the system's own, since playwright's would be a download."""
+    """A browser, driven by playwright; the system's own, since playwright's would be a download.
+
+    Gone after this module: playwright's event loop would forbid any other in this process.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = os.environ.get("SAGE_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
