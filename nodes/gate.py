@@ -129,9 +129,7 @@ class SAGEGate(io.ComfyNode):
     def execute(cls, gate: Gate, base, text, action, aligned=None) -> io.NodeOutput:
         check_choices(cls, action=action)
         if action == _ROUTE and aligned is None:
-            raise SettingsError(
-                "action is route, but aligned is not connected: connect an aligned CLIP, or refine."
-            )
+            raise SettingsError("action is route, but aligned is not connected: connect an aligned CLIP, or refine.")
         if action == _REFINE:
             clips.require_last_layer(base)
         start = time.monotonic()
