@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..sage_core import __version__
 from ..sage_core.diffusion.changes import changes, save_changes
-from ..sage_core.diffusion.closed_form import METHODS, Edit
+from ..sage_core.diffusion.closed_form import METHODS, Edit, settings_of
 from ..sage_core.diffusion.concepts import Concepts, split_texts
 from ..sage_core.diffusion.files import UnetFile, read_unet
 from ..sage_core.diffusion.names import UnetConfig, reads_prompt
@@ -210,26 +210,6 @@ def _clip_change(base, aligned) -> dict[str, Tensor]:
     return {name: delta for name, delta in moved.items() if delta.any()}
 
 
-# What a knob of the node is in each method's settings.
-_KNOBS = {
-    "erase_scale": {
-        "uce": "erase_scale",
-        "uce_paper": "erase_scale",
-        "rece": "erase_scale",
-        "oce": "erase_scale",
-        "cure": "alpha",
-    },
-    "hold": {"uce": "lam", "uce_paper": "lam", "rece": "lam", "mace": "lam", "oce": "lam", "speed": "retain_scale"},
-    "keep_scale": {
-        "uce": "preserve_scale",
-        "uce_paper": "preserve_scale",
-        "rece": "preserve_scale",
-        "oce": "preserve_scale",
-    },
-    "rounds": {"rece": "epochs"},
-}
-
-
 class SAGEEraseConcept(io.ComfyNode):
     """Erases concepts from a MODEL in closed form."""
 
@@ -310,18 +290,11 @@ class SAGEEraseConcept(io.ComfyNode):
 
 
 def _edit(model, clip, method: str, concepts: Concepts, knobs: Mapping[str, float]) -> Edit:
-    settings_type, function = METHODS[method].load()
-    chosen = {}
-    for knob, value in knobs.items():
-        if not value:
-            continue
-        if method not in _KNOBS[knob]:
-            raise SettingsError(f"{knob} is {value:g}, but {METHODS[method].title} has no such setting; set it to 0.")
-        chosen[_KNOBS[knob][method]] = value
+    settings = settings_of(method, knobs)
     weights = models.patched_weights(model, reads_prompt)
     encoder = TextEncoder.from_state(clips.private_copy(clips.patched_weights(clip)), copy=False)
     display.stop_if_cancelled()
-    return function(weights, encoder, concepts, settings_type(**chosen))
+    return METHODS[method].load()[1](weights, encoder, concepts, settings)
 
 
 NODES: list[type[io.ComfyNode]] = [SAGEApplyModelEdit, SAGESaveModelEdit, SAGEEraseConcept]
