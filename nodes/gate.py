@@ -80,7 +80,7 @@ def _train(encoder: TextEncoder, safe: list[str], unsafe: list[str], settings: G
     advice = TrainingError(
         f"Out of memory: training a gate takes {needed / 2**30:.1f} GiB and the encoder's activations. Use fewer pairs."
     )
-    progress = display.Progress()
+    progress = display.Progress("step")
 
     def watch(step: StepReport) -> None:
         progress(step.step, step.steps)
