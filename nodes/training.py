@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -18,15 +17,12 @@ from ..sage_core.errors import TrainingError
 from ..sage_core.plots import figure_to_image
 from ..sage_core.prompts.pairs import PromptPairs
 from ..sage_core.runs.curves import training_curves
-from ..sage_core.runs.record import StepReport
 from .host import clips, display, files, memory
 from .host.files import check_name, saved_metadata
 from .host.inputs import check_choices, check_finite, seed_input
 from .host.sockets import Pairs, Settings
 
 _DEFAULTS = PRESETS["sage_plus"]
-# A drawn preview takes a few tenths of a second on a slow CPU: at most a twentieth of the training goes into them.
-_PREVIEW_SHARE = 20
 
 
 class SAGETrainingSettings(io.ComfyNode):
@@ -191,28 +187,18 @@ def _train(clip, pairs: PromptPairs, concept: str, settings: TrainingSettings) -
         return result, found, needed, clips.add_difference(clip, result.state, base, 1.0)
 
 
-class _Watch:
-    """What the user sees of a training while it runs; raises when it is cancelled."""
+class _Watch(display.LiveCurves):
+    """Live curves, after a word on the memory that the training takes."""
 
     def __init__(self, needed: str) -> None:
-        self._progress = display.Progress()
+        super().__init__()
         self._needed = needed
-        self._history: list[StepReport] = []
-        self._next_picture = 0.0
 
     def prepare(self, done: int, total: int) -> None:
         if self._needed:
             display.log.info("SAGE: training takes %s.", self._needed)
             self._needed = ""
-        self._progress(done, total)
-
-    def step(self, report: StepReport) -> None:
-        self._history.append(report)
-        picture, start = None, time.monotonic()
-        if start >= self._next_picture:
-            picture = figure_to_image(training_curves(self._history))
-            self._next_picture = start + _PREVIEW_SHARE * (time.monotonic() - start)
-        self._progress(report.step, report.steps, picture)
+        self.progress(done, total)
 
 
 def _patch_note(patches: int) -> list[str]:

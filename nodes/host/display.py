@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,16 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from ...sage_core.plots import figure_to_image
+from ...sage_core.runs.curves import training_curves
+from ...sage_core.runs.record import StepReport
+
 log = logging.getLogger("sage")
 
 
 _PREVIEW_WIDTH = 512
+# A drawn preview takes a few tenths of a second on a slow CPU: at most a twentieth of the training goes into them.
+_PREVIEW_SHARE = 20
 
 
 def stop_if_cancelled() -> None:
@@ -34,6 +41,24 @@ class Progress:
         # Newer versions throttle progress updates, so that those alone would notice Cancel late.
         stop_if_cancelled()
         self._bar.update_absolute(done, total, ("JPEG", picture, _PREVIEW_WIDTH) if picture else None)
+
+
+class LiveCurves:
+    """What the user sees of a training while it runs; raises when it is cancelled."""
+
+    def __init__(self) -> None:
+        self.progress = Progress()
+        self._history: list[StepReport] = []
+        self._next_picture = 0.0
+
+    def step(self, report: StepReport) -> None:
+        """Show a step, now and then with the curves so far."""
+        self._history.append(report)
+        picture, start = None, time.monotonic()
+        if start >= self._next_picture:
+            picture = figure_to_image(training_curves(self._history))
+            self._next_picture = start + _PREVIEW_SHARE * (time.monotonic() - start)
+        self.progress(report.step, report.steps, picture)
 
 
 def counter(total: int) -> Callable[[int], None]:

@@ -96,7 +96,7 @@ def test_every_choice_that_is_not_offered_is_refused(pack: ModuleType) -> None:
                 node.execute(**given)
             assert type(refused.value).__name__ == "SettingsError"
             tried += 1
-    assert tried == 24
+    assert tried == 26
 
 
 def test_exactly_one_says_which_it_was(pack: ModuleType) -> None:

@@ -50,6 +50,7 @@ NODE_IDS = {
     "SAGEScoreTIFA",
     "SAGEStoredRuns",
     "SAGETrainEncoder",
+    "SAGETrainErasure",
     "SAGETrainGate",
     "SAGETrainingSettings",
 }
@@ -62,6 +63,7 @@ UNET_NODE_IDS = {
     "SAGEGuider",
     "SAGESafree",
     "SAGESaveModelEdit",
+    "SAGETrainErasure",
     "SAGETrainGate",
 }
 

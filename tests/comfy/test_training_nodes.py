@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sage_core.alignment.training import LOSS_PARTS
+from sage_core.alignment.losses import LOSS_PARTS
 from sage_core.demo.comfyui.client import ExecutionError, Graph, Interrupted, Outputs, Progress
 from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
