@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +92,7 @@ def diffusers_unet(
     kinds = ["CrossAttn" if attention else "" for attention in config.attention]
     # Weights that are replaced at once need not be drawn at random.
     with torch.device("meta"):
-        unet = UNet2DConditionModel(
+        unet: Any = UNet2DConditionModel(
             in_channels=config.inputs,
             out_channels=config.outputs,
             layers_per_block=config.blocks,
@@ -104,7 +104,7 @@ def diffusers_unet(
             attention_head_dim=8,
         )
     unet.load_state_dict({name: value.to(device, dtype, copy=True) for name, value in own.items()}, assign=True)
-    return unet.eval()
+    return cast(nn.Module, unet.eval())
 
 
 def erasing_bytes(state: Mapping[str, Tensor], settings: ErasingSettings, dtype: torch.dtype) -> int:
