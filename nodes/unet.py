@@ -94,7 +94,7 @@ class SAGEApplyModelEdit(io.ComfyNode):
             return _shown(model.clone(), f"{file}: strength is 0, so the MODEL is as it came; the file was not read.")
         edit = read_unet(path, config)
         base, notes = _base_of(edit, model, mode, base_file, config)
-        found = changes(edit, base, on_tensor=display.Progress())
+        found = changes(edit, base, on_tensor=display.Progress("tensors"))
         edited = models.add_differences(model, found.deltas, strength)
         report = replace(found.report, source=file)
         if patches := models.count_patches(model):
@@ -178,7 +178,7 @@ class SAGESaveModelEdit(io.ComfyNode):
         path = files.new_lora_path(name)
         if (base_clip is None) != (aligned_clip is None):
             raise SettingsError("One CLIP is connected; connect base_clip and aligned_clip, or neither.")
-        deltas = models.differences(base, edited, display.Progress())
+        deltas = models.differences(base, edited, display.Progress("tensors"))
         words = {} if base_clip is None else _clip_change(base_clip, aligned_clip)
         if not deltas and not words:
             raise UnetError(f"base and edited are the same: nothing was written to {path}. Connect the edited MODEL.")
