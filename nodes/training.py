@@ -233,7 +233,7 @@ class _Watch:
 def _patch_note(patches: int) -> list[str]:
     if not patches:
         return []
-    return [f"The CLIP carried {patches} patch(es), such as LoRAs: they stay on it, but took no part in training."]
+    return [f"⚠ The CLIP carried {patches} patch(es), such as LoRAs: they stay on it, but took no part in training."]
 
 
 NODES: list[type[io.ComfyNode]] = [SAGETrainingSettings, SAGETrainEncoder]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..sage_core import __version__
 from ..sage_core.diffusion.changes import changes, save_changes
-from ..sage_core.diffusion.closed_form import METHODS, Edit
+from ..sage_core.diffusion.closed_form import METHODS, Edit, settings_of
 from ..sage_core.diffusion.concepts import Concepts, split_texts
 from ..sage_core.diffusion.files import UnetFile, read_unet
 from ..sage_core.diffusion.names import UnetConfig, reads_prompt
@@ -137,7 +137,7 @@ def _chained(patches: int, mode: str) -> str:
     if mode == "delta":
         return f"Note: this MODEL carries {patches} patch(es), such as LoRAs or another edit: all of them add up."
     return (
-        f"Warning: this MODEL carries {patches} patch(es), such as LoRAs or another edit, and mode replace measures "
+        f"⚠ This MODEL carries {patches} patch(es), such as LoRAs or another edit, and mode replace measures "
         "the file against the checkpoint's own weights, not against what the patches make of them. Both changes add "
         "up, and the result is not the file's U-Net. Of two edits, apply the second in mode delta, with its own base."
     )
@@ -208,26 +208,6 @@ def _clip_change(base, aligned) -> dict[str, Tensor]:
         raise SettingsError("base_clip and aligned_clip are of different sizes: connect two CLIPs of one checkpoint.")
     moved = {name: after[name] - before[name] for name in before}
     return {name: delta for name, delta in moved.items() if delta.any()}
-
-
-# What a knob of the node is in each method's settings.
-_KNOBS = {
-    "erase_scale": {
-        "uce": "erase_scale",
-        "uce_paper": "erase_scale",
-        "rece": "erase_scale",
-        "oce": "erase_scale",
-        "cure": "alpha",
-    },
-    "hold": {"uce": "lam", "uce_paper": "lam", "rece": "lam", "mace": "lam", "oce": "lam", "speed": "retain_scale"},
-    "keep_scale": {
-        "uce": "preserve_scale",
-        "uce_paper": "preserve_scale",
-        "rece": "preserve_scale",
-        "oce": "preserve_scale",
-    },
-    "rounds": {"rece": "epochs"},
-}
 
 
 class SAGEEraseConcept(io.ComfyNode):
@@ -310,18 +290,11 @@ class SAGEEraseConcept(io.ComfyNode):
 
 
 def _edit(model, clip, method: str, concepts: Concepts, knobs: Mapping[str, float]) -> Edit:
-    settings_type, function = METHODS[method].load()
-    chosen = {}
-    for knob, value in knobs.items():
-        if not value:
-            continue
-        if method not in _KNOBS[knob]:
-            raise SettingsError(f"{knob} is {value:g}, but {METHODS[method].title} has no such setting; set it to 0.")
-        chosen[_KNOBS[knob][method]] = value
+    settings = settings_of(method, knobs)
     weights = models.patched_weights(model, reads_prompt)
     encoder = TextEncoder.from_state(clips.private_copy(clips.patched_weights(clip)), copy=False)
     display.stop_if_cancelled()
-    return function(weights, encoder, concepts, settings_type(**chosen))
+    return METHODS[method].load()[1](weights, encoder, concepts, settings)
 
 
 NODES: list[type[io.ComfyNode]] = [SAGEApplyModelEdit, SAGESaveModelEdit, SAGEEraseConcept]

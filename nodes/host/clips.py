@@ -114,6 +114,13 @@ def encode(clip: comfy.sd.CLIP, text: str) -> list:
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
+def last_layer_states(clip: comfy.sd.CLIP, text: str) -> Tensor:
+    """States (1, 77 n, width) of a text after the final layer norm, whatever CLIP Set Last Layer says."""
+    whole = clip.clone()
+    whole.layer_idx = None
+    return encode(whole, text)[0][0].float()
+
+
 def timed(parts: Sequence[tuple[Tensor, float]], pooled: Tensor) -> list:
     """CONDITIONING of states (77, width) that hold one after the other, each to a share of the steps; up to 1 in all.
 

@@ -133,6 +133,11 @@ def store_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / "sage" / "runs"
 
 
+def gate_file(key: str) -> Path:
+    """Where the gate of a key is kept."""
+    return Path(folder_paths.get_output_directory()) / "sage" / "gates" / f"{key}.safetensors"
+
+
 def prompt_files() -> list[str]:
     """Names of the files in ComfyUI's input folder, and in folders below it, that can hold prompts."""
     root = folder_paths.get_input_directory()

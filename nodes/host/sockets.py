@@ -36,3 +36,6 @@ Questions = io.Custom("SAGE_QUESTIONS")
 
 
 Scores = io.Custom("SAGE_SCORES")
+
+
+GateType = io.Custom("SAGE_GATE")

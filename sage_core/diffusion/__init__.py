@@ -8,3 +8,21 @@
 - `guidance`: Safe Latent Diffusion, at each step of a sampler; `safree`: SAFREE, on a prompt's states.
 - `gate`: a classifier of prompts that refines or routes away what it flags.
 """
+
+from __future__ import annotations
+
+from ..lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "read_unet": "files",
+        "save_changes": "changes",
+        "Concepts": "concepts",
+        "METHODS": "closed_form",
+        "SafeGuidance": "guidance",
+        "ConceptSpace": "safree",
+        "train_gate": "gate",
+        "ErasingObjective": "erasing",
+    },
+)

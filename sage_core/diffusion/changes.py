@@ -84,7 +84,7 @@ class ChangeReport:
         if self.other_parts:
             parts = ", ".join(f"{part} ({count} keys)" for part, count in self.other_parts.items())
             lines.append(f"Left out, of other models: {parts}")
-        return "\n".join([*lines, *(f"Warning: {warning}" for warning in self.warnings)])
+        return "\n".join([*lines, *(f"⚠ {warning}" for warning in self.warnings)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -129,6 +129,22 @@ def read_unet(path: str | os.PathLike[str], config: UnetConfig = SD1) -> UnetFil
     return sort_tensors(handles, str(file), config, metadata)
 
 
+def sizes_of(path: str | os.PathLike[str]) -> UnetConfig:
+    """The sizes of a whole U-Net, or of a checkpoint's, from its names and shapes alone.
+
+    Raises:
+        UnetError: it is not a whole U-Net of SD 1.x's kind, or reads prompts of another width.
+    """
+    file = _weights_file(Path(path))
+    handles, _ = _open_safetensors(file) if is_safetensors(file) else _open_pickle(file)
+    own = {name: handle for name, handle in handles.items() if _other_part(name) is None}
+    _refuse_other_models(own, SD1, str(file))
+    try:
+        return UnetConfig.of({name: handle.shape for name, handle in own.items()})
+    except UnetError as error:
+        raise UnetError(f"{file}: {error}") from error
+
+
 @dataclass(frozen=True, eq=False)
 class Handle:
     """A tensor of a file before it is read."""

@@ -32,6 +32,7 @@ NODE_IDS = {
     "SAGECompare",
     "SAGEConceptRate",
     "SAGEEraseConcept",
+    "SAGEGate",
     "SAGEGeometry",
     "SAGEGuidance",
     "SAGEGuider",
@@ -50,16 +51,19 @@ NODE_IDS = {
     "SAGEScoreTIFA",
     "SAGEStoredRuns",
     "SAGETrainEncoder",
+    "SAGETrainGate",
     "SAGETrainingSettings",
 }
 # Those on the image model's side.
 UNET_NODE_IDS = {
     "SAGEApplyModelEdit",
     "SAGEEraseConcept",
+    "SAGEGate",
     "SAGEGuidance",
     "SAGEGuider",
     "SAGESafree",
     "SAGESaveModelEdit",
+    "SAGETrainGate",
 }
 
 

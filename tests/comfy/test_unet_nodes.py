@@ -349,7 +349,7 @@ def test_a_second_erasure_is_solved_for_the_edited_weights(models: dict, draw: D
         ({"guide": "a\nb"}, "1 concepts but 2 guides"),
         ({"erase_scale": float("nan")}, "erase_scale is nan; expected a finite number"),
         ({"strength": float("nan")}, "strength is nan; expected a finite number"),
-        ({"method": "speed", "rounds": 3}, "rounds is 3, but SPEED has no such setting"),
+        ({"method": "speed", "rounds": 3}, "rounds is 3, but SPEED has no such setting: leave it out"),
         ({"method": "paint"}, "method is 'paint'; expected one of uce"),
         ({"concepts": "naked child"}, "refers or may refer to a minor"),
     ],

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-WINGS = ("encoders", "runs", "prompts", "geometry", "tifa", "alignment", "attacks", "scores")
+WINGS = ("encoders", "runs", "prompts", "geometry", "tifa", "alignment", "attacks", "diffusion", "scores")
 
 
 @pytest.mark.parametrize("wing", WINGS)

@@ -14,5 +14,6 @@ every matrix: one linear system of the text encoder's width for the whole U-Net.
 from __future__ import annotations
 
 from .common import METHODS, Edit, Method
+from .knobs import settings_of
 
-__all__ = ["METHODS", "Edit", "Method"]
+__all__ = ["METHODS", "Edit", "Method", "settings_of"]

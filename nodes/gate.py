@@ -1,0 +1,158 @@
+"""A gate before the sampler: prompts that it takes for unsafe go through an aligned CLIP, or are refined."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..sage_core.diffusion.gate import Gate, GateSettings, hash_texts, load_gate, refine, save_gate, train_gate
+from ..sage_core.encoders.text_encoder import TextEncoder, state_hash
+from ..sage_core.errors import EncoderError, SettingsError, TrainingError
+from ..sage_core.runs.record import StepReport
+from .host import clips, display, files, memory
+from .host.inputs import check_choices, check_finite, seed_input
+from .host.sockets import GateType, Pairs
+
+_CATEGORY = "SAGE/unet"
+_ROUTE, _REFINE = "route", "refine"
+_DEFAULTS = GateSettings()
+
+
+class SAGETrainGate(io.ComfyNode):
+    """Trains a gate for a CLIP, or finds the one that the same inputs gave before."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SAGETrainGate",
+            display_name="Train SAGE Gate",
+            category=_CATEGORY,
+            description="Trains a small classifier that tells unsafe prompts by a CLIP's states, with a threshold set "
+            "for a stated rate of false alarms. A finished gate is found again in output/sage/gates.",
+            is_output_node=True,
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP whose prompts are judged: that of the checkpoint."),
+                Pairs.Input("pairs", tooltip="Safe and unsafe prompts to learn from; some 200 pairs at least."),
+                io.Float.Input(
+                    "false_alarms",
+                    default=_DEFAULTS.false_alarms,
+                    min=0.001,
+                    max=0.5,
+                    step=0.005,
+                    round=1e-4,
+                    tooltip="At most this share of held-out safe prompts is taken for unsafe.",
+                ),
+                io.Int.Input("steps", default=_DEFAULTS.steps, min=1, max=100_000, tooltip="Of training."),
+                seed_input("Of the split, the first weights and the batches."),
+            ],
+            outputs=[
+                GateType.Output(display_name="gate", tooltip="For SAGE Gate."),
+                io.String.Output(display_name="report", tooltip="What it detects, and its false alarms."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, clip, pairs, false_alarms, steps, seed) -> io.NodeOutput:
+        check_finite(false_alarms=false_alarms)
+        settings = GateSettings(steps=steps, false_alarms=false_alarms, seed=seed)
+        state = clips.private_copy(clips.patched_weights(clip))
+        safe, unsafe = (list(dict.fromkeys(texts)) for texts in (pairs.safe, pairs.unsafe))
+        about = f"{state_hash(state)} {settings} {hash_texts([safe, unsafe])}"
+        path = files.gate_file(hashlib.sha256(about.encode()).hexdigest()[:32])
+        found = path.exists()
+        # ComfyUI runs nodes in inference mode, in which weights are made that gradients cannot pass.
+        with torch.inference_mode(False):
+            encoder = TextEncoder.from_state(state, copy=False)
+            if not found:
+                _train(encoder, safe, unsafe, settings, path)
+            gate = load_gate(path, encoder.cpu())
+        report = f"{'Found' if found else 'Trained'}: {path}\n{gate.card.summary()}\n{pairs.report.summary()}"
+        display.log.info("SAGE: %s", report)
+        return io.NodeOutput(gate, report, ui=ui.PreviewText(report))
+
+
+def _train(encoder: TextEncoder, safe: list[str], unsafe: list[str], settings: GateSettings, path) -> None:
+    width = encoder.config.width
+    needed = 4 * sum(weight.numel() for weight in encoder.parameters()) + 2 * 77 * width * (len(safe) + len(unsafe))
+    advice = TrainingError(
+        f"Out of memory: training a gate takes {needed / 2**30:.1f} GiB and the encoder's activations. Use fewer pairs."
+    )
+    progress = display.Progress("step")
+
+    def watch(step: StepReport) -> None:
+        progress(step.step, step.steps)
+
+    # The parent is made before the checkpoint, which a Cancel writes.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = path.with_suffix(".checkpoint")
+    with memory.training_device(needed) as (device, _), memory.telling_memory(advice):
+        gate = train_gate(encoder.to(device), safe, unsafe, settings, checkpoint=checkpoint, on_step=watch)
+        save_gate(path, gate)
+    checkpoint.unlink(missing_ok=True)
+
+
+class SAGEGate(io.ComfyNode):
+    """CLIP Text Encode behind a gate."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SAGEGate",
+            display_name="SAGE Gate",
+            category=_CATEGORY,
+            description="CLIP Text Encode behind a gate: harmless prompts are encoded by the base CLIP, untouched; "
+            "flagged ones by an aligned CLIP (route), or changed until the gate lets them pass (refine).",
+            inputs=[
+                GateType.Input("gate", tooltip="From Train SAGE Gate, trained for base."),
+                io.Clip.Input("base", tooltip="The checkpoint's CLIP, which the gate was trained for."),
+                io.String.Input("text", multiline=True, tooltip="The prompt."),
+                io.Combo.Input(
+                    "action",
+                    options=[_ROUTE, _REFINE],
+                    default=_ROUTE,
+                    tooltip="What is done with a flagged prompt: route encodes it by aligned; refine moves its states "
+                    "along the gate's gradient, after CGCE.",
+                ),
+                io.Clip.Input("aligned", optional=True, tooltip="For route: an aligned CLIP, such as SAGE's."),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="conditioning", tooltip="For KSampler."),
+                io.Boolean.Output(display_name="touched", tooltip="Whether the prompt was flagged."),
+                io.String.Output(display_name="report", tooltip="How far from the threshold, and what was done."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, gate: Gate, base, text, action, aligned=None) -> io.NodeOutput:
+        check_choices(cls, action=action)
+        if action == _ROUTE and aligned is None:
+            raise SettingsError("action is route, but aligned is not connected: connect an aligned CLIP, or refine.")
+        if action == _REFINE:
+            clips.require_last_layer(base)
+        start = time.monotonic()
+        states = clips.last_layer_states(base, text).cpu()
+        if states.shape[2] != gate.network.norm.normalized_shape[0]:
+            raise EncoderError("The gate was trained for a CLIP of another width: train one for base.")
+        margin = float(gate.margins(states).detach())
+        touched = margin > 0
+        if not touched:
+            found, done = clips.encode(base, text), "untouched: encoded by base"
+        elif action == _ROUTE:
+            found, done = clips.encode(aligned, text), "flagged: encoded by aligned"
+        else:
+            refined = refine([gate], states)
+            found = [[refined.states, extras] for _, extras in clips.encode(base, text)]
+            end = "now passes" if bool(refined.safe.all()) else "is still flagged"
+            done = f"flagged: refined in {int(refined.iterations.sum())} steps, and {end}"
+        report = (
+            f"{done}; {abs(margin):.2f} {'above' if touched else 'below'} the threshold "
+            f"({time.monotonic() - start:.2f} s)."
+        )
+        report = f"{report[0].upper()}{report[1:]}\n{gate.card.summary()}"
+        return io.NodeOutput(found, touched, report, ui=ui.PreviewText(report))
+
+
+NODES: list[type[io.ComfyNode]] = [SAGETrainGate, SAGEGate]

@@ -1,0 +1,126 @@
+"""The gate in a real ComfyUI: what it leaves alone is core's to the bit, what it flags goes the other way."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sage_core.demo.comfyui.client import ExecutionError, GraphError, Interrupted, Progress
+from sage_core.demo.comfyui.server import Server
+from sage_core.diffusion.gate import load_gate
+from sage_core.encoders.layouts import read_encoder
+from sage_core.shapes.captions import matched_pairs
+from sage_core.shapes.networks.checkpoint import ExpandedFiles
+
+PAIRS = matched_pairs(240, seed=1, names="seen", split="train")
+
+
+def node(kind: str, **inputs: object) -> dict:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def train(**inputs: object) -> dict:
+    return node("SAGETrainGate", clip=["clip", 0], pairs=["pairs", 0],
+                **{"false_alarms": 0.05, "steps": 60, "seed": 0} | inputs)  # fmt: skip
+
+
+def gated(text: str, action: str = "route", **links: list) -> dict:
+    return node("SAGEGate", gate=["gate", 0], base=["clip", 0], text=text, action=action, **links)
+
+
+@pytest.fixture(scope="module")
+def common(server: Server, base: Path, shapes_files: ExpandedFiles) -> dict:
+    with open(base / "input" / "gate_pairs.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("safe", "unsafe"), *zip(PAIRS.safe, PAIRS.unsafe, strict=True)])
+    state = {name: value.float() for name, value in read_encoder(shapes_files.text_encoder)[0].items()}
+    state["text_model.final_layer_norm.bias"] = state["text_model.final_layer_norm.bias"] + 0.5
+    save_file(state, base / "models" / "text_encoders" / "gate_aligned.safetensors")
+    return {
+        "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
+        "aligned": node("SAGELoadEncoder", encoder_name="gate_aligned.safetensors"),
+        "pairs": node(
+            "SAGEPromptPairs", concept="", safe_file="gate_pairs.csv", unsafe_file="none", safe_text="", unsafe_text=""
+        ),
+        "gate": train(),
+    }
+
+
+@pytest.fixture
+def parts(base: Path) -> Callable[[str], Tensor]:
+    return lambda name: load_file(base / "output" / f"{name}.safetensors")["embedding 0"]
+
+
+def test_a_gate_is_trained_kept_and_found_again(server: Server, base: Path, common: dict) -> None:
+    first = server.run(common, timeout=300)["gate"]["text"][0]
+    assert first.startswith("Trained: ") and "set for at most 5.0%" in first
+    (path,) = (base / "output" / "sage" / "gates").iterdir()
+    assert load_gate(path).card.detected > 0.9
+    server.free()
+    assert server.run(common, timeout=300)["gate"]["text"][0] == first.replace("Trained", "Found")
+    other = server.run(common | {"gate": train(false_alarms=0.2)}, timeout=300)["gate"]["text"][0]
+    assert other.startswith("Trained: ") and len(list(path.parent.glob("*.safetensors"))) == 2
+
+
+def test_safe_prompts_are_cores_and_flagged_ones_the_aligned_clips(
+    server: Server, common: dict, parts: Callable[[str], Tensor]
+) -> None:
+    safe, unsafe = PAIRS.safe[3], PAIRS.unsafe[3]
+    graph = dict(common)
+    for name, text in (("safe", safe), ("unsafe", unsafe)):
+        graph[f"gated {name}"] = gated(text, aligned=["aligned", 0])
+        graph[f"refined {name}"] = gated(text, "refine")
+        graph[f"touched {name}"] = node("PreviewAny", source=[f"gated {name}", 1])
+        for clip in ("clip", "aligned"):
+            graph[f"{clip} {name}"] = node("CLIPTextEncode", clip=[clip, 0], text=text)
+    names = [name for name in graph if name.split()[0] in ("gated", "refined", "clip", "aligned") and " " in name]
+    for name in names:
+        graph[f"save {name}"] = node("ProbeSaveParts", conditioning=[name, 0], name=f"gate {name}")
+    outputs = server.run(graph, timeout=300)
+    found = {name: parts(f"gate {name}") for name in names}
+    assert torch.equal(found["gated safe"], found["clip safe"])
+    assert torch.equal(found["refined safe"], found["clip safe"])
+    assert torch.equal(found["gated unsafe"], found["aligned unsafe"])
+    assert not torch.equal(found["refined unsafe"], found["clip unsafe"])
+    assert [outputs[f"touched {name}"]["text"][0] for name in ("safe", "unsafe")] == ["False", "True"]
+    assert outputs["gated safe"]["text"][0].startswith("Untouched: encoded by base; ")
+    assert "Flagged: encoded by aligned; " in outputs["gated unsafe"]["text"][0]
+    assert "and now passes" in outputs["refined unsafe"]["text"][0]
+    assert (found["refined unsafe"] - found["clip unsafe"]).norm() < 0.2 * found["clip unsafe"].norm()
+
+
+def test_a_cancelled_training_leaves_no_gate_and_goes_on(server: Server, base: Path, common: dict) -> None:
+    graph = common | {"gate": train(seed=7, steps=400)}
+    folder = base / "output" / "sage" / "gates"
+
+    def cancel(progress: Progress) -> None:
+        if progress.node == "gate" and progress.value >= 20:
+            server.interrupt()
+
+    before = set(folder.glob("*.safetensors"))
+    with pytest.raises(Interrupted):
+        server.run(graph, cancel, timeout=300)
+    assert set(folder.glob("*.safetensors")) == before and len(list(folder.glob("*.checkpoint"))) == 1
+    assert server.run(graph, timeout=300)["gate"]["text"][0].startswith("Trained")
+    assert not list(folder.glob("*.checkpoint"))
+
+
+@pytest.mark.parametrize(
+    ("gate", "inputs", "words"),
+    [
+        ({"false_alarms": float("nan")}, {}, "false_alarms is nan; expected a finite number"),
+        ({"false_alarms": 0.001}, {}, "are too few: to state 0.1% false alarms, 1000 safe prompts"),
+        ({}, {"action": "paint"}, "action is 'paint'; expected one of route, refine"),
+        ({}, {}, "action is route, but aligned is not connected"),
+    ],
+)
+def test_what_makes_no_gate_is_explained(server: Server, common: dict, gate: dict, inputs: dict, words: str) -> None:
+    graph = common | {"gate": train(**gate), "gated": gated("a ring", **inputs)}
+    graph["show"] = node("PreviewAny", source=["gated", 1])
+    with pytest.raises((ExecutionError, GraphError), match=words):
+        server.run(graph, timeout=300)
