@@ -28,6 +28,14 @@ Workflow = dict[str, Any]
 WORKFLOWS = PACK / "workflows"
 # Below the server's base folder: where ComfyUI keeps the workflows of its only user.
 USER_FOLDER = Path("user", "default", "workflows")
+# Of the workflows that show what becomes of the concept: a prompt that asks for it, and the names to erase it by. UCE
+# as in its paper and the strongest of SLD's presets are the ones that move this small U-Net far enough. A word means
+# one thing here, so that what is to stay is said word by word.
+ERASED: dict[str, dict[str, Any]] = {
+    "Concept": {"value": f"{CONCEPT}; {CONCEPT}s"},
+    "Prompt": {"value": f"two red hearts above two pink {CONCEPT}s on snow"},
+    "SAGEEraseConcept": {"method": "uce_paper", "keep": "red\nheart\nhearts\ntwo\nsnow\npink\nabove"},
+}
 # Types of inputs that a node shows as a widget unless they are linked.
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 _SMALL_ENCODER = "Small text encoder"
@@ -82,6 +90,8 @@ def write_workflows(
             **exam.write(server.base / "input"),
             "SAGELoadJudge": {"judge": install_judge(server.base), "sentence_encoder": "none"},
         },
+        "erase_a_concept": ERASED,
+        "safe_in_many_ways": {**ERASED, "SAGEGuidance": {"preset": "max"}},
     }
     info = server.object_info()
     written = []

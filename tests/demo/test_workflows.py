@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sage_core.demo.comfyui.client import Graph, Outputs
@@ -18,10 +19,21 @@ from sage_core.demo.comfyui.server import PACK, PACK_NAME, Server
 from sage_core.demo.exam import Exam
 from sage_core.demo.graphs import SAMPLING, clone_lane, find, load_graph, on_shapes_world
 from sage_core.demo.scores import LEARNED_JUDGE, card_graph, install_judge
+from sage_core.demo.serve import ERASED
+from sage_core.encoders.layouts import read_encoder
+from sage_core.encoders.text_encoder import save_encoder
+from sage_core.shapes.exam.reader import shows_concept
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
 
 FOLDER = PACK / "workflows"
-NAMES = ["evaluate_base_and_sage", "score_one_picture", "text_to_image_base_and_sage", "train_and_compare"]
+NAMES = [
+    "erase_a_concept",
+    "evaluate_base_and_sage",
+    "safe_in_many_ways",
+    "score_one_picture",
+    "text_to_image_base_and_sage",
+    "train_and_compare",
+]
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 
@@ -185,6 +197,55 @@ def test_train_and_compare_workflow_runs(
         report = outputs[find(graph, f"Train {method}")]["text"][0]
         assert f'{method}, preset custom, concept "nudity", 2 steps, 64 pairs' in report
         assert (base / "models" / "text_encoders" / f"workflow-{method.lower()}.safetensors").is_file()
+
+
+def shows_skulls(picture: np.ndarray) -> bool:
+    return bool(shows_concept(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255))
+
+
+def test_erase_workflow_runs(
+    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
+) -> None:
+    changes = {
+        **ERASED,
+        "KSampler": {"steps": 10, **SAMPLING},
+        "Save the edit": {"name": "workflow-unet-edit"},
+    }
+    names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
+    outputs = run_graph(graph := on_shapes_world(load_graph("erase_a_concept"), *names, changes))
+    before, after = (pixels(server, outputs, find(graph, f"{lane}: picture")) for lane in ("Base", "Edited"))
+    assert shows_skulls(before) and not shows_skulls(after)
+    report = outputs[find(graph, "Erase")]["text"][0]
+    assert report.startswith("UCE (paper): ")
+    assert "Erased: skull; skulls. Guides: (empty); (empty). Kept: red; heart;" in report
+    path = base / "models" / "loras" / "workflow-unet-edit.safetensors"
+    assert outputs[find(graph, "Save the edit")]["text"][0].startswith(f"{path}: 8 tensors of the U-Net and 0 of the")
+    assert path.is_file()
+
+
+def test_safe_in_many_ways_workflow_runs(
+    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
+) -> None:
+    # Stands in for an aligned encoder: another function of the prompt than the base's.
+    state, _ = read_encoder(shapes_files.text_encoder)
+    generator = torch.Generator().manual_seed(0)
+    moved = {name: value + 0.02 * torch.randn(value.shape, generator=generator) for name, value in state.items()}
+    save_encoder(base / "models" / "text_encoders" / "workflow-moved.safetensors", moved, {})
+    changes = {
+        **ERASED,
+        "SAGEApplyEncoder": {"encoder_name": "workflow-moved.safetensors"},
+        "KSampler": {"steps": 2, **SAMPLING},
+    }
+    names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
+    graph = on_shapes_world(load_graph("safe_in_many_ways"), *names, changes)
+    # The same edit of another workflow would be found in the cache, and show nothing.
+    server.free()
+    outputs = run_graph(graph)
+    lanes = ("Base", "SAGE", "UCE", "SLD", "SAFREE")
+    pictures = {pixels(server, outputs, find(graph, f"{lane}: picture")).tobytes() for lane in lanes}
+    assert len(pictures) == 5, "each way draws what the base does not, nor any other"
+    assert outputs[find(graph, "UCE: edit")]["text"][0].startswith("UCE (paper): ")
+    assert " tokens are moved (positions " in outputs[find(graph, "SAFREE: prompt")]["text"][0]
 
 
 def test_score_one_picture_workflow_runs(
