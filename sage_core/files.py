@@ -199,7 +199,11 @@ def _write_through(temporary: Path, final: Path, descriptor: int) -> None:
 
 
 def _temporary_folder(final: Path) -> Path:
-    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        # Systems' own folders, such as /proc, take no others.
+        raise FileError(f"{final} cannot be written: {error.strerror}. {_WAY_OUT}") from error
     remove_leftovers(final.parent)
     end = f".{os.getpid()}.{uuid.uuid4().hex[:8]}.part"
     name = os.fsencode(final.name)[: _LONGEST_NAME - 1 - len(end)].decode("utf-8", errors="ignore")
