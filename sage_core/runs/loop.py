@@ -282,7 +282,10 @@ class Loop:
         try:
             with torch.no_grad():
                 for name, tensor in self.objective.state().items():
-                    tensor.copy_(content["model"][name])
+                    if (saved := content["model"][name]).shape != tensor.shape:
+                        # copy_ would spread one row over all.
+                        raise ValueError(f"{name} has shape {tuple(saved.shape)}, expected {tuple(tensor.shape)}")
+                    tensor.copy_(saved)
             self.objective.optimizer.load_state_dict(content["optimizer"])
             self.step, self._earlier_seconds, self._started = content["step"], content["seconds"], time.monotonic()
             self.history = [StepReport.from_dict(row) for row in content["history"]]

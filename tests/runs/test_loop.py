@@ -248,7 +248,8 @@ def test_a_changed_bit_of_a_checkpoint_is_found(tmp_path: Path) -> None:
     [
         {"step": "x"}, {"step": None}, {"step": -1}, {"step": 1.5}, {"seconds": "x"},
         {"seconds": float("nan")}, {"seconds": -1.0}, {"model": {}}, {"model": None},
-        {"model": {"weight": torch.zeros(2)}}, {"model": {"weight": torch.full((3,), math.nan)}}, {"optimizer": None},
+        {"model": {"weight": torch.zeros(2)}},
+        {"model": {"weight": torch.zeros(1)}}, {"model": {"weight": torch.full((3,), math.nan)}}, {"optimizer": None},
         {"optimizer": {"state": {}, "param_groups": []}}, {"history": None}, {"history": [1]}, {"history": [{}]},
             ],
     ids=str,
