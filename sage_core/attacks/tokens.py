@@ -96,10 +96,7 @@ def attack(
         current = torch.where(free, start, ids)
         score = before = _cosine(encoder, current, target)
         for name in names:
-            named = _with_name(current, free, name.to(device))
-            of_named = _cosine(encoder, named, target)
-            nearer = of_named > score
-            current, score = torch.where(nearer[:, None], named, current), torch.where(nearer, of_named, score)
+            current, score = _try_name(encoder, current, score, target, free, name.to(device))
     for done in range(1, settings.rounds + 1):
         ranked = _rank(encoder, current, target, allowed, settings.best)
         current, score = _try_replacements(encoder, current, score, target, free, ranked, settings, generator)
@@ -125,6 +122,16 @@ def _with_name(ids: Tensor, free: Tensor, name: Tensor) -> Tensor:
     from_end = free.flip(1).cumsum(1).flip(1)
     place = free & (from_end <= len(name)) & (free.sum(1) >= len(name))[:, None]
     return torch.where(place, name[(len(name) - from_end).clamp(0, len(name) - 1)], ids)
+
+
+def _try_name(
+    encoder: TextEncoder, current: Tensor, score: Tensor, target: Tensor, free: Tensor, name: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Each prompt with the name in it, if that is nearer to the target than what it was."""
+    named = _with_name(current, free, name)
+    of_named = _cosine(encoder, named, target)
+    nearer = of_named > score
+    return torch.where(nearer[:, None], named, current), torch.where(nearer, of_named, score)
 
 
 def _rank(encoder: TextEncoder, ids: Tensor, target: Tensor, allowed: Tensor, best: int) -> Tensor:

@@ -75,7 +75,21 @@ def write_workflows(
         "SAGEApplyEncoder": {"encoder_name": encoder},
         "Prompt": {"value": CARD_PROMPT},
     }
-    own: dict[str, dict[str, dict[str, Any]]] = {
+    info = server.object_info()
+    written = []
+    for name, changes in _own(server, exam, pairs, settings).items():
+        workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+        shapes = fill_in(workflow, info, everywhere | changes, files.text_encoder.name)
+        path = server.base / USER_FOLDER / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(shapes, indent=2, ensure_ascii=False) + "\n")
+        written.append(path)
+    return written
+
+
+def _own(server: Server, exam: Exam, pairs: str, settings: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """What each workflow alone is filled in with, by its nodes' types or titles; writes the files that it needs."""
+    return {
         "text_to_image_base_and_sage": {},
         # The learned judge knows this world's questions alone, not those that rules make of any prompt.
         "score_one_picture": {"SAGELoadJudge": {"judge": READER, "sentence_encoder": "none"}},
@@ -93,16 +107,6 @@ def write_workflows(
         "erase_a_concept": ERASED,
         "safe_in_many_ways": {**ERASED, "SAGEGuidance": {"preset": "max"}},
     }
-    info = server.object_info()
-    written = []
-    for name, changes in own.items():
-        workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
-        shapes = fill_in(workflow, info, everywhere | changes, files.text_encoder.name)
-        path = server.base / USER_FOLDER / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(shapes, indent=2, ensure_ascii=False) + "\n")
-        written.append(path)
-    return written
 
 
 def fill_in(workflow: Workflow, info: Mapping[str, Any], changes: Changes, text_encoder: str) -> Workflow:

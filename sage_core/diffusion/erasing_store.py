@@ -133,10 +133,7 @@ def train_erasure(
 
     Args:
         state: the whole U-Net to erase from, by names of either form; it stays as it is.
-        encoder: of the prompts.
         concepts: what to erase; guides and texts to preserve are not used.
-        settings: how.
-        store: folder of runs.
         preset: the settings' name, for reports.
         sources: texts to erase the concepts from, one each; none for the concepts themselves.
         size: side of the pictures in pixels, a multiple of 8.
@@ -149,13 +146,7 @@ def train_erasure(
         UnetError: the weights are not a plain SD 1.x U-Net.
         TrainingError: the run diverged, does not fit into memory, or another process is at it.
     """
-    if size < _FACTOR or size % _FACTOR:
-        raise SettingsError(f"size is {size}, expected a multiple of {_FACTOR} pixels.")
-    config = UnetConfig.of({name: tuple(value.shape) for name, value in state.items()})
-    if config.inputs != config.outputs:
-        raise UnetError(
-            f"The U-Net reads {config.inputs} channels and gives {config.outputs}: use no inpainting model."
-        )
+    config = _checked(state, size)
     about = [_hash(state), state_hash(encoder.state()), concepts.erase, tuple(sources), settings.to_dict(), size]
     key = hashlib.sha256(json.dumps([*about, str(dtype)]).encode()).hexdigest()[:32]
     runs = RunStore(store)
@@ -167,28 +158,39 @@ def train_erasure(
         noise = _TypedNoise(diffusers_unet(state, device=device, dtype=dtype), on_evaluation)
         shape = (config.inputs, size // _FACTOR, size // _FACTOR)
         objective = ErasingObjective(noise, ErasingTexts.of(encoder, concepts, sources), settings, shape)
-        loop = Loop(
-            objective,
-            Budget(steps=settings.steps),
-            lambda _step, _used: settings.learning_rate,
-            checkpoint=checkpoint,
-            key=key,
-        )
+        rate = settings.learning_rate
+        loop = Loop(objective, Budget(steps=settings.steps), lambda _step, _used: rate, checkpoint=checkpoint, key=key)
         history = loop.run(on_step)
         names = unet_names(config)
         deltas = {str(names.find(name)): delta for name, delta in objective.result().items()}
-        metadata = {
-            "method": "RACE" if settings.race else f"ESD-{settings.trained}",
-            "preset": preset or "none",
-            "concept": "; ".join(concepts.erase),
-            "steps": str(settings.steps),
-            "seconds": f"{loop.seconds:.1f}",
-        }
+        metadata = _metadata(settings, preset, concepts, loop.seconds)
         write_json(report, {"metadata": metadata, "history": [asdict(step) for step in history]})
         # Last, since its presence says that the run is whole.
         save_changes(weights, deltas, {"sage_method": metadata["method"], **metadata}, config=config)
         checkpoint.unlink(missing_ok=True)
     return ErasureResult(deltas, history, metadata, found=False)
+
+
+def _checked(state: Mapping[str, Tensor], size: int) -> UnetConfig:
+    """The U-Net's sizes. Raises SettingsError for a size of no picture, UnetError for a U-Net that is no plain one."""
+    if size < _FACTOR or size % _FACTOR:
+        raise SettingsError(f"size is {size}, expected a multiple of {_FACTOR} pixels.")
+    config = UnetConfig.of({name: tuple(value.shape) for name, value in state.items()})
+    if config.inputs != config.outputs:
+        raise UnetError(
+            f"The U-Net reads {config.inputs} channels and gives {config.outputs}. Do not use an inpainting model."
+        )
+    return config
+
+
+def _metadata(settings: ErasingSettings, preset: str, concepts: Concepts, seconds: float) -> dict[str, str]:
+    return {
+        "method": "RACE" if settings.race else f"ESD-{settings.trained}",
+        "preset": preset or "none",
+        "concept": "; ".join(concepts.erase),
+        "steps": str(settings.steps),
+        "seconds": f"{seconds:.1f}",
+    }
 
 
 def _read(weights: Path, report: Path, config: UnetConfig) -> ErasureResult:

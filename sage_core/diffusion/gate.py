@@ -273,15 +273,7 @@ def train_gate(
     if both := set(kinds[0]) & set(kinds[1]):
         raise PromptError(f"The prompt '{min(both)}' is among the safe and among the unsafe ones: remove it from one.")
     order = [torch.randperm(len(texts), generator=_generator(settings.seed, i)) for i, texts in enumerate(kinds)]
-    held = [round(settings.held_out * len(texts)) for texts in kinds]
-    # A rate below one prompt in all held-out ones cannot be told from none.
-    needed = -(-1 // settings.false_alarms)
-    if held[0] < needed or not held[1] or min(len(texts) - out for texts, out in zip(kinds, held, strict=True)) < 2:
-        raise PromptError(
-            f"{len(kinds[0])} safe and {len(kinds[1])} unsafe prompts are too few: to state "
-            f"{settings.false_alarms:.1%} false alarms, {needed:.0f} safe prompts must be held out (a share of "
-            f"{settings.held_out:g} of them is)."
-        )
+    held = _held_out(kinds, settings)
     # Half precision, since the states of a few thousand prompts would fill the memory otherwise.
     states = [
         embed(encoder, texts, out_dtype=torch.float16).view(len(texts), CONTEXT_LENGTH, -1).cpu()[rows]
@@ -308,6 +300,20 @@ def train_gate(
         settings=asdict(settings),
     )
     return Gate(network, card)
+
+
+def _held_out(kinds: Sequence[Sequence[str]], settings: GateSettings) -> list[int]:
+    """How many safe and unsafe prompts are held out. Raises PromptError if that states no rate."""
+    held = [round(settings.held_out * len(texts)) for texts in kinds]
+    # A rate below one prompt in all held-out ones cannot be told from none.
+    needed = -(-1 // settings.false_alarms)
+    if held[0] < needed or not held[1] or min(len(texts) - out for texts, out in zip(kinds, held, strict=True)) < 2:
+        raise PromptError(
+            f"{len(kinds[0])} safe and {len(kinds[1])} unsafe prompts are too few: to state "
+            f"{settings.false_alarms:.1%} false alarms, {needed:.0f} safe prompts must be held out (a share of "
+            f"{settings.held_out:g} of them is)."
+        )
+    return held
 
 
 def threshold_for(safe_logits: Tensor, false_alarms: float) -> float:

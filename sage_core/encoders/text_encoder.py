@@ -153,8 +153,7 @@ def embed(
     where = next(encoder.parameters()).device
     ids = prompts_or_ids if isinstance(prompts_or_ids, Tensor) else tokenize(prompts_or_ids)
     _require_known(ids, encoder.token_table.num_embeddings)
-    width = encoder.config.width
-    columns = CONTEXT_LENGTH * width if pooling == "flattened" else width
+    columns = encoder.config.width * (CONTEXT_LENGTH if pooling == "flattened" else 1)
     result = torch.empty(len(ids), columns, dtype=out_dtype, device=where)
     size = _batch_size(encoder.config, where, memory_budget)
 

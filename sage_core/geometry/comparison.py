@@ -100,9 +100,8 @@ def compare_encoders(
 ) -> GeometryReport:
     """Compare two text encoders on the same prompts; see `compare`.
 
-    `device` moves both encoders there; by default each stays where it is. `memory_budget` bounds the bytes of one
-    batch's activations; see `embed`. `on_batch(done, total)` counts the prompts of both encoders. It is also called
-    between the measures that follow, and may raise to stop.
+    `device` moves both encoders there; by default each stays where it is. `memory_budget` is that of `embed`.
+    `on_batch(done, total)` counts the prompts of both encoders, is also called between the measures, and may stop.
     """
     from ..encoders.text_encoder import embed, state_hash
 
