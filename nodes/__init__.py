@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import encoder, gate, geometry, guidance, judges, lora, prompts, runs, scores, tifa, training, unet
+from . import encoder, erasure, gate, geometry, guidance, judges, lora, prompts, runs, scores, tifa, training, unet
+from .host.inputs import naming_wrong_types
 
 
 class SageExtension(ComfyExtension):
     """Everything this pack adds to ComfyUI."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        topics = (encoder, training, runs, prompts, judges, tifa, scores, geometry, lora, unet, guidance, gate)
-        return [node for topic in topics for node in topic.NODES]
+        topics = (encoder, training, runs, prompts, judges, tifa, scores, geometry, lora, unet, guidance, gate, erasure)
+        return [naming_wrong_types(node) for topic in topics for node in topic.NODES]

@@ -47,7 +47,7 @@ class SAGEStoredRuns(io.ComfyNode):
         check_finite(limit_gb=limit_gb)
         check_choices(cls, action=action)
         store = RunStore(files.store_folder())
-        gone = [] if action == _LIST else store.clear(0 if action == _CLEAR else int(limit_gb * 1e9))
+        gone = [] if action == _LIST else store.clear(0 if action == _CLEAR else limit_gb * 1e9)
         left = store.runs()
         lines = [f"{len(left)} runs, {sum(run.bytes for run in left) / 2**20:,.1f} MiB in {store.folder}"]
         lines += [run.summary() for run in left]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -18,15 +17,12 @@ from ..sage_core.errors import TrainingError
 from ..sage_core.plots import figure_to_image
 from ..sage_core.prompts.pairs import PromptPairs
 from ..sage_core.runs.curves import training_curves
-from ..sage_core.runs.record import StepReport
 from .host import clips, display, files, memory
 from .host.files import check_name, saved_metadata
 from .host.inputs import ADVANCED, check_choices, check_finite, seed_input
 from .host.sockets import Pairs, Settings
 
 _DEFAULTS = PRESETS["sage_plus"]
-# A preview takes a few tenths of a second on a slow CPU; at most a twentieth of the training goes into previews.
-_PREVIEW_SHARE = 20
 # What a first training may want to change; the other settings are folded away where ComfyUI can.
 _MAIN_SETTINGS = {
     "learning_rate", "epochs", "steps", "batch_size", "keep_weight", "spread_weight", "local_weight", "keep_mse"
@@ -202,32 +198,19 @@ def _train(clip, pairs: PromptPairs, concept: str, settings: TrainingSettings) -
         return result, found, needed, clips.add_difference(clip, result.state, base, 1.0)
 
 
-class _Watch:
-    """Shows a training to the user while it runs; raises when it is cancelled."""
+class _Watch(display.LiveCurves):
+    """Live curves, after a word on the memory that the training takes."""
 
     def __init__(self, needed: str) -> None:
+        super().__init__()
         self._preparation = display.Progress("embedding prompts")
-        self._training = display.Progress("step")
         self._needed = needed
-        self._history: list[StepReport] = []
-        self._next_picture = 0.0
 
     def prepare(self, done: int, total: int) -> None:
         if self._needed:
             display.log.info("SAGE: training takes %s.", self._needed)
             self._needed = ""
         self._preparation(done, total)
-
-    def step(self, report: StepReport) -> None:
-        self._history.append(report)
-        picture, start = None, time.monotonic()
-        # The last one always: the frontend goes on showing it, and not the node's own picture.
-        if start >= self._next_picture or report.step == report.steps:
-            picture = figure_to_image(training_curves(self._history))
-            self._next_picture = start + _PREVIEW_SHARE * (time.monotonic() - start)
-        left = (report.steps - report.step) * report.seconds / report.step
-        note = f", loss {report.losses['total']:.4g}, {left:.0f} s left"
-        self._training(report.step, report.steps, picture, note)
 
 
 def _patch_note(patches: int) -> list[str]:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import FileError
+from .errors import FileError, SageError
 
 # Bytes that a name may have on the usual file systems.
 _LONGEST_NAME = 255
@@ -132,6 +132,22 @@ def check_writable(path: str | os.PathLike[str], needed: int = 0) -> None:
         )
 
 
+@contextmanager
+def readable(path: str | os.PathLike[str], error: type[SageError]) -> Iterator[None]:
+    """Raise `error`, naming `path`, where the system cannot open or list what is read, or the name cannot be one."""
+    try:
+        yield
+    except SageError:
+        raise
+    except (OSError, ValueError) as problem:
+        # Python refuses names that hold NUL or half a character with ValueError; other ValueErrors pass.
+        name = os.fspath(path)
+        if isinstance(problem, ValueError) and "\0" not in name and not isinstance(problem, UnicodeEncodeError):
+            raise
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"{name!a} cannot be read ({reason}). Check its name and who may read it.") from problem
+
+
 def same_file(first: Path, second: Path) -> bool:
     """Whether two paths lead to one file, whatever the names or links; the file need not exist."""
     try:
@@ -183,8 +199,12 @@ def _write_through(temporary: Path, final: Path, descriptor: int) -> None:
 
 
 def _temporary_folder(final: Path) -> Path:
-    final.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(final.parent)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        # Systems' own folders, such as /proc, take no others.
+        raise FileError(f"{final} cannot be written: {error.strerror}. {_WAY_OUT}") from error
+    remove_leftovers(final.parent)
     end = f".{os.getpid()}.{uuid.uuid4().hex[:8]}.part"
     name = os.fsencode(final.name)[: _LONGEST_NAME - 1 - len(end)].decode("utf-8", errors="ignore")
     folder = final.parent / f".{name}{end}"
@@ -192,7 +212,7 @@ def _temporary_folder(final: Path) -> Path:
     return folder
 
 
-def _remove_leftovers(parent: Path) -> None:
+def remove_leftovers(parent: Path) -> None:
     """Remove the folders of killed processes, never one whose process may be alive or one of another name."""
     with suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:

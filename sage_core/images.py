@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from .errors import JudgeError
+from .files import readable
 
 ImageLike: TypeAlias = Image.Image | torch.Tensor | np.ndarray | str | Path
 
@@ -34,7 +35,9 @@ def open_picture(path: str | Path) -> Image.Image:
     Raises:
         JudgeError: there is no such file, or it has another format, is damaged, cut short or too large.
     """
-    if not Path(path).is_file():
+    with readable(path, JudgeError):
+        found = Path(path).is_file()
+    if not found:
         raise JudgeError(f"{path} is not a picture file: it does not exist, or it is not a file. Check the name.")
     try:
         with Image.open(path, formats=_FORMATS) as opened:
@@ -73,6 +76,9 @@ def to_bytes(image: ImageLike) -> torch.Tensor:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
     if isinstance(image, np.ndarray):
         image = _array(image)
+    if not isinstance(image, torch.Tensor) or image.layout != torch.strided or image.is_meta:
+        kind = f"a {image.layout} tensor" if isinstance(image, torch.Tensor) else f"a {type(image).__name__}"
+        raise JudgeError(f"An image is {kind}, expected a file, a picture of PIL, or an array or tensor with values.")
     if image.ndim != 3 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
         raise JudgeError(
             f"An image tensor has shape {tuple(image.shape)}, expected (height, width, 1, 3 or 4 channels)."

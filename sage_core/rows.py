@@ -86,7 +86,7 @@ def read_rows(
     suffix = path.suffix.lower()
     if suffix not in allowed:
         raise error(f"{path} has the suffix '{path.suffix}', expected one of {', '.join(allowed)}.")
-    text, notes = _read_text(path, error)
+    text, notes = read_text(path, error)
     found = _PARSERS[suffix](_Source(path, text, frozenset(known), error))
     return RowFile(path, found.rows, found.header, found.columns, notes)
 
@@ -130,7 +130,7 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: with a message that says why it cannot be read, whatever the parser itself raised.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON ({error.msg}, column {error.colno})") from error
     except RecursionError as error:
@@ -138,6 +138,10 @@ def parse_json(text: str | bytes) -> Any:
     except ValueError as error:
         # Python refuses integers of more than 4,300 digits, and bytes that are not UTF-8.
         raise ValueError(f"not readable JSON ({error})") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}, which JSON does not know")
 
 
 def shown(value: Any) -> str:
@@ -151,7 +155,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
-def _read_text(path: Path, error: type[SageError]) -> tuple[str, tuple[str, ...]]:
+def read_text(path: Path, error: type[SageError]) -> tuple[str, tuple[str, ...]]:
+    """A file's text in UTF-8, UTF-16 or Windows-1252, and notes on how it was read.
+
+    Raises:
+        SageError: of the kind `error`, if it is not a file of text. A device, whose content may have no end, is none.
+    """
     try:
         if path.exists() and not path.is_file():
             raise error(f"{path} is a folder or device, expected a file.")

@@ -16,12 +16,18 @@ from PIL.Image import Image
 from server import PromptServer
 from torch import Tensor
 
+from ...sage_core.plots import figure_to_image
+from ...sage_core.runs.curves import training_curves
+from ...sage_core.runs.record import StepReport
+
 log = logging.getLogger("sage")
 
 # Of a plot, so that its labels stay readable.
 _PREVIEW_WIDTH = 1024
 # Seconds between two texts of a node's progress: what a reader can follow, and a browser too.
 _TEXT_PAUSE = 0.3
+# A preview takes a few tenths of a second on a slow CPU; at most a twentieth of the training goes into previews.
+_PREVIEW_SHARE = 20
 
 
 def stop_if_cancelled() -> None:
@@ -54,6 +60,27 @@ def _say(text: str) -> None:
     context, server = get_executing_context(), PromptServer.instance
     if context and hasattr(server, "send_progress_text"):
         server.send_progress_text(text, context.node_id, server.client_id)
+
+
+class LiveCurves:
+    """Shows a training to the user while it runs; raises when it is cancelled."""
+
+    def __init__(self) -> None:
+        self._progress = Progress("step")
+        self._history: list[StepReport] = []
+        self._next_picture = 0.0
+
+    def step(self, report: StepReport) -> None:
+        """Show a step and the time that is left, now and then with the curves so far."""
+        self._history.append(report)
+        picture, start = None, time.monotonic()
+        # The last one always: the frontend goes on showing it, and not the node's own picture.
+        if start >= self._next_picture or report.step == report.steps:
+            picture = figure_to_image(training_curves(self._history))
+            self._next_picture = start + _PREVIEW_SHARE * (time.monotonic() - start)
+        left = (report.steps - report.step) * report.seconds / report.step
+        note = f", loss {report.losses['total']:.4g}, {left:.0f} s left"
+        self._progress(report.step, report.steps, picture, note)
 
 
 def counter(what: str, total: int) -> Callable[[int], None]:

@@ -11,6 +11,7 @@ import folder_paths
 from safetensors import SafetensorError, safe_open
 
 from ...sage_core.errors import EncoderError, JudgeError, PromptError, SageError, SettingsError, UnetError
+from ...sage_core.rows import shown
 
 _ENCODERS = "text_encoders"
 _PROMPT_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".txt"}
@@ -207,6 +208,9 @@ def taken(check: Callable[[str], object], *names: str | None) -> bool | str:
     """
     try:
         for name in names:
+            if not isinstance(name, str | None):
+                # ComfyUI takes any value from a graph sent over HTTP for that of a combo box.
+                return f"{shown(name)} is not a name; expected a text."
             if name is not None:
                 check(name)
     except SageError as error:

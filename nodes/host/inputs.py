@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from comfy_api.latest import io
 
 from ...sage_core.errors import SageError, SettingsError
+from ...sage_core.rows import shown
 
 # NumPy's and many samplers' generators take no more than 32 bits.
 _MOST_SEED = 2**32 - 1
 
+
+# Widgets, the types of their values, and these in words.
+_TYPES: tuple[tuple[type, tuple[type, ...], str], ...] = (
+    (io.String.Input, (str,), "a text"),
+    (io.Combo.Input, (str,), "one of the choices"),
+    (io.Boolean.Input, (bool,), "true or false"),
+    (io.Int.Input, (int,), "a whole number"),
+    (io.Float.Input, (int, float), "a number"),
+)
+# What JSON can hold and no socket of this pack carries.
+_PLAIN = (str, int, float, dict, list)
 
 # For inputs that few need: ComfyUI from 0.10 on folds them away until they are asked for. To an older version's classes
 # the keyword is unknown, and would cost the whole pack.
@@ -66,3 +80,42 @@ def check_choices(node: type[io.ComfyNode], **choices: str | Sequence[str]) -> N
         for value in [values] if isinstance(values, str) else values:
             if value not in offered[name]:
                 raise SettingsError(f"{name} is {value!r}; expected one of {', '.join(offered[name])}.")
+
+
+def naming_wrong_types(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """The node, whose failures over an input of the wrong type name that input.
+
+    ComfyUI converts numbers, and hands anything else in a graph sent over HTTP to the node as it is: a number where
+    a CLIP belongs, a list as a file's name.
+    """
+    execute = node.execute.__func__  # type: ignore[attr-defined]
+
+    @functools.wraps(execute)
+    def named(cls: type[io.ComfyNode], *arguments: Any, **values: Any) -> io.NodeOutput:
+        try:
+            return execute(cls, *arguments, **values)
+        except (TypeError, AttributeError, ValueError, IndexError) as error:
+            if problem := wrong_type(node.define_schema(), values):
+                raise SettingsError(problem) from error
+            raise
+
+    node.execute = classmethod(named)  # type: ignore[assignment, method-assign]
+    return node
+
+
+def wrong_type(schema: io.Schema, values: Mapping[str, Any]) -> str | None:
+    """What is wrong with the first input that has another type than `schema` says, as a sentence; else None."""
+    for each in schema.inputs:
+        given = values.get(each.id)
+        for value in given if schema.is_input_list and isinstance(given, list) else [given]:
+            if value is None and each.optional:
+                continue
+            for kind, types, name in _TYPES:
+                if isinstance(each, kind):
+                    if not isinstance(value, types):
+                        return f"{each.id} is {shown(value)}; expected {name}."
+                    break
+            else:
+                if value is None or isinstance(value, _PLAIN):
+                    return f"{each.id} is {shown(value)}; expected a connection of type {each.get_io_type()}."
+    return None

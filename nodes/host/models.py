@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import comfy.lora
+import comfy.model_base
 import comfy.model_patcher
 import torch
 from torch import Tensor
@@ -27,6 +28,15 @@ def unet_config(model: comfy.model_patcher.ModelPatcher) -> UnetConfig:
         UnetError: the MODEL is not an SD 1.x one; the message says what it is.
     """
     return _config(_entries(model), model)
+
+
+def require_noise_prediction(model: comfy.model_patcher.ModelPatcher) -> None:
+    """Raise UnetError for a MODEL that does not predict noise, as a v-prediction fine-tune."""
+    kind = getattr(model.model, "model_type", None)
+    if kind is not comfy.model_base.ModelType.EPS:
+        raise UnetError(
+            f"This MODEL predicts {getattr(kind, 'name', kind)}, not noise: use an SD 1.4 or 1.5 checkpoint."
+        )
 
 
 def own_weights(model: comfy.model_patcher.ModelPatcher) -> dict[str, Tensor]:

@@ -80,7 +80,7 @@ def prepare(
     Raises:
         TrainingError: an empty concept, or fewer pairs than a batch of the settings' neighbours needs.
     """
-    if not concept.strip():
+    if not concept.strip(" \t\n()[]"):
         raise TrainingError('The concept is empty: name what is to be removed, for example "nudity".')
     training, measured, held_out = _split(pairs, settings)
     tokens = _tokenise(training, measured, concept, device)

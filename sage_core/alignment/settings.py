@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -16,17 +15,26 @@ Unit = Literal["absolute", "norm"]
 Schedule = Literal["constant", "linear", "cosine"]
 
 
-def _within(name: str, value: float, least: float = -math.inf, most: float = math.inf) -> None:
+# No setting that makes sense is larger, and whatever is computed with this one stays finite in fp32.
+_LARGEST = 10**9
+
+
+def _shown(value: Any) -> str:
+    # Python refuses to write whole numbers of more than 4,300 digits, and nobody reads them.
+    long = isinstance(value, int) and abs(value) > _LARGEST**3
+    return "a whole number of more than 27 digits" if long else repr(value)
+
+
+def _within(name: str, value: float, least: float = -_LARGEST, most: float = _LARGEST) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not least <= value <= most:
-        span = "a finite number" if least == -math.inf else f"a number from {least:g} to {most:g}"
-        raise SettingsError(f"{name} is {value!r}; expected {span}.")
+    # Compared before anything else: whole numbers of any length reach this, and NaN lies nowhere.
+    if not number or not least <= value <= most:
+        raise SettingsError(f"{name} is {_shown(value)}; expected a number from {least:g} to {most:g}.")
 
 
-def _whole(name: str, value: int, least: int, most: float = math.inf) -> None:
+def _whole(name: str, value: int, least: int, most: int = _LARGEST) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        span = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
-        raise SettingsError(f"{name} is {value!r}; expected a whole number {span}.")
+        raise SettingsError(f"{name} is {_shown(value)}; expected a whole number from {least} to {most}.")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

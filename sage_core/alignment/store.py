@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from ..encoders.text_encoder import save_encoder, state_hash
 from ..errors import EncoderError, TrainingError
 from ..files import write_json
 from ..prompts.pairs import PromptPairs
+from ..rows import parse_json
 from ..runs.record import StepReport
 from ..runs.store import CHECKPOINT, REPORT, WEIGHTS, RunStore
 from .settings import TrainingSettings
@@ -54,9 +54,13 @@ def train_stored(
     runs, key = RunStore(store), run_key(base_hash, pairs, concept, settings)
     weights, report, checkpoint = (runs.path(key, suffix) for suffix in (WEIGHTS, REPORT, CHECKPOINT))
     if weights.exists() and report.exists():
+        runs.tidy(key)
         return _stored(weights, report, settings), True
     runs.make_ready(key, _STORED_COPIES * 4 * sum(tensor.numel() for tensor in base.values()))
     with runs.locked(key):
+        if weights.exists() and report.exists():
+            # Another process has finished it since the first look.
+            return _stored(weights, report, settings), True
         result = train(base, pairs, concept, settings, checkpoint=checkpoint, base_hash=base_hash, **options)
         try:
             write_json(report, result.to_dict())
@@ -73,10 +77,15 @@ def train_stored(
 def _stored(weights: Path, report: Path, settings: TrainingSettings) -> TrainingResult:
     try:
         state, metadata = read_encoder(weights)
-        content = json.loads(report.read_text(encoding="utf-8"))
+        content = parse_json(report.read_text(encoding="utf-8"))
         history = tuple(StepReport.from_dict(row) for row in content["history"])
-        return TrainingResult(state, settings, history, content["seconds"], metadata)
-    except (EncoderError, ValueError, KeyError, TypeError) as error:
+        if len(history) != int(metadata["steps"]):
+            raise ValueError(f"it reports {len(history)} of {metadata['steps']} steps")
+        if metadata.get("hash") != state_hash(state):
+            # safetensors carries no checksum.
+            raise ValueError("its weights have changed since they were written")
+        return TrainingResult(state, settings, history, float(content["seconds"]), metadata)
+    except (EncoderError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(
             f"The finished run {weights} cannot be read ({error}). Delete it to train again."
         ) from error

@@ -23,9 +23,10 @@ from torch import Tensor
 from ..alignment.schedule import batch_sizes, total_steps
 from ..alignment.settings import TrainingSettings
 from ..alignment.training import train
-from ..devices import machine
+from ..devices import choose_device, machine
 from ..encoders.precision import Precision
-from ..files import whole_file, write_json, write_text
+from ..errors import SageError
+from ..files import check_writable, whole_file, write_json, write_text
 from ..prompts.pairs import PromptPairs
 from ..runs.record import StepReport
 from .compare import compare_precisions, disagreements, gradient_gap, loss_gap, measure_naive
@@ -59,7 +60,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--output", type=Path, default=Path("bench"), help="folder for the results")
     parser.add_argument("--profile", action="store_true", help="also write where the time of a step goes")
     options = parser.parse_args(arguments)
-    device = torch.device(options.device)
+    try:
+        device = choose_device(options.device, field="--device")
+        check_writable(options.output / "bench.json")
+    except SageError as error:
+        parser.error(str(error))
     size = SIZES["quick" if options.quick else options.size or ("paper" if device.type == "cuda" else "laptop")]
     report = _Bench(size, device, options.output).run(profile=options.profile)
     write_text(options.output / "bench.md", to_markdown(report))

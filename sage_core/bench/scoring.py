@@ -26,9 +26,11 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..devices import machine
-from ..files import write_json, write_text
+from ..devices import choose_device, machine
+from ..errors import SageError
+from ..files import check_writable, write_json, write_text
 from ..images import ImageLike, to_bytes
+from ..options import count
 from ..tables import markdown_table
 from ..tifa.evaluation import evaluate
 from ..tifa.judges.blip import BlipJudge
@@ -121,15 +123,25 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="8 images, 2 of them one question at a time")
     parser.add_argument("--small", action="store_true", help="a small judge instead of BLIP-VQA-base's sizes")
-    parser.add_argument("--images", type=int, help="images, 6 questions each (default 512 on CUDA, else 16)")
     parser.add_argument(
-        "--official", type=int, help="of those, to score one question at a time (default 16 on CUDA, else 4)"
+        "--images", type=count(1, 1_000_000), help="images, 6 questions each (default 512 on CUDA, else 16)"
+    )
+    parser.add_argument(
+        "--official",
+        type=count(1, 1_000_000),
+        help="of those, to score one question at a time (default 16 on CUDA, else 4)",
     )
     parser.add_argument(
         "--precision", nargs="+", choices=_PRECISIONS, help="of judge (default fp32, on CUDA also bf16)"
     )
     parser.add_argument("--output", type=Path, help="folder for bench.json and bench.md")
     options = parser.parse_args(arguments)
+    try:
+        choose_device(options.device, field="--device")
+        if options.output is not None:
+            check_writable(options.output / "bench.json")
+    except SageError as error:
+        parser.error(str(error))
     cuda = options.device.startswith("cuda")
     sizes = (8, 2) if options.quick else (512, 16) if cuda else (16, 4)
     images = options.images or sizes[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import codecs
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SettingsError
 from ..files import check_writable, same_file
+from ..options import number
 
 if TYPE_CHECKING:
     import torch
@@ -80,17 +80,6 @@ def text(argument: str) -> str:
     if not stripped:
         raise argparse.ArgumentTypeError("the text is empty")
     return stripped
-
-
-def number(argument: str) -> float:
-    """A finite number; every comparison with NaN is false, so that such a limit would silently never hold."""
-    try:
-        value = float(argument)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"invalid float value: {argument!r}") from None
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{argument!r} is not a finite number")
-    return value
 
 
 def distance(argument: str) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PromptError
+from ..options import number
 from . import common
 
 _TEXT = f"""
@@ -29,7 +30,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("out", type=Path, metavar="OUT", help="the LoRA (.safetensors)")
     limit = command.add_mutually_exclusive_group(required=True)
     limit.add_argument("--rank", type=int, help="rank of every matrix, for instance 64")
-    limit.add_argument("--energy", type=common.number, help="share of the squared change to keep, for instance 0.95")
+    limit.add_argument("--energy", type=number, help="share of the squared change to keep, for instance 0.95")
     command.add_argument("--prompts", type=Path, metavar="FILE", help="prompts to measure the loss on")
     common.add_device(command)
     common.add_results(command)

@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.store.is_dir():
         raise SettingsError(f"{options.store} is not a folder. Give the folder of runs, for instance .sage-runs.")
     store = RunStore(options.store)
-    most = 0 if options.clear else options.limit and int(options.limit * 1e9)
+    most = 0 if options.clear else options.limit and options.limit * 1e9
     gone = [] if most is None else store.clear(most)
     left = store.runs()
     lines = [run.summary() for run in left]

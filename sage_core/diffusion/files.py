@@ -8,6 +8,7 @@ file and come one by one, so that a file of 3.4 GB needs its largest tensor's me
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,16 +16,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..encoders.layouts import is_safetensors
+from ..encoders.layouts import is_safetensors, require_array
 from ..encoders.pickles import read_pickle
 from ..errors import EncoderError, UnetError
+from ..files import readable
 from .lora_keys import LoraModule, lora_modules
 from .names import SD1, Shape, UnetConfig, UnetNames, unet_names
+from .state_dicts import flattened, unwrapped
 
 # Where pipeline folders keep their U-Net, the best precision first.
 _FOLDER_FILES = tuple(
@@ -124,8 +127,9 @@ def read_unet(path: str | os.PathLike[str], config: UnetConfig = SD1) -> UnetFil
     Raises:
         UnetError: it holds nothing of such a U-Net, or is damaged, of another model or in 8 bits.
     """
-    file = _weights_file(Path(path))
-    handles, metadata = _open_safetensors(file) if is_safetensors(file) else _open_pickle(file)
+    with readable(path, UnetError):
+        file = _weights_file(Path(path))
+        handles, metadata = _open_safetensors(file) if is_safetensors(file) else _open_pickle(file)
     return sort_tensors(handles, str(file), config, metadata)
 
 
@@ -242,6 +246,7 @@ _DTYPES = {
     "I64": torch.int64,
     "I32": torch.int32,
     "I8": torch.int8,
+    "BOOL": torch.bool,
     "U8": torch.uint8,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
@@ -251,11 +256,16 @@ _DTYPES = {
 def _open_pickle(path: Path) -> tuple[dict[str, Handle], dict[str, str]]:
     with _as_unet_error():
         content = read_pickle(path)
-    content = _unwrap(content)
+    content = unwrapped(content, path)
     if not isinstance(content, Mapping):
         raise UnetError(f"{path} holds a {type(content).__name__}, expected a dict of tensors: a state dict.")
     metadata = {str(key): str(value) for key, value in content.items() if isinstance(value, str | int | float)}
-    return {name: Handle.of(tensor) for name, tensor in _flatten(content)}, metadata
+    tensors = dict(flattened(content, path))
+    with _as_unet_error():
+        for name, tensor in tensors.items():
+            if _other_part(name) is None:
+                require_array(name, tensor, str(path))
+    return {name: Handle.of(tensor) for name, tensor in tensors.items()}, metadata
 
 
 @contextmanager
@@ -264,28 +274,6 @@ def _as_unet_error() -> Iterator[None]:
         yield
     except EncoderError as error:
         raise UnetError(str(error)) from error
-
-
-def _unwrap(content: Any) -> Any:
-    """The state dict inside the wrappers that trainers put around it."""
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in ("state_dict", "model_state_dict") if key in content), None)
-        if inner is None and len(content) == 1 and isinstance(only := next(iter(content.values())), Mapping):
-            # One key with a layer's weight and bias is an edit of that layer; a wrapper holds whole names.
-            inner = None if set(only) <= {"weight", "bias"} else only
-        if not isinstance(inner, Mapping):
-            return content
-        content = inner
-    return content
-
-
-def _flatten(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Tensors of a dict and of the dicts in it, their keys joined by dots."""
-    for key, value in content.items():
-        if isinstance(value, Tensor):
-            yield f"{prefix}{key}", value
-        elif isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
 
 
 def _other_part(name: str) -> str | None:
@@ -325,6 +313,7 @@ def _stored_module(
             raise UnetError(f"{source} changes {weight} twice: by a LoRA's two matrices and as a whole.")
         up, down = handles[module.keys["up"]], handles[module.keys["down"]]
         alpha = handles[module.keys["alpha"]].load if "alpha" in module.keys else None
+        _check_factors(module, handles, source)
         shape = names.shapes[weight]
         if up.shape[1] != down.shape[0] or any(size != 1 for size in up.shape[2:]):
             raise UnetError(
@@ -343,23 +332,42 @@ def _stored_module(
     return stored
 
 
+def _check_factors(module: LoraModule, handles: Mapping[str, Handle], source: str) -> None:
+    """Raise UnetError unless a LoRA's two matrices have axes, a rank and a type to multiply, and alpha is a number."""
+    for part in ("up", "down"):
+        key = module.keys[part]  # type: ignore[index]
+        handle = handles[key]
+        if len(handle.shape) not in (2, 4) or 0 in handle.shape:
+            raise UnetError(f"{source}: {key} has shape {handle.shape}, expected a matrix or a convolution's kernel.")
+        _check_type(key, handle.dtype, source)
+    if "alpha" in module.keys:
+        key = module.keys["alpha"]
+        alpha = handles[key]
+        if math.prod(alpha.shape) != 1 or alpha.dtype.is_complex or alpha.dtype == torch.bool:
+            raise UnetError(f"{source}: {key} is {alpha.dtype} of shape {alpha.shape}, expected one number.")
+
+
 def _product(up: Handle, down: Handle, alpha: Callable[[], Tensor] | None, shape: Shape) -> Tensor:
     scale = float(alpha()) / down.shape[0] if alpha else 1.0
     return scale * (up.load().float().flatten(1) @ down.load().float().flatten(1)).reshape(shape)
 
 
 def _check(name: str, stored: Stored, names: UnetNames, source: str) -> None:
-    if stored.dtype in _FLOAT8:
-        raise UnetError(
-            f"{source}: {name} is stored in 8 bits ({stored.dtype}), too coarse to tell an edit from rounding. Use the "
-            "fp16, bf16 or fp32 file that it was made from."
-        )
-    if not stored.dtype.is_floating_point:
-        kind = str(stored.dtype).removeprefix("torch.")
-        raise UnetError(f"{source}: {name} is stored as {kind}, expected fp32, fp16 or bf16.")
+    _check_type(name, stored.dtype, source)
     if tuple(stored.shape) != (shape := names.shapes[name]):
         hint = " SD 2.x and SDXL have matrices there." if ".proj_" in name and len(stored.shape) == 2 else ""
         raise UnetError(f"{source}: {name} has shape {tuple(stored.shape)}, expected {shape}, as in SD 1.x.{hint}")
+
+
+def _check_type(name: str, dtype: torch.dtype, source: str) -> None:
+    if dtype in _FLOAT8:
+        raise UnetError(
+            f"{source}: {name} is stored in 8 bits ({dtype}), too coarse to tell an edit from rounding. Use the fp16, "
+            "bf16 or fp32 file that it was made from."
+        )
+    if not dtype.is_floating_point:
+        kind = str(dtype).removeprefix("torch.")
+        raise UnetError(f"{source}: {name} is stored as {kind}, expected fp32, fp16 or bf16.")
 
 
 def _layout(stored: Mapping[str, Stored], names: UnetNames, ranks: bool, changes: bool, compvis: bool) -> str:

@@ -19,6 +19,7 @@ import torch
 
 from ..batches import is_out_of_memory
 from ..errors import EncoderError
+from ..files import readable
 from .pickles import read_pickle
 from .tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 
@@ -190,8 +191,9 @@ def read_encoder(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     Raises:
         EncoderError: the file does not hold exactly one whole CLIP text encoder; the message says what it seems to be.
     """
-    file = _weights_file(Path(path))
-    state, metadata = _read_safetensors(file) if is_safetensors(file) else _read_pickled(file)
+    with readable(path, EncoderError):
+        file = _weights_file(Path(path))
+        state, metadata = _read_safetensors(file) if is_safetensors(file) else _read_pickled(file)
     canonical = canonical_state(state, str(file))
     try:
         # The tensors still lie in the mapped file. Copies outlive it and do not keep it from being replaced.
@@ -214,10 +216,8 @@ def canonical_state(state: Mapping[str, torch.Tensor], source: str = "the model"
         _require_plain(name, state[name], source)
         if _FUSED in canonical:
             if state[name].dim() < 1 or len(state[name]) % 3:
-                shape = tuple(state[name].shape)
-                raise EncoderError(
-                    f"{source}: {name} has shape {shape}, expected queries, keys and values of one size."
-                )
+                found_shape = f"{source}: {name} has shape {tuple(state[name].shape)}"
+                raise EncoderError(f"{found_shape}, expected queries, keys and values of one size.")
             for part, tensor in zip("qkv", state[name].tensor_split(3), strict=True):
                 found[canonical.replace("in_proj", f"{part}_proj")] = tensor
         else:
@@ -280,21 +280,23 @@ def _openai_name(name: str) -> str | None:
 def _require_plain(name: str, tensor: torch.Tensor, source: str) -> None:
     """Raise EncoderError unless a tensor is an array of floats in memory: others can claim any size."""
     if tensor.is_quantized or (tensor.layout == torch.strided and tensor.dtype not in _DTYPES):
-        raise EncoderError(
-            f"{source}: {name} is stored as {tensor.dtype}, expected fp32, fp16, bf16 or fp64: a quantised file. Use "
-            "the encoder that it was made from."
-        )
-    kind = None
+        stored = f"{source}: {name} is stored as {tensor.dtype}, expected fp32, fp16, bf16 or fp64: a quantised file."
+        raise EncoderError(f"{stored} Use the encoder that it was made from.")
+    require_array(name, tensor, source)
+
+
+def require_array(name: str, tensor: torch.Tensor, source: str) -> None:
+    """Raise EncoderError unless a tensor is an array in memory of its own size, whatever its type."""
     if tensor.layout != torch.strided or tensor.is_nested:
         kind = "a sparse or nested tensor"
     elif tensor.device.type == "meta":
         kind = "a tensor without values (meta)"
     elif tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         kind = f"{tensor.untyped_storage().nbytes():,} bytes spread to shape {tuple(tensor.shape)}"
-    if kind:
-        raise EncoderError(
-            f"{source}: {name} is {kind}, expected an array. Save the encoder again, each tensor after .contiguous()."
-        )
+    else:
+        return
+    way_out = "Save the file again, each tensor after .contiguous()."
+    raise EncoderError(f"{source}: {name} is {kind}, expected an array. {way_out}")
 
 
 def _check(state: Mapping[str, torch.Tensor], source: str) -> None:
@@ -319,9 +321,9 @@ def _check(state: Mapping[str, torch.Tensor], source: str) -> None:
         if tuple(tensor.shape) != shape:
             raise EncoderError(f"{source}: {name} has shape {tuple(tensor.shape)}, expected {shape}.")
         # One pass over the memory. A sum can also overflow without a bad value; only then is each value checked.
-        if not tensor.sum(dtype=torch.float32).isfinite() and (count := int((~tensor.isfinite()).sum())):
+        if not tensor.sum(dtype=torch.float32).isfinite() and (count := int((~tensor.float().isfinite()).sum())):
             raise EncoderError(
-                f"{source}: {name} holds {count:,} values that are NaN or infinite. The file is damaged or its "
+                f"{source}: {name} holds {count:,} values that are NaN or infinite in fp32. The file is damaged or its "
                 "training diverged; use another."
             )
 

@@ -156,12 +156,12 @@ def read_concept_pairs(
 def _pair_with_concept(
     safe: Sequence[Line], concept: str, templates: Sequence[str], source: str, notes: tuple[str, ...]
 ) -> PromptPairs:
-    concept = concept.strip()
-    if not concept:
+    concept = without_weights(concept).strip()
+    # What is left of brackets around nothing is not a concept.
+    if not concept.strip(" ()[]"):
         raise PromptError(
             "The concept is empty; expected the words for what must no longer be drawn, such as 'nudity'."
         )
-    concept = without_weights(concept)
     if mentions_minor(concept):
         raise PromptError("The concept refers to a minor, and no prompts are built with it. Choose another one.")
     for template in templates:

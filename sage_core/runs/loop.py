@@ -8,9 +8,11 @@ An objective hands over what it trains and the gradient of each step's loss; the
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -187,18 +189,20 @@ class Loop:
         for group in optimizer.param_groups:
             group["lr"] = rate
         losses = self._within_memory(lambda: self.objective.gradients(self.step))
-        with _uninterrupted():
-            self._whole = False
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            self.step += 1
-            self.objective.after_update(self.step)
-            self._whole = True
-        geometry = None
+        before, geometry = self.step, None
         try:
+            with _uninterrupted():
+                self._whole = False
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                self.step += 1
+                self.objective.after_update(self.step)
+                self._whole = True
             geometry = self._within_memory(lambda: self.objective.measure(self.step))
         finally:
-            self._queue(losses, rate, geometry)
+            # A signal that was held back is raised here at the latest; the step that it waited for is reported too.
+            if self.step > before:
+                self._queue(losses, rate, geometry)
 
     def _within_memory(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns; if memory runs out, shrink the objective and start again."""
@@ -275,27 +279,44 @@ class Loop:
                 f"{path} belongs to a run with another base, prompts, concept or settings. "
                 "Delete it or name another checkpoint."
             )
-        with torch.no_grad():
-            for name, tensor in self.objective.state().items():
-                tensor.copy_(content["model"][name])
-        self.objective.optimizer.load_state_dict(content["optimizer"])
-        self.step = content["step"]
-        self.history = [StepReport.from_dict(row) for row in content["history"]]
-        self._earlier_seconds, self._started = content["seconds"], time.monotonic()
+        try:
+            with torch.no_grad():
+                for name, tensor in self.objective.state().items():
+                    if (saved := content["model"][name]).shape != tensor.shape:
+                        # copy_ would spread one row over all.
+                        raise ValueError(f"{name} has shape {tuple(saved.shape)}, expected {tuple(tensor.shape)}")
+                    tensor.copy_(saved)
+            self.objective.optimizer.load_state_dict(content["optimizer"])
+            self.step, self._earlier_seconds, self._started = content["step"], content["seconds"], time.monotonic()
+            self.history = [StepReport.from_dict(row) for row in content["history"]]
+            # Version 0.1 lost the report of a step that a signal interrupted.
+            if type(self.step) is not int or self.step < len(self.history) or not 0 <= self._earlier_seconds < math.inf:
+                raise ValueError("there are more reports than steps, or the time is not one")
+            if not all(tensor.isfinite().all() for tensor in self.objective.state().values()):
+                raise ValueError("a weight is not finite")
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TrainingError(_unreadable(path)) from error
 
 
 def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     try:
+        with zipfile.ZipFile(path) as archive:
+            # PyTorch reads changed bytes without a word.
+            intact = archive.testzip() is None
         content = torch.load(path, map_location=device, weights_only=True)
         # Version 0.1 spelled it differently.
         content["optimizer"] = content.pop("optimiser", None) or content["optimizer"]
-        whole = {"key", "step", "seconds", "model", "history"} <= content.keys()
+        whole = intact and {"key", "step", "seconds", "model", "history"} <= content.keys()
     except Exception:
         # A damaged pickle can raise anything. PyTorch's own message advises an unsafe read and is not passed on.
         whole = False
     if not whole:
-        raise TrainingError(f"{path} is not a readable checkpoint of a training. Delete it to start anew.")
+        raise TrainingError(_unreadable(path))
     return content
+
+
+def _unreadable(path: Path) -> str:
+    return f"{path} is not a readable checkpoint of a training. Delete it to start anew."
 
 
 @contextmanager

@@ -46,5 +46,12 @@ class StepReport:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> StepReport:
-        """The report from which `dataclasses.asdict` made `row`."""
+        """The report from which `dataclasses.asdict` made `row`.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: `row` was not made so.
+        """
+        losses = row["losses"]
+        if not losses or not all(isinstance(value, int | float) for value in losses.values()):
+            raise ValueError(f"losses are {losses!r}, expected a number for each name")
         return cls(**{**row, "geometry": row["geometry"] and GeometryPoint(**row["geometry"])})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import TrainingError
-from ..files import check_writable
+from ..files import check_writable, remove_leftovers
 
 WEIGHTS, REPORT, CHECKPOINT = ".safetensors", ".json", ".checkpoint"
 _KEY = re.compile(r"[0-9a-f]{16,64}")
@@ -44,7 +45,11 @@ class StoredRun:
         """One line for a person."""
         about = [self.metadata[name] for name in ("method", "preset", "concept") if name in self.metadata]
         steps = f"{self.metadata['steps']} steps" if "steps" in self.metadata else "unfinished"
-        when = datetime.fromtimestamp(self.modified).strftime("%Y-%m-%d %H:%M")
+        try:
+            when = datetime.fromtimestamp(self.modified).strftime("%Y-%m-%d %H:%M")
+        except (ValueError, OverflowError, OSError):
+            # A file's time can lie after the year 9999.
+            when = "at no known time"
         return f"{self.key[:8]}  {when}  {self.bytes / 2**20:7.1f} MiB  {', '.join([*about, steps])}"
 
 
@@ -77,12 +82,26 @@ class RunStore:
         try:
             with FileLock(self.path(key, ".lock"), timeout=0):
                 yield
+                # While it is held, so that nobody who waits for this file goes on next to a holder of the next one.
+                # Windows deletes no open file.
+                with suppress(PermissionError):
+                    self.path(key, ".lock").unlink(missing_ok=True)
         except Timeout:
             raise TrainingError(
                 f"Another process is training this very run (it holds {self.path(key, '.lock')}). "
                 "Wait for it: its result will be found."
             ) from None
-        self.path(key, ".lock").unlink(missing_ok=True)
+        if os.name == "nt":
+            with suppress(PermissionError):
+                self.path(key, ".lock").unlink(missing_ok=True)
+
+    def tidy(self, key: str) -> None:
+        """Remove what a finished run needs no more and killed processes left: checkpoint, lock, half-written files."""
+        remove_leftovers(self.folder)
+        if any(self.path(key, suffix).exists() for suffix in (CHECKPOINT, ".lock")):
+            # If another process holds the lock, it will tidy up; a store may also be one to read only.
+            with suppress(TrainingError, OSError), self.locked(key):
+                self.path(key, CHECKPOINT).unlink(missing_ok=True)
 
     def runs(self) -> list[StoredRun]:
         """All runs, the newest first."""
@@ -90,14 +109,19 @@ class RunStore:
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             if path.suffix in (WEIGHTS, REPORT, CHECKPOINT) and _KEY.fullmatch(path.stem) and path.is_file():
                 files.setdefault(path.stem, []).append(path)
-        return sorted((self._run(key, paths) for key, paths in files.items()), key=lambda run: -run.modified)
+        found = []
+        for key, paths in files.items():
+            # Another process may delete a run meanwhile.
+            with suppress(FileNotFoundError):
+                found.append(self._run(key, paths))
+        return sorted(found, key=lambda run: -run.modified)
 
     def remove(self, run: StoredRun) -> None:
         """Delete the files of a run, its result first: the result's presence says that the run is whole."""
         for path in sorted(run.files, key=lambda path: path.suffix != WEIGHTS):
             path.unlink(missing_ok=True)
 
-    def clear(self, most: int = 0, *, keep: str | None = None) -> list[StoredRun]:
+    def clear(self, most: float = 0, *, keep: str | None = None) -> list[StoredRun]:
         """Delete the oldest runs until all take at most `most` bytes, and return those; the run `keep` stays.
 
         Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import QuestionError
+from ..rows import parse_json, read_text, shown
 from ..tables import markdown_table
 
+# Beyond any rating or score; their squares are still numbers.
+_LARGEST = 1e100
 # Keys of TIFA's annotation file and their names in its tables.
 METRICS = {
     "clipscore_vitb32": "CLIPScore B/32",
@@ -68,15 +70,22 @@ def official_agreement(path: str | os.PathLike[str]) -> tuple[Agreement, ...]:
     Raises:
         QuestionError: the file is not such a file.
     """
+    text, _ = read_text(Path(path), QuestionError)
     try:
-        rows = list(json.loads(Path(path).read_text(encoding="utf-8")).values())
-        ratings = [row["human_avg"] for row in rows]
-        return tuple(agreement(name, [row[key] for row in rows], ratings) for key, name in METRICS.items())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        rows = list(parse_json(text).values())
+        ratings = [_number(row["human_avg"]) for row in rows]
+        return tuple(agreement(name, [_number(row[key]) for row in rows], ratings) for key, name in METRICS.items())
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise QuestionError(
             f"{path}: not TIFA's human annotations ({type(error).__name__}: {error}); expected a JSON object of images "
             f"with human_avg and {', '.join(METRICS)}."
         ) from error
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= _LARGEST:
+        raise ValueError(f"found {shown(value)}, expected a number")
+    return float(value)
 
 
 def to_markdown(agreements: Sequence[Agreement]) -> str:

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import JudgeError, QuestionError
-from ..rows import parse_json
+from ..rows import parse_json, shown, text_problem
 from .judges.base import Answer
 from .questions import Question, group_by_caption
 from .scoring import ScoredQuestion
+
+# Probabilities of low precision may add up to a little more than 1.
+_MOST_PROBABLE = 1.01
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,9 @@ class LoggedAnswer:
     """A line of an answer log: the `judge`'s answer to a question about an image.
 
     `image` is the image's id, `mark` names its content; see `images.fingerprint`.
+
+    Raises:
+        JudgeError: a field is not text, or there is not one probability from 0 to 1 for each choice.
     """
 
     image: str
@@ -28,6 +34,17 @@ class LoggedAnswer:
     judge: str
     question: Question
     answer: Answer
+
+    def __post_init__(self) -> None:
+        texts = {"image": self.image, "image_fingerprint": self.mark, "judge": self.judge}
+        for name, value in {**texts, "free_answer": self.answer.text}.items():
+            if not isinstance(value, str):
+                raise JudgeError(f"{name} is {shown(value)}, expected text.")
+            if problem := text_problem(value):
+                raise JudgeError(f"{name} holds {problem}.")
+        shares, count = self.answer.probabilities, len(self.question.choices)
+        if shares is not None and (len(shares) != count or not all(map(_is_probability, shares))):
+            raise JudgeError(f"probabilities are {shown(shares)}, expected {count} numbers from 0 to 1.")
 
 
 class AnswerLog:
@@ -50,14 +67,18 @@ class AnswerLog:
         self.judge = judge
         self._lock = FileLock(f"{self.path}.lock")
         try:
+            if self.path.exists() and not self.path.is_file():
+                # A device may have no end, and a pipe no beginning.
+                raise JudgeError(f"{path} is a folder or device, expected the name of a file for the log.")
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise JudgeError(
                 f"{path}: another evaluation is writing to this log. Wait until it has ended, or name another log."
             ) from None
-        except OSError as error:
-            raise JudgeError(f"{path}: no log can be written there ({error}). Name another place.") from error
+        except (OSError, ValueError) as error:
+            # A path can hold NUL or half a character, which Python refuses with ValueError.
+            raise JudgeError(f"{str(path)!a}: no log can be written there ({error}). Name another place.") from error
         try:
             found, whole = _read_log(self.path)
             check_judge(self.path, found, judge)
@@ -123,7 +144,10 @@ def answered_captions(questions: Iterable[Question], path: str | os.PathLike[str
 
 def _read_log(path: Path) -> tuple[list[LoggedAnswer], int]:
     """A log's answers, and the length in bytes of its whole lines."""
-    text = path.read_bytes() if path.exists() else b""
+    try:
+        text = path.read_bytes() if path.is_file() else b""
+    except (OSError, ValueError) as error:
+        raise JudgeError(f"{path} cannot be read as an answer log ({error}). Name another file.") from error
     whole = text[: text.rfind(b"\n") + 1]
     return [_read_line(path, number, line) for number, line in enumerate(whole.splitlines(), 1)], len(whole)
 
@@ -132,12 +156,19 @@ def _read_line(path: Path, number: int, line: bytes) -> LoggedAnswer:
     try:
         row = parse_json(line)
         probabilities = row["probabilities"]
+        if not isinstance(probabilities, list | None):
+            raise ValueError(f"probabilities are {shown(probabilities)}, expected a list")
         answer = Answer(row["free_answer"], None if probabilities is None else tuple(probabilities))
         question = Question.from_row(row)
         return LoggedAnswer(row["image"], row["image_fingerprint"], row["judge"], question, answer)
-    except (ValueError, KeyError, TypeError, AttributeError, QuestionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, QuestionError, JudgeError) as error:
         reason = str(error).rstrip(".")
         raise JudgeError(f"{path}, line {number}: not a line of an answer log ({reason}). Move it away.") from None
+
+
+def _is_probability(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 <= value <= _MOST_PROBABLE
 
 
 def check_judge(path: Path, lines: Sequence[LoggedAnswer], judge: str) -> None:

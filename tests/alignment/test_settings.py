@@ -87,3 +87,10 @@ def test_an_unknown_setting_is_named_with_its_source():
 def test_settings_cannot_be_changed_in_place():
     with pytest.raises(dataclasses.FrozenInstanceError):
         PRESETS["paper"].epochs = 3
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), 10**10, -(10**10), 1e300])
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(TrainingSettings)])
+def test_numbers_of_any_length_are_refused(field, value):
+    with pytest.raises(SettingsError, match=f"^{field} is "):
+        PRESETS["paper"].replace(**{field: value})

@@ -385,3 +385,30 @@ def test_a_cancelled_run_whose_newest_step_is_not_finite_leaves_no_checkpoint(ba
     with pytest.raises(Stop):
         train(base, PAIRS, "skull", settings, checkpoint=tmp_path / "c", on_step=stop_after(2))
     assert not (tmp_path / "c").exists()
+
+
+def test_a_finished_run_that_has_changed_is_refused_and_what_a_kill_left_of_it_goes(base, tmp_path):
+    settings = SETTINGS.replace(steps=2)
+    first, _ = train_stored(base, PAIRS, "skull", settings, tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    (weights,) = tmp_path.glob("*.safetensors")
+    # Killed after the result was written and before these went.
+    for suffix in (".checkpoint", ".lock"):
+        weights.with_suffix(suffix).write_bytes(b"")
+    again, found = train_stored(base, PAIRS, "skull", settings, tmp_path)
+    assert found and all(torch.equal(again.state[name], tensor) for name, tensor in first.state.items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    with pytest.raises(TrainingError, match=r"cannot be read \(its weights have changed since they were written\)"):
+        train_stored(base, PAIRS, "skull", settings, tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"history": ["x"]}, {"history": None}, {"seconds": "x"}, {"seconds": None}])
+def test_a_damaged_report_of_a_finished_run_is_named(base, tmp_path, change):
+    settings = SETTINGS.replace(steps=2)
+    train_stored(base, PAIRS, "skull", settings, tmp_path)
+    (report,) = tmp_path.glob("*.json")
+    report.write_text(json.dumps(json.loads(report.read_text()) | change))
+    with pytest.raises(TrainingError, match=r"finished run .* cannot be read"):
+        train_stored(base, PAIRS, "skull", settings, tmp_path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +22,39 @@ def test_the_command_explains_itself(command, monkeypatch, capsys):
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert f"usage: python -m {command}" in shown and "--output" in shown
+
+
+MAINS = {
+    "sage_core.bench.run": ("--size",),
+    "sage_core.bench.scoring": ("--images", "--official"),
+    "sage_core.shapes.bench.run": ("--seeds",),
+    "sage_core.shapes.train.run": ("--minutes",),
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("module", MAINS)
+def test_what_cannot_be_done_is_refused_before_any_work(module, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "out").mkdir()
+    output = ["--output", str(tmp_path / "out")]
+    tried = [(["--device", device, *output], "--device is ") for device in ("gpu", "cuda:99", "meta", "", "x" * 200)]
+    tried += [(["--output", str(tmp_path / name)], "file") for name in ("file", "file/in it")]
+    tried += [
+        ([option, value, *output], option) for option in MAINS[module] for value in ("0", "-1", "nan", "9" * 400, "")
+    ]
+    main = importlib.import_module(module).main
+    for arguments, message in tried:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        shown = capsys.readouterr()
+        assert ended.value.code == 2 and message in shown.err and not shown.out, arguments
+    assert list((tmp_path / "out").rglob("*")) in ([], [tmp_path / "out" / "checkpoints"])
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no other")
+def test_an_output_where_no_folder_can_be_made_is_refused(capsys):
+    for module in MAINS:
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(module).main(["--output", "/proc/none"])
+        assert ended.value.code == 2 and "cannot be written" in capsys.readouterr().err

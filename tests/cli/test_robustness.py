@@ -308,3 +308,18 @@ def test_the_installed_command_is_this_one():
     if found is None:
         pytest.skip("the package is not installed")
     assert subprocess.run([found, "--version"], capture_output=True, text=True, timeout=120).returncode == 0
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "true", '"0.5"', "null", "1" + "0" * 400, "[" * 50_000])
+def test_agreement_refuses_what_is_no_number(tmp_path, capsys, value):
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(ANNOTATIONS).replace('"tifa_vilt": -3', f'"tifa_vilt": {value}'), encoding="utf-8")
+    assert main(["agreement", str(path)]) == 1
+    assert "annotations.json: not TIFA's human annotations" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device that can be read without an end")
+@pytest.mark.timeout(20)
+def test_agreement_does_not_read_a_device(capsys):
+    assert main(["agreement", "/dev/zero"]) == 1
+    assert "/dev/zero is a folder or device" in capsys.readouterr().err

@@ -50,3 +50,8 @@ def test_a_limit_that_is_no_size_deletes_nothing(store: Path, limit: str) -> Non
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", str(tmp_path / "x")]) == 1
     assert "is not a folder" in capsys.readouterr().err
+
+
+def test_a_limit_beyond_all_disks_deletes_nothing(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", str(store), "--limit", "1e308"]) == 0
+    assert "Deleted 0 runs" in capsys.readouterr().out

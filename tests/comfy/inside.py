@@ -269,3 +269,40 @@ def test_an_encoder_that_does_not_fit_is_described_for_people(pack: ModuleType, 
     )
     with pytest.raises(EncoderError, match="The encoder_base does not fit"):
         add_difference(clip, base, state, 1.0)
+
+
+# What a graph sent over HTTP may hold where a connection or a text belongs.
+WRONG = [None, 3, -1.5, True, "x", {"__type__": "x"}, [1], math.nan]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=repr)
+def test_a_wrong_type_names_its_input(pack: ModuleType, value: object) -> None:
+    from comfy_api.latest import io
+
+    inputs = sys.modules["pack.nodes.host.inputs"]
+
+    class Reads(io.ComfyNode):
+        @classmethod
+        def define_schema(cls) -> io.Schema:
+            return io.Schema(
+                node_id="Reads", category="x", inputs=[io.Clip.Input("clip"), io.String.Input("name")], outputs=[]
+            )
+
+        @classmethod
+        def execute(cls, clip, name):
+            clip.get_key_patches()
+            return name.strip().upper()
+
+    class Clip:
+        def get_key_patches(self) -> None:
+            pass
+
+    node = inputs.naming_wrong_types(Reads)
+    with pytest.raises(Exception, match=r"clip is .*; expected a connection of type CLIP") as refused:
+        node.execute(clip=value, name="a")
+    assert type(refused.value).__name__ == "SettingsError"
+    assert node.execute(clip=Clip(), name="a") == "A"
+    if not isinstance(value, str):
+        with pytest.raises(Exception, match=r"name is .*; expected a text"):
+            node.execute(clip=Clip(), name=value)
+        assert value is None or "is not a name" in str(pack.host.files.taken(str, value))

@@ -51,6 +51,7 @@ NODE_IDS = {
     "SAGEScoreTIFA",
     "SAGEStoredRuns",
     "SAGETrainEncoder",
+    "SAGETrainErasure",
     "SAGETrainGate",
     "SAGETrainingSettings",
 }
@@ -63,6 +64,7 @@ UNET_NODE_IDS = {
     "SAGEGuider",
     "SAGESafree",
     "SAGESaveModelEdit",
+    "SAGETrainErasure",
     "SAGETrainGate",
 }
 

@@ -440,3 +440,66 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert set(found) == set(expected)
     for name, value in expected.items():
         torch.testing.assert_close(found[name].double(), value.double(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.timeout(60)
+def test_dicts_that_hold_themselves_end(tmp_path: Path) -> None:
+    circles: list[dict[str, object]] = [{}, {}, dict(BASE)]
+    for key, circle in zip(("state_dict", "model", "other"), circles, strict=True):
+        circle[key] = circle
+    deep: dict[str, object] = dict(BASE)
+    for _ in range(300):
+        deep = {"weight": deep, "bias": deep}
+        deep.pop("bias")
+    for content in (*circles, deep):
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(UnetError, match=r"a\.pt holds dicts in dicts more than 16 deep, or one that holds itself"):
+            read_unet(tmp_path / "a.pt", CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"up": torch.zeros(32)}, r"shape \(32,\), expected a matrix"),
+        ({"down": torch.tensor(1.0)}, r"shape \(\), expected a matrix"),
+        ({"up": torch.zeros(32, 0), "down": torch.zeros(0, 24)}, "expected a matrix"),
+        ({"up": torch.zeros(32, 2, 1, 1, 1), "down": torch.zeros(2, 24, 1, 1, 1)}, "expected a matrix"),
+        ({"down": torch.zeros(2, 24, dtype=torch.int64)}, "stored as int64"),
+        ({"down": torch.zeros(2, 24).to(torch.float8_e4m3fn)}, "stored in 8 bits"),
+        ({"alpha": torch.zeros(3)}, r"float32 of shape \(3,\), expected one number"),
+        ({"alpha": torch.zeros(0)}, "expected one number"),
+        ({"alpha": torch.tensor(True)}, "torch.bool of shape"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_parts_of_a_lora_that_cannot_be_multiplied_are_named(
+    tmp_path: Path, suffix: str, change: dict[str, Tensor], message: str
+) -> None:
+    parts = {"up": torch.ones(32, 2), "down": torch.ones(2, 24), "alpha": torch.tensor(2.0)} | change
+    stem = "lora_unet_" + KEYS[0].removesuffix(".weight").replace(".", "_")
+    names = {"up": "lora_up.weight", "down": "lora_down.weight", "alpha": "alpha"}
+    file = tmp_path / f"lora{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)({f"{stem}.{names[p]}": v for p, v in parts.items()}, file)
+    with pytest.raises(UnetError, match=message):
+        list(read_unet(file, CONFIG).tensors())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (BASE[KEYS[0]].to_sparse(), "a sparse or nested tensor"),
+        (BASE[KEYS[0]].to("meta"), "a tensor without values"),
+        (torch.zeros(1).expand(BASE[KEYS[0]].shape), "4 bytes spread to shape"),
+    ],
+)
+def test_tensors_that_are_not_arrays_are_refused(tmp_path: Path, tensor: Tensor, message: str) -> None:
+    torch.save({KEYS[0]: tensor}, tmp_path / "a.pt")
+    with pytest.raises(UnetError, match=rf"a\.pt: {KEYS[0]} is {message}"):
+        read_unet(tmp_path / "a.pt", CONFIG)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0", "half \ud83d"])
+def test_names_that_no_file_can_have_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnetError, match=r"cannot be read|does not exist"):
+        read_unet(tmp_path / name, CONFIG)

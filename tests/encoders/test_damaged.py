@@ -248,3 +248,21 @@ def test_most_flips_of_an_archive_are_refused_and_some_do_not_matter(whole):
         except EncoderError:
             refused += 1
     assert 10 < refused < 390, f"{kind}: {refused} of 400"
+
+
+@pytest.mark.parametrize("value", [1e39, -1e300])
+@pytest.mark.parametrize("name", [TOKENS, "text_model.encoder.layers.1.mlp.fc2.bias"])
+def test_numbers_of_fp64_that_fp32_does_not_hold_are_refused(tmp_path, name, value):
+    state = {key: tensor.double() for key, tensor in make_state().items()}
+    state[name].view(-1)[3] = value
+    save_file(state, tmp_path / "a.safetensors")
+    torch.save(state, tmp_path / "a.pt")
+    for file in ("a.safetensors", "a.pt"):
+        with pytest.raises(EncoderError, match=f"{file}: {name} holds 1 values that are NaN or infinite in fp32"):
+            read_encoder(tmp_path / file)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0", "half \ud83d"])
+def test_names_that_no_file_can_have_are_refused(tmp_path, name):
+    with pytest.raises(EncoderError, match=r"cannot be read|does not exist"):
+        read_encoder(tmp_path / name)

@@ -208,3 +208,17 @@ def test_unreadable_image_file_is_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(JudgeError, match=r"broken\.png"):
         to_bytes(tmp_path / "broken.png")
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, [1], b"x", torch.zeros(2, 2, 3, device="meta"), torch.ones(2, 2, 3).to_sparse()]
+)
+def test_what_is_no_image_is_refused(value):
+    with pytest.raises(JudgeError, match=r"An image is a .*expected a file, a picture of PIL"):
+        to_bytes(value)
+
+
+def test_names_that_no_file_can_have_are_refused(tmp_path):
+    for name in ("x" * 300, "a\0.png", "half \ud83d.png"):
+        with pytest.raises(JudgeError, match=r"cannot be read|not a picture file"):
+            open_picture(tmp_path / name)

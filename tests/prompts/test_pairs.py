@@ -357,3 +357,9 @@ def test_embeddings_are_noted_and_kept():
 
 def test_prompts_without_syntax_have_the_hash_they_always_had():
     assert pairs_from_lists(SAFE, UNSAFE).hash() == "2219f408f710c22cd203c755df83dbf56fce89827a7ffe0f81b2027cd4e5c894"
+
+
+@pytest.mark.parametrize("concept", ["()", " ( () ) ", "[ ]", "((:))".replace(":", "")])
+def test_brackets_around_nothing_are_an_empty_concept(concept):
+    with pytest.raises(PromptError, match="The concept is empty"):
+        pairs_from_concept(["a cat", "a cup"], concept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,8 +133,10 @@ def test_a_signal_in_the_middle_of_an_update_waits_for_its_end(tmp_path: Path, n
     Loop(whole, Budget(steps=9), falling).run()
     loop = Loop(resumed, Budget(steps=9), falling, checkpoint=tmp_path / "c")
     assert loop.step == 3
-    loop.run()
+    history = loop.run()
     assert torch.equal(whole.weight, resumed.weight)
+    # The interrupted step's losses are kept as well.
+    assert [report.step for report in history] == list(range(1, 10))
 
 
 def test_out_of_memory_shrinks_and_goes_on_with_the_same_step() -> None:
@@ -225,3 +228,36 @@ def test_a_checkpoint_of_version_0_1_goes_on(tmp_path: Path) -> None:
     Loop(whole, Budget(steps=9), falling).run()
     Loop(resumed, Budget(steps=9), falling, checkpoint=checkpoint).run()
     assert torch.equal(whole.weight, resumed.weight)
+
+
+def test_a_changed_bit_of_a_checkpoint_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    loop = Loop(Bowl(), Budget(steps=9), falling, checkpoint=path)
+    with pytest.raises(Stop):
+        loop.run(stop_at(3))
+    whole = path.read_bytes()
+    value = struct.pack("<d", float(loop.objective.state()["weight"][0]))
+    place = whole.index(value)
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(TrainingError, match="not a readable checkpoint"):
+        Loop(Bowl(), Budget(steps=9), falling, checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": "x"}, {"step": None}, {"step": -1}, {"step": 1.5}, {"seconds": "x"},
+        {"seconds": float("nan")}, {"seconds": -1.0}, {"model": {}}, {"model": None},
+        {"model": {"weight": torch.zeros(2)}},
+        {"model": {"weight": torch.zeros(1)}}, {"model": {"weight": torch.full((3,), math.nan)}}, {"optimizer": None},
+        {"optimizer": {"state": {}, "param_groups": []}}, {"history": None}, {"history": [1]}, {"history": [{}]},
+            ],
+    ids=str,
+)  # fmt: skip
+def test_every_part_of_a_checkpoint_is_checked(tmp_path: Path, change: dict[str, object]) -> None:
+    path = tmp_path / "c"
+    with pytest.raises(Stop):
+        Loop(Bowl(), Budget(steps=9), falling, checkpoint=path).run(stop_at(3))
+    torch.save(torch.load(path, weights_only=True) | change, path)
+    with pytest.raises(TrainingError, match="not a readable checkpoint"):
+        Loop(Bowl(), Budget(steps=9), falling, checkpoint=path)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,42 @@ with RunStore(Path({str(tmp_path)!r})).locked({KEYS[0]!r}):
     with store.locked(KEYS[0]):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_processes_left_of_a_finished_run_goes(store: RunStore) -> None:
+    abandoned = store.folder / f".{KEYS[0]}.checkpoint.99999999.0123abcd.part"
+    abandoned.mkdir()
+    (abandoned / "content").write_bytes(b"half")
+    for path in (abandoned / "content", abandoned):
+        os.utime(path, (1e9, 1e9))
+    for suffix in (".checkpoint", ".lock"):
+        store.path(KEYS[0], suffix).write_bytes(b"")
+    store.tidy(KEYS[0])
+    kept = {f"{KEYS[0]}.json", f"{KEYS[0]}.safetensors"}
+    assert {path.name for path in store.folder.iterdir() if KEYS[0] in path.name} == kept
+
+
+def test_a_run_that_another_process_is_at_is_left_alone(store: RunStore) -> None:
+    with store.locked(KEYS[2]):
+        store.tidy(KEYS[2])
+        assert store.path(KEYS[2], ".checkpoint").exists()
+    assert not store.path(KEYS[2], ".lock").exists()
+
+
+def test_runs_that_vanish_while_they_are_listed_are_left_out(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    describe = RunStore._run
+
+    def remove_first(self: RunStore, key: str, paths: list[Path]) -> object:
+        if key == KEYS[1]:
+            for path in paths:
+                path.unlink()
+        return describe(self, key, paths)
+
+    monkeypatch.setattr(RunStore, "_run", remove_first)
+    assert {run.key for run in store.runs()} == {KEYS[0], KEYS[2]}
+
+
+@pytest.mark.parametrize("time", [1e13, -1e13])
+def test_times_beyond_the_calendar_are_listed(store: RunStore, time: float) -> None:
+    (run,) = [run for run in store.runs() if run.key == KEYS[2]]
+    assert "at no known time" in replace(run, modified=time).summary()

@@ -177,3 +177,50 @@ def test_a_log_line_that_no_parser_takes_is_named(tmp_path: Path) -> None:
         log.write_text(line + "\n")
         with pytest.raises(JudgeError, match="line 1: not a line of an answer log"):
             read_log(log)
+
+
+GOOD = {**ASKED[0][0].to_row(), "image": "a", "image_fingerprint": "f", "judge": "brightness", "free_answer": "two"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("image", ["a"], r'image is \["a"\], expected text'),
+        ("image_fingerprint", {}, r"image_fingerprint is \{\}, expected text"),
+        ("free_answer", 2, "free_answer is 2, expected text"),
+        ("free_answer", "\ud83d", "free_answer holds"),
+        ("judge", None, "judge is null, expected text"),
+        ("probabilities", "abc", "probabilities are 'abc', expected a list"),
+        ("probabilities", [0.5, 0.5], "expected 3 numbers from 0 to 1"),
+        ("probabilities", [0.5, 0.5, "x"], "expected 3 numbers from 0 to 1"),
+        ("probabilities", [0.5, 0.5, True], "expected 3 numbers from 0 to 1"),
+        ("probabilities", [0.5, -0.5, 1.0], "expected 3 numbers from 0 to 1"),
+        ("probabilities", [0.5, 10**400, 0.1], "expected 3 numbers from 0 to 1"),
+        ("probabilities", [0.5, 1e999, 0.1], "holds Infinity, which JSON does not know"),
+        ("probabilities", [0.5, float("nan"), 0.1], "holds NaN, which JSON does not know"),
+    ],
+)
+def test_every_field_of_a_line_is_checked_before_it_is_scored(
+    tmp_path: Path, field: str, value: object, reason: str
+) -> None:
+    log = tmp_path / "log.jsonl"
+    whole = {**GOOD, "probabilities": None}
+    log.write_text(json.dumps(whole) + "\n" + json.dumps(whole | {field: value}) + "\n")
+    for read in (read_log, lambda path: score_log(path, "brightness"), lambda path: AnswerLog(path, "brightness")):
+        with pytest.raises(JudgeError, match=rf"log\.jsonl, line 2: not a line of an answer log \(.*{reason}"):
+            read(log)
+
+
+def test_names_that_no_log_can_have_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    for name in ("", "a\0.jsonl", "half \ud83d.jsonl", "x" * 300):
+        with pytest.raises(JudgeError, match=r"is a folder|no log can be written there"):
+            AnswerLog(f"{tmp_path}/{name}", "brightness")
+    assert list(tmp_path.iterdir()) == [] and not tmp_path.with_name(f"{tmp_path.name}.lock").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that can be read without an end")
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("device", ["/dev/full", "/dev/zero", "/dev/null"])
+def test_a_device_is_no_log(device: str) -> None:
+    with pytest.raises(JudgeError, match=f"{device} is a folder or device"):
+        AnswerLog(device, "brightness")

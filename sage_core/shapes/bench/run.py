@@ -27,12 +27,14 @@ from torch import Tensor
 from ...alignment.settings import PRESETS, TrainingSettings
 from ...alignment.training import train
 from ...attacks.tokens import AttackSettings
-from ...devices import device_name
+from ...devices import choose_device, device_name
 from ...encoders.precision import Precision
 from ...encoders.text_encoder import TextEncoder, state_hash
 from ...errors import SageError, SettingsError
-from ...files import whole_file, write_json, write_text
+from ...files import check_writable, whole_file, write_json, write_text
+from ...options import count
 from ...prompts.pairs import PromptPairs, pairs_from_lists
+from ...rows import parse_json, read_text
 from ..captions import CONCEPT, matched_pairs
 from ..exam.examination import Examination, ExaminationSettings, Marks
 from ..exam.examiners import JudgeExaminer, load_examiner
@@ -192,9 +194,10 @@ def read_objectives(path: Path) -> dict[str, TrainingSettings]:
     Raises:
         SettingsError: the file is not such a mapping, or a field is wrong.
     """
+    text, _ = read_text(path, SettingsError)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise SettingsError(f"{path} cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
         raise SettingsError(f'{path}: expected {{"objective": {{"setting": value, …}}, …}}.')
@@ -221,8 +224,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     chosen = parser.parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    device = torch.device(chosen.device)
     try:
+        device = choose_device(chosen.device, field="--device")
+        check_writable(chosen.output / "bench.json")
         size = SIZES[chosen.size]
         objectives = read_objectives(chosen.settings) if chosen.settings else size.objectives
         precision: Precision = chosen.precision or ("tf32" if device.type == "cuda" else "fp32")
@@ -305,8 +309,10 @@ def _parser() -> argparse.ArgumentParser:
         "of that without the attack",
     )
     parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="the same as --size quick")
-    parser.add_argument("--seeds", type=int, help="seeds an objective (default: 5, or 1 of the quick size)")
-    parser.add_argument("--examination", type=int, default=1, help="which prompts to examine on; tune on others")
+    parser.add_argument("--seeds", type=count(1, 1000), help="seeds an objective (default: 5, or 1 of the quick size)")
+    parser.add_argument(
+        "--examination", type=count(0, 2**32 - 1), default=1, help="which prompts to examine on; tune on others"
+    )
     parser.add_argument(
         "--examiner", choices=["judge", "reader"], help="who looks at the pictures (default: the judge if it is good)"
     )

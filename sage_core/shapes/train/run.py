@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...devices import device_name
-from ...errors import ShapesError
-from ...files import whole_file, write_json
+from ...devices import choose_device, device_name
+from ...errors import SageError, SettingsError
+from ...files import check_writable, whole_file, write_json
+from ...options import count, number
 from ..captions import write_captions
 from ..exam.examination import Examination, ExaminationSettings
 from ..exam.examiners import JudgeExaminer, ReaderExaminer
@@ -208,31 +209,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--checkpoints", type=Path, help="folder for the state of the run (default: OUTPUT/checkpoints)"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoints instead of starting anew")
-    parser.add_argument("--minutes", type=float, default=14.0, help="wall-clock time for this command (default: 14)")
+    parser.add_argument("--minutes", type=number, default=14.0, help="wall-clock time for this command (default: 14)")
     parser.add_argument("--until", choices=[*PHASES, "finish"], default="finish", help="the last phase to do")
     parser.add_argument(
         "--keep", nargs="*", choices=PHASES, default=[], help="phases whose weights in OUTPUT stay as they are"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=count(0, 2**32 - 1), default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--toy", action="store_true", help="all phases at a size that takes a CPU seconds")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     checkpoints = chosen.checkpoints or chosen.output / "checkpoints"
-    if not chosen.resume and any(checkpoints.glob("*.pt")):
-        parser.error(f"{checkpoints} holds an earlier run: go on with --resume, or name another folder")
     try:
+        device = choose_device(chosen.device, field="--device")
+        if chosen.minutes <= 0:
+            raise SettingsError(f"--minutes is {chosen.minutes:g}; expected a number above 0.")
+        check_writable(chosen.output / "report.json")
+        check_writable(checkpoints / "run.pt")
+        if not chosen.resume and any(checkpoints.glob("*.pt")):
+            raise SettingsError(f"{checkpoints} holds an earlier run: go on with --resume, or name another folder.")
         train(
             replace(TOY if chosen.toy else TrainSettings(), seed=chosen.seed),
             chosen.output,
             checkpoints=checkpoints,
-            device=torch.device(chosen.device),
+            device=device,
             minutes=chosen.minutes,
             started=started,
             until=chosen.until,
             keep=chosen.keep,
             command="python -m sage_core.shapes.train " + shlex.join(sys.argv[1:] if arguments is None else arguments),
         )
-    except ShapesError as error:
+    except SageError as error:
         parser.error(str(error))
     return 0

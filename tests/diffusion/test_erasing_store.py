@@ -1,0 +1,124 @@
+"""diffusers' U-Net of any sizes, and trainings that are stopped, gone on with, found again and refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sage_core.diffusion.concepts import Concepts
+from sage_core.diffusion.erasing import ErasingSettings
+from sage_core.diffusion.erasing_store import diffusers_unet, train_erasure
+from sage_core.diffusion.names import UnetConfig, unet_names
+from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.errors import SettingsError, TrainingError, UnetError
+from sage_core.runs.store import RunStore
+from sage_core.shapes.networks.model import build_text_encoder
+
+WIDTH = 16
+SETTINGS = ErasingSettings(sampling_steps=4, steps=4, learning_rate=1e-3)
+CONCEPTS = Concepts(("a skull",))
+
+
+@pytest.fixture(scope="module")
+def unet() -> nn.Module:
+    """Two levels, one of them without attention, by diffusers' own hands."""
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        layers_per_block=1, block_out_channels=(32, 64), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=WIDTH, attention_head_dim=8,
+    ).eval()  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def state(unet: nn.Module) -> dict[str, Tensor]:
+    """Its weights under CompVis' names, as a checkpoint has them."""
+    own = unet.state_dict()
+    names = unet_names(UnetConfig.of({name: tuple(value.shape) for name, value in own.items()}))
+    return {f"model.diffusion_model.{names.compvis[name]}": value for name, value in own.items()}
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    torch.manual_seed(1)
+    config = EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=16, vocabulary=49408, positions=77)
+    return build_text_encoder(config).requires_grad_(False)
+
+
+def test_diffusers_unet_computes_the_same_and_owns_its_weights(unet: nn.Module, state: dict[str, Tensor]) -> None:
+    built = diffusers_unet(state)
+    latents, times, words = torch.randn(2, 4, 8, 8), torch.tensor([5, 900]), torch.randn(2, 77, WIDTH)
+    with torch.no_grad():
+        assert torch.equal(built(latents, times, words).sample, unet(latents, times, words).sample)
+    name = "conv_in.weight"
+    assert built.state_dict()[name].data_ptr() != unet.state_dict()[name].data_ptr()
+    with pytest.raises(UnetError, match="not a whole U-Net"):
+        diffusers_unet({name: value for name, value in state.items() if "middle_block" not in name})
+
+
+def run(state: dict[str, Tensor], encoder: TextEncoder, store: Path, **options: object):
+    return train_erasure(state, encoder, CONCEPTS, SETTINGS, store, size=32, preset="mine", **options)
+
+
+def test_a_finished_training_is_found_again(state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in state.items()}
+    first, again = (run(state, encoder, tmp_path) for _ in range(2))
+    assert not first.found and again.found and again.history == first.history
+    assert first.deltas.keys() == again.deltas.keys() and all(".attn2." in name for name in first.deltas)
+    assert all(torch.equal(first.deltas[name], again.deltas[name]) for name in first.deltas)
+    assert all(torch.equal(value, state[name]) for name, value in before.items())
+    assert again.summary().startswith("Found, not trained again: ESD-x, preset mine, concept a skull, 4 steps")
+    (listed,) = RunStore(tmp_path).runs()
+    assert listed.finished and "ESD-x, mine, a skull, 4 steps" in listed.summary()
+    changed = {name: value + (0.1 if name.endswith("out.2.bias") else 0) for name, value in state.items()}
+    assert not run(changed, encoder, tmp_path).found
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_stopped_training_goes_on_to_the_same_edit(
+    inside: bool, state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path
+) -> None:
+    class Stop(Exception):
+        pass
+
+    calls = 0
+
+    def stop(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == (8 if inside else 2):
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(state, encoder, tmp_path / "parts", **{"on_evaluation" if inside else "on_step": stop})
+    assert list((tmp_path / "parts").glob("*.checkpoint"))
+    steps: list[int] = []
+    parts = run(state, encoder, tmp_path / "parts", on_step=lambda report: steps.append(report.step))
+    whole = run(state, encoder, tmp_path / "whole")
+    assert 0 < len(steps) < SETTINGS.steps
+    assert all(torch.equal(parts.deltas[name], whole.deltas[name]) for name in whole.deltas)
+    assert not list((tmp_path / "parts").glob("*.checkpoint"))
+
+
+def test_bf16_trains_differences_in_fp32(state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path) -> None:
+    found = run(state, encoder, tmp_path, dtype=torch.bfloat16)
+    assert all(delta.dtype == torch.float32 and delta.any() for delta in found.deltas.values())
+
+
+def test_what_cannot_be_trained_is_refused(state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="size is 30, expected a multiple of 8"):
+        train_erasure(state, encoder, CONCEPTS, SETTINGS, tmp_path, size=30)
+    wide = dict(state)
+    name = "model.diffusion_model.input_blocks.0.0.weight"
+    wide[name] = torch.cat([state[name], torch.zeros(32, 5, 3, 3)], 1)
+    with pytest.raises(UnetError, match="reads 9 channels and gives 4"):
+        run(wide, encoder, tmp_path)
+    run(state, encoder, tmp_path)
+    (report,) = tmp_path.glob("*.json")
+    report.write_text("{")
+    with pytest.raises(TrainingError, match="Delete it to train again"):
+        run(state, encoder, tmp_path)
