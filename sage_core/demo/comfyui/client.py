@@ -114,7 +114,9 @@ class Client:
 
     def free(self) -> None:
         """Unload models and forget cached results once the queue is idle."""
-        self.post("/free", {"unload_models": True, "free_memory": True})
+        # It unloads models as well. To ask for both would set two flags in turn, and the second could be overlooked
+        # until the next graph has run.
+        self.post("/free", {"free_memory": True})
 
     def history(self, prompt_id: str) -> dict[str, Any]:
         """What is kept of a finished run: `prompt`, `outputs`, `status`."""
