@@ -224,6 +224,8 @@ class SAGEEraseConcept(io.ComfyNode):
             category=_CATEGORY,
             description="Erases concepts from an SD 1.x MODEL in seconds, without training: UCE, RECE, SPEED, OCE, "
             "CURE-style and the closed-form part of MACE. Save U-Net Edit keeps the result.",
+            # Its report shows again when the result is found in the cache.
+            is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL to edit; patches on it are part of what is edited."),
                 io.Clip.Input("clip", tooltip="The CLIP that prompts will go through; an aligned one is allowed."),
