@@ -18,6 +18,9 @@ from sage_core.cli import common
 from sage_core.cli.main import main
 from sage_core.errors import SettingsError
 
+# Whoever starts the tests in the background has SIGINT ignored, and children would inherit that.
+pytestmark = pytest.mark.usefixtures("interruptible")
+
 COMMAND = [sys.executable, "-c", "from sage_core.cli.main import main; raise SystemExit(main())"]
 HEAVY = ("torch", "numpy", "matplotlib", "transformers", "scipy", "PIL", "tqdm")
 
