@@ -123,14 +123,14 @@ def text_problem(text: str) -> str | None:
     )
 
 
-def parse_json(text: str | bytes) -> Any:
-    """A JSON value.
+def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
+    """A JSON value; with `constants` NaN and Infinity, which JSON does not know, are left to who looks at each row.
 
     Raises:
         ValueError: with a message that says why it cannot be read, whatever the parser itself raised.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=float if constants else _refuse_constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON ({error.msg}, column {error.colno})") from error
     except RecursionError as error:
@@ -237,7 +237,7 @@ def _delimiter(text: str, known: Collection[str]) -> str:
 
 def _parse_json(source: _Source) -> RowFile:
     try:
-        content = parse_json(source.text)
+        content = parse_json(source.text, constants=True)
     except ValueError as error:
         line = f", line {error.__cause__.lineno}" if isinstance(error.__cause__, json.JSONDecodeError) else ""
         raise source.error(
@@ -260,7 +260,7 @@ def _parse_json_lines(source: _Source) -> RowFile:
     for number, line in enumerate(split_lines(source.text), 1):
         if line.strip():
             try:
-                rows.append(Row(number, _lower_names(parse_json(line))))
+                rows.append(Row(number, _lower_names(parse_json(line, constants=True))))
             except ValueError as error:
                 rows.append(Row(number, None, str(error)))
     return RowFile(source.path, tuple(rows))

@@ -175,7 +175,7 @@ def test_training_does_not_replace_a_file_of_another_origin(
 
 
 def test_settings_that_make_no_sense_are_explained(run_graph: Run, training_graph: Callable[..., dict]) -> None:
-    with pytest.raises(ExecutionError, match="batch_size is 8 beside neighbours 8"):
+    with pytest.raises(ExecutionError, match="batch_size is 8 and neighbours is 8"):
         run_graph(training_graph("senseless", neighbours=8))
 
 
