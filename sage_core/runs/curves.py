@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from ..plots import LIGHT, Theme, new_figure, style, whole_ticks
 from .record import StepReport
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def training_curves(history: Sequence[StepReport], theme: Theme = LIGHT) -> Figure:
