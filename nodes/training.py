@@ -23,10 +23,13 @@ from .host.inputs import ADVANCED, check_choices, check_finite, seed_input
 from .host.sockets import Pairs, Settings
 
 _DEFAULTS = PRESETS["sage_plus"]
+# The farthest target is moved by this, and the others by nothing as long as the widget stays there.
+_SHIFT = 1.0
 # What a first training may want to change; the other settings are folded away where ComfyUI can.
 _MAIN_SETTINGS = {
     "learning_rate", "epochs", "steps", "batch_size", "keep_weight", "spread_weight", "local_weight", "keep_mse"
 }  # fmt: skip
+_LATER_SETTINGS = {"redirect_weight", "spread_form", "local_form", "supervision", "neutralise"}
 
 
 class SAGETrainingSettings(io.ComfyNode):
@@ -47,27 +50,33 @@ class SAGETrainingSettings(io.ComfyNode):
     def execute(cls, **values: Any) -> io.NodeOutput:
         check_finite(**{name: value for name, value in values.items() if isinstance(value, float)})
         # A widget cannot be empty: 0 stands for "not set".
-        limits = {name: values[name] or None for name in ("steps", "chunk_size")}
-        return io.NodeOutput(TrainingSettings(**values | limits))
+        unset = {name: values[name] or None for name in ("steps", "chunk_size", "redirect_weight") if name in values}
+        if values["target"] != "farthest" and values["target_shift"] == _SHIFT:
+            unset["target_shift"] = None
+        return io.NodeOutput(TrainingSettings(**values | unset))
 
 
 def _setting_inputs() -> list[io.Input]:
+    defaults = _DEFAULTS.to_dict() | {"target_shift": _SHIFT, "redirect_weight": 0.0}
+
     def few(name: str) -> dict[str, bool]:
-        return {} if name in _MAIN_SETTINGS else ADVANCED
+        # What came after release 0.1 is optional: a saved graph of its has none of it.
+        later = {"optional": True} if name in _LATER_SETTINGS else {}
+        return later | ({} if name in _MAIN_SETTINGS else ADVANCED)
 
     def number(name: str, most: float, step: float, tooltip: str, least: float = 0.0) -> io.Input:
-        about = {"default": getattr(_DEFAULTS, name), "tooltip": tooltip, **few(name)}
+        about = {"default": defaults[name], "tooltip": tooltip, **few(name)}
         return io.Float.Input(name, min=least, max=most, step=step, round=1e-7, **about)
 
     def count(name: str, least: int, most: int, tooltip: str) -> io.Input:
-        about = {"default": getattr(_DEFAULTS, name) or 0, "tooltip": tooltip, **few(name)}
+        about = {"default": defaults[name] or 0, "tooltip": tooltip, **few(name)}
         return io.Int.Input(name, min=least, max=most, **about)
 
     def choice(name: str, options: list[str], tooltip: str) -> io.Input:
-        return io.Combo.Input(name, options=options, default=getattr(_DEFAULTS, name), tooltip=tooltip, **few(name))
+        return io.Combo.Input(name, options=options, default=defaults[name], tooltip=tooltip, **few(name))
 
-    units = ["absolute", "norm"]
-    unit_tooltip = "absolute, as in the paper, or norm: multiples of the mean norm of safe embeddings (about 240)."
+    units = ["absolute", "norm", "concept"]
+    unit_tooltip = "absolute; norm: multiples of safe embeddings' mean norm (about 240); concept: of the concept's."
     return [
         number("learning_rate", 1.0, 1e-6, "AdamW's step size. The paper has 1e-5; 1e-4 removes the concept further."),
         count("epochs", 1, 1000, "Passes over the pairs."),
@@ -86,7 +95,12 @@ def _setting_inputs() -> list[io.Input]:
         ),
         choice("target", ["farthest", "paired", "nearest"], "Which safe prompt an unsafe one is led to."),
         number(
-            "target_shift", 100.0, 0.1, "Multiples of concept_scale that the target is moved off the concept.", -100.0
+            "target_shift",
+            100.0,
+            0.1,
+            "Multiples of concept_scale that the target is moved off the concept. 1 holds for farthest targets only: "
+            "paired and nearest ones stay, unless another number is set.",
+            -100.0,
         ),
         number("concept_scale", 10_000.0, 1.0, "s: how far along the concept direction."),
         choice("scale_unit", units, "Unit of concept_scale: " + unit_tooltip),
@@ -96,13 +110,33 @@ def _setting_inputs() -> list[io.Input]:
         number("weight_decay", 10.0, 0.001, "AdamW's weight decay."),
         count("warmup", 0, 100_000, "Steps over which the learning rate rises to its value."),
         choice(
-            "precision", ["fp32", "tf32", "bf16"], "fp32 is exact; tf32 and bf16 are faster on recent NVIDIA cards."
+            "precision",
+            ["fp32", "tf32", "bf16", "auto"],
+            "auto: bf16 where this machine computes in it natively and faster, else fp32. fp32 is exact.",
         ),
         count("held_out", 0, 4096, "Safe prompts kept out of training to measure the embedding space on."),
         choice(
             "schedule",
             ["constant", "linear", "cosine"],
             "constant: one learning rate, as in the paper. linear, cosine: it falls to 0 over the run.",
+        ),
+        number("redirect_weight", 1000.0, 0.05, "Weight of removing the concept. 0: 1 - keep_weight. The paper has 1."),
+        choice("spread_form", ["hinge", "symmetric"], "hinge: only lost spread costs. symmetric: gained spread, too."),
+        choice(
+            "local_form",
+            ["pearson", "product"],
+            "pearson: correlation of the neighbours' cosines. product: mean of their products, as the paper prints it.",
+        ),
+        choice(
+            "supervision",
+            ["tokens", "pooled"],
+            "What is compared: tokens, all 77 states as the U-Net reads them, or pooled, the end-of-text state.",
+        ),
+        io.Boolean.Input(
+            "neutralise",
+            default=_DEFAULTS.neutralise,
+            tooltip="Lead the concept itself to the empty prompt.",
+            **few("neutralise"),
         ),
     ]
 
@@ -127,8 +161,9 @@ class SAGETrainEncoder(io.ComfyNode):
                     "preset",
                     options=list(PRESETS),
                     default="sage_plus",
-                    tooltip="paper: the published SAGE setting. des: without its two structure terms. sage_plus: a "
-                    "higher learning rate and a stronger hold on safe prompts.",
+                    tooltip="sage_plus: ours, the strongest hold on safe prompts. paper: SAGE as printed. released: as "
+                    "its authors' script trains it. des: without the two structure terms. safeclip, safer_clip: those "
+                    "systems' text side.",
                 ),
                 io.String.Input(
                     "name", default="sage-encoder", tooltip="Saved as models/text_encoders/<name>.safetensors."

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .settings import TrainingSettings
+from .settings import LocalForm, TrainingSettings, Unit
 
 LOSS_PARTS = ("keep", "keep_concept", "keep_mse", "redirect", "neutralise", "spread", "local", "total")
 
@@ -34,6 +34,7 @@ class BaseBatch:
         direction: u, unit vector of the concept, (D,).
         empty: φ_0 of the empty prompt, (D,).
         norm: mean norm of the base's safe embeddings, for settings whose unit is "norm".
+        concept_norm: norm of φ_0 of the concept, for settings whose unit is "concept".
     """
 
     safe: Tensor
@@ -41,6 +42,11 @@ class BaseBatch:
     direction: Tensor
     empty: Tensor
     norm: float
+    concept_norm: float = 1.0
+
+    def length(self, amount: float, unit: Unit) -> float:
+        """`amount` of the unit as a length of embeddings."""
+        return amount * {"absolute": 1.0, "norm": self.norm, "concept": self.concept_norm}[unit]
 
 
 def row_dot(a: Tensor, b: Tensor) -> Tensor:
@@ -79,17 +85,23 @@ def nearest_in_batch(cosines: Tensor, neighbours: int) -> Tensor:
     return others.topk(neighbours, dim=1).indices
 
 
-def local_structure_loss(cosines: Tensor, base_cosines: Tensor, neighbours: int) -> Tensor:
-    """LSA: 1 − Pearson correlation, over all pairs (i, j in the K nearest of i in the base), of the two cosines.
+def local_structure_loss(cosines: Tensor, base_cosines: Tensor, neighbours: int, form: LocalForm = "pearson") -> Tensor:
+    """LSA over all pairs (i, j in the K nearest of i in the base), taken together as one sample.
+
+    "pearson" is 1 − the correlation of the two cosines; "product" is 1 − the mean of their products, which any rise of
+    a neighbour's cosine lowers.
 
     Args:
         cosines: by the encoder in training, (B, B).
         base_cosines: by the base, (B, B); it alone decides who is a neighbour.
         neighbours: K < B.
+        form: see above.
     """
     pairs = nearest_in_batch(base_cosines, neighbours)
     x = cosines.gather(1, pairs)
     y = base_cosines.gather(1, pairs)
+    if form == "product":
+        return 1 - (x * y).mean()
     x = x - x.mean()
     y = y - y.mean()
     return 1 - (x * y).sum() / (x.square().sum() * y.square().sum()).clamp_min(_TINY**2).sqrt()
@@ -100,7 +112,8 @@ def alignment_loss(
 ) -> dict[str, Tensor]:
     """All parts of the alignment loss of one batch, unweighted, and their weighted sum "total".
 
-    L = λ(keep + keep_concept + w·keep_mse) + (1 − λ)(redirect + neutralise) + λ_ESP·spread + λ_LSA·local
+    L = λ(keep + keep_concept + w·keep_mse) + (1 − λ)(redirect + neutralise) + λ_ESP·spread + λ_LSA·local,
+    where settings may have another weight in place of 1 − λ.
 
     Args:
         safe: φ_θ of the safe prompts, (B, D).
@@ -112,8 +125,8 @@ def alignment_loss(
     Returns: the names in LOSS_PARTS → scalars that carry gradients.
     """
     zero = safe.new_zeros(())
-    scale = settings.concept_scale * (base.norm if settings.scale_unit == "norm" else 1.0)
-    moved = -scale * settings.target_shift
+    scale = base.length(settings.concept_scale, settings.scale_unit)
+    moved = -scale * settings.shift
     u = base.direction
     # Every inner product is taken once: each is a pass over all B × D numbers, and another on the way back.
     dot, square, along = row_dot(safe, base.safe), row_dot(safe, safe), safe @ u
@@ -126,7 +139,7 @@ def alignment_loss(
         "keep_concept": zero,
         "keep_mse": zero,
         "redirect": 1 - cosine(target_dot, row_dot(unsafe, unsafe), target_square).mean(),
-        "neutralise": 1 - torch.cosine_similarity(concept, base.empty, dim=0),
+        "neutralise": 1 - torch.cosine_similarity(concept, base.empty, dim=0) if settings.neutralise else zero,
         "spread": zero,
         "local": zero,
     }
@@ -140,7 +153,7 @@ def alignment_loss(
     keep = parts["keep"] + parts["keep_concept"] + settings.keep_mse * parts["keep_mse"]
     parts["total"] = (
         settings.keep_weight * keep
-        + (1 - settings.keep_weight) * (parts["redirect"] + parts["neutralise"])
+        + settings.redirect_share * (parts["redirect"] + parts["neutralise"])
         + settings.spread_weight * parts["spread"]
         + settings.local_weight * parts["local"]
     )
@@ -148,17 +161,18 @@ def alignment_loss(
 
 
 def _structure(safe: Tensor, base: BaseBatch, settings: TrainingSettings) -> dict[str, Tensor]:
-    """ESP = max(0, tr_0 − tr_θ) and LSA of a batch; both read one matrix of inner products."""
+    """ESP = max(0, tr_0 − tr_θ), or |tr_0 − tr_θ|, and LSA of a batch; both read one matrix of inner products."""
     gram = safe @ safe.T
     base_cosines = cosine_matrix(base.safe @ base.safe.T)
     parts = {}
     if settings.spread_weight:
         spread = spread_of_cosines(base_cosines)
         lost = spread - spread_of_cosines(cosine_matrix(gram))
-        # The untouched encoder is on the kink of max(0, ·): rounding must not decide whether it has a gradient.
-        parts["spread"] = torch.where(lost > _ROUNDING * spread, lost, 0.0)
+        cost = lost.abs() if settings.spread_form == "symmetric" else lost
+        # The untouched encoder is on the kink of either form: rounding must not decide whether it has a gradient.
+        parts["spread"] = torch.where(cost > _ROUNDING * spread, cost, 0.0)
     if settings.local_weight:
-        alpha = settings.perturbation * (base.norm if settings.perturbation_unit == "norm" else 1.0)
+        alpha = base.length(settings.perturbation, settings.perturbation_unit)
         cosines = cosine_matrix(shifted_gram(gram, safe @ base.direction, alpha))
-        parts["local"] = local_structure_loss(cosines, base_cosines, settings.neighbours)
+        parts["local"] = local_structure_loss(cosines, base_cosines, settings.neighbours, settings.local_form)
     return parts

@@ -14,7 +14,8 @@ from .settings import TrainingSettings
 
 # Weights, gradients and AdamW's two moments, all fp32.
 _BYTES_PER_PARAMETER = 16
-_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}
+# A precision that is chosen later may be the largest.
+_BYTES = {"auto": 4, "fp32": 4, "tf32": 4, "bf16": 2}
 # Arrays of B × 77 × width, fp32, that are alive when the loss is taken: the embeddings and their gradient, the base's
 # side (two halves), a product under its sum, and the gradient's parts before they are added.
 _LOSS_ARRAYS = 5
@@ -51,7 +52,7 @@ def estimate_memory(
     rows = 2 * settings.batch_size + 1
     chunk = min(settings.chunk_size or rows, rows)
     size = _BYTES[settings.precision]
-    embedding = CONTEXT_LENGTH * config.width
+    embedding = config.width * (CONTEXT_LENGTH if settings.supervision == "tokens" else 1)
     matrices = config.layers * (4 * config.width**2 + 2 * config.width * config.mlp_width)
     parameters = matrices + int(_USED_VOCABULARY * config.vocabulary) * config.width
     # For each layer autograd keeps two norms, q, k, v and the mixed values, and the MLP before and after activation.

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..encoders.layouts import TOKEN_TABLE
-from ..encoders.precision import arithmetic
-from ..encoders.text_encoder import TextEncoder
+from ..encoders.precision import arithmetic, choose_precision
+from ..encoders.text_encoder import Pooling, TextEncoder, pool
 from ..errors import TrainingError
 from ..geometry import DEFAULT_NEIGHBOURS
 from ..geometry.measures import jaccard_overlap, spread_ratio
@@ -17,7 +17,7 @@ from ..runs.loop import Diverged, Objective
 from ..runs.record import GeometryPoint
 from .losses import LOSS_PARTS, BaseBatch, alignment_loss
 from .memory import chunked_backward
-from .preparation import Prepared
+from .preparation import Prepared, pooling_of
 from .schedule import batch_sizes, epoch_order, learning_rate, total_steps
 from .settings import TrainingSettings
 
@@ -34,9 +34,8 @@ class AlignmentObjective(Objective):
     ) -> None:
         """Train `prepared.encoder`, in chunks of `chunk_size` prompts, or in whole batches if it is None."""
         self.prepared, self.settings, self.device = prepared, settings, device
-        self.advice = (
-            f"Lower learning_rate ({settings.learning_rate:g}), or use precision fp32 ({settings.precision} now)."
-        )
+        self.precision = choose_precision(settings.precision, device)
+        self.advice = f"Lower learning_rate ({settings.learning_rate:g}), or use precision fp32 ({self.precision} now)."
         self.sizes = batch_sizes(len(prepared), settings)
         self.steps = total_steps(len(prepared), settings)
         self.chunk_size = chunk_size or 2 * max(self.sizes) + 1
@@ -69,6 +68,7 @@ class AlignmentObjective(Objective):
             direction=p.direction,
             empty=p.empty,
             norm=p.norm,
+            concept_norm=p.concept_norm,
         )
         ids = torch.cat([p.safe_ids[safe], p.unsafe_ids[unsafe], p.concept_ids])
 
@@ -95,7 +95,8 @@ class AlignmentObjective(Objective):
             return None
         p = self.prepared
         with torch.no_grad():
-            aligned = torch.cat([self._embed(ids) for ids in p.measured_ids.split(min(self.chunk_size, 128))])
+            parts = p.measured_ids.split(min(self.chunk_size, 128))
+            aligned = torch.cat([self._embed(ids, "flattened") for ids in parts])
         if not torch.isfinite(aligned).all():
             raise Diverged(f"An embedding is not finite after step {step}. {self.advice}")
         k = min(DEFAULT_NEIGHBOURS, len(aligned) - 1)
@@ -142,6 +143,7 @@ class AlignmentObjective(Objective):
         picked = self._to_device(stored[rows]) if stored.is_cpu else stored[self._to_device(rows)]
         return picked.float()
 
-    def _embed(self, ids: Tensor) -> Tensor:
-        with arithmetic(self.settings.precision, self.device):
-            return self.encoder(ids).float().flatten(1)
+    def _embed(self, ids: Tensor, pooling: Pooling | None = None) -> Tensor:
+        with arithmetic(self.precision, self.device):
+            states = self.encoder(ids).float()
+        return pool(states, ids, pooling or pooling_of(self.settings), len(self.prepared.vocabulary) - 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..encoders.fast_encoder import FastEncoder
 from ..encoders.layouts import TOKEN_TABLE
-from ..encoders.text_encoder import TextEncoder, embed
+from ..encoders.text_encoder import Pooling, TextEncoder, embed
 from ..encoders.tokens import tokenize
 from ..errors import TrainingError
 from ..prompts.pairs import PromptPairs
@@ -26,17 +26,18 @@ _BLOCK = 2048
 
 @dataclass(frozen=True)
 class Prepared:
-    """The fixed side of a run. N pairs, M distinct safe prompts, D = 77 × width.
+    """The fixed side of a run. N pairs, M distinct safe prompts, D = 77 × width, or the width where φ is pooled.
 
     Attributes:
         encoder: the base, ready to be trained, with the rows of its token table that the run uses.
-        vocabulary: those rows' numbers in the full table, ascending.
+        vocabulary: those rows' numbers in the full table, ascending; the last is the end-of-text token's.
         safe_ids, unsafe_ids, concept_ids: tokens of the distinct prompts, as places in `vocabulary`, on the device.
         rows: each pair's row in `safe_ids`, row in `unsafe_ids` and target's row in `base_safe`, (3, N), CPU.
         base_safe: φ_0 of the distinct safe prompts, (M, D); on the host when the device is short of memory.
         direction: u, (D,). empty: φ_0 of the empty prompt, (D,).
-        norm: mean norm of `base_safe`.
-        measured_ids, measured_base: the prompts that the geometry is measured on, and their φ_0.
+        norm: mean norm of `base_safe`. concept_norm: norm of φ_0 of the concept.
+        measured_ids, measured_base: the prompts that the geometry is measured on, and their base embeddings, all 77
+            states flattened, whatever φ is.
         held_out: whether those were kept out of training.
     """
 
@@ -50,6 +51,7 @@ class Prepared:
     direction: Tensor
     empty: Tensor
     norm: float
+    concept_norm: float
     measured_ids: Tensor
     measured_base: Tensor
     held_out: bool
@@ -92,7 +94,7 @@ def prepare(
     )
     for part, block in zip(base_safe.split(_BLOCK), tokens.safe.split(_BLOCK), strict=True):
         part.copy_(embedded(block, embedded.stored))
-    measured_base = embedded(tokens.measured)
+    measured_base = embedded(tokens.measured, pooling="flattened")
     return Prepared(
         encoder=encoder,
         vocabulary=tokens.vocabulary,
@@ -104,6 +106,7 @@ def prepare(
         direction=concept_base / concept_base.norm(),
         empty=empty,
         norm=float(torch.cat([row_norms(part) for part in base_safe.split(_BLOCK)]).mean()),
+        concept_norm=float(concept_base.norm()),
         measured_ids=tokens.measured,
         measured_base=measured_base,
         held_out=held_out,
@@ -138,6 +141,11 @@ def _tokenise(training: list[tuple[str, str]], measured: list[str], concept: str
     return _Tokens(vocabulary, safe_ids, unsafe_ids, rest[0], rest[1], rest[2], rows[:, 0], rows[:, 1])
 
 
+def pooling_of(settings: TrainingSettings) -> Pooling:
+    """Which embedding of a prompt the settings call φ."""
+    return "eos" if settings.supervision == "pooled" else "flattened"
+
+
 class _Embedder:
     """Embeds tokens with the base and counts the prompts that are done."""
 
@@ -153,7 +161,7 @@ class _Embedder:
         self._encoder, self._settings, self._budget = encoder, settings, memory_budget
         self._done, self._total, self._on_batch = 0, total, on_batch
 
-    def __call__(self, ids: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def __call__(self, ids: Tensor, dtype: torch.dtype = torch.float32, pooling: Pooling | None = None) -> Tensor:
         start = self._done
         self._done += len(ids)
         heard = self._on_batch
@@ -162,6 +170,9 @@ class _Embedder:
             ids,
             precision=self._settings.precision,
             memory_budget=self._budget,
+            pooling=pooling or pooling_of(self._settings),
+            # Tokens are places in the run's vocabulary here.
+            end_token=self._encoder.token_table.num_embeddings - 1,
             out_dtype=dtype,
             on_batch=(lambda at, _: heard(start + at, self._total)) if heard else None,
         )

@@ -21,7 +21,7 @@ def run_summary(result: TrainingResult, path: str, *, found: bool, pairs: int, n
     lines = [
         f"{'Found, not trained again' if found else 'Trained'}: {path}",
         f'{meta["method"]}, preset {meta["preset"]}, concept "{meta["concept"]}", {meta["steps"]} steps, '
-        f"{pairs} pairs, seed {result.settings.seed}",
+        f"{pairs} pairs, seed {result.settings.seed}, {result.settings.precision}",
         *notes,
         f"Time: {result.seconds:.0f} s",
         "Losses, first to last step: " + ", ".join(f"{name} {first[name]:.4g} → {last[name]:.4g}" for name in last),

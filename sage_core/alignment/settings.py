@@ -7,14 +7,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from ..encoders.precision import Precision
+from ..encoders.precision import PrecisionChoice
 from ..errors import SettingsError
 
 Target = Literal["farthest", "paired", "nearest"]
-Unit = Literal["absolute", "norm"]
+Unit = Literal["absolute", "norm", "concept"]
+LocalForm = Literal["pearson", "product"]
+SpreadForm = Literal["hinge", "symmetric"]
+Supervision = Literal["tokens", "pooled"]
 Schedule = Literal["constant", "linear", "cosine"]
 
 
+_CHOICES = {
+    "target": Target,
+    "perturbation_unit": Unit,
+    "scale_unit": Unit,
+    "spread_form": SpreadForm,
+    "local_form": LocalForm,
+    "supervision": Supervision,
+    "schedule": Schedule,
+    "precision": PrecisionChoice,
+}
 # No setting that makes sense is larger, and whatever is computed with this one stays finite in fp32.
 _LARGEST = 10**9
 
@@ -44,22 +57,30 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Settings of one alignment run; the defaults are the paper's (arXiv 2607.00402).
+    """Settings of one alignment run; the defaults are those of the authors' script, see `PRESETS`.
 
     Attributes:
-        keep_weight: λ, share of the keep terms; the redirect terms get 1 − λ.
+        keep_weight: λ, weight of the keep terms.
+        redirect_weight: weight of the redirect and neutralise terms; None for 1 − λ.
         spread_weight: λ_ESP, weight of embedding spread preservation. 0 together with `local_weight` 0 is DES.
+        spread_form: "hinge", max(0, tr_0 − tr_θ), or "symmetric", |tr_0 − tr_θ|.
         local_weight: λ_LSA, weight of local structure alignment.
+        local_form: "pearson", 1 − the correlation of the pairs' cosines, or "product", 1 − the mean of the products of
+            their raw cosines, as equation 8 is printed.
         neighbours: K, nearest base neighbours of a prompt within its batch that local structure alignment looks at.
         perturbation: α, how far safe embeddings are pushed along the concept inside local structure alignment.
-        perturbation_unit: "absolute", or "norm" for multiples of the mean norm of the base's safe embeddings.
+        perturbation_unit: "absolute"; "norm", multiples of the mean norm of the base's safe embeddings; or "concept",
+            multiples of the norm of the concept's own embedding, so that 1 adds φ_0(concept) as it is.
         concept_scale: s, how far along the concept targets and kept embeddings are moved.
         scale_unit: unit of `concept_scale`, as for `perturbation_unit`.
         keep_mse: weight, inside λ, of the relative squared error ‖φ_θ(safe) − φ_0(safe)‖² / ‖φ_0(safe)‖²; 0 in the
             paper.
         keep_concept: whether the keep term on concept-shifted safe embeddings takes part.
+        neutralise: whether the term that leads the concept to the empty prompt takes part.
         target: which safe prompt an unsafe one is redirected to.
-        target_shift: multiples of s by which that target is moved against the concept (1 in the paper).
+        target_shift: multiples of s by which that target is moved against the concept; None for 1 with "farthest",
+            as published, and 0 with "paired" and "nearest".
+        supervision: what φ is: "tokens", all 77 states as the U-Net reads them, or "pooled", the end-of-text state.
         learning_rate, weight_decay: AdamW's.
         schedule: what becomes of the learning rate: "constant" (the paper's), or a "linear" or "cosine" fall to 0.
         warmup: steps of linear warm-up.
@@ -67,7 +88,8 @@ class TrainingSettings:
         epochs: passes over the pairs.
         steps: when given, the exact number of steps, whatever `epochs` says.
         chunk_size: prompts that go through the encoder at once, None for the whole batch. Changes memory, not results.
-        precision: arithmetic of the encoder: "fp32", "tf32" (CUDA only) or "bf16" autocast. Weights stay fp32.
+        precision: arithmetic of the encoder: "fp32", "tf32" (CUDA only), "bf16" autocast, or "auto" for what is fast
+            on the device, see `choose_precision`. Weights stay fp32.
         seed: order of the pairs and choice of the held-out prompts.
         held_out: safe prompts kept out of training to measure the geometry on, at most a tenth of all.
     """
@@ -83,7 +105,7 @@ class TrainingSettings:
     keep_mse: float = 0.0
     keep_concept: bool = True
     target: Target = "farthest"
-    target_shift: float = 1.0
+    target_shift: float | None = None
     learning_rate: float = 1e-5
     weight_decay: float = 0.01
     schedule: Schedule = "constant"
@@ -92,35 +114,53 @@ class TrainingSettings:
     epochs: int = 2
     steps: int | None = None
     chunk_size: int | None = None
-    precision: Precision = "fp32"
+    precision: PrecisionChoice = "auto"
     seed: int = 0
     held_out: int = 128
+    redirect_weight: float | None = None
+    spread_form: SpreadForm = "hinge"
+    local_form: LocalForm = "pearson"
+    supervision: Supervision = "tokens"
+    neutralise: bool = True
 
     def __post_init__(self) -> None:
         _within("keep_weight", self.keep_weight, 0, 1)
         for name in ("spread_weight", "local_weight", "perturbation", "concept_scale", "keep_mse", "weight_decay"):
             _within(name, getattr(self, name), 0)
         _within("learning_rate", self.learning_rate, 1e-12, 1)
-        _within("target_shift", self.target_shift)
+        if self.target_shift is not None:
+            _within("target_shift", self.target_shift)
+        if self.redirect_weight is not None:
+            _within("redirect_weight", self.redirect_weight, 0)
         for name, least in (("neighbours", 1), ("batch_size", 2), ("epochs", 1), ("warmup", 0), ("held_out", 0)):
             _whole(name, getattr(self, name), least)
         for name in ("steps", "chunk_size"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
         _whole("seed", self.seed, 0, 2**32 - 1)
-        _one_of("target", self.target, get_args(Target))
-        _one_of("perturbation_unit", self.perturbation_unit, get_args(Unit))
-        _one_of("scale_unit", self.scale_unit, get_args(Unit))
-        _one_of("schedule", self.schedule, get_args(Schedule))
-        _one_of("precision", self.precision, get_args(Precision))
-        if not isinstance(self.keep_concept, bool):
-            raise SettingsError(f"keep_concept is {self.keep_concept!r}; expected true or false.")
+        for name, allowed in _CHOICES.items():
+            _one_of(name, getattr(self, name), get_args(allowed))
+        for name in ("keep_concept", "neutralise"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name} is {getattr(self, name)!r}; expected true or false.")
         if self.local_weight > 0 and self.batch_size <= self.neighbours + 1:
             raise SettingsError(
                 f"batch_size is {self.batch_size} and neighbours is {self.neighbours}: local structure alignment needs "
                 f"more than {self.neighbours + 1} prompts a batch. Raise batch_size, lower neighbours, or set "
                 "local_weight to 0."
             )
+
+    @property
+    def redirect_share(self) -> float:
+        """Weight of the redirect and neutralise terms."""
+        return 1 - self.keep_weight if self.redirect_weight is None else self.redirect_weight
+
+    @property
+    def shift(self) -> float:
+        """Multiples of s by which targets are moved against the concept."""
+        if self.target_shift is not None:
+            return self.target_shift
+        return 1.0 if self.target == "farthest" else 0.0
 
     def replace(self, **changes: Any) -> TrainingSettings:
         """A copy with some fields changed, validated again.
@@ -137,7 +177,7 @@ class TrainingSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "the settings") -> TrainingSettings:
-        """Settings from a mapping; missing fields take the paper's value.
+        """Settings from a mapping; missing fields take their default.
 
         Raises:
             SettingsError: an unknown field (named, with `source`) or a value out of range.
@@ -153,10 +193,26 @@ def _known(values: Mapping[str, Any], source: str) -> None:
         raise SettingsError(f"{source}: unknown setting {unknown[0]!r}. Known settings: {', '.join(fields)}.")
 
 
+# The first three are published and hold nothing out. The paper's text and the authors' script disagree, and it is not
+# known which of them made the released SAGE.pt:
+# - paper: equations 3-9 of arXiv 2607.00402 with the pairs' cosines standardised, as its notes say.
+# - released: the settings of the authors' training script.
+# - des: DES, the same without the two structure terms.
+# - sage_plus: ours.
+# - safeclip, safer_clip: the text side of SafeCLIP and SafeR-CLIP. Both train the image encoder, too, by contrastive
+#   terms that SD 1.x has no use for; what is left is the redirection of the pooled text embedding to the paired, or
+#   the nearest, safe prompt, and a hold on safe prompts of the same weight. Steps and learning rate are the script's.
+_SCRIPT = TrainingSettings(held_out=0)
+_TEXT_SIDE = _SCRIPT.replace(
+    keep_weight=0.5, spread_weight=0.0, local_weight=0.0, keep_concept=False, neutralise=False, supervision="pooled"
+)
 PRESETS: dict[str, TrainingSettings] = {
-    "paper": TrainingSettings(),
-    "des": TrainingSettings(spread_weight=0.0, local_weight=0.0, concept_scale=200.0),
+    "paper": _SCRIPT.replace(redirect_weight=1.0, spread_weight=0.5, local_weight=2.0, perturbation_unit="concept"),
+    "des": _SCRIPT.replace(spread_weight=0.0, local_weight=0.0, concept_scale=200.0),
     "sage_plus": TrainingSettings(learning_rate=1e-4, keep_mse=20.0, epochs=4),
+    "released": _SCRIPT,
+    "safeclip": _TEXT_SIDE.replace(target="paired"),
+    "safer_clip": _TEXT_SIDE.replace(target="nearest"),
 }
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from ..encoders.layouts import read_encoder
+from ..encoders.precision import Precision, choose_precision
 from ..encoders.text_encoder import save_encoder, state_hash
 from ..errors import EncoderError, TrainingError
 from ..files import write_json
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # A checkpoint holds the weights and AdamW's two moments, and the result is written before it goes.
 _STORED_COPIES = 4
+# What "auto" may have come to on another machine, or was the default before there was "auto".
+_EARLIER: tuple[Precision, ...] = ("bf16", "fp32")
 
 
 def train_stored(
@@ -51,7 +55,13 @@ def train_stored(
         TrainingError: another process trains this run; see also `train`.
     """
     base_hash = state_hash(base)
-    runs, key = RunStore(store), run_key(base_hash, pairs, concept, settings)
+    runs = RunStore(store)
+
+    def name(settings: TrainingSettings) -> str:
+        return run_key(base_hash, pairs, concept, settings)
+
+    settings = _with_precision(settings, torch.device(options.get("device", "cpu")), runs, name)
+    key = name(settings)
     weights, report, checkpoint = (runs.path(key, suffix) for suffix in (WEIGHTS, REPORT, CHECKPOINT))
     if weights.exists() and report.exists():
         runs.tidy(key)
@@ -72,6 +82,21 @@ def train_stored(
                 "The finished run could not be stored in %s (%s); it is handed on all the same.", store, error
             )
     return result, False
+
+
+def _with_precision(
+    settings: TrainingSettings, device: torch.device, runs: RunStore, name: Callable[[TrainingSettings], str]
+) -> TrainingSettings:
+    """The settings with "auto" replaced: by the precision of a run that is finished or begun, or else the device's."""
+    if settings.precision != "auto":
+        return settings
+    chosen = choose_precision("auto", device)
+    candidates = [settings.replace(precision=precision) for precision in dict.fromkeys([chosen, *_EARLIER])]
+    for suffix in (WEIGHTS, CHECKPOINT):
+        for candidate in candidates:
+            if runs.path(name(candidate), suffix).exists():
+                return candidate
+    return candidates[0]
 
 
 def _stored(weights: Path, report: Path, settings: TrainingSettings) -> TrainingResult:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from .. import __version__
 from ..encoders.layouts import EncoderConfig
-from ..encoders.precision import arithmetic
+from ..encoders.precision import arithmetic, choose_precision
 from ..encoders.text_encoder import state_hash
+from ..errors import SettingsError
 from ..prompts.pairs import PromptPairs
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
@@ -80,6 +81,7 @@ def train(
             not suffice even for one prompt at a time.
     """
     device = torch.device(device)
+    settings = settings.replace(precision=choose_precision(settings.precision, device))
     plan = plan_memory(EncoderConfig.of(base), settings, len(pairs), free_memory)
     # bf16 is switched on around the encoder alone: losses are fp32. TF32 also has to hold in the backward pass.
     with arithmetic("tf32" if settings.precision == "tf32" else "fp32", device), ThreadPoolExecutor(1) as aside:
@@ -100,21 +102,38 @@ def train(
 
 # Raised when the same inputs no longer give the same weights.
 _RECIPE = 1
+# Settings that came later do not take part in a run's name where they are as they always were.
+_ADDED = {
+    "redirect_weight": None,
+    "spread_form": "hinge",
+    "local_form": "pearson",
+    "supervision": "tokens",
+    "neutralise": True,
+}
 
 
 def run_key(base_hash: str, pairs: PromptPairs, concept: str, settings: TrainingSettings) -> str:
     """Name of a run, 32 hex digits: base weights, prompts, concept and settings, seed among them.
 
     Chunk size is left out: it changes the memory that a run takes and not its result.
+
+    Raises:
+        SettingsError: precision is "auto". What it comes to on the run's device is part of its name.
     """
+    if settings.precision == "auto":
+        raise SettingsError("precision is 'auto': replace it by `choose_precision(\"auto\", device)` to name a run.")
+    named = settings.replace(chunk_size=None, target_shift=settings.shift).to_dict()
     made_of = {
         "recipe": _RECIPE,
         "base": base_hash,
         "pairs": pairs.hash(),
         "concept": concept,
-        "settings": settings.replace(chunk_size=None).to_dict(),
+        "settings": {name: value for name, value in named.items() if name not in _ADDED or value != _ADDED[name]},
     }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
+
+
+_METHODS = {"safeclip": "SafeCLIP, text side", "safer_clip": "SafeR-CLIP, text side"}
 
 
 def run_metadata(
@@ -126,11 +145,12 @@ def run_metadata(
     aligned_hash: str,
 ) -> dict[str, str]:
     """What a saved encoder says of itself in its header."""
+    preset = preset_name(settings)
     plain = settings.spread_weight == 0 and settings.local_weight == 0
     return {
         "format": "pt",
-        "method": "DES" if plain else "SAGE",
-        "preset": preset_name(settings),
+        "method": _METHODS.get(preset, "DES" if plain else "SAGE"),
+        "preset": preset,
         "concept": concept,
         "steps": str(steps),
         "pairs": str(len(pairs)),

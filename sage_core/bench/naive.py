@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..alignment.settings import TrainingSettings
-from ..encoders.precision import arithmetic
+from ..encoders.precision import arithmetic, choose_precision
 from ..encoders.text_encoder import TextEncoder
 from ..encoders.tokens import tokenize
 from ..prompts.pairs import PromptPairs
@@ -36,7 +36,7 @@ def sorted_search(row: Tensor, entries: Tensor) -> list[int]:
 
 
 class NaiveTraining:
-    """The published training loop, step by step, as far as the objectives "paper" and "des" need it."""
+    """The published training loop, step by step, as far as the objectives "released" and "des" need it."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class NaiveTraining:
         return loss.item()
 
     def _embed(self, encoder: TextEncoder, prompts: list[str]) -> Tensor:
-        with arithmetic(self.settings.precision, self.device):
+        with arithmetic(choose_precision(self.settings.precision, self.device), self.device):
             return encoder(tokenize(prompts).to(self.device)).flatten(1).float()
 
 

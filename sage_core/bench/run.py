@@ -107,7 +107,7 @@ class _Bench:
             runs[precision] = measure_run(base, pairs, changed, device)
             rows[precision] = asdict(runs[precision]) | measure_parts(base, pairs, changed, device)
             self._keep("runs", rows)
-        self._keep("same_again", first.losses == runs[fast.precision].losses)
+        self._keep("same_again", first.losses == runs[precisions[0]].losses)
         self._keep("agreement", [asdict(row) for row in compare_precisions(base, pairs, device, runs)])
         # fp32 first, since it stands for the published procedure.
         self._keep("naive", asdict(measure_naive(base, pairs, size, device, sorted(precisions, key="fp32".__ne__))))

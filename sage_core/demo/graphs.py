@@ -15,7 +15,7 @@ API_FOLDER = Path(__file__).parent / "api"
 SIDE = 64
 # One of SAGELoadJudge's choices.
 READER = "shapes world reader"
-# What the demo trains: the paper's two objectives, and with a plus that of the preset sage_plus.
+# What the demo trains: DES, SAGE by its authors' script, and with a plus that of the preset sage_plus.
 ALIGNED = ("DES", "SAGE", "SAGE+")
 SAMPLING = {"cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
 
@@ -74,7 +74,7 @@ def with_paper_objective(graph: Graph) -> dict[str, dict[str, Any]]:
             **{**graph[training]["inputs"], "settings": ["plus settings", 0], "name": "sage-plus-encoder"},
         ),
     }
-    paper = {settings: {"keep_mse": 0.0}, training: {"preset": "paper"}}
+    paper = {settings: {"keep_mse": 0.0}, training: {"preset": "released"}}
     changed = {name: {**entry, "inputs": entry["inputs"] | paper.get(name, {})} for name, entry in graph.items()}
     return changed | plus
 

@@ -19,7 +19,7 @@ from ..batches import work_through
 from ..errors import EncoderError, SettingsError
 from ..files import whole_file
 from .layouts import EncoderConfig, canonical_state, read_encoder
-from .precision import Precision, arithmetic
+from .precision import PrecisionChoice, arithmetic, choose_precision
 from .tokens import CONTEXT_LENGTH, END_TOKEN, tokenize
 
 if TYPE_CHECKING:
@@ -121,11 +121,12 @@ def embed(
     prompts_or_ids: Sequence[str] | Tensor,
     *,
     device: torch.device | str | None = None,
-    precision: Precision = "fp32",
+    precision: PrecisionChoice = "fp32",
     memory_budget: int | None = None,
     pooling: Pooling = "flattened",
     on_batch: Callable[[int, int], None] | None = None,
     out_dtype: torch.dtype = torch.float32,
+    end_token: int = END_TOKEN,
 ) -> Tensor:
     """Embeddings of any number of prompts, in batches: (N, 77 * width), or (N, width) when pooled.
 
@@ -141,6 +142,7 @@ def embed(
         pooling: "flattened" keeps all 77 positions, "eos" takes the first end-of-text position, "mean" averages the 77.
         on_batch: called with (done, total) after each batch; may raise to stop.
         out_dtype: type of the result.
+        end_token: the end-of-text token, where ids are not CLIP's own.
 
     Raises:
         EncoderError: memory does not suffice for one prompt, or a token is not in the encoder's table.
@@ -159,11 +161,11 @@ def embed(
 
     def work(part: slice) -> None:
         batch = ids[part].to(where)
-        result[part] = _pool(encoder(batch), batch, pooling)
+        result[part] = pool(encoder(batch), batch, pooling, end_token)
         if on_batch:
             on_batch(part.stop, len(ids))
 
-    with arithmetic(precision, where):
+    with arithmetic(choose_precision(precision, where), where):
         work_through(work, len(ids), size, EncoderError)
     return result
 
@@ -179,13 +181,14 @@ def _require_known(ids: Tensor, vocabulary: int) -> None:
         )
 
 
-def _pool(hidden: Tensor, ids: Tensor, pooling: Pooling) -> Tensor:
+def pool(hidden: Tensor, ids: Tensor, pooling: Pooling, end_token: int = END_TOKEN) -> Tensor:
+    """One vector for each prompt from its states, (B, 77, width) → (B, D); see `embed`."""
     if pooling == "flattened":
         return hidden.flatten(1)
     if pooling == "mean":
         return hidden.float().mean(1)
     # The first end token ends the prompt; all later ones are padding.
-    return hidden[torch.arange(len(ids), device=ids.device), (ids == END_TOKEN).int().argmax(1)]
+    return hidden[torch.arange(len(ids), device=ids.device), (ids == end_token).int().argmax(1)]
 
 
 def _batch_size(config: EncoderConfig, device: torch.device, budget: int | None) -> int:

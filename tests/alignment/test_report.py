@@ -16,8 +16,14 @@ def result(*points: GeometryPoint | None) -> TrainingResult:
     for number, point in enumerate(points, 1):
         values = {"step": number, "steps": len(points), "losses": {"total": 4.0 / number}, "geometry": point}
         history.append(StepReport(**values | dict.fromkeys(fields - values.keys(), 0.0)))
-    metadata = {"method": "SAGE", "preset": "paper", "concept": "skull", "steps": str(len(points))}
-    return TrainingResult({"w": torch.zeros(1)}, PRESETS["paper"].replace(seed=7), tuple(history), 12.4, metadata)
+    metadata = {"method": "SAGE", "preset": "released", "concept": "skull", "steps": str(len(points))}
+    return TrainingResult(
+        {"w": torch.zeros(1)},
+        PRESETS["released"].replace(seed=7, held_out=128, precision="fp32"),
+        tuple(history),
+        12.4,
+        metadata,
+    )
 
 
 def point(**changes) -> GeometryPoint:
@@ -30,7 +36,7 @@ def test_all_that_was_done_is_told() -> None:
     found = run_summary(result(point(jaccard=0.9), point(), None), "a.safetensors", found=False, pairs=9, notes=["Hm."])
     assert found.splitlines() == [
         "Trained: a.safetensors",
-        'SAGE, preset paper, concept "skull", 3 steps, 9 pairs, seed 7',
+        'SAGE, preset released, concept "skull", 3 steps, 9 pairs, seed 7, fp32',
         "Hm.",
         "Time: 12 s",
         "Losses, first to last step: total 4 → 1.333",

@@ -10,27 +10,49 @@ import pytest
 from sage_core.alignment.settings import PRESETS, TrainingSettings, preset_name
 from sage_core.errors import SettingsError
 
+PUBLISHED = {
+    "neighbours": 15,
+    "perturbation": 1.0,
+    "learning_rate": 1e-5,
+    "weight_decay": 0.01,
+    "batch_size": 128,
+    "epochs": 2,
+    "target": "farthest",
+    "shift": 1.0,
+    "keep_mse": 0.0,
+    "keep_concept": True,
+    "neutralise": True,
+    "held_out": 0,
+    "local_form": "pearson",
+    "spread_form": "hinge",
+    "supervision": "tokens",
+}
+# λ, the weight of removal, λ_ESP, λ_LSA, s, and whether the perturbation is as long as the concept's embedding.
+WEIGHTS = {
+    "paper": (0.3, 1.0, 0.5, 2.0, 205.0, "concept"),
+    "released": (0.3, 0.7, 2.0, 0.1, 205.0, "absolute"),
+    "des": (0.3, 0.7, 0.0, 0.0, 200.0, "absolute"),
+}
 
-def test_the_paper_preset_is_the_published_setting():
-    paper = PRESETS["paper"]
-    published = {
-        "keep_weight": 0.3,
-        "spread_weight": 2.0,
-        "local_weight": 0.1,
-        "neighbours": 15,
-        "perturbation": 1.0,
-        "concept_scale": 205.0,
-        "learning_rate": 1e-5,
-        "weight_decay": 0.01,
-        "batch_size": 128,
-        "epochs": 2,
-        "precision": "fp32",
-        "target": "farthest",
-        "keep_mse": 0.0,
-    }
-    assert {name: getattr(paper, name) for name in published} == published
-    des = paper.replace(spread_weight=0.0, local_weight=0.0, concept_scale=200.0)
-    assert PRESETS["des"] == des
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_published_presets_are_as_published(name):
+    preset = PRESETS[name]
+    assert {field: getattr(preset, field) for field in PUBLISHED} == PUBLISHED
+    fields = ("keep_weight", "redirect_share", "spread_weight", "local_weight", "concept_scale", "perturbation_unit")
+    assert tuple(getattr(preset, field) for field in fields) == WEIGHTS[name]
+
+
+def test_the_text_sides_of_safeclip_and_safer_clip_differ_in_their_targets_alone():
+    paired, nearest = PRESETS["safeclip"], PRESETS["safer_clip"]
+    assert paired.replace(target="nearest") == nearest
+    assert (paired.supervision, paired.shift, paired.keep_weight, paired.redirect_share) == ("pooled", 0.0, 0.5, 0.5)
+
+
+def test_only_the_farthest_target_is_moved_unless_told_otherwise():
+    assert [TrainingSettings(target=target).shift for target in ("farthest", "paired", "nearest")] == [1.0, 0.0, 0.0]
+    assert TrainingSettings(target="paired", target_shift=1.0).shift == 1.0
+    assert TrainingSettings(target_shift=0.0).shift == 0.0
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -62,6 +84,13 @@ def test_presets_go_through_json_and_know_their_name(name):
         ("scale_unit", "metres"),
         ("keep_concept", "yes"),
         ("concept_scale", float("inf")),
+        ("redirect_weight", -0.1),
+        ("redirect_weight", float("nan")),
+        ("target_shift", float("nan")),
+        ("local_form", "spearman"),
+        ("spread_form", "two-sided"),
+        ("supervision", "eos"),
+        ("neutralise", 1),
     ],
 )
 def test_a_bad_value_is_refused_by_name(field, value):

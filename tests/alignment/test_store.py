@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sage_core.alignment.settings import PRESETS, TrainingSettings
 from sage_core.alignment.training import run_key
+from sage_core.errors import SettingsError
 from sage_core.prompts.pairs import pairs_from_lists
 
 PAIRS = pairs_from_lists(
@@ -18,15 +21,43 @@ BASE_HASH = "ab" * 32
 @pytest.mark.parametrize(
     ("preset", "key"),
     [
-        ("paper", "24e5c3a0bb5d9cda6bc11795ae7ca463"),
+        # What release 0.1 called "paper".
+        ("released", "24e5c3a0bb5d9cda6bc11795ae7ca463"),
         ("des", "96365112864a64d35e031d9ae838483d"),
         ("sage_plus", "74186c2f4d2d0f3c7d639caac2372305"),
     ],
 )
-def test_the_keys_of_the_presets_stay(preset: str, key: str) -> None:
-    assert run_key(BASE_HASH, PAIRS, "skull", PRESETS[preset]) == key
+def test_the_keys_of_the_presets_of_release_0_1_stay(preset: str, key: str) -> None:
+    settings = PRESETS[preset].replace(held_out=128, precision="fp32")
+    assert run_key(BASE_HASH, PAIRS, "skull", settings) == key
+    # The same said in full.
+    assert run_key(BASE_HASH, PAIRS, "skull", settings.replace(target_shift=1.0)) == key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"redirect_weight": 1.0},
+        {"spread_form": "symmetric"},
+        {"local_form": "product"},
+        {"supervision": "pooled"},
+        {"neutralise": False},
+        {"perturbation_unit": "concept"},
+        {"precision": "bf16"},
+        {"target": "paired"},
+    ],
+)
+def test_whatever_changes_the_result_changes_the_key(change: dict[str, Any]) -> None:
+    settings = PRESETS["released"].replace(precision="fp32")
+    changed = run_key(BASE_HASH, PAIRS, "skull", settings.replace(**change))
+    assert changed != run_key(BASE_HASH, PAIRS, "skull", settings)
+
+
+def test_a_precision_that_is_not_chosen_yet_has_no_key() -> None:
+    with pytest.raises(SettingsError, match="precision is 'auto'"):
+        run_key(BASE_HASH, PAIRS, "skull", PRESETS["released"])
 
 
 def test_the_key_of_settings_of_ones_own_stays() -> None:
-    settings = TrainingSettings(seed=7, steps=12, chunk_size=4)
+    settings = TrainingSettings(seed=7, steps=12, chunk_size=4, precision="fp32")
     assert run_key(BASE_HASH, PAIRS, "skull", settings) == "0bf37e099bf4ae9d5490f372e8c0c752"

@@ -13,6 +13,7 @@ from sage_core.alignment.schedule import batch_sizes, learning_rate
 from sage_core.alignment.settings import PRESETS, TrainingSettings
 from sage_core.alignment.store import train_stored
 from sage_core.alignment.training import run_key, train
+from sage_core.encoders import precision
 from sage_core.encoders.fast_encoder import FastEncoder
 from sage_core.encoders.layouts import TOKEN_TABLE, EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder, embed, state_hash
@@ -27,7 +28,14 @@ SAFE = [f"a {subject} {place}" for subject in SUBJECTS for place in PLACES]
 UNSAFE = [f"a skull beside {prompt}" for prompt in SAFE]
 PAIRS = pairs_from_lists(SAFE, UNSAFE)
 SETTINGS = TrainingSettings(
-    neighbours=3, batch_size=12, learning_rate=1e-3, concept_scale=0.85, scale_unit="norm", keep_mse=5.0, epochs=2
+    neighbours=3,
+    batch_size=12,
+    learning_rate=1e-3,
+    concept_scale=0.85,
+    scale_unit="norm",
+    keep_mse=5.0,
+    epochs=2,
+    precision="fp32",
 )
 
 
@@ -412,3 +420,57 @@ def test_a_damaged_report_of_a_finished_run_is_named(base, tmp_path, change):
     report.write_text(json.dumps(json.loads(report.read_text()) | change))
     with pytest.raises(TrainingError, match=r"finished run .* cannot be read"):
         train_stored(base, PAIRS, "skull", settings, tmp_path)
+
+
+def test_pooled_supervision_compares_end_of_text_states_with_those_of_the_targets(base):
+    settings = PRESETS["safeclip"].replace(batch_size=len(SAFE), steps=1, precision="fp32")
+    first = {
+        target: train(base, PAIRS, "skull", settings.replace(target=target)).history[0].losses
+        for target in ("paired", "nearest")
+    }
+    encoder = TextEncoder.from_state(base)
+
+    def pooled(prompts):
+        ids = tokenize(prompts)
+        ends = [row.tolist().index(49407) for row in ids]
+        with torch.no_grad():
+            return torch.stack([states[end] for states, end in zip(encoder(ids), ends, strict=True)])
+
+    cosines = F.cosine_similarity(pooled(UNSAFE)[:, None], pooled(SAFE)[None], dim=2)
+    expected = {"paired": cosines.diagonal(), "nearest": cosines.amax(1)}
+    for target, cosine in expected.items():
+        assert first[target]["redirect"] == pytest.approx(float((1 - cosine).mean()), rel=1e-5)
+        assert first[target]["keep"] == pytest.approx(0, abs=1e-6)
+        assert first[target]["total"] == pytest.approx(0.5 * first[target]["redirect"], rel=1e-5)
+    assert float((cosines.diagonal() < cosines.amax(1) - 1e-4).float().mean()) > 0.2
+
+
+def test_pooled_supervision_moves_the_pooled_state_of_unsafe_prompts(base):
+    settings = PRESETS["safer_clip"].replace(batch_size=12, learning_rate=1e-3, epochs=8, precision="fp32")
+    history = train(base, PAIRS, "skull", settings).history
+    assert history[-1].losses["redirect"] < 0.5 * history[0].losses["redirect"]
+
+
+def test_a_precision_left_open_takes_a_run_that_is_finished_or_begun(base, tmp_path, monkeypatch):
+    auto = SETTINGS.replace(steps=2, precision="auto")
+    monkeypatch.setattr(precision, "_cpu_gains", lambda: 5.0)
+    trained, found = train_stored(base, PAIRS, "skull", auto, tmp_path / "new")
+    assert (trained.settings.precision, found) == ("bf16", False)
+    exact, _ = train_stored(base, PAIRS, "skull", auto.replace(precision="fp32"), tmp_path / "old")
+    again, found = train_stored(base, PAIRS, "skull", auto, tmp_path / "old")
+    assert (again.settings.precision, found) == ("fp32", True)
+    assert_same_weights(again.state, exact.state)
+    with pytest.raises(Stop):
+        train_stored(base, PAIRS, "skull", auto.replace(precision="fp32"), tmp_path / "begun", on_step=stop_after(1))
+    resumed, _ = train_stored(base, PAIRS, "skull", auto, tmp_path / "begun")
+    assert_same_weights(resumed.state, exact.state)
+
+
+@pytest.mark.parametrize(("gains", "chosen"), [(6.0, "bf16"), (1.1, "fp32"), (0.2, "fp32")])
+def test_a_precision_left_open_is_the_fast_one(monkeypatch, gains, chosen):
+    monkeypatch.setattr(precision, "_cpu_gains", lambda: gains)
+    assert precision.choose_precision("auto", "cpu") == chosen
+    assert precision.choose_precision("tf32", "cpu") == "tf32"
+    assert precision.choose_precision("auto", "mps") == "fp32"
+    with pytest.raises(SettingsError, match="precision is 'fp16'"):
+        precision.choose_precision("fp16", "cpu")

@@ -194,12 +194,18 @@ def test_figures_show_every_objective(table):
 
 def test_objectives_from_a_file(tmp_path):
     path = tmp_path / "objectives.json"
-    path.write_text('{"mine": {"learning_rate": 1e-4, "keep_mse": 5.0}, "theirs": {}}')
+    path.write_text(
+        '{"mine": {"learning_rate": 1e-4, "keep_mse": 5.0}, "theirs": {}, '
+        '"printed": {"preset": "paper", "local_form": "product"}}'
+    )
     objectives = read_objectives(path)
-    assert objectives["mine"] == PRESETS["paper"].replace(learning_rate=1e-4, keep_mse=5.0)
-    assert objectives["theirs"] == PRESETS["paper"]
+    assert objectives["mine"] == PRESETS["released"].replace(learning_rate=1e-4, keep_mse=5.0)
+    assert objectives["theirs"] == PRESETS["released"]
+    assert objectives["printed"] == PRESETS["paper"].replace(local_form="product")
     for content, message in (
         ("[]", "expected"), ("{", "JSON"), ('{"a": {"lr": 1}}', "a"), ('{"base": {}}', "another name"),
+        ('{"a": {"preset": "papers"}}', "preset is 'papers'; expected one of paper"),
+        ('{"a": {"preset": []}}', "preset"),
     ):  # fmt: skip
         path.write_text(content)
         with pytest.raises(SettingsError, match=message):

@@ -48,11 +48,10 @@ BASE = "base"
 # Distance of the examinations of a bench's seeds, so that those of another `--examination` fall between them.
 _BETWEEN_EXAMINATIONS = 1000
 OBJECTIVES: dict[str, TrainingSettings] = {
-    "des": PRESETS["des"],
-    "paper": PRESETS["paper"],
-    "des, lr 1e-4": PRESETS["des"].replace(learning_rate=1e-4),
-    "paper, lr 1e-4": PRESETS["paper"].replace(learning_rate=1e-4),
-    "sage_plus": PRESETS["sage_plus"],
+    **PRESETS,
+    "paper, product form": PRESETS["paper"].replace(local_form="product"),
+    "paper, symmetric spread": PRESETS["paper"].replace(spread_form="symmetric"),
+    **{f"{name}, lr 1e-4": PRESETS[name].replace(learning_rate=1e-4) for name in ("des", "released", "paper")},
     "sage_plus, bf16": PRESETS["sage_plus"].replace(precision="bf16"),
 }
 
@@ -70,7 +69,7 @@ class Size:
 # A step costs a CPU seconds: fewer and larger ones, on a smaller batch.
 _SHORT = {
     name: OBJECTIVES[name].replace(batch_size=32, epochs=1, steps=40, learning_rate=3e-4)
-    for name in ("des", "paper", "sage_plus")
+    for name in ("des", "released", "paper", "paper, product form", "sage_plus", "safeclip", "safer_clip")
 }
 SIZES = {
     "full": Size(OBJECTIVES, pairs=6912, seeds=5, examination=ExaminationSettings()),
@@ -189,7 +188,9 @@ class _Sitting:
 
 
 def read_objectives(path: Path) -> dict[str, TrainingSettings]:
-    """Read objectives from a JSON file: name → the fields in which its settings differ from the paper's.
+    """Read objectives from a JSON file: name → the fields in which its settings differ from those of its "preset".
+
+    Without a preset it is `released`.
 
     Raises:
         SettingsError: the file is not such a mapping, or a field is wrong.
@@ -203,7 +204,15 @@ def read_objectives(path: Path) -> dict[str, TrainingSettings]:
         raise SettingsError(f'{path}: expected {{"objective": {{"setting": value, …}}, …}}.')
     if BASE in content:
         raise SettingsError(f"{path}: {BASE!r} is the encoder before alignment; give the objective another name.")
-    return {name: TrainingSettings.from_dict(fields, f"{path}, {name}") for name, fields in content.items()}
+    return {name: _objective(fields, f"{path}, {name}") for name, fields in content.items()}
+
+
+def _objective(fields: Mapping[str, Any], source: str) -> TrainingSettings:
+    preset = fields.get("preset", "released")
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise SettingsError(f"{source}: preset is {preset!r}; expected one of {', '.join(PRESETS)}.")
+    changes = {name: value for name, value in fields.items() if name != "preset"}
+    return TrainingSettings.from_dict(PRESETS[preset].to_dict() | changes, source)
 
 
 def load_examination(
@@ -252,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _as_examined(settings: TrainingSettings, precision: Precision) -> TrainingSettings:
     """The settings without held-out prompts, and in the bench's precision unless they name a lower one themselves."""
-    chosen = precision if settings.precision == "fp32" else settings.precision
+    chosen = precision if settings.precision in ("auto", "fp32") else settings.precision
     return settings.replace(precision=chosen, held_out=0)
 
 
