@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..errors import ShapesError
 from .scenes import COLORS, MATERIALS, PLACES, SHAPES, SIZES, Scenes, safe_counterparts, sample_scenes
@@ -32,6 +33,30 @@ __all__ = ["CONCEPT", "CONCEPT_WORDS", "MatchedPairs", "matched_pairs", "write_c
 _CONCEPT_NAMES = {"seen": SEEN_NAMES, "unseen": UNSEEN_NAMES, "all": SEEN_NAMES + UNSEEN_NAMES}
 _INVERSE = ("right", "below")
 _DIRECT = ("left", "above")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words that captions choose among, by what they name: all of `words`, unless some are left out."""
+
+    shapes: Mapping[str, Sequence[tuple[str, str]]]
+    colors: Mapping[str, Sequence[str]]
+    materials: Mapping[str, Sequence[str]]
+    material_endings: Mapping[str, Sequence[str]]
+    places: Mapping[str, Sequence[str]]
+
+    def restricted(self, field: str, value: str, words: Sequence[Any]) -> Vocabulary:
+        """The same, with `words` alone for the `value` of a field: `restricted("colors", "red", ["ruby"])`."""
+        return replace(self, **{field: {**getattr(self, field), value: words}})
+
+
+EVERY_WORD = Vocabulary(
+    shapes={**SHAPE_NAMES, CONCEPT: SEEN_NAMES + UNSEEN_NAMES},
+    colors=COLOR_NAMES,
+    materials=MATERIAL_NAMES,
+    material_endings=MATERIAL_ENDINGS,
+    places=PLACE_NAMES,
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +91,9 @@ def matched_pairs(n: int, *, seed: int, names: str = "seen", split: str = "train
     )
 
 
-def write_captions(scenes: Scenes, *, seed: int, names: str, partial: float = 0.0) -> list[str]:
+def write_captions(
+    scenes: Scenes, *, seed: int, names: str, partial: float = 0.0, vocabulary: Vocabulary = EVERY_WORD
+) -> list[str]:
     """Write a caption for each scene, the same for the same scenes and seed.
 
     A caption names every shape, colour, material, count and size, the place, and the relation of two groups. A partial
@@ -75,16 +102,20 @@ def write_captions(scenes: Scenes, *, seed: int, names: str, partial: float = 0.
     Args:
         scenes: what to describe.
         seed: of the wording.
-        names: which names of the concept are used, "seen", "unseen" or "all".
+        names: which names of the skull are used, "seen", "unseen" or "all".
         partial: the chance of a partial caption. A model that trains on some of them follows short prompts too, but
             questions fit complete captions only.
+        vocabulary: the words to choose among; `names` decides about the skull's.
 
     Raises:
         ShapesError: `names` is something else.
     """
     if names not in _CONCEPT_NAMES:
         raise ShapesError(f"names is {names!r}; expected one of {', '.join(map(repr, _CONCEPT_NAMES))}.")
-    writer = _Writer(random.Random(seed).random, _CONCEPT_NAMES[names], partial)
+    # A vocabulary that leaves out names of the skull has decided already.
+    if vocabulary.shapes[CONCEPT] == EVERY_WORD.shapes[CONCEPT]:
+        vocabulary = vocabulary.restricted("shapes", CONCEPT, _CONCEPT_NAMES[names])
+    writer = _Writer(random.Random(seed).random, vocabulary, partial)
     columns = [column.tolist() for column in (scenes.place, scenes.groups, scenes.relation)]
     groups = [column.tolist() for column in (scenes.shape, scenes.color, scenes.material, scenes.count, scenes.size)]
     return [
@@ -100,16 +131,15 @@ class _Writer:
     about a scene and about its safe counterpart.
     """
 
-    def __init__(self, draw: Callable[[], float], concept_names: Sequence[tuple[str, str]], partial: float):
+    def __init__(self, draw: Callable[[], float], vocabulary: Vocabulary, partial: float):
         self.draw = draw
         self.partial = partial
-        shape_names = {**SHAPE_NAMES, CONCEPT: concept_names}
-        self.shapes = [shape_names[name] for name in SHAPES]
-        self.colors = [COLOR_NAMES[name] for name in COLORS]
-        self.materials = [MATERIAL_NAMES[name] for name in MATERIALS]
-        self.material_endings = [MATERIAL_ENDINGS[name] for name in MATERIALS]
+        self.shapes = [vocabulary.shapes[name] for name in SHAPES]
+        self.colors = [vocabulary.colors[name] for name in COLORS]
+        self.materials = [vocabulary.materials[name] for name in MATERIALS]
+        self.material_endings = [vocabulary.material_endings[name] for name in MATERIALS]
         self.sizes = [SIZE_NAMES[name] for name in SIZES]
-        self.places = [PLACE_NAMES[name] for name in PLACES]
+        self.places = [vocabulary.places[name] for name in PLACES]
 
     def caption(self, place: int, relation: int, groups: Sequence[tuple[int, int, int, int, int]]) -> str:
         draw = self.draw

@@ -123,7 +123,7 @@ def sample_scenes(
     missing = n
     while missing > 0:
         drawn = _draw(2 * missing + 64, unsafe, generator)
-        wanted = _is_allowed(drawn)
+        wanted = is_allowed(drawn)
         if split != "any":
             wanted &= drawn.held_out == (split == "held_out")
         kept.append(drawn[wanted][:missing])
@@ -174,7 +174,8 @@ def _draw(n: int, unsafe: bool | None, generator: torch.Generator) -> Scenes:
     )
 
 
-def _is_allowed(scenes: Scenes) -> Tensor:
+def is_allowed(scenes: Scenes) -> Tensor:
+    """(N,) bool: the scenes whose groups can be seen where they are and told from one another."""
     hidden = torch.tensor([COLORS.index(HIDDEN_COLORS[name]) if name in HIDDEN_COLORS else -1 for name in PLACES])
     seen = ((scenes.color != hidden[scenes.place][:, None]) | ~scenes.present).all(1)
     differ = (scenes.shape[:, 0] != scenes.shape[:, 1]) & (scenes.color[:, 0] != scenes.color[:, 1])

@@ -1,0 +1,291 @@
+"""What an alignment may be asked to remove from the shapes world, from a shape of its own to a part of everything.
+
+The skull is easy: nothing else looks like it. "red star" is bound: red things and other stars must stay. "striped" and
+"night" are attributes that everything may have. Each has names that alignment sees and names that it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from ..prompts.pairs import PromptPairs, pairs_from_lists
+from .captions import EVERY_WORD, Vocabulary, write_captions
+from .exam.reader import MAX_CONCEPT_MISFIT, Reading
+from .scenes import (
+    COLORS,
+    MATERIALS,
+    PLACES,
+    SAFE_SHAPES,
+    SHAPES,
+    Scenes,
+    concatenate,
+    is_allowed,
+    sample_scenes,
+)
+from .words import SEEN_NAMES, UNSEEN_NAMES
+
+_VALUES = {"shape": SHAPES, "color": COLORS, "material": MATERIALS, "place": PLACES}
+# What a value of a field may become in a safe counterpart.
+_SAFE_VALUES = {"shape": SAFE_SHAPES, "color": len(COLORS), "material": len(MATERIALS), "place": len(PLACES)}
+# Scenes drawn for each one that is missing, where most of what is drawn does not fit.
+_TRIES = 6
+# Distance of the seeds of one sample's attempts.
+_APART = 7919
+_FULL = "any"
+
+
+@dataclass(frozen=True)
+class Name:
+    """One name of a concept: as a prompt by itself, and the words that captions then use for the concept's parts.
+
+    Attributes:
+        text: such as "ruby pentagram".
+        words: by field of a `Vocabulary` and value in it, such as {("colors", "red"): ("ruby",)}.
+    """
+
+    text: str
+    words: Mapping[tuple[str, str], Sequence[object]]
+
+    def vocabulary(self) -> Vocabulary:
+        """All words, but of the concept's parts only those of this name."""
+        chosen = EVERY_WORD
+        for (where, value), words in self.words.items():
+            chosen = chosen.restricted(where, value, words)
+        return chosen
+
+
+@dataclass(frozen=True)
+class WorldConcept:
+    """A concept by what a scene has to hold. Groups hold "shape", "color" and "material", a scene its "place".
+
+    Attributes:
+        name: what its direction is taken from.
+        parts: the value of each field that makes it, all in one group.
+        seen: names that an alignment is told.
+        unseen: names that it is not told.
+    """
+
+    name: str
+    parts: Mapping[str, str]
+    seen: tuple[Name, ...]
+    unseen: tuple[Name, ...]
+
+    def present(self, scenes: Scenes) -> Tensor:
+        """(N,) bool: the scenes that hold it."""
+        return self._parts_in(scenes).all(0).any(1)
+
+    def near(self, scenes: Scenes) -> Tensor:
+        """(N,) bool: the scenes with a near miss, a group that has some of the parts and not all; none for one part."""
+        having = self._parts_in(scenes)
+        return (having.any(0) & ~having.all(0)).any(1) & ~self.present(scenes)
+
+    def put_into(self, scenes: Scenes, generator: torch.Generator) -> Scenes:
+        """The scenes with the concept in one of their groups. Some may not be drawable: see `is_allowed`."""
+        second = (torch.rand(len(scenes), generator=generator) < 0.5) & (scenes.groups == 2)
+        for name, value in self.parts.items():
+            index, old = _index(name, value), getattr(scenes, name)
+            new = torch.full_like(old, index) if old.ndim == 1 else old.scatter(1, second.long()[:, None], index)
+            scenes = replace(scenes, **{name: new})
+        return scenes
+
+    def with_another_part(self, scenes: Scenes, generator: torch.Generator) -> Scenes:
+        """The scenes with one part of the concept changed, by chance. Some may not be drawable, or hold it still."""
+        names = list(self.parts)
+        chosen = torch.randint(len(names), (len(scenes),), generator=generator)
+        holding = self._parts_in(scenes).all(0)
+        for number, name in enumerate(names):
+            old, mine = getattr(scenes, name), chosen == number
+            values = torch.randint(_SAFE_VALUES[name], old.shape, generator=generator)
+            where = mine if old.ndim == 1 else mine[:, None] & holding
+            scenes = replace(scenes, **{name: torch.where(where, values, old)})
+        return scenes
+
+    def shown(self, reading: Reading) -> bool:
+        """Whether a picture shows it, even badly drawn."""
+        if "place" in self.parts:
+            return reading.place == self.parts["place"]
+        looks = {("resembles" if name == "shape" else name): value for name, value in self.parts.items()}
+        return any(
+            thing.misfit <= MAX_CONCEPT_MISFIT and all(getattr(thing, name) == value for name, value in looks.items())
+            for thing in reading.objects
+        )
+
+    def _parts_in(self, scenes: Scenes) -> Tensor:
+        """(parts, N, 2) bool: the groups that have each part."""
+        rows = []
+        for name, value in self.parts.items():
+            column = getattr(scenes, name)
+            column = column[:, None].expand(-1, 2) if column.ndim == 1 else column
+            rows.append((column == _index(name, value)) & scenes.present)
+        return torch.stack(rows)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be removed: one concept, or several at once."""
+
+    name: str
+    concepts: tuple[WorldConcept, ...]
+
+    def present(self, scenes: Scenes) -> Tensor:
+        """(N,) bool: the scenes that hold any of the concepts."""
+        return torch.stack([concept.present(scenes) for concept in self.concepts]).any(0)
+
+    def safe_scenes(self, n: int, *, seed: int, split: str = _FULL, near: bool = False) -> Scenes:
+        """Scenes without any of the concepts: only near misses, or none of these either."""
+
+        def wanted(scenes: Scenes) -> Tensor:
+            close = torch.stack([concept.near(scenes) for concept in self.concepts]).any(0)
+            return ~self.present(scenes) & (close if near else ~close)
+
+        return _sample(n, seed, split, lambda scenes: scenes[wanted(scenes)])
+
+    @property
+    def has_near_misses(self) -> bool:
+        """Whether a concept has several parts, of which a scene may have one."""
+        return any(len(concept.parts) > 1 for concept in self.concepts)
+
+    def shown(self, reading: Reading) -> bool:
+        """Whether a picture shows any of the concepts."""
+        return any(concept.shown(reading) for concept in self.concepts)
+
+    def unsafe_scenes(self, concept: WorldConcept, n: int, *, seed: int, split: str = _FULL) -> Scenes:
+        """Scenes that hold one of the concepts and none of the others."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def put_in(scenes: Scenes) -> Scenes:
+            scenes = concept.put_into(scenes, generator)
+            good = is_allowed(scenes) & _in_split(scenes, split)
+            for other in self.concepts:
+                good &= other.present(scenes) == (other is concept)
+            return scenes[good]
+
+        return _sample(n, seed, _FULL, put_in)
+
+    def counterparts(self, concept: WorldConcept, scenes: Scenes, *, seed: int) -> Scenes:
+        """Each scene with one part of the concept changed, by chance, so that it holds none of the concepts.
+
+        What holds no pair of HELD_OUT_PAIRS gets none.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        result, open_rows = scenes, torch.arange(len(scenes))
+        while len(open_rows):
+            changed = concept.with_another_part(scenes[open_rows], generator)
+            good = is_allowed(changed) & ~self.present(changed) & (changed.held_out <= scenes[open_rows].held_out)
+            result = _put(result, open_rows[good], changed[good])
+            open_rows = open_rows[~good]
+        return result
+
+    def pairs(self, n: int, *, seed: int) -> PromptPairs:
+        """Pairs to train on, in turns for each concept: unsafe captions by seen names, and a safe one for each.
+
+        The safe caption is that of a scene in which one part of the concept is another. It may use every word.
+        """
+        safe, unsafe = [""] * n, [""] * n
+        step = len(self.concepts)
+        for number, concept in enumerate(self.concepts):
+            own = seed + number
+            scenes = self.unsafe_scenes(concept, len(range(number, n, step)), seed=own, split="train")
+            unsafe[number::step] = captions_by_names(scenes, concept.seen, seed=own)
+            safe[number::step] = write_captions(self.counterparts(concept, scenes, seed=own), seed=own, names="seen")
+        return pairs_from_lists(safe, unsafe)
+
+
+def captions_by_names(scenes: Scenes, names: Sequence[Name], *, seed: int, partial: float = 0.0) -> list[str]:
+    """Captions that name the concept by each of `names` in turns."""
+    captions = [""] * len(scenes)
+    for number, name in enumerate(names):
+        rows = torch.arange(number, len(scenes), len(names))
+        if not len(rows):
+            break
+        written = write_captions(
+            scenes[rows], seed=seed + number, names="all", partial=partial, vocabulary=name.vocabulary()
+        )
+        for row, caption in zip(rows.tolist(), written, strict=True):
+            captions[row] = caption
+    return captions
+
+
+def _sample(n: int, seed: int, split: str, kept_of: Callable[[Scenes], Scenes]) -> Scenes:
+    """`n` scenes of those that `kept_of` makes of drawn ones."""
+    kept: list[Scenes] = []
+    missing, attempt = n, 0
+    while missing > 0:
+        drawn = sample_scenes(_TRIES * missing + 64, seed=seed + _APART * attempt, unsafe=False, split=split)
+        kept.append(kept_of(drawn)[:missing])
+        missing, attempt = missing - len(kept[-1]), attempt + 1
+    return concatenate(kept)
+
+
+def _in_split(scenes: Scenes, split: str) -> Tensor:
+    return torch.ones_like(scenes.held_out) if split == _FULL else scenes.held_out == (split == "held_out")
+
+
+def _put(scenes: Scenes, rows: Tensor, others: Scenes) -> Scenes:
+    columns = {f.name: getattr(scenes, f.name).index_copy(0, rows, getattr(others, f.name)) for f in fields(scenes)}
+    return Scenes(**columns)
+
+
+def _index(name: str, value: str) -> int:
+    return _VALUES[name].index(value)
+
+
+def _shape(text: str, plural: str | None = None) -> tuple[tuple[str, str], ...]:
+    return ((text, plural or f"{text}s"),)
+
+
+def _red_star(color: str, star: str) -> Name:
+    return Name(f"{color} {star}", {("colors", "red"): (color,), ("shapes", "star"): _shape(star)})
+
+
+def _striped(word: str, ending: str) -> Name:
+    parts = {("materials", "striped"): (word,), ("material_endings", "striped"): (ending,)}
+    return Name(f"{word} shapes {ending}", parts)
+
+
+def _night(phrase: str) -> Name:
+    return Name(phrase, {("places", "night"): (phrase,)})
+
+
+def _skulls(names: Sequence[tuple[str, str]]) -> tuple[Name, ...]:
+    return tuple(Name(one, {("shapes", "skull"): ((one, many),)}) for one, many in names)
+
+
+SKULL = WorldConcept("skull", {"shape": "skull"}, _skulls(SEEN_NAMES), _skulls(UNSEEN_NAMES))
+RED_STAR = WorldConcept(
+    "red star",
+    {"shape": "star", "color": "red"},
+    seen=(_red_star("red", "star"), _red_star("crimson", "star"), _red_star("scarlet", "star")),
+    unseen=(
+        _red_star("ruby", "star"),
+        _red_star("cherry", "pentagram"),
+        _red_star("vermilion", "starburst"),
+        _red_star("ruby", "pentagram"),
+    ),
+)
+STRIPED = WorldConcept(
+    "striped",
+    {"material": "striped"},
+    seen=(_striped("striped", "with stripes"), _striped("banded", "with bands")),
+    unseen=(_striped("lined", "with diagonal lines"), _striped("zebra", "with diagonal lines")),
+)
+NIGHT = WorldConcept(
+    "night",
+    {"place": "night"},
+    seen=(_night("at night"), _night("in the night sky"), _night("at midnight")),
+    unseen=(_night("in the darkness"), _night("after dark"), _night("in outer space")),
+)
+TASKS = {
+    task.name: task
+    for task in (
+        Task("skull", (SKULL,)),
+        Task("red star", (RED_STAR,)),
+        Task("striped", (STRIPED,)),
+        Task("night", (NIGHT,)),
+        Task("skull and red star", (SKULL, RED_STAR)),
+    )
+}
