@@ -17,14 +17,20 @@ from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import SettingsError, ShapesError
 from sage_core.intervals import Hits, wilson_interval
 from sage_core.shapes.ask import ANSWERS, ASKED_TYPES
-from sage_core.shapes.bench import run
+from sage_core.shapes.bench import methods, run
+from sage_core.shapes.bench.methods import METHODS, Alignment, Ground
 from sage_core.shapes.bench.report import Table, figures
-from sage_core.shapes.bench.run import SIZES, Size, load_examination, main, read_objectives
+from sage_core.shapes.bench.run import SIZES, Size, load_world, main, read_methods
 from sage_core.shapes.captions import write_captions
-from sage_core.shapes.exam.examination import Examination, ExaminationSettings, Marks
+from sage_core.shapes.exam import trials
+from sage_core.shapes.exam.examination import Examination, ExaminationSettings, Marks, load_examination
+from sage_core.shapes.exam.trials import Trial, TrialMarks, TrialSettings
 from sage_core.shapes.networks.contrast import ContrastModel
 from sage_core.shapes.networks.model import build_text_encoder, build_unet, build_vae
 from sage_core.shapes.networks.weights import filler_rows, save_packed, used_rows
+from sage_core.shapes.render import render
+from sage_core.shapes.scenes import concatenate
+from sage_core.shapes.tasks import TASKS
 from sage_core.shapes.train.pools import training_scenes
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
@@ -132,53 +138,64 @@ def test_an_examination_is_a_function_of_its_seed(weights, examination):
         settings.replace(unsafe=0)
 
 
-def marks(tifa: float, color: float, seen: int, spread: float) -> Marks:
-    by_type = dict.fromkeys(ASKED_TYPES, tifa) | {"color": color}
-    attack = {"seen": Hits(seen, 10), "unseen": Hits(2 * seen, 10)}
-    return Marks(tifa, tifa - 0.01, by_type, 0.9, attack, spread, 0.5)
+def marks(tifa: float, color: float, seen: int, spread: float | None, near: float | None = 0.9) -> TrialMarks:
+    return TrialMarks(
+        tifa=tifa,
+        tifa_held_out=tifa - 0.01,
+        tifa_near=near,
+        tifa_hard=tifa - 0.2,
+        by_type=dict.fromkeys(ASKED_TYPES, tifa) | {"color": color},
+        similarity=0.9,
+        attack={"seen": Hits(seen, 10), "unseen": Hits(2 * seen, 10)},
+        by_name={"calavera": Hits(seen, 10)},
+        spread_ratio=spread,
+        jaccard=None if spread is None else 0.5,
+    )
 
 
 @pytest.fixture
 def table() -> Table:
     runs = [
-        ("base", marks(0.95, 0.9, 5, 1.0)),
+        ("base", marks(0.95, 0.9, 5, None)),
         ("one", marks(0.80, 0.5, 0, 0.6)),
-        ("two", marks(0.90, 0.8, 1, 0.9)),
-        ("base", marks(0.95, 0.9, 5, 1.0)),
+        ("two", marks(0.90, 0.8, 1, None)),
+        ("base", marks(0.95, 0.9, 5, None)),
         ("one", marks(0.86, 0.7, 3, 0.8)),
-        ("two", marks(0.90, 0.8, 1, 0.9)),
+        ("two", marks(0.90, 0.8, 1, None)),
     ]
     return Table(runs, {"base": 1.0, "one": 2.25, "two": 3.0})
 
 
-def test_the_table_averages_over_seeds(table):
+def test_the_table_averages_over_seeds(table: Table) -> None:
     rows = table.to_dict()
     assert list(rows) == ["base", "one", "two"]
     assert [row["seeds"] for row in rows.values()] == [2, 2, 2]
     assert rows["one"]["tifa_change"] == {"mean": pytest.approx(-0.12), "deviation": pytest.approx(0.06 / 2**0.5)}
     assert rows["one"]["tifa"] == {"mean": pytest.approx(0.83), "deviation": pytest.approx(0.06 / 2**0.5)}
-    assert rows["base"]["tifa"]["deviation"] == 0
+    assert rows["base"]["tifa"]["deviation"] == 0 and rows["two"]["spread_ratio"]["mean"] is None
     assert rows["one"]["by_type"]["color"] == pytest.approx(0.6) and rows["one"]["spread_ratio"]["mean"] == 0.7
     interval = wilson_interval(3, 20)
-    assert rows["one"]["attack"]["seen"] == {
-        "k": 3, "n": 20, "share": 0.15, "wilson_95": [interval.low, interval.high],
-    }  # fmt: skip
+    counted = {"k": 3, "n": 20, "share": 0.15, "wilson_95": [interval.low, interval.high]}
+    assert rows["one"]["attack"]["seen"] == rows["one"]["by_name"]["calavera"] == counted
     assert rows["one"]["attack"]["unseen"]["k"] == 6 and rows["two"]["seconds"] == 3.0
+    # Of two seeds' sign patterns, two of four are as extreme.
+    assert rows["one"]["p_against_base"] == 0.5 and rows["base"]["p_against_base"] == 1.0
     json.dumps(rows)
 
 
-def test_the_table_reads_in_per_cent(table):
-    summary, by_type = table.to_markdown().split("\n\n")
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in summary.splitlines()]
+def test_the_table_reads_in_per_cent(table: Table) -> None:
+    kept, told, left, by_type = table.to_markdown().split("\n\n")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in kept.splitlines()]
     assert len({len(line) for line in lines}) == 1
     row = dict(zip(lines[0], lines[3], strict=True))
-    assert row["objective"] == "one" and row["seeds"] == "2"
+    assert row["method"] == "one" and row["seeds"] == "2" and row["near misses"] == "90.0 ± 0.0"
     assert row["TIFA"] == "83.0 ± 4.2" and row["change"] == "-12.00 ± 4.24" and row["spread ratio"] == "0.700 ± 0.141"
-    assert row["attack success, seen"] == "15.0 (5.2-36.0)"
+    assert dict(zip(lines[0], lines[4], strict=True))["spread ratio"] == "-"
+    assert "95%" in told and "| one | 15.0 (5.2-36.0) |" in left
     assert "| two | 90.0 | 90.0 | 80.0 |" in by_type
 
 
-def test_figures_show_every_objective(table):
+def test_figures_show_every_method(table: Table) -> None:
     drawn = figures(table)
     bars, points = (drawn[name].axes[0] for name in ("tifa_by_type", "spread_and_tifa"))
     heights = {bar.get_label(): [round(float(p.get_height()), 6) for p in bar] for bar in bars.containers}
@@ -189,7 +206,8 @@ def test_figures_show_every_objective(table):
     assert [label.get_text() for label in bars.get_xticklabels()] == [*ASKED_TYPES, "TIFA", "CLIP stand-in"]
     spots = {group.get_label(): group.get_offsets().tolist() for group in points.collections}
     assert spots["one"] == [[0.6, pytest.approx(80)], [0.8, pytest.approx(86)]]
-    assert list(spots) == ["base", "one", "two"]
+    # A method that leaves the text encoder alone has no spread to show.
+    assert list(spots) == ["base", "one"]
 
 
 def test_objectives_from_a_file(tmp_path):
@@ -198,10 +216,10 @@ def test_objectives_from_a_file(tmp_path):
         '{"mine": {"learning_rate": 1e-4, "keep_mse": 5.0}, "theirs": {}, '
         '"printed": {"preset": "paper", "local_form": "product"}}'
     )
-    objectives = read_objectives(path)
-    assert objectives["mine"] == PRESETS["released"].replace(learning_rate=1e-4, keep_mse=5.0)
-    assert objectives["theirs"] == PRESETS["released"]
-    assert objectives["printed"] == PRESETS["paper"].replace(local_form="product")
+    objectives = read_methods(path)
+    assert objectives["mine"] == Alignment(PRESETS["released"].replace(learning_rate=1e-4, keep_mse=5.0))
+    assert objectives["theirs"] == Alignment(PRESETS["released"])
+    assert objectives["printed"] == Alignment(PRESETS["paper"].replace(local_form="product"))
     for content, message in (
         ("[]", "expected"), ("{", "JSON"), ('{"a": {"lr": 1}}', "a"), ('{"base": {}}', "another name"),
         ('{"a": {"preset": "papers"}}', "preset is 'papers'; expected one of paper"),
@@ -209,37 +227,113 @@ def test_objectives_from_a_file(tmp_path):
     ):  # fmt: skip
         path.write_text(content)
         with pytest.raises(SettingsError, match=message):
-            read_objectives(path)
+            read_methods(path)
 
 
-def test_built_in_objectives_differ():
+def test_built_in_methods_differ():
     for size in SIZES.values():
-        assert len(set(size.objectives.values())) == len(size.objectives) >= 3
+        made = [json.dumps(method.about(), sort_keys=True) for method in size.methods.values()]
+        assert len(set(made)) == len(made) >= 3
+        assert "base" in size.methods
+
+
+TOY = TrialSettings(prompts=4, near=2, unsafe=3, steps=1, hard_steps=1)
 
 
 @pytest.mark.slow
 def test_a_whole_run_at_toy_size(weights, tmp_path, monkeypatch, capsys):
-    objectives = {
-        name: SIZES["quick"].objectives[name].replace(batch_size=20, steps=2) for name in ("des", "sage_plus")
-    }
-    sitting = ExaminationSettings(prompts=24, unsafe=4, attacked=0, steps=1)
-    small = Size(objectives, pairs=40, seeds=1, examination=sitting)
-    monkeypatch.setitem(run.SIZES, "quick", small)
+    chosen = {name: SIZES["quick"].methods[name] for name in ("base", "des", "sage_plus", "uce_paper")}
+    chosen = {name: methods.shorter(method, batch_size=20, steps=2) for name, method in chosen.items()}
+    monkeypatch.setitem(run.SIZES, "quick", Size(chosen, ("red star",), pairs=40, seeds=1, trial=TOY))
     arguments = ["--output", str(tmp_path), "--weights", str(weights), "--quick", "--device", "cpu"]
     assert main(arguments) == 0
     content = json.loads((tmp_path / "bench.json").read_text())
-    assert [(run["objective"], run["seed"]) for run in content["runs"]] == [("base", 0), ("des", 0), ("sage_plus", 0)]
-    assert content["about"]["examination"]["examiner"] == "reader"
+    assert [(run["method"], run["seed"]) for run in content["runs"]] == [(name, 0) for name in chosen]
     assert content["about"]["command"].endswith("--quick --device cpu")
-    assert content["table"]["base"]["spread_ratio"]["mean"] == pytest.approx(1)
-    assert all(content["runs"][i]["train_seconds"] > 0 for i in (1, 2))
+    found = content["tables"]["red star"]
+    assert found["base"]["spread_ratio"]["mean"] is None and found["des"]["spread_ratio"]["mean"] > 0
+    assert content["runs"][1]["make_seconds"] > 0 and content["runs"][1]["marks"]["tifa_near"] is not None
     text = (tmp_path / "bench.md").read_text()
-    assert "the reader answered" in text and "| sage_plus | 1 |" in text
+    assert "the reader read" in text and "| sage_plus | 1 |" in text and "## red star" in text
     for name in ("tifa_by_type", "spread_and_tifa"):
-        assert Image.open(tmp_path / f"{name}.png").width > 600
-    monkeypatch.setattr(run, "train", lambda *_, **__: pytest.fail("trained what an earlier bench had trained"))
+        assert Image.open(tmp_path / f"red_star_{name}.png").width > 600
+    monkeypatch.setattr(methods, "train", lambda *_, **__: pytest.fail("trained what an earlier bench had trained"))
     assert main(arguments) == 0
     assert json.loads((tmp_path / "bench.json").read_text()) == content
-    with pytest.raises(SystemExit):
-        main([*arguments, "--examiner", "judge"])
-    assert "judge" in capsys.readouterr().err
+    for wrong, message in ((["--method", "sega"], "--method is 'sega'"), (["--task", "moon"], "moon")):
+        with pytest.raises(SystemExit):
+            main([*arguments, *wrong])
+        assert message in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def world(weights):
+    return load_world(weights, torch.device("cpu"))
+
+
+def test_trials_of_different_seeds_and_trainings_share_no_prompt(world):
+    for task in TASKS.values():
+        trials = [Trial(world.model, world.contrast, task, TOY.replace(prompts=20, seed=seed)) for seed in (1, 2, 1001)]
+        captions = [set(trial.captions + trial.near + trial.unsafe["seen"]) for trial in trials]
+        assert not captions[0] & captions[1] and not captions[0] & captions[2] and not captions[1] & captions[2]
+        trained = [task.pairs(300, seed=100 + seed) for seed in range(3)]
+        asked = {prompt for trial in trials for prompt in trial.prompts}
+        for pairs in trained:
+            assert not asked & {*pairs.safe, *pairs.unsafe}, task.name
+
+
+def test_a_trial_counts_what_the_pictures_show(world, monkeypatch):
+    task = TASKS["red star"]
+    trial = Trial(world.model, world.contrast, task, TOY)
+    shown: list[str] = []
+
+    class Truth:
+        """Draws what each prompt asks for, by rendering its scene; red stars only where a name was seen."""
+
+        encoder = None
+
+        def draw(self, prompts, *, steps, weight):
+            shown.append(f"{len(prompts)} in {steps} at {weight}")
+            return torch.zeros(len(prompts), 3, 64, 64)
+
+    blank = trial.mark(Truth())
+    assert shown == [f"{len(trial.prompts)} in 1 at 4.0", "4 in 1 at 4.0"]
+    assert all(hits.k == 0 for hits in blank.attack.values())
+    assert {kind: hits.n for kind, hits in blank.attack.items()} == dict.fromkeys(trial.unsafe, 3)
+    assert sum(hits.n for hits in blank.by_name.values()) == 3 and blank.spread_ratio is None
+    monkeypatch.setattr(type(task), "shown", lambda *_: True)
+    assert all(hits.k == hits.n == 3 for hits in trial.mark(Truth()).attack.values())
+    assert TrialMarks.from_dict(json.loads(json.dumps(blank.to_dict()))) == blank
+    with pytest.raises(SettingsError, match="prompts is 1; expected 2 or more"):
+        TOY.replace(prompts=1)
+
+
+def test_rendered_scenes_get_full_marks(world):
+    task, settings = TASKS["skull"], TOY.replace(prompts=20)
+    trial = Trial(world.model, world.contrast, task, settings)
+    seed = trials._FIRST_SEED
+    scenes = concatenate([task.safe_scenes(10, seed=seed + i, split=s) for i, s in enumerate(("train", "held_out"))])
+    unsafe = task.unsafe_scenes(task.concepts[0], 3, seed=seed + 20)
+
+    class Renderer:
+        encoder = None
+
+        def draw(self, prompts, *, steps, weight):
+            pictures = render(scenes, seed=1)
+            more = [render(unsafe, seed=2)] * (len(trial.unsafe) if len(prompts) > 20 else 0)
+            return torch.cat([pictures, *more])
+
+    marks = trial.mark(Renderer())
+    assert marks.tifa > 0.98 and marks.tifa_near is None
+    assert all(hits.share == 1 for hits in marks.attack.values())
+
+
+def test_an_edited_model_is_a_copy(world):
+    ground = Ground(world.model, world.model.encoder.state(), TASKS["skull"], TASKS["skull"].pairs(8, seed=1), 0)
+    before = {name: tensor.clone() for name, tensor in world.model.unet.state_dict().items()}
+    painter = METHODS["uce_paper"].paint(ground)
+    changed = [
+        name for name, tensor in painter.model.unet.state_dict().items() if not torch.equal(tensor, before[name])
+    ]
+    assert changed and all("attn2.to_" in name for name in changed)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in world.model.unet.state_dict().items())

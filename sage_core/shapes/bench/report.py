@@ -6,53 +6,73 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ...geometry import DEFAULT_NEIGHBOURS
-from ...intervals import Hits
+from ...intervals import Hits, permutation_p_value
 from ...plots import DARK, LIGHT, new_figure, style
 from ...tables import markdown_table
 from ..ask import ASKED_TYPES
-from ..exam.examination import Marks
+from ..exam.trials import TrialMarks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The base is grey; the objectives take these in turn.
+_FIELDS = ("tifa", "tifa_held_out", "tifa_near", "tifa_hard", "similarity", "spread_ratio", "jaccard")
+# The base is grey; the methods take these in turn.
 _COLORS = (LIGHT.base, LIGHT.aligned, LIGHT.good, LIGHT.hurt, LIGHT.unsafe, DARK.base)
 
 
 class Table:
-    """Marks by objective, averaged over seeds. Changes are measured from the first objective, the base."""
+    """Marks of one task by method, averaged over seeds. Changes are measured from the first method, the base."""
 
-    def __init__(self, marks: Sequence[tuple[str, Marks]], seconds: dict[str, float]) -> None:
-        self.marks: dict[str, list[Marks]] = {}
+    def __init__(self, marks: Sequence[tuple[str, TrialMarks]], seconds: dict[str, float]) -> None:
+        self.marks: dict[str, list[TrialMarks]] = {}
         for name, mark in marks:
             self.marks.setdefault(name, []).append(mark)
         self.seconds = seconds
         self.base = next(iter(self.marks))
 
-    def mean(self, name: str, field: str) -> float:
-        """Mean over seeds of `tifa`, `similarity`, `spread_ratio` or `jaccard`."""
-        return statistics.fmean(getattr(mark, field) for mark in self.marks[name])
+    def values(self, name: str, field: str) -> list[float]:
+        """A field of each seed's marks, without those that have none."""
+        found = (getattr(mark, field) for mark in self.marks[name])
+        return [value for value in found if value is not None]
+
+    def mean(self, name: str, field: str) -> float | None:
+        """Mean over seeds of a field; None where the method has none."""
+        values = self.values(name, field)
+        return statistics.fmean(values) if values else None
 
     def deviation(self, name: str, field: str) -> float:
         """Sample standard deviation over seeds, 0 for one seed."""
-        values = [getattr(mark, field) for mark in self.marks[name]]
+        values = self.values(name, field)
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
     def of_type(self, name: str, element_type: str) -> float:
-        """Mean over seeds of the share of right answers of one type."""
-        return statistics.fmean(mark.by_type[element_type] for mark in self.marks[name])
+        """Mean over seeds of the share of right answers of one type; nan where a trial asks for none."""
+        values = [mark.by_type[element_type] for mark in self.marks[name] if element_type in mark.by_type]
+        return statistics.fmean(values) if values else float("nan")
 
-    def change(self, name: str) -> tuple[float, float]:
-        """Mean and sample standard deviation, over seeds, of TIFA less the base's of the same seed."""
-        changes = [mark.tifa - base.tifa for mark, base in zip(self.marks[name], self.marks[self.base], strict=True)]
-        return statistics.fmean(changes), statistics.stdev(changes) if len(changes) > 1 else 0.0
+    def changes(self, name: str, field: str = "tifa") -> list[float]:
+        """A field of each seed's marks less the base's of the same seed."""
+        return [a - b for a, b in zip(self.values(name, field), self.values(self.base, field), strict=True)]
+
+    def p_value(self, name: str, other: str, field: str = "tifa") -> float:
+        """Exact paired sign-flip test, over seeds, of whether two methods have the same mean."""
+        pairs = zip(self.values(name, field), self.values(other, field), strict=True)
+        return permutation_p_value(np.array([a - b for a, b in pairs]))
 
     def hits(self, name: str) -> dict[str, Hits]:
         """Hits over all seeds, by kind of prompt."""
         kinds = self.marks[name][0].attack
         return {kind: sum((mark.attack[kind] for mark in self.marks[name]), start=Hits(0, 0)) for kind in kinds}
+
+    def hits_by_name(self, name: str) -> dict[str, Hits]:
+        """Hits over all seeds, by each name that no training saw."""
+        names = dict.fromkeys(unseen for mark in self.marks[name] for unseen in mark.by_name)
+        none = Hits(0, 0)
+        return {unseen: sum((m.by_name.get(unseen, none) for m in self.marks[name]), start=none) for unseen in names}
 
     def to_dict(self) -> dict[str, Any]:
         """The table, ready for JSON: shares from 0 to 1, hits with a Wilson 95% interval over all seeds' prompts."""
@@ -61,43 +81,57 @@ class Table:
                 "seeds": len(marks),
                 **{
                     field: {"mean": self.mean(name, field), "deviation": self.deviation(name, field)}
-                    for field in ("tifa", "similarity", "spread_ratio", "jaccard")
+                    for field in _FIELDS
                 },
-                "tifa_change": dict(zip(("mean", "deviation"), self.change(name), strict=True)),
-                "by_type": {kind: self.of_type(name, kind) for kind in ASKED_TYPES},
+                "tifa_change": _mean_and_deviation(self.changes(name)),
+                "p_against_base": self.p_value(name, self.base),
+                "by_type": {kind: self.of_type(name, kind) for kind in marks[0].by_type},
                 "attack": {kind: hits.to_dict() for kind, hits in self.hits(name).items()},
+                "by_name": {unseen: hits.to_dict() for unseen, hits in self.hits_by_name(name).items()},
                 "seconds": self.seconds[name],
             }
             for name, marks in self.marks.items()
         }
 
     def to_markdown(self) -> str:
-        """Two tables in per cent: the summary, and TIFA by type."""
+        """Three tables in per cent: what is kept, what is left of the concept, and TIFA by type."""
+        kept_head = ["method", "seeds", "TIFA", "change", "held-out", "near misses", "hard", "CLIP stand-in"]
+        kept_head += ["spread ratio", f"Jaccard@{DEFAULT_NEIGHBOURS}", "s"]
         kinds = list(self.hits(self.base))
-        head = ["objective", "seeds", "TIFA", "change", *(f"attack success, {kind}" for kind in kinds)]
-        head += ["CLIP stand-in", "spread ratio", f"Jaccard@{DEFAULT_NEIGHBOURS}", "s"]
-        summary = markdown_table(head, (self._summary(name) for name in self.marks))
-        rows = ([name, *(f"{100 * self.of_type(name, kind):.1f}" for kind in ASKED_TYPES)] for name in self.marks)
-        return f"{summary}\n\n{markdown_table(['objective', *ASKED_TYPES], rows)}"
+        left = ([name, *(_rate(hits) for hits in self.hits(name).values())] for name in self.marks)
+        types = ([name, *(f"{100 * self.of_type(name, kind):.1f}" for kind in ASKED_TYPES)] for name in self.marks)
+        return "\n\n".join(
+            [
+                markdown_table(kept_head, map(self._kept, self.marks)),
+                "What is left of the concept, by kind of prompt (95% Wilson intervals):",
+                markdown_table(["method", *kinds], left),
+                markdown_table(["method", *ASKED_TYPES], types),
+            ]
+        )
 
-    def _summary(self, name: str) -> list[str]:
-        seeds = len(self.marks[name])
+    def _kept(self, name: str) -> list[str]:
+        change = _mean_and_deviation(self.changes(name))
         return [
             name,
-            str(seeds),
+            str(len(self.marks[name])),
             self._with_deviation(name, "tifa", 100, 1),
-            "" if name == self.base else _with_deviation(*self.change(name), seeds, 100, 2),
-            *(_rate(hits) for hits in self.hits(name).values()),
-            self._with_deviation(name, "similarity", 100, 1),
-            self._with_deviation(name, "spread_ratio", 1, 3),
-            self._with_deviation(name, "jaccard", 1, 3),
+            ""
+            if name == self.base
+            else _with_deviation(change["mean"], change["deviation"], len(self.marks[name]), 100, 2),
+            *(self._with_deviation(name, field, 100, 1) for field in _FIELDS[1:5]),
+            *(self._with_deviation(name, field, 1, 3) for field in _FIELDS[5:]),
             f"{self.seconds[name]:.1f}",
         ]
 
     def _with_deviation(self, name: str, field: str, factor: float, digits: int) -> str:
-        return _with_deviation(
-            self.mean(name, field), self.deviation(name, field), len(self.marks[name]), factor, digits
-        )
+        mean = self.mean(name, field)
+        if mean is None:
+            return "-"
+        return _with_deviation(mean, self.deviation(name, field), len(self.marks[name]), factor, digits)
+
+
+def _mean_and_deviation(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": statistics.fmean(values), "deviation": statistics.stdev(values) if len(values) > 1 else 0.0}
 
 
 def figures(table: Table) -> dict[str, Figure]:
@@ -118,7 +152,7 @@ def _drops(table: Table) -> Figure:
     width = 0.8 / max(1, len(aligned))
     for number, name in enumerate(aligned):
         drops = [table.of_type(name, kind) - table.of_type(table.base, kind) for kind in ASKED_TYPES]
-        drops += [table.mean(name, field) - table.mean(table.base, field) for field in ("tifa", "similarity")]
+        drops += [statistics.fmean(table.changes(name, field)) for field in ("tifa", "similarity")]
         places = [place + (number - (len(aligned) - 1) / 2) * width for place in range(len(labels))]
         axes.bar(places, [100 * drop for drop in drops], width, label=name, color=_color(table, name))
         _write_drops(axes, places, drops)
@@ -126,7 +160,7 @@ def _drops(table: Table) -> Figure:
     axes.axvline(len(ASKED_TYPES) - 0.5, color=LIGHT.muted, linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(labels)), labels)
     axes.set_ylabel("change against the base, points", color=LIGHT.muted, fontsize=10)
-    _head(axes, "What alignment costs by TIFA's question types, and what the CLIPScore stand-in sees of it")
+    _head(axes, "What each method costs by TIFA's question types, and what the CLIPScore stand-in sees of it")
     style(axes, LIGHT)
     axes.grid(False, axis="x")
     figure.legend(loc="outside lower center", frameon=False, ncols=6, fontsize=10)
@@ -134,7 +168,7 @@ def _drops(table: Table) -> Figure:
 
 
 def _write_drops(axes: Axes, places: Sequence[float], drops: Sequence[float]) -> None:
-    # Without its number, an objective that costs nothing would look as if it had been left out.
+    # Without its number, a method that costs nothing would look as if it had been left out.
     for place, drop in zip(places, drops, strict=True):
         above = drop > 0
         axes.annotate(
@@ -152,10 +186,15 @@ def _write_drops(axes: Axes, places: Sequence[float], drops: Sequence[float]) ->
 def _spread_against_tifa(table: Table) -> Figure:
     figure = new_figure(520, LIGHT, width=820)
     axes = figure.subplots()
-    for name, marks in table.marks.items():
+    for name in table.marks:
+        # The base's spread is what others are measured by.
+        spreads = [1.0 if name == table.base else mark.spread_ratio for mark in table.marks[name]]
+        points = [(s, 100 * m.tifa) for s, m in zip(spreads, table.marks[name], strict=True) if s is not None]
+        if not points:
+            continue
         axes.scatter(
-            [mark.spread_ratio for mark in marks],
-            [100 * mark.tifa for mark in marks],
+            [spread for spread, _ in points],
+            [tifa for _, tifa in points],
             label=name,
             color=_color(table, name),
             s=48,

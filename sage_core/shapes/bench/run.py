@@ -1,9 +1,10 @@
-"""Compare alignment objectives in the shapes world: `python -m sage_core.shapes.bench --output FOLDER`.
+"""Compare methods on tasks of the shapes world: `python -m sage_core.shapes.bench --output FOLDER`.
 
-Every objective is trained with several seeds. Each seed has prompt pairs and an examination of its own, which the base
-and all encoders of that seed take. It measures TIFA by type, attack success on seen and unseen names of the concept and
-under an adaptive attack, the stand-in for CLIPScore, spread ratio and neighbour overlap. The results are bench.json,
-bench.md and two figures. Each run is kept as it ends: the same command goes on where an earlier one was stopped.
+Every method is made for each task and seed. Each seed has prompt pairs and a trial of its own, which the base and all
+methods of that seed take. A trial measures TIFA of general captions, of near misses and of hard pictures, how often the
+concept is still drawn by each kind of prompt, the stand-in for CLIPScore, spread ratio and neighbour overlap. The
+results are bench.json, bench.md and two figures for each task. Each run is kept as it ends: the same command goes on
+where an earlier one was stopped.
 """
 
 from __future__ import annotations
@@ -17,177 +18,186 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...alignment.settings import PRESETS, TrainingSettings
-from ...alignment.training import train
-from ...attacks.tokens import AttackSettings
 from ...devices import choose_device, device_name
-from ...encoders.precision import Precision
-from ...encoders.text_encoder import TextEncoder, state_hash
+from ...encoders.precision import PrecisionChoice, choose_precision
+from ...encoders.text_encoder import state_hash
 from ...errors import SageError, SettingsError
 from ...files import check_writable, whole_file, write_json, write_text
 from ...options import count
-from ...prompts.pairs import PromptPairs, pairs_from_lists
 from ...rows import parse_json, read_text
-from ..captions import CONCEPT, matched_pairs
-from ..exam.examination import Examination, ExaminationSettings, Marks
-from ..exam.examiners import JudgeExaminer, load_examiner
-from ..networks.contrast import load_contrast
-from ..networks.weights import WEIGHTS, load_model, read_packed, weights_hash
+from ..exam.examiners import ReaderExaminer
+from ..exam.trials import Trial, TrialMarks, TrialSettings
+from ..networks.contrast import ContrastModel, load_contrast
+from ..networks.model import ShapesModel
+from ..networks.weights import WEIGHTS, load_model, weights_hash
+from ..tasks import TASKS, Task
+from .methods import BASE, METHODS, Alignment, Ground, Method, shorter
 from .report import Table, figures
 
 logger = logging.getLogger(__name__)
 
-BASE = "base"
-# Distance of the examinations of a bench's seeds, so that those of another `--examination` fall between them.
-_BETWEEN_EXAMINATIONS = 1000
-OBJECTIVES: dict[str, TrainingSettings] = {
-    **PRESETS,
-    "paper, product form": PRESETS["paper"].replace(local_form="product"),
-    "paper, symmetric spread": PRESETS["paper"].replace(spread_form="symmetric"),
-    **{f"{name}, lr 1e-4": PRESETS[name].replace(learning_rate=1e-4) for name in ("des", "released", "paper")},
-    "sage_plus, bf16": PRESETS["sage_plus"].replace(precision="bf16"),
-}
+# Distance of the trials of a bench's seeds, so that those of another `--examination` fall between them.
+_BETWEEN_TRIALS = 1000
+_FIRST_PAIRS = 100
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much a bench does: prompt pairs and seeds of each objective, and what each encoder goes through."""
+    """How much a bench does: which methods on which tasks, prompt pairs and seeds, and what each trial asks."""
 
-    objectives: Mapping[str, TrainingSettings]
+    methods: Mapping[str, Method]
+    tasks: tuple[str, ...]
     pairs: int
     seeds: int
-    examination: ExaminationSettings
+    trial: TrialSettings
 
 
 # A step costs a CPU seconds: fewer and larger ones, on a smaller batch.
 _SHORT = {
-    name: OBJECTIVES[name].replace(batch_size=32, epochs=1, steps=40, learning_rate=3e-4)
-    for name in ("des", "released", "paper", "paper, product form", "sage_plus", "safeclip", "safer_clip")
+    name: shorter(method, batch_size=32, epochs=1, steps=40, learning_rate=3e-4) for name, method in METHODS.items()
 }
+_FEW = (BASE, "des", "released", "paper", "paper, product form", "sage_plus", "uce_paper")
+_SMALL = TrialSettings(prompts=24, near=12, unsafe=12, steps=6, weight=2.0)
 SIZES = {
-    "full": Size(OBJECTIVES, pairs=6912, seeds=5, examination=ExaminationSettings()),
-    "laptop": Size(
-        _SHORT,
-        pairs=512,
-        seeds=5,
-        examination=ExaminationSettings(
-            prompts=48, unsafe=40, attacked=12, steps=10, adaptive=AttackSettings(rounds=10, candidates=16)
-        ),
-    ),
-    "quick": Size(
-        _SHORT,
-        pairs=512,
-        seeds=1,
-        examination=ExaminationSettings(prompts=40, unsafe=20, attacked=0, steps=10),
-    ),
+    "full": Size(METHODS, tuple(TASKS), pairs=6912, seeds=5, trial=TrialSettings()),
+    "laptop": Size({name: _SHORT[name] for name in _FEW}, ("skull", "red star"), pairs=512, seeds=5, trial=_SMALL),
+    "quick": Size(_SHORT, ("red star",), pairs=512, seeds=1, trial=_SMALL),
 }
 
 
 @dataclass(frozen=True)
 class Run:
-    """One objective with one seed: its marks and the seconds that its training and examination took."""
+    """One method on one task with one seed: its marks and the seconds that making and trying it took."""
 
-    objective: str
+    task: str
+    method: str
     seed: int
-    marks: Marks
-    train_seconds: float
-    examine_seconds: float
+    marks: TrialMarks
+    make_seconds: float
+    try_seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run, ready for JSON."""
+        return {**vars(self), "marks": self.marks.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Run:
-        """Read what `asdict` wrote."""
-        return cls(**{**values, "marks": Marks.from_dict(values["marks"])})
+        """Read what `to_dict` wrote."""
+        return cls(**{**values, "marks": TrialMarks.from_dict(values["marks"])})
+
+
+@dataclass(frozen=True)
+class World:
+    """What all runs share: the base model, what judges likeness, who reads, and the hash of the weights."""
+
+    model: ShapesModel
+    contrast: ContrastModel
+    reader: ReaderExaminer
+    weights: str
+
+
+def load_world(weights: Path, device: torch.device) -> World:
+    """The world's own models, and a reader that uses all cores."""
+    parts = ["unet", "autoencoder", "text_encoder", "contrast"]
+    return World(
+        load_model(weights).to(device),
+        load_contrast(weights).to(device),
+        ReaderExaminer(workers=os.cpu_count() or 1),
+        weights_hash(weights, parts),
+    )
 
 
 def compare(
-    objectives: Mapping[str, TrainingSettings],
+    world: World,
+    methods: Mapping[str, Method],
+    tasks: Sequence[Task],
     seeds: Sequence[int],
-    examination: Examination,
+    trial: TrialSettings,
     *,
     pairs: int,
     kept: Path | None = None,
     on_run: Callable[[Run], None] | None = None,
 ) -> list[Run]:
-    """Train and examine every objective with every seed, the base first.
+    """Make and try every method for every task and seed, the base first.
 
-    Each seed draws prompts of its own for training and, from the seed of `examination` on, for examining: encoders of
-    different seeds share none, so that their hits may be counted together.
+    Each seed draws prompts of its own for training and, from the seed of `trial` on, for trying: runs of different
+    seeds share none, so that their hits may be counted together.
 
     Args:
-        objectives: settings to train with, by name.
+        world: the base and who examines.
+        methods: by name.
+        tasks: what is to be removed.
         seeds: of the trainings; each also chooses its prompts.
-        examination: is repeated with other prompts for each seed.
+        trial: is repeated with other prompts for each seed.
         pairs: prompt pairs of each training.
         kept: folder of finished runs: what an earlier bench of the same sizes left there is not done again.
         on_run: called after each run.
     """
-    base = {name: tensor.cpu() for name, tensor in examination.model.encoder.state().items()}
+    base = {name: tensor.cpu() for name, tensor in world.model.encoder.state().items()}
     runs: list[Run] = []
     for seed in seeds:
-        matched = matched_pairs(pairs, seed=100 + seed, names="seen", split="train")
-        sitting = _Sitting(
-            seed=seed,
-            base=base,
-            prompts=pairs_from_lists(matched.safe, matched.unsafe),
-            examination=examination.with_seed(examination.settings.seed + _BETWEEN_EXAMINATIONS * seed),
-        )
-        trainings: dict[str, TrainingSettings | None] = {BASE: None, **objectives}
-        for name, settings in trainings.items():
-            runs.append(sitting.run(name, settings and settings.replace(seed=seed), kept))
-            if on_run is not None:
-                on_run(runs[-1])
+        for task in tasks:
+            ground = Ground(world.model, base, task, task.pairs(pairs, seed=_FIRST_PAIRS + seed), seed)
+            sitting = _Sitting(world, ground, trial.replace(seed=trial.seed + _BETWEEN_TRIALS * seed), kept)
+            for name, method in ({BASE: METHODS[BASE]} | dict(methods)).items():
+                runs.append(sitting.run(name, method))
+                if on_run is not None:
+                    on_run(runs[-1])
     return runs
 
 
-@dataclass(frozen=True)
 class _Sitting:
-    """What all encoders of one seed share: the base, the training pairs and the examination."""
+    """One task with one seed; its trial is made when a run first needs it."""
 
-    seed: int
-    base: Mapping[str, Tensor]
-    prompts: PromptPairs
-    examination: Examination
+    def __init__(self, world: World, ground: Ground, settings: TrialSettings, kept: Path | None) -> None:
+        self.world, self.ground, self.settings, self.kept = world, ground, settings, kept
+        self._trial: Trial | None = None
 
-    def run(self, name: str, settings: TrainingSettings | None, kept: Path | None) -> Run:
-        """Train (the base as it is without settings) and examine, or take the run from `kept`."""
-        file = kept and kept / f"{self._key(settings)}.json"
+    @property
+    def trial(self) -> Trial:
+        """The prompts that every method of this task and seed draws."""
+        if self._trial is None:
+            world = self.world
+            self._trial = Trial(world.model, world.contrast, self.ground.task, self.settings, reader=world.reader)
+        return self._trial
+
+    def run(self, name: str, method: Method) -> Run:
+        """Make the method and try it, or take the run from the folder of finished ones."""
+        file = self.kept and self.kept / f"{self._key(method)}.json"
         if file and file.exists():
-            # An objective of the same settings may have had another name.
-            return Run.from_dict({**json.loads(file.read_text(encoding="utf-8")), "objective": name})
-        encoder, seconds = self._train(settings)
+            # A method of the same settings may have had another name.
+            return Run.from_dict({**json.loads(file.read_text(encoding="utf-8")), "method": name})
         started = time.monotonic()
-        run = Run(name, self.seed, self.examination.mark(encoder), seconds, time.monotonic() - started)
+        painter = method.paint(self.ground)
+        made = time.monotonic()
+        marks = self.trial.mark(painter)
+        run = Run(self.ground.task.name, name, self.ground.seed, marks, made - started, time.monotonic() - made)
         if file:
-            write_json(file, asdict(run))
+            write_json(file, run.to_dict())
         return run
 
-    def _train(self, settings: TrainingSettings | None) -> tuple[TextEncoder, float]:
-        model = self.examination.model
-        if settings is None:
-            return model.encoder, 0.0
-        result = train(self.base, self.prompts, CONCEPT, settings, device=model.device)
-        return TextEncoder.from_state(result.state), result.seconds
-
-    def _key(self, settings: TrainingSettings | None) -> str:
+    def _key(self, method: Method) -> str:
         made_of = {
-            **self.examination.about(),
-            "base": state_hash(self.base),
-            "pairs": len(self.prompts),
-            "device": self.examination.model.device.type,
-            "seed": self.seed,
-            "settings": settings and settings.to_dict(),
+            "weights": self.world.weights,
+            "base": state_hash(self.ground.base),
+            "trial": vars(self.settings),
+            "task": self.ground.task.name,
+            "pairs": self.ground.pairs.hash(),
+            "device": self.world.model.device.type,
+            "seed": self.ground.seed,
+            "method": method.about(),
         }
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_objectives(path: Path) -> dict[str, TrainingSettings]:
+def read_methods(path: Path) -> dict[str, Method]:
     """Read objectives from a JSON file: name → the fields in which its settings differ from those of its "preset".
 
     Without a preset it is `released`.
@@ -204,7 +214,7 @@ def read_objectives(path: Path) -> dict[str, TrainingSettings]:
         raise SettingsError(f'{path}: expected {{"objective": {{"setting": value, …}}, …}}.')
     if BASE in content:
         raise SettingsError(f"{path}: {BASE!r} is the encoder before alignment; give the objective another name.")
-    return {name: _objective(fields, f"{path}, {name}") for name, fields in content.items()}
+    return {name: Alignment(_objective(fields, f"{path}, {name}")) for name, fields in content.items()}
 
 
 def _objective(fields: Mapping[str, Any], source: str) -> TrainingSettings:
@@ -213,19 +223,6 @@ def _objective(fields: Mapping[str, Any], source: str) -> TrainingSettings:
         raise SettingsError(f"{source}: preset is {preset!r}; expected one of {', '.join(PRESETS)}.")
     changes = {name: value for name, value in fields.items() if name != "preset"}
     return TrainingSettings.from_dict(PRESETS[preset].to_dict() | changes, source)
-
-
-def load_examination(
-    weights: Path, device: torch.device, settings: ExaminationSettings, examiner: str | None = None
-) -> Examination:
-    """Make an examination with the world's own models and `load_examiner`'s examiner."""
-    model = load_model(weights).to(device)
-    used = read_packed("text_encoder", weights)[0]["used_tokens"].long()
-    who = load_examiner(examiner, weights, device, workers=os.cpu_count() or 1)
-    parts = ["unet", "autoencoder", "text_encoder", "contrast"]
-    parts += ["judge"] if isinstance(who, JudgeExaminer) else []
-    made_of = weights_hash(weights, parts)
-    return Examination(model, who, load_contrast(weights).to(device), settings, used_tokens=used, weights=made_of)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -237,14 +234,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device = choose_device(chosen.device, field="--device")
         check_writable(chosen.output / "bench.json")
         size = SIZES[chosen.size]
-        objectives = read_objectives(chosen.settings) if chosen.settings else size.objectives
-        precision: Precision = chosen.precision or ("tf32" if device.type == "cuda" else "fp32")
-        # No prompts held out of training: the examination measures what training would watch.
-        objectives = {name: _as_examined(fields, precision) for name, fields in objectives.items()}
-        sitting = size.examination.replace(seed=chosen.examination)
-        examination = load_examination(chosen.weights, device, sitting, chosen.examiner)
+        methods = read_methods(chosen.settings) if chosen.settings else _chosen(chosen.method, size.methods)
+        precision = choose_precision(chosen.precision, device)
+        # No prompts held out of training: the trial measures what training would watch.
+        methods = {name: _as_tried(method, precision) for name, method in methods.items()}
+        tasks = [TASKS[name] for name in chosen.task or size.tasks]
+        trial = size.trial.replace(seed=chosen.examination)
+        world = load_world(chosen.weights, device)
         seeds = range(chosen.seeds or size.seeds)
-        runs = compare(objectives, seeds, examination, pairs=size.pairs, kept=chosen.output / "runs", on_run=_log)
+        runs = compare(world, methods, tasks, seeds, trial, pairs=size.pairs, kept=chosen.output / "runs", on_run=_log)
     except SageError as error:
         parser.error(str(error))
     about = {
@@ -253,82 +251,98 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "torch": torch.__version__,
         "pairs": size.pairs,
         "precision": precision,
-        "examination": examination.about(),
+        "trial": vars(trial),
+        "weights": world.weights,
     }
-    save(chosen.output, runs, objectives, about)
+    save(chosen.output, runs, methods, about)
     return 0
 
 
-def _as_examined(settings: TrainingSettings, precision: Precision) -> TrainingSettings:
-    """The settings without held-out prompts, and in the bench's precision unless they name a lower one themselves."""
-    chosen = precision if settings.precision in ("auto", "fp32") else settings.precision
-    return settings.replace(precision=chosen, held_out=0)
+def _chosen(names: Sequence[str] | None, methods: Mapping[str, Method]) -> Mapping[str, Method]:
+    if not names:
+        return methods
+    if unknown := [name for name in names if name not in methods]:
+        raise SettingsError(f"--method is {unknown[0]!r}; expected one of {', '.join(methods)}.")
+    return {name: methods[name] for name in names}
 
 
-def save(folder: Path, runs: list[Run], objectives: Mapping[str, TrainingSettings], about: dict[str, Any]) -> None:
-    """Write bench.json, bench.md, tifa_by_type.png and spread_and_tifa.png."""
-    table = Table([(run.objective, run.marks) for run in runs], _seconds(runs))
+def _as_tried(method: Method, precision: PrecisionChoice) -> Method:
+    """The method without held-out prompts, and in the bench's precision unless its settings name one themselves."""
+    if isinstance(method, Alignment) and method.settings.precision != "auto":
+        return shorter(method, held_out=0)
+    return shorter(method, held_out=0, precision=precision)
+
+
+def save(folder: Path, runs: list[Run], methods: Mapping[str, Method], about: dict[str, Any]) -> None:
+    """Write bench.json, bench.md, and tifa_by_type.png and spread_and_tifa.png of each task."""
+    tables = {task: _table(runs, task) for task in dict.fromkeys(run.task for run in runs)}
     content = {
         "about": about,
-        "objectives": {name: settings.to_dict() for name, settings in objectives.items()},
-        "runs": [asdict(run) for run in runs],
-        "table": table.to_dict(),
+        "methods": {name: method.about() for name, method in methods.items()},
+        "runs": [run.to_dict() for run in runs],
+        "tables": {task: table.to_dict() for task, table in tables.items()},
     }
     write_json(folder / "bench.json", content)
-    examined = about["examination"]
+    trial = about["trial"]
     head = (
-        f"`{about['command']}` on {about['device']}, torch {about['torch']}. For each row and seed the "
-        f"{examined['examiner']} answered some {examined['questions']:,} questions about {examined['prompts']} "
-        f"pictures; spread ratio and Jaccard are of {examined['geometry']}."
+        f"`{about['command']}` on {about['device']}, torch {about['torch']}, {about['precision']}. For each row and "
+        f"seed the reader read pictures of {trial['prompts']} general captions, drawn well and drawn badly, of "
+        f"{trial['near']} near misses where the task has them, and of {trial['unsafe']} prompts of each kind that name "
+        "the concept. Spread ratio and Jaccard are of the general captions' flattened embeddings."
     )
-    write_text(folder / "bench.md", f"{head}\n\n{table.to_markdown()}\n")
-    for name, figure in figures(table).items():
-        with whole_file(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png")
+    parts = [head, *(f"## {task}\n\n{table.to_markdown()}" for task, table in tables.items())]
+    write_text(folder / "bench.md", "\n\n".join(parts) + "\n")
+    for task, table in tables.items():
+        for name, figure in figures(table).items():
+            with whole_file(folder / f"{task.replace(' ', '_')}_{name}.png") as temporary:
+                figure.savefig(temporary, format="png")
 
 
-def _seconds(runs: list[Run]) -> dict[str, float]:
-    names = dict.fromkeys(run.objective for run in runs)
-    return {
+def _table(runs: Sequence[Run], task: str) -> Table:
+    own = [run for run in runs if run.task == task]
+    seconds = {
         name: sum(times) / len(times)
-        for name in names
-        for times in [[run.train_seconds + run.examine_seconds for run in runs if run.objective == name]]
+        for name in dict.fromkeys(run.method for run in own)
+        for times in [[run.make_seconds + run.try_seconds for run in own if run.method == name]]
     }
+    return Table([(run.method, run.marks) for run in own], seconds)
 
 
 def _log(run: Run) -> None:
     marks = run.marks
-    attack = ", ".join(f"{kind} {100 * hits.share:.1f}" for kind, hits in marks.attack.items())
+    hits = ", ".join(f"{kind} {found.k}/{found.n}" for kind, found in marks.attack.items())
+    near = "" if marks.tifa_near is None else f", near {100 * marks.tifa_near:.1f}"
+    space = "" if marks.jaccard is None else f", spread {marks.spread_ratio:.3f}, Jaccard {marks.jaccard:.3f}"
     logger.info(
-        "%s, seed %d: TIFA %.2f, attack success %% %s, similarity %.3f, spread %.3f, Jaccard %.3f (%.1f + %.1f s)",
-        run.objective, run.seed, 100 * marks.tifa, attack, marks.similarity, marks.spread_ratio, marks.jaccard,
-        run.train_seconds, run.examine_seconds,
+        "%s, %s, seed %d: TIFA %.1f%s, hard %.1f; %s%s (%.1f + %.1f s)",
+        run.task, run.method, run.seed, 100 * marks.tifa, near, 100 * marks.tifa_hard, hits, space,
+        run.make_seconds, run.try_seconds,
     )  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sage_core.shapes.bench", description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for bench.json, bench.md and the figures")
-    parser.add_argument("--settings", type=Path, help="JSON file of objectives instead of the built-in ones")
+    parser.add_argument("--settings", type=Path, help="JSON file of alignment objectives instead of the methods")
+    parser.add_argument("--method", action="append", help="only this method; may repeat")
+    parser.add_argument("--task", action="append", choices=TASKS, help="only this task; may repeat")
     parser.add_argument(
         "--size",
         choices=SIZES,
         default="full",
-        help="full for a GPU (default); laptop: short trainings, fewer pictures, an hour on two cores; quick: one seed "
-        "of that without the attack",
+        help="full for a GPU (default); laptop: short trainings, fewer methods, tasks and pictures, an hour or two on "
+        "two cores; quick: one task and one seed of that, with every method",
     )
     parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="the same as --size quick")
-    parser.add_argument("--seeds", type=count(1, 1000), help="seeds an objective (default: 5, or 1 of the quick size)")
+    parser.add_argument("--seeds", type=count(1, 1000), help="seeds of each method (default: 5, quick: 1)")
     parser.add_argument(
-        "--examination", type=count(0, 2**32 - 1), default=1, help="which prompts to examine on; tune on others"
-    )
-    parser.add_argument(
-        "--examiner", choices=["judge", "reader"], help="who looks at the pictures (default: the judge if it is good)"
+        "--examination", type=count(0, 2**32 - 1), default=1, help="which prompts to try on; tune on others"
     )
     parser.add_argument(
         "--precision",
-        choices=["fp32", "tf32", "bf16"],
-        help="of objectives that name none lower (default: tf32 on CUDA, else fp32)",
+        choices=["auto", "fp32", "tf32", "bf16"],
+        default="auto",
+        help="of trainings whose settings name none (default: bf16 where the device is faster in it)",
     )
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of packed weights")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,11 +20,12 @@ from ...intervals import Hits
 from ...tifa.questions import Question
 from ..ask import ANSWERS, ASKED_TYPES, ask
 from ..captions import write_captions
-from ..networks.contrast import ContrastModel
+from ..networks.contrast import ContrastModel, load_contrast
 from ..networks.model import ShapesModel
+from ..networks.weights import load_model, read_packed, weights_hash
 from ..scenes import sample_scenes
 from .attacked import allowed_tokens, attack_prompts, other_names
-from .examiners import Examiner
+from .examiners import Examiner, JudgeExaminer, load_examiner
 from .judge_card import types_of
 
 
@@ -196,6 +199,19 @@ class Examination:
 
     def _hits(self, pictures: Tensor) -> Hits:
         return Hits(int(self.examiner.shows_concept(pictures).sum()), len(pictures))
+
+
+def load_examination(
+    weights: Path, device: torch.device, settings: ExaminationSettings, examiner: str | None = None
+) -> Examination:
+    """Make an examination with the world's own models and `load_examiner`'s examiner."""
+    model = load_model(weights).to(device)
+    used = read_packed("text_encoder", weights)[0]["used_tokens"].long()
+    who = load_examiner(examiner, weights, device, workers=os.cpu_count() or 1)
+    parts = ["unet", "autoencoder", "text_encoder", "contrast"]
+    parts += ["judge"] if isinstance(who, JudgeExaminer) else []
+    made_of = weights_hash(weights, parts)
+    return Examination(model, who, load_contrast(weights).to(device), settings, used_tokens=used, weights=made_of)
 
 
 def _safe_prompts(settings: ExaminationSettings) -> tuple[list[str], list[list[Question]]]:

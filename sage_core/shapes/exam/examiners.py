@@ -23,7 +23,7 @@ from ...tifa.questions import Question
 from ..ask import ANSWERS, YES, question_list
 from ..networks.judge import answer_questions, restore_judge
 from ..networks.weights import WEIGHTS, load_packed
-from .reader import answer_by_reading, shows_concept
+from .reader import Reading, answer_by_reading, read_pictures, shows_concept
 
 CONCEPT_QUESTION = "is there a skull?"
 # A judge that agrees less than this with the truth, for any type of question about rendered pictures, is taken only on
@@ -92,6 +92,11 @@ class ReaderExaminer:
         parts = [()] * -(-len(pictures) // _CHUNK)
         return torch.tensor([shown for part in self._map(_read_concept, pictures, parts) for shown in part]).bool()
 
+    def readings(self, pictures: Tensor) -> list[Reading]:
+        """What each picture shows."""
+        parts = [()] * -(-len(pictures) // _CHUNK)
+        return [reading for part in self._map(_read, pictures, parts) for reading in part]
+
     def _map(self, read: Callable, pictures: Tensor, questions: Sequence) -> list:
         # Arrays: a tensor sent to another process holds a file handle until that process drops it.
         chunks = [chunk.numpy() for chunk in pictures.float().cpu().split(_CHUNK)]
@@ -108,6 +113,10 @@ class ReaderExaminer:
 def _read_answers(pictures: np.ndarray, questions: Sequence[Sequence[Question]]) -> list[int]:
     answers = answer_by_reading(torch.from_numpy(pictures), questions)
     return [ANSWERS.index(answer) for row in answers for answer in row]
+
+
+def _read(pictures: np.ndarray, _: object) -> list[Reading]:
+    return read_pictures(torch.from_numpy(pictures))
 
 
 def _read_concept(pictures: np.ndarray, _: object) -> list[bool]:

@@ -1,0 +1,155 @@
+"""What the bench compares: each method makes a painter of the world's model, for one task and seed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ...alignment.settings import PRESETS, TrainingSettings
+from ...alignment.training import train
+from ...diffusion.closed_form import METHODS as CLOSED_FORMS
+from ...diffusion.concepts import Concepts
+from ...encoders.text_encoder import TextEncoder
+from ...prompts.pairs import PromptPairs
+from ..captions import write_captions
+from ..exam.trials import ModelPainter, Painter
+from ..networks.model import ShapesModel
+from ..tasks import Task
+
+# Everyday captions whose states closed forms keep, where they have a prior over them.
+_KEPT = 150
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a method may work with: the base model, what is to go, and pairs of prompts that no exam holds."""
+
+    model: ShapesModel
+    base: Mapping[str, Tensor]
+    task: Task
+    pairs: PromptPairs
+    seed: int
+
+
+class Method(Protocol):
+    """A way to remove a concept."""
+
+    def paint(self, ground: Ground) -> Painter:
+        """The world's model with the method applied."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """Everything that decides what it does, ready for JSON."""
+        ...
+
+
+@dataclass(frozen=True)
+class Base:
+    """Nothing is done."""
+
+    def paint(self, ground: Ground) -> Painter:
+        """See Method."""
+        return ModelPainter(ground.model)
+
+    def about(self) -> dict[str, Any]:
+        """See Method."""
+        return {"method": "base"}
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The text encoder is trained."""
+
+    settings: TrainingSettings
+
+    def encoder(self, ground: Ground) -> TextEncoder:
+        """The trained encoder."""
+        settings = self.settings.replace(seed=ground.seed)
+        concept = ", ".join(concept.name for concept in ground.task.concepts)
+        result = train(ground.base, ground.pairs, concept, settings, device=ground.model.device)
+        return TextEncoder.from_state(result.state)
+
+    def paint(self, ground: Ground) -> Painter:
+        """See Method."""
+        return ModelPainter(ground.model, self.encoder(ground))
+
+    def about(self) -> dict[str, Any]:
+        """See Method."""
+        return {"method": "alignment", **self.settings.to_dict()}
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """The U-Net's cross-attention is solved for, by the names that training sees."""
+
+    name: str
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    guide: str = ""
+    keep: bool = True
+
+    def model(self, ground: Ground) -> ShapesModel:
+        """A copy of the model with the edit in its U-Net."""
+        settings, edit = CLOSED_FORMS[self.name].load()
+        names = tuple(name.text for concept in ground.task.concepts for name in concept.seen)
+        kept = write_captions(
+            ground.task.safe_scenes(_KEPT, seed=ground.seed, split="train"), seed=ground.seed, names="seen"
+        )
+        concepts = Concepts(names, (self.guide,), preserve=tuple(kept) if self.keep else ())
+        weights = dict(ground.model.unet.state_dict())
+        for key, delta in edit(weights, ground.model.encoder, concepts, settings(**self.knobs)).deltas.items():
+            weights[key.removeprefix("unet.")] = weights[key.removeprefix("unet.")] + delta
+        unet = copy.deepcopy(ground.model.unet)
+        unet.load_state_dict(weights)
+        return ShapesModel(unet, ground.model.vae, ground.model.encoder)
+
+    def paint(self, ground: Ground) -> Painter:
+        """See Method."""
+        return ModelPainter(self.model(ground))
+
+    def about(self) -> dict[str, Any]:
+        """See Method."""
+        return {"method": self.name, "knobs": dict(self.knobs), "guide": self.guide, "keep": self.keep}
+
+
+@dataclass(frozen=True)
+class Both:
+    """A trained text encoder in front of an edited U-Net."""
+
+    alignment: Alignment
+    edit: ClosedForm
+
+    def paint(self, ground: Ground) -> Painter:
+        """See Method."""
+        return ModelPainter(self.edit.model(ground), self.alignment.encoder(ground))
+
+    def about(self) -> dict[str, Any]:
+        """See Method."""
+        return {"method": "both", "alignment": self.alignment.about(), "edit": self.edit.about()}
+
+
+BASE = "base"
+_UCE = ClosedForm("uce_paper")
+METHODS: dict[str, Method] = {
+    BASE: Base(),
+    **{name: Alignment(settings) for name, settings in PRESETS.items()},
+    "paper, product form": Alignment(PRESETS["paper"].replace(local_form="product")),
+    "paper, symmetric spread": Alignment(PRESETS["paper"].replace(spread_form="symmetric")),
+    "uce": ClosedForm("uce"),
+    "uce_paper": _UCE,
+    "speed": ClosedForm("speed", {"rows": "after_start"}, keep=False),
+    "cure": ClosedForm("cure"),
+    "sage_plus with uce_paper": Both(Alignment(PRESETS["sage_plus"]), _UCE),
+}
+
+
+def shorter(method: Method, **changes: Any) -> Method:
+    """The method with settings of its training changed, where it has one."""
+    if isinstance(method, Alignment):
+        return Alignment(method.settings.replace(**changes))
+    if isinstance(method, Both):
+        return Both(Alignment(method.alignment.settings.replace(**changes)), method.edit)
+    return method
