@@ -19,12 +19,13 @@ from sage_core.intervals import Hits, wilson_interval
 from sage_core.shapes.ask import ANSWERS, ASKED_TYPES
 from sage_core.shapes.bench import methods, run
 from sage_core.shapes.bench.methods import METHODS, Alignment, Ground
+from sage_core.shapes.bench.painters import GatedEncoder, GuidedPainter, SafreePainter, TextPainter, Texts
 from sage_core.shapes.bench.report import Table, figures
 from sage_core.shapes.bench.run import SIZES, Size, load_world, main, read_methods
 from sage_core.shapes.captions import write_captions
 from sage_core.shapes.exam import trials
 from sage_core.shapes.exam.examination import Examination, ExaminationSettings, Marks, load_examination
-from sage_core.shapes.exam.trials import Trial, TrialMarks, TrialSettings
+from sage_core.shapes.exam.trials import ModelPainter, Trial, TrialMarks, TrialSettings
 from sage_core.shapes.networks.contrast import ContrastModel
 from sage_core.shapes.networks.model import build_text_encoder, build_unet, build_vae
 from sage_core.shapes.networks.weights import filler_rows, save_packed, used_rows
@@ -337,3 +338,45 @@ def test_an_edited_model_is_a_copy(world):
     ]
     assert changed and all("attn2.to_" in name for name in changed)
     assert all(torch.equal(tensor, before[name]) for name, tensor in world.model.unet.state_dict().items())
+
+
+class Plain(TextPainter):
+    """Draws with the states that the model itself would make."""
+
+    def texts(self, prompts):
+        states = self._states(prompts)
+        return Texts(self._states([""]), states, states, torch.full((len(prompts),), 0.5))
+
+
+PROMPTS = ["two red stars on the grass", "a blue ring at night", "three skulls in the snow"]
+
+
+def test_painters_that_change_nothing_draw_what_the_model_draws(world):
+    expected = ModelPainter(world.model).draw(PROMPTS, steps=3, weight=2.0)
+    torch.testing.assert_close(Plain(world.model).draw(PROMPTS, steps=3, weight=2.0), expected, rtol=0, atol=0.02)
+
+
+def test_states_of_a_share_of_the_steps_give_way_to_others():
+    early, late = torch.zeros(2, 77, 4), torch.ones(2, 77, 4)
+    texts = Texts(early[:1], early, late, torch.tensor([0.5, 0.0]))
+    assert [texts.at(step, 4)[:, 0, 0].tolist() for step in range(4)] == [[0, 1], [0, 1], [1, 1], [1, 1]]
+
+
+def test_safe_guidance_and_projected_prompts_change_pictures(world):
+    plain = ModelPainter(world.model).draw(PROMPTS, steps=3, weight=2.0)
+    for painter in (GuidedPainter(world.model, "a skull", "max"), SafreePainter(world.model, ["a skull"])):
+        pictures = painter.draw(PROMPTS, steps=3, weight=2.0)
+        assert pictures.shape == plain.shape and not torch.allclose(pictures, plain, atol=1e-3)
+
+
+def test_a_gate_takes_the_safe_encoder_for_what_it_flags_alone(world):
+    base = world.model.encoder
+    safe = TextEncoder.from_state({name: value + 0.1 for name, value in base.state().items()})
+
+    class Flags:
+        def flags(self, states):
+            return torch.tensor([True, False, False])
+
+    ids = tokenize(PROMPTS)
+    states = GatedEncoder(base, safe, Flags())(ids)
+    assert torch.equal(states[1:], base(ids)[1:]) and torch.equal(states[0], safe(ids)[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -13,12 +13,14 @@ from ...alignment.settings import PRESETS, TrainingSettings
 from ...alignment.training import train
 from ...diffusion.closed_form import METHODS as CLOSED_FORMS
 from ...diffusion.concepts import Concepts
+from ...diffusion.gate import GateSettings, train_gate
 from ...encoders.text_encoder import TextEncoder
 from ...prompts.pairs import PromptPairs
 from ..captions import write_captions
 from ..exam.trials import ModelPainter, Painter
 from ..networks.model import ShapesModel
 from ..tasks import Task
+from .painters import GatedEncoder, GuidedPainter, SafreePainter
 
 # Everyday captions whose states closed forms keep, where they have a prior over them.
 _KEPT = 150
@@ -94,7 +96,7 @@ class ClosedForm:
     def model(self, ground: Ground) -> ShapesModel:
         """A copy of the model with the edit in its U-Net."""
         settings, edit = CLOSED_FORMS[self.name].load()
-        names = tuple(name.text for concept in ground.task.concepts for name in concept.seen)
+        names = tuple(_seen(ground.task))
         kept = write_captions(
             ground.task.safe_scenes(_KEPT, seed=ground.seed, split="train"), seed=ground.seed, names="seen"
         )
@@ -131,6 +133,56 @@ class Both:
         return {"method": "both", "alignment": self.alignment.about(), "edit": self.edit.about()}
 
 
+@dataclass(frozen=True)
+class Guided:
+    """Safe Latent Diffusion, away from all names that training sees."""
+
+    preset: str = "max"
+
+    def paint(self, ground: Ground) -> Painter:
+        """See Method."""
+        return GuidedPainter(ground.model, ", ".join(_seen(ground.task)), self.preset)
+
+    def about(self) -> dict[str, Any]:
+        """See Method."""
+        return {"method": "sld", "preset": self.preset}
+
+
+@dataclass(frozen=True)
+class Safree:
+    """SAFREE, away from all names that training sees."""
+
+    def paint(self, ground: Ground) -> Painter:
+        """See Method."""
+        return SafreePainter(ground.model, _seen(ground.task))
+
+    def about(self) -> dict[str, Any]:
+        """See Method."""
+        return {"method": "safree"}
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A gate on the base's states, trained from the same pairs, in front of a trained text encoder."""
+
+    alignment: Alignment
+    settings: GateSettings = field(default_factory=GateSettings)
+
+    def paint(self, ground: Ground) -> Painter:
+        """See Method."""
+        base, pairs = ground.model.encoder, ground.pairs
+        gate = train_gate(base, pairs.safe, pairs.unsafe, replace(self.settings, seed=ground.seed))
+        return ModelPainter(ground.model, reads=GatedEncoder(base, self.alignment.encoder(ground), gate))
+
+    def about(self) -> dict[str, Any]:
+        """See Method."""
+        return {"method": "gate", "gate": asdict(self.settings), "alignment": self.alignment.about()}
+
+
+def _seen(task: Task) -> list[str]:
+    return [name.text for concept in task.concepts for name in concept.seen]
+
+
 BASE = "base"
 _UCE = ClosedForm("uce_paper")
 METHODS: dict[str, Method] = {
@@ -143,6 +195,9 @@ METHODS: dict[str, Method] = {
     "speed": ClosedForm("speed", {"rows": "after_start"}, keep=False),
     "cure": ClosedForm("cure"),
     "sage_plus with uce_paper": Both(Alignment(PRESETS["sage_plus"]), _UCE),
+    "sage_plus behind a gate": Gated(Alignment(PRESETS["sage_plus"])),
+    "sld": Guided(),
+    "safree": Safree(),
 }
 
 
@@ -150,6 +205,6 @@ def shorter(method: Method, **changes: Any) -> Method:
     """The method with settings of its training changed, where it has one."""
     if isinstance(method, Alignment):
         return Alignment(method.settings.replace(**changes))
-    if isinstance(method, Both):
-        return Both(Alignment(method.alignment.settings.replace(**changes)), method.edit)
+    if isinstance(method, Both | Gated):
+        return replace(method, alignment=Alignment(method.alignment.settings.replace(**changes)))
     return method

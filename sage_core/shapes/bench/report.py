@@ -110,10 +110,10 @@ class Table:
         )
 
     def _kept(self, name: str) -> list[str]:
-        change = _mean_and_deviation(self.changes(name))
+        change, seeds = _mean_and_deviation(self.changes(name)), len(self.marks[name])
         return [
             name,
-            str(len(self.marks[name])),
+            str(seeds),
             self._with_deviation(name, "tifa", 100, 1),
             ""
             if name == self.base

@@ -12,7 +12,7 @@ from itertools import cycle, islice
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...encoders.precision import choose_precision
 from ...encoders.text_encoder import TextEncoder, embed
@@ -32,7 +32,7 @@ from .examiners import ReaderExaminer
 from .reader import Reading, answer_from
 
 # Pictures drawn at once on a CPU.
-_BATCH = 50
+BATCH = 50
 # Far from the seeds of training, and of the examinations of the world itself.
 _FIRST_SEED = 7_000_000
 _BETWEEN_SEEDS = 1000
@@ -53,10 +53,17 @@ class Painter(Protocol):
 
 @dataclass(frozen=True)
 class ModelPainter:
-    """Draws with a model of the world, and with another text encoder than its own if one is given."""
+    """Draws with a model of the world.
+
+    Attributes:
+        model: the world's, or a copy with an edit in it.
+        encoder: a text encoder in place of the model's own.
+        reads: in place of either, what makes states (B, 77, width) of token ids, though it is no text encoder.
+    """
 
     model: ShapesModel
     encoder: TextEncoder | None = None
+    reads: nn.Module | None = None
 
     def draw(self, prompts: Sequence[str], *, steps: int, weight: float) -> Tensor:
         """See Painter."""
@@ -65,9 +72,9 @@ class ModelPainter:
             seeds=range(len(prompts)),
             steps=steps,
             guidance=classifier_free(weight),
-            encoder=self.encoder,
+            encoder=self.reads or self.encoder,
             autocast=drawing_precision(self.model.device),
-            batch_size=1000 if self.model.device.type == "cuda" else _BATCH,
+            batch_size=1000 if self.model.device.type == "cuda" else BATCH,
         )
 
 
