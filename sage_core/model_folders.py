@@ -28,9 +28,9 @@ _MOST_PARTS = 20_000
 # Beyond any width, vocabulary or count of positions. Rotation bases and the like are larger, but are not sizes.
 _SIZES = re.compile(r"size|dim|width|length|position|d_model|d_ff|d_kv|n_embd|n_ctx|tokens")
 _LARGEST_SIZE = 50_000_000
-# What a processor enlarges every picture to; "longest_edge" only limits, and some state it in pixels of the whole area.
+# What a processor enlarges every picture to; "longest_edge" only limits. Some state both in pixels of the whole area.
 _EDGES = re.compile(r"shortest_edge|height|width")
-_LONGEST_EDGE = 100_000
+_LONGEST_EDGE = 500_000
 _PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 
 

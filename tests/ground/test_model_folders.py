@@ -346,7 +346,7 @@ def test_a_processor_that_would_fill_the_memory_is_refused(copied, name, content
     (folder / name).write_text(json.dumps(content))
     with pytest.raises(JudgeError, match=rf"{name}: \w+ is 10+, expected [\d,]+ at most"):
         read_model_config(folder, "test", ["x/y"])
-    for sound in ('{"size": {"longest_edge": 12845056, "shortest_edge": 65536}}', "[" * 100_000, "{"):
+    for sound in ('{"size": {"longest_edge": 12845056, "shortest_edge": 100352}}', "[" * 100_000, "{"):
         (folder / name).write_text(sound)
         read_model_config(folder, "test", ["x/y"])
 
