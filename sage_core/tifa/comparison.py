@@ -98,8 +98,8 @@ def compare(base: TifaResult, other: TifaResult, *, resamples: int = 9999, seed:
     differences = np.array([other.caption_scores[name] - base.caption_scores[name] for name in captions])
     gained, lost, counts = _answers_changed(base, ours, theirs)
     asked = counts.sum(1, keepdims=True)
-    shares = [part.sum(1, keepdims=True) / asked for part in (gained, lost)]
-    (whole,) = _intervals(*shares, np.ones_like(asked))
+    up, down = (part.sum(1, keepdims=True) / asked for part in (gained, lost))
+    (whole,) = _intervals(up, down, np.ones_like(asked))
     changed = [(ours[key], scored) for key, scored in theirs.items() if ours[key].score != scored.score]
     return Comparison(
         base.name,
@@ -157,10 +157,10 @@ def _intervals(gained: np.ndarray, lost: np.ndarray, counts: np.ndarray) -> list
 
 
 def _row(difference: Difference) -> dict[str, float | list[float] | None]:
-    interval = difference.interval and [difference.interval.low, difference.interval.high]
+    bounds = difference.interval
     return {
         "base": difference.base,
         "other": difference.other,
         "change": difference.change,
-        "interval_95": interval,
+        "interval_95": [bounds.low, bounds.high] if bounds else None,
     }
