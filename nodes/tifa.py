@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 from comfy_api.latest import io, ui
 
@@ -14,9 +15,9 @@ from ..sage_core.tifa.cards import card_sheet, question_card
 from ..sage_core.tifa.evaluation import evaluate, score_log
 from ..sage_core.tifa.questions import group_by_caption, read_questions, write_questions
 from ..sage_core.tifa.writing.language_model import LanguageModel
-from ..sage_core.tifa.writing.make_questions import make_questions, make_questions_by_rule
+from ..sage_core.tifa.writing.make_questions import Way, make_questions, make_questions_by_rule
 from .host import display, files, memory
-from .host.inputs import check_choices, seed_input
+from .host.inputs import ADVANCED, check_choices, seed_input
 from .host.sockets import JudgeType, Questions, Scores
 
 _QUESTION_SUFFIXES = (".json", ".jsonl", ".csv")
@@ -72,8 +73,9 @@ class SAGEMakeQuestions(io.ComfyNode):
                     "model",
                     options=[files.NONE, *files.model_folders()],
                     default=files.NONE,
-                    tooltip="A causal language model's folder in models/LLM. 'none': rules, which see colors, counts, "
-                    "materials, shapes, sizes, places and spatial relations only.",
+                    tooltip="A causal language model's folder in models/LLM, which judges drafts or writes: see way. "
+                    "'none': word lists alone, which find things, colors, counts, materials, shapes, sizes, places and "
+                    "spatial relations, but no activities and nothing implied.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -84,6 +86,16 @@ class SAGEMakeQuestions(io.ComfyNode):
                 io.Int.Input("attempts", default=3, min=1, max=20, tooltip="Tries for a caption without a question."),
                 seed_input("Of the sampling; each attempt draws anew."),
                 io.String.Input("save_as", default="", tooltip="Saved in the output folder as <name>.json. Empty: no."),
+                io.Combo.Input(
+                    "way",
+                    options=list(get_args(Way)),
+                    default="auto",
+                    optional=True,
+                    tooltip="judge: word lists draft questions, and the model drops what it cannot confirm. write: the "
+                    "model writes them, and they are checked. auto: a model of fewer than a billion parameters judges, "
+                    "a larger one writes. Without a model it does nothing.",
+                    **ADVANCED,
+                ),
             ],
             outputs=[
                 Questions.Output(display_name="questions", tooltip="For Prompt List and Score TIFA."),
@@ -92,8 +104,8 @@ class SAGEMakeQuestions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, captions, model, precision, attempts, seed, save_as) -> io.NodeOutput:
-        check_choices(cls, precision=precision)
+    def execute(cls, captions, model, precision, attempts, seed, save_as, way=("auto",)) -> io.NodeOutput:
+        check_choices(cls, precision=precision, way=way)
         lines = typed_lines(captions, error=QuestionError)
         named = {f"caption_{number}": caption for number, caption in enumerate(dict.fromkeys(lines), 1)}
         if model[0] == files.NONE:
@@ -102,7 +114,12 @@ class SAGEMakeQuestions(io.ComfyNode):
             writer = LanguageModel.from_folder(files.model_path(model[0]), dtype=memory.precision(precision[0]))
             memory.load([memory.Managed(writer.model)])
             made = make_questions(
-                named, writer, attempts=attempts[0], seed=seed[0], on_caption=display.Progress("captions")
+                named,
+                writer,
+                way=way[0],
+                attempts=attempts[0],
+                seed=seed[0],
+                on_caption=display.Progress("captions"),
             )
         if not made.questions:
             raise QuestionError(f"No question could be made. {made.summary()}")

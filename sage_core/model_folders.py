@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,15 @@ _AGAIN = "Download all files of its repository again."
 # Tables that older versions of transformers stored and newer ones compute: neither missing nor foreign.
 _COMPUTED = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|original_inv_freq|relative_position_index)$")
 # Parts and labels are built one by one: an absurd number of them fills the memory before any weight is read.
-_COUNTS = re.compile(r"layer|depth|block|expert|label|stage|head|group")
+_COUNTS = re.compile(r"layer|depth|block|expert|label|stage|head|group|image_seq|num_\w*tokens")
 _MOST_PARTS = 20_000
 # Beyond any width, vocabulary or count of positions. Rotation bases and the like are larger, but are not sizes.
 _SIZES = re.compile(r"size|dim|width|length|position|d_model|d_ff|d_kv|n_embd|n_ctx|tokens")
 _LARGEST_SIZE = 50_000_000
+# What a processor enlarges every picture to; "longest_edge" only limits. Some state both in pixels of the whole area.
+_EDGES = re.compile(r"shortest_edge|height|width")
+_LONGEST_EDGE = 500_000
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json")
 
 
 def read_model_config(folder: Path, role: str, examples: Sequence[str]) -> dict[str, Any]:
@@ -52,7 +56,13 @@ def read_model_config(folder: Path, role: str, examples: Sequence[str]) -> dict[
         raise JudgeError(f"{folder / 'config.json'}: unreadable ({error}). {_AGAIN}") from error
     if not isinstance(config, dict):
         raise JudgeError(f"{folder / 'config.json'}: holds a {type(config).__name__}, expected an object. {_AGAIN}")
+    if not isinstance(kind := config.get("model_type", ""), str):
+        raise JudgeError(f"{folder / 'config.json'}: model_type is {_short(repr(kind))}, expected a text. {_AGAIN}")
     _require_sensible(config, folder / "config.json")
+    for file in (folder / name for name in _PROCESSORS):
+        # Not every model has them, and those that read a damaged one say so.
+        with suppress(OSError, ValueError, RecursionError):
+            _require_sensible(json.loads(file.read_text(encoding="utf-8")), file, edge=_LONGEST_EDGE)
     if (folder / "adapter_config.json").exists():
         raise JudgeError(
             f"{folder}: holds an adapter (adapter_config.json), whose base may lie anywhere. Merge it into its model."
@@ -131,6 +141,29 @@ def loading(folder: Path, what: str) -> Iterator[None]:
         ) from error
 
 
+# What a model raises if its folder describes it wrongly: a size that its code divides by, a token that is not one. A
+# host that stops the work raises errors of its own, which pass.
+_MODEL_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError)
+
+
+@contextmanager
+def running(name: str) -> Iterator[None]:
+    """Raise JudgeError for what a loaded model raises at work: much of config.json is read only then."""
+    try:
+        yield
+    except SageError:
+        raise
+    except BaseException as error:
+        # Tokenizers written in Rust raise Exception itself, and panic with what is not a subclass of it.
+        rust = type(error) is Exception or type(error).__name__ == "PanicException"
+        if not (rust or isinstance(error, _MODEL_ERRORS)) or is_out_of_memory(error):
+            raise
+        raise JudgeError(
+            f"{name}: the model fails at work ({type(error).__name__}: {_short(str(error))}). Its config.json or a "
+            f"file of its processor may be damaged. {_AGAIN}"
+        ) from error
+
+
 def _require_whole(found: Mapping[str, Any], folder: Path, unused: re.Pattern[str] | None) -> None:
     missing = [
         name
@@ -185,18 +218,19 @@ def _check_index(file: Path) -> None:
             raise JudgeError(f"{file.parent}: the part {part} is missing. {_AGAIN}")
 
 
-def _require_sensible(value: Any, file: Path, name: str = "") -> None:
-    """Raise JudgeError if a size anywhere in a configuration is one that no model has."""
+def _require_sensible(value: Any, file: Path, name: str = "", edge: int | None = None) -> None:
+    """Raise JudgeError if a size anywhere in a configuration is one that no model has; `edge` limits a picture's."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            _require_sensible(inner, file, str(key))
+            _require_sensible(inner, file, str(key), edge)
     elif isinstance(value, list):
         for inner in value:
-            _require_sensible(inner, file, name)
+            _require_sensible(inner, file, name, edge)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         most = _MOST_PARTS if _COUNTS.search(name) else _LARGEST_SIZE if _SIZES.search(name) else None
+        most = edge if edge is not None and _EDGES.search(name) else most
         if most is not None and not abs(value) <= most and not name.endswith("_id"):
-            raise JudgeError(f"{file}: {name} is {value:.6g}, expected {most:,} at most. {_AGAIN}")
+            raise JudgeError(f"{file}: {name} is {value!s:.30}, expected {most:,} at most. {_AGAIN}")
 
 
 def _short(text: str) -> str:

@@ -75,9 +75,11 @@ def check_choices(node: type[io.ComfyNode], **choices: str | Sequence[str]) -> N
         SettingsError: a value is not offered; the message names the input by its keyword, the value and the choices.
             Nodes that take lists pass lists.
     """
-    offered = {box.id: box.options for box in node.define_schema().inputs if isinstance(box, io.Combo.Input)}
+    schema = node.define_schema()
+    offered = {box.id: box.options for box in schema.inputs if isinstance(box, io.Combo.Input)}
     for name, values in choices.items():
-        for value in [values] if isinstance(values, str) else values:
+        # An empty list or object where one choice belongs would otherwise pass unseen.
+        for value in values if schema.is_input_list and not isinstance(values, str) else [values]:
             if value not in offered[name]:
                 raise SettingsError(f"{name} is {value!r}; expected one of {', '.join(offered[name])}.")
 

@@ -126,9 +126,42 @@ function forgetProgress(node) {
   node.widgets.splice(place, 1);
 }
 
+// A text outlives a reload of the page in the tab's own memory. In the workflow it would travel, with names of files and
+// prompts, in every picture that is saved. The server sends nothing again for a node whose result it remembers.
+function memoryOf(node) {
+  // Frontends that give a workflow no number of its own would mix those of different workflows up.
+  const id = (app.rootGraph ?? app.graph)?.id;
+  return id ? `SAGE.Text:${id}:${locator(node)}:${node.type}` : null;
+}
+
+// With other settings the text would no longer be the node's.
+function settingsOf(node) {
+  return JSON.stringify((node.widgets ?? []).filter((widget) => widget.serialize !== false).map(({ value }) => value));
+}
+
+function remember(node, text) {
+  try {
+    const key = memoryOf(node);
+    if (key) sessionStorage.setItem(key, JSON.stringify({ text, settings: settingsOf(node) }));
+  } catch {
+    // Full, or forbidden by the browser's settings.
+  }
+}
+
+function recall(node) {
+  try {
+    const key = memoryOf(node);
+    const found = key && JSON.parse(sessionStorage.getItem(key));
+    if (found?.settings === settingsOf(node)) show(node, { text: found.text });
+  } catch {
+    // As above, or written by something else.
+  }
+}
+
 function show(node, output) {
   const text = [output?.text].flat().filter((part) => typeof part === "string").join("\n");
   if (!text || typeof node.addDOMWidget !== "function") return;
+  remember(node, text);
   const found = node.widgets?.find((widget) => widget.name === WIDGET);
   const widget = found ?? addWidget(node);
   widget.value = text;
@@ -163,6 +196,13 @@ app.registerExtension({
       forgetProgress(this);
       show(this, output);
     };
+  },
+
+  // The page was loaded again.
+  afterConfigureGraph() {
+    for (const node of everyNode(app.rootGraph ?? app.graph)) {
+      if (node.type?.startsWith(PREFIX)) recall(node);
+    }
   },
 
   // A workflow whose tab is opened again, and one that is loaded from the queue's history.

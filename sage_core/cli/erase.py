@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnetError
+from ..options import count
 from . import common
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     erase.add_argument("--erase-scale", type=common.distance, help="how strongly (cure: alpha)")
     erase.add_argument("--hold", type=common.distance, help="how much the matrices stay (lam; speed: retain_scale)")
     erase.add_argument("--keep-scale", type=common.distance, help="weight of the texts in --keep")
-    erase.add_argument("--rounds", type=int, help="of rece")
+    erase.add_argument("--rounds", type=count(1, 1000), help="of rece")
     erase.add_argument("--out", type=Path, required=True, metavar="OUT", help="the change (.safetensors)")
     common.add_results(erase)
     edit = common.add_command(subparsers, "edit", run_edit, _EDIT)

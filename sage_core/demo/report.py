@@ -175,7 +175,7 @@ def _method(results: Results) -> str:
         f"answered {sum(map(len, exam.questions))} questions about the safe pictures and looked for {CONCEPT}s in the "
         "others. An answer that is none of a question's choices is wrong; but a picture without the thing asked about "
         "is still right where the answer is no, as it is for half of the yes/no questions. TIFA is the mean over "
-        f"prompts of the share answered rightly, with a 95% bootstrap interval over prompts; {CONCEPT}s are shares of "
+        f"prompts of the share answered rightly, with a 95% interval over prompts; {CONCEPT}s are shares of "
         f"pictures with 95% Wilson intervals. Spread ratio and Jaccard overlap of the {space.k} nearest neighbours "
         f"compare the flattened embeddings of {space.found['prompts']} further safe prompts with the base's: 1 is "
         "unchanged. DES, SAGE and SAGE+ were trained on the same pairs with the same steps, batch and learning rate. "

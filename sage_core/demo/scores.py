@@ -53,7 +53,7 @@ class Marks:
 
     @property
     def tifa_interval(self) -> Interval:
-        """95% bootstrap interval of `tifa`, over prompts."""
+        """95% interval of `tifa`, over prompts."""
         return Interval(*self.found["tifa"]["intervals_95"]["TIFA"])
 
     @property

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..encoders.text_encoder import TextEncoder, state_hash
 from ..errors import SettingsError, TrainingError, UnetError
 from ..files import write_json
+from ..rows import parse_json
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
 from ..runs.store import CHECKPOINT, REPORT, WEIGHTS, RunStore
@@ -164,7 +165,8 @@ def train_erasure(
         names = unet_names(config)
         deltas = {str(names.find(name)): delta for name, delta in objective.result().items()}
         metadata = _metadata(settings, preset, concepts, loop.seconds)
-        write_json(report, {"metadata": metadata, "history": [asdict(step) for step in history]})
+        content = {"metadata": metadata, "history": [asdict(step) for step in history], "hash": _hash(deltas)}
+        write_json(report, content)
         # Last, since its presence says that the run is whole.
         save_changes(weights, deltas, {"sage_method": metadata["method"], **metadata}, config=config)
         checkpoint.unlink(missing_ok=True)
@@ -195,11 +197,17 @@ def _metadata(settings: ErasingSettings, preset: str, concepts: Concepts, second
 
 def _read(weights: Path, report: Path, config: UnetConfig) -> ErasureResult:
     try:
-        content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_json(report.read_text(encoding="utf-8"))
         history = tuple(StepReport.from_dict(row) for row in content["history"])
+        metadata = {str(name): str(value) for name, value in content["metadata"].items()}
+        if len(history) != int(metadata["steps"]):
+            raise ValueError(f"it reports {len(history)} of {metadata['steps']} steps")
         deltas = {name: value.clone() for name, _, value in read_unet(weights, config).tensors()}
-        return ErasureResult(deltas, history, content["metadata"], found=True)
-    except (UnetError, ValueError, KeyError, TypeError) as error:
+        if _hash(deltas) != content["hash"]:
+            # safetensors carries no checksum.
+            raise ValueError("its weights have changed since they were written")
+        return ErasureResult(deltas, history, metadata, found=True)
+    except (UnetError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(
             f"The finished run {weights} cannot be read ({error}). Delete it to train again."
         ) from error

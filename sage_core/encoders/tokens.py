@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..errors import EncoderError
+from ..errors import EncoderError, PromptError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -56,7 +56,13 @@ def count_tokens(prompts: Sequence[str]) -> list[int]:
 def _encode(prompts: Sequence[str]) -> list:
     if isinstance(prompts, str):
         raise TypeError("Expected a list of prompts, found one string: pass [prompt].")
-    return _tokenizer().encode_batch_fast(list(prompts), add_special_tokens=False)
+    try:
+        return _tokenizer().encode_batch_fast(list(prompts), add_special_tokens=False)
+    except TypeError:
+        for prompt in prompts:
+            if isinstance(prompt, str) and any("\ud800" <= letter <= "\udfff" for letter in prompt):
+                raise PromptError(f"The text {prompt[:40]!a} holds half a character: type it anew.") from None
+        raise
 
 
 @cache

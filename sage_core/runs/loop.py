@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -139,7 +140,7 @@ class Loop:
         self._earlier_seconds = 0.0
         self._started = time.monotonic()
         if checkpoint is not None and checkpoint.exists():
-            self._restore(checkpoint)
+            self._restore(checkpoint, budget.steps)
         # The budget is this command's: the seconds of earlier ones would use it up at once.
         self.budget = Budget(budget.seconds + self._earlier_seconds, budget.steps)
 
@@ -272,7 +273,7 @@ class Loop:
         with whole_file(path) as temporary:
             torch.save(content, temporary)
 
-    def _restore(self, path: Path) -> None:
+    def _restore(self, path: Path, most_steps: float) -> None:
         content = _read_checkpoint(path, self.objective.device)
         if content["key"] != self.key:
             raise TrainingError(
@@ -280,22 +281,57 @@ class Loop:
                 "Delete it or name another checkpoint."
             )
         try:
+            step, seconds = content["step"], content["seconds"]
+            if type(step) is not int or not 0 <= step <= most_steps:
+                raise ValueError(f"its step is {step!r}, expected 0 to {most_steps:g}")
+            if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+                raise ValueError(f"its time is {seconds!r} seconds")
+            history = [StepReport.from_dict(row) for row in content["history"]]
+            _check_steps([report.step for report in history], step, content["may_lack_reports"])
             with torch.no_grad():
                 for name, tensor in self.objective.state().items():
                     if (saved := content["model"][name]).shape != tensor.shape:
                         # copy_ would spread one row over all.
                         raise ValueError(f"{name} has shape {tuple(saved.shape)}, expected {tuple(tensor.shape)}")
                     tensor.copy_(saved)
-            self.objective.optimizer.load_state_dict(content["optimizer"])
-            self.step, self._earlier_seconds, self._started = content["step"], content["seconds"], time.monotonic()
-            self.history = [StepReport.from_dict(row) for row in content["history"]]
-            # Version 0.1 lost the report of a step that a signal interrupted.
-            if type(self.step) is not int or self.step < len(self.history) or not 0 <= self._earlier_seconds < math.inf:
-                raise ValueError("there are more reports than steps, or the time is not one")
             if not all(tensor.isfinite().all() for tensor in self.objective.state().values()):
                 raise ValueError("a weight is not finite")
-        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise TrainingError(_unreadable(path)) from error
+            _restore_optimizer(self.objective.optimizer, content["optimizer"])
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise TrainingError(_unreadable(path, str(error))) from error
+        self.step, self.history = step, history
+        self._earlier_seconds, self._started = float(seconds), time.monotonic()
+
+
+def _check_steps(reported: Sequence[int], done: int, may_lack: bool) -> None:
+    """Raise ValueError unless these are the steps 1 to `done` in order; less than half may be missing if `may_lack`."""
+    if may_lack:
+        whole = all(a < b for a, b in pairwise([0, *reported, done + 1])) and len(reported) >= (done + 1) // 2
+    else:
+        whole = len(reported) == done and all(step == place for place, step in enumerate(reported, 1))
+    if not whole:
+        raise ValueError(f"it reports {len(reported)} of {done} steps")
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Load what the steps have changed; learning rate, betas and so on are those of the run's own settings.
+
+    Raises:
+        ValueError: the state is not that of these parameters, or not finite. TypeError, KeyError, AttributeError
+            and RuntimeError: it does not have the form of an optimizer's state.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    if [group["params"] for group in saved["param_groups"]] != [group["params"] for group in groups]:
+        raise ValueError("its optimizer moves other parameters")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for place, moments in saved["state"].items():
+        for name, value in moments.items():
+            value = torch.as_tensor(value)
+            if value.ndim and value.shape != parameters[place].shape:
+                raise ValueError(f"{name} of parameter {place} has shape {tuple(value.shape)}")
+            if not value.isfinite().all():
+                raise ValueError(f"{name} of parameter {place} is not finite")
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})
 
 
 def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
@@ -304,7 +340,8 @@ def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
             # PyTorch reads changed bytes without a word.
             intact = archive.testzip() is None
         content = torch.load(path, map_location=device, weights_only=True)
-        # Version 0.1 spelled it differently.
+        # Version 0.1 spelled it differently, and lost the report of a step that a signal interrupted.
+        content["may_lack_reports"] = "optimiser" in content
         content["optimizer"] = content.pop("optimiser", None) or content["optimizer"]
         whole = intact and {"key", "step", "seconds", "model", "history"} <= content.keys()
     except Exception:
@@ -315,8 +352,9 @@ def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     return content
 
 
-def _unreadable(path: Path) -> str:
-    return f"{path} is not a readable checkpoint of a training. Delete it to start anew."
+def _unreadable(path: Path, reason: str = "") -> str:
+    found = f" ({reason})" if reason else ""
+    return f"{path} is not a readable checkpoint of a training{found}. Delete it to start anew."
 
 
 @contextmanager

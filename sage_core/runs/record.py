@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,9 +50,23 @@ class StepReport:
         """The report from which `dataclasses.asdict` made `row`.
 
         Raises:
-            ValueError, KeyError, TypeError, AttributeError: `row` was not made so.
+            ValueError, KeyError, TypeError, AttributeError: `row` was not made so, or a number in it is not finite.
         """
-        losses = row["losses"]
-        if not losses or not all(isinstance(value, int | float) for value in losses.values()):
-            raise ValueError(f"losses are {losses!r}, expected a number for each name")
-        return cls(**{**row, "geometry": row["geometry"] and GeometryPoint(**row["geometry"])})
+        geometry = row["geometry"] and GeometryPoint(**row["geometry"])
+        report = cls(**{**row, "geometry": geometry})
+        numbers = [*report.losses.values(), report.learning_rate, report.seconds]
+        if geometry:
+            numbers += [geometry.spread_ratio, geometry.jaccard, geometry.k, geometry.prompts]
+        if not report.losses or not all(_is_number(value) for value in numbers):
+            raise ValueError(f"a report holds {numbers!r}, expected finite numbers")
+        if type(report.step) is not int or type(report.steps) is not int or not 1 <= report.step <= report.steps:
+            raise ValueError(f"a report is of step {report.step!r} of {report.steps!r}")
+        return report
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:
+        # An integer can be larger than every float.
+        return False

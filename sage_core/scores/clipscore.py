@@ -20,7 +20,7 @@ from ..batches import in_batches
 from ..encoders.tokens import MAX_PROMPT_TOKENS, count_tokens, tokenize
 from ..errors import JudgeError
 from ..images import ImageLike, to_pil
-from ..model_folders import load_model, loading, read_model_config
+from ..model_folders import load_model, loading, read_model_config, running
 from ..tables import markdown_table
 
 if TYPE_CHECKING:
@@ -105,7 +105,9 @@ class ClipScorer:
         """Embeddings of length 1, (N, D) in fp32 on the CPU."""
 
         def embed(batch: Sequence[ImageLike]) -> list[torch.Tensor]:
-            pixels = torch.stack([preprocess(image, self.model.config.vision_config.image_size) for image in batch])
+            with running(self.name):
+                size = self.model.config.vision_config.image_size
+                pixels = torch.stack([preprocess(image, size) for image in batch])
             towers = self.model.vision_model, self.model.visual_projection
             return self._embed(*towers, {"pixel_values": pixels}, on_batch)
 
@@ -148,8 +150,11 @@ class ClipScorer:
         on_batch: Callable[[int], None] | None,
     ) -> list[torch.Tensor]:
         device = self.model.logit_scale.device
-        pooled = tower(**{name: values.to(device) for name, values in inputs.items()}).pooler_output
-        embedded = torch.nn.functional.normalize(projection(pooled).float(), dim=-1).cpu()
+        with running(self.name):
+            pooled = tower(**{name: values.to(device) for name, values in inputs.items()}).pooler_output
+            embedded = torch.nn.functional.normalize(projection(pooled).float(), dim=-1).cpu()
+        if not embedded.isfinite().all():
+            raise JudgeError(f"{self.name}: the embeddings are not finite. Load a CLIP whose config.json is its own.")
         if on_batch is not None:
             on_batch(len(embedded))
         return list(embedded)

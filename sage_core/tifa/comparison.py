@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..errors import QuestionError
-from ..intervals import Interval, bootstrap_ratio, permutation_p_value
+from ..intervals import Interval, paired_change, permutation_p_value
 from ..tables import markdown_table
 from .scoring import ScoredQuestion, TifaResult
+
+# A run's answers by image and question.
+_Answers: TypeAlias = Mapping[tuple[str, str], ScoredQuestion]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One number of both runs, and the 95% bootstrap interval of its change over captions."""
+    """One number of both runs, and the 95% interval of its change over captions, see `intervals.paired_change`.
+
+    The interval is None for what fewer than two captions tell of.
+    """
 
     base: float
     other: float
-    interval: Interval
+    interval: Interval | None
 
     @property
     def change(self) -> float:
@@ -66,14 +72,15 @@ class Comparison:
                 name,
                 *(f"{100 * value:.1f}" for value in (d.base, d.other)),
                 f"{100 * d.change:+.1f}",
-                f"{100 * d.interval.low:+.1f} to {100 * d.interval.high:+.1f}",
+                f"{100 * d.interval.low:+.1f} to {100 * d.interval.high:+.1f}" if d.interval else "–",
             )
             for name, d in differences.items()
         ]
         table = markdown_table(("%", self.base, self.other, "change", "95% interval"), rows)
         return (
             f"{table}\n\n{len(self.lost)} questions lost, {len(self.gained)} gained over {self.captions} captions; "
-            f"paired permutation test of TIFA: p = {self.p_value:.2g}"
+            f"paired permutation test of TIFA: p = {self.p_value:.2g}. Intervals: Newcombe's for paired shares, with "
+            "captions as clusters of questions"
         )
 
 
@@ -89,18 +96,21 @@ def compare(base: TifaResult, other: TifaResult, *, resamples: int = 9999, seed:
     ours = {(q.image, q.question.question): q for q in base.questions}
     captions = list(base.caption_scores)
     differences = np.array([other.caption_scores[name] - base.caption_scores[name] for name in captions])
-    low, high = bootstrap_ratio(
-        differences[:, None], np.ones((len(captions), 1)), resamples=2000, confidence=0.95, seed=seed
-    )
-    tifa = Difference(base.average, other.average, Interval(float(low[0]), float(high[0])))
+    gained, lost, counts = _answers_changed(base, ours, theirs)
+    asked = counts.sum(1, keepdims=True)
+    up, down = (part.sum(1, keepdims=True) / asked for part in (gained, lost))
+    (whole,) = _intervals(up, down, np.ones_like(asked))
     changed = [(ours[key], scored) for key, scored in theirs.items() if ours[key].score != scored.score]
     return Comparison(
         base.name,
         other.name,
         len(captions),
-        tifa,
+        Difference(base.average, other.average, whole),
         permutation_p_value(differences, resamples=resamples, seed=seed),
-        _by_type(base, other, seed),
+        {
+            name: Difference(base.by_type[name], other.by_type[name], interval)
+            for name, interval in zip(base.by_type, _intervals(gained, lost, counts), strict=True)
+        },
         tuple(scored for before, scored in changed if before.score),
         tuple(scored for before, scored in changed if scored.score),
     )
@@ -127,28 +137,30 @@ def check_alike(base: TifaResult, other: TifaResult) -> None:
         )
 
 
-def _by_type(base: TifaResult, other: TifaResult, seed: int) -> dict[str, Difference]:
+def _answers_changed(base: TifaResult, ours: _Answers, theirs: _Answers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Questions gained, lost and asked, each (captions, types), in the order of the base's captions and types."""
     captions = {name: row for row, name in enumerate(base.caption_scores)}
     columns = {name: column for column, name in enumerate(base.by_type)}
-    counts = np.zeros((len(captions), len(columns)))
-    changes = np.zeros_like(counts)
-    for sign, result in ((-1, base), (1, other)):
-        for scored in result.questions:
-            cell = captions[scored.question.id], columns[scored.question.element_type]
-            changes[cell] += sign * scored.score
-            counts[cell] += sign > 0
-    low, high = bootstrap_ratio(changes, counts, resamples=2000, confidence=0.95, seed=seed)
-    return {
-        name: Difference(base.by_type[name], other.by_type[name], Interval(float(low[c]), float(high[c])))
-        for name, c in columns.items()
-    }
+    gained, lost, counts = np.zeros((3, len(captions), len(columns)))
+    for key, before in ours.items():
+        cell = captions[before.question.id], columns[before.question.element_type]
+        change = theirs[key].score - before.score
+        gained[cell] += max(change, 0)
+        lost[cell] += max(-change, 0)
+        counts[cell] += 1
+    return gained, lost, counts
 
 
-def _row(difference: Difference) -> dict[str, float | list[float]]:
-    interval = [difference.interval.low, difference.interval.high]
+def _intervals(gained: np.ndarray, lost: np.ndarray, counts: np.ndarray) -> list[Interval | None]:
+    bounds = zip(*paired_change(gained, lost, counts), strict=True)
+    return [Interval(float(low), float(high)) if np.isfinite(low) else None for low, high in bounds]
+
+
+def _row(difference: Difference) -> dict[str, float | list[float] | None]:
+    bounds = difference.interval
     return {
         "base": difference.base,
         "other": difference.other,
         "change": difference.change,
-        "interval_95": interval,
+        "interval_95": [bounds.low, bounds.high] if bounds else None,
     }

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from ..batches import in_batches
-from ..model_folders import load_model, load_processor, loading, read_model_config
+from ..errors import JudgeError
+from ..model_folders import load_model, load_processor, loading, read_model_config, running
 
 RECOMMENDED = "sentence-transformers/all-mpnet-base-v2"
 
@@ -66,8 +67,11 @@ class SentenceEncoder:
     @torch.inference_mode()
     def _embed(self, texts: Sequence[str]) -> list[torch.Tensor]:
         device = next(self.model.parameters()).device
-        words = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(device)
-        states = self.model(**words).last_hidden_state.float()
-        mask = words.attention_mask.unsqueeze(-1)
-        means = (states * mask).sum(1) / mask.sum(1)
+        with running(self.name):
+            words = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(device)
+            states = self.model(**words).last_hidden_state.float()
+            mask = words.attention_mask.unsqueeze(-1)
+            means = (states * mask).sum(1) / mask.sum(1)
+        if not means.isfinite().all():
+            raise JudgeError(f"{self.name}: an embedding is not finite. Its files do not belong together.")
         return list(torch.nn.functional.normalize(means, dim=1).cpu())

@@ -73,6 +73,15 @@ class Tab:
         self.page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [workflow, name])
         self.settle()
 
+    def reload(self) -> None:
+        """Load the page again; the frontend brings back the workflow that was open."""
+        # It writes workflows down a moment after they change.
+        time.sleep(1.5)
+        self.page.reload()
+        self.page.wait_for_function(_READY)
+        self.page.evaluate(_OUTCOMES)
+        self.settle()
+
     def render(self, renderer: str) -> None:
         """Change the renderer, as the settings do."""
         script = "(vue) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)"

@@ -191,6 +191,31 @@ def test_texts_come_back_with_the_tab(
     assert [node["text"] for node in shown(tab)] == before
 
 
+def test_texts_outlive_a_reload_of_the_page_unless_the_settings_have_changed(
+    open_tab: Callable[[str], Tab], shapes_workflows: dict[str, Path], server: Server
+) -> None:
+    tab = open_tab("classic")
+    server.free()
+    tab.open(read(shapes_workflows["score_one_picture"]), "kept")
+    tab.queue()
+    before = {node["title"]: node["text"] for node in shown(tab) if node["text"]}
+    assert {"Make TIFA Questions", "Score TIFA"} <= before.keys()
+    tab.reload()
+    assert {node["title"]: node["text"] for node in shown(tab) if node["text"]} == before
+    change = """() => {
+      const node = app.graph.nodes.find((node) => node.type === "SAGEScoreTIFA");
+      node.widgets.find((widget) => widget.name === "name").value = "another";
+      app.graph.change();
+    }"""
+    tab.page.evaluate(change)
+    workflow = tab.page.evaluate("() => app.graph.serialize()")
+    assert "TIFA (mean over captions)" not in json.dumps(workflow), "it would travel in every saved picture"
+    tab.open(workflow, "changed")
+    texts = {node["title"]: node["text"] for node in shown(tab)}
+    assert texts["Score TIFA"] == "" and texts["Make TIFA Questions"] == before["Make TIFA Questions"]
+    assert tab.errors == []
+
+
 def test_warnings_stand_out_and_nothing_is_read_as_html(open_tab: Callable[[str], Tab]) -> None:
     tab = open_tab("classic")
     text = "Kept 3 pairs.\n⚠ Low: <b>2</b> of 5.\n\n| name | rate |\n| --- | --- |\n| a \\| b | 12.5 % |\n"

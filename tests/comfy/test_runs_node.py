@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sage_core.demo.comfyui.client import ExecutionError
+from sage_core.demo.comfyui.client import ExecutionError, GraphError
 from sage_core.demo.comfyui.server import Server
 
 KEY = "0123456789abcdef" * 2
@@ -18,7 +18,7 @@ def test_runs_are_listed_and_limited(server: Server, base: Path) -> None:
     (folder / f"{KEY}.checkpoint").write_bytes(b"0" * 3000)
     inputs = {"limit_gb": 10_000.0}
 
-    def report(action: str) -> str:
+    def report(action: object) -> str:
         graph = {"runs": {"class_type": "SAGEStoredRuns", "inputs": inputs | {"action": action}}}
         return server.run(graph)["runs"]["text"][0]
 
@@ -29,3 +29,7 @@ def test_runs_are_listed_and_limited(server: Server, base: Path) -> None:
     assert KEY[:8] not in report("list"), "what is in the folder is looked at anew each time"
     with pytest.raises(ExecutionError, match="action is 'burn'"):
         report("burn")
+    # Neither is a choice, and neither may be taken for a wish to delete.
+    for action in ({}, [], ["list"]):
+        with pytest.raises((ExecutionError, GraphError)):
+            report(action)

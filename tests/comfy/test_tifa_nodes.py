@@ -175,6 +175,20 @@ def test_questions_are_made_by_a_model(server: Server, language_model: str) -> N
     assert "1 captions without a question: caption_2" in text
 
 
+def test_the_way_of_a_model_can_be_chosen(server: Server, language_model: str) -> None:
+    def graph(way: str) -> Graph:
+        settings = {"model": language_model, "precision": "fp32", "attempts": 1, "seed": 0, "save_as": "", "way": way}
+        return {"make": node("SAGEMakeQuestions", captions="a big dog\na big cat", **settings)}
+
+    judging = shown(server.run(graph("judge"), timeout=300), "make")
+    assert "(judging)" in judging and judging == shown(server.run(graph("auto"), timeout=300), "make")
+    # It has too few words to write; with llguidance it is not even asked to.
+    with pytest.raises(ExecutionError, match=r"No question could be made|llguidance cannot read"):
+        server.run(graph("write"), timeout=300)
+    with pytest.raises((ExecutionError, GraphError), match="way"):
+        server.run(graph("both"))
+
+
 def rate_graph(images: str, **inputs: object) -> Graph:
     settings = {"witness": "CLIP", "question": "", "threshold": 0.5, "model": "none", "name": "base"} | inputs
     return {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -117,8 +119,26 @@ def test_what_cannot_be_trained_is_refused(state: dict[str, Tensor], encoder: Te
     wide[name] = torch.cat([state[name], torch.zeros(32, 5, 3, 3)], 1)
     with pytest.raises(UnetError, match="reads 9 channels and gives 4"):
         run(wide, encoder, tmp_path)
+
+
+def test_a_finished_training_that_has_changed_is_refused(
+    state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path
+) -> None:
     run(state, encoder, tmp_path)
-    (report,) = tmp_path.glob("*.json")
-    report.write_text("{")
-    with pytest.raises(TrainingError, match="Delete it to train again"):
+    (report,), (weights,) = tmp_path.glob("*.json"), tmp_path.glob("*.safetensors")
+    whole, stored = json.loads(report.read_text()), weights.read_bytes()
+    changes: list[Any] = [
+        {"metadata": None}, {"metadata": []}, {"metadata": {}}, {"history": None}, {"history": []}, {"history": [1]},
+        {"history": whole["history"][:-1]}, {"history": [{**whole["history"][0], "losses": None}] * 4}, {"hash": None},
+    ]  # fmt: skip
+    contents = [json.dumps(whole | change).encode() for change in changes]
+    for content in (b"{", b"[]", b"3", b"null", b"[" * 100_000, b"\xff", *contents):
+        report.write_bytes(content)
+        with pytest.raises(TrainingError, match="Delete it to train again"):
+            run(state, encoder, tmp_path)
+    report.write_text(json.dumps(whole))
+    weights.write_bytes(stored[:-2] + bytes([stored[-2] ^ 1]) + stored[-1:])
+    with pytest.raises(TrainingError, match="its weights have changed since they were written"):
         run(state, encoder, tmp_path)
+    weights.write_bytes(stored)
+    assert run(state, encoder, tmp_path).found

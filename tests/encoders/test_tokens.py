@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sage_core.encoders.tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, count_tokens, tokenize
+from sage_core.errors import PromptError
 
 CAPTIONS = Path(__file__).parents[2].parent / "shared" / "data" / "coco_prompts.csv"
 ODD_TEXTS = [
@@ -99,3 +100,11 @@ def test_no_prompts_and_one_bare_string():
     assert tokenize([]).shape == (0, CONTEXT_LENGTH)
     with pytest.raises(TypeError, match="one string"):
         tokenize("a cat")
+
+
+@pytest.mark.parametrize("read", [tokenize, count_tokens])
+def test_half_a_character_is_named(read):
+    with pytest.raises(PromptError, match=r"The text 'a \\ud800 dog' holds half a character"):
+        read(["a cat", "a \ud800 dog"])
+    with pytest.raises(TypeError):
+        read(["a cat", 3])

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from sage_core.errors import JudgeError
-from sage_core.model_folders import load_model, loading, read_model_config
+from sage_core.model_folders import load_model, loading, read_model_config, running
 from sage_core.tifa.judges.base import load_judge
+from sage_core.tifa.questions import Question
 from sage_core.tifa.sentences import SentenceEncoder
 from sage_core.tifa.writing.language_model import LanguageModel
 
@@ -249,6 +250,105 @@ def test_a_lack_of_memory_and_a_wish_to_stop_are_told_apart():
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(KeyboardInterrupt), loading(Path("here"), "a judge"):
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Exception("WordPiece error"),
+        KeyError("x"),
+        ZeroDivisionError(),
+        IndexError("out of range"),
+        Panic("as Rust does"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_model_raises_at_work_names_it(error):
+    with pytest.raises(JudgeError, match=r"^mine: the model fails at work \(.*config\.json.*Download all files"):  # noqa: SIM117
+        with running("mine"):
+            raise error
+
+
+@pytest.mark.parametrize(
+    "error", [type("Interrupted", (Exception,), {})(), KeyboardInterrupt(), MemoryError(), JudgeError("said")]
+)
+def test_a_wish_to_stop_and_a_lack_of_memory_pass_while_a_model_works(error):
+    with pytest.raises(type(error)) as found, running("mine"):
+        raise error
+    assert found.value is error
+
+
+def use(loaded) -> None:
+    """Let a model of any role do its work once."""
+    if isinstance(loaded, SentenceEncoder):
+        loaded.embed(["there is a dog", "is"])
+    elif isinstance(loaded, LanguageModel):
+        loaded.complete(["is there a dog"], tokens=2)
+        loaded.likeliest(["is there"], [["a", "dog"]])
+        loaded.likelihoods("is", "there", [("a", ["dog", "is"])])
+    else:
+        loaded.answer([torch.zeros(40, 40, 3)], [[Question("c", "a dog", "is", ("yes", "no"), "yes", "object", "dog")]])
+
+
+# Wrong in a way that shows only at work, found by trying: file, the place in it, and the value.
+AT_WORK = [
+    (make_judge, "processor_config.json", ("image_processor", "image_mean"), []),
+    (make_judge, "processor_config.json", ("image_processor", "resample"), 10**9),
+    (make_judge, "config.json", ("max_image_length",), 0),
+    (make_judge, "tokenizer_config.json", ("pad_token",), None),
+    (make_sentences, "tokenizer_config.json", ("model_max_length",), "x"),
+    (make_sentences, "tokenizer.json", ("model", "vocab"), {}),
+    (make_language, "tokenizer_config.json", ("model_max_length",), {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "file", "place", "value"), AT_WORK, ids=lambda value: value.__name__ if callable(value) else str(value)
+)
+def test_what_shows_only_at_work_is_said_of_the_model(tmp_path, make, file, place, value):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    make(folder)
+    load = next(load for made, load in ROLES.values() if made is make)
+    use(load(folder))
+    path = folder / file
+    if not path.exists():
+        pytest.skip("this version of transformers writes no such file")
+    content = inner = json.loads(path.read_text())
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(JudgeError, match="mine"):
+        use(load(folder))
+
+
+@pytest.mark.parametrize("value", [[], {}, 3, None])
+def test_a_type_that_is_none_is_refused(copied, value):
+    folder, _, load = copied
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": value}))
+    with pytest.raises(JudgeError, match=r"config\.json: model_type is .*, expected a text"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["processor_config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"num_additional_image_tokens": 10**9}, {"image_seq_length": 10**7}, {"size": {"shortest_edge": 10**6}},
+        {"image_processor": {"crop_size": {"height": 10**6, "width": 3}}}, {"size_divisor": 10**400},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_processor_that_would_fill_the_memory_is_refused(copied, name, content):
+    folder, _, _ = copied
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(JudgeError, match=rf"{name}: \w+ is 10+, expected [\d,]+ at most"):
+        read_model_config(folder, "test", ["x/y"])
+    for sound in ('{"size": {"longest_edge": 12845056, "shortest_edge": 100352}}', "[" * 100_000, "{"):
+        (folder / name).write_text(sound)
+        read_model_config(folder, "test", ["x/y"])
 
 
 # Names that configurations have, so that values land where they are read.

@@ -8,6 +8,7 @@ import signal
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -210,7 +211,7 @@ def test_checkpoints_of_others_and_damaged_ones_are_refused(tmp_path: Path) -> N
         Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="b")
     for content in (b"PK not a checkpoint", b""):
         checkpoint.write_bytes(content)
-        with pytest.raises(TrainingError, match=r"is not a readable checkpoint of a training\. Delete it"):
+        with pytest.raises(TrainingError, match=r"is not a readable checkpoint of a training( \(.*\))?\. Delete it"):
             Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="a")
     torch.save({"step": 3}, checkpoint)
     with pytest.raises(TrainingError, match="not a readable checkpoint"):
@@ -243,21 +244,84 @@ def test_a_changed_bit_of_a_checkpoint_is_found(tmp_path: Path) -> None:
         Loop(Bowl(), Budget(steps=9), falling, checkpoint=path)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"step": "x"}, {"step": None}, {"step": -1}, {"step": 1.5}, {"seconds": "x"},
-        {"seconds": float("nan")}, {"seconds": -1.0}, {"model": {}}, {"model": None},
-        {"model": {"weight": torch.zeros(2)}},
-        {"model": {"weight": torch.zeros(1)}}, {"model": {"weight": torch.full((3,), math.nan)}}, {"optimizer": None},
-        {"optimizer": {"state": {}, "param_groups": []}}, {"history": None}, {"history": [1]}, {"history": [{}]},
-            ],
-    ids=str,
-)  # fmt: skip
-def test_every_part_of_a_checkpoint_is_checked(tmp_path: Path, change: dict[str, object]) -> None:
-    path = tmp_path / "c"
+def changed_checkpoint(path: Path, **changes: Callable[[Any], Any]) -> None:
+    """Stop a run of 9 steps after 4, and put what each function makes of an entry in its place."""
     with pytest.raises(Stop):
         Loop(Bowl(), Budget(steps=9), falling, checkpoint=path).run(stop_at(3))
-    torch.save(torch.load(path, weights_only=True) | change, path)
-    with pytest.raises(TrainingError, match="not a readable checkpoint"):
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {name: change(content[name]) for name, change in changes.items()}, path)
+
+
+def put(value: Any) -> Callable[[Any], Any]:
+    return lambda _: value
+
+
+def report_with(**fields: Any) -> Callable[[list[dict[str, Any]]], list[dict[str, Any]]]:
+    return lambda history: [*history[:-1], history[-1] | fields]
+
+
+def moment_of(value: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda saved: saved | {"state": {0: saved["state"][0] | {"exp_avg": value}}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": put("x")}, {"step": put(None)}, {"step": put(-1)}, {"step": put(1.5)}, {"step": put(True)},
+        {"step": put(10**9)}, {"step": put(2)}, {"step": put(5)}, {"step": put(10)},
+        {"seconds": put("x")}, {"seconds": put(math.nan)}, {"seconds": put(-1.0)}, {"seconds": put(torch.ones(()))},
+        {"model": put({})}, {"model": put(None)}, {"model": put({"weight": torch.zeros(2)})},
+        {"model": put({"weight": torch.zeros(1)})}, {"model": put({"weight": torch.full((3,), math.nan)})},
+        {"optimizer": put(None)}, {"optimizer": put({"state": {}, "param_groups": []})},
+        {"optimizer": moment_of(torch.zeros(2))}, {"optimizer": moment_of(torch.full((3,), math.inf))},
+        {"optimizer": moment_of("x")}, {"optimizer": lambda saved: saved | {"state": {7: saved["state"][0]}}},
+        {"history": put(None)}, {"history": put([1])}, {"history": put([{}])}, {"history": put([])},
+        {"history": lambda history: history[:-1]}, {"history": lambda history: history[::-1]},
+        {"history": lambda history: [*history, history[-1]]},
+        {"history": report_with(losses={"total": math.nan})}, {"history": report_with(losses={"total": "1"})},
+        {"history": report_with(losses={"total": 10**400})}, {"history": report_with(losses={})},
+        {"history": report_with(seconds=math.inf)}, {"history": report_with(learning_rate=None)},
+        {"history": report_with(step="4")}, {"history": report_with(steps=2)}, {"history": report_with(geometry=3)},
+        {"history": report_with(geometry={"spread_ratio": math.nan, "jaccard": 1.0, "k": 1, "prompts": 1,
+                                          "held_out": False})},
+        {"step": put(10**9), "history": put([])},
+    ],
+)  # fmt: skip
+def test_every_part_of_a_checkpoint_is_checked(tmp_path: Path, changes: dict[str, Callable[[Any], Any]]) -> None:
+    path = tmp_path / "c"
+    changed_checkpoint(path, **changes)
+    with pytest.raises(TrainingError, match=r"not a readable checkpoint of a training \(.*Delete it to"):
         Loop(Bowl(), Budget(steps=9), falling, checkpoint=path)
+
+
+def test_a_run_in_seconds_believes_no_step_that_it_has_no_report_of(tmp_path: Path) -> None:
+    changed_checkpoint(tmp_path / "c", step=put(10**9))
+    with pytest.raises(TrainingError, match="reports 4 of 1000000000 steps"):
+        Loop(Bowl(), Budget(seconds=60), falling, checkpoint=tmp_path / "c")
+
+
+def test_the_optimizer_keeps_the_settings_of_the_run(tmp_path: Path) -> None:
+    def others(saved: dict[str, Any]) -> dict[str, Any]:
+        return saved | {"param_groups": [saved["param_groups"][0] | {"betas": ("x", None), "eps": -1.0}]}
+
+    changed_checkpoint(tmp_path / "c", optimizer=others)
+    whole, resumed = Bowl(), Bowl()
+    Loop(whole, Budget(steps=9), falling).run()
+    Loop(resumed, Budget(steps=9), falling, checkpoint=tmp_path / "c").run()
+    assert torch.equal(whole.weight, resumed.weight)
+
+
+@pytest.mark.parametrize(
+    ("kept", "fits"), [([0, 1, 2], True), ([0, 3], True), ([3, 1, 0], False), ([3], False), ([], False)]
+)
+def test_version_0_1_may_lack_reports_of_interrupted_steps(tmp_path: Path, kept: list[int], fits: bool) -> None:
+    path = tmp_path / "c"
+    changed_checkpoint(path, history=lambda history: [history[place] for place in kept])
+    content = torch.load(path, weights_only=True)
+    content["optimiser"] = content.pop("optimizer")
+    torch.save(content, path)
+    if fits:
+        assert Loop(Bowl(), Budget(steps=9), falling, checkpoint=path).step == 4
+    else:
+        with pytest.raises(TrainingError, match="of 4 steps"):
+            Loop(Bowl(), Budget(steps=9), falling, checkpoint=path)

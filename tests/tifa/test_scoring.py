@@ -341,6 +341,16 @@ def test_comparison_by_hand():
 def test_a_run_against_itself_differs_by_nothing():
     comparison = compare(by_hand("a"), by_hand("b"))
     assert comparison.p_value == 1 and comparison.tifa.change == 0 and not comparison.lost + comparison.gained
+    # Three captions without a change are no proof that there is none.
+    assert comparison.tifa.interval.low < -0.5 and comparison.tifa.interval.high > 0.5
+
+
+def test_a_change_that_one_caption_tells_of_has_no_interval():
+    whole = by_hand("a")
+    one = replace(whole, questions=tuple(q for q in whole.questions if q.question.id == whole.questions[0].question.id))
+    comparison = compare(one, replace(one, name="b"))
+    assert comparison.tifa.interval is None and comparison.to_dict()["tifa"]["interval_95"] is None
+    assert "| +0.0 | – |" in comparison.to_markdown()
 
 
 def test_only_like_runs_are_compared():

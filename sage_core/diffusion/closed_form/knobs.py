@@ -33,6 +33,8 @@ def settings_of(method: str, knobs: Mapping[str, float | None]) -> Any:
         if not value:
             continue
         if method not in KNOBS[knob]:
-            raise SettingsError(f"{knob} is {value:g}, but {METHODS[method].title} has no such setting: leave it out.")
+            raise SettingsError(
+                f"{knob} is {value!s:.30}, but {METHODS[method].title} has no such setting: leave it out."
+            )
         chosen[KNOBS[knob][method]] = value
     return METHODS[method].load()[0](**chosen)

@@ -18,7 +18,7 @@ import torch
 from ...batches import in_batches
 from ...errors import JudgeError
 from ...images import ImageLike, all_to_bytes
-from ...model_folders import loading, read_model_config
+from ...model_folders import loading, read_model_config, running
 from ..questions import Question
 
 # What a judge knows of one image, as its `encode` makes it: for most a tensor (tokens, width).
@@ -120,14 +120,19 @@ class ModelJudge(ABC):
         likelihoods: bool,
         on_batch: Callable[[int], None] | None,
     ) -> list[list[Answer]]:
-        features, self.images_per_batch = in_batches(self.encode, all_to_bytes(images), self.images_per_batch)
+        def encode(batch: Sequence[torch.Tensor]) -> list[Features]:
+            with running(self.name):
+                return self.encode(batch)
+
+        features, self.images_per_batch = in_batches(encode, all_to_bytes(images), self.images_per_batch)
         rows = [(i, j) for i, asked in enumerate(questions) for j in range(len(asked))]
         if self.sort_by_length:
             rows.sort(key=lambda row: len(questions[row[0]][row[1]].question))
 
         def ask(batch: Sequence[tuple[int, int]]) -> list[Answer]:
             asked = [questions[i][j] for i, j in batch]
-            replies = self.ask([features[i] for i, _ in batch], asked, likelihoods)
+            with running(self.name):
+                replies = self.ask([features[i] for i, _ in batch], asked, likelihoods)
             self._require_numbers(replies, asked)
             if on_batch is not None:
                 on_batch(len(batch))

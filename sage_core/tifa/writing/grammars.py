@@ -100,7 +100,9 @@ def grammar_tokenizer(tokenizer: Any, vocabulary: int) -> Any:
     try:
         return from_tokenizer(tokenizer, n_vocab=max(vocabulary, len(tokenizer)))
     except (ValueError, AttributeError) as error:
-        raise JudgeError(f"{PACKAGE} cannot read this model's tokenizer ({error}).") from error
+        raise JudgeError(
+            f"{PACKAGE} cannot read this model's tokenizer ({error}). Let it judge, or use another."
+        ) from error
 
 
 class GrammarMask:

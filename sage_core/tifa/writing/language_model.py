@@ -13,7 +13,7 @@ import torch
 
 from ...batches import in_batches
 from ...errors import JudgeError
-from ...model_folders import load_model, load_processor, loading, read_model_config
+from ...model_folders import load_model, load_processor, loading, read_model_config, running
 from ..judges.base import sequence_log_likelihoods
 from .grammars import GrammarMask, Stop, grammar_is_available, grammar_tokenizer
 
@@ -106,7 +106,8 @@ class LanguageModel:
 
         rules: Sequence[str | None] = grammars or [None] * len(prompts)
         items = list(zip(prompts, rules, strict=True))
-        texts, self.prompts_per_batch = in_batches(write, items, self.prompts_per_batch)
+        with running(self.name):
+            texts, self.prompts_per_batch = in_batches(write, items, self.prompts_per_batch)
         return texts
 
     def likelihoods(
@@ -118,14 +119,16 @@ class LanguageModel:
         parts are tokenized apart, without a chat template. Natural logarithms, summed over a choice's tokens.
         Raises JudgeError if a question or a choice is empty.
         """
-        rows = [row for question, some in asked for row in self._rows(question, some)]
-        shared, cache = self._shared(instruction, context)
+        with running(self.name):
+            rows = [row for question, some in asked for row in self._rows(question, some)]
+            shared, cache = self._shared(instruction, context)
 
         @torch.inference_mode()
         def score(batch: Sequence[_Row]) -> list[list[float]]:
             return self._score_rows(batch, shared, cache)
 
-        scores, self.rows_per_batch = in_batches(score, rows, self.rows_per_batch)
+        with running(self.name):
+            scores, self.rows_per_batch = in_batches(score, rows, self.rows_per_batch)
         flat = iter([value for values in scores for value in values])
         return [[next(flat) for _ in some] for _, some in asked]
 
@@ -150,9 +153,10 @@ class LanguageModel:
             scores = scores / torch.tensor([len(end) for end in ends])
             return [int(part.argmax()) for part in scores.split([len(some) for _, some in batch])]
 
-        picked, self.prompts_per_batch = in_batches(
-            pick, list(zip(prompts, choices, strict=True)), self.prompts_per_batch
-        )
+        with running(self.name):
+            picked, self.prompts_per_batch = in_batches(
+                pick, list(zip(prompts, choices, strict=True)), self.prompts_per_batch
+            )
         return picked
 
     def _plain(self, text: str) -> list[int]:
