@@ -20,12 +20,14 @@ from ..sage_core.diffusion.names import UnetConfig, reads_prompt
 from ..sage_core.encoders.text_encoder import TextEncoder
 from ..sage_core.errors import SettingsError, UnetError
 from ..sage_core.prompts.everyday import REFERENCE_PROMPTS
-from .host import clips, display, files, models
+from .host import clips, display, files, memory, models
 from .host.files import saved_metadata
 from .host.inputs import check_choices, check_finite
 from .host.sockets import Pairs
 
 _CATEGORY = "SAGE/unet"
+# Room for a batch of texts on the GPU.
+_EMBEDDING_BYTES = 2**29
 
 
 class SAGEApplyModelEdit(io.ComfyNode):
@@ -99,6 +101,11 @@ class SAGEApplyModelEdit(io.ComfyNode):
         report = replace(found.report, source=file)
         if patches := models.count_patches(model):
             notes.append(_chained(patches, mode))
+        if models.holds_8_bits(model):
+            notes.append(
+                "⚠ This MODEL's weights are in 8 bits, to which ComfyUI rounds the edited ones: much of a small change "
+                "is lost. Load the checkpoint with weight_dtype 'default'."
+            )
         if report.not_applied or report.warnings or notes:
             display.log.warning("SAGE: %s: %s", file, " ".join([*report.warnings, *notes]))
         return _shown(
@@ -243,13 +250,14 @@ class SAGEEraseConcept(io.ComfyNode):
                     "method",
                     options=list(METHODS),
                     default="uce",
-                    tooltip="uce, rece, mace, cure: keys and values. speed, oce: values alone.",
+                    tooltip="uce takes a second; rece goes on to erase what slips through it and costs more of "
+                    "other prompts; speed and oce change values alone. The node's page has a table.",
                 ),
                 io.Float.Input(
                     "strength", default=1.0, min=-2.0, max=2.0, step=0.05, tooltip="1 is the edit, 0 the MODEL."
                 ),
-                knob("erase_scale", "How strongly (cure: alpha). 0: the method's own."),
-                knob("hold", "How much the matrices stay (lam; speed: retain_scale). 0: the method's own."),
+                knob("erase_scale", "More erases more (cure: its alpha). 0: the method's own, which the report says."),
+                knob("hold", "More changes less (lam; speed: retain_scale). 0: the method's own."),
                 knob("keep_scale", "Weight of the words in keep. 0: the method's own."),
                 io.Int.Input("rounds", default=0, min=0, max=20, tooltip="Of rece. 0: the method's own, 3."),
                 Pairs.Input(
@@ -281,13 +289,19 @@ class SAGEEraseConcept(io.ComfyNode):
             edit.summary(),
             f"Erased: {'; '.join(wanted.erase)}. Guides: {'; '.join(text or '(empty)' for text in wanted.guides)}. "
             f"Kept: {'; '.join(wanted.preserve) or 'nothing named'}. Captions: {len(wanted.captions)}.",
+            f"Settings: {edit.knobs()}.",
             f"{time.monotonic() - start:.1f} s, applied with strength {strength:g}.",
+            *METHODS[method].unread(wanted),
         ]
+        if strength == 0:
+            lines.append("⚠ At strength 0 the MODEL is as it came: nothing is erased.")
         for what, patches in (("MODEL", models.count_patches(model)), ("CLIP", clips.count_patches(clip))):
             if patches:
                 lines.append(
                     f"Note: the {what} carries {patches} patch(es): the edit was solved for what they make of it."
                 )
+        if warnings := [line for line in lines if "⚠" in line]:
+            display.log.warning("SAGE: %s", " ".join(warnings))
         return _shown(edited, "\n".join(lines))
 
 
@@ -295,8 +309,11 @@ def _edit(model, clip, method: str, concepts: Concepts, knobs: Mapping[str, floa
     settings = settings_of(method, knobs)
     weights = models.patched_weights(model, reads_prompt)
     encoder = TextEncoder.from_state(clips.private_copy(clips.patched_weights(clip)), copy=False)
-    display.stop_if_cancelled()
-    return METHODS[method].load()[1](weights, encoder, concepts, settings)
+    # Before each batch of texts: with many concepts or captions, embedding them is nearly all of the time.
+    encoder.register_forward_pre_hook(lambda *_: display.stop_if_cancelled())
+    needed = sum(value.nbytes for value in encoder.state().values()) + _EMBEDDING_BYTES
+    with memory.training_device(needed) as (device, _):
+        return METHODS[method].load()[1](weights, encoder.to(device), concepts, settings)
 
 
 NODES: list[type[io.ComfyNode]] = [SAGEApplyModelEdit, SAGESaveModelEdit, SAGEEraseConcept]

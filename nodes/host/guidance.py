@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...sage_core.diffusion.guidance import SafeGuidance, SafeGuidanceSettings, step_of
 from ...sage_core.errors import SettingsError
-from . import display
+from . import display, models
 
 # Entries of a conditioning that say nothing of where and when it counts.
 _EVERYWHERE = {"cross_attn", "model_conds", "uuid", "pooled_output", "prompt_type"}
@@ -34,9 +34,11 @@ def guide_safely(
 
     Raises:
         SettingsError: the settings turn it off, or the safety text carries hooks.
+        UnetError: the MODEL is a flow model.
     """
     if settings.scale <= 1:
         raise SettingsError(f"scale is {settings.scale:g}; at 1 or less nothing is guided. Raise it, or take it out.")
+    models.require_added_noise(model)
     if any("hooks" in extras for _, extras in safety):
         raise SettingsError("safety carries hooks, which a guider does not expect there: encode it without them.")
     patched = model.clone()
@@ -88,6 +90,8 @@ class _Run:
 
     def sample(self, executor: Any, guider: Any, sigmas: Tensor, *arguments: Any, **settings: Any) -> Any:
         """Around the sampler: take the prepared safety text back from the guider."""
+        # Here too: a node behind this one may have made it another kind of model.
+        models.require_added_noise(guider.model_patcher)
         self._conds = guider.conds[self.key]
         self._guidance = SafeGuidance(self._settings, len(sigmas) - 1)
         self._same = _equal(self._conds, guider.conds.get("negative"))

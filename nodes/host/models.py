@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 import comfy.lora
 import comfy.model_base
 import comfy.model_patcher
+import comfy.model_sampling
 import torch
 from torch import Tensor
 
+from ...sage_core.diffusion.files import require_finite
 from ...sage_core.diffusion.names import COMFY_PREFIX, UnetConfig, unet_names
 from ...sage_core.errors import UnetError
 
@@ -31,11 +33,31 @@ def unet_config(model: comfy.model_patcher.ModelPatcher) -> UnetConfig:
 
 
 def require_noise_prediction(model: comfy.model_patcher.ModelPatcher) -> None:
-    """Raise UnetError for a MODEL that does not predict noise, as a v-prediction fine-tune."""
+    """Raise UnetError for a MODEL that does not predict noise, as a v-prediction fine-tune.
+
+    ComfyUI tells such a fine-tune of SD 1.x by its file only rarely: most are declared by a node.
+    """
     kind = getattr(model.model, "model_type", None)
     if kind is not comfy.model_base.ModelType.EPS:
         raise UnetError(
             f"This MODEL predicts {getattr(kind, 'name', kind)}, not noise: use an SD 1.4 or 1.5 checkpoint."
+        )
+    sampling = type(model.get_model_object("model_sampling"))
+    if getattr(sampling, "calculate_denoised", None) is not comfy.model_sampling.EPS.calculate_denoised:
+        found = next((each.__name__ for each in sampling.__mro__ if "calculate_denoised" in vars(each)), "other values")
+        raise UnetError(
+            f"A node such as ModelSamplingDiscrete has set this MODEL to predict {found}, not noise (EPS). Connect the "
+            "MODEL of an SD 1.4 or 1.5 checkpoint without that node."
+        )
+
+
+def require_added_noise(model: comfy.model_patcher.ModelPatcher) -> None:
+    """Raise UnetError for a MODEL whose noisy pictures are not picture + sigma · noise, as flow models' are not."""
+    sampling = model.get_model_object("model_sampling")
+    if not isinstance(sampling, comfy.model_sampling.EPS):
+        raise UnetError(
+            f"This MODEL ({type(model.model).__name__}) is a flow model, whose predictions are no noise; safe guidance "
+            "is defined in units of noise. Use a Stable Diffusion 1.x, 2.x or XL checkpoint."
         )
 
 
@@ -53,10 +75,17 @@ def own_weights(model: comfy.model_patcher.ModelPatcher) -> dict[str, Tensor]:
 def patched_weights(
     model: comfy.model_patcher.ModelPatcher, wanted: Callable[[str], bool] = lambda _: True
 ) -> dict[str, Tensor]:
-    """As `own_weights`, of the tensors that are `wanted`, with every patch worked in; patched ones are fp32 copies."""
+    """As `own_weights`, of the tensors that are `wanted`, with every patch worked in; patched ones are fp32 copies.
+
+    Raises:
+        UnetError: as `own_weights`, or a value is NaN or infinite.
+    """
     entries = _entries(model)
     _config(entries, model)
-    return {key: _worked_in(key, values, torch.float32) for key, values in entries.items() if wanted(key)}
+    found = {key: _worked_in(key, values, torch.float32) for key, values in entries.items() if wanted(key)}
+    for key, value in found.items():
+        require_finite(value, key, "This MODEL")
+    return found
 
 
 def differences(
@@ -113,6 +142,11 @@ def add_differences(
     if missing := sorted(patches.keys() - done):
         raise UnetError(f"ComfyUI did not take {len(missing)} of {len(patches)} changes, such as {missing[0]}.")
     return moved
+
+
+def holds_8_bits(model: comfy.model_patcher.ModelPatcher) -> bool:
+    """Whether weights of a MODEL's U-Net are held in 8 bits, to which ComfyUI rounds what is added to them."""
+    return any(values[0][0].dtype not in _PLAIN for values in _entries(model).values())
 
 
 def count_patches(model: comfy.model_patcher.ModelPatcher) -> int:

@@ -25,6 +25,9 @@ strength.
 
 methods: uce, uce_paper, rece, mace (its closed-form part; needs --captions), speed, cure, oce
 
+They read --guide and --keep. mace reads no --keep, and cure no --guide; oce reads --keep with a --keep-scale. mace, oce
+and speed read --captions: hundreds of everyday prompts hold on to what you draw.
+
 examples:
   sage erase sd15.safetensors --concept nudity --method rece --out no-nudity.safetensors
   sage erase sd15.safetensors --concept "Van Gogh" --guide art --keep styles.txt --out no-van-gogh.safetensors
@@ -101,9 +104,15 @@ def run_erase(options: argparse.Namespace) -> int:
         "residual": edit.residual,
         "seconds": time.monotonic() - start,
         "settings": edit.settings,
-        "notes": list(edit.notes),
+        "notes": [*edit.notes, *METHODS[options.method].unread(concepts)],
     }
-    common.write(options, found, f"{found['out']}: {edit.summary()} {found['seconds']:.1f} s.\n")
+    lines = [
+        f"{found['out']}: {edit.summary()}",
+        *METHODS[options.method].unread(concepts),
+        f"Settings: {edit.knobs()}.",
+        f"{found['seconds']:.1f} s. ComfyUI's Load LoRA applies the file, at strength 1 as it was solved.",
+    ]
+    common.write(options, found, "\n".join(lines) + "\n")
     return 0
 
 

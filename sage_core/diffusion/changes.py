@@ -123,6 +123,8 @@ def changes(
             )
         delta = value.to("cpu", torch.float32) if how == "change" else _difference(value, own[name])
         if delta.any():
+            if not torch.isfinite(delta).all() and not torch.isfinite(own[name].float()).all():
+                raise UnetError(f"The base's {name} holds values that are NaN or infinite: load it from a whole file.")
             require_finite(delta, name, f"The difference between {file.source} and the base")
             deltas[name] = delta.clone() if delta.data_ptr() == value.data_ptr() else delta
         if on_tensor:

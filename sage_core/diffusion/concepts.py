@@ -5,7 +5,7 @@ A state is one row of the last hidden state after the final layer norm, which th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -19,8 +19,8 @@ from ..prompts.minors import mentions_minor
 
 Rows = Literal["last_subject", "words", "non_pad", "all", "eos", "mean"]
 
-# Many captions' states are summed up rather than kept.
-_BATCH = 256
+# Texts whose states are computed, and summed up where there are many, at a time.
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,14 @@ def split_texts(text: str) -> tuple[str, ...]:
 
 
 class TokenStates:
-    """The states of texts under one text encoder, float64 on the CPU; those of a text are computed once."""
+    """The states of texts under one text encoder, float64 on the CPU; those of a text are computed once.
+
+    A state depends on the tokens up to its own alone, so that of short texts no more positions are computed than asked.
+    """
 
     def __init__(self, encoder: TextEncoder) -> None:
         self.encoder = encoder
+        # The first positions' states of each text, as many as were asked for so far.
         self._known: dict[str, Tensor] = {}
 
     @property
@@ -87,10 +91,7 @@ class TokenStates:
 
     def states(self, texts: Sequence[str]) -> Tensor:
         """All rows of each text, (N, 77, width)."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if new:
-            self._known |= zip(new, self._embed(new), strict=True)
-        found = [self._known[text] for text in texts]
+        found = self._first(texts, [CONTEXT_LENGTH] * len(texts))
         return torch.stack(found) if found else torch.zeros(0, CONTEXT_LENGTH, self.width, dtype=torch.float64)
 
     def rows(self, texts: Sequence[str], which: Rows) -> list[Tensor]:
@@ -104,30 +105,48 @@ class TokenStates:
         """
         if which not in get_args(Rows):
             raise SettingsError(f"Rows are '{which}', expected one of {', '.join(get_args(Rows))}.")
-        return [
-            _choose(states, last, which)
-            for states, last in zip(self.states(texts), last_subject(tokenize(texts)), strict=True)
-        ]
+        places = last_subject(tokenize(texts))
+        found = self._first(texts, [_reach(last, which) for last in places])
+        return [_choose(states, last, which) for states, last in zip(found, places, strict=True)]
 
     def second_moment(self, texts: Sequence[str], which: Rows) -> Tensor:
         """Mean of c cᵀ over the chosen rows of all texts, (width, width); the states of the texts are not kept."""
         total = torch.zeros(self.width, self.width, dtype=torch.float64)
         count = 0
-        for start in range(0, len(texts), _BATCH):
-            part = list(texts[start : start + _BATCH])
-            places = last_subject(tokenize(part))
-            rows = torch.cat([_choose(*each, which) for each in zip(self._embed(part), places, strict=True)])
+        places = last_subject(tokenize(texts))
+        for part, states in self._embed(texts, [_reach(last, which) for last in places]):
+            rows = torch.cat([_choose(each, places[i], which) for i, each in zip(part, states, strict=True)])
             total += rows.T @ rows
             count += len(rows)
         return total / max(count, 1)
 
-    def _embed(self, texts: Sequence[str]) -> Tensor:
-        return embed(self.encoder, texts).cpu().double().view(len(texts), CONTEXT_LENGTH, self.width)
+    def _first(self, texts: Sequence[str], lengths: Sequence[int]) -> list[Tensor]:
+        """The states of at least the first `lengths` positions of each text."""
+        known = self._known
+        new = {text: n for text, n in zip(texts, lengths, strict=True) if text not in known or len(known[text]) < n}
+        names = list(new)
+        for part, states in self._embed(names, list(new.values())):
+            known |= zip((names[i] for i in part), states, strict=True)
+        return [known[text] for text in texts]
+
+    def _embed(self, texts: Sequence[str], lengths: Sequence[int]) -> Iterator[tuple[list[int], Tensor]]:
+        """Texts of about one length at a time: their numbers, and the states of as many positions as they need."""
+        order = sorted(range(len(texts)), key=lengths.__getitem__)
+        for start in range(0, len(order), _BATCH):
+            part = order[start : start + _BATCH]
+            longest = max(lengths[i] for i in part)
+            ids = tokenize([texts[i] for i in part])[:, :longest]
+            yield part, embed(self.encoder, ids).cpu().double().view(len(part), longest, self.width)
 
 
 def last_subject(ids: Tensor) -> list[int]:
     """Position of the last token of each row of ids (N, 77); 0, the start token's, of a text without tokens."""
     return ((ids == END_TOKEN).int().argmax(1) - 1).tolist()
+
+
+def _reach(last: int, which: Rows) -> int:
+    """How many positions, from the first, hold the chosen rows of a text whose last token is at `last`."""
+    return CONTEXT_LENGTH if which == "all" else last + 2
 
 
 def _choose(states: Tensor, last: int, which: Rows) -> Tensor:

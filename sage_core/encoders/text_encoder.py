@@ -134,7 +134,8 @@ def embed(
 
     Args:
         encoder: what embeds.
-        prompts_or_ids: texts, or token ids (N, 77).
+        prompts_or_ids: texts, or token ids (N, 77). Ids of fewer positions give the states of these alone, which are
+            the same: no state depends on later tokens.
         device: moves the encoder there and leaves it there; by default it stays where it is.
         precision: what to compute in.
         memory_budget: bytes for one batch's activations, by default 256 MiB on a CPU and half of what is free on CUDA.
@@ -155,7 +156,7 @@ def embed(
     where = next(encoder.parameters()).device
     ids = prompts_or_ids if isinstance(prompts_or_ids, Tensor) else tokenize(prompts_or_ids)
     _require_known(ids, encoder.token_table.num_embeddings)
-    columns = encoder.config.width * (CONTEXT_LENGTH if pooling == "flattened" else 1)
+    columns = encoder.config.width * (ids.shape[1] if pooling == "flattened" else 1)
     result = torch.empty(len(ids), columns, dtype=out_dtype, device=where)
     size = _batch_size(encoder.config, where, memory_budget)
 

@@ -11,7 +11,14 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "command", ["sage_core.bench", "sage_core.bench.scoring", "sage_core.shapes.bench", "sage_core.shapes.train"]
+    "command",
+    [
+        "sage_core.bench",
+        "sage_core.bench.erasing",
+        "sage_core.bench.scoring",
+        "sage_core.shapes.bench",
+        "sage_core.shapes.train",
+    ],
 )
 def test_the_command_explains_itself(command):
     # In a process of its own: a package that is imported twice in one would leave two of itself.
@@ -22,6 +29,7 @@ def test_the_command_explains_itself(command):
 
 MAINS = {
     "sage_core.bench.run": ("--size",),
+    "sage_core.bench.erasing": ("--concepts",),
     "sage_core.bench.scoring": ("--images", "--official"),
     "sage_core.shapes.bench.run": ("--seeds",),
     "sage_core.shapes.train.run": ("--minutes",),

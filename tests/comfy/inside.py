@@ -5,7 +5,6 @@ Run by test_inside.py, in a process of its own.
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import math
 import os
@@ -16,34 +15,18 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-PACK = Path(__file__).parents[2]
+from loaded_pack import PACK, load_pack, make_base
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    for name in ("input", "output", "models/text_encoders", "models/loras"):
-        (folder / name).mkdir(parents=True)
-    return folder
+    return make_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="session")
 def pack(base: Path) -> ModuleType:
     """The pack's nodes, as ComfyUI's loader would import them."""
-    sys.path.insert(0, os.environ["SAGE_TEST_COMFYUI"])
-    import comfy.cli_args
-
-    comfy.cli_args.args.cpu = True
-    comfy.cli_args.args.base_directory = str(base)
-    # As main.py does: a module of the same name would be found elsewhere afterwards.
-    importlib.import_module("utils.install_util")
-    spec = importlib.util.spec_from_file_location("pack", PACK / "__init__.py", submodule_search_locations=[str(PACK)])
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pack"] = module
-    spec.loader.exec_module(module)
-    import pack.nodes
-
-    return pack.nodes
+    return load_pack(base)
 
 
 def all_nodes(pack: ModuleType) -> list[type]:

@@ -1,4 +1,4 @@
-"""Runs inside.py, whose tests need ComfyUI's modules, in a process of its own: here nothing imports comfy."""
+"""Runs inside*.py, whose tests need ComfyUI's modules, in a process of its own: here nothing imports comfy."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-INSIDE = Path(__file__).parent / "inside.py"
+import pytest
+
+HERE = Path(__file__).parent
 
 
-def test_the_parts_that_know_comfyui(comfyui: Path) -> None:
-    root = INSIDE.parents[2]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={root}", str(INSIDE)]
+@pytest.mark.parametrize("name", ["inside.py", "inside_models.py"])
+def test_the_parts_that_know_comfyui(name: str, comfyui: Path) -> None:
+    root = HERE.parents[1]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={root}", str(HERE / name)]
     environment = os.environ | {"SAGE_TEST_COMFYUI": str(comfyui)}
     found = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=500)
     assert found.returncode == 0, found.stdout + found.stderr

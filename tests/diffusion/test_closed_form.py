@@ -14,7 +14,7 @@ from sage_core.diffusion.closed_form.cure import CureSettings, soft_projector
 from sage_core.diffusion.closed_form.mace import SENTENCES, MaceSettings, surrounding_positions
 from sage_core.diffusion.closed_form.oce import OceSettings
 from sage_core.diffusion.closed_form.rece import ReceSettings
-from sage_core.diffusion.closed_form.speed import SpeedSettings, centres
+from sage_core.diffusion.closed_form.speed import SpeedSettings, _least_direction, centres
 from sage_core.diffusion.closed_form.uce import TEMPLATES, UcePaperSettings, UceSettings
 from sage_core.diffusion.concepts import Concepts, TokenStates, split_texts
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
@@ -223,17 +223,25 @@ def test_the_words_around_a_concept() -> None:
     assert positions("a b c", "a b c") == [(i, i) for i in range(77)]
 
 
-def test_speed_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
+@pytest.mark.parametrize("augmentations", [0, 3])
+@pytest.mark.parametrize("which", ["last_subject", "after_start"])
+def test_speed_is_its_formula(
+    which: Any, augmentations: int, weights: dict, encoder: TextEncoder, states: TokenStates
+) -> None:
+    """Also with more states than they have numbers, and with noise: the copies are made one by one here."""
     retained = ("a brown dog", "three cats on a sofa", "a red bus", "an old man with a grey beard")
     concepts = Concepts(("a skull", "nudity"), ("a ball", ""), preserve=(*retained, "some nudity"))
-    settings = SpeedSettings(retain_scale=0.6, lamb=0.3, threshold=2.0, augmentations=0)
-    targets = [state_rows(states, text)[last(text)] for text in concepts.erase]
-    anchors = [state_rows(states, text)[last(text)] for text in concepts.guides]
-    t = sum(np.outer(row, row) for row in targets) / 2
-    a = sum(np.outer(new, old) for new, old in zip(anchors, targets, strict=True)) / 2
+    settings = SpeedSettings(rows=which, retain_scale=0.6, lamb=0.3, threshold=2.0, augmentations=augmentations)
+
+    def chosen(text: str) -> np.ndarray:
+        return state_rows(states, text)[1:] if which == "after_start" else state_rows(states, text)[[last(text)]]
+
+    t = sum(np.outer(row, row) for text in concepts.erase for row in chosen(text)) / 2
+    pairs = [(chosen(text), chosen(guide)) for text, guide in zip(concepts.erase, concepts.guides, strict=True)]
+    a = sum(np.outer(n, o) for old, new in pairs for o, n in zip(old, new, strict=True)) / 2
     empty = state_rows(states, "")
     keep = np.stack([empty[0], *centres(torch.from_numpy(empty[1:]), 3).numpy()]).T
-    eye = np.eye(WIDTH)
+    eye, generator = np.eye(WIDTH), torch.Generator().manual_seed(0)
     expected = {}
     for name, w in cross(weights).items():
         if "to_v" not in name:
@@ -243,6 +251,13 @@ def test_speed_is_its_formula(weights: dict, encoder: TextEncoder, states: Token
         sizes = [np.linalg.norm(disturbed @ row) for row in rows]
         kept = [row for row, size in zip(rows, sizes, strict=True) if size > np.mean(sizes)]
         assert 0 < len(kept) < len(rows)
+        if augmentations:
+            direction = _least_direction(torch.from_numpy(w)).numpy()
+            noise = torch.randn(augmentations, len(kept), generator=generator, dtype=torch.float64).numpy()
+            copies = [row + n * direction for line in noise for row, n in zip(kept, line, strict=True)]
+            taken = [copy for copy in copies if np.linalg.norm(disturbed @ copy) > np.mean(sizes)]
+            assert len(taken) > 0
+            kept = [*kept, *taken]
         moment = sum(np.outer(row, row) for row in kept) / len(kept)
         values, vectors = np.linalg.eigh(moment)
         free = vectors[:, values < 2.0]
@@ -513,3 +528,22 @@ def test_second_moment(states: TokenStates) -> None:
     texts = [*CAPTIONS] * 5
     rows = np.concatenate([states.states([text])[0].numpy()[: last(text) + 2] for text in texts])
     np.testing.assert_allclose(states.second_moment(texts, "non_pad").numpy(), rows.T @ rows / len(rows), atol=1e-4)
+
+
+def test_no_more_positions_are_embedded_than_are_asked_for(encoder: TextEncoder, states: TokenStates) -> None:
+    texts, lengths = ["a red skull on the snow", "dog", "", "word " * 100], []
+    hook = encoder.register_forward_pre_hook(lambda _, inputs: lengths.append(tuple(inputs[0].shape)))
+    try:
+        short = TokenStates(encoder)
+        for which in ("last_subject", "words", "non_pad", "eos", "mean"):
+            for found, whole in zip(short.rows(texts[:3], which), states.rows(texts[:3], which), strict=True):
+                torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
+        assert lengths[0] == (3, 8) and all(columns == 8 for _, columns in lengths if columns != 77)
+        count = len(lengths)
+        short.rows(texts[:3], "mean")
+        assert len(lengths) == count
+        assert len(short.rows(texts, "all")[0]) == 77 and lengths[-1] == (4, 77)
+        assert torch.equal(short.rows(texts, "eos")[3], short.states(texts)[3, 76:])
+        assert len(lengths) == count + 1
+    finally:
+        hook.remove()

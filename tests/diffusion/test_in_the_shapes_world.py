@@ -1,4 +1,4 @@
-"""Closed forms in the shapes world, by its pictures: the skulls go, and what else was asked for stays."""
+"""Erasing and guiding in the shapes world, by its pictures: the skulls go, and what else was asked for stays."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from sage_core.diffusion.closed_form import METHODS
 from sage_core.diffusion.concepts import Concepts
+from sage_core.diffusion.guidance import PRESETS, SafeGuidance, guided
+from sage_core.diffusion.noise import noise_scheduler
+from sage_core.encoders.tokens import tokenize
 from sage_core.shapes.ask import ask
 from sage_core.shapes.captions import matched_pairs, write_captions
 from sage_core.shapes.exam.reader import answer_by_reading, shows_concept
-from sage_core.shapes.networks.model import ShapesModel
+from sage_core.shapes.networks.model import ShapesModel, initial_noise
 from sage_core.shapes.networks.weights import load_model
 from sage_core.shapes.scenes import sample_scenes
 from sage_core.shapes.words import SEEN_NAMES
@@ -48,6 +52,25 @@ def draw_with(world: ShapesModel, deltas: dict[str, Tensor]) -> Draw:
         weights[name.removeprefix("unet.")] += delta
     other.unet.load_state_dict(weights)
     return lambda prompts: other.generate(prompts, seeds=range(len(prompts)), steps=STEPS)
+
+
+def draw_safely(world: ShapesModel, text: str, preset: str) -> Draw:
+    """Draws with safe guidance away from a text; the rest is `ShapesModel.generate`."""
+
+    @torch.no_grad()
+    def draw(prompts: Sequence[str]) -> Tensor:
+        texts = [[""] * len(prompts), prompts, [text] * len(prompts)]
+        states = torch.cat([world.encoder(tokenize(list(some))) for some in texts])
+        scheduler: Any = noise_scheduler()
+        scheduler.set_timesteps(STEPS)
+        latents, safe = initial_noise(range(len(prompts))), SafeGuidance(PRESETS[preset], STEPS)
+        for number, step in enumerate(scheduler.timesteps):
+            plain, prompted, safety = world.unet(torch.cat([latents] * 3), step, states).sample.chunk(3)
+            noise = guided(safe.prompted(prompted, plain, safety, number), plain, 4.0)
+            latents = scheduler.step(noise, step, latents).prev_sample
+        return world.vae.decode(latents).clamp(0, 1)
+
+    return draw
 
 
 def skulls(draw: Draw) -> float:
@@ -86,3 +109,13 @@ def test_closed_forms(
     draw = draw_with(world, edit(world.unet.state_dict(), world.encoder, concepts, settings(**changed)).deltas)
     assert skulls(draw) <= most
     assert tifa(draw) >= least
+
+
+def test_safe_guidance(world: ShapesModel) -> None:
+    """The strongest preset alone moves this small U-Net, and not far: measured 0.75 of the skulls, TIFA 0.92.
+
+    The safety text is the one of the workflows that the demo fills in.
+    """
+    draw = draw_safely(world, "skull; skulls", "max")
+    assert skulls(draw) <= 0.85
+    assert tifa(draw) >= 0.85

@@ -11,8 +11,13 @@ import torch
 from torch import Tensor
 
 from ...errors import SettingsError, UnetError
+from ..concepts import Concepts
 from ..names import reads_prompt
 
+# What an edit's settings tell of its concepts.
+_OF_CONCEPTS = ("erase", "guides", "preserve", "captions")
+# From here on a change outweighs the matrices: no published edit does, and such pictures are broken.
+_LARGE = 1.0
 # A float64 solve keeps about 16 - log10(condition) digits; from here on fewer than four are left.
 _WORST_CONDITION = 1e12
 
@@ -41,6 +46,14 @@ class Edit:
         """What belongs into a saved file: method, settings and numbers."""
         return {"sage_method": self.method, "sage_settings": self.settings, "sage_residual": self.residual}
 
+    def knobs(self) -> str:
+        """The settings' values in one line, the concepts left out."""
+        return ", ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in self.settings.items()
+            if name not in _OF_CONCEPTS
+        )
+
     def summary(self) -> str:
         """One line on size and accuracy."""
         text = (
@@ -52,12 +65,23 @@ class Edit:
 
 @dataclass(frozen=True)
 class Method:
-    """A closed form: what it is called, and where its settings class and its `edit` are."""
+    """A closed form: what it is called, where its settings class and its `edit` are, and which `Concepts` it reads."""
 
     title: str
     module: str
     settings: str
+    reads: tuple[str, ...]
     function: str = "edit"
+
+    def unread(self, concepts: Concepts) -> tuple[str, ...]:
+        """A sentence for each of guides, preserve and captions that is given and has no effect."""
+        given = {"guides": any(concepts.guides), "preserve": concepts.preserve, "captions": concepts.captions}
+        words = {"guides": "guides", "preserve": "texts to keep", "captions": "captions"}
+        return tuple(
+            f"⚠ {self.title} reads no {words[name]}: those given have no effect."
+            for name, value in given.items()
+            if value and name not in self.reads
+        )
 
     def load(self) -> tuple[type, Callable[..., Edit]]:
         """The settings class and the function."""
@@ -66,13 +90,13 @@ class Method:
 
 
 METHODS = {
-    "uce": Method("UCE (2025)", "uce", "UceSettings"),
-    "uce_paper": Method("UCE as in its paper", "uce", "UcePaperSettings", "edit_as_in_paper"),
-    "rece": Method("RECE", "rece", "ReceSettings"),
-    "mace": Method("MACE, its closed-form part", "mace", "MaceSettings"),
-    "speed": Method("SPEED", "speed", "SpeedSettings"),
-    "cure": Method("CURE-style", "cure", "CureSettings"),
-    "oce": Method("OCE", "oce", "OceSettings"),
+    "uce": Method("UCE (2025)", "uce", "UceSettings", ("guides", "preserve")),
+    "uce_paper": Method("UCE as in its paper", "uce", "UcePaperSettings", ("guides", "preserve"), "edit_as_in_paper"),
+    "rece": Method("RECE", "rece", "ReceSettings", ("guides", "preserve")),
+    "mace": Method("MACE, its closed-form part", "mace", "MaceSettings", ("guides", "captions")),
+    "speed": Method("SPEED", "speed", "SpeedSettings", ("guides", "preserve", "captions")),
+    "cure": Method("CURE-style", "cure", "CureSettings", ("preserve",)),
+    "oce": Method("OCE", "oce", "OceSettings", ("guides", "preserve", "captions")),
 }
 
 
@@ -147,7 +171,7 @@ def result(
     chosen: Mapping[str, Tensor],
     deltas: Mapping[str, Tensor],
     solver: Solver,
-    concepts: Any,
+    concepts: Concepts,
     settings: Any,
     notes: tuple[str, ...] = (),
 ) -> Edit:
@@ -161,6 +185,12 @@ def result(
     if not change > 0 or change == float("inf"):
         why = "changes nothing" if change == 0 else "is not finite"
         raise UnetError(f"{method}: the edit {why}. Check the concepts, guides and scales.")
+    relative = (change / size) ** 0.5
+    if relative > _LARGE:
+        notes += (
+            f"⚠ The change is {relative:.3g} times as large as the matrices themselves, which breaks pictures of "
+            "anything. Raise hold, lower erase_scale, or give more captions or texts to keep.",
+        )
     about = {
         "erase": list(concepts.erase),
         "guides": list(concepts.guides),
@@ -172,7 +202,7 @@ def result(
         method=method,
         deltas={name: delta.float() for name, delta in deltas.items()},
         residual=solver.residual,
-        relative=(change / size) ** 0.5,
+        relative=relative,
         settings=about,
         notes=notes,
     )

@@ -82,8 +82,9 @@ def edit(
         keys, new = surrounding_rows(states, concept, guide)
         change = solver.right(held + keys.T @ keys, (new - keys).T @ keys)
         rows = torch.cat(states.rows([sentence.format(concept) for sentence in SENTENCES], "all"))
-        joined += change @ rows.T @ rows
-        seen += rows.T @ rows
+        own = rows.T @ rows
+        joined += change @ own
+        seen += own
     change = solver.right(seen + prior, joined)
     note = "MACE trains LoRAs on pictures in addition, which this edit does not."
     return result("MACE (closed-form part)", chosen, shared(chosen, change), solver, concepts, settings, (note,))

@@ -76,15 +76,19 @@ def edit(
     deltas = {
         name: _rotated(weight, erase, guides, moment, settings.erase_scale) - weight for name, weight in chosen.items()
     }
-    return result("OCE", chosen, deltas, Solver(), concepts, settings)
+    notes: tuple[str, ...] = ()
+    if concepts.preserve and not settings.preserve_scale:
+        notes = (
+            "⚠ The texts to keep have no effect: OCE's own keep_scale, for nudity, is 0. Its value for styles is 1.",
+        )
+    return result("OCE", chosen, deltas, Solver(), concepts, settings, notes)
 
 
 def _rotated(weight: Tensor, erase: Tensor, guides: Tensor, moment: Tensor, scale: float) -> Tensor:
-    basis = torch.linalg.qr(weight)[0] if weight.shape[0] > weight.shape[1] else None
-    small = weight if basis is None else basis.T @ weight
+    basis, small = torch.linalg.qr(weight) if weight.shape[0] > weight.shape[1] else (None, weight)
     concept, guide = (_basis(rows @ small.T) for rows in (erase, guides))
-    away = concept @ concept.T
-    target = small @ moment @ small.T - scale * (away - away @ guide @ guide.T)
+    away = concept.T - (concept.T @ guide) @ guide.T
+    target = small @ moment @ small.T - scale * concept @ away
     left, _, right = torch.linalg.svd(target)
     turn = left @ right
     # A reflection becomes a rotation by its weakest direction; outside the range of W there is always one to spare.

@@ -7,6 +7,10 @@ M = (T P + scale I)⁻¹,
     ΔW = W (A − T) P [I − M K (Kᵀ P M K + lamb I)⁻¹ Kᵀ P] M
 
 so that ΔW = 0 in the retained directions, and ΔW K = 0 where lamb is 0.
+
+T and A have no higher rank than there are states, and I − P no higher one than there are states to retain. So all that
+is solved is of the number of states: with T = tᵀ t of states as rows, M = (I − tᵀ S⁻¹ t P) / scale for
+S = scale I + t P tᵀ (Woodbury), and t P M = S⁻¹ t P.
 """
 
 from __future__ import annotations
@@ -84,30 +88,53 @@ def edit(
     states = TokenStates(encoder)
     empty = states.rows([""], "all")[0]
     targets, anchors = (_rows(states, texts, concepts, settings) for texts in (concepts.erase, concepts.guides))
-    # T = ownᵀ own and A − T = awayᵀ own, of as many rows as there are states: nothing of full rank is multiplied.
-    own, away = torch.cat(targets), torch.cat(anchors) - torch.cat(targets)
-    own, away = own / len(targets) ** 0.5, away / len(targets) ** 0.5
+    own, away = _factors(torch.cat(targets), torch.cat(anchors), len(targets))
     retain = _retained(states, concepts, empty)
     keep = torch.stack([empty[0], *centres(empty[1:], _CENTRES)]).T
-    identity = torch.eye(states.width, dtype=torch.float64)
-    # Wᵀ's factor of the edit without a null space, which shows how much each state would be disturbed.
-    plain = solver.right(identity + own.T @ own, own)
+    # What the edit without a null space does, which shows how much each state would be disturbed.
+    plain = solver.right(_with_diagonal(own @ own.T, 1.0), own.T).T
     generator = torch.Generator().manual_seed(settings.seed)
     deltas, free = {}, []
     for name, weight in chosen.items():
         moved = weight @ away.T
-        projector = _free_directions(weight, moved @ plain, retain, settings, generator)
-        free.append(round(float(projector.trace())))
-        visible = own @ projector
-        system = own.T @ visible + settings.retain_scale * identity
-        spread = solver.general(system, keep)
-        seen = keep.T @ projector
-        inner = seen @ spread + settings.lamb * torch.eye(keep.shape[1], dtype=torch.float64)
-        # A pseudo-inverse: without lamb the empty prompt's states may all be retained, and nothing is left to correct.
-        corrected = visible - visible @ spread @ torch.linalg.pinv(inner, rtol=_ROUNDING) @ seen
-        deltas[name] = moved @ solver.general(system.T, corrected.T).T
+        held = _held_directions(weight, moved, plain, retain, settings, generator)
+        free.append(states.width - held.shape[1])
+        deltas[name] = moved @ _change(own, keep, held, settings, solver)
     note = f"{min(free)} to {max(free)} of {states.width} directions are free to change."
     return result("SPEED", chosen, deltas, solver, concepts, settings, (note,))
+
+
+def _factors(targets: Tensor, anchors: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Rows t and d with T = tᵀ t and A − T = dᵀ t, no more of them than a state has numbers."""
+    own, away = targets / count**0.5, (anchors - targets) / count**0.5
+    if own.shape[0] > own.shape[1]:
+        basis, own = torch.linalg.qr(own)
+        away = basis.T @ away
+    return own, away
+
+
+def _change(own: Tensor, keep: Tensor, held: Tensor, settings: SpeedSettings, solver: Solver) -> Tensor:
+    """The factor t P [I − M K (Kᵀ P M K + lamb I)⁻¹ Kᵀ P] M, (n, width), of which ΔW = W dᵀ is the other.
+
+    Args:
+        own: t, (n, width).
+        keep: K, (width, 4).
+        held: orthonormal columns that span the null space of P.
+        settings: the scales.
+        solver: notes the residual.
+    """
+    visible, seen = own - (own @ held) @ held.T, keep.T - (keep.T @ held) @ held.T
+    system = _with_diagonal(visible @ own.T, settings.retain_scale)
+    answered = solver.right((system + system.T) / 2, visible.T).T
+    spread = answered @ keep
+    inner = (seen @ keep - (seen @ own.T) @ spread) / settings.retain_scale
+    # A pseudo-inverse: without lamb the empty prompt's states may all be retained, and nothing is left to correct.
+    inverse = torch.linalg.pinv(_with_diagonal(inner, settings.lamb), rtol=_ROUNDING)
+    return answered - spread @ inverse @ (seen - (seen @ own.T) @ answered) / settings.retain_scale
+
+
+def _with_diagonal(matrix: Tensor, value: float) -> Tensor:
+    return matrix + value * torch.eye(len(matrix), dtype=matrix.dtype)
 
 
 def centres(points: Tensor, count: int) -> Tensor:
@@ -140,27 +167,66 @@ def _retained(states: TokenStates, concepts: Concepts, empty: Tensor) -> Tensor:
     return torch.cat(states.rows(texts, "last_subject")) if texts else empty[1:]
 
 
-def _free_directions(
-    weight: Tensor, disturbed: Tensor, retain: Tensor, settings: SpeedSettings, generator: torch.Generator
+def _held_directions(
+    weight: Tensor,
+    moved: Tensor,
+    plain: Tensor,
+    retain: Tensor,
+    settings: SpeedSettings,
+    generator: torch.Generator,
 ) -> Tensor:
-    """P: the projector onto the directions in which the states to retain have hardly a second moment."""
-    rows, least = retain, float((retain @ disturbed.T).norm(dim=1).mean())
+    """Orthonormal columns: the directions in which the states to retain have a second moment to speak of."""
+    # The plain edit changes a state x by moved · plain · x, whose length the small factor R of moved = Q R tells.
+    scale = torch.linalg.qr(moved)[1]
+    disturbed = retain @ plain.T @ scale.T
+    least = float(disturbed.norm(dim=1).mean())
+    rows = retain
     if settings.filter:
-        rows = _important(rows, disturbed, least)
+        important = disturbed.norm(dim=1) > least
+        rows, disturbed = rows[important], disturbed[important]
+    counts = torch.ones(len(rows), dtype=rows.dtype)
+    extra: tuple[Tensor, Tensor, float] | None = None
     if settings.augmentations:
         # n P₀ of a normal n and P₀ = v vᵀ is a normal number times v.
         direction = _least_direction(weight)
-        noise = torch.randn(settings.augmentations, len(rows), 1, generator=generator, dtype=torch.float64)
-        copies = (rows + noise * direction).flatten(0, 1)
-        rows = torch.cat([rows, _important(copies, disturbed, least) if settings.filter else copies])
-    moment = rows.T @ rows / max(len(rows), 1)
-    sizes, directions = torch.linalg.eigh(moment)
-    free = directions[:, sizes < settings.threshold]
-    return free @ free.T
+        noise = torch.randn(settings.augmentations, len(rows), generator=generator, dtype=torch.float64)
+        if settings.filter:
+            along = scale @ (plain @ direction)
+            squared = (
+                disturbed.square().sum(1) + 2 * noise * (disturbed @ along) + noise.square() * along.square().sum()
+            )
+            taken = (squared > least**2).to(noise.dtype)
+        else:
+            taken = torch.ones_like(noise)
+        counts = counts + taken.sum(0)
+        # Σ (x + n v)(x + n v)ᵀ is Σ x xᵀ with these two.
+        extra = (direction, (taken * noise).sum(0) @ rows, float((taken * noise.square()).sum()))
+    return _strong_directions(rows, counts, extra, settings.threshold)
 
 
-def _important(rows: Tensor, disturbed: Tensor, least: float) -> Tensor:
-    return rows[(rows @ disturbed.T).norm(dim=1) > least]
+def _strong_directions(
+    rows: Tensor, counts: Tensor, extra: tuple[Tensor, Tensor, float] | None, threshold: float
+) -> Tensor:
+    """Eigenvectors, as columns, of the rows' mean second moment with eigenvalues of at least `threshold`.
+
+    Args:
+        rows: states x, (n, width).
+        counts: how often each counts.
+        extra: v, y and a number a, of y vᵀ + v yᵀ + a v vᵀ that comes to the sum.
+        threshold: the least eigenvalue.
+    """
+    spanning = rows if extra is None else torch.cat([rows, extra[0][None]])
+    small = len(spanning) < spanning.shape[1]
+    basis = torch.linalg.qr(spanning.T)[0] if small else None
+    inner = rows if basis is None else rows @ basis
+    moment = inner.T @ (counts[:, None] * inner)
+    if extra is not None:
+        direction, mixed = (each if basis is None else each @ basis for each in extra[:2])
+        moment += torch.outer(mixed, direction) + torch.outer(direction, mixed)
+        moment += extra[2] * torch.outer(direction, direction)
+    sizes, directions = torch.linalg.eigh(moment / counts.sum().clamp_min(1))
+    strong = directions[:, sizes >= threshold]
+    return strong if basis is None else basis @ strong
 
 
 def _least_direction(weight: Tensor) -> Tensor:

@@ -1,0 +1,327 @@
+"""What erasing from a U-Net costs: each closed form, reading an edited U-Net, and a step of safe guidance.
+
+    python -m sage_core.bench.erasing --output DIR             SD 1.4's sizes; minutes on two cores, 8 GB of memory
+    python -m sage_core.bench.erasing --quick --output DIR     small sizes, to see that it works
+    python -m sage_core.bench.erasing --methods uce mace --concepts 1
+
+Weights are random, which does not change the cost. Closed forms edit the 32 matrices that read the prompt; their time
+is divided into that of the text encoder and that of the algebra. The edited U-Net is a pickle of whole fp32 weights
+under diffusers' names, as ESD and RECE publish theirs, compared with a base in fp16. A step of safe guidance is
+compared with a step of ordinary guidance by turns, on a narrow U-Net of SD 1.x's kind on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..devices import choose_device, machine
+from ..diffusion.changes import changes
+from ..diffusion.closed_form import METHODS
+from ..diffusion.concepts import Concepts
+from ..diffusion.erasing_store import diffusers_unet
+from ..diffusion.files import read_unet
+from ..diffusion.guidance import PRESETS, SafeGuidance, guided
+from ..diffusion.names import SD1, UnetConfig, reads_prompt, unet_names
+from ..encoders.layouts import VIT_L_14, EncoderConfig
+from ..encoders.text_encoder import TextEncoder
+from ..encoders.tokens import CONTEXT_LENGTH
+from ..errors import SageError
+from ..files import check_writable, write_json, write_text
+from ..options import count
+from ..prompts.everyday import REFERENCE_PROMPTS
+from ..tables import markdown_table
+from .prompts import random_state
+from .watch import GIB, MemoryWatch
+
+# The concepts that UCE and RECE erase for safety, the most told of first.
+_CONCEPTS = (
+    "nudity", "violence", "blood", "hate", "harassment", "suffering", "humiliation", "harm", "suicide", "sexual",
+    "bodily fluids",
+)  # fmt: skip
+_GUIDE = "a person wearing clothes"
+# A small text encoder, and a U-Net's width on a CPU, where a step of SD 1.x's own takes half a minute.
+_QUICK_ENCODER = replace(VIT_L_14, layers=2, width=64, heads=2, mlp_width=256)
+_QUICK_UNET = UnetConfig(channels=32, context=64)
+_NARROW = 64
+# Sides of the latents: of a picture of 512 pixels, and of one of 256.
+_SIDE, _NARROW_SIDE = 64, 32
+_ROUNDS = 7
+_PARTS = ("edits", "reading", "step")
+_WEIGHT = 7.5
+
+
+@dataclass(frozen=True)
+class EditCost:
+    """One closed form: seconds in all and in the text encoder, GiB beyond weights and encoder, size and accuracy."""
+
+    method: str
+    concepts: int
+    seconds: float
+    encoder_seconds: float
+    gib: float | None
+    matrices: int
+    relative: float
+    residual: float
+
+
+@dataclass(frozen=True)
+class ReadCost:
+    """Reading an edited U-Net: size of the file, seconds to open and to compare it, GiB beyond the base's."""
+
+    file_gib: float
+    open_seconds: float
+    compare_seconds: float
+    gib: float | None
+    changed: int
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """A step of ordinary and of safe guidance: U-Net's width, side of the latents, medians of seconds, their ratio."""
+
+    width: int
+    side: int
+    plain_seconds: float
+    safe_seconds: float
+    times: float
+
+
+@dataclass
+class Report:
+    """What was measured, on which machine; parts that were not are None."""
+
+    machine: dict[str, Any]
+    edits: list[EditCost] = field(default_factory=list)
+    reading: ReadCost | None = None
+    step: StepCost | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON can hold it."""
+        return asdict(self)
+
+    def to_markdown(self) -> str:
+        """The machine, and a table for each part."""
+        where = ", ".join(f"{name} {value}" if name != "device" else str(value) for name, value in self.machine.items())
+        parts = [f"{where}."]
+        if self.edits:
+            header = ["method", "concepts", "s", "of it text encoder", "GiB", "matrices", "changed by", "residual"]
+            parts.append(markdown_table(header, map(_edit_row, self.edits), "lrrrrrrr"))
+        if self.reading:
+            found = self.reading
+            parts.append(
+                f"Edited U-Net of {found.file_gib:.2f} GiB, pickled: opened in {found.open_seconds:.1f} s, compared in "
+                f"{found.compare_seconds:.1f} s, {_gib(found.gib)} GiB at most; {found.changed} tensors changed."
+            )
+        if self.step:
+            step = self.step
+            parts.append(
+                f"A step of safe guidance: {step.safe_seconds:.3f} s, {step.times:.2f} times the "
+                f"{step.plain_seconds:.3f} s of ordinary guidance (U-Net of {step.width} channels, latents "
+                f"{step.side}×{step.side})."
+            )
+        return "\n\n".join(parts)
+
+
+def main(arguments: Sequence[str] | None = None) -> Report:
+    """Measure what the command line asks for, and print it; --output keeps it as bench.md and bench.json."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sage_core.bench.erasing",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="closed forms (default all)"
+    )
+    parser.add_argument("--concepts", type=count(1, len(_CONCEPTS)), default=len(_CONCEPTS), help="how many to erase")
+    parser.add_argument("--parts", nargs="+", choices=_PARTS, default=list(_PARTS), help="what to measure")
+    parser.add_argument("--quick", action="store_true", help="small sizes, seconds")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of the networks")
+    parser.add_argument("--output", type=Path, help="folder for bench.json and bench.md")
+    options = parser.parse_args(arguments)
+    try:
+        device = choose_device(options.device, field="--device")
+        if options.output is not None:
+            check_writable(options.output / "bench.json")
+    except SageError as error:
+        parser.error(str(error))
+    report = Report(machine(device))
+    for part in _measured(report, options.parts, options.methods, options.concepts, device, options.quick):
+        if options.output is not None:
+            # After each part, so that an interrupted run leaves what it measured.
+            write_json(options.output / "bench.json", report.to_dict())
+            write_text(options.output / "bench.md", report.to_markdown() + "\n")
+        sys.stderr.write(f"{part}\n")
+    sys.stdout.write(report.to_markdown() + "\n")
+    return report
+
+
+def _measured(
+    report: Report, parts: Sequence[str], methods: Sequence[str], concepts: int, device: torch.device, quick: bool
+) -> Iterator[str]:
+    """Fill in the report; yields a line for each thing measured."""
+    encoder, unet = (_QUICK_ENCODER, _QUICK_UNET) if quick else (VIT_L_14, SD1)
+    if "edits" in parts:
+        for cost in edit_costs(methods, concepts, encoder, unet, device):
+            report.edits.append(cost)
+            yield f"{cost.method}: {cost.seconds:.1f} s"
+    if "reading" in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            report.reading = read_cost(Path(folder), unet)
+        yield f"reading: {report.reading.open_seconds + report.reading.compare_seconds:.1f} s"
+    if "step" in parts:
+        whole = device.type != "cpu" and not quick
+        width = unet.channels if whole or quick else _NARROW
+        report.step = step_cost(replace(unet, channels=width), _SIDE if whole else _NARROW_SIDE, device)
+        yield f"step: {report.step.times:.2f} times"
+
+
+def edit_costs(
+    methods: Sequence[str], concepts: int, encoder: EncoderConfig, unet: UnetConfig, device: torch.device
+) -> Iterator[EditCost]:
+    """The cost of each method on random matrices, with the everyday prompts as captions."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {name: shape for name, shape in unet_names(unet).shapes.items() if reads_prompt(name)}
+    weights = {name: torch.randn(shape, generator=generator) / shape[1] ** 0.5 for name, shape in shapes.items()}
+    reader = _encoder(encoder).to(device)
+    erased = Concepts(_CONCEPTS[:concepts], (_GUIDE,), captions=tuple(REFERENCE_PROMPTS))
+    # The tokenizer, and whatever PyTorch sets up, is not a method's.
+    METHODS["cure"].load()[1](weights, reader, Concepts(("warm up",)), None)
+    for method in methods:
+        edit = METHODS[method].load()[1]
+        with MemoryWatch(torch.device("cpu")) as watch, _timed_calls(reader) as in_encoder:
+            start = time.perf_counter()
+            found = edit(weights, reader, erased, None)
+            seconds = time.perf_counter() - start
+            gib = watch.peak()
+        yield EditCost(
+            method, concepts, seconds, sum(in_encoder), gib, len(found.deltas), found.relative, found.residual
+        )
+
+
+def read_cost(folder: Path, unet: UnetConfig) -> ReadCost:
+    """Write a whole fp32 U-Net, whose 32 matrices differ from a base in fp16, and read and compare it."""
+    generator = torch.Generator().manual_seed(0)
+    path = folder / "edited.pt"
+    whole = {name: torch.randn(shape, generator=generator) / 50 for name, shape in unet_names(unet).shapes.items()}
+    base = {name: value.half() for name, value in whole.items()}
+    torch.save({name: value + 0.01 if reads_prompt(name) else value for name, value in whole.items()}, path)
+    del whole
+    with MemoryWatch(torch.device("cpu")) as watch:
+        start = time.perf_counter()
+        file = read_unet(path, unet)
+        opened = time.perf_counter()
+        found = changes(file, base)
+        compared = time.perf_counter()
+        gib = watch.peak()
+    size = path.stat().st_size / GIB
+    return ReadCost(size, opened - start, compared - opened, gib, len(found.deltas))
+
+
+def step_cost(unet: UnetConfig, side: int, device: torch.device) -> StepCost:
+    """Steps of ordinary guidance, of two predictions in a batch, and of safe guidance, of three, by turns."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = unet_names(unet).shapes
+    state = {name: torch.randn(shape, generator=generator) / 50 for name, shape in shapes.items()}
+    network = diffusers_unet(state, device=device)
+    latents = torch.randn(1, unet.inputs, side, side, generator=generator).to(device)
+    # Empty prompt, prompt and safety text.
+    states = torch.randn(3, CONTEXT_LENGTH, unet.context, generator=generator).to(device)
+    safe = SafeGuidance(PRESETS["strong"], _ROUNDS + 1)
+    seconds: dict[str, list[float]] = {"plain": [], "safe": []}
+    for number in range(_ROUNDS + 1):
+        plain = _clocked(device, partial(_ordinary, network, latents, states[:2]))
+        three = _clocked(device, partial(_safe, network, latents, states, safe, number))
+        # The first round allocates.
+        if number:
+            seconds["plain"].append(plain)
+            seconds["safe"].append(three)
+    ordinary, with_safety = (statistics.median(seconds[name]) for name in ("plain", "safe"))
+    # Of neighbours: what slows the machine down for a while slows both.
+    times = statistics.median(b / a for a, b in zip(seconds["plain"], seconds["safe"], strict=True))
+    return StepCost(unet.channels, side, ordinary, with_safety, times)
+
+
+@torch.no_grad()
+def _ordinary(network: nn.Module, latents: Tensor, states: Tensor) -> Tensor:
+    plain, prompted = network(latents.expand(2, -1, -1, -1), 500, states).sample.chunk(2)
+    return guided(prompted, plain, _WEIGHT)
+
+
+@torch.no_grad()
+def _safe(network: nn.Module, latents: Tensor, states: Tensor, safe: SafeGuidance, step: int) -> Tensor:
+    plain, prompted, safety = network(latents.expand(3, -1, -1, -1), 500, states).sample.chunk(3)
+    return guided(safe.prompted(prompted, plain, safety, step), plain, _WEIGHT)
+
+
+def _encoder(config: EncoderConfig) -> TextEncoder:
+    """A random text encoder whose states differ in all directions, as a trained one's do."""
+    state, generator = random_state(config), torch.Generator().manual_seed(1)
+    for name, value in state.items():
+        if "token_embedding" in name:
+            value.mul_(50)
+        elif "final_layer_norm" in name:
+            value.add_(0.3 * torch.randn(value.shape, generator=generator))
+    return TextEncoder.from_state(state, copy=False)
+
+
+@contextmanager
+def _timed_calls(module: nn.Module) -> Iterator[list[float]]:
+    """Collects the seconds of each call of a module."""
+    found: list[float] = []
+    starts: list[float] = []
+    hooks = (
+        module.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter())),
+        module.register_forward_hook(lambda *_: found.append(time.perf_counter() - starts[-1])),
+    )
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _clocked(device: torch.device, work: Callable[[], Any]) -> float:
+    _wait(device)
+    start = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _edit_row(cost: EditCost) -> list[str]:
+    return [
+        METHODS[cost.method].title,
+        str(cost.concepts),
+        f"{cost.seconds:.1f}",
+        f"{cost.encoder_seconds:.1f}",
+        _gib(cost.gib),
+        str(cost.matrices),
+        f"{cost.relative:.1%}",
+        f"{cost.residual:.0e}",
+    ]
+
+
+def _gib(value: float | None) -> str:
+    return "?" if value is None else f"{value:.1f}"
+
+
+if __name__ == "__main__":
+    main()
