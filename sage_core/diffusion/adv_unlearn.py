@@ -32,6 +32,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..encoders.layouts import EncoderConfig
 from ..encoders.text_encoder import TextEncoder
 from ..encoders.tokens import END_TOKEN, START_TOKEN, tokenize
 from ..errors import PromptError, SettingsError, TrainingError
@@ -134,6 +135,14 @@ def retain_prompts(given: Sequence[str], concepts: Concepts) -> tuple[str, ...]:
             f"No retain prompt is left of {len(prompts)}: all refer or may refer to minors. Give other ones."
         )
     return kept
+
+
+def require_layers(layers: int, config: EncoderConfig) -> None:
+    """Raise SettingsError if an encoder has fewer layers than are to be trained."""
+    if layers > config.layers:
+        raise SettingsError(
+            f"layers is {layers}, and the text encoder has {config.layers}. Choose fewer, or 0 for all."
+        )
 
 
 def _words(row: Tensor) -> str:
@@ -353,10 +362,7 @@ def _box(ids: Tensor, table: Tensor) -> Tensor:
 
 def _trained(encoder: TextEncoder, layers: int) -> dict[str, nn.Parameter]:
     """The parameters in training, which alone need gradients from here on."""
-    if layers > encoder.config.layers:
-        raise SettingsError(
-            f"layers is {layers}, and the text encoder has {encoder.config.layers}. Choose fewer, or 0 for all."
-        )
+    require_layers(layers, encoder.config)
     chosen = {}
     for name, parameter in encoder.named_parameters():
         number = re.search(r"\.layers\.(\d+)\.", name)

@@ -22,7 +22,7 @@ from ..files import write_json
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
 from ..runs.store import CHECKPOINT, REPORT, WEIGHTS, RunStore
-from .adv_unlearn import AdvUnlearnObjective, AdvUnlearnSettings, retain_prompts
+from .adv_unlearn import AdvUnlearnObjective, AdvUnlearnSettings, require_layers, retain_prompts
 from .concepts import Concepts
 from .erasing_store import FACTOR, TypedNoise, checked_config, diffusers_unet, weights_hash
 from .names import UnetConfig
@@ -160,6 +160,7 @@ def train_adv_unlearn(
     """
     base = canonical_state(base, "The text encoder")
     config = _checked(unet, base, size)
+    require_layers(settings.layers, EncoderConfig.of(base))
     prompts = retain_prompts(retain, concepts)
     hashes = {"unet_hash": weights_hash(unet), "base_hash": state_hash(base)}
     key = _run_key(hashes, concepts, prompts, settings, size, dtype)
