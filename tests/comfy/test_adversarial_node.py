@@ -29,7 +29,8 @@ def train(**inputs: object) -> dict:
     settings = {"steps": 3, "learning_rate": 1e-3, "retain_weight": 0.3, "retain_batch": 1, "radius": 1.0}
     more = {"attack_steps": 1, "layers": 0, "batch_size": 1, "size": 64, "precision": "fp32", "seed": 0}
     about = {"concepts": "skull", "name": "unlearned", "retain_prompts": "\n".join(RETAIN), "guide": ""}
-    return node("SAGETrainAdvUnlearn", model=["model", 0], clip=["clip", 0], **settings | more | about | inputs)
+    links = {"model": ["model", 0], "clip": ["clip", 0]}
+    return node("SAGETrainAdvUnlearn", **links | settings | more | about | inputs)
 
 
 def graph(shapes_files: ExpandedFiles, **inputs: object) -> dict:
