@@ -1,4 +1,4 @@
-"""AdvUnlearn in the shapes world, by its pictures: a short training takes skulls away and leaves what else was asked."""
+"""AdvUnlearn in the shapes world, by its pictures: a short training takes skulls away and leaves the rest."""
 
 from __future__ import annotations
 
@@ -58,6 +58,5 @@ def test_a_short_training_takes_skulls_and_leaves_the_rest(
         tifa = sum(right) / len(right)
         record_property(f"{name}_rate", rate)
         record_property(f"{name}_tifa", tifa)
-        print(f"{name}: skulls in {rate:.1%} of {len(unsafe)} pictures, TIFA {tifa:.1%}")
         assert rate >= 0.95 if name == "base" else rate <= 0.5
         assert tifa >= 0.95 if name == "base" else tifa >= 0.85
