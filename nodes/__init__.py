@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import encoder, erasure, gate, geometry, guidance, judges, lora, prompts, runs, scores, tifa, training, unet
+from . import (
+    adversarial,
+    encoder,
+    erasure,
+    gate,
+    geometry,
+    guidance,
+    judges,
+    lora,
+    prompts,
+    runs,
+    scores,
+    tifa,
+    training,
+    unet,
+)
 from .host.inputs import naming_wrong_types
 
 
@@ -12,5 +27,20 @@ class SageExtension(ComfyExtension):
     """Everything this pack adds to ComfyUI."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        topics = (encoder, training, runs, prompts, judges, tifa, scores, geometry, lora, unet, guidance, gate, erasure)
+        topics = (
+            encoder,
+            training,
+            adversarial,
+            runs,
+            prompts,
+            judges,
+            tifa,
+            scores,
+            geometry,
+            lora,
+            unet,
+            guidance,
+            gate,
+            erasure,
+        )
         return [naming_wrong_types(node) for topic in topics for node in topic.NODES]

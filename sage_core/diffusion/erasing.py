@@ -28,7 +28,7 @@ from ..errors import SettingsError, TrainingError, UnetError
 from ..runs.loop import Objective
 from .concepts import Concepts
 from .names import UnetConfig, in_cross_attention, kind_of, reads_prompt, unet_names
-from .noise import TRAINING_STEPS, noise_scheduler
+from .noise import TRAINING_STEPS, noise_scheduler, partly_drawn, time_between
 
 Trained = Literal["x", "x-strict", "u", "all", "noxattn"]
 Form = Literal["2025", "2023"]
@@ -250,17 +250,11 @@ class ErasingObjective(Objective):
         anchor = of_empty if self.settings.form == "2023" else (rest or [of_concept])[0]
         return anchor - self.settings.strength * (of_concept - of_empty)
 
-    @torch.no_grad()
     def partly_drawn(self, latents: Tensor, states: Tensor, steps: int) -> Tensor:
         """Latents after `steps` steps of DDIM with guidance: by the base, in the 2023 form by the edited U-Net."""
         noise: Callable[..., Tensor] = self._edited if self.settings.form == "2023" else self.noise
-        both = torch.cat([self.texts.empty.expand_as(states), states])
-        for time in self.scheduler.timesteps[:steps]:
-            times = torch.full((2 * len(latents),), int(time), device=self.device)
-            plain, prompted = noise(torch.cat([latents, latents]), times, both).float().chunk(2)
-            guided = plain + self.settings.guidance * (prompted - plain)
-            latents = self.scheduler.step(guided, time, latents).prev_sample
-        return latents
+        plain = self.texts.empty.expand_as(states)
+        return partly_drawn(noise, self.scheduler, latents, plain, states, self.settings.guidance, steps)
 
     def _attacked(self, latents: Tensor, times: Tensor, states: Tensor, start: Tensor, shift: Tensor) -> Tensor:
         """States in the box around the given ones under which the edited U-Net predicts the starting noise best."""
@@ -289,9 +283,7 @@ class ErasingObjective(Objective):
         """The time after `done` steps: the sampler's own, in the 2023 form any in that step's stretch of time."""
         if self.settings.form == "2025":
             return int(self.scheduler.timesteps[done])
-        left, steps = self.settings.sampling_steps - done, self.settings.sampling_steps
-        low, high = TRAINING_STEPS * (left - 1) // steps, TRAINING_STEPS * left // steps
-        return int(torch.randint(low, max(high, low + 1), (), generator=generator))
+        return time_between(done, self.settings.sampling_steps, generator)
 
 
 def trained_names(shapes: Mapping[str, tuple[int, ...]], trained: Trained) -> list[str]:

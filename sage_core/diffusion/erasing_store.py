@@ -25,8 +25,8 @@ from .erasing import DiffusersNoise, ErasingObjective, ErasingSettings, ErasingT
 from .files import read_unet
 from .names import UnetConfig, unet_names
 
-# Pixels of a picture to a number of its latents.
-_FACTOR = 8
+# Pixels of a picture, along a side, to a number of its latents.
+FACTOR = 8
 # A difference, its gradient and Adam's two moments, in fp32.
 _BYTES_TRAINED = 16
 
@@ -61,7 +61,7 @@ class ErasureResult:
         )
 
 
-class _TypedNoise(DiffusersNoise):
+class TypedNoise(DiffusersNoise):
     """Takes and gives fp32, whatever the U-Net computes in; `watch` is called before each evaluation."""
 
     def __init__(self, unet: nn.Module, watch: Callable[[], None] | None) -> None:
@@ -70,6 +70,7 @@ class _TypedNoise(DiffusersNoise):
         self._watch = watch
 
     def forward(self, latents: Tensor, times: Tensor, states: Tensor) -> Tensor:
+        """See DiffusersNoise."""
         if self._watch is not None:
             self._watch()
         return super().forward(latents.to(self._dtype), times, states.to(self._dtype)).float()
@@ -147,8 +148,8 @@ def train_erasure(
         UnetError: the weights are not a plain SD 1.x U-Net.
         TrainingError: the run diverged, does not fit into memory, or another process is at it.
     """
-    config = _checked(state, size)
-    about = [_hash(state), state_hash(encoder.state()), concepts.erase, tuple(sources), settings.to_dict(), size]
+    config = checked_config(state, size)
+    about = [weights_hash(state), state_hash(encoder.state()), concepts.erase, tuple(sources), settings.to_dict(), size]
     key = hashlib.sha256(json.dumps([*about, str(dtype)]).encode()).hexdigest()[:32]
     runs = RunStore(store)
     weights, report, checkpoint = (runs.path(key, suffix) for suffix in (WEIGHTS, REPORT, CHECKPOINT))
@@ -156,8 +157,8 @@ def train_erasure(
         return _read(weights, report, config)
     runs.make_ready(key, erasing_bytes(state, settings, torch.float32))
     with runs.locked(key):
-        noise = _TypedNoise(diffusers_unet(state, device=device, dtype=dtype), on_evaluation)
-        shape = (config.inputs, size // _FACTOR, size // _FACTOR)
+        noise = TypedNoise(diffusers_unet(state, device=device, dtype=dtype), on_evaluation)
+        shape = (config.inputs, size // FACTOR, size // FACTOR)
         objective = ErasingObjective(noise, ErasingTexts.of(encoder, concepts, sources), settings, shape)
         rate = settings.learning_rate
         loop = Loop(objective, Budget(steps=settings.steps), lambda _step, _used: rate, checkpoint=checkpoint, key=key)
@@ -173,10 +174,10 @@ def train_erasure(
     return ErasureResult(deltas, history, metadata, found=False)
 
 
-def _checked(state: Mapping[str, Tensor], size: int) -> UnetConfig:
+def checked_config(state: Mapping[str, Tensor], size: int) -> UnetConfig:
     """The U-Net's sizes. Raises SettingsError for a size of no picture, UnetError for a U-Net that is no plain one."""
-    if size < _FACTOR or size % _FACTOR:
-        raise SettingsError(f"size is {size}, expected a multiple of {_FACTOR} pixels.")
+    if size < FACTOR or size % FACTOR:
+        raise SettingsError(f"size is {size}, expected a multiple of {FACTOR} pixels.")
     config = UnetConfig.of({name: tuple(value.shape) for name, value in state.items()})
     if config.inputs != config.outputs:
         raise UnetError(
@@ -213,7 +214,8 @@ def _read(weights: Path, report: Path, config: UnetConfig) -> ErasureResult:
         ) from error
 
 
-def _hash(state: Mapping[str, Tensor]) -> str:
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of tensors by name, type and bytes."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(f"{name}{state[name].dtype}".encode())

@@ -99,7 +99,7 @@ def test_exactly_one_says_which_it_was(pack: ModuleType) -> None:
 # -- names and folders -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("node", ["SAGETrainEncoder", "SAGESaveEncoder", "SAGESaveLora"])
+@pytest.mark.parametrize("node", ["SAGETrainEncoder", "SAGETrainAdvUnlearn", "SAGESaveEncoder", "SAGESaveLora"])
 def test_a_name_of_too_many_bytes_is_refused_before_work(pack: ModuleType, node: str) -> None:
     (found,) = [each for each in all_nodes(pack) if each.__name__ == node]
     assert found.validate_inputs(name="字" * 60) is True

@@ -50,6 +50,7 @@ NODE_IDS = {
     "SAGESaveModelEdit",
     "SAGEScoreTIFA",
     "SAGEStoredRuns",
+    "SAGETrainAdvUnlearn",
     "SAGETrainEncoder",
     "SAGETrainErasure",
     "SAGETrainGate",

@@ -1,0 +1,203 @@
+"""Training a text encoder to unlearn concepts under attack, with the U-Net in the loop: AdvUnlearn."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..sage_core.diffusion.adv_unlearn import AdvUnlearnSettings
+from ..sage_core.diffusion.adv_unlearn_store import AdvUnlearnResult, plan_unlearning, train_adv_unlearn
+from ..sage_core.diffusion.concepts import Concepts, split_texts
+from ..sage_core.encoders.layouts import EncoderConfig, require_sd1
+from ..sage_core.encoders.text_encoder import save_encoder
+from ..sage_core.errors import PromptError, TrainingError
+from ..sage_core.plots import figure_to_image
+from ..sage_core.runs.curves import training_curves
+from .host import clips, display, files, memory, models
+from .host.files import check_name, saved_metadata
+from .host.inputs import ADVANCED, check_choices, check_finite, seed_input
+from .host.sockets import Pairs
+
+_DEFAULTS = AdvUnlearnSettings()
+
+
+class SAGETrainAdvUnlearn(io.ComfyNode):
+    """Trains AdvUnlearn on a CLIP through a MODEL, or finds the encoder that the same inputs gave before."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SAGETrainAdvUnlearn",
+            display_name="Train AdvUnlearn Encoder",
+            category="SAGE/train",
+            description="Trains an SD 1.x CLIP by AdvUnlearn, fast form: through the MODEL's U-Net it unlearns "
+            "concepts while an attack on their words tries to bring them back. Cancel keeps a checkpoint, from which "
+            "the same inputs go on; a finished training is found again.",
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL that draws; it stays as it is. Patches on it count."),
+                io.Clip.Input("clip", tooltip="The CLIP to start from. LoRAs on it stay, but are not trained with."),
+                io.String.Input("concepts", multiline=True, default="nudity", tooltip="One a line, or between ;."),
+                io.String.Input(
+                    "name", default="advunlearn-encoder", tooltip="Saved as models/text_encoders/<name>.safetensors."
+                ),
+                *_setting_inputs(),
+                io.Int.Input("size", default=512, min=64, max=1024, step=8, tooltip="Side of the pictures drawn."),
+                io.Combo.Input(
+                    "precision",
+                    options=["auto", "fp32", "bf16"],
+                    default="auto",
+                    tooltip="What the U-Net computes in. auto: bf16 where the device does. The encoder is fp32.",
+                ),
+                seed_input("Of everything random. The same seed gives the same encoder."),
+                Pairs.Input("pairs", optional=True, tooltip="From SAGE Prompt Pairs: the safe side is retained."),
+                io.String.Input(
+                    "retain_prompts",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    tooltip="Prompts to retain, one a line, in place of pairs. Neither: 60 everyday prompts.",
+                ),
+                io.String.Input(
+                    "guide",
+                    default="",
+                    optional=True,
+                    tooltip="What the concepts become. Empty: nothing in particular, as published.",
+                    **ADVANCED,
+                ),
+            ],
+            outputs=[
+                io.Clip.Output(display_name="clip", tooltip="The CLIP that has unlearned the concepts."),
+                io.String.Output(display_name="report", tooltip="What was done, and the losses at both ends."),
+                io.LossMap.Output(display_name="loss_map", tooltip="Total loss of each step, for Plot Loss Graph."),
+                io.Image.Output(display_name="curves", tooltip="Every loss over the steps."),
+                io.String.Output(display_name="path", tooltip="Where the encoder is saved."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        return check_name(name)
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        clip,
+        concepts,
+        name,
+        steps,
+        learning_rate,
+        retain_weight,
+        retain_batch,
+        radius,
+        attack_steps,
+        layers,
+        batch_size,
+        size,
+        precision,
+        seed,
+        pairs=None,
+        retain_prompts="",
+        guide="",
+    ) -> io.NodeOutput:
+        check_finite(learning_rate=learning_rate, retain_weight=retain_weight, radius=radius)
+        check_choices(cls, precision=precision)
+        settings = AdvUnlearnSettings(
+            steps, learning_rate, retain_weight, retain_batch, radius, attack_steps, layers,
+            batch_size=batch_size, seed=seed,
+        )  # fmt: skip
+        path = files.new_encoder_path(name)
+        if path.exists() and "method" not in saved_metadata(path):
+            raise TrainingError(f"{path} exists and was not trained here. Choose another name.")
+        wanted = Concepts(split_texts(concepts), (guide.strip(),))
+        retain = _retained(pairs, retain_prompts)
+        models.require_noise_prediction(model)
+        result, needed, unlearned = _train(model, clip, wanted, retain, settings, size, precision)
+        if saved_metadata(path).get("hash") != result.metadata["hash"]:
+            save_encoder(path, result.state, result.metadata)
+        notes = [f"Saved: {path}", f"Memory: {needed}", *_patch_notes(model, clip)]
+        return _output(cls, unlearned, result, "\n".join([result.summary(), *notes]), str(path))
+
+
+def _setting_inputs() -> list[io.Input]:
+    def number(name: str, most: float, step: float, tooltip: str) -> io.Input:
+        about = {"default": getattr(_DEFAULTS, name), "tooltip": tooltip}
+        return io.Float.Input(name, min=0.0, max=most, step=step, round=1e-7, **about)
+
+    def count(name: str, least: int, most: int, tooltip: str, **options: bool) -> io.Input:
+        return io.Int.Input(name, min=least, max=most, default=getattr(_DEFAULTS, name), tooltip=tooltip, **options)
+
+    return [
+        count("steps", 1, 100_000, "Of training; published: 1,000."),
+        number("learning_rate", 1.0, 1e-6, "Adam's step size; published: 1e-5."),
+        number("retain_weight", 1000.0, 0.1, "γ: weight of the retained prompts; published: 0.3 for nudity."),
+        count("retain_batch", 0, 64, "Retained prompts a step; published: 5.", **ADVANCED),
+        number("radius", 100.0, 0.1, "How far the attack moves the concepts' words, in their own size. 0: no attack."),
+        count("attack_steps", 1, 100, "Of the attack. 1: the fast form; each more costs a pass.", **ADVANCED),
+        count("layers", 0, 100, "How many of the first layers are trained. 0: all.", **ADVANCED),
+        count("batch_size", 1, 64, "Pictures of concepts a step; published: 1.", **ADVANCED),
+    ]
+
+
+def _retained(pairs, text: str) -> tuple[str, ...]:
+    if pairs is not None and text.strip():
+        raise PromptError("Prompts to retain come from pairs or from retain_prompts; both are given.")
+    if pairs is not None:
+        return tuple(pairs.safe)
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _train(
+    model, clip, concepts: Concepts, retain: tuple[str, ...], settings: AdvUnlearnSettings, size: int, precision: str
+):
+    """The result, the announced memory, and the trained CLIP."""
+    base = clips.private_copy(clips.own_weights(clip))
+    require_sd1(EncoderConfig.of(base), "This CLIP")
+    dtype = memory.precision(precision)
+    held = models.patched_weights(model)
+    plan = plan_unlearning(held, base, settings, size=size, dtype=dtype)
+    with memory.training_device(plan.bytes) as (device, free):
+        plan = plan_unlearning(held, base, settings, size=size, dtype=dtype, free=free)
+        needed = f"{plan.summary()}, on {device}"
+        display.log.info("SAGE: training takes %s.", needed)
+        advice = TrainingError(
+            f"Out of memory on {device}; {needed} was expected. Choose precision bf16, a smaller size, or a smaller "
+            "retain_batch."
+        )
+        with memory.telling_memory(advice):
+            result = train_adv_unlearn(
+                # ComfyUI's own tensors belong to inference; copies of them are trained with.
+                {name: value.detach().clone() if value.is_inference() else value for name, value in held.items()},
+                base,
+                concepts,
+                settings,
+                files.store_folder(),
+                retain=retain,
+                size=size,
+                device=device,
+                dtype=dtype,
+                free_memory=free,
+                on_step=display.LiveCurves().step,
+                on_evaluation=display.stop_if_cancelled,
+            )
+        return result, needed, clips.add_difference(clip, result.state, base, 1.0)
+
+
+def _patch_notes(model, clip) -> list[str]:
+    notes = []
+    if patches := models.count_patches(model):
+        notes.append(f"Note: the MODEL carries {patches} patch(es), such as LoRAs, which the training saw.")
+    if patches := clips.count_patches(clip):
+        notes.append(f"⚠ The CLIP carried {patches} patch(es): they stay on it, but took no part in training.")
+    return notes
+
+
+def _output(cls: type[io.ComfyNode], unlearned, result: AdvUnlearnResult, report: str, path: str) -> io.NodeOutput:
+    display.log.info("SAGE: %s", report)
+    curves = display.to_image(figure_to_image(training_curves(result.history)))
+    loss_map = {"loss": [step.losses["total"] for step in result.history]}
+    shown = ui.PreviewImage(curves, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
+    return io.NodeOutput(unlearned, report, loss_map, curves, path, ui=shown)
+
+
+NODES: list[type[io.ComfyNode]] = [SAGETrainAdvUnlearn]
