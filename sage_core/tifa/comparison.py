@@ -9,23 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import QuestionError
-from ..intervals import Interval, bootstrap_ratio, permutation_p_value
+from ..intervals import Difference, Interval, bootstrap_ratio, permutation_p_value
 from ..tables import markdown_table
 from .scoring import ScoredQuestion, TifaResult
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One number of both runs, and the 95% bootstrap interval of its change over captions."""
-
-    base: float
-    other: float
-    interval: Interval
-
-    @property
-    def change(self) -> float:
-        """Other minus base, from -1 to 1."""
-        return self.other - self.base
 
 
 @dataclass(frozen=True)
@@ -52,8 +38,8 @@ class Comparison:
             "other": self.other,
             "captions": self.captions,
             "p_value": self.p_value,
-            "tifa": _row(self.tifa),
-            "by_type": {name: _row(difference) for name, difference in self.by_type.items()},
+            "tifa": self.tifa.to_dict(),
+            "by_type": {name: difference.to_dict() for name, difference in self.by_type.items()},
             "lost": [scored.to_dict() for scored in self.lost],
             "gained": [scored.to_dict() for scored in self.gained],
         }
@@ -141,14 +127,4 @@ def _by_type(base: TifaResult, other: TifaResult, seed: int) -> dict[str, Differ
     return {
         name: Difference(base.by_type[name], other.by_type[name], Interval(float(low[c]), float(high[c])))
         for name, c in columns.items()
-    }
-
-
-def _row(difference: Difference) -> dict[str, float | list[float]]:
-    interval = [difference.interval.low, difference.interval.high]
-    return {
-        "base": difference.base,
-        "other": difference.other,
-        "change": difference.change,
-        "interval_95": interval,
     }
