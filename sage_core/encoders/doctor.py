@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
+from ..errors import SettingsError
 from .layouts import VIT_L_14, EncoderConfig, canonical_state, count_not_finite, read_stored
 from .names import layout_of
-from .precision import Precision
 from .text_encoder import TextEncoder, embed, state_hash
 
 _FACTS = Path(__file__).with_name("sd14_token_cosines.json")
@@ -223,7 +223,6 @@ def check_cosines(
     *,
     pairs: int | None = None,
     device: torch.device | str | None = None,
-    precision: Precision = "fp32",
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Agreement:
     """Compare an encoder of ViT-L/14's size with SD 1.4's known cosines.
@@ -233,13 +232,17 @@ def check_cosines(
         pairs: how many of the known cosines, evenly from the lowest to the highest; all by default. Each takes two
             prompts, about 0.4 s on one core of a CPU.
         device: moves the encoder there.
-        precision: what to compute in; bf16 alone moves cosines further than the thresholds allow.
         on_batch: called with (done, total) prompts; may raise to stop.
+
+    Raises:
+        SettingsError: `pairs` is below 2.
     """
     known = known_cosines()
+    if pairs is not None and pairs < 2:
+        raise SettingsError(f"pairs is {pairs}; expected 2 or more, the lowest and the highest known cosine.")
     chosen = _evenly(known, len(known) if pairs is None else pairs)
     words = list(dict.fromkeys(word for first, second, _ in chosen for word in (first, second)))
-    rows = embed(encoder, words, device=device, precision=precision, on_batch=on_batch)
+    rows = embed(encoder, words, device=device, on_batch=on_batch)
     place = {word: row for row, word in enumerate(words)}
     facts = []
     for first, second, cosine in chosen:
@@ -267,7 +270,6 @@ def examine(
     path: str | os.PathLike[str],
     *,
     device: torch.device | str | None = None,
-    precision: Precision = "fp32",
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Diagnosis:
     """Say what a file or folder holds, and whether it is SD 1.4's text encoder.
@@ -285,7 +287,7 @@ def examine(
     agreement = None
     if config == VIT_L_14 and not not_finite:
         encoder = TextEncoder.from_state(state)
-        agreement = check_cosines(encoder, device=device, precision=precision, on_batch=on_batch)
+        agreement = check_cosines(encoder, device=device, on_batch=on_batch)
     return Diagnosis(
         path=file,
         layout=layout_of(stored, str(file)),

@@ -24,6 +24,7 @@ from sage_core.encoders.layouts import VIT_L_14, EncoderConfig
 from sage_core.encoders.names import layout_of
 from sage_core.encoders.text_encoder import TextEncoder, save_encoder, state_hash
 from sage_core.encoders.tokens import count_tokens
+from sage_core.errors import SettingsError
 
 SMALL = EncoderConfig(layers=2, width=768, heads=12, mlp_width=64, vocabulary=49408, positions=77)
 RIGHT = "text_model.final_layer_norm.bias"
@@ -238,3 +239,8 @@ def test_layouts_in_words(prefix, words):
     assert layout_of(names, "a file") == words
     openai = ["text.token_embedding.weight", "text.ln_final.weight"]
     assert layout_of(openai, "a file") == "OpenAI's names after `text.`"
+
+
+def test_one_pair_is_too_few(large):
+    with pytest.raises(SettingsError, match="pairs is 1; expected 2 or more"):
+        check_cosines(large, pairs=1)
