@@ -232,4 +232,4 @@ def _measure(name: str, before: Tensor, after: Tensor, group: Tensor, k: int, re
             f"The base embeddings of all {count} prompts of {name!r} are equal. Give prompts that differ."
         )
     ratio = interval(totals[1] / totals[0], forms[1] / forms[0])
-    return Category(name, count, ratio, overlap_estimate(*neighbours, k, seed))
+    return Category(name, count, ratio, overlap_estimate(neighbours[0], neighbours[1], k, seed))

@@ -197,7 +197,8 @@ def _name_point(
         misses = sum(room.overlaps(other) for other in taken) + sum(_near(room, other) for other in points)
         misses += not (frame.x0 <= room.x0 and room.x1 <= frame.x1 and frame.y0 <= room.y0 and room.y1 <= frame.y1)
         if misses < best:
-            best, found = misses, (text.get_position(), text.get_ha(), text.get_va(), radius)
+            alignment = text.get_horizontalalignment(), text.get_verticalalignment()
+            best, found = misses, (text.get_position(), *alignment, radius)
         if not misses:
             break
     assert found is not None

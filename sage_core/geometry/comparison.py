@@ -181,8 +181,10 @@ def compare(
     report = _report(spaces, tuple(prompts), tuple(unsafe), settings, hashes, stay)
     if not groups:
         return report
-    shares = {"resamples": settings.resamples, "seed": settings.seed, "stay": stay}
-    return replace(report, categories=measure_categories(spaces.before, spaces.after, groups, **shares))
+    found = measure_categories(
+        spaces.before, spaces.after, groups, resamples=settings.resamples, seed=settings.seed, stay=stay
+    )
+    return replace(report, categories=found)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import SettingsError
 from ..intervals import Correlation, Difference, Interval, correlation
 from ..rows import shown
-from .report import Estimate, GeometryReport
+from .report import Estimate, GeometryReport, finite
 
 _FIGURES = ("spread_ratio", "jaccard")
 # What must be the same for points that share one picture, by the keys of a report.
@@ -46,13 +46,15 @@ class Method:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, fit for JSON."""
-        return {
-            "name": self.name,
-            "spread_ratio": asdict(self.spread_ratio),
-            "jaccard": asdict(self.jaccard),
-            "tifa": self.tifa.to_dict(),
-            **self.about,
-        }
+        return finite(
+            {
+                "name": self.name,
+                "spread_ratio": asdict(self.spread_ratio),
+                "jaccard": asdict(self.jaccard),
+                "tifa": self.tifa.to_dict(),
+                **self.about,
+            }
+        )
 
     @classmethod
     def from_dict(cls, value: Any, source: str) -> Method:
@@ -64,9 +66,13 @@ class Method:
         try:
             tifa = value["tifa"]
             low, high = map(_number, tifa["interval_95"])
+            spread_ratio, jaccard = (
+                Estimate(*(_number(value[key][part]) for part in ("value", "low", "high"))) for key in _FIGURES
+            )
             return cls(
                 str(value["name"]),
-                *(Estimate(*(_number(value[key][part]) for part in ("value", "low", "high"))) for key in _FIGURES),
+                spread_ratio,
+                jaccard,
                 Difference(_number(tifa["base"]), _number(tifa["other"]), Interval(low, high)),
                 {key: value[key] for key in _SAME},
             )

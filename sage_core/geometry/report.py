@@ -223,7 +223,7 @@ class GeometryReport:
 
         `most_hurt` describes some prompts at length; the lists in `each_prompt` have an entry for every prompt.
         """
-        return _finite(
+        return finite(
             {
                 **self.about(),
                 "verdict": asdict(self.verdict),
@@ -357,9 +357,10 @@ def _space_dict(space: Space) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value for JSON, which has no NaN and no infinity: None stands for them, at any depth."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
