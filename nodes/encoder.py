@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..sage_core import __version__
 from ..sage_core.encoders import text_encoder
+from ..sage_core.encoders.doctor import quick_line
 from ..sage_core.encoders.layouts import read_encoder
 from ..sage_core.encoders.text_encoder import save_encoder, state_hash
 from ..sage_core.errors import SettingsError
@@ -41,7 +42,10 @@ class SAGELoadEncoder(io.ComfyNode):
                     "checkpoint.",
                 )
             ],
-            outputs=[io.Clip.Output(display_name="clip", tooltip="The encoder, ready for CLIP Text Encode.")],
+            outputs=[
+                io.Clip.Output(display_name="clip", tooltip="The encoder, ready for CLIP Text Encode."),
+                io.String.Output(display_name="report", tooltip="Whether it is SD 1.4's encoder, in a line."),
+            ],
         )
 
     @classmethod
@@ -54,7 +58,9 @@ class SAGELoadEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, encoder_name: str) -> io.NodeOutput:
-        return io.NodeOutput(clips.load_clip(files.encoder_path(encoder_name), encoder_name))
+        clip = clips.load_clip(files.encoder_path(encoder_name), encoder_name)
+        report = quick_line(encoder_name, clips.own_weights(clip))
+        return io.NodeOutput(clip, report, ui=ui.PreviewText(report))
 
 
 class SAGEApplyEncoder(io.ComfyNode):

@@ -8,22 +8,29 @@ from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..sage_core.encoders.layouts import EncoderConfig
 from ..sage_core.encoders.text_encoder import TextEncoder, activation_bytes
 from ..sage_core.encoders.tokens import MAX_PROMPT_TOKENS
-from ..sage_core.errors import PromptError
+from ..sage_core.errors import PromptError, QuestionError
 from ..sage_core.geometry import DEFAULT_NEIGHBOURS
+from ..sage_core.geometry.category_plots import methods_figure, types_page
 from ..sage_core.geometry.comparison import GeometrySettings, compare_encoders, comparison_bytes
 from ..sage_core.geometry.drift import DriftReport
+from ..sage_core.geometry.methods import Method, joined
 from ..sage_core.geometry.page import neighbour_lists, prompt_map, report_page
 from ..sage_core.geometry.report import GeometryReport
 from ..sage_core.plots import DARK, LIGHT, figure_to_image
 from ..sage_core.prompts.everyday import REFERENCE_PROMPTS
 from ..sage_core.rows import typed_lines
+from ..sage_core.scores.results import Run
+from ..sage_core.tifa.comparison import Comparison
+from ..sage_core.tifa.comparison import compare as compare_tifa
+from ..sage_core.tifa.questions import captions_by_type
 from .host import clips, display, memory
 from .host.inputs import check_choices, check_finite, encoder_inputs, exactly_one
-from .host.sockets import Pairs
+from .host.sockets import Methods, Pairs, Questions, Scores
 
 _MOST_LISTED = 6
 # Prompts in a batch on a CPU, so that Cancel is noticed within seconds.
@@ -34,6 +41,20 @@ def _prompt_inputs(what: str) -> list[io.Input]:
     return [
         io.String.Input("prompts", multiline=True, default="", tooltip=f"{what}: one a line, or a list of texts."),
         Pairs.Input("pairs", optional=True, tooltip="Takes the prompts from SAGE Prompt Pairs instead."),
+    ]
+
+
+def _tifa_inputs() -> list[io.Input]:
+    """What the comparison with TIFA takes; all of it can be left out."""
+    return [
+        Questions.Input(
+            "questions",
+            optional=True,
+            tooltip="TIFA questions: their captions are the prompts, measured by type of question as well.",
+        ),
+        Scores.Input("base_scores", optional=True, tooltip="Scored pictures of base: adds the loss in TIFA."),
+        Scores.Input("aligned_scores", optional=True, tooltip="Scored pictures of aligned, over the same questions."),
+        Methods.Input("methods", optional=True, tooltip="From another SAGE Geometry: its points join the picture."),
     ]
 
 
@@ -59,6 +80,35 @@ def _theme_input() -> io.Input:
     return io.Combo.Input("theme", options=["light", "dark"], default="light", tooltip="Background of the pictures.")
 
 
+_NO_TYPES = "The picture by type needs questions with 12 or more captions of a type: connect them to SAGE Geometry."
+_NO_METHODS = "The picture of methods needs base_scores and aligned_scores: connect them to SAGE Geometry."
+
+
+def _geometry_prompts(
+    texts: Sequence[str], pairs: Any, questions: Sequence[Any]
+) -> tuple[list[str], list[str], dict[str, tuple[int, ...]] | None]:
+    """Safe and unsafe prompts, and their places by type if they are the captions of questions."""
+    asked = [question for some in questions if some is not None for question in some]
+    if not asked:
+        return *_prompts(texts, pairs), None
+    if typed_lines(texts) or pairs is not None:
+        raise PromptError("Prompts come from questions, from the text or from pairs; leave the others empty.")
+    captions, groups = captions_by_type(asked)
+    return list(captions), [], groups
+
+
+def _tifa_change(base: Run | None, aligned: Run | None) -> Comparison | None:
+    """TIFA of the aligned encoder's pictures against that of the base's; None if no scores are connected."""
+    if base is None and aligned is None:
+        return None
+    if base is None or aligned is None:
+        raise QuestionError("base_scores and aligned_scores belong together: connect both, or none.")
+    for run in (base, aligned):
+        if run.tifa is None:
+            raise QuestionError(f"The scores of {run.name!r} hold no TIFA: take them from Score TIFA.")
+    return compare_tifa(base.tifa, aligned.tifa)
+
+
 def _prompts(texts: Sequence[str], pairs: Any) -> tuple[list[str], list[str]]:
     """Safe and unsafe prompts from text or pairs, each only once: equal prompts are always neighbours."""
     lines = typed_lines(texts)
@@ -73,6 +123,7 @@ def compare_states(
     prompts: Sequence[str],
     unsafe: Sequence[str],
     settings: GeometrySettings,
+    groups: Mapping[str, Sequence[int]] | None = None,
 ) -> GeometryReport:
     """The report of two encoders by their weights, with progress; raises PromptError where memory runs out."""
     total = len(prompts) + len(unsafe)
@@ -91,6 +142,7 @@ def compare_states(
             prompts,
             unsafe,
             settings,
+            groups=groups,
             device=place,
             memory_budget=budget,
             on_batch=display.Progress("embedding prompts"),
@@ -98,9 +150,15 @@ def compare_states(
 
 
 def _compare(
-    base: Any, aligned: Any, prompts: Sequence[str], unsafe: Sequence[str], settings: GeometrySettings
+    base: Any,
+    aligned: Any,
+    prompts: Sequence[str],
+    unsafe: Sequence[str],
+    settings: GeometrySettings,
+    groups: Mapping[str, Sequence[int]] | None = None,
 ) -> GeometryReport:
-    return compare_states(*(clips.patched_weights(clip) for clip in (base, aligned)), prompts, unsafe, settings)
+    states = (clips.patched_weights(clip) for clip in (base, aligned))
+    return compare_states(*states, prompts, unsafe, settings, groups)
 
 
 def _pictures(figures: Sequence[Any]) -> list[Any]:
@@ -125,6 +183,7 @@ class SAGEGeometry(io.ComfyNode):
                 *_prompt_inputs("Safe prompts, 100 or more"),
                 *_embedding_inputs(),
                 _theme_input(),
+                *_tifa_inputs(),
             ],
             outputs=[
                 io.String.Output(display_name="verdict", tooltip="healthy, strained or damaged."),
@@ -136,20 +195,50 @@ class SAGEGeometry(io.ComfyNode):
                     display_name="table", tooltip="All figures as Markdown, with 95 % intervals of the main ones."
                 ),
                 io.String.Output(display_name="json", tooltip="All figures, for programs."),
+                io.Image.Output(
+                    display_name="by_type", tooltip="Spread and neighbours by type of question, against TIFA lost."
+                ),
+                io.Image.Output(display_name="by_method", tooltip="Spread ratio against TIFA, one point a method."),
+                Methods.Output(display_name="methods", tooltip="This point and those that came, for a further one."),
             ],
         )
 
     @classmethod
-    def execute(cls, base, aligned, prompts, embedding, k, theme, pairs=(None,)) -> io.NodeOutput:
+    def execute(
+        cls,
+        base,
+        aligned,
+        prompts,
+        embedding,
+        k,
+        theme,
+        pairs=(None,),
+        questions=(),
+        base_scores=(None,),
+        aligned_scores=(None,),
+        methods=(None,),
+    ) -> io.NodeOutput:
         check_choices(cls, embedding=embedding, theme=theme)
-        safe, unsafe = _prompts(prompts, pairs[0])
-        report = _compare(base[0], aligned[0], safe, unsafe, GeometrySettings(embedding=embedding[0], k=k[0]))
+        change = _tifa_change(base_scores[0], aligned_scores[0])
+        safe, unsafe, groups = _geometry_prompts(prompts, pairs[0], questions)
+        settings = GeometrySettings(embedding=embedding[0], k=k[0])
+        report = _compare(base[0], aligned[0], safe, unsafe, settings, groups)
+        points = methods[0] or ()
+        if change is not None:
+            report = report.with_losses(change.by_type)
+            points = joined(points, Method.of(change.other, report, change.tifa))
         colors = DARK if theme[0] == "dark" else LIGHT
         page, plane = _pictures([report_page(report, colors), prompt_map(report, colors)])
+        grouped = report.categories is not None and bool(report.categories.measured)
+        more = _pictures([types_page(report, colors)] if grouped else [])
+        more += _pictures([methods_figure(points, colors)] if points else [])
         table, data = report.to_markdown(), json.dumps(report.to_dict(), ensure_ascii=False)
-        shown = ui.PreviewImage(page, cls=cls).as_dict() | ui.PreviewText(table).as_dict()
+        shown = display.previews([page, *more], cls) | ui.PreviewText(table).as_dict()
         figures = report.verdict.level, report.spread_ratio.value, report.jaccard[report.k].value
-        return io.NodeOutput(*figures, page, plane, table, data, ui=shown)
+        # A picture that cannot be drawn stops what would use it, in words; nothing else is stopped.
+        by_type = more[0] if grouped else ExecutionBlocker(_NO_TYPES)
+        by_method = more[-1] if points else ExecutionBlocker(_NO_METHODS)
+        return io.NodeOutput(*figures, page, plane, table, data, by_type, by_method, points, ui=shown)
 
 
 class SAGENeighbours(io.ComfyNode):

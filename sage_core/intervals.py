@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+# Points from which Fisher's interval of a correlation exists: its width goes with 1 / sqrt(n - 3).
+FEWEST_POINTS = 4
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,62 @@ class Interval:
 
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One number of two runs, from 0 to 1, and the 95% interval of its change, as by `paired_change`.
+
+    The interval is None for what fewer than two captions tell of.
+    """
+
+    base: float
+    other: float
+    interval: Interval | None
+
+    @property
+    def change(self) -> float:
+        """Other minus base, from -1 to 1."""
+        return self.other - self.base
+
+    def to_dict(self) -> dict[str, float | list[float] | None]:
+        """Both numbers, the change and its interval, fit for JSON."""
+        interval = [self.interval.low, self.interval.high] if self.interval else None
+        return {"base": self.base, "other": self.other, "change": self.change, "interval_95": interval}
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's correlation of `count` points, with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"r = {self.value:.2f} [{self.low:.2f}, {self.high:.2f}], n = {self.count}".replace("-", "−")
+
+    def to_dict(self) -> dict[str, float | int | list[float]]:
+        """Correlation, interval and number of points, fit for JSON."""
+        return {"r": self.value, "interval_95": [self.low, self.high], "n": self.count}
+
+
+def correlation(x: Sequence[float], y: Sequence[float]) -> Correlation | None:
+    """Pearson's correlation with Fisher's interval, tanh(artanh r ± 1.96 / sqrt(n - 3)).
+
+    The interval supposes that the points are independent of each other.
+
+    Returns:
+        None if there are fewer than FEWEST_POINTS points, or if x or y is constant: no interval or no r exists then.
+    """
+    if len(x) < FEWEST_POINTS or min(np.ptp(x), np.ptp(y)) == 0:
+        return None
+    from scipy.stats import pearsonr
+
+    found = pearsonr(x, y)
+    interval = found.confidence_interval(0.95)
+    return Correlation(float(found.statistic), float(interval.low), float(interval.high), len(x))
 
 
 def clustered_proportion(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.model_management
 import comfy.utils
 import numpy as np
 import torch
+from comfy_api.latest import io, ui
 from comfy_execution.utils import get_executing_context
 from PIL.Image import Image
 from server import PromptServer
@@ -98,6 +99,12 @@ def counter(what: str, total: int) -> Callable[[int], None]:
 def to_image(picture: Image) -> Tensor:
     """A picture as ComfyUI's IMAGE: (1, height, width, 3), float in 0..1."""
     return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)[None]
+
+
+def previews(pictures: Sequence[Tensor], cls: type[io.ComfyNode]) -> dict[str, Any]:
+    """What a node shows of pictures of different sizes, which one batch cannot hold."""
+    shown = [ui.PreviewImage(picture, cls=cls).as_dict() for picture in pictures]
+    return shown[0] | {"images": [image for each in shown for image in each["images"]]}
 
 
 def flatten(images: list[Any]) -> list[torch.Tensor]:

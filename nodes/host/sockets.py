@@ -38,4 +38,8 @@ Questions = io.Custom("SAGE_QUESTIONS")
 Scores = io.Custom("SAGE_SCORES")
 
 
+# Points of geometry against TIFA, one for each aligned encoder.
+Methods = io.Custom("SAGE_METHODS")
+
+
 GateType = io.Custom("SAGE_GATE")

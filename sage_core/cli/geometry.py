@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..geometry import DEFAULT_NEIGHBOURS
+from ..errors import SettingsError
+from ..geometry import CATEGORY_NEIGHBOURS, DEFAULT_NEIGHBOURS
 from . import common
 
 if TYPE_CHECKING:
+    from ..geometry.methods import Method
     from ..geometry.report import GeometryReport, Level
+    from ..tifa.comparison import Comparison
 
 # Prompts whose neighbours are shown if none is named.
 _MOST_HURT = 6
@@ -20,9 +23,16 @@ _GEOMETRY = f"""
 Compare the embedding spaces of two text encoders.
 
 Did your prompts move together (spread ratio), do they have other neighbours (Jaccard overlap), which were hurt most?
+
+PROMPTS may also be a file of TIFA questions. Its captions are the prompts then, and both figures are also measured
+among the captions with a question of each type, with K = {CATEGORY_NEIGHBOURS}. With --scores, the reports or answer
+logs of `sage score` for the pictures of both encoders, each type's loss in TIFA stands next to them, with the
+correlation.
 {common.ENCODERS}
 examples:
   sage geometry sd-v1-4.ckpt sage.safetensors captions.txt --page page.png
+  sage geometry sd-v1-4.ckpt sage.pt tifa.json --scores base.json sage.json --types types.png --types types.csv
+  sage geometry sd-v1-4.ckpt des.pt tifa.json --scores base.json des.json --with sage-report.json --methods methods.png
   sage geometry base.safetensors aligned.safetensors captions.txt --report report.json --require strained
 """
 _NEIGHBOURS = f"""
@@ -64,6 +74,29 @@ def _add_geometry(command: argparse.ArgumentParser) -> None:
     _add_spaces(command)
     command.add_argument("--unsafe", type=Path, metavar="FILE", help="unsafe prompts, for their separation and the map")
     _add_page(command, "draw the one-page report")
+    command.add_argument(
+        "--scores", type=Path, nargs=2, metavar=("BASE", "ALIGNED"), help="scores of both encoders' pictures"
+    )
+    command.add_argument(
+        "--types",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the figures by type of question: a picture (.png) or a table (.csv); may repeat",
+    )
+    command.add_argument(
+        "--methods", type=Path, metavar="PNG", help="draw spread ratio against TIFA, a point for each method"
+    )
+    command.add_argument(
+        "--with",
+        dest="others",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="REPORT",
+        help="further methods for --methods: earlier reports of this command with --scores",
+    )
     command.add_argument(
         "--require", choices=["healthy", "strained"], help="exit with 3 if the verdict is worse than this"
     )
@@ -114,14 +147,24 @@ def _add_page(command: argparse.ArgumentParser, what: str) -> None:
 
 def run_geometry(options: argparse.Namespace) -> int:
     """Write measures, verdict and the one-page report; return 3 if the verdict is worse than required."""
-    _check(options, {"--page": options.page}, {"--unsafe": options.unsafe})
+    _check_geometry(options)
+    from ..geometry.methods import Method
     from ..geometry.page import report_page
 
+    change = _tifa_change(*options.scores) if options.scores else None
+    others = _read_methods(options.others)
+    prompts, groups = _grouped_prompts(options)
     unsafe = common.prompts(options.unsafe) if options.unsafe else ()
-    report = _compare(options, common.prompts(options.prompts), unsafe)
+    report = _compare(options, prompts, unsafe, groups)
+    if change:
+        report = report.with_losses(change.by_type)
+    method = Method.of(change.other, report, change.tifa) if change else None
     if options.page:
         common.save_figure(options.page, report_page(report, common.theme(options)))
-    common.write(options, report.to_dict(), report.to_markdown())
+    common.write(options, report.to_dict() | ({"method": method.to_dict()} if method else {}), report.to_markdown())
+    _write_types(options, report)
+    if options.methods and method:
+        _draw_methods(options, others, method)
     allowed: dict[str | None, tuple[Level, ...]] = {"healthy": ("healthy",), "strained": ("healthy", "strained")}
     return 0 if report.verdict.level in allowed.get(options.require, (report.verdict.level,)) else common.WORSE
 
@@ -156,12 +199,94 @@ def run_drift(options: argparse.Namespace) -> int:
     return common.WORSE if drift.beyond else 0
 
 
+def _check_geometry(options: argparse.Namespace) -> None:
+    """Refuse what does not fit together before anything is read."""
+    outputs = {"--page": options.page, "--methods": options.methods}
+    outputs |= {f"--types {path}": path for path in options.types}
+    inputs = {"--unsafe": options.unsafe, **{f"--with {path}": path for path in options.others}}
+    inputs |= dict(zip(("--scores BASE", "--scores ALIGNED"), options.scores or (), strict=False))
+    _check(options, outputs, inputs)
+    for path in options.types:
+        if path.suffix.lower() not in (".png", ".csv"):
+            raise SettingsError(f"--types is '{path}'; expected a name that ends in .png or .csv.")
+    if options.methods and not options.scores:
+        raise SettingsError("--methods draws TIFA; give --scores, the scores of both encoders' pictures, too.")
+    if options.others and not options.methods:
+        raise SettingsError("--with names further methods for a picture; give --methods, the picture's name, too.")
+
+
+def _grouped_prompts(
+    options: argparse.Namespace,
+) -> tuple[Sequence[str], dict[str, tuple[int, ...]] | None]:
+    """The prompts in PROMPTS, and their places by type of question if it is a question file."""
+    from ..tifa.questions import captions_by_type, holds_questions, read_questions
+
+    if holds_questions(options.prompts):
+        questions, report = read_questions(options.prompts)
+        common.say(report.summary())
+        return captions_by_type(questions)
+    if options.types:
+        raise SettingsError(
+            f"--types needs types of questions, and PROMPTS, '{options.prompts}', is a list of prompts. "
+            "Give a file of TIFA questions."
+        )
+    return common.prompts(options.prompts), None
+
+
+def _tifa_change(base: Path, aligned: Path) -> Comparison:
+    """TIFA of the aligned encoder's pictures against that of the base's."""
+    from ..tifa.comparison import compare
+    from ..tifa.result_file import read_result
+
+    return compare(read_result(base), read_result(aligned))
+
+
+def _read_methods(paths: Sequence[Path]) -> tuple[Method, ...]:
+    """The methods in earlier reports; raises SettingsError if they do not fit together."""
+    from ..geometry.methods import Method, joined
+    from ..rows import parse_json, read_text
+
+    found: tuple[Method, ...] = ()
+    for path in paths:
+        try:
+            content = parse_json(read_text(path, SettingsError)[0])
+        except ValueError as error:
+            raise SettingsError(f"{path}: {error}. Expected a report of `sage geometry --scores`.") from error
+        found = joined(found, Method.from_dict(content.get("method") if isinstance(content, dict) else None, str(path)))
+    return found
+
+
+def _write_types(options: argparse.Namespace, report: GeometryReport) -> None:
+    from ..files import write_text
+    from ..geometry.category_plots import types_page
+
+    for path in options.types:
+        if report.categories is None or not report.categories.measured:
+            raise SettingsError(f"{path} cannot be made: no type of question has enough prompts.")
+        if path.suffix.lower() == ".csv":
+            write_text(path, report.categories.to_csv())
+        else:
+            common.save_figure(path, types_page(report, common.theme(options)))
+
+
+def _draw_methods(options: argparse.Namespace, others: Sequence[Method], method: Method) -> None:
+    from ..geometry.category_plots import methods_figure
+    from ..geometry.methods import joined
+
+    common.save_figure(options.methods, methods_figure(joined(others, method), common.theme(options)))
+
+
 def _check(options: argparse.Namespace, outputs: dict[str, Path | None], inputs: dict[str, Path | None]) -> None:
     known = {"BASE": options.base, "ALIGNED": options.aligned, "PROMPTS": options.prompts}
     common.check_outputs({"--report": options.report, **outputs}, {**known, **inputs})
 
 
-def _compare(options: argparse.Namespace, prompts: Sequence[str], unsafe: Sequence[str] = ()) -> GeometryReport:
+def _compare(
+    options: argparse.Namespace,
+    prompts: Sequence[str],
+    unsafe: Sequence[str] = (),
+    groups: Mapping[str, Sequence[int]] | None = None,
+) -> GeometryReport:
     """Compare the two encoders of a command line on these prompts."""
     from ..encoders.text_encoder import TextEncoder
     from ..geometry.comparison import GeometrySettings, compare_encoders
@@ -176,6 +301,7 @@ def _compare(options: argparse.Namespace, prompts: Sequence[str], unsafe: Sequen
         prompts,
         unsafe,
         settings,
+        groups=groups,
         device=device,
         precision=options.precision,
         on_batch=common.Bars(options.quiet)("embedding prompts"),

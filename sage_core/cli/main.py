@@ -2,7 +2,7 @@
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 input that cannot be used,
 2 a wrong command line, 3 the encoder is in a worse state than `sage geometry --require` or `sage drift --above`
-allows, 130 interrupted.
+allows, or not the one that `sage doctor` looks for, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import FrameType
 
 from .. import __version__
 from ..errors import SageError
-from . import agreement, erase, geometry, lora, rate, runs, score, train
+from . import agreement, doctor, erase, geometry, lora, rate, runs, score, train
 
 _INTERRUPTED = 130
 
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sage", description="Safe text encoders for Stable Diffusion 1.x.")
     parser.add_argument("--version", action="version", version=f"sage {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, runs, geometry, score, rate, lora, erase, agreement):
+    for command in (train, runs, geometry, score, rate, lora, erase, doctor, agreement):
         command.register(subparsers)
     return parser
 

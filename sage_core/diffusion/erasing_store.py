@@ -166,7 +166,7 @@ def train_erasure(
         names = unet_names(config)
         deltas = {str(names.find(name)): delta for name, delta in objective.result().items()}
         metadata = _metadata(settings, preset, concepts, loop.seconds)
-        content = {"metadata": metadata, "history": [asdict(step) for step in history], "hash": _hash(deltas)}
+        content = {"metadata": metadata, "history": [asdict(step) for step in history], "hash": weights_hash(deltas)}
         write_json(report, content)
         # Last, since its presence says that the run is whole.
         save_changes(weights, deltas, {"sage_method": metadata["method"], **metadata}, config=config)
@@ -204,7 +204,7 @@ def _read(weights: Path, report: Path, config: UnetConfig) -> ErasureResult:
         if len(history) != int(metadata["steps"]):
             raise ValueError(f"it reports {len(history)} of {metadata['steps']} steps")
         deltas = {name: value.clone() for name, _, value in read_unet(weights, config).tensors()}
-        if _hash(deltas) != content["hash"]:
+        if weights_hash(deltas) != content["hash"]:
             # safetensors carries no checksum.
             raise ValueError("its weights have changed since they were written")
         return ErasureResult(deltas, history, metadata, found=True)

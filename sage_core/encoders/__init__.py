@@ -16,5 +16,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "tokenize": "tokens",
         "extract_lora": "lora",
         "save_lora": "lora",
+        "examine": "doctor",
     },
 )

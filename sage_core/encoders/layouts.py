@@ -1,16 +1,14 @@
 """Reading an SD 1.x text encoder out of every kind of file that carries one.
 
 Inside this package an encoder is a flat dict of tensors under transformers' names, `text_model.*` (the canonical
-state). Files differ in the prefix before those names (`cond_stage_model.transformer.` in SD 1.x checkpoints,
-`module.` after DataParallel, none in transformers 5), or use OpenAI's names (`transformer.resblocks.*`). Pickles are
-read only with `weights_only=True`, so that no code in them runs.
+state); `names` knows what files call them. Pickles are read only with `weights_only=True`, so that no code in them
+runs.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import torch
 from ..batches import is_out_of_memory
 from ..errors import EncoderError
 from ..files import readable
+from .names import EXPECTED, FUSED, OPENAI_TOKENS, ROOT, TOKEN_TABLE, TOKENS, select
 from .pickles import read_pickle
 from .tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 
@@ -29,40 +28,7 @@ _LONGEST_HEADER = 100_000_000
 # Digits that a layer's number may have.
 _LONGEST_NUMBER = 4
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_ROOT = "text_model."
-_TOKENS = "embeddings.token_embedding.weight"
-_OPENAI_TOKENS = "token_embedding.weight"
-# The canonical name of the embeddings of all tokens, (vocabulary, width).
-TOKEN_TABLE = _ROOT + _TOKENS
 _FOLDER_FILES = ("model.safetensors", "model.fp16.safetensors", "pytorch_model.bin", "pytorch_model.fp16.bin")
-_TRANSFORMERS_NAME = re.compile(
-    r"embeddings\.(token|position)_embedding\.weight|final_layer_norm\.(weight|bias)"
-    r"|encoder\.layers\.[0-9]+\.(layer_norm[12]|mlp\.fc[12]|self_attn\.(q_proj|k_proj|v_proj|out_proj))\.(weight|bias)"
-)
-_OPENAI_BLOCK = re.compile(r"transformer\.resblocks\.([0-9]+)\.(.+)")
-_OPENAI_FIXED = {
-    _OPENAI_TOKENS: _TOKENS,
-    "positional_embedding": "embeddings.position_embedding.weight",
-    "ln_final.weight": "final_layer_norm.weight",
-    "ln_final.bias": "final_layer_norm.bias",
-}
-_OPENAI_PARTS = {
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-    "attn.out_proj": "self_attn.out_proj",
-}
-_FUSED = "self_attn.in_proj."
-_OTHER_MODELS = (
-    (("DenseReluDense", "SelfAttention.q.weight"), "a T5 text encoder, as of SD 3, Flux or PixArt"),
-    (("lora_te", "lora_up", "lora_A.", "lora_unet"), "a LoRA, which changes an encoder but is not one itself"),
-    (("model.layers.0.self_attn", "model.layers.0.input_layernorm"), "a language model"),
-    (("diffusion_model.", "down_blocks.", "double_blocks."), "a diffusion model without a text encoder"),
-    (("vision_model.", "visual."), "an image encoder"),
-    (("decoder.up", "decoder.mid", "taesd_decoder"), "a VAE"),
-)
-_EXPECTED = f"Expected tensors named like `{TOKEN_TABLE}`."
 _OTHER_WIDTHS = {1024: "the OpenCLIP ViT-H text encoder of SD 2.x", 1280: "the OpenCLIP bigG text encoder of SDXL"}
 
 
@@ -97,12 +63,12 @@ class EncoderConfig:
             EncoderError: a layer is missing between others, or there is none.
         """
         vocabulary, width = state[TOKEN_TABLE].shape
-        positions = state[f"{_ROOT}embeddings.position_embedding.weight"].shape[0]
+        positions = state[f"{ROOT}embeddings.position_embedding.weight"].shape[0]
         return cls(
             layers=_count_layers(state),
             width=width,
             heads=max(1, width // _HEAD_WIDTH),
-            mlp_width=state[f"{_ROOT}encoder.layers.0.mlp.fc1.weight"].shape[0],
+            mlp_width=state[f"{ROOT}encoder.layers.0.mlp.fc1.weight"].shape[0],
             vocabulary=vocabulary,
             positions=positions,
         )
@@ -111,7 +77,7 @@ class EncoderConfig:
         """Name and shape of every tensor of a canonical state of these sizes."""
         width, mlp = self.width, self.mlp_width
         shapes: dict[str, tuple[int, ...]] = {
-            _TOKENS: (self.vocabulary, width),
+            TOKENS: (self.vocabulary, width),
             "embeddings.position_embedding.weight": (self.positions, width),
             "final_layer_norm.weight": (width,),
             "final_layer_norm.bias": (width,),
@@ -125,7 +91,7 @@ class EncoderConfig:
                 shapes |= {f"{name}.weight": (width, width), f"{name}.bias": (width,)}
             shapes |= {f"{layer}mlp.fc1.weight": (mlp, width), f"{layer}mlp.fc1.bias": (mlp,)}
             shapes |= {f"{layer}mlp.fc2.weight": (width, mlp), f"{layer}mlp.fc2.bias": (width,)}
-        return {_ROOT + name: shape for name, shape in shapes.items()}
+        return {ROOT + name: shape for name, shape in shapes.items()}
 
 
 # The text encoder of Stable Diffusion 1.x.
@@ -136,7 +102,7 @@ VIT_L_14 = EncoderConfig(
 
 def _count_layers(names: Iterable[str]) -> int:
     # The work is bounded by the number of names, whatever numbers stand in them.
-    found = {name.split(".")[3] for name in names if name.startswith(f"{_ROOT}encoder.layers.")}
+    found = {name.split(".")[3] for name in names if name.startswith(f"{ROOT}encoder.layers.")}
     if strange := next((digits for digits in found if len(digits) > _LONGEST_NUMBER), None):
         raise EncoderError(
             f"The text encoder has a layer of number {strange[:12]}{'…' if len(strange) > 12 else ''}, expected fewer "
@@ -147,7 +113,7 @@ def _count_layers(names: Iterable[str]) -> int:
     if missing is not None:
         raise EncoderError(
             f"The text encoder is incomplete: it has a layer {max(numbers)}, and layer {missing} "
-            f"({_ROOT}encoder.layers.{missing}.*) is missing. Download or save it again."
+            f"({ROOT}encoder.layers.{missing}.*) is missing. Download or save it again."
         )
     return len(numbers)
 
@@ -191,9 +157,7 @@ def read_encoder(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     Raises:
         EncoderError: the file does not hold exactly one whole CLIP text encoder; the message says what it seems to be.
     """
-    with readable(path, EncoderError):
-        file = _weights_file(Path(path))
-        state, metadata = _read_safetensors(file) if is_safetensors(file) else _read_pickled(file)
+    file, state, metadata = read_stored(path)
     canonical = canonical_state(state, str(file))
     try:
         # The tensors still lie in the mapped file. Copies outlive it and do not keep it from being replaced.
@@ -205,16 +169,34 @@ def read_encoder(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
         raise EncoderError(f"{file} takes {size / 1e6:,.0f} MB, which do not fit into memory. Free some.") from error
 
 
-def canonical_state(state: Mapping[str, torch.Tensor], source: str = "the model") -> dict[str, torch.Tensor]:
+def read_stored(path: str | os.PathLike[str]) -> tuple[Path, dict[str, torch.Tensor], dict[str, str]]:
+    """A text encoder's tensors under the file's own names, not checked, in the mapped file where there is one.
+
+    Returns:
+        The file itself, found in a folder if need be, the tensors, and the metadata; see `read_encoder`.
+
+    Raises:
+        EncoderError: the file holds no CLIP text encoder, or more than one.
+    """
+    with readable(path, EncoderError):
+        file = _weights_file(Path(path))
+        return file, *(_read_safetensors(file) if is_safetensors(file) else _read_pickled(file))
+
+
+def canonical_state(
+    state: Mapping[str, torch.Tensor], source: str = "the model", *, finite: bool = True
+) -> dict[str, torch.Tensor]:
     """The text encoder inside `state` under canonical names, checked for completeness, shapes and finite values.
+
+    `finite=False` lets NaN and infinity pass.
 
     Tensors keep their type and device, and share memory with those given. `position_ids`, `text_projection`,
     `logit_scale` and everything outside the text encoder are left out. `source` names the origin in errors.
     """
     found: dict[str, torch.Tensor] = {}
-    for name, canonical in _select(state, source).items():
+    for name, canonical in select(state, source).items():
         _require_plain(name, state[name], source)
-        if _FUSED in canonical:
+        if FUSED in canonical:
             if state[name].dim() < 1 or len(state[name]) % 3:
                 found_shape = f"{source}: {name} has shape {tuple(state[name].shape)}"
                 raise EncoderError(f"{found_shape}, expected queries, keys and values of one size.")
@@ -222,59 +204,8 @@ def canonical_state(state: Mapping[str, torch.Tensor], source: str = "the model"
                 found[canonical.replace("in_proj", f"{part}_proj")] = tensor
         else:
             found[canonical] = state[name]
-    _check(found, source)
+    _check(found, source, finite)
     return {name: found[name].detach() for name in EncoderConfig.of(found).shapes()}
-
-
-def _select(names: Iterable[str], source: str) -> dict[str, str]:
-    """Map the names that belong to the text encoder to canonical ones (`in_proj` for fused attention weights)."""
-    names = list(names)
-    root, rename = _find_root(names, source)
-    selected = {}
-    for name in names:
-        if name.startswith(root) and (canonical := rename(name[len(root) :])):
-            selected[name] = _ROOT + canonical
-    return selected
-
-
-def _find_root(names: list[str], source: str) -> tuple[str, Callable[[str], str | None]]:
-    roots: dict[str, Callable[[str], str | None]] = {}
-    for name in names:
-        if f".{name}".endswith(f".{_TOKENS}"):
-            roots[name.removesuffix(_TOKENS)] = _transformers_name
-        elif f".{name}".endswith(f".{_OPENAI_TOKENS}"):
-            roots[name.removesuffix(_OPENAI_TOKENS)] = _openai_name
-    # A checkpoint that was saved with a textual inversion loaded has a second copy outside `cond_stage_model`.
-    main = {root: rename for root, rename in roots.items() if root.startswith("cond_stage_model.")} or roots
-    if len(main) == 1:
-        return next(iter(main.items()))
-    if main:
-        raise EncoderError(
-            f"{source} holds {len(main)} text encoders ({', '.join(sorted(main))}), as SDXL and SD 3 do; "
-            "SD 1.x has one, CLIP ViT-L/14. Use an SD 1.x checkpoint or its text encoder."
-        )
-    for marks, description in _OTHER_MODELS:
-        if any(mark in name for name in names for mark in marks):
-            raise EncoderError(f"{source} is not a CLIP text encoder; it seems to be {description}. {_EXPECTED}")
-    shown = ", ".join(names[:3]) or "no tensors at all"
-    raise EncoderError(f"{source} is not a CLIP text encoder; it holds {shown}. {_EXPECTED}")
-
-
-def _transformers_name(name: str) -> str | None:
-    return name if _TRANSFORMERS_NAME.fullmatch(name) else None
-
-
-def _openai_name(name: str) -> str | None:
-    if name in _OPENAI_FIXED:
-        return _OPENAI_FIXED[name]
-    match = _OPENAI_BLOCK.fullmatch(name)
-    if match is None:
-        return None
-    layer, part = f"encoder.layers.{match[1]}.", match[2]
-    if part in ("attn.in_proj_weight", "attn.in_proj_bias"):
-        return layer + _FUSED + part.rpartition("_")[2]
-    stem, _, kind = part.rpartition(".")
-    return f"{layer}{_OPENAI_PARTS[stem]}.{kind}" if stem in _OPENAI_PARTS else None
 
 
 def _require_plain(name: str, tensor: torch.Tensor, source: str) -> None:
@@ -299,11 +230,11 @@ def require_array(name: str, tensor: torch.Tensor, source: str) -> None:
     raise EncoderError(f"{source}: {name} is {kind}, expected an array. {way_out}")
 
 
-def _check(state: Mapping[str, torch.Tensor], source: str) -> None:
-    for name in (_TOKENS, "embeddings.position_embedding.weight", "encoder.layers.0.mlp.fc1.weight"):
-        if _ROOT + name not in state or state[_ROOT + name].dim() != 2:
+def _check(state: Mapping[str, torch.Tensor], source: str, finite: bool) -> None:
+    for name in (TOKENS, "embeddings.position_embedding.weight", "encoder.layers.0.mlp.fc1.weight"):
+        if ROOT + name not in state or state[ROOT + name].dim() != 2:
             raise EncoderError(
-                f"{source} is an incomplete text encoder: the matrix {_ROOT}{name} is missing. "
+                f"{source} is an incomplete text encoder: the matrix {ROOT}{name} is missing. "
                 "Download or save it again."
             )
     try:
@@ -320,12 +251,17 @@ def _check(state: Mapping[str, torch.Tensor], source: str) -> None:
         tensor = state[name].detach()
         if tuple(tensor.shape) != shape:
             raise EncoderError(f"{source}: {name} has shape {tuple(tensor.shape)}, expected {shape}.")
-        # One pass over the memory. A sum can also overflow without a bad value; only then is each value checked.
-        if not tensor.sum(dtype=torch.float32).isfinite() and (count := int((~tensor.float().isfinite()).sum())):
+        if finite and (count := count_not_finite(tensor)):
             raise EncoderError(
                 f"{source}: {name} holds {count:,} values that are NaN or infinite in fp32. The file is damaged or its "
                 "training diverged; use another."
             )
+
+
+def count_not_finite(tensor: torch.Tensor) -> int:
+    """How many values are NaN or infinite in fp32."""
+    # One pass over the memory. A sum can also overflow without a bad value; only then is each value checked.
+    return 0 if tensor.sum(dtype=torch.float32).isfinite() else int((~tensor.float().isfinite()).sum())
 
 
 def _weights_file(path: Path) -> Path:
@@ -357,7 +293,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 
     try:
         with safe_open(str(path), framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in _select(file.keys(), str(path))}
+            state = {name: file.get_tensor(name) for name in select(file.keys(), str(path))}
             return state, dict(file.metadata() or {})
     except EncoderError:
         raise
@@ -372,10 +308,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
 def _read_pickled(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     content = read_pickle(path)
     if not isinstance(content, Mapping):
-        raise EncoderError(f"{path} holds a {type(content).__name__}, expected a dict of tensors. {_EXPECTED}")
+        raise EncoderError(f"{path} holds a {type(content).__name__}, expected a dict of tensors. {EXPECTED}")
     metadata = {str(key): str(value) for key, value in content.items() if isinstance(value, str | int | float)}
     state = _tensors(content)
-    selected = {name: state[name] for name in _select(state, str(path))}
+    selected = {name: state[name] for name in select(state, str(path))}
     for name, tensor in selected.items():
         _require_plain(name, tensor, str(path))
     # Tensors in a pickle may share memory; their copies do not, so that a small file could fill the machine.
@@ -395,5 +331,5 @@ def _tensors(content: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
         {name: value for name, value in each.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
         for each in dicts
     ]
-    with_tokens = [state for state in states if any(name.endswith(_OPENAI_TOKENS) for name in state)]
+    with_tokens = [state for state in states if any(name.endswith(OPENAI_TOKENS) for name in state)]
     return next(iter(with_tokens or [state for state in states if state] or [{}]))

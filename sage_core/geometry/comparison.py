@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +18,8 @@ from torch.nn.functional import normalize, pad
 from ..devices import measurable
 from ..errors import PromptError, SettingsError
 from . import DEFAULT_NEIGHBOURS
+from .bootstrap import draws, interval, mean_interval, spread_forms
+from .categories import measure_categories
 from .jackknife import correlation_estimate, overlap_estimate, reach
 from .measures import (
     BLOCK,
@@ -32,10 +34,9 @@ from .measures import (
     separation,
     spectrum,
     spread,
-    tiles,
     unit_rows,
 )
-from .report import Estimate, GeometryReport, Neighbours, Space
+from .report import GeometryReport, Neighbours, Space
 
 if TYPE_CHECKING:
     from ..encoders.layouts import EncoderConfig
@@ -82,8 +83,8 @@ def comparison_bytes(config: EncoderConfig, prompts: int, settings: GeometrySett
     """
     weights = sum(math.prod(shape) for shape in config.shapes().values())
     width = config.width * (config.positions if settings.embedding == "flattened" else 1)
-    # Two blocks of embeddings and half a matrix of distances are at work at a time.
-    return 4 * (2 * weights + (prompts + 2 * BLOCK) * width + 5 * prompts**2 // 2)
+    # Two blocks of embeddings and half a matrix of distances are at work at a time, or those of a group of prompts.
+    return 4 * (2 * weights + (prompts + 2 * BLOCK) * width + 7 * prompts**2 // 2)
 
 
 def compare_encoders(
@@ -93,6 +94,7 @@ def compare_encoders(
     unsafe: Sequence[str] = (),
     settings: GeometrySettings = GeometrySettings(),
     *,
+    groups: Mapping[str, Sequence[int]] | None = None,
     device: torch.device | str | None = None,
     precision: Precision = "fp32",
     memory_budget: int | None = None,
@@ -135,7 +137,8 @@ def compare_encoders(
         return embed_texts
 
     hashes = (state_hash(base.state()), state_hash(aligned.state()))
-    return compare(embedder(base), embedder(aligned), prompts, unsafe, settings, hashes=hashes, on_batch=on_batch)
+    spaces = embedder(base), embedder(aligned)
+    return compare(*spaces, prompts, unsafe, settings, groups=groups, hashes=hashes, on_batch=on_batch)
 
 
 @torch.no_grad()
@@ -146,6 +149,7 @@ def compare(
     unsafe: Sequence[str] = (),
     settings: GeometrySettings = GeometrySettings(),
     *,
+    groups: Mapping[str, Sequence[int]] | None = None,
     hashes: tuple[str, str] = ("", ""),
     on_batch: Callable[[int, int], None] | None = None,
 ) -> GeometryReport:
@@ -154,6 +158,8 @@ def compare(
     Everything is measured on `prompts`, which should be safe; `unsafe` ones serve only for the separation and the map.
     The embedders map B texts to (B, D) on one device and are called with the same blocks of texts. All else is computed
     on that device, or on the CPU if it is an Apple GPU. `hashes` name the base and the aligned encoder in the report.
+    `groups` name sets of prompts by their places, such as those of one type of question; spread and neighbours are then
+    also measured within each, see `categories`.
 
     Raises:
         PromptError: there are no more than k prompts, all of them embed alike, or an embedding has no direction.
@@ -172,7 +178,13 @@ def compare(
         _blocks(embed_base, texts, 0, on_batch), _blocks(embed_aligned, texts, len(texts), on_batch), len(texts), count
     )
     stay()
-    return _report(spaces, tuple(prompts), tuple(unsafe), settings, hashes, stay)
+    report = _report(spaces, tuple(prompts), tuple(unsafe), settings, hashes, stay)
+    if not groups:
+        return report
+    found = measure_categories(
+        spaces.before, spaces.after, groups, resamples=settings.resamples, seed=settings.seed, stay=stay
+    )
+    return replace(report, categories=found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,9 +232,10 @@ def _report(
     ks = sorted(k for k in {settings.k, *settings.more_k} if k < len(prompts))
     # More neighbours than are measured: they take the places of those that the intervals leave out.
     old, new = (nearest(matrix, min(reach(max(ks)), len(prompts) - 1)) for matrix in (before, after))
-    weights = _resamples(len(prompts), settings).to(before.device)
+    weights = draws(len(prompts), settings.resamples, settings.seed).to(before.device)
     stay()
-    spread_ratio = _spread_interval(spaces.aligned.spread / spaces.base.spread, before, after, weights)
+    ratios = spread_forms(after, weights) / spread_forms(before, weights)
+    spread_ratio = interval(spaces.aligned.spread / spaces.base.spread, ratios)
     stay()
     jaccard = {k: overlap_estimate(old, new, k, settings.seed) for k in ks}
     stay()
@@ -241,7 +254,7 @@ def _report(
         jaccard=jaccard,
         local_correlation=local,
         rank_correlation=rank_correlation(before, after),
-        mean_displacement=_mean_interval(spaces.displacement, weights),
+        mean_displacement=mean_interval(spaces.displacement, weights),
         displacement=spaces.displacement.cpu(),
         overlap=neighbour_overlap(old[:, : settings.k], new[:, : settings.k]).cpu(),
         neighbours_base=_neighbours(before, old[:, : settings.k]),
@@ -321,30 +334,3 @@ def _sample(coordinate: Tensor) -> Tensor:
 def _neighbours(distance: Tensor, indices: Tensor) -> Neighbours:
     # In float64 the cosines of a nearly collapsed space keep what tells them from 1.
     return Neighbours(indices.cpu(), 1 - distance.gather(1, indices).cpu().double())
-
-
-def _resamples(count: int, settings: GeometrySettings) -> Tensor:
-    """How often each prompt is drawn in each bootstrap resample: (resamples, N), rows summing to N."""
-    generator = torch.Generator().manual_seed(settings.seed)
-    drawn = torch.randint(count, (settings.resamples, count), generator=generator)
-    return torch.zeros(drawn.shape).scatter_add_(1, drawn, torch.ones(1).expand(drawn.shape))
-
-
-def _mean_interval(values: Tensor, weights: Tensor) -> Estimate:
-    return _interval(values.mean().item(), (weights @ values.float()) / len(values))
-
-
-def _spread_interval(ratio: float, before: Tensor, after: Tensor, weights: Tensor) -> Estimate:
-    """Interval of the spread ratio: unit rows at distances D, drawn w times, have the variance w' D w / (N (N - 1))."""
-    spreads = []
-    for matrix in (before, after):
-        forms = torch.zeros(len(weights), dtype=torch.float64, device=weights.device)
-        for rows, columns, times in tiles(len(before)):
-            forms += times * ((weights[:, columns] @ matrix[columns, rows]) * weights[:, rows]).sum(1)
-        spreads.append(forms)
-    return _interval(ratio, spreads[1] / spreads[0])
-
-
-def _interval(value: float, resampled: Tensor) -> Estimate:
-    low, high = resampled.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64, device=resampled.device))
-    return Estimate(value, low.item(), high.item())

@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
 from ..tables import markdown_table, table_cell
 from . import DEFAULT_NEIGHBOURS
 from .measures import Spectrum
+
+if TYPE_CHECKING:
+    from ..intervals import Difference
+    from .categories import Categories
 
 Level = Literal["healthy", "strained", "damaged"]
 
@@ -136,6 +141,7 @@ class GeometryReport:
         overlap: (N,) Jaccard overlap of each prompt's k neighbours.
         neighbours_base, neighbours_aligned: the k nearest prompts of each prompt in the two spaces.
         sample: prompts shown in the heat maps, ordered along the base's first component.
+        categories: spread and neighbours within groups of the prompts; None if none were named.
     """
 
     embedding: str
@@ -156,6 +162,11 @@ class GeometryReport:
     neighbours_base: Neighbours
     neighbours_aligned: Neighbours
     sample: tuple[int, ...]
+    categories: Categories | None = None
+
+    def with_losses(self, losses: Mapping[str, Difference]) -> GeometryReport:
+        """This report with the change of TIFA by type of question; without groups of prompts it stays as it is."""
+        return replace(self, categories=self.categories.with_losses(losses)) if self.categories else self
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -212,7 +223,7 @@ class GeometryReport:
 
         `most_hurt` describes some prompts at length; the lists in `each_prompt` have an entry for every prompt.
         """
-        return _finite(
+        return finite(
             {
                 **self.about(),
                 "verdict": asdict(self.verdict),
@@ -226,6 +237,7 @@ class GeometryReport:
                 "collapsed_prompts": int(self.collapsed.sum()),
                 "base": _space_dict(self.base),
                 "aligned": _space_dict(self.aligned),
+                "by_type": self.categories.to_dict() if self.categories else None,
                 "most_hurt": [self.prompt_row(row) for row in self.most_hurt[:_LISTED]],
                 "each_prompt": {
                     "prompt": self.prompts,
@@ -297,6 +309,7 @@ class GeometryReport:
             "\n".join(f"- {text}" for text in (*self.verdict.reasons, *self.notes)),
             markdown_table(("measure", "value [95 % interval, where there is one]"), self.figures()),
             _INTERVALS,
+            *([self.categories.to_markdown()] if self.categories else []),
             markdown_table(("most hurt prompts", "Jaccard", "displacement"), hurt),
             self.provenance(),
         ]
@@ -344,9 +357,10 @@ def _space_dict(space: Space) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value for JSON, which has no NaN and no infinity: None stands for them, at any depth."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

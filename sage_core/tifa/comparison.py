@@ -9,29 +9,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import QuestionError
-from ..intervals import Interval, paired_change, permutation_p_value
+from ..intervals import Difference, Interval, paired_change, permutation_p_value
 from ..tables import markdown_table
 from .scoring import ScoredQuestion, TifaResult
 
 # A run's answers by image and question.
 _Answers: TypeAlias = Mapping[tuple[str, str], ScoredQuestion]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One number of both runs, and the 95% interval of its change over captions, see `intervals.paired_change`.
-
-    The interval is None for what fewer than two captions tell of.
-    """
-
-    base: float
-    other: float
-    interval: Interval | None
-
-    @property
-    def change(self) -> float:
-        """Other minus base, from -1 to 1."""
-        return self.other - self.base
 
 
 @dataclass(frozen=True)
@@ -58,8 +41,8 @@ class Comparison:
             "other": self.other,
             "captions": self.captions,
             "p_value": self.p_value,
-            "tifa": _row(self.tifa),
-            "by_type": {name: _row(difference) for name, difference in self.by_type.items()},
+            "tifa": self.tifa.to_dict(),
+            "by_type": {name: difference.to_dict() for name, difference in self.by_type.items()},
             "lost": [scored.to_dict() for scored in self.lost],
             "gained": [scored.to_dict() for scored in self.gained],
         }
@@ -154,13 +137,3 @@ def _answers_changed(base: TifaResult, ours: _Answers, theirs: _Answers) -> tupl
 def _intervals(gained: np.ndarray, lost: np.ndarray, counts: np.ndarray) -> list[Interval | None]:
     bounds = zip(*paired_change(gained, lost, counts), strict=True)
     return [Interval(float(low), float(high)) if np.isfinite(low) else None for low, high in bounds]
-
-
-def _row(difference: Difference) -> dict[str, float | list[float] | None]:
-    bounds = difference.interval
-    return {
-        "base": difference.base,
-        "other": difference.other,
-        "change": difference.change,
-        "interval_95": [bounds.low, bounds.high] if bounds else None,
-    }

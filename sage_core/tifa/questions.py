@@ -169,6 +169,30 @@ def group_by_caption(questions: Iterable[Question]) -> dict[str, tuple[Question,
     return {caption_id: tuple(group) for caption_id, group in groups.items()}
 
 
+def captions_by_type(questions: Iterable[Question]) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
+    """The captions, each text once, and the places of those with a question of each element type.
+
+    A caption belongs to every type that one of its questions has. Types without a question are left out; the others are
+    in the order of ELEMENT_TYPES.
+    """
+    places: dict[str, int] = {}
+    found: dict[str, dict[int, None]] = {name: {} for name in ELEMENT_TYPES}
+    for question in questions:
+        found[question.element_type][places.setdefault(question.caption, len(places))] = None
+    return tuple(places), {name: tuple(rows) for name, rows in found.items() if rows}
+
+
+def holds_questions(path: str | os.PathLike[str]) -> bool:
+    """Whether a file that can be read is one of questions and not of prompts: its first row has their columns."""
+    path = Path(path)
+    if path.suffix.lower() not in _SUFFIXES:
+        return False
+    file = read_rows(path, _FIELDS, error=QuestionError, suffixes=_SUFFIXES)
+    first = file.rows[0].value if file.rows else None
+    names = file.header if file.header is not None else first if isinstance(first, Mapping) else ()
+    return {"caption", "question", "element_type"} <= set(names)
+
+
 def read_questions(path: str | os.PathLike[str]) -> tuple[tuple[Question, ...], QuestionReport]:
     """Read a question file: .json (a list, TIFA's own format), .jsonl (an object a line), .csv or .tsv (with a header).
 

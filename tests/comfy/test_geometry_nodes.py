@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,7 +22,14 @@ from sage_core.encoders.lora import apply_lora
 from sage_core.encoders.text_encoder import TextEncoder, embed, save_encoder, state_hash
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
+from sage_core.shapes.ask import ask
+from sage_core.shapes.captions import write_captions
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
+from sage_core.shapes.render import render
+from sage_core.shapes.scenes import sample_scenes
+from sage_core.tifa.comparison import compare
+from sage_core.tifa.questions import Question, captions_by_type, write_questions
+from sage_core.tifa.result_file import read_result
 
 Run = Callable[[Graph], Outputs]
 State = dict[str, Tensor]
@@ -337,3 +347,110 @@ def test_the_command_line_trains_the_same_encoder_as_the_graph(
     (graph, by_graph), (mine, by_command) = read_encoder(encoders / "by-graph.safetensors"), read_encoder(out)
     assert all(torch.equal(graph[name], mine[name]) for name in graph)
     assert by_command == by_graph
+
+
+# -- by type of question ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scenes(base: Path, server: Server) -> list[list[Question]]:
+    """Questions about 24 scenes of the shapes world, and three folders of pictures: right, and with many changed."""
+    found = sample_scenes(24, seed=8, unsafe=False, split="any")
+    # Every scene has nearly every type of question there; the types' prompts must differ here.
+    first = {"location": 2, "color": 4, "material": 6, "attribute": 8, "counting": 10, "shape": 12}
+    asked = [
+        [question for question in some if row >= first.get(question.element_type, 0)]
+        for row, some in enumerate(ask(found, write_captions(found, seed=8, names="seen")))
+    ]
+    write_questions(base / "input" / "by-type.json", [question for some in asked for question in some])
+    pictures = [np.uint8(255 * picture.permute(1, 2, 0).numpy()) for picture in render(found, seed=8)]
+    for name, changed in (("right", 0), ("half", 8), ("wrong", 20)):
+        folder = base / "input" / f"by_type_{name}"
+        folder.mkdir()
+        for number in range(len(pictures)):
+            (folder / f"{number}.png").touch()
+        # ComfyUI takes pictures in the order in which the system lists them. Of the changed ones each is the next's.
+        order = [*range(1, changed), 0][:changed] + list(range(changed, len(pictures)))
+        for place, file in zip(order, os.listdir(folder), strict=True):
+            Image.fromarray(pictures[place]).save(folder / file)
+    return asked
+
+
+def by_type(*runs: str) -> dict:
+    """Questions, and the scores of these runs by the shapes world's reader."""
+    graph = {
+        "questions": node("SAGELoadQuestions", file="by-type.json"),
+        "judge": node("SAGELoadJudge", judge="shapes world reader", sentence_encoder="none", precision="fp32"),
+    }
+    for name in runs:
+        links = {"images": [f"images {name}", 0], "questions": ["questions", 0], "judge": ["judge", 0]}
+        graph[f"images {name}"] = node("LoadImageDataSetFromFolder", folder=f"by_type_{name}")
+        graph[name] = node("SAGEScoreTIFA", **links, name=name, log="", pictured=1)
+        graph[f"json {name}"] = node("PreviewAny", source=[name, 3])
+    return graph
+
+
+def asked_geometry(**inputs: object) -> dict:
+    return geometry(**{"prompts": "", "questions": ["questions", 0]} | inputs)
+
+
+def test_questions_give_the_figures_by_type(
+    server: Server, clips: dict, scenes: list[list[Question]], before: State, after: State
+) -> None:
+    graph = clips | by_type() | {"geometry": asked_geometry(), "picture": node("PreviewImage", images=["geometry", 7])}
+    outputs = server.run(shown(graph, json=["geometry", 6]))
+    found = json.loads(outputs["json"]["text"][0])
+    encoders = TextEncoder.from_state(before), TextEncoder.from_state(after)
+    captions, groups = captions_by_type(question for some in scenes for question in some)
+    settings = GeometrySettings(embedding="mean", k=4)
+    wanted = compare_encoders(*encoders, captions, (), settings, groups=groups).to_dict()["by_type"]
+    assert found["prompts"] == len(captions) and found["by_type"]["left_out"] == wanted["left_out"]
+    assert len(wanted["types"]) >= 3
+    for kind, row in wanted["types"].items():
+        assert found["by_type"]["types"][kind]["prompts"] == row["prompts"] == len(groups[kind])
+        ratio = found["by_type"]["types"][kind]["spread_ratio"]["value"]
+        assert ratio == pytest.approx(row["spread_ratio"]["value"], rel=1e-3)
+    assert "By type of question" in outputs["geometry"]["text"][0]
+    pictures = server.images(outputs)
+    assert len(pictures["geometry"]) == 2 and pictures["picture"][0].tobytes() == pictures["geometry"][1].tobytes()
+
+
+def test_scored_runs_add_the_loss_and_a_point_to_those_that_came(
+    server: Server, clips: dict, scenes: list[list[Question]], tmp_path: Path
+) -> None:
+    graph = clips | by_type("right", "half", "wrong")
+    runs = {"base_scores": ["right", 0], "aligned_scores": ["wrong", 0]}
+    graph["first"] = asked_geometry(**runs | {"aligned_scores": ["half", 0]})
+    graph["second"] = asked_geometry(**runs, methods=["first", 9])
+    graph["picture"] = node("PreviewImage", images=["second", 8])
+    outputs = server.run(shown(graph, json=["second", 6]), timeout=300)
+    found = json.loads(outputs["json"]["text"][0])["by_type"]
+    for name in ("right", "wrong"):
+        (tmp_path / f"{name}.json").write_text(outputs[f"json {name}"]["text"][0], encoding="utf-8")
+    change = compare(*(read_result(tmp_path / f"{name}.json") for name in ("right", "wrong")))
+    assert change.tifa.base == 1 > change.tifa.other
+    for kind, row in found["types"].items():
+        assert row["tifa"]["change"] == pytest.approx(change.by_type[kind].change)
+    assert found["correlation_with_tifa_lost"]["jaccard"]["n"] == len(found["types"]) >= 4
+    pictures = server.images(outputs)
+    assert len(pictures["second"]) == 3 and pictures["picture"][0].size == (760, 560)
+    assert "TIFA lost, points" in outputs["second"]["text"][0]
+
+
+def test_pictures_that_need_more_say_so_and_stop_nothing_else(server: Server, clips: dict) -> None:
+    for output, message in ((7, "questions with 12 or more captions of a type"), (8, "base_scores and aligned_scores")):
+        graph = clips | {"geometry": geometry(), "picture": node("PreviewImage", images=["geometry", output])}
+        with pytest.raises(ExecutionError, match=message):
+            server.run(graph)
+
+
+def test_what_does_not_belong_together_is_refused(run_graph: Run, clips: dict, scenes: list[list[Question]]) -> None:
+    same = asked_geometry(base_scores=["right", 0], aligned_scores=["right", 0])
+    graph = clips | by_type("right") | {"first": same}
+    for wrong, message in (
+        (asked_geometry(prompts="two red cats"), "come from questions, from the text or from pairs"),
+        (asked_geometry(base_scores=["right", 0]), "belong together: connect both, or none"),
+        (node("SAGEGeometry", **same["inputs"], methods=["first", 9]), "Two methods are called 'right'"),
+    ):
+        with pytest.raises(ExecutionError, match=message):
+            run_graph(graph | {"geometry": wrong})

@@ -1,0 +1,246 @@
+"""Whether a file is SD 1.4's text encoder: sizes, layouts, NaN, and agreement with the known cosines."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sage_core.cli.main import main
+from sage_core.encoders import doctor
+from sage_core.encoders.doctor import (
+    LARGEST_DEVIATION,
+    MEAN_DEVIATION,
+    check_cosines,
+    examine,
+    known_cosines,
+    quick_line,
+)
+from sage_core.encoders.layouts import VIT_L_14, EncoderConfig
+from sage_core.encoders.names import layout_of
+from sage_core.encoders.text_encoder import TextEncoder, save_encoder, state_hash
+from sage_core.encoders.tokens import count_tokens
+from sage_core.errors import SettingsError
+
+SMALL = EncoderConfig(layers=2, width=768, heads=12, mlp_width=64, vocabulary=49408, positions=77)
+RIGHT = "text_model.final_layer_norm.bias"
+
+
+def weights(config, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return {
+        name: 0.05 * torch.randn(shape, generator=draw) + ("norm" in name and name.endswith("weight"))
+        for name, shape in config.shapes().items()
+    }
+
+
+@pytest.fixture(scope="module")
+def large():
+    """An encoder of ViT-L/14's size with random weights."""
+    torch.manual_seed(0)
+    return TextEncoder.fresh(VIT_L_14)
+
+
+def rows_of(cosines):
+    """A row for each word, such that each pair has its cosine: the pairs form trees, so each word is placed once."""
+    links: dict[str, list[tuple[str, float]]] = {}
+    for first, second, cosine in cosines:
+        links.setdefault(first, []).append((second, cosine))
+        links.setdefault(second, []).append((first, cosine))
+    rows: dict[str, torch.Tensor] = {}
+
+    def axis():
+        return torch.eye(len(links), dtype=torch.float64)[len(rows)]
+
+    for start in links:
+        waiting = [] if start in rows else [start]
+        if waiting:
+            rows[start] = axis()
+        while waiting:
+            word = waiting.pop()
+            for other, cosine in links[word]:
+                if other not in rows:
+                    rows[other] = cosine * rows[word] + math.sqrt(1 - cosine**2) * axis()
+                    waiting.append(other)
+    return rows
+
+
+@pytest.fixture
+def embeds(monkeypatch):
+    """Makes every encoder embed words at these cosines."""
+
+    def install(cosines):
+        rows = rows_of(cosines)
+        monkeypatch.setattr(
+            doctor, "embed", lambda encoder, words, **_: 240 * torch.stack([rows[word] for word in words]).float()
+        )
+
+    return install
+
+
+def test_the_table_is_of_prompts_of_one_token_and_names_its_source():
+    table = json.loads(doctor._FACTS.read_text(encoding="utf-8"))
+    assert "clip-similarwords 0.0.4.1 (MIT" in table["source"]
+    assert table["tolerance"] == LARGEST_DEVIATION
+    assert len(known_cosines()) == 240
+    assert set(count_tokens([word for pair in known_cosines() for word in pair[:2]])) == {1}
+    assert known_cosines()[0][2] == 0.8501 and known_cosines()[-1][2] == 0.9644
+
+
+def test_an_encoder_with_the_known_cosines_agrees(embeds, large):
+    embeds(known_cosines())
+    found = check_cosines(large)
+    assert found.agrees and found.worst.deviation < 1e-6 and found.correlation > 0.999999
+    assert found.sentence("a.pt").startswith("a.pt is SD 1.4's text encoder: 240 known cosines deviate by 0.0000")
+
+
+@pytest.mark.parametrize(
+    ("shift", "every", "agrees"),
+    [
+        (0.0008, 1, True),
+        # As far as rounding may go, but all of them.
+        (0.0015, 1, False),
+        # A single one beyond rounding.
+        (0.0031, 240, False),
+        (0.0029, 240, True),
+    ],
+)
+def test_both_thresholds_count(embeds, large, shift, every, agrees):
+    known = known_cosines()
+    embeds([(a, b, c + shift * (place % every == 0)) for place, (a, b, c) in enumerate(known)])
+    found = check_cosines(large)
+    assert found.agrees == agrees
+    assert found.mean == pytest.approx(shift / every, rel=1e-3)
+    assert found.worst.deviation == pytest.approx(shift, rel=1e-3)
+    assert ("is SD 1.4's" in found.sentence("a")) == agrees
+    assert f"({MEAN_DEVIATION:g} and {LARGEST_DEVIATION:g})" in found.sentence("a")
+
+
+def test_a_fine_tune_is_told_from_a_stranger(embeds, large):
+    draw = torch.Generator().manual_seed(0)
+    noise = 0.01 * torch.randn(240, generator=draw, dtype=torch.float64)
+    embeds([(a, b, c + n) for (a, b, c), n in zip(known_cosines(), noise.tolist(), strict=True)])
+    sentence = check_cosines(large).sentence("a")
+    assert "; its cosines go with it, as those of a fine-tune or an aligned version do (r = 0." in sentence
+    shuffled = torch.randperm(240, generator=draw).tolist()
+    embeds([(a, b, known_cosines()[s][2]) for (a, b, _), s in zip(known_cosines(), shuffled, strict=True)])
+    assert "its cosines do not go with it (r = " in check_cosines(large).sentence("a")
+
+
+def test_cosines_are_those_of_the_flattened_embeddings_of_this_encoder(large):
+    found = check_cosines(large, pairs=3)
+    assert [fact.known for fact in found.facts] == [known_cosines()[place][2] for place in (0, 120, 239)]
+    for fact in found.facts:
+        with torch.no_grad():
+            x, y = large(doctor_ids([fact.first, fact.second])).flatten(1).double()
+        assert fact.found == pytest.approx(sum(a * b for a, b in zip(x.tolist(), y.tolist(), strict=True)) / (
+            math.sqrt(sum(a * a for a in x.tolist())) * math.sqrt(sum(b * b for b in y.tolist()))
+        ), abs=1e-9)  # fmt: skip
+    assert not found.agrees
+
+
+def doctor_ids(words):
+    """One token of a word between the start and the end token, which also fills the rest."""
+    from sage_core.encoders.tokens import END_TOKEN, START_TOKEN, tokenize
+
+    ids = torch.full((len(words), 77), END_TOKEN)
+    ids[:, 0] = START_TOKEN
+    ids[:, 1] = torch.tensor([tokenize([word])[0, 1] for word in words])
+    return ids
+
+
+def test_the_short_check_refuses_random_weights_within_a_few_seconds(large):
+    start = time.monotonic()
+    line = quick_line("random.pt", large.state())
+    # About one second where nothing else runs.
+    assert time.monotonic() - start < 20
+    assert line.startswith("random.pt is not SD 1.4's text encoder: 2 of 240 known cosines deviate by 0.")
+    assert quick_line("small.pt", weights(SMALL)) == (
+        "small.pt is not SD 1.4's text encoder: layers 2 (SD 1.4: 12), mlp width 64 (SD 1.4: 3072); "
+        "its embeddings were not compared."
+    )
+
+
+def run(capsys, *arguments):
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_command_says_what_a_file_holds(capsys, tmp_path, large, embeds):
+    path = tmp_path / "large.safetensors"
+    save_encoder(path, {name: tensor.half() for name, tensor in large.state().items()}, {"method": "sage"})
+    embeds(known_cosines())
+    code, out, _ = run(capsys, "doctor", path, "--json", "--device", "cpu", "--report", tmp_path / "r.json")
+    found = json.loads(out)
+    assert code == 0 and found["is_sd14"] and found == json.loads((tmp_path / "r.json").read_text())
+    assert (found["layers"], found["width"], found["heads"], found["vocabulary"]) == (12, 768, 12, 49408)
+    assert found["dtypes"] == {"float16": 196} and found["parameters"] == 123_060_480
+    assert found["layout"] == "transformers' names after `text_model.`" and found["not_finite"] == {}
+    assert found["agreement"]["pairs"] == 240 and found["metadata"]["method"] == "sage"
+    code, out, _ = run(capsys, "doctor", path, "--device", "cpu", "--quiet")
+    assert code == 0 and "| width, heads, MLP | 768, 12 (from the width), 3072 |" in out
+    assert out.endswith("within fp16 rounding (0.001 and 0.003).\n") and "large.safetensors is SD 1.4's" in out
+    embeds([(a, b, 0.9) for a, b, _ in known_cosines()])
+    assert run(capsys, "doctor", path, "--device", "cpu", "--quiet")[0] == 3
+
+
+def test_another_size_is_told_without_embedding(capsys, tmp_path):
+    save_encoder(tmp_path / "small.safetensors", weights(SMALL), {})
+    code, out, _ = run(capsys, "doctor", tmp_path / "small.safetensors", "--device", "cpu")
+    assert code == 3
+    assert "| size | not that of ViT-L/14; " in out
+    assert out.endswith("layers 2 (SD 1.4: 12), mlp width 64 (SD 1.4: 3072); its embeddings were not compared.\n")
+    found = examine(tmp_path / "small.safetensors")
+    assert found.agreement is None and found.sha256 == state_hash(weights(SMALL))
+
+
+def test_nan_is_told_and_not_an_error(capsys, tmp_path):
+    state = weights(SMALL)
+    state[RIGHT][3], state["text_model.final_layer_norm.weight"][:2] = math.nan, math.inf
+    torch.save({"model_state_dict": state, "epoch": 2}, tmp_path / "nan.pt")
+    code, out, _ = run(capsys, "doctor", tmp_path / "nan.pt", "--json", "--device", "cpu")
+    found = json.loads(out)
+    assert code == 3 and not found["is_sd14"] and found["agreement"] is None and found["sha256"] is None
+    assert found["not_finite"] == {"text_model.final_layer_norm.weight": 2, RIGHT: 1}
+    assert found["verdict"] == (
+        "nan.pt is damaged: 3 values in text_model.final_layer_norm.weight and 1 more tensors are NaN or infinite; "
+        "nothing was compared."
+    )
+    assert found["metadata"] == {"epoch": "2"}
+
+
+def test_a_file_without_an_encoder_is_an_error(capsys, tmp_path):
+    save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    code, _, error = run(capsys, "doctor", tmp_path / "a.safetensors", "--device", "cpu")
+    assert code == 1 and "is not a CLIP text encoder" in error
+    code, _, error = run(capsys, "doctor", tmp_path / "missing.pt")
+    assert code == 1 and "missing.pt" in error
+
+
+@pytest.mark.parametrize(
+    ("prefix", "words"),
+    [
+        ("", "transformers' names, without a prefix"),
+        ("text_model.", "transformers' names after `text_model.`"),
+        ("module.text_model.", "transformers' names after `module.text_model.`"),
+        (
+            "cond_stage_model.transformer.text_model.",
+            "an SD 1.x checkpoint, transformers' names after `cond_stage_model.transformer.text_model.`",
+        ),
+    ],
+)
+def test_layouts_in_words(prefix, words):
+    names = [prefix + name.removeprefix("text_model.") for name in SMALL.shapes()]
+    assert layout_of(names, "a file") == words
+    openai = ["text.token_embedding.weight", "text.ln_final.weight"]
+    assert layout_of(openai, "a file") == "OpenAI's names after `text.`"
+
+
+def test_one_pair_is_too_few(large):
+    with pytest.raises(SettingsError, match="pairs is 1; expected 2 or more"):
+        check_cosines(large, pairs=1)
