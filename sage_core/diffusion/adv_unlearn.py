@@ -270,8 +270,8 @@ class AdvUnlearnObjective(Objective):
         time = time_between(done, settings.sampling_steps, generator)
         start = torch.randn(count + retained, *self.latent_shape, generator=generator)
         shift = torch.rand(count, *self.concept_states.shape[1:], generator=generator) * 2 - 1
-        on_device = (each.to(self.device) for each in (chosen, kept, start, shift))
-        return _Draw(*on_device, done, time)
+        chosen, kept, start, shift = (each.to(self.device) for each in (chosen, kept, start, shift))
+        return _Draw(chosen, kept, start, shift, done, time)
 
     @torch.no_grad()
     def _pictures(self, ids: Tensor, retained_states: Tensor, draw: _Draw) -> Tensor:
@@ -334,7 +334,8 @@ class AdvUnlearnObjective(Objective):
 
         The U-Net's activations are needed for one part of the pictures at a time, since all that follows is linear.
         """
-        predicted, slopes = [], []
+        predicted: list[Tensor] = []
+        slopes: list[Tensor] = []
         for part in self._parts(len(states)):
             leaf = states[part].detach().requires_grad_(True)
             found = self.noise(latents[part], times[part], leaf).float()
@@ -363,9 +364,10 @@ def _box(ids: Tensor, table: Tensor) -> Tensor:
 def _trained(encoder: TextEncoder, layers: int) -> dict[str, nn.Parameter]:
     """The parameters in training, which alone need gradients from here on."""
     require_layers(layers, encoder.config)
-    chosen = {}
+    chosen: dict[str, nn.Parameter] = {}
     for name, parameter in encoder.named_parameters():
         number = re.search(r"\.layers\.(\d+)\.", name)
         if "embeddings." not in name and (not layers or (number and int(number[1]) < layers)):
-            chosen[name] = parameter.requires_grad_(True)
+            parameter.requires_grad_(True)
+            chosen[name] = parameter
     return chosen
