@@ -137,7 +137,12 @@ def _add_spaces(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-k", type=int, default=DEFAULT_NEIGHBOURS, help="neighbours of each prompt (default: %(default)s)"
     )
-    command.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32", help="(default: %(default)s)")
+    command.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "tf32", "bf16"],
+        default="auto",
+        help="what the encoders compute in (default: bf16 where the device is natively faster in it, else fp32)",
+    )
 
 
 def _add_page(command: argparse.ArgumentParser, what: str) -> None:

@@ -130,6 +130,8 @@ def _measure(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen, s
 
     exam = Exam.make(plan.safe, plan.seen, plan.unseen)
     trainings = _train(server, plan, files, screen)
+    for name, each in trainings.items():
+        screen.line(f"{name} was trained in {each.precision}")
     encoders = {name: each.file for name, each in trainings.items()}
     scores = _score(server, plan, files, exam, encoders, screen)
     with screen.stage("Score one picture"):
@@ -146,7 +148,7 @@ def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> 
     from safetensors import safe_open
 
     from ..shapes.captions import CONCEPT
-    from .graphs import ALIGNED, SAMPLING, find, load_graph, on_shapes_world, with_paper_objective
+    from .graphs import ALIGNED, SAMPLING, find, load_graph, on_shapes_world, with_released_objective
     from .report import Training
 
     pairs = _write_pairs(server.base / "input" / PAIRS, plan)
@@ -157,7 +159,7 @@ def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> 
         "KSampler": {"steps": plan.sampling_steps, **SAMPLING},
     }
     workflow = load_graph("train_and_compare")
-    graph = with_paper_objective(on_shapes_world(workflow, files.checkpoint.name, files.text_encoder.name, changes))
+    graph = with_released_objective(on_shapes_world(workflow, files.checkpoint.name, files.text_encoder.name, changes))
     nodes = {name: find(graph, f"Train {name}") for name in ALIGNED}
     with screen.stage_per_node(dict.fromkeys((f"Train {name}" for name in nodes), 1)) as on_progress:
         outputs = server.run(graph, on_progress)

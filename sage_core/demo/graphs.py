@@ -63,8 +63,8 @@ def on_shapes_world(
     return patched
 
 
-def with_paper_objective(graph: Graph) -> dict[str, dict[str, Any]]:
-    """The graph of `train_and_compare` with its SAGE training renamed to SAGE+, and the paper's objective as SAGE."""
+def with_released_objective(graph: Graph) -> dict[str, dict[str, Any]]:
+    """The graph of `train_and_compare` with its SAGE training renamed to SAGE+, and the released script's objective as SAGE."""
     settings, training = find(graph, "SAGE settings"), find(graph, "Train SAGE")
     plus = {
         "plus settings": node("SAGETrainingSettings", "SAGE+ settings", **graph[settings]["inputs"]),
@@ -74,8 +74,8 @@ def with_paper_objective(graph: Graph) -> dict[str, dict[str, Any]]:
             **{**graph[training]["inputs"], "settings": ["plus settings", 0], "name": "sage-plus-encoder"},
         ),
     }
-    paper = {settings: {"keep_mse": 0.0}, training: {"preset": "released"}}
-    changed = {name: {**entry, "inputs": entry["inputs"] | paper.get(name, {})} for name, entry in graph.items()}
+    released = {settings: {"keep_mse": 0.0}, training: {"preset": "released"}}
+    changed = {name: {**entry, "inputs": entry["inputs"] | released.get(name, {})} for name, entry in graph.items()}
     return changed | plus
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -52,6 +53,11 @@ class Training:
     curves: PIL.Image.Image
     report: str
     metadata: dict[str, str]
+
+    @property
+    def precision(self) -> str:
+        """What it computed in, whatever its settings left to the machine."""
+        return str(json.loads(self.metadata["settings"])["precision"])
 
 
 @dataclass(frozen=True)
@@ -178,10 +184,15 @@ def _method(results: Results) -> str:
         f"prompts of the share answered rightly, with a 95% interval over prompts; {CONCEPT}s are shares of "
         f"pictures with 95% Wilson intervals. Spread ratio and Jaccard overlap of the {space.k} nearest neighbours "
         f"compare the flattened embeddings of {space.found['prompts']} further safe prompts with the base's: 1 is "
-        "unchanged. DES, SAGE and SAGE+ were trained on the same pairs with the same steps, batch and learning rate. "
-        "SAGE has the paper's objective, SAGE+ that of the preset sage_plus: the paper's, and a squared-error term on "
-        "safe prompts."
+        "unchanged. DES, SAGE and SAGE+ were trained on the same pairs with the same steps, batch and learning rate, "
+        f"in {_precisions(results)}, which the setting auto chose on this machine. "
+        "SAGE has the objective of its authors' script (preset released), SAGE+ that of the preset sage_plus: the "
+        "script's, and a squared-error term on safe prompts."
     )
+
+
+def _precisions(results: Results) -> str:
+    return " and ".join(dict.fromkeys(each.precision for each in results.trainings.values()))
 
 
 def _judge(results: Results) -> str:

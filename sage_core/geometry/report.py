@@ -142,6 +142,7 @@ class GeometryReport:
         neighbours_base, neighbours_aligned: the k nearest prompts of each prompt in the two spaces.
         sample: prompts shown in the heat maps, ordered along the base's first component.
         categories: spread and neighbours within groups of the prompts; None if none were named.
+        precision: what the encoders computed in, "" if unknown.
     """
 
     embedding: str
@@ -163,6 +164,7 @@ class GeometryReport:
     neighbours_aligned: Neighbours
     sample: tuple[int, ...]
     categories: Categories | None = None
+    precision: str = ""
 
     def with_losses(self, losses: Mapping[str, Difference]) -> GeometryReport:
         """This report with the change of TIFA by type of question; without groups of prompts it stays as it is."""
@@ -257,6 +259,7 @@ class GeometryReport:
             "prompts_sha256": self.prompts_hash,
             "base_sha256": self.base_hash,
             "aligned_sha256": self.aligned_hash,
+            "precision": self.precision,
         }
 
     def prompt_row(self, row: int) -> dict[str, Any]:

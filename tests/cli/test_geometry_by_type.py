@@ -109,8 +109,10 @@ def test_a_caption_belongs_to_each_type_once():
 
 
 def test_the_table_is_that_of_each_types_prompts_alone(capsys, folder, tmp_path):
-    code, out, error = geometry(capsys, folder, "--json", "--types", tmp_path / "t.csv", "--types", tmp_path / "t.png")
+    outputs = ("--types", tmp_path / "t.csv", "--types", tmp_path / "t.png")
+    code, out, error = geometry(capsys, folder, "--json", "--precision", "fp32", *outputs)
     assert code == 0 and "questions about 24 captions" in error
+    assert json.loads(out)["precision"] == "fp32"
     found = json.loads(out)["by_type"]
     assert found["k"] == 5 and found["left_out"] == {"shape": 3}
     encoders = [TextEncoder.from_file(folder / f"{name}.safetensors") for name in ("base", "aligned")]
