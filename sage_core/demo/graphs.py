@@ -64,7 +64,7 @@ def on_shapes_world(
 
 
 def with_released_objective(graph: Graph) -> dict[str, dict[str, Any]]:
-    """The graph of `train_and_compare` with its SAGE training renamed to SAGE+, and the released script's objective as SAGE."""
+    """The graph of `train_and_compare` with its SAGE training renamed to SAGE+, and the released objective as SAGE."""
     settings, training = find(graph, "SAGE settings"), find(graph, "Train SAGE")
     plus = {
         "plus settings": node("SAGETrainingSettings", "SAGE+ settings", **graph[settings]["inputs"]),
