@@ -252,14 +252,17 @@ def _kid(first: Features, second: Features, seed: int, notes: Sequence[str], on_
     size = min(SUBSET_SIZE, fewer)
     # Subsets of everything are all the same.
     subsets = 1 if size == first.count == second.count else SUBSETS
+    total = subsets + 2 * _parts(first.values) + _parts(second.values)
     generator = np.random.default_rng(seed)
     values = []
     for place in range(subsets):
         one, other = (side.values[generator.permutation(side.count)[:size]] for side in (first, second))
         values.append(kernel_distance(one, other))
         if on_step is not None:
-            on_step(place + 1, subsets)
-    whole, error = kernel_distance_with_error(first.values, second.values, on_step)
+            on_step(place + 1, total)
+    whole, error = kernel_distance_with_error(
+        first.values, second.values, on_step and (lambda done, _: on_step(subsets + done, total))
+    )
     details: dict[str, float | int | None] = {
         "KID of all pictures": whole,
         "its standard error": error,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..batches import in_batches
 from ..errors import JudgeError, SettingsError
+from ..files import readable
 from ..images import ImageLike, to_bytes, to_pil
 from ..model_folders import load_model, loading, read_model_config, running
 from .clipscore import ClipScorer, preprocess
@@ -37,7 +38,9 @@ _DINO_SIZE = 224
 _DINO_KINDS = ("dinov2", "dinov2_with_registers")
 # ImageNet's mean and deviation of each channel, by which DINOv2 normalises.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_WEIGHTS = (".pt", ".pth", ".safetensors")
+WEIGHTS = (".pt", ".pth", ".safetensors")
+# What a file of a folder of pictures ends in.
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -157,12 +160,29 @@ def load_extractor(
         raise JudgeError(
             f"{path}: config.json is of a {kind!r} model, expected 'dinov2' ({_DINO}) or 'clip' ({_CLIP})."
         )
-    if not path.is_file() or path.suffix.lower() not in _WEIGHTS:
+    if not path.is_file() or path.suffix.lower() not in WEIGHTS:
         raise JudgeError(
             f"{path}: no model here, expected FID's Inception ({PUBLISHED}, or inception-2015-12-05.pt), or a folder "
             f"of {_DINO} or {_CLIP}, for instance from 'hf download {_DINO} --local-dir {path}'."
         )
     return _inception(path, resizing, device, trusted)
+
+
+def pictures_in(folder: str | Path, take: int = 0) -> list[Path]:
+    """The picture files of a folder in the order of their names, the first `take` of them unless it is 0.
+
+    Raises:
+        JudgeError: it is no folder, or it holds no picture, or fewer than `take`.
+    """
+    folder = Path(folder)
+    with readable(folder, JudgeError):
+        if not folder.is_dir():
+            raise JudgeError(f"{folder} is no folder. Give a folder of pictures, or statistics in an .npz file.")
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
+    if not found or len(found) < take:
+        wanted = f"{take:,} or more" if take else "one or more"
+        raise JudgeError(f"{folder} holds {len(found):,} pictures ({', '.join(_PICTURES)}), expected {wanted}.")
+    return found[:take] if take else found
 
 
 def to_inception_size(image: ImageLike, resizing: str) -> Tensor:
