@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import (
     adversarial,
+    distances,
     encoder,
     erasure,
     gate,
@@ -36,6 +37,7 @@ class SageExtension(ComfyExtension):
             judges,
             tifa,
             scores,
+            distances,
             geometry,
             lora,
             unet,

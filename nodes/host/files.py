@@ -16,6 +16,8 @@ from ...sage_core.rows import shown
 _ENCODERS = "text_encoders"
 _PROMPT_SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".txt"}
 _KINDS = ("VQA", "LLM")
+# Files of weights that are models by themselves.
+_WEIGHTS = (".pt", ".pth", ".safetensors")
 # Where U-Nets and their edits lie: folders of files, and one of pipeline folders. A choice starts with its folder.
 _EDITS = ("diffusion_models", "loras", "checkpoints")
 _PIPELINES = "diffusers"
@@ -255,6 +257,52 @@ def model_path(name: str | None) -> Path:
         where = " or ".join(map(str, _roots()))
         raise JudgeError(f"{found}. Put it into {where} and refresh the node list (R).")
     return path
+
+
+def feature_models() -> list[str]:
+    """What can turn pictures into features: `model_folders`, and files of weights directly in models/VQA."""
+    found = {
+        file.name
+        for root in _roots()[: len(folder_paths.get_folder_paths(_KINDS[0]))]
+        for file in root.glob("*")
+        if file.suffix.lower() in _WEIGHTS and file.is_file()
+    }
+    return [*sorted(found), *model_folders()]
+
+
+def feature_model_path(name: str | None) -> Path:
+    """Full path of one of `feature_models`; raises JudgeError as `model_path` does."""
+    if name and Path(name).suffix.lower() in _WEIGHTS:
+        paths = (path_inside(root, name) for root in _roots())
+        path = next((path for path in paths if path is not None and path.is_file()), None)
+        if path is not None:
+            return path
+    return model_path(name)
+
+
+def picture_set(name: str) -> Path:
+    """A folder of pictures or an .npz of statistics, in the input folder or the output folder, linked ones too.
+
+    Raises:
+        PromptError: there is none; the message names the folders.
+    """
+    roots = [folder_paths.get_input_directory(), folder_paths.get_output_directory()]
+    paths = (path_inside(root, name) for root in roots)
+    path = next((path for path in paths if path is not None and path.exists()), None)
+    if path is None or not (path.is_dir() or path.suffix.lower() == ".npz"):
+        raise PromptError(
+            f"There is no folder of pictures and no .npz file {name!r} in {' or '.join(roots)}. Put it there, or check "
+            "the name."
+        )
+    return path
+
+
+def set_fingerprint(name: str) -> tuple[object, ...]:
+    """Changes when an .npz, or a file in a folder of pictures, does."""
+    path = picture_set(name)
+    if path.is_file():
+        return fingerprint(path)
+    return tuple(sorted((entry.name, *fingerprint(Path(entry.path))) for entry in os.scandir(path) if entry.is_file()))
 
 
 def folder_fingerprint(name: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Scores of pictures in addition to TIFA: CLIPScore and concept rates, and the table of all scores."""
+"""Scores of pictures in addition to TIFA: CLIPScore, concept rates, distances of sets, and the table of scores."""
 
 from __future__ import annotations
 
@@ -15,5 +15,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Run": "results",
         "report_markdown": "results",
         "runs_page": "page",
+        "distance": "distances",
     },
 )

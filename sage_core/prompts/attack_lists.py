@@ -1,0 +1,316 @@
+"""Lists of attack prompts and of harmless captions, in the files in which their authors publish them.
+
+None is shipped: users bring their own. Prompts keep what was published with them, the seed and guidance by which a
+picture was found to be unsafe among it. Rows that refer to minors are left out before anything else is done with them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import PromptError
+from ..rows import Row, RowFile, read_rows, shown, text_problem
+from .minors import Context, mentions_minor, unsafe_about_minor
+
+# Samplers and generators take seeds of 64 bits.
+_MOST_SEED = 2**64 - 1
+_MOST_GUIDANCE = 1000.0
+# Where else a row says what its picture shall show: an attack's own words may be no words at all.
+_TARGETS = ("prompt", "target_prompt", "target prompt", "sanitized_adv_prompt", "original_prompt")
+# The list of COCO's own annotation files.
+_COCO_ROWS = "annotations"
+
+
+@dataclass(frozen=True)
+class ListFormat:
+    """How one list is published.
+
+    Attributes:
+        name: what the list is called.
+        needs: columns of which each must be there; those of the other fields may be missing.
+        prompt: columns that may hold the prompt; the first that is there counts.
+        seed: the same of the seed.
+        guidance: the same of the guidance scale.
+        category: the same of the category; several that are there are joined by a comma.
+        hints: parts of a file's name that tell it from lists with the same columns.
+        context: for which the filter on minors is asked.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    prompt: tuple[str, ...]
+    seed: tuple[str, ...] = ()
+    guidance: tuple[str, ...] = ()
+    category: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    context: Context = Context.UNSAFE
+
+
+_SEEDS, _GUIDANCE = ("evaluation_seed", "sd_seed", "seed"), ("evaluation_guidance", "sd_guidance_scale", "guidance")
+# Lists with more columns come first; of lists with the same columns the file's name tells, else the first is taken.
+FORMATS = (
+    ListFormat("MMA-Diffusion", ("target_prompt", "adv_prompt", "sanitized_adv_prompt"), ("adv_prompt",)),
+    ListFormat("SneakyPrompt", ("adv_prompt",), ("adv_prompt",)),
+    ListFormat(
+        "I2P",
+        ("prompt", "categories", "sd_seed", "sd_guidance_scale"),
+        ("prompt",),
+        ("sd_seed",),
+        ("sd_guidance_scale",),
+        ("categories",),
+    ),
+    ListFormat("Ring-A-Bell", ("sensitive prompt",), ("sensitive prompt",), _SEEDS, _GUIDANCE),
+    ListFormat("PartiPrompts", ("prompt", "category", "challenge"), ("prompt",), (), (), ("category", "challenge"),
+               context=Context.HARMLESS),
+    ListFormat("COCO captions", ("coco_id", "prompt"), ("prompt",), _SEEDS, _GUIDANCE, context=Context.HARMLESS),
+    ListFormat("COCO captions", ("image_id", "caption"), ("caption",), context=Context.HARMLESS),
+    ListFormat(
+        "UnlearnDiffAtk", ("prompt", "evaluation_seed"), ("prompt",), _SEEDS, _GUIDANCE, ("categories", "category")
+    ),
+    ListFormat("P4D", ("prompt", "evaluation_seed"), ("prompt",), _SEEDS, _GUIDANCE, ("categories", "category"),
+               hints=("p4d",)),
+    ListFormat("Ring-A-Bell", ("prompt",), ("prompt",), _SEEDS, _GUIDANCE,
+               hints=("ring-a-bell", "ringabell", "ring_a_bell", "invprompt", "_eta_")),
+    ListFormat("SneakyPrompt", ("prompt",), ("prompt",), hints=("sneaky", "nsfw_200")),
+    ListFormat("P4D", ("prompt",), ("prompt",), _SEEDS, _GUIDANCE, ("categories", "category"), hints=("p4d",)),
+    ListFormat(
+        "COCO captions", ("prompt",), ("prompt",), _SEEDS, _GUIDANCE, hints=("coco",), context=Context.HARMLESS
+    ),
+)  # fmt: skip
+NAMES = tuple(dict.fromkeys(each.name for each in FORMATS))
+_COLUMNS = frozenset(
+    name for each in FORMATS for part in (each.needs, each.prompt, each.seed, each.guidance, each.category)
+    for name in part
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AttackPrompt:
+    """One prompt of a list.
+
+    Attributes:
+        row: where it begins: the line of a table or text, the item of a JSON list, counted from 1.
+        text: the prompt, without blanks around it.
+        seed: the seed published with it.
+        guidance: the guidance scale published with it.
+        category: what the list sorts it under.
+    """
+
+    row: int
+    text: str
+    seed: int | None = None
+    guidance: float | None = None
+    category: str | None = None
+
+
+@dataclass(frozen=True)
+class AttackList:
+    """A list as it was read.
+
+    Attributes:
+        path: the file.
+        format: the name of the format that it was taken for.
+        prompts: in their order, none that refers to a minor.
+        minors: how many rows were left out because they refer to minors.
+        notes: how the file was read.
+    """
+
+    path: Path
+    format: str
+    prompts: tuple[AttackPrompt, ...]
+    minors: int
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """What the file was taken for, what it holds, and what was left out, as text."""
+        found = [
+            f"{sum(getattr(each, name) is not None for each in self.prompts):,} with {words}"
+            for name, words in (("seed", "a seed"), ("guidance", "a guidance scale"), ("category", "a category"))
+            if any(getattr(each, name) is not None for each in self.prompts)
+        ]
+        lines = [f"{len(self.prompts):,} prompts of {self.path.name}, taken for {self.format}"]
+        lines[0] += f" ({', '.join(found)})." if found else "."
+        counts = Counter(each.category for each in self.prompts if each.category is not None)
+        lines += [f"  {name}: {count:,}" for name, count in counts.most_common(20)]
+        if self.minors:
+            lines.append(f"{self.minors:,} left out because they refer to minors.")
+        return "\n".join([*lines, *self.notes])
+
+
+def read_attack_list(path: str | os.PathLike[str], name: str | None = None) -> AttackList:
+    """Read a list in the file in which it is published.
+
+    Args:
+        path: a table (.csv, .tsv), JSON, JSON Lines, or text with a prompt on each line. COCO's annotation files are
+            read as they are.
+        name: the list, one of NAMES; by default its columns tell, and among equals the file's name.
+
+    Raises:
+        PromptError: the file fits no list, or a row is malformed: the message names the file, the row and the field. Or
+            no prompt is left.
+    """
+    path = Path(path)
+    if name is not None and name not in NAMES:
+        raise PromptError(f"The list is {name!r}; expected one of {', '.join(NAMES)}.")
+    file = read_rows(path, _COLUMNS | {_COCO_ROWS}, error=PromptError)
+    rows = _rows(file)
+    form = _format(path, _names(file, rows), name)
+    refused = mentions_minor if form.context is Context.UNSAFE else unsafe_about_minor
+    prompts, minors = [], 0
+    for number, values in rows:
+        text = _prompt(path, number, values, form)
+        # Nothing more is done with such a row, not even an error over another field.
+        if any(refused(each) for each in (text, *_targets(values))):
+            minors += 1
+            continue
+        prompts.append(
+            AttackPrompt(
+                number,
+                text,
+                _seed(path, number, values, form),
+                _guidance(path, number, values, form),
+                _category(path, number, values, form),
+            )
+        )
+    if not prompts:
+        left = f" {minors:,} were left out because they refer to minors." if minors else ""
+        raise PromptError(f"{path} holds no prompt that can be used.{left}")
+    return AttackList(path, form.name, tuple(prompts), minors, file.notes)
+
+
+def _rows(file: RowFile) -> list[tuple[int, dict[str, Any]]]:
+    if file.columns is not None:
+        if _COCO_ROWS in file.columns:
+            return [
+                _record(file.path, Row(number, _lower(item))) for number, item in enumerate(file.columns[_COCO_ROWS], 1)
+            ]
+        lengths = {len(values) for name, values in file.columns.items() if name in _COLUMNS}
+        if len(lengths) > 1:
+            raise PromptError(
+                f"{file.path}: its lists have different lengths ({', '.join(map(str, sorted(lengths)))})."
+            )
+        names = [name for name in file.columns if name in _COLUMNS]
+        columns = zip(*(file.columns[name] for name in names), strict=True)
+        return [(number, dict(zip(names, values, strict=True))) for number, values in enumerate(columns, 1)]
+    text = file.path.suffix.lower() == ".txt"
+    # Blank lines end tables that spreadsheets write, and separate texts.
+    return [
+        _record(file.path, row)
+        for row in file.rows
+        if not (file.header is not None and row.value == {}) and not (text and not row.value.strip())
+    ]
+
+
+def _lower(value: Any) -> Any:
+    return {name.strip().lower(): item for name, item in value.items()} if isinstance(value, dict) else value
+
+
+def _record(path: Path, row: Row) -> tuple[int, dict[str, Any]]:
+    if row.problem is not None:
+        raise PromptError(f"{path}, row {row.number}: {row.problem}.")
+    if isinstance(row.value, str):
+        return row.number, {"prompt": row.value}
+    if not isinstance(row.value, Mapping):
+        raise PromptError(f"{path}, row {row.number}: found {shown(row.value)}, expected a text or an object.")
+    return row.number, dict(row.value)
+
+
+def _names(file: RowFile, rows: Sequence[tuple[int, dict[str, Any]]]) -> Sequence[str]:
+    return file.header if file.header is not None else list(dict.fromkeys(name for _, row in rows for name in row))
+
+
+def _format(path: Path, names: Sequence[str], wanted: str | None) -> ListFormat:
+    """The first format that the columns fit; one with hints only if the file's name has one, or it was asked for."""
+    fitting = [each for each in FORMATS if set(each.needs) <= set(names) and wanted in (None, each.name)]
+    if wanted is not None and fitting:
+        return fitting[0]
+    file = path.name.lower()
+    hinted = [each for each in fitting if any(hint in file for hint in each.hints)]
+    plain = [each for each in fitting if not each.hints]
+    # Columns that only one list has are better evidence than a name.
+    best = max((len(each.needs) for each in plain), default=0)
+    found = [each for each in hinted if len(each.needs) >= best] + plain
+    if found:
+        return found[0]
+    columns = ", ".join(f"'{name[:40]}'" for name in names[:10]).encode("utf-8", "backslashreplace").decode()
+    fits = "; ".join(f"{each.name}: {', '.join(each.needs)}" for each in FORMATS if wanted in (None, each.name))
+    raise PromptError(
+        f"{path} fits no known list; its columns are {columns or 'none'}. Expected one of: {fits}. A file with the one "
+        "column 'prompt' is read if the list is named."
+    )
+
+
+def _first(values: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, Any] | None:
+    """The first of the columns that holds something, and what."""
+    for name in columns:
+        value = values.get(name)
+        if value is not None and not (isinstance(value, str) and not value.strip()):
+            return name, value
+    return None
+
+
+def _prompt(path: Path, row: int, values: Mapping[str, Any], form: ListFormat) -> str:
+    found = _first(values, form.prompt)
+    if found is None:
+        raise PromptError(f"{path}, row {row}: '{form.prompt[0]}' is empty, expected a prompt.")
+    name, value = found
+    return _text(path, row, name, value)
+
+
+def _targets(values: Mapping[str, Any]) -> list[str]:
+    return [value for name in _TARGETS if isinstance(value := values.get(name), str)]
+
+
+def _text(path: Path, row: int, name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise PromptError(f"{path}, row {row}: '{name}' is {shown(value)}, expected a text.")
+    if problem := text_problem(value):
+        raise PromptError(f"{path}, row {row}: '{name}' holds {problem}.")
+    return value.strip()
+
+
+def _seed(path: Path, row: int, values: Mapping[str, Any], form: ListFormat) -> int | None:
+    if (found := _first(values, form.seed)) is None:
+        return None
+    name, value = found
+    # Tables that had gaps hold whole numbers as "12.0".
+    number = _number(value)
+    if number is None or number != int(number) or not 0 <= number <= _MOST_SEED:
+        raise PromptError(
+            f"{path}, row {row}: '{name}' is {shown(value)}, expected a whole number from 0 to {_MOST_SEED}."
+        )
+    return int(value) if not isinstance(value, str) or value.strip().isdecimal() else int(number)
+
+
+def _guidance(path: Path, row: int, values: Mapping[str, Any], form: ListFormat) -> float | None:
+    if (found := _first(values, form.guidance)) is None:
+        return None
+    name, value = found
+    number = _number(value)
+    if number is None or not 0 <= number <= _MOST_GUIDANCE:
+        raise PromptError(
+            f"{path}, row {row}: '{name}' is {shown(value)}, expected a number from 0 to {_MOST_GUIDANCE:g}."
+        )
+    return number
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, also spelled as text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _category(path: Path, row: int, values: Mapping[str, Any], form: ListFormat) -> str | None:
+    parts = [_text(path, row, name, values[name]) for name in form.category if _first(values, (name,)) is not None]
+    return ", ".join(parts) or None
