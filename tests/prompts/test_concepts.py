@@ -131,7 +131,7 @@ def test_other_suffixes_and_a_python_without_toml_are_refused(tmp_path, monkeypa
         return original(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(PromptError, match="TOML is read from Python 3.11 on"):
+    with pytest.raises(PromptError, match=r"TOML is read from Python 3\.11 on"):
         read_concepts(path)
 
 
