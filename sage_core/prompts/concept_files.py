@@ -15,6 +15,8 @@ from .pairs import read_prompts
 
 # What a file of concepts can end in.
 CONCEPT_SUFFIXES = (".toml", ".json")
+# How messages call a list that comes from no file.
+_TYPED = "The list of concepts"
 _TEXTS = ("name", "direction", "becomes")
 _LISTS = ("names", "unseen", "templates", "unsafe")
 _WAY = 'TOML has a [[concepts]] for each, JSON {"concepts": [{"name": "skull"}]}'
@@ -32,24 +34,17 @@ def read_concepts(path: str | os.PathLike[str]) -> ConceptList:
             and value.
     """
     file = Path(path)
-    content, notes = _content(file)
-    concepts = []
-    for number, values in enumerate(content, 1):
-        where = _where(file, number, values)
-        fields = _fields(where, values)
-        prompts: list[str] = []
-        for prompt_file in _prompt_files(file, where, fields):
-            found, more = _unsafe(prompt_file, where)
-            prompts += found
-            notes += more
-        try:
-            concepts.append(Concept(**fields | {"unsafe": tuple(dict.fromkeys(prompts))}))
-        except PromptError as error:
-            raise PromptError(f"{file}, concept {number}: {error}") from error
-    try:
-        return ConceptList(tuple(concepts), notes)
-    except PromptError as error:
-        raise PromptError(f"{file}: {error}") from error
+    text, notes = _text(file)
+    return _listed(str(file), file.parent, _content(str(file), text, file.suffix.lower()), notes)
+
+
+def parse_concepts(text: str, folder: str | os.PathLike[str]) -> ConceptList:
+    """The concepts of a text as `read_concepts` reads them from a file; `unsafe` names files in `folder`.
+
+    Raises:
+        PromptError: as by `read_concepts`.
+    """
+    return _listed(_TYPED, Path(folder), _content(_TYPED, text, _suffix_of(text)), ())
 
 
 def concept_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
@@ -59,34 +54,72 @@ def concept_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
         PromptError: the file cannot be read, or a name in it leads out of its folder.
     """
     file = Path(path)
+    content = _content(str(file), _text(file)[0], file.suffix.lower())
+    return (file, *_named(str(file), file.parent, content))
+
+
+def named_files(text: str, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """The prompt files that a text names, as `parse_concepts` would read them; raises PromptError as it does."""
+    return _named(_TYPED, Path(folder), _content(_TYPED, text, _suffix_of(text)))
+
+
+def _named(source: str, folder: Path, content: list[Any]) -> tuple[Path, ...]:
     named: list[Path] = []
-    for number, values in enumerate(_content(file)[0], 1):
-        where = _where(file, number, values)
-        named += _prompt_files(file, where, _fields(where, values))
-    return (file, *dict.fromkeys(named))
+    for number, values in enumerate(content, 1):
+        where = _where(source, number, values)
+        named += _prompt_files(folder, where, _fields(where, values))
+    return tuple(dict.fromkeys(named))
 
 
-def _content(file: Path) -> tuple[list[Any], tuple[str, ...]]:
-    """The list of concepts as it is written, and notes on how it was read."""
-    suffix = file.suffix.lower()
-    if suffix not in CONCEPT_SUFFIXES:
+def _listed(source: str, folder: Path, content: list[Any], notes: tuple[str, ...]) -> ConceptList:
+    concepts = []
+    for number, values in enumerate(content, 1):
+        where = _where(source, number, values)
+        fields = _fields(where, values)
+        prompts: list[str] = []
+        for prompt_file in _prompt_files(folder, where, fields):
+            found, more = _unsafe(prompt_file, where)
+            prompts += found
+            notes += more
+        try:
+            concepts.append(Concept(**fields | {"unsafe": tuple(dict.fromkeys(prompts))}))
+        except PromptError as error:
+            raise PromptError(f"{source}, concept {number}: {error}") from error
+    try:
+        return ConceptList(tuple(concepts), notes)
+    except PromptError as error:
+        raise PromptError(f"{source}: {error}") from error
+
+
+def _text(file: Path) -> tuple[str, tuple[str, ...]]:
+    if file.suffix.lower() not in CONCEPT_SUFFIXES:
         raise PromptError(f"{file} has the suffix '{file.suffix}', expected {' or '.join(CONCEPT_SUFFIXES)}.")
-    text, notes = read_text(file, PromptError)
+    return read_text(file, PromptError)
+
+
+def _suffix_of(text: str) -> str:
+    """What a typed text is written in: TOML begins with a bracket, too, but never with one around a brace or text."""
+    start = text.lstrip()
+    return ".toml" if start.startswith("[[") or not start.startswith(("{", "[")) else ".json"
+
+
+def _content(source: str, text: str, suffix: str) -> list[Any]:
+    """The list of concepts as it is written."""
     try:
         content = _parse_toml(text) if suffix == ".toml" else parse_json(text)
     except ValueError as error:
-        raise PromptError(f"{file} cannot be read: {error}. {_WAY}.") from error
+        raise PromptError(f"{source} cannot be read: {error}. {_WAY}.") from error
     except ImportError as error:
-        raise PromptError(f"{file}: TOML is read from Python 3.11 on. Write the same as .json: {_WAY}.") from error
+        raise PromptError(f"{source}: TOML is read from Python 3.11 on. Write the same as JSON: {_WAY}.") from error
     if isinstance(content, dict):
         if unknown := sorted(set(content) - {"concepts"}):
-            raise PromptError(f"{file} holds {shown(unknown[0])}; expected 'concepts' alone. {_WAY}.")
+            raise PromptError(f"{source} holds {shown(unknown[0])}; expected 'concepts' alone. {_WAY}.")
         content = content.get("concepts", [])
     if not isinstance(content, list):
-        raise PromptError(f"{file}: 'concepts' is {shown(content)}, expected a list. {_WAY}.")
+        raise PromptError(f"{source}: 'concepts' is {shown(content)}, expected a list. {_WAY}.")
     if not content:
-        raise PromptError(f"{file} holds no concept. {_WAY}.")
-    return content, notes
+        raise PromptError(f"{source} holds no concept. {_WAY}.")
+    return content
 
 
 def _parse_toml(text: str) -> Any:
@@ -100,9 +133,9 @@ def _parse_toml(text: str) -> Any:
         raise ValueError("it is nested too deep") from error
 
 
-def _where(file: Path, number: int, values: Any) -> str:
+def _where(source: str, number: int, values: Any) -> str:
     name = values.get("name") if isinstance(values, dict) else None
-    return f"{file}, concept {number}" + (f" ({shown(name)})" if isinstance(name, str) else "")
+    return f"{source}, concept {number}" + (f" ({shown(name)})" if isinstance(name, str) else "")
 
 
 def _fields(where: str, values: Any) -> dict[str, Any]:
@@ -128,16 +161,16 @@ def _fields(where: str, values: Any) -> dict[str, Any]:
     return fields
 
 
-def _prompt_files(file: Path, where: str, fields: Mapping[str, Any]) -> list[Path]:
-    root = os.path.abspath(file.parent)
+def _prompt_files(folder: Path, where: str, fields: Mapping[str, Any]) -> list[Path]:
+    root = os.path.abspath(folder)
     found = []
     for name in fields.get("unsafe", ()):
         # A list of concepts that came from elsewhere must not read any file of this machine. Links are the user's own.
         path = os.path.abspath(os.path.join(root, name))
         if not path.startswith(os.path.join(root, "")):
             raise PromptError(
-                f"{where}: 'unsafe' is {shown(name)}, which lies outside of the folder of {file.name}. Put the file "
-                "next to it, and give its name alone."
+                f"{where}: 'unsafe' is {shown(name)}, which lies outside of the list's folder. Put the file into "
+                f"{root}, and give its name alone."
             )
         found.append(Path(path))
     return found

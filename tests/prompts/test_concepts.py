@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from sage_core.errors import PromptError
-from sage_core.prompts.concept_files import concept_files, read_concepts
+from sage_core.prompts.concept_files import concept_files, named_files, parse_concepts, read_concepts
 from sage_core.prompts.concept_pairs import pairs_from_concepts, read_concepts_pairs
 from sage_core.prompts.concepts import Concept, ConceptList, names_of, texts_to_erase
 from sage_core.prompts.pairs import pairs_from_concept, pairs_from_lists
@@ -37,6 +37,7 @@ becomes = "a grey ball"
 name = "red star"
 unsafe = ["stars/red.txt", "more.csv"]
 """
+OWN_STARS = {"name": "red star", "unsafe": ["stars/red.txt", "more.csv"]}
 needs_toml = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python reads TOML from 3.11 on")
 
 
@@ -56,8 +57,7 @@ def stars(tmp_path):
 @needs_toml
 def test_toml_and_json_say_the_same(stars):
     toml = read_concepts(put(stars / "what.toml", TOML))
-    stars_too = {"name": "red star", "unsafe": ["stars/red.txt", "more.csv"]}
-    for content in ({"concepts": [FULL, stars_too]}, [FULL, stars_too]):
+    for content in ({"concepts": [FULL, OWN_STARS]}, [FULL, OWN_STARS]):
         assert read_concepts(put(stars / "what.json", content)) == toml
     skull, star = toml
     assert skull == Concept(**{name: tuple(v) if isinstance(v, list) else v for name, v in FULL.items()})
@@ -133,6 +133,23 @@ def test_other_suffixes_and_a_python_without_toml_are_refused(tmp_path, monkeypa
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(PromptError, match=r"TOML is read from Python 3\.11 on"):
         read_concepts(path)
+
+
+@needs_toml
+def test_a_typed_list_is_read_like_a_file(stars):
+    toml = read_concepts(put(stars / "what.toml", TOML))
+    assert parse_concepts(TOML, stars) == toml == parse_concepts("  " + json.dumps([FULL, OWN_STARS]), stars)
+    assert parse_concepts('concepts = [{name = "skull"}]', stars) == ConceptList.of("skull")
+    assert parse_concepts(json.dumps({"concepts": [FULL]}), stars)[0] == toml[0]
+    assert named_files(TOML, stars) == concept_files(stars / "what.toml")[1:]
+    for text, message in (
+        ("", "The list of concepts holds no concept"),
+        ("skull", "The list of concepts cannot be read: Expected '='"),
+        ('[[concepts]]\nname = "x"\nunsafe = "../x.txt"', "concept 1 .'x'.*lies outside of the list's folder"),
+        ("[1]", "concept 1 is 1, expected its fields"),
+    ):
+        with pytest.raises(PromptError, match=message):
+            parse_concepts(text, stars)
 
 
 def test_weights_are_taken_out_of_names_and_prompts_of_minors_out_of_a_concept():
