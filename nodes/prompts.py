@@ -9,14 +9,16 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..sage_core.errors import PromptError
+from ..sage_core.prompts.concept_files import concept_files, named_files, parse_concepts, read_concepts
+from ..sage_core.prompts.concept_pairs import pairs_from_concepts, read_concepts_pairs
 from ..sage_core.prompts.minors import Context, context_of, without_minors
 from ..sage_core.prompts.pairs import pairs_from_concept, pairs_from_lists, read_concept_pairs, read_pairs, read_prompts
 from ..sage_core.rows import split_lines
 from ..sage_core.tifa.answer_log import answered_captions
 from ..sage_core.tifa.questions import Question, group_by_caption
 from .host import display, files
-from .host.inputs import exactly_one, seed_input
-from .host.sockets import Pairs, Questions
+from .host.inputs import concepts_input, exactly_one, seed_input
+from .host.sockets import Concepts, Pairs, Questions
 
 
 class SAGEPromptList(io.ComfyNode):
@@ -160,6 +162,7 @@ class SAGEPromptPairs(io.ComfyNode):
                     default="",
                     tooltip="Makes the unsafe prompts: each safe prompt with this concept written into it.",
                 ),
+                concepts_input("unsafe prompts and concept, with every safe prompt"),
             ],
             outputs=[
                 Pairs.Output(display_name="pairs", tooltip="For Train SAGE Text Encoder."),
@@ -173,7 +176,7 @@ class SAGEPromptPairs(io.ComfyNode):
         return [files.fingerprint(files.prompt_path(name)) for name in names]
 
     @classmethod
-    def execute(cls, safe_file, safe_text, unsafe_file, unsafe_text, concept) -> io.NodeOutput:
+    def execute(cls, safe_file, safe_text, unsafe_file, unsafe_text, concept, concept_list=None) -> io.NodeOutput:
         exactly_one(
             safe_file != files.NONE,
             safe_text.strip(),
@@ -184,13 +187,18 @@ class SAGEPromptPairs(io.ComfyNode):
             "unsafe_file": unsafe_file != files.NONE,
             "unsafe_text": unsafe_text.strip(),
             "concept": concept.strip(),
+            "concept_list": concept_list is not None,
         }
         given = [name for name, value in sources.items() if value]
         if len(given) > 1:
             raise PromptError(f"Unsafe prompts come from one place; {' and '.join(given)} are given.")
         if not given and safe_file == files.NONE:
             raise PromptError("Unsafe prompts are missing: give unsafe_file, unsafe_text or a concept.")
-        if not given:
+        if concept_list is not None and safe_file != files.NONE:
+            pairs = read_concepts_pairs(files.prompt_path(safe_file), concept_list)
+        elif concept_list is not None:
+            pairs = pairs_from_concepts(split_lines(safe_text.strip()), concept_list)
+        elif not given:
             pairs = read_pairs(files.prompt_path(safe_file))
         elif concept.strip() and safe_file != files.NONE:
             pairs = read_concept_pairs(files.prompt_path(safe_file), concept)
@@ -212,4 +220,61 @@ def _prompts(file: str, text: str) -> Sequence[str]:
     return prompts
 
 
-NODES: list[type[io.ComfyNode]] = [SAGEPromptList, SAGEPromptPairs]
+class SAGELoadConcepts(io.ComfyNode):
+    """Reads a list of concepts, from a file or typed."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SAGELoadConcepts",
+            display_name="SAGE Load Concepts",
+            category="SAGE/train",
+            description="A list of concepts to be removed at once, each with its names and, where wanted, its own "
+            "unsafe prompts, direction and target; from a small TOML or JSON file, or typed here.",
+            is_output_node=True,
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=[files.NONE, *files.concept_files()],
+                    default=files.NONE,
+                    tooltip="TOML or JSON in ComfyUI's input folder. 'none' for a text.",
+                ),
+                io.String.Input(
+                    "text",
+                    multiline=True,
+                    default="",
+                    tooltip="The same typed here, instead of a file; files that it names are in the input folder.",
+                ),
+            ],
+            outputs=[
+                Concepts.Output(
+                    display_name="concept_list", tooltip="For Prompt Pairs, Train, Erase Concept and Concept Rate."
+                ),
+                io.String.Output(display_name="summary", tooltip="Each concept, and what was left out and why."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        return file == files.NONE or files.taken(files.prompt_path, file)
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str | None, text: str | None = None) -> list[tuple[int, int] | None]:
+        if file not in (None, files.NONE):
+            paths = concept_files(files.prompt_path(file))
+        else:
+            paths = named_files(text, files.input_folder()) if text else ()
+        return [files.fingerprint(path) if path.exists() else None for path in paths]
+
+    @classmethod
+    def execute(cls, file, text) -> io.NodeOutput:
+        exactly_one(file != files.NONE, text.strip(), "Concepts come from file or from text", PromptError)
+        if file != files.NONE:
+            concepts = read_concepts(files.prompt_path(file))
+        else:
+            concepts = parse_concepts(text, files.input_folder())
+        summary = concepts.summary()
+        return io.NodeOutput(concepts, summary, ui=ui.PreviewText(summary))
+
+
+NODES: list[type[io.ComfyNode]] = [SAGEPromptList, SAGELoadConcepts, SAGEPromptPairs]

@@ -10,12 +10,20 @@ from comfy_api.latest import io, ui
 
 from ..sage_core.errors import JudgeError, QuestionError
 from ..sage_core.plots import DARK, LIGHT, figure_to_image
+from ..sage_core.prompts.concepts import ConceptList
 from ..sage_core.scores.clipscore import ClipScorer
 from ..sage_core.scores.page import runs_page
-from ..sage_core.scores.rates import CLIP_THRESHOLD, NUDENET_THRESHOLD, rate_by_clip, rate_by_vqa, rates_by_nudenet
+from ..sage_core.scores.rates import (
+    CLIP_THRESHOLD,
+    NUDENET_THRESHOLD,
+    Rate,
+    rate_by_clip,
+    rate_by_vqa,
+    rates_by_nudenet,
+)
 from ..sage_core.scores.results import Run, report_dict, report_markdown
 from .host import display, files, memory
-from .host.inputs import check_choices, check_finite
+from .host.inputs import check_choices, check_finite, concepts_input
 from .host.sockets import JudgeType, Scores
 
 
@@ -102,10 +110,14 @@ class SAGEConceptRate(io.ComfyNode):
                 io.String.Input("name", default="base", tooltip="What this run is called, unless scores are given."),
                 JudgeType.Input("judge", optional=True, tooltip="From Load VQA Judge."),
                 Scores.Input("scores", optional=True, tooltip="Scores of the same run to add to."),
+                concepts_input("concept; each has a rate of its own, by its first name"),
             ],
             outputs=[
                 Scores.Output(display_name="scores", tooltip="For Compare."),
-                io.Float.Output(display_name="rate", tooltip="0 to 1; with NudeNet by its strict classes."),
+                io.Float.Output(
+                    display_name="rate",
+                    tooltip="0 to 1; with NudeNet by its strict classes, of a list the first one's.",
+                ),
                 io.String.Output(display_name="table", tooltip="k of n with interval, and by what rule."),
             ],
         )
@@ -116,32 +128,60 @@ class SAGEConceptRate(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, images, concept, witness, question, threshold, model, name, judge=(None,), scores=(None,)
+        cls,
+        images,
+        concept,
+        witness,
+        question,
+        threshold,
+        model,
+        name,
+        judge=(None,),
+        scores=(None,),
+        concept_list=(None,),
     ) -> io.NodeOutput:
         check_finite(threshold=threshold)
         check_choices(cls, witness=witness)
         pictures = display.flatten(images)
-        count = display.counter("pictures", len(pictures))
-        what, about, limit, loaded = concept[0].strip(), question[0].strip() or None, threshold[0], judge[0]
-        if not what and witness[0] != "NudeNet":
-            raise QuestionError("concept is empty; enter what to look for, such as skull.")
+        names, about = _looked_for(concept[0], question[0], witness[0], concept_list[0])
+        count = display.counter("pictures", len(names) * len(pictures))
+        limit, loaded = threshold[0], judge[0]
+        rates: Sequence[Rate]
         if witness[0] == "NudeNet":
             rates = rates_by_nudenet(pictures, threshold=limit or NUDENET_THRESHOLD, on_batch=count)
         elif witness[0] == "CLIP":
-            scorer = _load_clip(model[0])
-            rates = (
-                rate_by_clip(pictures, what, scorer, text=about, threshold=limit or CLIP_THRESHOLD, on_batch=count),
-            )
+            scorer, above = _load_clip(model[0]), limit or CLIP_THRESHOLD
+            rates = [
+                rate_by_clip(pictures, what, scorer, text=about, threshold=above, on_batch=count) for what in names
+            ]
         elif loaded is None:
             raise JudgeError("The witness is the judge, but none is connected: connect Load VQA Judge.")
         else:
             loaded.load()
-            rates = (
-                rate_by_vqa(pictures, what, loaded.judge, question=about, sentences=loaded.sentences, on_batch=count),
-            )
+            asked = {"question": about, "sentences": loaded.sentences, "on_batch": count}
+            rates = [rate_by_vqa(pictures, what, loaded.judge, **asked) for what in names]
         table = "\n".join(rate.to_markdown() for rate in rates)
-        run = (scores[0] or Run(name[0])).adding(rates=rates)
+        run = (scores[0] or Run(name[0])).adding(rates=tuple(rates))
         return io.NodeOutput(run, rates[0].share, table, ui=ui.PreviewText(table))
+
+
+def _looked_for(
+    concept: str, question: str, witness: str, listed: ConceptList | None
+) -> tuple[tuple[str, ...], str | None]:
+    """What is looked for, one or several, and the question or text of the user's own."""
+    what, about = concept.strip(), question.strip() or None
+    if witness == "NudeNet":
+        return (what,), about
+    if listed is None:
+        if not what:
+            raise QuestionError("concept is empty; enter what to look for, such as skull.")
+        return (what,), about
+    if about and len(listed) > 1:
+        raise QuestionError(
+            f"question is {question!r}, but concept_list holds {len(listed)} concepts, which are asked for one by one. "
+            "Leave it empty."
+        )
+    return listed.names, about
 
 
 class SAGECompare(io.ComfyNode):

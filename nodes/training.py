@@ -15,11 +15,12 @@ from ..sage_core.encoders.layouts import EncoderConfig, require_sd1
 from ..sage_core.encoders.text_encoder import save_encoder
 from ..sage_core.errors import TrainingError
 from ..sage_core.plots import figure_to_image
+from ..sage_core.prompts.concepts import ConceptList
 from ..sage_core.prompts.pairs import PromptPairs
 from ..sage_core.runs.curves import training_curves
 from .host import clips, display, files, memory
 from .host.files import check_name, saved_metadata
-from .host.inputs import ADVANCED, check_choices, check_finite, seed_input
+from .host.inputs import ADVANCED, check_choices, check_finite, concepts_input, seed_input
 from .host.sockets import Pairs, Settings
 
 _DEFAULTS = PRESETS["sage_plus"]
@@ -170,6 +171,7 @@ class SAGETrainEncoder(io.ComfyNode):
                 ),
                 seed_input("Order of the prompts. The same seed gives the same encoder."),
                 Settings.Input("settings", optional=True, tooltip="Knobs of your own; the preset is then not used."),
+                concepts_input("concept; the pairs must be made with it"),
             ],
             outputs=[
                 io.Clip.Output(display_name="clip", tooltip="The aligned CLIP."),
@@ -187,13 +189,13 @@ class SAGETrainEncoder(io.ComfyNode):
         return check_name(name)
 
     @classmethod
-    def execute(cls, clip, pairs, concept, preset, name, seed, settings=None) -> io.NodeOutput:
+    def execute(cls, clip, pairs, concept, preset, name, seed, settings=None, concept_list=None) -> io.NodeOutput:
         check_choices(cls, preset=preset)
         path = files.new_encoder_path(name)
         if path.exists() and "method" not in saved_metadata(path):
             raise TrainingError(f"{path} exists and was not trained here. Choose another name.")
         settings = (settings or PRESETS[preset]).replace(seed=seed)
-        result, found, needed, aligned = _train(clip, pairs, concept, settings)
+        result, found, needed, aligned = _train(clip, pairs, concept_list or concept, settings)
         if saved_metadata(path).get("hash") != result.metadata["hash"]:
             save_encoder(path, result.state, result.metadata)
         report = run_summary(result, str(path), found=found, pairs=len(pairs), notes=[f"Memory: {needed}"])
@@ -205,7 +207,9 @@ class SAGETrainEncoder(io.ComfyNode):
         return io.NodeOutput(aligned, report, loss_map, curves, str(path), ui=shown)
 
 
-def _train(clip, pairs: PromptPairs, concept: str, settings: TrainingSettings) -> tuple[TrainingResult, bool, str, Any]:
+def _train(
+    clip, pairs: PromptPairs, concept: str | ConceptList, settings: TrainingSettings
+) -> tuple[TrainingResult, bool, str, Any]:
     """The result, whether it was found, the announced memory, and the aligned CLIP."""
     base = clips.private_copy(clips.own_weights(clip))
     config = EncoderConfig.of(base)

@@ -19,10 +19,11 @@ from ..sage_core.diffusion.files import UnetFile, read_unet
 from ..sage_core.diffusion.names import UnetConfig, reads_prompt
 from ..sage_core.encoders.text_encoder import TextEncoder
 from ..sage_core.errors import SettingsError, UnetError
+from ..sage_core.prompts.concepts import ConceptList, texts_to_erase
 from ..sage_core.prompts.everyday import REFERENCE_PROMPTS
 from .host import clips, display, files, memory, models
 from .host.files import saved_metadata
-from .host.inputs import check_choices, check_finite
+from .host.inputs import check_choices, check_finite, concepts_input
 from .host.sockets import Pairs
 
 _CATEGORY = "SAGE/unet"
@@ -265,6 +266,7 @@ class SAGEEraseConcept(io.ComfyNode):
                     optional=True,
                     tooltip="Their safe prompts show what prompts are like in general: for mace, oce and speed.",
                 ),
+                concepts_input("concepts and guide; each of its names is erased"),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The MODEL without the concepts."),
@@ -274,7 +276,20 @@ class SAGEEraseConcept(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, concepts, guide, keep, method, strength, erase_scale, hold, keep_scale, rounds, pairs=None
+        cls,
+        model,
+        clip,
+        concepts,
+        guide,
+        keep,
+        method,
+        strength,
+        erase_scale,
+        hold,
+        keep_scale,
+        rounds,
+        pairs=None,
+        concept_list=None,
     ) -> io.NodeOutput:
         check_finite(strength=strength, erase_scale=erase_scale, hold=hold, keep_scale=keep_scale)
         check_choices(cls, method=method)
@@ -282,7 +297,7 @@ class SAGEEraseConcept(io.ComfyNode):
         knobs = {"erase_scale": erase_scale, "hold": hold, "keep_scale": keep_scale, "rounds": rounds}
         given = tuple(pairs.safe) if pairs is not None else ()
         captions = given or (REFERENCE_PROMPTS if method == "mace" else ())
-        wanted = Concepts(split_texts(concepts), split_texts(guide) or ("",), split_texts(keep), tuple(captions))
+        wanted = Concepts(*_erased(concepts, guide, concept_list), split_texts(keep), tuple(captions))
         edit = _edit(model, clip, method, wanted, knobs)
         edited = models.add_differences(model, edit.deltas, strength)
         lines = [
@@ -303,6 +318,15 @@ class SAGEEraseConcept(io.ComfyNode):
         if warnings := [line for line in lines if "⚠" in line]:
             display.log.warning("SAGE: %s", " ".join(warnings))
         return _shown(edited, "\n".join(lines))
+
+
+def _erased(concepts: str, guide: str, listed: ConceptList | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is erased, and the guides: as typed, or of a list."""
+    if listed is None:
+        return split_texts(concepts), split_texts(guide) or ("",)
+    if guide.strip():
+        raise SettingsError("Guides come from guide or from 'becomes' in concept_list; both are given.")
+    return texts_to_erase(listed)
 
 
 def _edit(model, clip, method: str, concepts: Concepts, knobs: Mapping[str, float]) -> Edit:

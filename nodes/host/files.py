@@ -11,6 +11,7 @@ import folder_paths
 from safetensors import SafetensorError, safe_open
 
 from ...sage_core.errors import EncoderError, JudgeError, PromptError, SageError, SettingsError, UnetError
+from ...sage_core.prompts.concept_files import CONCEPT_SUFFIXES
 from ...sage_core.rows import shown
 
 _ENCODERS = "text_encoders"
@@ -143,12 +144,26 @@ def gate_file(key: str) -> Path:
 
 def prompt_files() -> list[str]:
     """Names of the files in ComfyUI's input folder, and in folders below it, that can hold prompts."""
+    return _input_files(_PROMPT_SUFFIXES)
+
+
+def concept_files() -> list[str]:
+    """Names of the files in the same folders that can hold a list of concepts."""
+    return _input_files(set(CONCEPT_SUFFIXES))
+
+
+def input_folder() -> Path:
+    """ComfyUI's folder of input files."""
+    return Path(folder_paths.get_input_directory())
+
+
+def _input_files(suffixes: set[str]) -> list[str]:
     root = folder_paths.get_input_directory()
     return sorted(
         os.path.relpath(os.path.join(folder, name), root)
         for folder, names in _walk_once(root)
         for name in names
-        if os.path.splitext(name)[1].lower() in _PROMPT_SUFFIXES
+        if os.path.splitext(name)[1].lower() in suffixes
     )
 
 

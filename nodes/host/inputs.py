@@ -12,6 +12,7 @@ from comfy_api.latest import io
 
 from ...sage_core.errors import SageError, SettingsError
 from ...sage_core.rows import shown
+from .sockets import Concepts
 
 # NumPy's and many samplers' generators take no more than 32 bits.
 _MOST_SEED = 2**32 - 1
@@ -36,6 +37,13 @@ ADVANCED = {"advanced": True} if "advanced" in inspect.signature(io.Float.Input)
 def seed_input(tooltip: str) -> io.Input:
     """The widget "seed", which stays the same from run to run, so that the result does too."""
     return io.Int.Input("seed", default=0, min=0, max=_MOST_SEED, control_after_generate=False, tooltip=tooltip)
+
+
+def concepts_input(instead: str) -> io.Input:
+    """The socket for a list of concepts, which counts instead of what `instead` names."""
+    return Concepts.Input(
+        "concept_list", optional=True, tooltip=f"From SAGE Load Concepts: several concepts, instead of {instead}."
+    )
 
 
 def encoder_inputs() -> list[io.Input]:

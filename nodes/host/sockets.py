@@ -13,6 +13,10 @@ from . import memory
 Pairs = io.Custom("SAGE_PAIRS")
 
 
+# A list of what is removed, sage_core's ConceptList.
+Concepts = io.Custom("SAGE_CONCEPTS")
+
+
 Settings = io.Custom("SAGE_SETTINGS")
 
 

@@ -4,12 +4,16 @@ Symbols as in the paper (arXiv 2607.00402): φ_θ is the flattened embedding by 
 frozen base, u the unit direction of the concept, s the concept scale, α the perturbation, K the neighbours.
 Rows of every (B, D) argument belong together. Everything here is fp32 or better.
 
+With several concepts, unsafe prompts are redirected along their own concept, and a term that holds safe prompts against
+a concept, or that neutralises one, is the mean of that term over the concepts. With one it is the paper's loss.
+
 Shifts along u are worked into the inner products, so that no shifted copy of an embedding matrix is ever made:
 at 59,136 numbers a prompt those copies would be most of the memory that the loss needs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -30,11 +34,13 @@ class BaseBatch:
 
     Attributes:
         safe: φ_0 of the batch's safe prompts, (B, D).
-        target: φ_0 of the safe prompt that each unsafe prompt is redirected to, before any shift, (B, D).
-        direction: u, unit vector of the concept, (D,).
-        empty: φ_0 of the empty prompt, (D,).
+        target: φ_0 of the prompt that each unsafe prompt is redirected to, before any shift, (B, D).
+        direction: u, unit vector of the concept, (D,); of several concepts (C, D).
+        empty: φ_0 of what the concept is led to, the empty prompt unless it has a target of its own, (D,) or (C, D).
         norm: mean norm of the base's safe embeddings, for settings whose unit is "norm".
-        concept_norm: norm of φ_0 of the concept, for settings whose unit is "concept".
+        concept_norm: norm of φ_0 of the concept, or of each, for settings whose unit is "concept".
+        concept_of: the concept of each unsafe prompt, (B,) int64; None if there is one.
+        unshifted: whether each target is its concept's own and stays where it is, (B,) bool; None if none is.
     """
 
     safe: Tensor
@@ -42,11 +48,38 @@ class BaseBatch:
     direction: Tensor
     empty: Tensor
     norm: float
-    concept_norm: float = 1.0
+    concept_norm: float | tuple[float, ...] = 1.0
+    concept_of: Tensor | None = None
+    unshifted: Tensor | None = None
 
-    def length(self, amount: float, unit: Unit) -> float:
-        """`amount` of the unit as a length of embeddings."""
-        return amount * {"absolute": 1.0, "norm": self.norm, "concept": self.concept_norm}[unit]
+    @property
+    def directions(self) -> Tensor:
+        """(C, D)."""
+        return torch.atleast_2d(self.direction)
+
+    def lengths(self, amount: float, unit: Unit) -> list[float]:
+        """`amount` of the unit as a length of embeddings, for each concept."""
+        norms = self.concept_norm if isinstance(self.concept_norm, tuple) else (self.concept_norm,)
+        if len(norms) != len(self.directions):
+            norms = norms * len(self.directions)
+        return [amount * {"absolute": 1.0, "norm": self.norm, "concept": norm}[unit] for norm in norms]
+
+    def along_own(self, rows: Tensor) -> Tensor:
+        """Inner product of each row with the direction of its own concept, (B, D) → (B,)."""
+        if self.concept_of is None:
+            return rows @ self.directions[0]
+        # All of them, and not the directions row by row: those would be another (B, D) in memory.
+        return torch.stack([rows @ u for u in self.directions], 1).gather(1, self.concept_of[:, None]).squeeze(1)
+
+    def target_shift(self, settings: TrainingSettings) -> float | Tensor:
+        """How far along its concept each target is moved: one number for all, or (B,)."""
+        lengths = self.lengths(settings.concept_scale, settings.scale_unit)
+        moved: float | Tensor = -lengths[0] * settings.shift
+        if self.concept_of is not None:
+            moved = -settings.shift * self.target.new_tensor(lengths)[self.concept_of]
+        if self.unshifted is not None:
+            moved = torch.where(self.unshifted, 0.0, self.target.new_tensor(1.0) * moved)
+        return moved
 
 
 def row_dot(a: Tensor, b: Tensor) -> Tensor:
@@ -118,33 +151,31 @@ def alignment_loss(
     Args:
         safe: φ_θ of the safe prompts, (B, D).
         unsafe: φ_θ of the unsafe prompts, (B, D).
-        concept: φ_θ of the concept, (D,).
+        concept: φ_θ of the concept, (D,); of several (C, D).
         base: the frozen base's side of the same batch.
         settings: weights and scales; parts whose weight is 0 are returned as 0 and not computed.
 
     Returns: the names in LOSS_PARTS → scalars that carry gradients.
     """
     zero = safe.new_zeros(())
-    scale = base.length(settings.concept_scale, settings.scale_unit)
-    moved = -scale * settings.shift
-    u = base.direction
+    scales = base.lengths(settings.concept_scale, settings.scale_unit)
     # Every inner product is taken once: each is a pass over all B × D numbers, and another on the way back.
-    dot, square, along = row_dot(safe, base.safe), row_dot(safe, safe), safe @ u
-    base_square, base_along = row_dot(base.safe, base.safe), base.safe @ u
-    target_dot = row_dot(unsafe, base.target) + moved * (unsafe @ u)
-    target_square = row_dot(base.target, base.target) + 2 * moved * (base.target @ u) + moved**2
-    shifted_square = square + 2 * scale * along + scale**2
+    dot, square, alongs = row_dot(safe, base.safe), row_dot(safe, safe), [safe @ u for u in base.directions]
+    base_square, base_alongs = row_dot(base.safe, base.safe), [base.safe @ u for u in base.directions]
     parts = {
         "keep": 1 - cosine(dot, square, base_square).mean(),
         "keep_concept": zero,
         "keep_mse": zero,
-        "redirect": 1 - cosine(target_dot, row_dot(unsafe, unsafe), target_square).mean(),
-        "neutralise": 1 - torch.cosine_similarity(concept, base.empty, dim=0) if settings.neutralise else zero,
+        "redirect": _redirect(unsafe, base, settings),
+        "neutralise": _neutralise(concept, base) if settings.neutralise else zero,
         "spread": zero,
         "local": zero,
     }
     if settings.keep_concept:
-        parts["keep_concept"] = 1 - cosine(dot + scale * base_along, shifted_square, base_square).mean()
+        parts["keep_concept"] = _mean(
+            1 - cosine(dot + scale * base_along, square + 2 * scale * along + scale**2, base_square).mean()
+            for scale, along, base_along in zip(scales, alongs, base_alongs, strict=True)
+        )
     if settings.keep_mse:
         # Not from the inner products: their difference would lose the small errors that this term is there for.
         parts["keep_mse"] = ((safe - base.safe).square().sum(1) / base_square.clamp_min(_TINY)).mean()
@@ -160,6 +191,26 @@ def alignment_loss(
     return parts
 
 
+def _mean(values: Iterable[Tensor]) -> Tensor:
+    """Mean over the concepts; of one it is the value itself, to the bit."""
+    found = list(values)
+    return found[0] if len(found) == 1 else torch.stack(found).mean()
+
+
+def _redirect(unsafe: Tensor, base: BaseBatch, settings: TrainingSettings) -> Tensor:
+    """d(φ_θ(unsafe), target + moved·u), with each prompt's own u."""
+    moved = base.target_shift(settings)
+    dot = row_dot(unsafe, base.target) + moved * base.along_own(unsafe)
+    square = row_dot(base.target, base.target) + 2 * moved * base.along_own(base.target) + moved**2
+    return 1 - cosine(dot, row_dot(unsafe, unsafe), square).mean()
+
+
+def _neutralise(concept: Tensor, base: BaseBatch) -> Tensor:
+    """d(φ_θ(concept), φ_0 of what it is led to), mean over the concepts."""
+    sides = zip(torch.atleast_2d(concept), torch.atleast_2d(base.empty), strict=True)
+    return _mean(1 - torch.cosine_similarity(ours, led_to, dim=0) for ours, led_to in sides)
+
+
 def _structure(safe: Tensor, base: BaseBatch, settings: TrainingSettings) -> dict[str, Tensor]:
     """ESP = max(0, tr_0 − tr_θ), or |tr_0 − tr_θ|, and LSA of a batch; both read one matrix of inner products."""
     gram = safe @ safe.T
@@ -172,7 +223,14 @@ def _structure(safe: Tensor, base: BaseBatch, settings: TrainingSettings) -> dic
         # The untouched encoder is on the kink of either form: rounding must not decide whether it has a gradient.
         parts["spread"] = torch.where(cost > _ROUNDING * spread, cost, 0.0)
     if settings.local_weight:
-        alpha = base.length(settings.perturbation, settings.perturbation_unit)
-        cosines = cosine_matrix(shifted_gram(gram, safe @ base.direction, alpha))
-        parts["local"] = local_structure_loss(cosines, base_cosines, settings.neighbours, settings.local_form)
+        alphas = base.lengths(settings.perturbation, settings.perturbation_unit)
+        parts["local"] = _mean(
+            local_structure_loss(
+                cosine_matrix(shifted_gram(gram, safe @ u, alpha)),
+                base_cosines,
+                settings.neighbours,
+                settings.local_form,
+            )
+            for alpha, u in zip(alphas, base.directions, strict=True)
+        )
     return parts

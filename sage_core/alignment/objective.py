@@ -38,7 +38,9 @@ class AlignmentObjective(Objective):
         self.advice = f"Lower learning_rate ({settings.learning_rate:g}), or use precision fp32 ({self.precision} now)."
         self.sizes = batch_sizes(len(prepared), settings)
         self.steps = total_steps(len(prepared), settings)
-        self.chunk_size = chunk_size or 2 * max(self.sizes) + 1
+        # Both sides of a batch's pairs, and the concepts.
+        self._most = 2 * max(self.sizes) + len(prepared.concept_ids)
+        self.chunk_size = chunk_size or self._most
         self.encoder: TextEncoder = prepared.encoder
         self.encoder.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(
@@ -61,21 +63,24 @@ class AlignmentObjective(Objective):
         """See Objective."""
         p, rows = self.prepared, self._batch_rows(step)
         size = rows.shape[1]
-        safe, unsafe, _ = self._to_device(rows)
+        safe, unsafe, target, concept_of = self._to_device(rows)
         base = BaseBatch(
             safe=self._base_embeddings(rows[0]),
             target=self._base_embeddings(rows[2]),
-            direction=p.direction,
-            empty=p.empty,
+            direction=p.directions,
+            empty=p.led_to,
             norm=p.norm,
-            concept_norm=p.concept_norm,
+            concept_norm=p.concept_norms,
+            concept_of=concept_of if len(p.directions) > 1 else None,
+            # The concepts' own targets come after the safe prompts.
+            unshifted=target >= len(p.safe_ids) if len(p.base_safe) > len(p.safe_ids) else None,
         )
         ids = torch.cat([p.safe_ids[safe], p.unsafe_ids[unsafe], p.concept_ids])
 
         def losses_of(z: Tensor) -> dict[str, Tensor]:
             with arithmetic("fp32", self.device):
-                safe, unsafe, concept = z.split([size, size, 1])
-                return alignment_loss(safe, unsafe, concept[0], base, self.settings)
+                safe, unsafe, concept = z.split([size, size, len(p.concept_ids)])
+                return alignment_loss(safe, unsafe, concept, base, self.settings)
 
         losses = chunked_backward(self._embed, ids, losses_of, self.chunk_size)
         return torch.stack([losses[name].detach() for name in LOSS_PARTS])
@@ -87,7 +92,7 @@ class AlignmentObjective(Objective):
                 f"Out of memory on {self.device} even with chunk_size 1 at batch_size {self.settings.batch_size}. "
                 "Free memory on the device, or train on the CPU."
             )
-        self.chunk_size = max(1, min(self.chunk_size, 2 * max(self.sizes) + 1) // 2)
+        self.chunk_size = max(1, min(self.chunk_size, self._most) // 2)
 
     def measure(self, step: int) -> GeometryPoint | None:
         """See Objective: the geometry of the measured prompts, at about ten steps of a run and at its last."""
@@ -123,7 +128,7 @@ class AlignmentObjective(Objective):
         return state | {TOKEN_TABLE: table}
 
     def _batch_rows(self, step: int) -> Tensor:
-        """`Prepared.rows` of a step's batch, (3, B), on the CPU."""
+        """`Prepared.rows` of a step's batch, (4, B), on the CPU."""
         epoch, position = divmod(step, len(self.sizes))
         if self._epoch_rows[0] != epoch:
             order = epoch_order(len(self.prepared), epoch, self.settings.seed)

@@ -13,7 +13,9 @@ from ..encoders.layouts import TOKEN_TABLE
 from ..encoders.text_encoder import Pooling, TextEncoder, embed
 from ..encoders.tokens import tokenize
 from ..errors import TrainingError
+from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
+from .concepts import Pair, Removal
 from .schedule import least_batch
 from .settings import TrainingSettings
 from .targets import match_blocks, row_norms
@@ -26,16 +28,17 @@ _BLOCK = 2048
 
 @dataclass(frozen=True)
 class Prepared:
-    """The fixed side of a run. N pairs, M distinct safe prompts, D = 77 × width, or the width where φ is pooled.
+    """The fixed side of a run. N pairs, M distinct safe prompts, C concepts, D = 77 × width, or width if φ is pooled.
 
     Attributes:
         encoder: the base, ready to be trained, with the rows of its token table that the run uses.
         vocabulary: those rows' numbers in the full table, ascending; the last is the end-of-text token's.
         safe_ids, unsafe_ids, concept_ids: tokens of the distinct prompts, as places in `vocabulary`, on the device.
-        rows: each pair's row in `safe_ids`, row in `unsafe_ids` and target's row in `base_safe`, (3, N), CPU.
-        base_safe: φ_0 of the distinct safe prompts, (M, D); on the host when the device is short of memory.
-        direction: u, (D,). empty: φ_0 of the empty prompt, (D,).
-        norm: mean norm of `base_safe`. concept_norm: norm of φ_0 of the concept.
+        rows: each pair's row in `safe_ids`, row in `unsafe_ids`, target's row in `base_safe`, and concept, (4, N), CPU.
+        base_safe: φ_0 of the distinct safe prompts, (M, D), and after these of the concepts' own targets; on the host
+            when the device is short of memory.
+        directions: u of each concept, (C, D). led_to: φ_0 of what each is led to, (C, D).
+        norm: mean norm of φ_0 of the safe prompts. concept_norms: norm of φ_0 of each concept.
         measured_ids, measured_base: the prompts that the geometry is measured on, and their base embeddings, all 77
             states flattened, whatever φ is.
         held_out: whether those were kept out of training.
@@ -48,10 +51,10 @@ class Prepared:
     concept_ids: Tensor
     rows: Tensor
     base_safe: Tensor
-    direction: Tensor
-    empty: Tensor
+    directions: Tensor
+    led_to: Tensor
     norm: float
-    concept_norm: float
+    concept_norms: tuple[float, ...]
     measured_ids: Tensor
     measured_base: Tensor
     held_out: bool
@@ -63,7 +66,7 @@ class Prepared:
 def prepare(
     base: Mapping[str, Tensor],
     pairs: PromptPairs,
-    concept: str,
+    concept: str | ConceptList,
     settings: TrainingSettings,
     device: torch.device,
     *,
@@ -75,25 +78,27 @@ def prepare(
 
     Args:
         base: canonical state of the base encoder.
+        concept: what is removed; with several concepts `pairs` says which each pair is for.
         on_host: keep the base embeddings in host memory instead of on `device`.
         memory_budget: bytes for the activations of one batch of prompts, see `embed`.
         on_batch: called with (prompts embedded, prompts in all); what it raises stops the work.
 
     Raises:
-        TrainingError: an empty concept, or fewer pairs than a batch of the settings' neighbours needs.
+        TrainingError: an empty concept, fewer pairs than a batch of the settings' neighbours needs, or pairs that are
+            for other concepts.
     """
-    if not concept.strip(" \t\n()[]"):
-        raise TrainingError('The concept is empty: name what is to be removed, for example "nudity".')
-    training, measured, held_out = _split(pairs, settings)
-    tokens = _tokenise(training, measured, concept, device)
+    removal = Removal.of(concept, pairs)
+    training, measured, held_out = _split(removal.tagged(pairs), settings)
+    tokens = _tokenise(training, measured, removal, device)
     encoder = FastEncoder.from_state(dict(base) | {TOKEN_TABLE: base[TOKEN_TABLE][tokens.vocabulary]}).to(device)
     embedded = _Embedder(encoder, settings, memory_budget, tokens.count, on_batch)
-    concept_base, empty = embedded(torch.cat([tokens.concept, tokens.empty]))
-    base_safe = torch.empty(
-        len(tokens.safe), concept_base.numel(), dtype=embedded.stored, device="cpu" if on_host else device
-    )
-    for part, block in zip(base_safe.split(_BLOCK), tokens.safe.split(_BLOCK), strict=True):
+    *concept_base, empty = embedded(torch.cat([tokens.concept, tokens.empty]))
+    told = torch.cat([tokens.safe, tokens.own])
+    base_safe = torch.empty(len(told), empty.numel(), dtype=embedded.stored, device="cpu" if on_host else device)
+    for part, block in zip(base_safe.split(_BLOCK), told.split(_BLOCK), strict=True):
         part.copy_(embedded(block, embedded.stored))
+    own = {text: base_safe[len(tokens.safe) + at] for at, text in enumerate(removal.own_targets)}
+    safe = base_safe[: len(tokens.safe)]
     measured_base = embedded(tokens.measured, pooling="flattened")
     return Prepared(
         encoder=encoder,
@@ -101,12 +106,12 @@ def prepare(
         safe_ids=tokens.safe,
         unsafe_ids=tokens.unsafe,
         concept_ids=tokens.concept,
-        rows=_rows(tokens, base_safe, embedded, settings),
+        rows=_rows(tokens, safe, embedded, settings, removal),
         base_safe=base_safe,
-        direction=concept_base / concept_base.norm(),
-        empty=empty,
-        norm=float(torch.cat([row_norms(part) for part in base_safe.split(_BLOCK)]).mean()),
-        concept_norm=float(concept_base.norm()),
+        directions=torch.stack([each / each.norm() for each in concept_base]),
+        led_to=torch.stack([empty if text is None else own[text].to(empty) for text in removal.targets]),
+        norm=float(torch.cat([row_norms(part) for part in safe.split(_BLOCK)]).mean()),
+        concept_norms=tuple(float(each.norm()) for each in concept_base),
         measured_ids=tokens.measured,
         measured_base=measured_base,
         held_out=held_out,
@@ -122,23 +127,24 @@ class _Tokens:
     unsafe: Tensor
     measured: Tensor
     concept: Tensor
+    own: Tensor
     empty: Tensor
     safe_row: Tensor
     unsafe_row: Tensor
+    concept_of: Tensor
 
     @property
     def count(self) -> int:
-        return len(self.safe) + len(self.unsafe) + len(self.measured) + 2
+        return sum(map(len, (self.safe, self.unsafe, self.measured, self.concept, self.own, self.empty)))
 
 
-def _tokenise(training: list[tuple[str, str]], measured: list[str], concept: str, device: torch.device) -> _Tokens:
-    safe, unsafe = (
-        {prompt: row for row, prompt in enumerate(dict.fromkeys(side))} for side in zip(*training, strict=True)
-    )
-    vocabulary, ids = _renumber(tokenize([*safe, *unsafe, *measured, concept, ""]))
-    safe_ids, unsafe_ids, *rest = ids.to(device).split([len(safe), len(unsafe), len(measured), 1, 1])
-    rows = torch.tensor([[safe[s], unsafe[u]] for s, u in training])
-    return _Tokens(vocabulary, safe_ids, unsafe_ids, rest[0], rest[1], rest[2], rows[:, 0], rows[:, 1])
+def _tokenise(training: list[Pair], measured: list[str], removal: Removal, device: torch.device) -> _Tokens:
+    safe = {prompt: row for row, prompt in enumerate(dict.fromkeys(pair[0] for pair in training))}
+    unsafe = {prompt: row for row, prompt in enumerate(dict.fromkeys(pair[1] for pair in training))}
+    parts = [list(safe), list(unsafe), measured, list(removal.directions), list(removal.own_targets), [""]]
+    vocabulary, ids = _renumber(tokenize([text for part in parts for text in part]))
+    rows = torch.tensor([[safe[s], unsafe[u], concept] for s, u, concept in training])
+    return _Tokens(vocabulary, *ids.to(device).split([len(part) for part in parts]), *rows.unbind(1))
 
 
 def pooling_of(settings: TrainingSettings) -> Pooling:
@@ -178,14 +184,18 @@ class _Embedder:
         )
 
 
-def _rows(tokens: _Tokens, base_safe: Tensor, embedded: _Embedder, settings: TrainingSettings) -> Tensor:
-    """`Prepared.rows`: each pair's safe and unsafe row, and the row of its target."""
+def _rows(tokens: _Tokens, safe: Tensor, embedded: _Embedder, settings: TrainingSettings, removal: Removal) -> Tensor:
+    """`Prepared.rows`: each pair's safe and unsafe row, the row of its target, and its concept."""
     if settings.target == "paired":
         target = tokens.safe_row
     else:
         blocks = (embedded(block, embedded.stored) for block in tokens.unsafe.split(_BLOCK))
-        target = match_blocks(blocks, base_safe, settings.target, _BLOCK)[tokens.unsafe_row]
-    return torch.stack([tokens.safe_row, tokens.unsafe_row, target])
+        target = match_blocks(blocks, safe, settings.target, _BLOCK)[tokens.unsafe_row]
+    for concept, text in enumerate(removal.targets):
+        if text is not None:
+            row = len(safe) + removal.own_targets.index(text)
+            target = torch.where(tokens.concept_of == concept, row, target)
+    return torch.stack([tokens.safe_row, tokens.unsafe_row, target, tokens.concept_of])
 
 
 def _renumber(ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,10 +204,9 @@ def _renumber(ids: Tensor) -> tuple[Tensor, Tensor]:
     return used.nonzero().flatten(), (used.cumsum(0) - 1)[ids]
 
 
-def _split(pairs: PromptPairs, settings: TrainingSettings) -> tuple[list[tuple[str, str]], list[str], bool]:
+def _split(together: list[Pair], settings: TrainingSettings) -> tuple[list[Pair], list[str], bool]:
     """Pairs to train on, safe prompts to measure on, and whether those were held out of the pairs."""
-    together = list(zip(pairs.safe, pairs.unsafe, strict=True))
-    distinct = list(dict.fromkeys(pairs.safe))
+    distinct = list(dict.fromkeys(safe for safe, _, _ in together))
     order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(settings.seed)).tolist()
     count = min(settings.held_out, len(distinct) // 10)
     if count < LEAST_HELD_OUT:
@@ -208,7 +217,7 @@ def _split(pairs: PromptPairs, settings: TrainingSettings) -> tuple[list[tuple[s
     return _enough([p for p in together if p[0] not in kept_out], settings), measured, True
 
 
-def _enough(training: list[tuple[str, str]], settings: TrainingSettings) -> list[tuple[str, str]]:
+def _enough(training: list[Pair], settings: TrainingSettings) -> list[Pair]:
     least = least_batch(settings)
     if len(training) < least:
         raise TrainingError(

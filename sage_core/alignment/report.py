@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from .preparation import LEAST_HELD_OUT
@@ -18,9 +19,10 @@ def run_summary(result: TrainingResult, path: str, *, found: bool, pairs: int, n
         notes: further lines, after those that say what was done.
     """
     meta, first, last = result.metadata, result.history[0].losses, result.history[-1].losses
+    several = "concepts" if "concepts" in meta and len(json.loads(meta["concepts"])) > 1 else "concept"
     lines = [
         f"{'Found, not trained again' if found else 'Trained'}: {path}",
-        f'{meta["method"]}, preset {meta["preset"]}, concept "{meta["concept"]}", {meta["steps"]} steps, '
+        f'{meta["method"]}, preset {meta["preset"]}, {several} "{meta["concept"]}", {meta["steps"]} steps, '
         f"{pairs} pairs, seed {result.settings.seed}, {result.settings.precision}",
         *notes,
         f"Time: {result.seconds:.0f} s",

@@ -16,6 +16,7 @@ from ..encoders.precision import Precision, choose_precision
 from ..encoders.text_encoder import save_encoder, state_hash
 from ..errors import EncoderError, TrainingError
 from ..files import write_json
+from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
 from ..rows import parse_json
 from ..runs.record import StepReport
@@ -34,7 +35,7 @@ _EARLIER: tuple[Precision, ...] = ("bf16", "fp32")
 def train_stored(
     base: Mapping[str, Tensor],
     pairs: PromptPairs,
-    concept: str,
+    concept: str | ConceptList,
     settings: TrainingSettings,
     store: Path,
     **options: Any,

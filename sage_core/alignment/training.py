@@ -18,9 +18,11 @@ from ..encoders.layouts import EncoderConfig
 from ..encoders.precision import arithmetic, choose_precision
 from ..encoders.text_encoder import state_hash
 from ..errors import SettingsError
+from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
+from .concepts import Removal
 from .memory import plan_memory
 from .objective import AlignmentObjective
 from .preparation import prepare
@@ -50,7 +52,7 @@ class TrainingResult:
 def train(
     base: Mapping[str, Tensor],
     pairs: PromptPairs,
-    concept: str,
+    concept: str | ConceptList,
     settings: TrainingSettings,
     *,
     device: str | torch.device = "cpu",
@@ -60,10 +62,12 @@ def train(
     on_prepare: Callable[[int, int], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> TrainingResult:
-    """Align the encoder `base` away from `concept`.
+    """Align the encoder `base` away from `concept`, or from several at once.
 
     Args:
         base: canonical state of the base encoder; not changed.
+        pairs: prompts to train on. With several concepts they say which each is for, as `pairs_from_concepts` does.
+        concept: what is removed, in words or as a list of concepts.
         checkpoint: file to resume from when it exists; written every half minute and when an exception stops the run.
             The caller deletes it once the result is saved.
         free_memory: bytes that the run may take on `device`; None is no limit. Decides the chunk size where the
@@ -77,8 +81,8 @@ def train(
         The aligned encoder. The same arguments on the same machine give the same weights, resumed or not.
 
     Raises:
-        TrainingError: too few pairs, a checkpoint of another run, a loss that is not finite, or memory that does
-            not suffice even for one prompt at a time.
+        TrainingError: too few pairs, pairs for other concepts, a checkpoint of another run, a loss that is not finite,
+            or memory that does not suffice even for one prompt at a time.
     """
     device = torch.device(device)
     settings = settings.replace(precision=choose_precision(settings.precision, device))
@@ -112,8 +116,8 @@ _ADDED = {
 }
 
 
-def run_key(base_hash: str, pairs: PromptPairs, concept: str, settings: TrainingSettings) -> str:
-    """Name of a run, 32 hex digits: base weights, prompts, concept and settings, seed among them.
+def run_key(base_hash: str, pairs: PromptPairs, concept: str | ConceptList, settings: TrainingSettings) -> str:
+    """Name of a run, 32 hex digits: base weights, prompts, concepts and settings, seed among them.
 
     Chunk size is left out: it changes the memory that a run takes and not its result.
 
@@ -127,7 +131,7 @@ def run_key(base_hash: str, pairs: PromptPairs, concept: str, settings: Training
         "recipe": _RECIPE,
         "base": base_hash,
         "pairs": pairs.hash(),
-        "concept": concept,
+        **Removal.of(concept, pairs).key(),
         "settings": {name: value for name, value in named.items() if name not in _ADDED or value != _ADDED[name]},
     }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
@@ -139,19 +143,20 @@ _METHODS = {"safeclip": "SafeCLIP, text side", "safer_clip": "SafeR-CLIP, text s
 def run_metadata(
     base_hash: str,
     pairs: PromptPairs,
-    concept: str,
+    concept: str | ConceptList,
     settings: TrainingSettings,
     steps: int,
     aligned_hash: str,
 ) -> dict[str, str]:
     """What a saved encoder says of itself in its header."""
-    preset = preset_name(settings)
+    preset, removal = preset_name(settings), Removal.of(concept, pairs)
     plain = settings.spread_weight == 0 and settings.local_weight == 0
     return {
         "format": "pt",
         "method": _METHODS.get(preset, "DES" if plain else "SAGE"),
         "preset": preset,
-        "concept": concept,
+        "concept": removal.title,
+        **({} if isinstance(concept, str) else {"concepts": json.dumps(removal.about(), ensure_ascii=False)}),
         "steps": str(steps),
         "pairs": str(len(pairs)),
         "base_hash": base_hash,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..plots import Theme
+    from ..prompts.concepts import ConceptList
 
 # What a file of a folder of pictures ends in.
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -34,6 +35,9 @@ ENCODERS = """
 BASE and ALIGNED hold an SD 1.x text encoder: a .safetensors, .pt or .ckpt file, a whole checkpoint, or a transformers
 folder. PROMPTS is a text file with a prompt a line, a CSV file with the column `prompt`, JSON or JSON Lines.
 """
+
+# Help of --concepts.
+CONCEPTS = "file of one or more concepts (.toml or .json), instead of --concept"
 
 
 def add_command(
@@ -112,6 +116,25 @@ def prompts(path: Path) -> tuple[str, ...]:
 
     found, report = read_prompts(path)
     say(report.summary())
+    return found
+
+
+def concept_inputs(path: Path | None) -> dict[str, Path]:
+    """The file of --concepts and the prompt files that it names, as inputs for `check_outputs`."""
+    if path is None:
+        return {}
+    from ..prompts.concept_files import concept_files
+
+    own, *named = concept_files(path)
+    return {"--concepts": own} | {f"--concepts, in its field unsafe ({file.name})": file for file in named}
+
+
+def concepts(path: Path) -> ConceptList:
+    """The concepts in a file; says on standard error what they are and what was left out."""
+    from ..prompts.concept_files import read_concepts
+
+    found = read_concepts(path)
+    say(found.summary())
     return found
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UnetError
+from ..errors import SettingsError, UnetError
 from ..options import count
 from . import common
 
@@ -25,12 +25,15 @@ strength.
 
 methods: uce, uce_paper, rece, mace (its closed-form part; needs --captions), speed, cure, oce
 
+--concepts erases every name of each concept of a file, except those that are kept unseen; its `becomes` is the guide.
+
 They read --guide and --keep. mace reads no --keep, and cure no --guide; oce reads --keep with a --keep-scale. mace, oce
 and speed read --captions: hundreds of everyday prompts hold on to what you draw.
 
 examples:
   sage erase sd15.safetensors --concept nudity --method rece --out no-nudity.safetensors
   sage erase sd15.safetensors --concept "Van Gogh" --guide art --keep styles.txt --out no-van-gogh.safetensors
+  sage erase sd15.safetensors --concepts concepts.toml --out neither.safetensors
   sage erase sd15.safetensors --concept nudity --text-encoder sage.safetensors --out on-top-of-sage.safetensors
 """
 _EDIT = """
@@ -49,7 +52,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add both commands to the parser."""
     erase = common.add_command(subparsers, "erase", run_erase, _ERASE)
     erase.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-    erase.add_argument("--concept", type=common.text, action="append", required=True, help="to erase; may be repeated")
+    what = erase.add_mutually_exclusive_group(required=True)
+    what.add_argument("--concept", type=common.text, action="append", help="to erase; may be repeated")
+    what.add_argument("--concepts", type=Path, metavar="FILE", help=common.CONCEPTS)
     erase.add_argument("--guide", type=common.text, action="append", help="what it becomes: one for all, or one each")
     erase.add_argument("--keep", type=Path, metavar="FILE", help="texts that are to keep their meaning")
     erase.add_argument("--captions", type=Path, metavar="FILE", help="everyday prompts, for mace, oce and speed")
@@ -73,7 +78,7 @@ def run_erase(options: argparse.Namespace) -> int:
     """The file of changes, and how well its equations were solved."""
     common.check_safetensors("--out", options.out)
     inputs = {"CHECKPOINT": options.checkpoint, "--keep": options.keep, "--captions": options.captions}
-    inputs["--text-encoder"] = options.text_encoder
+    inputs |= {"--text-encoder": options.text_encoder} | common.concept_inputs(options.concepts)
     common.check_outputs({"--out": options.out, "--report": options.report}, inputs)
     from ..diffusion.changes import save_changes
     from ..diffusion.closed_form import METHODS, settings_of
@@ -85,8 +90,7 @@ def run_erase(options: argparse.Namespace) -> int:
     knobs = {name: getattr(options, name) for name in ("erase_scale", "hold", "keep_scale", "rounds")}
     settings = settings_of(options.method, knobs)
     concepts = Concepts(
-        tuple(options.concept),
-        tuple(options.guide or ("",)),
+        *_texts(options),
         common.prompts(options.keep) if options.keep else (),
         common.prompts(options.captions) if options.captions else (),
     )
@@ -114,6 +118,17 @@ def run_erase(options: argparse.Namespace) -> int:
     ]
     common.write(options, found, "\n".join(lines) + "\n")
     return 0
+
+
+def _texts(options: argparse.Namespace) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is erased, and the guides."""
+    from ..prompts.concepts import texts_to_erase
+
+    if not options.concepts:
+        return tuple(options.concept), tuple(options.guide or ("",))
+    if options.guide:
+        raise SettingsError("Guides come from --guide or from the field 'becomes' of --concepts; both are given.")
+    return texts_to_erase(common.concepts(options.concepts))
 
 
 def run_edit(options: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from . import common
 if TYPE_CHECKING:
     import torch
 
+    from ..prompts.concepts import ConceptList
     from ..prompts.pairs import PromptPairs
 
 _TEXT = """
@@ -26,9 +27,14 @@ a finished run is found instead of trained again.
 BASE is a file or folder that holds an SD 1.x text encoder. PAIRS is a CSV, JSON or JSON Lines file with the columns
 `safe` and `unsafe`, or a file of safe prompts to go with --unsafe or --from-concept.
 
+--concepts removes several concepts at once. Its file has for each a name and, where wanted, more names, templates,
+files of unsafe prompts, the text of its direction, and what it becomes. PAIRS then holds safe prompts, into which the
+concepts are written, or the columns `safe`, `unsafe` and `concept`.
+
 examples:
   sage train sd-v1-4.ckpt pairs.csv --concept nudity --out sage.safetensors
   sage train base.safetensors safe.txt --unsafe unsafe.txt --concept nudity --preset paper --out paper.safetensors
+  sage train base.safetensors safe.txt --concepts concepts.toml --out both.safetensors
   sage train base.safetensors pairs.csv --concept nudity --set learning_rate=2e-4 --set epochs=4 --out mine.safetensors
 """
 
@@ -38,7 +44,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command = common.add_command(subparsers, "train", run, _TEXT)
     command.add_argument("base", type=Path, metavar="BASE")
     command.add_argument("pairs", type=Path, metavar="PAIRS")
-    command.add_argument("--concept", required=True, type=common.text, help="what is to be removed, in a word or two")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--concept", type=common.text, help="what is to be removed, in a word or two")
+    what.add_argument("--concepts", type=Path, metavar="FILE", help=common.CONCEPTS)
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="the aligned encoder (.safetensors)")
     command.add_argument("--unsafe", type=Path, metavar="FILE", help="unsafe prompts; PAIRS then holds safe ones")
     command.add_argument("--from-concept", action="store_true", help="make the unsafe prompts: PAIRS with the concept")
@@ -64,7 +72,8 @@ def run(options: argparse.Namespace) -> int:
     common.check_safetensors("--out", options.out)
     common.check_outputs(
         {"--out": options.out, "--curves": options.curves, "--report": options.report},
-        {"BASE": options.base, "PAIRS": options.pairs, "--unsafe": options.unsafe},
+        {"BASE": options.base, "PAIRS": options.pairs, "--unsafe": options.unsafe}
+        | common.concept_inputs(options.concepts),
     )
     from ..alignment.report import run_summary
     from ..alignment.store import train_stored
@@ -74,7 +83,8 @@ def run(options: argparse.Namespace) -> int:
 
     device = common.device(options)
     settings = PRESETS[options.preset].replace(**{"seed": options.seed} | _changes(options.set))
-    pairs = _read_pairs(options)
+    concept = common.concepts(options.concepts) if options.concepts else options.concept
+    pairs = _read_pairs(options, concept)
     common.say(pairs.report.summary())
     base = common.read_state(options.base)
     require_sd1(EncoderConfig.of(base), str(options.base))
@@ -84,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
     result, found = train_stored(
         base,
         pairs,
-        options.concept,
+        concept,
         settings,
         options.store or options.out.parent / ".sage-runs",
         device=device,
@@ -122,11 +132,17 @@ def _changes(assignments: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
-def _read_pairs(options: argparse.Namespace) -> PromptPairs:
+def _read_pairs(options: argparse.Namespace, concept: str | ConceptList) -> PromptPairs:
+    from ..prompts.concept_pairs import read_concepts_pairs
     from ..prompts.pairs import read_concept_pairs, read_pairs
 
+    if not isinstance(concept, str):
+        if options.unsafe or options.from_concept:
+            given = "--unsafe" if options.unsafe else "--from-concept"
+            raise SettingsError(f"Unsafe prompts come from --concepts or from {given}; both are given.")
+        return read_concepts_pairs(options.pairs, concept)
     if options.unsafe and options.from_concept:
         raise SettingsError("Unsafe prompts come from --unsafe or from --from-concept; both are given.")
     if options.from_concept:
-        return read_concept_pairs(options.pairs, options.concept)
+        return read_concept_pairs(options.pairs, concept)
     return read_pairs(options.pairs, options.unsafe)

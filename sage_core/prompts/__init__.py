@@ -12,6 +12,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "read_prompts": "pairs",
         "pairs_from_lists": "pairs",
         "pairs_from_concept": "pairs",
+        "ConceptList": "concepts",
+        "read_concepts": "concept_files",
         "mentions_minor": "minors",
         "REFERENCE_PROMPTS": "everyday",
     },

@@ -65,11 +65,15 @@ class PromptReport:
 
 @dataclass(frozen=True)
 class PromptPairs:
-    """Pairs: safe prompt i belongs to unsafe prompt i. The report says how they came about."""
+    """Pairs: safe prompt i belongs to unsafe prompt i. The report says how they came about.
+
+    `concepts` names the concept of each pair, where they are for several; it is empty where nobody said.
+    """
 
     safe: tuple[str, ...]
     unsafe: tuple[str, ...]
     report: PromptReport
+    concepts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.safe) != len(self.unsafe):
@@ -78,6 +82,10 @@ class PromptPairs:
             )
         if not self.safe:
             raise PromptError(f"No pair of prompts is left to use. {self.report.summary()}")
+        if self.concepts and len(self.concepts) != len(self.safe):
+            raise PromptError(
+                f"{len(self.safe)} pairs name {len(self.concepts)} concepts; expected one for each pair, or none."
+            )
 
     def __len__(self) -> int:
         return len(self.safe)
@@ -120,16 +128,16 @@ def read_pairs(path: str | os.PathLike[str], unsafe_path: str | os.PathLike[str]
     first = Path(path)
     if unsafe_path is None:
         columns, notes = read_columns(first, ("safe", "unsafe"))
-        return _pair(columns["safe"], columns["unsafe"], (first.name, first.name), notes)
+        return pair_lines(columns["safe"], columns["unsafe"], (first.name, first.name), notes)
     second = Path(unsafe_path)
     safe, safe_notes = read_columns(first, (PROMPT,))
     unsafe, unsafe_notes = read_columns(second, (PROMPT,))
-    return _pair(safe[PROMPT], unsafe[PROMPT], (first.name, second.name), safe_notes + unsafe_notes)
+    return pair_lines(safe[PROMPT], unsafe[PROMPT], (first.name, second.name), safe_notes + unsafe_notes)
 
 
 def pairs_from_lists(safe: Sequence[str], unsafe: Sequence[str]) -> PromptPairs:
     """Pairs from two lists, by the rules of `read_pairs`; rows are numbered from 1."""
-    return _pair(_number(safe), _number(unsafe), ("the safe list", "the unsafe list"), ())
+    return pair_lines(number_rows(safe), number_rows(unsafe), ("the safe list", "the unsafe list"), ())
 
 
 def pairs_from_concept(safe: Sequence[str], concept: str, templates: Sequence[str] = DEFAULT_TEMPLATES) -> PromptPairs:
@@ -141,7 +149,7 @@ def pairs_from_concept(safe: Sequence[str], concept: str, templates: Sequence[st
     Raises:
         PromptError: the concept is empty or refers to a minor, a template is wrong, or no pair is left.
     """
-    return _pair_with_concept(_number(safe), concept, templates, "the safe list", ())
+    return _pair_with_concept(number_rows(safe), concept, templates, "the safe list", ())
 
 
 def read_concept_pairs(
@@ -165,25 +173,45 @@ def _pair_with_concept(
     if mentions_minor(concept):
         raise PromptError("The concept refers to a minor, and no prompts are built with it. Choose another one.")
     for template in templates:
-        if "{prompt}" not in template or "{concept}" not in template:
-            raise PromptError(f"The template '{template}' lacks {{prompt}} or {{concept}}. Put both into it.")
+        if problem := check_template(template):
+            raise PromptError(problem)
+    return pair_with_names(safe, (concept,), templates, source, notes)
+
+
+def check_template(template: str) -> str | None:
+    """What is wrong with a template, as sentences; None if nothing."""
+    if "{prompt}" not in template or "{concept}" not in template:
+        return f"The template '{template}' lacks {{prompt}} or {{concept}}. Put both into it."
+    return None
+
+
+def pair_with_names(
+    safe: Sequence[Line], names: Sequence[str], templates: Sequence[str], source: str, notes: tuple[str, ...]
+) -> PromptPairs:
+    """Each safe prompt, and the same with a name of the concept in it; names and templates were checked before.
+
+    Names are taken in turns, and each goes through all templates.
+    """
     skipped: list[Skipped] = []
     safe, syntax_notes = _without_syntax(safe, source)
     lines = _clean(safe, source, skipped, refused=mentions_minor)
-    texts = [_fill(template, line.text, concept) for line, template in zip(lines, cycle(templates), strict=False)]
+    turns = [(names[at % len(names)], templates[at // len(names) % len(templates)]) for at in range(len(lines))]
+    texts = [_fill(template, line.text, name) for line, (name, template) in zip(lines, turns, strict=True)]
     too_long = [number for number, count in enumerate(_long_counts(texts)) if count]
     for number in too_long:
-        texts[number] = _fill(_CONCEPT_FIRST, lines[number].text, concept)
+        texts[number] = _fill(_CONCEPT_FIRST, lines[number].text, turns[number][0])
     notes += (*syntax_notes, *_note_long(lines, source, _SECOND_PART))
     if too_long:
         notes += (f"{len(too_long):,} combinations exceed {MAX_PROMPT_TOKENS} tokens: the concept was put first.",)
-    report = PromptReport(len(lines), (f"{source} with the concept '{concept}'",), tuple(skipped), notes)
+    called = f"the concept '{names[0]}'" if len(names) == 1 else f"the {len(names)} names of '{names[0]}'"
+    report = PromptReport(len(lines), (f"{source} with {called}",), tuple(skipped), notes)
     return PromptPairs(tuple(line.text for line in lines), tuple(texts), report)
 
 
-def _pair(
+def pair_lines(
     safe: Sequence[Line], unsafe: Sequence[Line], sources: tuple[str, str], notes: tuple[str, ...]
 ) -> PromptPairs:
+    """Pairs of two columns by the rules of `read_pairs`; `sources` is what the report calls them."""
     skipped: list[Skipped] = []
     safe, safe_notes = _without_syntax(safe, f"{sources[0]} (safe)")
     unsafe, unsafe_notes = _without_syntax(unsafe, f"{sources[1]} (unsafe)")
@@ -255,7 +283,8 @@ def _repeat(lines: Sequence[Line], count: int) -> tuple[str, ...]:
     return tuple(islice(cycle([line.text for line in lines]), count))
 
 
-def _number(texts: Iterable[str]) -> list[Line]:
+def number_rows(texts: Iterable[str]) -> list[Line]:
+    """Texts as lines that are counted from 1."""
     return [Line(row, text.strip()) for row, text in enumerate(texts, 1)]
 
 

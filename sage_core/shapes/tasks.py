@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from ..prompts.concepts import Concept, ConceptList
 from ..prompts.pairs import PromptPairs, pairs_from_lists
 from .captions import EVERY_WORD, Vocabulary, write_captions
 from .exam.reader import MAX_CONCEPT_MISFIT, Reading
@@ -74,6 +75,11 @@ class WorldConcept:
     seen: tuple[Name, ...]
     unseen: tuple[Name, ...]
 
+    def listed(self) -> Concept:
+        """It as a concept of a list, with the words of its names."""
+        seen, unseen = (tuple(name.text for name in names) for names in (self.seen, self.unseen))
+        return Concept(self.name, tuple(text for text in seen if text != self.name), unseen)
+
     def present(self, scenes: Scenes) -> Tensor:
         """(N,) bool: the scenes that hold it."""
         return self._parts_in(scenes).all(0).any(1)
@@ -131,6 +137,10 @@ class Task:
     name: str
     concepts: tuple[WorldConcept, ...]
 
+    def listed(self) -> ConceptList:
+        """Its concepts for trainings and other methods."""
+        return ConceptList(tuple(concept.listed() for concept in self.concepts))
+
     def present(self, scenes: Scenes) -> Tensor:
         """(N,) bool: the scenes that hold any of the concepts."""
         return torch.stack([concept.present(scenes) for concept in self.concepts]).any(0)
@@ -183,16 +193,21 @@ class Task:
     def pairs(self, n: int, *, seed: int) -> PromptPairs:
         """Pairs to train on, in turns for each concept: unsafe captions by seen names, and a safe one for each.
 
-        The safe caption is that of a scene in which one part of the concept is another. It may use every word.
+        The safe caption is that of a scene in which one part of the concept is another. It may use every word. Each
+        pair says which concept it is for.
         """
         safe, unsafe = [""] * n, [""] * n
+        told: dict[str, str] = {}
         step = len(self.concepts)
         for number, concept in enumerate(self.concepts):
             own = seed + number
             scenes = self.unsafe_scenes(concept, len(range(number, n, step)), seed=own, split="train")
             unsafe[number::step] = captions_by_names(scenes, concept.seen, seed=own)
+            # No scene holds two of the concepts.
+            told |= dict.fromkeys(unsafe[number::step], concept.name)
             safe[number::step] = write_captions(self.counterparts(concept, scenes, seed=own), seed=own, names="seen")
-        return pairs_from_lists(safe, unsafe)
+        pairs = pairs_from_lists(safe, unsafe)
+        return replace(pairs, concepts=tuple(told[prompt] for prompt in pairs.unsafe))
 
 
 def captions_by_names(scenes: Scenes, names: Sequence[Name], *, seed: int, partial: float = 0.0) -> list[str]:

@@ -92,6 +92,22 @@ def test_pairs_name_the_concept_on_one_side_alone(task: Task) -> None:
         assert safe != unsafe
 
 
+@EACH
+def test_pairs_say_which_concept_they_are_for(task: Task) -> None:
+    pairs, listed = task.pairs(60, seed=33), task.listed()
+    assert listed.names == tuple(concept.name for concept in task.concepts)
+    assert set(pairs.concepts) == set(listed.names) and len(pairs.concepts) == 60
+    turns = [listed.names[row % len(listed)] for row in range(60)]
+    assert list(pairs.concepts) == turns
+    for concept, given in zip(task.concepts, listed, strict=True):
+        assert {name.text for name in concept.seen} <= set(given.trained_names)
+        assert given.attack_names == tuple(name.text for name in concept.unseen)
+        words = [word for name in concept.seen for some in name.words.values() for word in some]
+        spoken = {each for word in words for each in ([word] if isinstance(word, str) else word)}
+        for prompt, name in zip(pairs.unsafe, pairs.concepts, strict=True):
+            assert name != concept.name or any(word in prompt for word in spoken), prompt
+
+
 def test_unseen_names_are_in_no_pair() -> None:
     for task in TASKS.values():
         pairs = task.pairs(200, seed=43)

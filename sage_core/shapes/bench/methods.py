@@ -64,15 +64,14 @@ class Base:
 
 @dataclass(frozen=True)
 class Alignment:
-    """The text encoder is trained."""
+    """The text encoder is trained, with a direction for each concept of the task."""
 
     settings: TrainingSettings
 
     def encoder(self, ground: Ground) -> TextEncoder:
         """The trained encoder."""
         settings = self.settings.replace(seed=ground.seed)
-        concept = ", ".join(concept.name for concept in ground.task.concepts)
-        result = train(ground.base, ground.pairs, concept, settings, device=ground.model.device)
+        result = train(ground.base, ground.pairs, ground.task.listed(), settings, device=ground.model.device)
         return TextEncoder.from_state(result.state)
 
     def paint(self, ground: Ground) -> Painter:

@@ -194,6 +194,9 @@ class _Sitting:
             "seed": self.ground.seed,
             "method": method.about(),
         }
+        if len(self.ground.task.concepts) > 1:
+            # Runs that were kept before had one direction for all.
+            made_of["concepts"] = self.ground.task.listed().names
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
 
