@@ -1,0 +1,1 @@
+"""Whole test sets drawn and scored by many methods, from one plan."""
