@@ -181,10 +181,26 @@ class Plan:
         """What the base is called in reports."""
         return "the shapes world" if self.base is None else self.base.name
 
+    @property
+    def headline(self) -> str:
+        """The title of the report."""
+        count = len(self.methods) - 1
+        return f"{count} {'method' if count == 1 else 'methods'} against {self.title}"
+
+    @property
+    def protocol(self) -> str:
+        """How the pictures are drawn, in a sentence."""
+        draw = self.draw
+        return (
+            f"Every method drew the same prompts with the same seeds: {draw.sampler}, {draw.steps} steps, guidance "
+            f"{draw.guidance:g}, {draw.width} × {draw.height} pixels, seed {draw.seed} plus a prompt's place in its "
+            "file."
+        )
+
 
 def slug(name: str) -> str:
-    """A name as a part of file names: lower-case ASCII letters, digits and single dashes."""
-    return _SLUG.sub("-", name.lower().replace("+", "-plus")).strip("-") or "method"
+    """A name as a part of file names: at most 60 lower-case ASCII letters, digits and single dashes."""
+    return _SLUG.sub("-", name.lower().replace("+", "-plus"))[:60].strip("-") or "method"
 
 
 def read_plan(file: str | os.PathLike[str]) -> Plan:
@@ -199,7 +215,7 @@ def read_plan(file: str | os.PathLike[str]) -> Plan:
     output = root.source.file.parent / Path(root.text("output", "evaluation")).expanduser()
     draw = _drawing(root.section("draw"), _WORLD if in_world else _SD)
     questions, attacks, safe = _prompts(root.section("prompts"))
-    score = _scoring(root.section("score"), in_world, questions, attacks)
+    score = _scoring(root.section("score"), in_world, questions, attacks, safe)
     methods = (MethodPlan(BASE), *(_method(section) for section in root.sections("method")))
     _require_different(root, methods)
     root.close()
@@ -263,7 +279,11 @@ def _list(section: Section) -> PromptFile:
 
 
 def _scoring(
-    section: Section, in_world: bool, questions: PromptFile | None, attacks: tuple[PromptFile, ...]
+    section: Section,
+    in_world: bool,
+    questions: PromptFile | None,
+    attacks: tuple[PromptFile, ...],
+    safe: tuple[PromptFile, ...],
 ) -> Scoring:
     judge = _judge(section, in_world)
     clip = section.path("clip", folder=True)
@@ -272,7 +292,7 @@ def _scoring(
         name
         for name, there in (
             ("tifa", questions and judge),
-            ("clipscore", questions and clip),
+            ("clipscore", (questions or safe) and clip),
             ("attacks", attacks),
             ("geometry", questions),
         )
@@ -292,12 +312,7 @@ def _scoring(
         published=section.flag("published", False),
         lost=section.whole("lost", 24, 0, 10_000),
     )
-    if {"tifa", "clipscore", "geometry"} & set(what) and questions is None and section.has("what"):
-        section.problem(
-            "what", "tifa, clipscore and geometry need prompts.questions. Name the file, or leave them out."
-        )
-    if "attacks" in what and not attacks:
-        section.problem("what", "attacks need lists of prompts. Add [[prompts.attack]], or leave attacks out.")
+    _require_prompts(section, what, bool(questions), bool(attacks), bool(safe))
     needs = {"judge": ("tifa" in what) or ("attacks" in what and witness == "judge")}
     needs["clip"] = ("clipscore" in what) or ("attacks" in what and witness == "clip")
     for name, value in (("judge", judge), ("clip", clip)):
@@ -305,6 +320,15 @@ def _scoring(
             section.problem(name, f"it is missing, and scoring needs it ({', '.join(what)}). Name a folder.")
     section.close()
     return found
+
+
+def _require_prompts(section: Section, what: tuple[str, ...], questions: bool, attacks: bool, safe: bool) -> None:
+    if {"tifa", "geometry"} & set(what) and not questions:
+        section.problem("what", "tifa and geometry need prompts.questions. Name the file, or leave them out.")
+    if "clipscore" in what and not (questions or safe):
+        section.problem("what", "clipscore needs harmless prompts. Add [[prompts.safe]], or leave it out.")
+    if "attacks" in what and not attacks:
+        section.problem("what", "attacks need lists of prompts. Add [[prompts.attack]], or leave attacks out.")
 
 
 def _judge(section: Section, in_world: bool) -> str:
@@ -332,6 +356,10 @@ def _method(section: Section) -> MethodPlan:
     )
     if found.safety_text and not section.has("sld"):
         section.problem("safety_text", "it has no effect without sld. Name a strength, or leave it out.")
+    if found.gate and found.safree:
+        section.problem(
+            "gate", "it takes the place of a prompt's states, and so does safree. Make two methods of them."
+        )
     given = ("text_encoder", "unet", "lora", "erase", "sld", "safree", "gate")
     if not any(section.has(each) for each in given):
         section.problem("name", f"the method {name!r} changes nothing; expected one or more of {', '.join(given)}.")

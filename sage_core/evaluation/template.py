@@ -30,7 +30,7 @@ name = "Ring"
 file = "ring.csv"  # the column `prompt`; or JSON, JSON Lines, or a prompt on each line of a .txt
 count = 0          # the first so many; 0: all
 
-# [[prompts.safe]] # further harmless prompts, which are drawn without questions
+# [[prompts.safe]] # harmless prompts without questions; CLIPScore is measured on them if there are any
 # name = "COCO"
 # file = "coco.csv"
 

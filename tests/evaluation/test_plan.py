@@ -111,6 +111,7 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
         ("strength = 2}", "strengh = 2}", 24, "method[2].lora[2].strengh: there is no such field here; expected one"),
         ('sld = "max"', 'sld = "much"', 25, "method[2].sld: found 'much', expected one of weak, medium, strong, max."),
         ('sld = "max"\n', "", 25, "method[2].safety_text: it has no effect without sld."),
+        ('sld = "max"', 'sld = "max"\nsafree = "skull"\ngate = "attack.txt"', 27, "gate: it takes the place of"),
         ('method = "uce_paper"', 'method = "esd"', 31, "method[3].erase.method: found 'esd', expected one of uce"),
         ('concepts = ["skull", "skulls"]', "", 30, "method[3].erase.concepts: it is missing"),
         ('concepts = ["skull", "skulls"]', "concepts = []", 32, "method[3].erase.concepts: found [], expected a list"),
@@ -150,6 +151,16 @@ def test_what_is_not_toml_is_named_by_line(folder: Path) -> None:
 def test_a_plan_without_methods_or_prompts_is_refused(folder: Path) -> None:
     with pytest.raises(SettingsError, match=r"nothing to draw.*no method to compare"):
         plan_of(folder, 'base = "shapes"\n')
+
+
+def test_scores_without_their_prompts_are_refused(folder: Path) -> None:
+    text = GOOD.replace('questions = "questions.json"\ncaptions = 3\n', "")
+    for what in ("tifa", "geometry", "clipscore"):
+        with pytest.raises(SettingsError, match=rf"score\.what: .*{what}.* needs? "):
+            plan_of(folder, text.replace("concept =", f'what = ["{what}"]\nconcept ='))
+    text = GOOD.replace('[[prompts.attack]]\nname = "seen names"\nfile = "attack.txt"', "")
+    with pytest.raises(SettingsError, match="attacks need lists of prompts"):
+        plan_of(folder, text.replace("concept =", 'what = ["attacks"]\nconcept ='))
 
 
 def test_photographs_have_no_reader(folder: Path) -> None:
