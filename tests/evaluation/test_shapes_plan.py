@@ -14,6 +14,7 @@ from sage_core.evaluation.shapes_plan import write_shapes_plan
 from sage_core.shapes.networks.weights import load_packed
 
 
+@pytest.mark.slow
 def test_a_plan_of_nine_methods_with_all_of_its_files(tmp_path: Path) -> None:
     file, seen = tmp_path / "world" / "plan.toml", []
     sizes = {"captions": 12, "attacks": 3, "steps": 1, "pairs": 240}
