@@ -9,10 +9,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
 from ..options import count
 from . import common
+
+if TYPE_CHECKING:
+    from ..evaluation.drawing import Progress
 
 _TEXT = """
 Draw and score whole test sets by many methods.
@@ -70,10 +74,7 @@ def run(options: argparse.Namespace) -> int:
     for note in (note for each in layout.lists for note in each.notes):
         common.say(note)
     if options.dry_run:
-        found = progress(layout)
-        value = vars(found) | {"seconds_a_picture": found.seconds_a_picture}
-        common.write(options, value, found.summary(options.processes) + "\n")
-        return 0
+        return _tell_progress(options, progress(layout))
     share = Share(*options.part) if options.part else Share(0, options.processes)
     bars = _Bars(options.quiet or share.number > 0)
     with _others(options):
@@ -81,14 +82,18 @@ def run(options: argparse.Namespace) -> int:
             layout, device=common.device(options), share=share, batches=options.batches, on_progress=bars
         )
     if results is None:
-        if share.number == 0:
-            sys.stdout.write(progress(layout).summary(options.processes) + "\n")
-        return 0
+        return _tell_progress(options, progress(layout)) if share.number == 0 else 0
     from ..evaluation.report import FOLDER, as_dict
 
     text = "\n\n".join(table.to_markdown() for table in results.tables)
     folder = common.path_text(layout.output / FOLDER)
     common.write(options, as_dict(results), f"{text}\nThe report is {folder}/report.html.\n")
+    return 0
+
+
+def _tell_progress(options: argparse.Namespace, found: Progress) -> int:
+    value = vars(found) | {"seconds_a_picture": found.seconds_a_picture}
+    common.write(options, value, found.summary(options.processes) + "\n")
     return 0
 
 

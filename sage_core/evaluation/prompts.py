@@ -79,7 +79,8 @@ def read_lists(plan: Plan) -> tuple[PromptList, ...]:
     found = [_captions(plan, plan.questions)] if plan.questions else []
     for kind, files in (("attack", plan.attacks), ("safe", plan.safe)):
         found += [_prompts(plan, file, kind) for file in files]
-    if "geometry" in plan.score.what and len(found[0].items) <= plan.score.neighbours:
+    measured = "geometry" in plan.score.what and any(method.changes_encoder for method in plan.methods)
+    if measured and len(found[0].items) <= plan.score.neighbours:
         raise SettingsError(
             f"{plan.file}, score.neighbours: {plan.score.neighbours} neighbours need more captions than that; there "
             f"are {len(found[0].items)}. Draw more of them, or leave geometry out of score.what."

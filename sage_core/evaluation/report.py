@@ -33,7 +33,7 @@ from .drawing import Layout, progress
 from .models import load_encoder
 from .page import write_page
 from .painters import encoder_state
-from .plan import CAPTIONS, MethodPlan
+from .plan import CAPTIONS, MethodPlan, slug
 from .scoring import Scores, read_scores
 from .tables import all_tables
 
@@ -145,10 +145,10 @@ def draw_figures(
     if points:
         caption = "Figure 3. Spread ratio against TIFA, a point for each method that has a text encoder of its own."
         found["figure_3"] = (caption, figure_to_image(methods_figure(points)))
-    for number, (name, report) in enumerate(geometry.items(), 1):
+    for name, report in geometry.items():
         if report.categories and report.categories.measured:
             caption = f"Figure 4. {name}: spread and neighbours by type of question, and what the type lost."
-            found[f"figure_4_{number}"] = (caption, figure_to_image(types_page(report)))
+            found[f"figure_4_{slug(name)}"] = (caption, figure_to_image(types_page(report)))
     return found
 
 

@@ -11,8 +11,8 @@ import torch
 from .checking import check_files
 from .drawing import ALONE, Layout, Share, check_room, draw
 from .models import load
-from .plan import read_plan
 from .prompts import read_lists
+from .reading import read_plan
 from .report import Results, write_report
 from .scoring import score
 

@@ -21,8 +21,8 @@ from sage_core.errors import FileError, SettingsError
 from sage_core.evaluation import drawing
 from sage_core.evaluation.drawing import Layout, Share, claim, draw, progress
 from sage_core.evaluation.models import load
-from sage_core.evaluation.plan import read_plan
 from sage_core.evaluation.prompts import read_lists
+from sage_core.evaluation.reading import read_plan
 from small_worlds import moved_encoder, world_plan
 
 CPU = torch.device("cpu")
@@ -90,7 +90,7 @@ import sys, torch
 from pathlib import Path
 from sage_core.evaluation.drawing import Layout, Share, draw
 from sage_core.evaluation.models import load
-from sage_core.evaluation.plan import read_plan
+from sage_core.evaluation.reading import read_plan
 from sage_core.evaluation.prompts import read_lists
 plan = read_plan(Path(sys.argv[1]))
 draw(Layout(plan, read_lists(plan)), lambda: load(None), device=torch.device("cpu"),

@@ -71,7 +71,9 @@ def test_the_report_has_every_table_and_figure(folder: Path) -> None:
     report = folder / "evaluation" / "report"
     names = {file.name for file in report.iterdir()}
     tables = {f"table_{n}.{suffix}" for n in (2, 3, 4) for suffix in ("md", "tex", "csv")}
-    assert tables | {"report.html", "report.md", "report.json", "lost.csv", "figure_3.png", "figure_4_1.png"} == names
+    assert (
+        tables | {"report.html", "report.md", "report.json", "lost.csv", "figure_3.png", "figure_4_moved.png"} == names
+    )
     page = (report / "report.html").read_text()
     assert 'src="data:image/png;base64,' in page and "http" not in page.replace("http-equiv", "")
     for title in (
@@ -142,7 +144,7 @@ def test_one_more_score_is_a_function_and_a_name(folder: Path, monkeypatch: pyte
         return {"columns": {"pictures": {"value": float(sum(file.exists() for file in files))}}}
 
     monkeypatch.setattr(scoring, "SCORES", {**scoring.SCORES, "pictures": count})
-    monkeypatch.setattr("sage_core.evaluation.plan.SCORES", ("tifa", "pictures"))
+    monkeypatch.setattr("sage_core.evaluation.reading.SCORES", ("tifa", "pictures"))
     text = (folder / "plan.toml").read_text()
     (folder / "more.toml").write_text(text.replace("[score]", '[score]\nwhat = ["tifa", "pictures"]'))
     results = run(open_plan(folder / "more.toml"), device=CPU)
@@ -199,6 +201,8 @@ def test_files_of_other_models_are_found_before_drawing(tmp_path: Path) -> None:
 
 
 def test_too_few_captions_for_their_neighbours_are_refused(tmp_path: Path) -> None:
-    file = world_plan(tmp_path, safe=11, attacks=2, score="neighbours = 11")
+    moved_encoder(tmp_path)
+    methods = '[[method]]\nname = "moved"\ntext_encoder = "moved.safetensors"\n'
+    file = world_plan(tmp_path, methods, safe=11, attacks=2, score="neighbours = 11")
     with pytest.raises(SettingsError, match=r"score\.neighbours: 11 neighbours need more captions"):
         open_plan(file)

@@ -8,7 +8,8 @@ import pytest
 
 from sage_core.errors import SettingsError
 from sage_core.evaluation.fields import lines_of
-from sage_core.evaluation.plan import Part, read_plan, slug
+from sage_core.evaluation.plan import Part, slug
+from sage_core.evaluation.reading import read_plan
 from sage_core.evaluation.template import TEMPLATE
 
 GOOD = """\
