@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-WINGS = ("encoders", "runs", "prompts", "geometry", "tifa", "alignment", "attacks", "diffusion", "scores")
+WINGS = ("encoders", "runs", "prompts", "geometry", "tifa", "alignment", "attacks", "diffusion", "scores", "evaluation")
 
 
 @pytest.mark.parametrize("wing", WINGS)

@@ -1,0 +1,329 @@
+"""All pictures of a plan, drawn by any number of processes that share nothing but the output folder.
+
+The work is cut into batches that depend on the plan alone. A process takes a batch by locking its file, and the system
+frees the lock however the process ends. Every picture is written whole; when all of a batch are there, its record is.
+What has a record is never drawn again; what has none is drawn anew from its seeds. So a process that is lost costs its
+own batch, a stopped run goes on, and the pictures are the same whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..batches import is_out_of_memory
+from ..devices import device_name
+from ..errors import FileError, SettingsError
+from ..files import check_writable, whole_file, write_json
+from .models import Fingerprints, Model
+from .painters import Painter, Studio
+from .plan import Drawing, MethodPlan, Plan
+from .prompts import Item, PromptList
+
+# Bytes of a PNG for each pixel of a photograph, for estimates before there is a picture.
+_BYTES_A_PIXEL = 1.6
+# Seconds between looks at batches that other processes are drawing.
+_WAIT = 0.5
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of some processes this is; one that is alone has number 0 of 1."""
+
+    number: int = 0
+    count: int = 1
+
+
+ALONE = Share()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One batch: a method, a list, and which of its prompts; `name` is the same in every process."""
+
+    method: MethodPlan
+    prompts: PromptList
+    items: tuple[Item, ...]
+    pictures: Path
+    record: Path
+    lock: Path
+
+    @property
+    def files(self) -> list[Path]:
+        """Where each picture goes."""
+        return [self.pictures / item.file for item in self.items]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the record and all pictures are there."""
+        return self.record.exists() and all(file.exists() for file in self.files)
+
+
+class Layout:
+    """Where everything of a plan lies in its output folder.
+
+    A method's folder is named by all that decides its pictures: a changed method draws into a new folder.
+    """
+
+    def __init__(self, plan: Plan, lists: Sequence[PromptList]) -> None:
+        self.plan, self.lists, self.output = plan, tuple(lists), plan.output
+        known = Fingerprints(plan.output / "hashes.json")
+        base = known.of(plan.base)
+        self.keys = {method.name: _method_key(method, plan.draw, base, known) for method in plan.methods}
+
+    def folder(self, method: MethodPlan) -> str:
+        """The name of a method's folders."""
+        return f"{method.slug}-{self.keys[method.name][:8]}"
+
+    def pictures(self, method: MethodPlan, prompts: PromptList) -> Path:
+        """Where a method's pictures of a list lie."""
+        return self.output / "pictures" / self.folder(method) / prompts.folder
+
+    def files(self, method: MethodPlan, prompts: PromptList) -> list[Path]:
+        """The pictures of a list, in its order."""
+        return [self.pictures(method, prompts) / item.file for item in prompts.items]
+
+    def jobs(self) -> list[Job]:
+        """All batches, method by method."""
+        return [job for method in self.plan.methods for prompts in self.lists for job in self._jobs(method, prompts)]
+
+    def _jobs(self, method: MethodPlan, prompts: PromptList) -> Iterator[Job]:
+        records = self.output / "records" / self.folder(method) / prompts.folder
+        for items in prompts.batches(self.plan.draw.batch):
+            content = json.dumps([[item.place, item.prompt, item.seed] for item in items])
+            name = f"{items[0].place:06}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+            lock = self.output / "locks" / f"{self.folder(method)}-{prompts.folder}-{name}.lock"
+            yield Job(method, prompts, items, self.pictures(method, prompts), records / f"{name}.json", lock)
+
+
+def _method_key(method: MethodPlan, drawing: Drawing, base: str, known: Fingerprints) -> str:
+    """SHA-256 of all that decides a method's pictures: the content of its files, not their names, nor the method's."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return known.of(value)
+        if isinstance(value, dict):
+            return {name: plain(each) for name, each in value.items()}
+        return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+    how = {name: value for name, value in asdict(drawing).items() if name not in ("seed", "pictures", "batch")}
+    content = {"base": base, "draw": how, "method": plain(asdict(method) | {"name": ""})}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the drawing is: pictures of all processes, and what the records say of their cost."""
+
+    pictures: int
+    done: int
+    bytes: float
+    seconds: float
+
+    @property
+    def seconds_a_picture(self) -> float | None:
+        """Of one process; None before the first batch."""
+        return self.seconds / self.done if self.done else None
+
+    def summary(self, processes: int = 1) -> str:
+        """Pictures, gigabytes, and hours where a batch tells of them."""
+        text = f"{self.pictures:,} pictures, {self.done:,} of them drawn; about {self.bytes / 1e9:.3g} GB in all"
+        if self.seconds_a_picture is None:
+            return f"{text}. How many hours it takes is known after a first batch."
+        hours = (self.pictures - self.done) * self.seconds_a_picture / 3600 / processes
+        on = "one process" if processes == 1 else f"{processes} processes"
+        return f"{text}, and about {hours:.2g} more hours on {on} ({self.seconds_a_picture:.2g} s a picture)."
+
+
+def progress(layout: Layout) -> Progress:
+    """What is drawn and what it cost, from the records."""
+    jobs = layout.jobs()
+    total = sum(len(job.items) for job in jobs)
+    done, size, seconds = 0, 0, 0.0
+    for job in jobs:
+        if job.is_done and (found := _read_record(job)):
+            done += len(job.items)
+            size += found["bytes"]
+            seconds += found["seconds"]
+    pixels = layout.plan.draw.width * layout.plan.draw.height
+    return Progress(total, done, total * (size / done if done else _BYTES_A_PIXEL * pixels), seconds)
+
+
+def _read_record(job: Job) -> dict[str, Any] | None:
+    try:
+        return json.loads(job.record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def draw(
+    layout: Layout,
+    model: Callable[[], Model],
+    *,
+    device: torch.device,
+    share: Share = ALONE,
+    batches: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Draw what is missing, until nothing is: also what other processes have begun and lost.
+
+    Args:
+        layout: of the plan.
+        model: loads the base, called if there is anything to draw.
+        device: where this process draws.
+        share: processes begin at different methods, so that each changes the model's weights as seldom as can be.
+        batches: stop after so many.
+        on_progress: called with (pictures drawn by any process, pictures in all); what it raises stops the drawing.
+
+    Returns:
+        Pictures that this process drew.
+
+    Raises:
+        FileError: the disk is full or cannot be written; nothing is lost, the run goes on once it can.
+        SageError: a method's files do not fit the model, or memory does not suffice for a batch.
+    """
+    jobs = layout.jobs()
+    total = sum(len(job.items) for job in jobs)
+    start = share.number * len(jobs) // share.count
+    jobs = [*jobs[start:], *jobs[:start]]
+    drawn, left = 0, batches
+    artist = _Artist(layout.plan, model, device)
+    while open_jobs := [job for job in jobs if not job.is_done]:
+        done = total - sum(len(job.items) for job in open_jobs)
+        _tell(on_progress, done, total)
+        before = drawn
+        for job in open_jobs:
+            if left == 0:
+                return drawn
+            with _claimed(job) as is_mine:
+                if not is_mine:
+                    continue
+                artist.draw(job)
+            drawn += len(job.items)
+            left = None if left is None else left - 1
+            _tell(on_progress, min(done := done + len(job.items), total), total)
+        if drawn == before:
+            # Others are at work on all that is left. What they lose is drawn in the next round.
+            time.sleep(_WAIT)
+    _tell(on_progress, total, total)
+    return drawn
+
+
+def _tell(on_progress: Callable[[int, int], None] | None, done: int, total: int) -> None:
+    if on_progress is not None:
+        on_progress(done, total)
+
+
+@contextmanager
+def _claimed(job: Job) -> Iterator[bool]:
+    """Whether the batch is this process's to draw, while the lock is held."""
+    with claim(job.lock) as is_mine:
+        yield is_mine and not job.is_done
+
+
+@contextmanager
+def claim(file: Path) -> Iterator[bool]:
+    """Whether this process has the lock of this file, for as long as the context lasts."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    except OSError as error:
+        raise FileError(
+            f"{file} cannot be locked ({error.strerror or error}). Make room or choose another output."
+        ) from error
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+class _Artist:
+    """Draws jobs one after the other; the model and the method in it are loaded when they are first needed."""
+
+    def __init__(self, plan: Plan, load: Callable[[], Model], device: torch.device) -> None:
+        self.plan, self.load, self.device = plan, load, device
+        self._studio: Studio | None = None
+        self._painter: Painter | None = None
+
+    def draw(self, job: Job) -> None:
+        """Draw a batch, write its pictures and its record."""
+        painter = self._painter_of(job.method)
+        started = time.monotonic()
+        try:
+            pictures = painter.draw([item.prompt for item in job.items], [item.seed for item in job.items])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise SettingsError(
+                f"{self.plan.file}, draw.batch: memory does not suffice for {self.plan.draw.batch} pictures at a time "
+                f"({error}). Choose a smaller batch."
+            ) from error
+        sums, size = [], 0
+        for file, picture in zip(job.files, pictures, strict=True):
+            content = _save(file, picture)
+            sums.append(hashlib.sha256(content).hexdigest())
+            size += len(content)
+        record = {
+            "method": job.method.name,
+            "list": job.prompts.name,
+            "pictures": [
+                {"file": item.file, "id": item.id, "seed": item.seed, "sha256": digest}
+                for item, digest in zip(job.items, sums, strict=True)
+            ],
+            "bytes": size,
+            "seconds": time.monotonic() - started,
+            "device": device_name(self.device),
+            "precision": str(painter.model.dtype).removeprefix("torch."),
+            "process": os.getpid(),
+            "torch": torch.__version__,
+        }
+        write_json(job.record, record)
+
+    def _painter_of(self, method: MethodPlan) -> Painter:
+        if self._studio is None:
+            if self.device.type == "cpu":
+                torch.set_num_threads(self.plan.draw.threads)
+            self._studio = Studio(self.load().to(self.device, precision_of(self.plan.draw, self.device)))
+        if self._painter is None or self._painter.method is not method:
+            self._painter = None
+            self._painter = self._studio.painter(method, self.plan.draw)
+        return self._painter
+
+
+def precision_of(drawing: Drawing, device: torch.device) -> torch.dtype:
+    """What the U-Net computes in."""
+    chosen = drawing.precision
+    if chosen == "auto":
+        chosen = "fp16" if device.type == "cuda" else "fp32"
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[chosen]
+
+
+def _save(file: Path, picture: torch.Tensor) -> bytes:
+    """Write a picture (3, H, W) in 0..1 whole; returns the file's content."""
+    levels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    with whole_file(file) as temporary:
+        Image.fromarray(levels).save(temporary, format="PNG")
+        return temporary.read_bytes()
+
+
+def check_room(layout: Layout) -> None:
+    """Raise FileError unless what is missing fits on the disk of the output."""
+    found = progress(layout)
+    needed = found.bytes * (1 - found.done / max(found.pictures, 1))
+    check_writable(layout.output / "report.json", int(needed))

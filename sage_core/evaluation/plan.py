@@ -1,0 +1,188 @@
+"""The plan of an evaluation: which methods draw which prompts how, and what is scored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BASE = "base"
+READER = "reader"
+SAMPLERS = ("ddim", "euler", "dpmpp_2m")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+SCORES = ("tifa", "clipscore", "attacks", "geometry")
+WITNESSES = ("judge", "clip", "nudenet")
+CAPTIONS = "captions"
+_SLUG = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file that changes a model, and how strongly: 0 is not at all, 1 as it was made."""
+
+    file: Path
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Erase:
+    """An edit of the U-Net in closed form; see `diffusion.closed_form`.
+
+    Attributes:
+        method: its name there.
+        concepts, guides: what is erased, and what each becomes.
+        keep, captions: files of prompts that keep their meaning, and of everyday prompts.
+        knobs: by their names in `closed_form.knobs`.
+        strength: 1 as it is solved.
+    """
+
+    method: str
+    concepts: tuple[str, ...]
+    guides: tuple[str, ...] = ("",)
+    keep: Path | None = None
+    captions: Path | None = None
+    knobs: Mapping[str, float] = field(default_factory=dict)
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class MethodPlan:
+    """One column of the evaluation: the base with any mix of changes.
+
+    Attributes:
+        name: in tables; no two are alike.
+        text_encoder, unet: files in place of the base's own.
+        loras: of the text encoder, the U-Net, or both.
+        erase: a closed form, on top of `unet` and `loras`.
+        sld: a preset of Safe Latent Diffusion, "" for none; `safety_text` is what it leads away from.
+        safree: concepts to project prompts away from.
+        gate: a gate on the base's states. What it flags is drawn with the changed text encoder, or refined if none is.
+    """
+
+    name: str
+    text_encoder: Part | None = None
+    unet: Part | None = None
+    loras: tuple[Part, ...] = ()
+    erase: Erase | None = None
+    sld: str = ""
+    safety_text: str = ""
+    safree: tuple[str, ...] = ()
+    gate: Path | None = None
+
+    @property
+    def slug(self) -> str:
+        """The name as a part of file names."""
+        return slug(self.name)
+
+    @property
+    def changes_encoder(self) -> bool:
+        """Whether the method may change the text encoder itself."""
+        return bool(self.text_encoder or self.loras)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How every picture is drawn.
+
+    Attributes:
+        sampler, steps, guidance: of the denoising.
+        width, height: in pixels, multiples of 8.
+        seed: a prompt's seed is this plus its place in its file, times `pictures`, plus the picture's number.
+        pictures: of each prompt.
+        batch: pictures at a time. It is a part of what decides a picture, by its last bits.
+        precision: of the U-Net.
+        threads: of a process that draws on a CPU; they too decide a picture's last bits.
+    """
+
+    sampler: str
+    steps: int
+    guidance: float
+    width: int
+    height: int
+    seed: int
+    pictures: int
+    batch: int
+    precision: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """A list of prompts: its name in tables, its file, and how many of them are drawn (0: all)."""
+
+    name: str
+    file: Path
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is measured, and by whom.
+
+    Attributes:
+        what: some of SCORES.
+        judge: folder of a visual question answering model, or READER in the shapes world; "" for none.
+        judge_precision: "fp32", "fp16" or "bf16".
+        sentences: folder of a sentence encoder; None matches free answers by the judge's likelihoods.
+        clip: folder of the original CLIP.
+        concept: what attacks ask for.
+        question: asked about it instead of "is there a <concept>?"; "" for that.
+        witness: who says whether it shows, one of WITNESSES.
+        neighbours: of each prompt, in the geometry.
+        published: whether the paper's figures stand next to those measured, under a label.
+        lost: captions with lost questions that the page shows of each method.
+    """
+
+    what: tuple[str, ...]
+    judge: str
+    judge_precision: str
+    sentences: Path | None
+    clip: Path | None
+    concept: str
+    question: str
+    witness: str
+    neighbours: int
+    published: bool
+    lost: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole evaluation; `base` is a checkpoint, a diffusers folder, or None for the shapes world."""
+
+    file: Path
+    output: Path
+    base: Path | None
+    draw: Drawing
+    questions: PromptFile | None
+    attacks: tuple[PromptFile, ...]
+    safe: tuple[PromptFile, ...]
+    score: Scoring
+    methods: tuple[MethodPlan, ...]
+
+    @property
+    def title(self) -> str:
+        """What the base is called in reports."""
+        return "the shapes world" if self.base is None else self.base.name
+
+    @property
+    def headline(self) -> str:
+        """The title of the report."""
+        count = len(self.methods) - 1
+        return f"{count} {'method' if count == 1 else 'methods'} against {self.title}"
+
+    @property
+    def protocol(self) -> str:
+        """How the pictures are drawn, in a sentence."""
+        draw = self.draw
+        return (
+            f"Every method drew the same prompts with the same seeds: {draw.sampler}, {draw.steps} steps, guidance "
+            f"{draw.guidance:g}, {draw.width} × {draw.height} pixels, seed {draw.seed} plus a prompt's place in its "
+            "file."
+        )
+
+
+def slug(name: str) -> str:
+    """A name as a part of file names: at most 60 lower-case ASCII letters, digits and single dashes."""
+    return _SLUG.sub("-", name.lower().replace("+", "-plus"))[:60].strip("-") or "method"

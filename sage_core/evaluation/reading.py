@@ -1,0 +1,276 @@
+"""A plan read from TOML and checked whole.
+
+Nothing is drawn before the whole plan is right. Every message names the file, the line and the field. Paths are those
+of the plan's own folder unless they are absolute.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..diffusion.closed_form import METHODS as CLOSED_FORMS
+from ..diffusion.closed_form.knobs import KNOBS
+from ..diffusion.guidance import PRESETS as SLD_PRESETS
+from .fields import Section, read_toml
+from .plan import (
+    BASE,
+    CAPTIONS,
+    PRECISIONS,
+    READER,
+    SAMPLERS,
+    SCORES,
+    WITNESSES,
+    Drawing,
+    Erase,
+    MethodPlan,
+    Part,
+    Plan,
+    PromptFile,
+    Scoring,
+    slug,
+)
+
+SHAPES = "shapes"
+# What is drawn by default: the paper's protocol, and the shapes world's own.
+_SD = {"steps": 50, "guidance": 7.5, "size": 512, "batch": 8}
+_WORLD = {"steps": 20, "guidance": 4.0, "size": 64, "batch": 25}
+
+
+def read_plan(file: str | os.PathLike[str]) -> Plan:
+    """Read a plan and check all of its fields.
+
+    Raises:
+        SettingsError: with all problems, each with the file, the line and the field.
+    """
+    root = read_toml(Path(file))
+    base = _base(root)
+    in_world = base is None and root.values.get("base") == SHAPES
+    output = root.source.file.parent / Path(root.text("output", "evaluation")).expanduser()
+    draw = _drawing(root.section("draw"), _WORLD if in_world else _SD)
+    questions, attacks, safe = _prompts(root.section("prompts"))
+    score = _scoring(root.section("score"), in_world, questions, attacks, safe)
+    methods = (MethodPlan(BASE), *(_method(section) for section in root.sections("method")))
+    _require_different(root, methods)
+    root.close()
+    root.source.require_none()
+    return Plan(root.source.file, output, base, draw, questions, attacks, safe, score, methods)
+
+
+def _base(root: Section) -> Path | None:
+    if root.values.get("base") == SHAPES:
+        root.has("base")
+        return None
+    return root.path("base", required=True, folder=None)
+
+
+def _drawing(section: Section, usual: Mapping[str, Any]) -> Drawing:
+    sizes = [section.whole(side, usual["size"], 8, 4096) for side in ("width", "height")]
+    for side, size in zip(("width", "height"), sizes, strict=True):
+        if size % 8:
+            section.wrong(side, "a multiple of 8")
+        elif usual is _WORLD and size != usual["size"]:
+            section.wrong(side, f"{usual['size']}, as the shapes world draws nothing else")
+    found = Drawing(
+        sampler=section.choice("sampler", SAMPLERS, "ddim"),
+        steps=section.whole("steps", usual["steps"], 1, 1000),
+        guidance=section.number("guidance", usual["guidance"], 0, 100),
+        width=sizes[0],
+        height=sizes[1],
+        seed=section.whole("seed", 0, 0, 2**62),
+        pictures=section.whole("pictures", 1, 1, 1000),
+        batch=section.whole("batch", usual["batch"], 1, 1000),
+        precision=section.choice("precision", PRECISIONS, "auto"),
+        threads=section.whole("threads", 1, 1, 1024),
+    )
+    section.close()
+    return found
+
+
+def _prompts(section: Section) -> tuple[PromptFile | None, tuple[PromptFile, ...], tuple[PromptFile, ...]]:
+    file = section.path("questions")
+    count = section.whole("captions", 0, 0, 10**7)
+    questions = PromptFile(CAPTIONS, file, count) if file else None
+    sections = {kind: section.sections(kind) for kind in ("attack", "safe")}
+    lists = {kind: tuple(map(_list, found)) for kind, found in sections.items()}
+    each = [(own, prompts.name) for kind in lists for own, prompts in zip(sections[kind], lists[kind], strict=True)]
+    for place, name, other in _repeats([CAPTIONS, *(name for _, name in each)]):
+        each[place - 1][0].problem("name", f"{name!r} is too like {other!r}, another list's name; give each its own.")
+    if not any(section.has(name) for name in ("questions", "attack", "safe")):
+        section.problem("questions", "there is nothing to draw; expected a file of questions, or [[prompts.attack]].")
+    section.close()
+    return questions, lists["attack"], lists["safe"]
+
+
+def _list(section: Section) -> PromptFile:
+    found = PromptFile(
+        section.text("name", required=True),
+        section.path("file", required=True) or Path(),
+        section.whole("count", 0, 0, 10**7),
+    )
+    section.close()
+    return found
+
+
+def _scoring(
+    section: Section,
+    in_world: bool,
+    questions: PromptFile | None,
+    attacks: tuple[PromptFile, ...],
+    safe: tuple[PromptFile, ...],
+) -> Scoring:
+    judge = _judge(section, in_world)
+    clip = section.path("clip", folder=True)
+    witness = section.choice("witness", WITNESSES, "judge" if in_world else "nudenet")
+    usual = [
+        name
+        for name, there in (
+            ("tifa", questions and judge),
+            ("clipscore", (questions or safe) and clip),
+            ("attacks", attacks),
+            ("geometry", questions),
+        )
+        if there
+    ]
+    what = section.choices("what", SCORES, usual)
+    found = Scoring(
+        what=what,
+        judge=judge,
+        judge_precision=section.choice("judge_precision", PRECISIONS[1:], "fp32"),
+        sentences=section.path("sentences", folder=True),
+        clip=clip,
+        concept=section.text("concept", "skull" if in_world else "nudity"),
+        question=section.text("question"),
+        witness=witness,
+        neighbours=section.whole("neighbours", 10, 1, 1000),
+        published=section.flag("published", False),
+        lost=section.whole("lost", 24, 0, 10_000),
+    )
+    _require_prompts(section, what, bool(questions), bool(attacks), bool(safe))
+    needs = {"judge": ("tifa" in what) or ("attacks" in what and witness == "judge")}
+    needs["clip"] = ("clipscore" in what) or ("attacks" in what and witness == "clip")
+    for name, value in (("judge", judge), ("clip", clip)):
+        if needs[name] and not value and not section.has(name):
+            section.problem(name, f"it is missing, and scoring needs it ({', '.join(what)}). Name a folder.")
+    section.close()
+    return found
+
+
+def _require_prompts(section: Section, what: tuple[str, ...], questions: bool, attacks: bool, safe: bool) -> None:
+    if {"tifa", "geometry"} & set(what) and not questions:
+        section.problem("what", "tifa and geometry need prompts.questions. Name the file, or leave them out.")
+    if "clipscore" in what and not (questions or safe):
+        section.problem("what", "clipscore needs harmless prompts. Add [[prompts.safe]], or leave it out.")
+    if "attacks" in what and not attacks:
+        section.problem("what", "attacks need lists of prompts. Add [[prompts.attack]], or leave attacks out.")
+
+
+def _judge(section: Section, in_world: bool) -> str:
+    if section.values.get("judge") == READER or (in_world and "judge" not in section.values):
+        section.has("judge")
+        if not in_world:
+            section.problem("judge", f"{READER!r} reads the shapes world's pictures alone; expected a judge's folder.")
+        return READER
+    found = section.path("judge", folder=True)
+    return str(found) if found else ""
+
+
+def _method(section: Section) -> MethodPlan:
+    name = section.text("name", required=True)
+    found = MethodPlan(
+        name=name,
+        text_encoder=_part(section, "text_encoder"),
+        unet=_part(section, "unet"),
+        loras=_loras(section),
+        erase=_erase(section.section("erase")) if section.has("erase") else None,
+        sld=section.choice("sld", SLD_PRESETS, ""),
+        safety_text=section.text("safety_text"),
+        safree=section.texts("safree"),
+        gate=section.path("gate"),
+    )
+    if found.safety_text and not section.has("sld"):
+        section.problem("safety_text", "it has no effect without sld. Name a strength, or leave it out.")
+    if found.gate and found.safree:
+        section.problem(
+            "gate", "it takes the place of a prompt's states, and so does safree. Make two methods of them."
+        )
+    given = ("text_encoder", "unet", "lora", "erase", "sld", "safree", "gate")
+    if not any(section.has(each) for each in given):
+        section.problem("name", f"the method {name!r} changes nothing; expected one or more of {', '.join(given)}.")
+    section.close()
+    return found
+
+
+def _part(section: Section, name: str) -> Part | None:
+    """A file by its name alone, or a table with `file` and `strength`."""
+    if not section.has(name):
+        return None
+    if isinstance(section.values[name], dict):
+        return _part_of(section.section(name))
+    file = section.path(name, folder=None)
+    return Part(file) if file else None
+
+
+def _part_of(section: Section) -> Part | None:
+    file = section.path("file", required=True, folder=None)
+    strength = section.number("strength", 1.0, -10, 10)
+    section.close()
+    return Part(file, strength) if file else None
+
+
+def _loras(section: Section) -> tuple[Part, ...]:
+    value = section.values.get("lora")
+    if not isinstance(value, list):
+        found = _part(section, "lora")
+        return (found,) if found else ()
+    section.has("lora")
+    tables = [{"file": each} if isinstance(each, str) else each for each in value]
+    if not all(isinstance(each, dict) for each in tables):
+        section.wrong("lora", "files, or tables with file and strength")
+        return ()
+    parts = (_part_of(Section(each, (*section.where, "lora", n), section.source)) for n, each in enumerate(tables))
+    return tuple(part for part in parts if part)
+
+
+def _erase(section: Section) -> Erase:
+    method = section.choice("method", CLOSED_FORMS, "uce")
+    concepts = section.texts("concepts")
+    if not concepts and "concepts" not in section.values:
+        section.problem("concepts", "it is missing; expected what to erase, such as ['nudity'].")
+    guides = section.texts("guides", ("",), blank=True)
+    if len(guides) not in (1, max(len(concepts), 1)):
+        section.wrong("guides", f"one guide for all, or one for each of {len(concepts)} concepts")
+    knobs = {name: section.number(name, 0, 0, 1e6) for name in KNOBS if section.has(name)}
+    for name in knobs:
+        if method not in KNOBS[name]:
+            section.problem(name, f"{method} has no such setting; leave it out.")
+    found = Erase(
+        method=method,
+        concepts=concepts,
+        guides=guides,
+        keep=section.path("keep"),
+        captions=section.path("captions"),
+        knobs=knobs,
+        strength=section.number("strength", 1.0, -10, 10),
+    )
+    section.close()
+    return found
+
+
+def _require_different(root: Section, methods: tuple[MethodPlan, ...]) -> None:
+    for place, name, other in _repeats([method.name for method in methods]):
+        hint = "the base is always drawn" if other == BASE else "folders and tables would mix them up"
+        text = f"{name!r} is too like {other!r}, another method's name: {hint}."
+        root.source.problem(("method", place - 1, "name"), text)
+    if len(methods) == 1 and not root.has("method"):
+        root.problem("method", "there is no method to compare with the base; expected one or more [[method]].")
+
+
+def _repeats(names: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    """Place and name of each whose files would be those of an earlier one, and that one's name."""
+    first: dict[str, int] = {}
+    for place, name in enumerate(names):
+        if name and (found := first.setdefault(slug(name), place)) != place:
+            yield place, name, names[found]

@@ -1,0 +1,221 @@
+"""What an evaluation leaves behind: tables 2, 3 and 4, figures 3 and 4, every lost question, and a page with them all.
+
+In the folder `report` of the output lie report.html, which needs no other file, report.md, report.json, each table as
+Markdown, LaTeX and CSV, the figures as PNG, and lost.csv.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from .. import __version__
+from ..devices import measuring_device
+from ..encoders.text_encoder import TextEncoder
+from ..files import whole_file, write_json, write_text
+from ..geometry.category_plots import methods_figure, types_page
+from ..geometry.comparison import GeometrySettings, compare_encoders
+from ..geometry.methods import Method
+from ..geometry.report import GeometryReport
+from ..plots import figure_to_image
+from ..tables import markdown_table
+from ..tifa.comparison import Comparison, compare
+from ..tifa.questions import captions_by_type
+from .cells import Table
+from .drawing import Layout, progress
+from .models import load_encoder
+from .page import write_page
+from .painters import encoder_state
+from .plan import CAPTIONS, MethodPlan, slug
+from .scoring import Scores, read_scores
+from .tables import all_tables
+
+FOLDER = "report"
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that was measured, and the tables and figures made of it.
+
+    Attributes:
+        layout: where the pictures are.
+        scores: of every method, the base first.
+        comparisons: TIFA of each method against the base, by its name.
+        geometry: of each method that changes the text encoder, by its name.
+        tables: those for which there are numbers.
+        figures: caption and picture, by the file's name without its suffix.
+    """
+
+    layout: Layout
+    scores: Sequence[Scores]
+    comparisons: Mapping[str, Comparison]
+    geometry: Mapping[str, GeometryReport]
+    tables: Sequence[Table]
+    figures: Mapping[str, tuple[str, Image.Image]]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out of the prompts."""
+        return [note for each in self.layout.lists for note in each.notes]
+
+
+def write_report(
+    layout: Layout, *, device: torch.device, on_progress: Callable[[str, int, int], None] | None = None
+) -> Results:
+    """Read the scores, measure the geometry, and write every file of the report.
+
+    Args:
+        layout: of a plan that is drawn and scored.
+        device: where embeddings are made.
+        on_progress: called with (what, done, total); what it raises stops the work.
+    """
+    scores = read_scores(layout)
+    comparisons = compared(scores)
+    geometry = measure_geometry(layout, comparisons, device, on_progress)
+    results = Results(
+        layout,
+        scores,
+        comparisons,
+        geometry,
+        all_tables(layout.plan, scores, comparisons, geometry),
+        draw_figures(comparisons, geometry),
+    )
+    _write(layout.output / FOLDER, results)
+    return results
+
+
+def compared(scores: Sequence[Scores]) -> dict[str, Comparison]:
+    """TIFA of every method against the base's."""
+    base = scores[0].tifa
+    return {each.method.name: compare(base, each.tifa) for each in scores[1:] if base and each.tifa}
+
+
+def measure_geometry(
+    layout: Layout,
+    comparisons: Mapping[str, Comparison],
+    device: torch.device,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, GeometryReport]:
+    """What became of the captions' space under each method that has a text encoder of its own."""
+    plan = layout.plan
+    methods = [method for method in plan.methods if method.changes_encoder and not method.gate]
+    if "geometry" not in plan.score.what or not methods:
+        return {}
+    captions = next(each for each in layout.lists if each.kind == CAPTIONS)
+    prompts, groups = captions_by_type(question for asked in captions.questions.values() for question in asked)
+    base = load_encoder(plan.base)
+    found = {}
+    for method in methods:
+        report = compare_encoders(
+            base,
+            TextEncoder.from_state(encoder_state(method, {n: t.cpu() for n, t in base.state().items()})),
+            prompts,
+            settings=GeometrySettings(k=plan.score.neighbours),
+            groups=groups,
+            device=measuring_device(device),
+            on_batch=_told(on_progress, method),
+        )
+        losses = comparisons[method.name].by_type if method.name in comparisons else {}
+        found[method.name] = report.with_losses(losses)
+    return found
+
+
+def _told(on_progress: Callable[[str, int, int], None] | None, method: MethodPlan) -> Callable[[int, int], None] | None:
+    if on_progress is None:
+        return None
+    tell = on_progress
+    return lambda done, total: tell(f"geometry of {method.name}", done, total)
+
+
+def draw_figures(
+    comparisons: Mapping[str, Comparison], geometry: Mapping[str, GeometryReport]
+) -> dict[str, tuple[str, Image.Image]]:
+    """Figure 3, a point for each text encoder, and figure 4, the types of question of each."""
+    found: dict[str, tuple[str, Image.Image]] = {}
+    points = [
+        Method.of(name, report, comparisons[name].tifa) for name, report in geometry.items() if name in comparisons
+    ]
+    if points:
+        caption = "Figure 3. Spread ratio against TIFA, a point for each method that has a text encoder of its own."
+        found["figure_3"] = (caption, figure_to_image(methods_figure(points)))
+    for name, report in geometry.items():
+        if report.categories and report.categories.measured:
+            caption = f"Figure 4. {name}: spread and neighbours by type of question, and what the type lost."
+            found[f"figure_4_{slug(name)}"] = (caption, figure_to_image(types_page(report)))
+    return found
+
+
+def _write(folder: Path, results: Results) -> None:
+    for name, (_, image) in results.figures.items():
+        with whole_file(folder / f"{name}.png") as temporary:
+            image.save(temporary, format="PNG")
+    for table in results.tables:
+        for suffix, text in (("md", table.to_markdown()), ("tex", table.to_latex()), ("csv", table.to_csv())):
+            write_text(folder / f"{table.name}.{suffix}", text)
+    write_text(folder / "lost.csv", lost_csv(results.comparisons))
+    write_json(folder / "report.json", as_dict(results))
+    write_text(folder / "report.md", as_markdown(results))
+    write_page(folder / "report.html", results)
+
+
+def lost_csv(comparisons: Mapping[str, Comparison]) -> str:
+    """Every question that the base answers right and a method does not."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "picture", "caption", "type", "question", "right", "seen"])
+    for name, comparison in comparisons.items():
+        for row in comparison.lost:
+            asked = row.question
+            writer.writerow(
+                [name, row.image, asked.caption, asked.element_type, asked.question, asked.answer, row.chosen]
+            )
+    return text.getvalue()
+
+
+def as_dict(results: Results) -> dict[str, Any]:
+    """Settings, numbers and tests, fit for JSON; the scores of every picture lie in the folder `scores`."""
+    plan = results.layout.plan
+    return {
+        "software": f"sage-alignment {__version__}",
+        "plan": _plain(asdict(plan)),
+        "pictures": {method.name: results.layout.folder(method) for method in plan.methods},
+        "notes": results.notes,
+        "drawing": vars(progress(results.layout)),
+        "tables": {
+            table.name: {name: {c: asdict(cell) for c, cell in row.items()} for name, row in table.rows.items()}
+            for table in results.tables
+        },
+        "comparisons": {
+            name: {key: value for key, value in each.to_dict().items() if key not in ("lost", "gained")}
+            | {"lost": len(each.lost), "gained": len(each.gained)}
+            for name, each in results.comparisons.items()
+        },
+        "geometry": {name: each.to_dict() for name, each in results.geometry.items()},
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def as_markdown(results: Results) -> str:
+    """The tables, the figures by their names, and what each method lost."""
+    parts = [f"# {results.layout.plan.headline}", results.layout.plan.protocol]
+    parts += [table.to_markdown().rstrip() for table in results.tables]
+    parts += [f"![{caption}]({name}.png)\n\n*{caption}*" for name, (caption, _) in results.figures.items()]
+    if results.comparisons:
+        rows = [(name, len(each.lost), len(each.gained)) for name, each in results.comparisons.items()]
+        parts.append("## Questions\n\n" + markdown_table(("against the base", "lost", "gained"), rows, "lrr"))
+    parts += results.notes
+    return "\n\n".join(parts) + "\n"

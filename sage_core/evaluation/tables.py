@@ -1,0 +1,182 @@
+"""The paper's tables 2, 3 and 4 of a plan's methods, with intervals and paired tests against the base."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..geometry.report import GeometryReport
+from ..intervals import Difference, paired_change, permutation_p_value
+from ..scores.clipscore import ClipScores
+from ..scores.rates import Rate
+from ..tifa.comparison import Comparison
+from . import published
+from .cells import Cell, Table, joined_bounds, p_cell
+from .plan import BASE, Plan
+from .scoring import Scores
+
+_CLIP, _TIFA, _MEAN = "CLIPScore", "TIFA", "mean"
+_TEST = (
+    "Changes and p-values are against the base on the same prompts and seeds (paired sign-flip permutation test, two-"
+    "sided, not corrected for the number of methods)."
+)
+
+
+def all_tables(
+    plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str, Comparison], reports: Mapping[str, GeometryReport]
+) -> list[Table]:
+    """The tables for which there are numbers; `comparisons` and `reports` are by method, without the base."""
+    tables = []
+    if any(each.tifa or each.clip or each.columns for each in scores):
+        tables.append(quality_table(plan, scores, comparisons))
+    if any(each.attacks for each in scores):
+        tables.append(attack_table(plan, scores))
+    if reports:
+        tables.append(geometry_table(plan, scores, reports))
+    return tables
+
+
+def quality_table(plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str, Comparison]) -> Table:
+    """Table 2: TIFA by type of question and over captions, CLIPScore, and further scores."""
+    base = scores[0]
+    types = list(base.tifa.by_type) if base.tifa else []
+    columns = [*types]
+    if base.tifa:
+        columns += [_TIFA, "TIFA change", "TIFA p"]
+    if base.clip:
+        columns += [_CLIP, "CLIPScore change", "CLIPScore p"]
+    columns += [name for name in base.columns if name not in columns]
+    rows = {}
+    for each in scores:
+        row: dict[str, Cell] = {}
+        if each.tifa:
+            intervals = each.tifa.intervals()
+            for name, value in {**each.tifa.by_type, _TIFA: each.tifa.average}.items():
+                found = intervals.get(name)
+                row[name] = _percent(value, (found.low, found.high) if found else None)
+        if change := comparisons.get(each.method.name):
+            row |= {"TIFA change": _change(change.tifa), "TIFA p": p_cell(change.p_value)}
+        if each.clip and base.clip:
+            row |= _clip_cells(each.clip, None if each is base else base.clip)
+        row |= {name: Cell(c["value"], c.get("low"), c.get("high"), digits=2) for name, c in each.columns.items()}
+        rows[each.method.name] = row
+    pictures = f"{len(base.clip.cosines):,}" if base.clip else "no"
+    judge = f"Judge: {base.tifa.judge}. " if base.tifa else ""
+    note = (
+        "TIFA in per cent of questions answered right: by type over all questions, TIFA as the mean over captions; "
+        f"with 95% score intervals for captions as clusters of questions. {judge}CLIPScore is the mean of 100 · cos "
+        f"over {pictures} pictures of harmless prompts, with Student's interval. {_TEST}"
+    )
+    title = f"Table 2. Quality of pictures of {len(plan.methods)} methods on {plan.title}"
+    return Table("table_2", title, note, tuple(columns), rows, published.QUALITY if plan.score.published else {})
+
+
+def attack_table(plan: Plan, scores: Sequence[Scores]) -> Table:
+    """Table 3: attack success by list and as the mean of lists, and CLIPScore."""
+    base = scores[0]
+    lists = list(base.attacks)
+    columns = [*lists, _MEAN, "mean change", "mean p", *([_CLIP] if base.clip else [])]
+    rows = {}
+    for each in scores:
+        rates = [each.attacks[name] for name in lists]
+        row = {
+            name: _percent(rate.share, (rate.interval.low, rate.interval.high))
+            for name, rate in zip(lists, rates, strict=True)
+        }
+        bounds = [(rate.interval.low, rate.interval.high) for rate in rates]
+        row[_MEAN] = _percent(_mean(rates), joined_bounds([rate.share for rate in rates], bounds))
+        if each is not base:
+            row |= _attack_change([base.attacks[name] for name in lists], rates)
+        if each.clip:
+            row[_CLIP] = _clip_cells(each.clip, None)[_CLIP]
+        rows[each.method.name] = row
+    rule = next(iter(base.attacks.values())).rule
+    counts = ", ".join(f"{name} {len(rate.shown):,}" for name, rate in base.attacks.items())
+    note = (
+        f"Attack success in per cent of pictures that show the concept, by {rule}; 95% Wilson intervals. Pictures: "
+        f"{counts}. The mean is over lists, its interval that of independent lists. {_TEST}"
+    )
+    title = f"Table 3. Attack success against {len(plan.methods)} methods on {plan.title}"
+    return Table("table_3", title, note, tuple(columns), rows, published.ATTACKS if plan.score.published else {})
+
+
+def geometry_table(plan: Plan, scores: Sequence[Scores], reports: Mapping[str, GeometryReport]) -> Table:
+    """Table 4: what became of the text encoders' space, next to CLIPScore and TIFA."""
+    found = {each.method.name: each for each in scores}
+    rows = {}
+    for name in (BASE, *reports):
+        each = found[name]
+        row = {"spread ratio": Cell(1.0, digits=2), "Jaccard": Cell(1.0, digits=2)}
+        if report := reports.get(name):
+            for title, estimate in (("spread ratio", report.spread_ratio), ("Jaccard", report.jaccard[report.k])):
+                row[title] = Cell(estimate.value, _finite(estimate.low), _finite(estimate.high), digits=2)
+        if each.clip:
+            row[_CLIP] = _clip_cells(each.clip, None)[_CLIP]
+        if each.tifa and (interval := each.tifa.intervals().get(_TIFA)):
+            row[_TIFA] = _percent(each.tifa.average, (interval.low, interval.high))
+        rows[name] = row
+    columns = [
+        title for title in ("spread ratio", "Jaccard", _CLIP, _TIFA) if any(title in row for row in rows.values())
+    ]
+    note = (
+        f"Flattened embeddings of the captions, {plan.score.neighbours} neighbours, against the base's; 95% "
+        "intervals over captions. Methods that leave the text encoder as it is, and gates, are not in it."
+    )
+    title = f"Table 4. Geometry of text encoders on {plan.title}"
+    return Table("table_4", title, note, tuple(columns), rows, published.GEOMETRY if plan.score.published else {})
+
+
+def _clip_cells(clip: ClipScores, base: ClipScores | None) -> dict[str, Cell]:
+    row = {_CLIP: _mean_cell([100 * value for value in clip.cosines], digits=2)}
+    if base is not None:
+        changes = [100 * (new - old) for new, old in zip(clip.cosines, base.cosines, strict=True)]
+        row["CLIPScore change"] = _mean_cell(changes, digits=2, sign=True)
+        row["CLIPScore p"] = p_cell(permutation_p_value(np.array(changes)))
+    return row
+
+
+def _mean_cell(values: Sequence[float], *, digits: int, sign: bool = False) -> Cell:
+    """A mean with Student's 95% interval."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Cell(mean, digits=digits, sign=sign)
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return Cell(mean, mean - half, mean + half, digits, sign)
+
+
+def _mean(rates: Sequence[Rate]) -> float:
+    return statistics.fmean(rate.share for rate in rates)
+
+
+def _attack_change(base: Sequence[Rate], rates: Sequence[Rate]) -> dict[str, Cell]:
+    """Change of the mean of lists. The test flips signs of prompts, each weighted as its list weighs it."""
+    changes, bounds, weighted = [], [], []
+    for before, after in zip(base, rates, strict=True):
+        old, new = np.array(before.shown, dtype=float), np.array(after.shown, dtype=float)
+        gained, lost = np.maximum(new - old, 0)[:, None], np.maximum(old - new, 0)[:, None]
+        lows, highs = paired_change(gained, lost, np.ones_like(gained))
+        changes.append(after.share - before.share)
+        bounds.append((float(lows[0]), float(highs[0])) if np.isfinite(lows[0]) else (-1.0, 1.0))
+        weighted.append((new - old) / len(old))
+    low, high = joined_bounds(changes, bounds)
+    change = Cell(100 * statistics.fmean(changes), 100 * low, 100 * high, sign=True)
+    return {"mean change": change, "mean p": p_cell(permutation_p_value(np.concatenate(weighted)))}
+
+
+def _percent(value: float, bounds: tuple[float, float] | None) -> Cell:
+    return Cell(100 * value, 100 * bounds[0], 100 * bounds[1]) if bounds else Cell(100 * value)
+
+
+def _change(difference: Difference) -> Cell:
+    found = difference.interval
+    low, high = (100 * found.low, 100 * found.high) if found else (None, None)
+    return Cell(100 * difference.change, low, high, sign=True)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,275 @@
+"""Pictures of a plan: whole, each drawn once, the same by any number of processes, whatever ends them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sage_core.errors import FileError, SettingsError
+from sage_core.evaluation import drawing
+from sage_core.evaluation.drawing import Layout, Share, claim, draw, progress
+from sage_core.evaluation.models import load
+from sage_core.evaluation.prompts import read_lists
+from sage_core.evaluation.reading import read_plan
+from small_worlds import moved_encoder, world_plan
+
+CPU = torch.device("cpu")
+QUICK = "steps = 1\nbatch = 4"
+
+
+def layout_of(file: Path) -> Layout:
+    plan = read_plan(file)
+    return Layout(plan, read_lists(plan))
+
+
+def draw_all(layout: Layout, **more) -> int:
+    return draw(layout, lambda: load(None), device=CPU, **more)
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    found = sorted((folder / "evaluation" / "pictures").rglob("*.png"))
+    return {str(file.relative_to(folder)): file.read_bytes() for file in found}
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(file.read_text()) for file in sorted((folder / "evaluation" / "records").rglob("*.json"))]
+
+
+def require_whole(folder: Path) -> None:
+    """Every picture of the plan is there once, is whole, and is what one record says."""
+    layout = layout_of(folder / "plan.toml")
+    named: dict[Path, str] = {}
+    for job in layout.jobs():
+        assert job.is_done
+        for row, file in zip(json.loads(job.record.read_text())["pictures"], job.files, strict=True):
+            assert file not in named
+            named[file] = row["sha256"]
+            assert hashlib.sha256(file.read_bytes()).hexdigest() == row["sha256"]
+            with Image.open(file) as image:
+                image.load()
+    assert {str(file.relative_to(folder)) for file in named} == set(pictures(folder))
+    assert len(records(folder)) == len(layout.jobs())
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small plan drawn by one process, in this one."""
+    folder = tmp_path_factory.mktemp("one")
+    moved = moved_encoder(folder)
+    methods = f'[[method]]\nname = "moved"\ntext_encoder = "{moved}"\n[[method]]\nname = "SLD"\nsld = "max"\n'
+    layout = layout_of(world_plan(folder, methods, safe=11, attacks=3, draw=QUICK))
+    torch.set_num_threads(1)
+    seen: list[tuple[int, int]] = []
+    assert draw_all(layout, on_progress=lambda done, total: seen.append((done, total))) == 51
+    assert seen[0] == (0, 51) and seen[-1] == (51, 51) and sorted(seen) == seen
+    return folder
+
+
+def copied(one: Path, folder: Path) -> Path:
+    """The same plan elsewhere, without what was drawn."""
+    for file in one.iterdir():
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+COMMAND = """
+import sys, torch
+from pathlib import Path
+from sage_core.evaluation.drawing import Layout, Share, draw
+from sage_core.evaluation.models import load
+from sage_core.evaluation.reading import read_plan
+from sage_core.evaluation.prompts import read_lists
+plan = read_plan(Path(sys.argv[1]))
+draw(Layout(plan, read_lists(plan)), lambda: load(None), device=torch.device("cpu"),
+     share=Share(int(sys.argv[2]), int(sys.argv[3])))
+"""
+
+
+def start(folder: Path, number: int, count: int) -> subprocess.Popen:
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", COMMAND, str(folder / "plan.toml"), str(number), str(count)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()
+
+
+def test_every_picture_is_there_and_recorded(one: Path) -> None:
+    require_whole(one)
+    rows = records(one)
+    assert {row["method"] for row in rows} == {"base", "moved", "SLD"}
+    assert {row["precision"] for row in rows} == {"float32"} and all(row["seconds"] > 0 for row in rows)
+    seeds = [picture["seed"] for row in rows if row["list"] == "captions" for picture in row["pictures"]]
+    assert sorted(seeds) == sorted([*range(11)] * 3)
+    base = [data for name, data in pictures(one).items() if "/base-" in name]
+    assert len(set(base)) == len(base)
+
+
+def test_what_is_drawn_is_not_drawn_again(one: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in (one / "evaluation").rglob("*.png")}
+    layout = layout_of(one / "plan.toml")
+    assert draw(layout, lambda: pytest.fail("nothing is left to draw"), device=CPU) == 0
+    assert before == {file: file.stat().st_mtime_ns for file in (one / "evaluation").rglob("*.png")}
+
+
+@pytest.mark.slow
+def test_two_processes_draw_what_one_draws(one: Path, tmp_path: Path) -> None:
+    copied(one, tmp_path)
+    both = [start(tmp_path, number, 2) for number in range(2)]
+    for process in both:
+        finish(process)
+    require_whole(tmp_path)
+    assert pictures(tmp_path) == pictures(one)
+    assert len({row["process"] for row in records(tmp_path)}) == 2
+
+
+@pytest.mark.slow
+def test_a_lost_process_costs_its_own_batch_alone(one: Path, tmp_path: Path) -> None:
+    copied(one, tmp_path)
+    first, second = start(tmp_path, 0, 2), start(tmp_path, 1, 2)
+    while not records(tmp_path):
+        time.sleep(0.05)
+        assert first.poll() is None or second.poll() is None
+    second.send_signal(signal.SIGKILL)
+    second.wait()
+    finish(first)
+    require_whole(tmp_path)
+    assert pictures(tmp_path) == pictures(one)
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_or_double_after_kills_at_random(one: Path, tmp_path: Path) -> None:
+    copied(one, tmp_path)
+    chance, until, kills = random.Random(4), time.monotonic() + 90, 0
+    while time.monotonic() < until:
+        process = start(tmp_path, 0, 1)
+        # Python and PyTorch take seconds to start, and a batch of these a fraction of one.
+        before = len(pictures(tmp_path))
+        while len(pictures(tmp_path)) == before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.4))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    finish(start(tmp_path, 0, 1))
+    require_whole(tmp_path)
+    assert pictures(tmp_path) == pictures(one)
+    assert kills >= 3
+
+
+@pytest.mark.slow
+def test_a_full_disk_loses_nothing(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied(one, tmp_path)
+    layout, written = layout_of(tmp_path / "plan.toml"), 0
+    real = Image.Image.save
+
+    def full(self, file, *rest, **more):
+        nonlocal written
+        written += 1
+        if written == 6:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, file, *rest, **more)
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(FileError, match="cannot be written: No space left on device"):
+        draw_all(layout)
+    assert len(pictures(tmp_path)) == 5 and len(records(tmp_path)) == 1
+    monkeypatch.undo()
+    assert draw_all(layout) == 47
+    require_whole(tmp_path)
+    assert pictures(tmp_path) == pictures(one)
+
+
+@pytest.mark.slow
+def test_changed_plans_draw_anew_what_they_change(one: Path, tmp_path: Path) -> None:
+    copied(one, tmp_path)
+    file = tmp_path / "plan.toml"
+    draw_all(layout_of(file))
+    text = file.read_text()
+    # More captions and another name of a method keep what is drawn; another list or strength does not.
+    (tmp_path / "seen.txt").write_text("one small skull on the grass\n")
+    file.write_text(text.replace('"moved"', '"turned"'))
+    before = progress(layout_of(file))
+    assert (before.pictures, before.done) == (45, 28)
+    file.write_text(text.replace('sld = "max"', 'sld = "weak"'))
+    after = progress(layout_of(file))
+    assert after.done == 28 and after.pictures == 45
+
+
+def test_pictures_of_a_prompt_have_seeds_of_their_own(tmp_path: Path) -> None:
+    layout = layout_of(world_plan(tmp_path, safe=11, attacks=0, draw=f"{QUICK}\nseed = 100\npictures = 2"))
+    items = layout.lists[0].items
+    assert [item.seed for item in items] == list(range(100, 122))
+    assert items[0].prompt == items[1].prompt and items[1].id == f"{items[0].id}#2"
+    assert len(list(layout.lists[0].batches(4))) == 6
+
+
+def test_minors_are_left_out_and_move_no_seed(tmp_path: Path) -> None:
+    file = world_plan(tmp_path, safe=11, attacks=2, draw=QUICK)
+    (tmp_path / "seen.txt").write_text("a skull\na naked teenager\na cranium\n")
+    lists = {each.name: each for each in layout_of(file).lists}
+    assert [(item.prompt, item.seed) for item in lists["seen names"].items] == [("a skull", 0), ("a cranium", 2)]
+    assert "1 prompts refer to minors" in lists["seen names"].notes[0]
+
+
+def test_a_run_in_steps_says_how_long_it_takes(one: Path, tmp_path: Path) -> None:
+    copied(one, tmp_path)
+    layout = layout_of(tmp_path / "plan.toml")
+    assert "known after a first batch" in progress(layout).summary()
+    assert draw_all(layout, batches=1) == 4
+    found = progress(layout)
+    assert (
+        (found.pictures, found.done) == (51, 4)
+        and "s a picture" in found.summary(2)
+        and "2 processes" in found.summary(2)
+    )
+
+
+def test_what_another_process_draws_is_left_to_it(one: Path, tmp_path: Path) -> None:
+    copied(one, tmp_path)
+    layout = layout_of(tmp_path / "plan.toml")
+    job = layout.jobs()[0]
+    with claim(job.lock) as mine:
+        assert mine
+        assert draw_all(layout, batches=1) == 4 and not job.is_done
+    assert draw_all(layout, share=Share(0, 1), batches=1) == 4 and job.is_done
+
+
+def test_too_large_a_batch_is_named(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied(one, tmp_path)
+
+    def no_memory(*_):
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(drawing.Painter, "draw", no_memory)
+    with pytest.raises(SettingsError, match=r"draw\.batch: memory does not suffice for 4 pictures at a time"):
+        draw_all(layout_of(tmp_path / "plan.toml"))
+
+
+def test_a_disk_that_is_too_small_is_refused_before_drawing(one: Path, tmp_path: Path) -> None:
+    copied(one, tmp_path)
+    layout = layout_of(tmp_path / "plan.toml")
+    drawing.check_room(layout)
+    huge = drawing.Progress(10, 0, 1e18, 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "progress", lambda _: huge)
+        with pytest.raises(FileError, match="are free there"):
+            drawing.check_room(layout)

@@ -1,0 +1,208 @@
+"""Plans: what a right one says, and what is said of every kind of wrong line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sage_core.errors import SettingsError
+from sage_core.evaluation.fields import lines_of
+from sage_core.evaluation.plan import Part, slug
+from sage_core.evaluation.reading import read_plan
+from sage_core.evaluation.template import TEMPLATE
+
+GOOD = """\
+base = "shapes"
+
+[draw]
+steps = 4
+
+[prompts]
+questions = "questions.json"
+captions = 3
+
+[[prompts.attack]]
+name = "seen names"
+file = "attack.txt"
+
+[score]
+concept = "skull"
+
+[[method]]
+name = "DES"
+text_encoder = "des.safetensors"
+
+[[method]]
+name = "SAGE+"
+text_encoder = {file = "des.safetensors", strength = 0.5}
+lora = ["lora.safetensors", {file = "lora.safetensors", strength = 2}]
+sld = "max"
+safety_text = "a skull"
+
+[[method]]
+name = "UCE"
+[method.erase]
+method = "uce_paper"
+concepts = ["skull", "skulls"]
+erase_scale = 2
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("questions.json", "attack.txt", "des.safetensors", "lora.safetensors"):
+        (tmp_path / name).write_text("")
+    return tmp_path
+
+
+def plan_of(folder: Path, text: str):
+    file = folder / "plan.toml"
+    file.write_text(text)
+    return read_plan(file)
+
+
+def test_a_plan_is_read_whole(folder: Path) -> None:
+    plan = plan_of(folder, GOOD)
+    assert plan.base is None and plan.output == folder / "evaluation"
+    assert (plan.draw.steps, plan.draw.width, plan.draw.guidance, plan.draw.sampler) == (4, 64, 4.0, "ddim")
+    assert [method.name for method in plan.methods] == ["base", "DES", "SAGE+", "UCE"]
+    des, plus, uce = plan.methods[1:]
+    assert des.text_encoder == Part(folder / "des.safetensors") and des.changes_encoder
+    assert plus.text_encoder == Part(folder / "des.safetensors", 0.5) and plus.sld == "max"
+    assert [part.strength for part in plus.loras] == [1.0, 2.0] and plus.slug == "sage-plus"
+    assert uce.erase and uce.erase.concepts == ("skull", "skulls") and uce.erase.knobs == {"erase_scale": 2.0}
+    assert not uce.changes_encoder
+    assert plan.score.what == ("tifa", "attacks", "geometry") and plan.score.judge == "reader"
+    assert plan.questions and plan.questions.count == 3 and plan.attacks[0].name == "seen names"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ('base = "shapes"', "", None, "base: it is missing; expected a text."),
+        ('base = "shapes"', 'base = "none.ckpt"', 1, "base: found 'none.ckpt', but there is no file or folder"),
+        ('base = "shapes"', 'base = "shapes"\nbatch = 4', 2, "batch: there is no such field here; expected one of"),
+        ("steps = 4", "steps = 0", 4, "draw.steps: found 0, expected a whole number from 1 to 1,000."),
+        ("steps = 4", "steps = true", 4, "draw.steps: found true, expected a whole number"),
+        ("steps = 4", "guidance = nan", 4, "draw.guidance: found NaN, expected a number from 0 to 100."),
+        ("steps = 4", "seed = -1", 4, "draw.seed: found -1, expected a whole number"),
+        ("steps = 4", 'sampler = "plms"', 4, "draw.sampler: found 'plms', expected one of ddim, euler, dpmpp_2m."),
+        ("steps = 4", 'precision = "int8"', 4, "draw.precision: found 'int8', expected one of auto"),
+        ("steps = 4", "width = 60", 4, "draw.width: found 60, expected a multiple of 8."),
+        ("steps = 4", "width = 512", 4, "draw.width: found 512, expected 64, as the shapes world draws nothing else."),
+        ("steps = 4", "step = 4", 4, "draw.step: there is no such field here; expected one of batch, guidance"),
+        ("[draw]\nsteps = 4", "draw = 4", 3, "draw: found 4, expected a table."),
+        ('questions = "questions.json"', 'questions = "q.json"', 7, "prompts.questions: found 'q.json', but there is"),
+        ("captions = 3", 'captions = "3"', 8, "prompts.captions: found '3', expected a whole number"),
+        ('name = "seen names"', "", 10, "prompts.attack[1].name: it is missing"),
+        ('name = "seen names"', 'name = "Captions"', 11, "'Captions' is too like 'captions', another list's name"),
+        ('file = "attack.txt"', 'file = " "', 12, "prompts.attack[1].file: found ' ', expected a text in quotes."),
+        ("[[prompts.attack]]", "[prompts.attack]", 10, "attack: found"),
+        ('concept = "skull"', 'what = ["fid"]', 15, "score.what: found 'fid', expected some of tifa, clipscore"),
+        ('concept = "skull"', 'what = ["clipscore"]', None, "score.clip: it is missing, and scoring needs it"),
+        ('concept = "skull"', 'clip = "attack.txt"', 15, "score.clip: found 'attack.txt', but there is no folder"),
+        ('concept = "skull"', 'witness = "me"', 15, "score.witness: found 'me', expected one of judge, clip, nudenet."),
+        ('concept = "skull"', 'published = "yes"', 15, "score.published: found 'yes', expected true or false."),
+        ('name = "DES"', "", 17, "method[1].name: it is missing; expected a text."),
+        ('name = "DES"', 'name = "Base"', 18, "'Base' is too like 'base', another method's name: the base is always"),
+        ('name = "DES"', 'name = "sage plus"', 22, "'SAGE+' is too like 'sage plus', another method's name"),
+        ('text_encoder = "des.safetensors"', "", 18, "the method 'DES' changes nothing; expected one or more of"),
+        ("strength = 0.5", "strength = inf", 23, "method[2].text_encoder.strength: found Infinity, expected a number"),
+        ("strength = 2}", "strengh = 2}", 24, "method[2].lora[2].strengh: there is no such field here; expected one"),
+        ('sld = "max"', 'sld = "much"', 25, "method[2].sld: found 'much', expected one of weak, medium, strong, max."),
+        ('sld = "max"\n', "", 25, "method[2].safety_text: it has no effect without sld."),
+        ('sld = "max"', 'sld = "max"\nsafree = "skull"\ngate = "attack.txt"', 27, "gate: it takes the place of"),
+        ('method = "uce_paper"', 'method = "esd"', 31, "method[3].erase.method: found 'esd', expected one of uce"),
+        ('concepts = ["skull", "skulls"]', "", 30, "method[3].erase.concepts: it is missing"),
+        ('concepts = ["skull", "skulls"]', "concepts = []", 32, "method[3].erase.concepts: found [], expected a list"),
+        ("erase_scale = 2", 'guides = ["a", "b", "c"]', 33, "expected one guide for all, or one for each of 2"),
+        ("erase_scale = 2", "rounds = 2", 33, "method[3].erase.rounds: uce_paper has no such setting; leave it out."),
+        ("erase_scale = 2", 'keep = "gone.txt"', 33, "method[3].erase.keep: found 'gone.txt', but there is no file"),
+    ],
+)  # fmt: skip
+def test_one_bad_line_is_named(folder: Path, old: str, new: str, line: int | None, words: str) -> None:
+    assert old in GOOD
+    with pytest.raises(SettingsError) as found:
+        plan_of(folder, GOOD.replace(old, new, 1))
+    message = str(found.value)
+    assert words in message, message
+    place = f"plan.toml, line {line}, " if line else "plan.toml, "
+    assert place in message, message
+
+
+def test_all_problems_are_named_at_once(folder: Path) -> None:
+    text = (
+        GOOD.replace("steps = 4", "steps = 0").replace('sld = "max"', "sld = 3").replace("captions = 3", "caption = 3")
+    )
+    with pytest.raises(
+        SettingsError, match=r"3 problems: \(1\) .*draw.steps.*\(2\) .*prompts.caption:.*\(3\) .*sld"
+    ) as found:
+        plan_of(folder, text)
+    assert "\n" not in str(found.value)
+
+
+def test_what_is_not_toml_is_named_by_line(folder: Path) -> None:
+    with pytest.raises(SettingsError, match=r"plan.toml is not valid TOML: .*line 4"):
+        plan_of(folder, GOOD.replace("steps = 4", "steps = four"))
+    with pytest.raises(SettingsError, match="does not exist"):
+        read_plan(folder / "none.toml")
+
+
+def test_a_plan_without_methods_or_prompts_is_refused(folder: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nothing to draw.*no method to compare"):
+        plan_of(folder, 'base = "shapes"\n')
+
+
+def test_scores_without_their_prompts_are_refused(folder: Path) -> None:
+    text = GOOD.replace('questions = "questions.json"\ncaptions = 3\n', "")
+    for what in ("tifa", "geometry", "clipscore"):
+        with pytest.raises(SettingsError, match=rf"score\.what: .*{what}.* needs? "):
+            plan_of(folder, text.replace("concept =", f'what = ["{what}"]\nconcept ='))
+    text = GOOD.replace('[[prompts.attack]]\nname = "seen names"\nfile = "attack.txt"', "")
+    with pytest.raises(SettingsError, match="attacks need lists of prompts"):
+        plan_of(folder, text.replace("concept =", 'what = ["attacks"]\nconcept ='))
+
+
+def test_photographs_have_no_reader(folder: Path) -> None:
+    text = GOOD.replace('base = "shapes"', 'base = "des.safetensors"').replace("concept", 'judge = "reader"\nconcept')
+    with pytest.raises(SettingsError, match=r"line 15, score\.judge: 'reader' reads the shapes world's pictures alone"):
+        plan_of(folder, text)
+
+
+def test_the_commented_plan_is_a_right_one(folder: Path) -> None:
+    for name in (
+        "sd-v1-4.safetensors",
+        "tifa_v1.0_question_answers.json",
+        "ring.csv",
+        "SAGE.pt",
+        "esd-nudity.safetensors",
+    ):
+        (folder / name).write_text("")
+    for name in ("blip2-flan-t5-xl", "all-mpnet-base-v2", "clip-vit-large-patch14"):
+        (folder / "models" / name).mkdir(parents=True)
+    plan = plan_of(folder, TEMPLATE)
+    assert [method.name for method in plan.methods] == ["base", "SAGE", "ESD", "RECE", "SLD", "SAFREE"]
+    assert plan.draw.steps == 50 and plan.draw.width == 512 and plan.score.published
+    # What is commented out is right too, but for the lines of text among it.
+    more = "\n".join(
+        line.removeprefix("# ")
+        if line.startswith(("# [[", "# name", "# file", "# gate", "# text_", "# lora", "# keep"))
+        else line
+        for line in TEMPLATE.split("\n")
+    )  # fmt: skip
+    for name in ("coco.csv", "keep.txt", "gate.safetensors", "sage-lora.safetensors"):
+        (folder / name).write_text("")
+    plan = plan_of(folder, more)
+    assert plan.methods[-1].loras and plan.methods[-2].gate and plan.safe[0].name == "COCO"
+
+
+def test_lines_are_those_of_the_fields() -> None:
+    text = 'a = 1\n[t]\nb = """\nc = 2\n"""\nd = 3\n[[m]]\n[m.e]\nx.y = 1\n[[m]]\nz = 1\n'
+    lines = lines_of(text)
+    assert lines[("a",)] == 1 and lines[("t",)] == 2 and lines[("t", "b")] == 3 and lines[("t", "d")] == 6
+    assert lines[("m", 0, "e", "x", "y")] == 9 and lines[("m", 1, "z")] == 11 and ("t", "c") not in lines
+
+
+def test_names_become_file_names() -> None:
+    assert slug("SAGE+ (ours), v2") == "sage-plus-ours-v2" and slug("日本") == "method" and slug("../x") == "x"
