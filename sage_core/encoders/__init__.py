@@ -17,5 +17,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "extract_lora": "lora",
         "save_lora": "lora",
         "examine": "doctor",
+        "to_diffusers": "pipelines",
     },
 )
