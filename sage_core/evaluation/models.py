@@ -139,7 +139,7 @@ def _unet(stored: UnetFile, base: Path) -> nn.Module:
     from diffusers import UNet2DConditionModel
 
     file = base / "unet" / "config.json"
-    values = _json(file) if base.is_dir() and file.is_file() else _unet_values(stored.names.config)
+    values = _json(file) if base.is_dir() and file.is_file() else unet_values(stored.names.config)
     _refuse_other_predictions(base)
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(values)
@@ -152,7 +152,7 @@ def _unet(stored: UnetFile, base: Path) -> nn.Module:
     return unet.eval().requires_grad_(False)
 
 
-def _unet_values(config: UnetConfig) -> dict[str, Any]:
+def unet_values(config: UnetConfig) -> dict[str, Any]:
     """SD 1.x's configuration with these sizes."""
     cross = config.attention
     return {

@@ -14,7 +14,7 @@ from sage_core.demo.exam import Exam
 from sage_core.diffusion.names import UnetConfig
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder, save_encoder
-from sage_core.evaluation.models import _unet_values
+from sage_core.evaluation.models import unet_values
 from sage_core.shapes.networks.checkpoint import checkpoint_unet
 from sage_core.shapes.networks.weights import load_packed
 from sage_core.tifa.questions import write_questions
@@ -74,7 +74,7 @@ def tiny_folder(folder: Path) -> Path:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
     torch.manual_seed(0)
-    UNet2DConditionModel(**_unet_values(TINY)).save_pretrained(folder / "unet")
+    UNet2DConditionModel(**unet_values(TINY)).save_pretrained(folder / "unet")
     levels = 4
     AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels,
