@@ -33,7 +33,7 @@ from .prompts import Item, PromptList
 # Bytes of a PNG for each pixel of a photograph, for estimates before there is a picture.
 _BYTES_A_PIXEL = 1.6
 # Seconds between looks at batches that other processes are drawing.
-_WAIT = 0.5
+_WAIT = 1.0
 
 
 @dataclass(frozen=True)
@@ -198,11 +198,11 @@ def draw(
     jobs = [*jobs[start:], *jobs[:start]]
     drawn, left = 0, batches
     artist = _Artist(layout.plan, model, device)
-    while open_jobs := [job for job in jobs if not job.is_done]:
-        done = total - sum(len(job.items) for job in open_jobs)
+    while jobs := [job for job in jobs if not job.is_done]:
+        done = total - sum(len(job.items) for job in jobs)
         _tell(on_progress, done, total)
         before = drawn
-        for job in open_jobs:
+        for job in jobs:
             if left == 0:
                 return drawn
             with _claimed(job) as is_mine:

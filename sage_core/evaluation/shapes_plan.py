@@ -38,8 +38,8 @@ _KEPT = 60
 def write_shapes_plan(
     file: Path,
     *,
-    captions: int = 36,
-    attacks: int = 18,
+    captions: int = 48,
+    attacks: int = 24,
     steps: int = 40,
     pairs: int = _PAIRS,
     device: torch.device | str = "cpu",
@@ -119,7 +119,7 @@ output = "evaluation"
 base = "shapes"
 
 [draw]
-steps = 8
+steps = 10
 guidance = 4.0
 
 [prompts]
