@@ -64,8 +64,9 @@ class Model:
     def to(self, device: torch.device, dtype: torch.dtype) -> Model:
         """Move all parts there; the U-Net in `dtype`, the autoencoder too unless that is bf16, which it shows."""
         self.dtype = dtype
-        self.unet.to(device, dtype)
-        self.vae.to(device, torch.float32 if dtype == torch.bfloat16 else dtype)
+        # PyTorch's own `to`: diffusers' warns of modules that must stay in fp32 even where there are none.
+        nn.Module.to(self.unet, device, dtype)
+        nn.Module.to(self.vae, device, torch.float32 if dtype == torch.bfloat16 else dtype)
         self.encoder.to(device)
         return self
 
