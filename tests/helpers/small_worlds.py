@@ -78,7 +78,7 @@ def tiny_folder(folder: Path) -> Path:
     levels = 4
     AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels,
-        block_out_channels=[32] * levels, layers_per_block=1, latent_channels=4, scaling_factor=0.18215,
+        block_out_channels=[32, 32, 64, 64], layers_per_block=1, latent_channels=4, scaling_factor=0.18215,
     ).save_pretrained(folder / "vae")  # fmt: skip
     config = EncoderConfig(layers=1, width=32, heads=2, mlp_width=32, vocabulary=49408, positions=77)
     (folder / "text_encoder").mkdir()
