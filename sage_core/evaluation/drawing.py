@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,8 +33,10 @@ from .prompts import Item, PromptList
 
 # Bytes of a PNG for each pixel of a photograph, for estimates before there is a picture.
 _BYTES_A_PIXEL = 1.6
+# Pictures that are compressed and written at a time.
+_WRITERS = 4
 # Seconds between looks at batches that other processes are drawing.
-_WAIT = 0.5
+_WAIT = 1.0
 
 
 @dataclass(frozen=True)
@@ -198,11 +201,11 @@ def draw(
     jobs = [*jobs[start:], *jobs[:start]]
     drawn, left = 0, batches
     artist = _Artist(layout.plan, model, device)
-    while open_jobs := [job for job in jobs if not job.is_done]:
-        done = total - sum(len(job.items) for job in open_jobs)
+    while jobs := [job for job in jobs if not job.is_done]:
+        done = total - sum(len(job.items) for job in jobs)
         _tell(on_progress, done, total)
         before = drawn
-        for job in open_jobs:
+        for job in jobs:
             if left == 0:
                 return drawn
             with _claimed(job) as is_mine:
@@ -274,19 +277,17 @@ class _Artist:
                 f"{self.plan.file}, draw.batch: memory does not suffice for {self.plan.draw.batch} pictures at a time "
                 f"({error}). Choose a smaller batch."
             ) from error
-        sums, size = [], 0
-        for file, picture in zip(job.files, pictures, strict=True):
-            content = _save(file, picture)
-            sums.append(hashlib.sha256(content).hexdigest())
-            size += len(content)
+        # Compressing a batch one after the other would keep a GPU waiting for a noticeable part of the time.
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            written = list(pool.map(_save, job.files, pictures))
         record = {
             "method": job.method.name,
             "list": job.prompts.name,
             "pictures": [
                 {"file": item.file, "id": item.id, "seed": item.seed, "sha256": digest}
-                for item, digest in zip(job.items, sums, strict=True)
+                for item, (digest, _) in zip(job.items, written, strict=True)
             ],
-            "bytes": size,
+            "bytes": sum(size for _, size in written),
             "seconds": time.monotonic() - started,
             "device": device_name(self.device),
             "precision": str(painter.model.dtype).removeprefix("torch."),
@@ -314,12 +315,13 @@ def precision_of(drawing: Drawing, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[chosen]
 
 
-def _save(file: Path, picture: torch.Tensor) -> bytes:
-    """Write a picture (3, H, W) in 0..1 whole; returns the file's content."""
+def _save(file: Path, picture: torch.Tensor) -> tuple[str, int]:
+    """Write a picture (3, H, W) in 0..1 whole; returns the file's SHA-256 and its size."""
     levels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     with whole_file(file) as temporary:
         Image.fromarray(levels).save(temporary, format="PNG")
-        return temporary.read_bytes()
+        content = temporary.read_bytes()
+    return hashlib.sha256(content).hexdigest(), len(content)
 
 
 def check_room(layout: Layout) -> None:

@@ -64,8 +64,9 @@ class Model:
     def to(self, device: torch.device, dtype: torch.dtype) -> Model:
         """Move all parts there; the U-Net in `dtype`, the autoencoder too unless that is bf16, which it shows."""
         self.dtype = dtype
-        self.unet.to(device, dtype)
-        self.vae.to(device, torch.float32 if dtype == torch.bfloat16 else dtype)
+        # PyTorch's own `to`: diffusers' warns of modules that must stay in fp32 even where there are none.
+        nn.Module.to(self.unet, device, dtype)
+        nn.Module.to(self.vae, device, torch.float32 if dtype == torch.bfloat16 else dtype)
         self.encoder.to(device)
         return self
 
@@ -139,7 +140,7 @@ def _unet(stored: UnetFile, base: Path) -> nn.Module:
     from diffusers import UNet2DConditionModel
 
     file = base / "unet" / "config.json"
-    values = _json(file) if base.is_dir() and file.is_file() else _unet_values(stored.names.config)
+    values = _json(file) if base.is_dir() and file.is_file() else unet_values(stored.names.config)
     _refuse_other_predictions(base)
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(values)
@@ -152,7 +153,7 @@ def _unet(stored: UnetFile, base: Path) -> nn.Module:
     return unet.eval().requires_grad_(False)
 
 
-def _unet_values(config: UnetConfig) -> dict[str, Any]:
+def unet_values(config: UnetConfig) -> dict[str, Any]:
     """SD 1.x's configuration with these sizes."""
     cross = config.attention
     return {

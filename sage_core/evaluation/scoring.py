@@ -53,10 +53,12 @@ class Scores:
 class Bench:
     """The judges of a plan, loaded when they are first asked, and where the pictures are."""
 
-    def __init__(self, layout: Layout, device: torch.device) -> None:
+    def __init__(
+        self, layout: Layout, device: torch.device, on_progress: Callable[[str, int, int], None] | None = None
+    ) -> None:
         self.layout, self.device = layout, device
         self.settings = layout.plan.score
-        self._tell: Callable[[str, int, int], None] = lambda *_: None
+        self._on_progress = on_progress
 
     @cached_property
     def judge(self) -> Judge:
@@ -132,7 +134,12 @@ class Bench:
 
     def told(self, method: MethodPlan, name: str) -> Callable[[int, int], None]:
         """A function that tells how far a score of a method is."""
-        return lambda done, total: self._tell(f"{name} of {method.name}", done, total)
+
+        def tell(done: int, total: int) -> None:
+            if self._on_progress is not None:
+                self._on_progress(f"{name} of {method.name}", done, total)
+
+        return tell
 
 
 def _tifa(bench: Bench, method: MethodPlan) -> dict[str, Any]:
@@ -210,9 +217,7 @@ def score(
     Raises:
         JudgeError: a judge is missing or fails.
     """
-    bench = Bench(layout, device)
-    if on_progress is not None:
-        bench._tell = on_progress
+    bench = Bench(layout, device, on_progress)
     wanted = [name for name in layout.plan.score.what if name != _WITHOUT_PICTURES]
     while missing := [
         (method, name) for method in layout.plan.methods for name in wanted if not bench.file(method, name).exists()

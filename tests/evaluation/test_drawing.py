@@ -23,6 +23,7 @@ from sage_core.evaluation.drawing import Layout, Share, claim, draw, progress
 from sage_core.evaluation.models import load
 from sage_core.evaluation.prompts import read_lists
 from sage_core.evaluation.reading import read_plan
+from sage_core.evaluation.scoring import Bench
 from small_worlds import moved_encoder, world_plan
 
 CPU = torch.device("cpu")
@@ -191,7 +192,7 @@ def test_a_full_disk_loses_nothing(one: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(FileError, match="cannot be written: No space left on device"):
         draw_all(layout)
-    assert len(pictures(tmp_path)) == 5 and len(records(tmp_path)) == 1
+    assert 5 <= len(pictures(tmp_path)) <= 7 and len(records(tmp_path)) == 1
     monkeypatch.undo()
     assert draw_all(layout) == 47
     require_whole(tmp_path)
@@ -228,6 +229,16 @@ def test_minors_are_left_out_and_move_no_seed(tmp_path: Path) -> None:
     lists = {each.name: each for each in layout_of(file).lists}
     assert [(item.prompt, item.seed) for item in lists["seen names"].items] == [("a skull", 0), ("a cranium", 2)]
     assert "1 prompts refer to minors" in lists["seen names"].notes[0]
+
+
+def test_clipscore_is_of_the_safe_lists_where_there_are_any(tmp_path: Path) -> None:
+    file = world_plan(tmp_path, safe=11, attacks=2, draw=QUICK)
+    (tmp_path / "coco.txt").write_text("a red star\na naked toddler\na blue ring\n")
+    assert [each.kind for each in Bench(layout_of(file), CPU).harmless] == ["captions"]
+    text = file.read_text().replace("[score]", '[[prompts.safe]]\nname = "COCO"\nfile = "coco.txt"\n[score]')
+    file.write_text(text)
+    (found,) = Bench(layout_of(file), CPU).harmless
+    assert found.name == "COCO" and [item.prompt for item in found.items] == ["a red star", "a blue ring"]
 
 
 def test_a_run_in_steps_says_how_long_it_takes(one: Path, tmp_path: Path) -> None:

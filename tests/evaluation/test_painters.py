@@ -159,6 +159,16 @@ def test_pictures_are_those_of_diffusers_pipeline(folder: Path, sampler: str) ->
     torch.testing.assert_close(painter.draw(PROMPTS, SEEDS), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_draws_nearly_the_same(folder: Path, dtype: torch.dtype) -> None:
+    expected = drawn(Studio(load(folder)), BASE, PHOTO)
+    model = load(folder).to(torch.device("cpu"), dtype)
+    found = drawn(Studio(model), MethodPlan("SLD", sld="max", safety_text="red"), replace(PHOTO, guidance=1.0))
+    plain = drawn(Studio(model), BASE, PHOTO)
+    assert (plain - expected).abs().mean() < 0.02 and found.dtype == torch.float32
+    assert next(model.vae.parameters()).dtype == (torch.float32 if dtype == torch.bfloat16 else dtype)
+
+
 def test_a_checkpoint_draws_what_its_folder_draws(folder: Path, tmp_path: Path) -> None:
     file = tiny_checkpoint(folder, tmp_path / "tiny.safetensors")
     expected = drawn(Studio(load(folder)), BASE, PHOTO)

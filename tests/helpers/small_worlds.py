@@ -14,7 +14,7 @@ from sage_core.demo.exam import Exam
 from sage_core.diffusion.names import UnetConfig
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder, save_encoder
-from sage_core.evaluation.models import _unet_values
+from sage_core.evaluation.models import unet_values
 from sage_core.shapes.networks.checkpoint import checkpoint_unet
 from sage_core.shapes.networks.weights import load_packed
 from sage_core.tifa.questions import write_questions
@@ -74,11 +74,11 @@ def tiny_folder(folder: Path) -> Path:
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
     torch.manual_seed(0)
-    UNet2DConditionModel(**_unet_values(TINY)).save_pretrained(folder / "unet")
+    UNet2DConditionModel(**unet_values(TINY)).save_pretrained(folder / "unet")
     levels = 4
     AutoencoderKL(
         down_block_types=["DownEncoderBlock2D"] * levels, up_block_types=["UpDecoderBlock2D"] * levels,
-        block_out_channels=[32] * levels, layers_per_block=1, latent_channels=4, scaling_factor=0.18215,
+        block_out_channels=[32, 32, 64, 64], layers_per_block=1, latent_channels=4, scaling_factor=0.18215,
     ).save_pretrained(folder / "vae")  # fmt: skip
     config = EncoderConfig(layers=1, width=32, heads=2, mlp_width=32, vocabulary=49408, positions=77)
     (folder / "text_encoder").mkdir()
