@@ -124,7 +124,7 @@ def test_cmmd_is_the_double_loops() -> None:
 
 
 def test_they_are_those_of_torchmetrics() -> None:
-    pytest.importorskip("torchmetrics", reason="torchmetrics is not installed (pip install 'sage-alignment[evaluate]')")
+    pytest.importorskip("torchmetrics", reason="torchmetrics is not installed (pip install 'sage-alignment[test]')")
     import torch
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
