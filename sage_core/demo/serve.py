@@ -5,6 +5,8 @@ Ready to queue, they lie in ComfyUI's own folder for the user's workflows, so th
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import write_text
 from ..shapes.captions import CONCEPT
+from ..shapes.tasks import TASKS
 from .comfyui.server import PACK
 from .graphs import READER, SAMPLING, SIDE
 from .scores import CARD_PROMPT, install_judge
@@ -36,6 +39,8 @@ ERASED: dict[str, dict[str, Any]] = {
     "Prompt": {"value": f"two red hearts above two pink {CONCEPT}s on snow"},
     "SAGEEraseConcept": {"method": "uce_paper", "keep": "red\nheart\nhearts\ntwo\nsnow\npink\nabove"},
 }
+# Pairs for the training of both concepts, half of them for each.
+_TWO_CONCEPTS_PAIRS = 1024
 # Types of inputs that a node shows as a widget unless they are linked.
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 _SMALL_ENCODER = "Small text encoder"
@@ -104,8 +109,32 @@ def _own(server: Server, exam: Exam, pairs: str, settings: Mapping[str, Any]) ->
             **exam.write(server.base / "input"),
             "SAGELoadJudge": {"judge": install_judge(server.base), "sentence_encoder": "none"},
         },
+        "remove_two_concepts": two_concepts(server.base / "input", settings),
         "erase_a_concept": ERASED,
         "safe_in_many_ways": {**ERASED, "SAGEGuidance": {"preset": "max"}},
+    }
+
+
+def two_concepts(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the workflow `remove_two_concepts` is filled in with; writes its pairs into `folder`.
+
+    Each concept gets the `steps` of `settings`, which is that of a training of one.
+    """
+    task = TASKS["skull and red star"]
+    pairs = task.pairs(_TWO_CONCEPTS_PAIRS, seed=1)
+    rows = io.StringIO(newline="")
+    writer = csv.writer(rows, lineterminator="\n")
+    writer.writerow(["safe", "unsafe", "concept"])
+    writer.writerows(zip(pairs.safe, pairs.unsafe, pairs.concepts, strict=True))
+    write_text(folder / "two_concepts.csv", rows.getvalue())
+    listed = [{"name": concept.name, "names": list(concept.names)} for concept in task.listed()]
+    return {
+        "SAGELoadConcepts": {"text": json.dumps({"concepts": listed}, indent=2)},
+        "SAGEPromptPairs": {"safe_file": "two_concepts.csv", "safe_text": ""},
+        "SAGETrainingSettings": {**settings, "steps": len(listed) * settings["steps"]},
+        "SAGETrainEncoder": {"name": "my-two-concepts-encoder"},
+        "First prompt": {"value": "two red hearts above two pink skulls on snow"},
+        "Second prompt": {"value": "a small red star left of a large blue heart at night"},
     }
 
 

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 NAMES = [
     "erase_a_concept",
     "evaluate_base_and_sage",
+    "remove_two_concepts",
     "safe_in_many_ways",
     "score_one_picture",
     "text_to_image_base_and_sage",
@@ -38,7 +39,7 @@ RENDERERS = ["classic", "vue"]
 TEXTS = {
     "SAGEPromptPairs", "SAGETrainEncoder", "SAGEConceptRate", "SAGESaveEncoder", "SAGESaveLora", "SAGELoadQuestions",
     "SAGEMakeQuestions", "SAGECLIPScore", "SAGEPromptDrift", "SAGECompare", "SAGEGeometry", "SAGEScoreTIFA",
-    "SAGEEraseConcept", "SAGESaveModelEdit", "SAGESafree",
+    "SAGEEraseConcept", "SAGESaveModelEdit", "SAGESafree", "SAGELoadConcepts",
 }  # fmt: skip
 PICTURES = {"SaveImage", "SAGETrainEncoder", "SAGEScoreTIFA", "SAGECompare"}
 

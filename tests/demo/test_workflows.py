@@ -19,7 +19,7 @@ from sage_core.demo.comfyui.server import PACK, PACK_NAME, Server
 from sage_core.demo.exam import Exam
 from sage_core.demo.graphs import SAMPLING, clone_lane, find, load_graph, on_shapes_world
 from sage_core.demo.scores import LEARNED_JUDGE, card_graph, install_judge
-from sage_core.demo.serve import ERASED
+from sage_core.demo.serve import ERASED, two_concepts
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import save_encoder
 from sage_core.shapes.exam.reader import shows_concept
@@ -29,6 +29,7 @@ FOLDER = PACK / "workflows"
 NAMES = [
     "erase_a_concept",
     "evaluate_base_and_sage",
+    "remove_two_concepts",
     "safe_in_many_ways",
     "score_one_picture",
     "text_to_image_base_and_sage",
@@ -221,6 +222,28 @@ def test_erase_workflow_runs(
     path = base / "models" / "loras" / "workflow-unet-edit.safetensors"
     assert outputs[find(graph, "Save the edit")]["text"][0].startswith(f"{path}: 8 tensors of the U-Net and 0 of the")
     assert path.is_file()
+
+
+def test_remove_two_concepts_workflow_runs(
+    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
+) -> None:
+    changes = {
+        **two_concepts(base / "input", {"steps": 2, "batch_size": 20}),
+        "SAGETrainEncoder": {"name": "workflow-two-concepts"},
+        "KSampler": {"steps": 2, **SAMPLING},
+    }
+    names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
+    outputs = run_graph(graph := on_shapes_world(load_graph("remove_two_concepts"), *names, changes))
+    report = outputs[find(graph, "Train SAGE Text Encoder")]["text"][0]
+    assert 'SAGE, preset custom, concepts "skull, red star", 4 steps, 1024 pairs' in report
+    assert outputs[find(graph, "SAGE Load Concepts")]["text"][0].startswith("skull, also ")
+    pictures = [
+        pixels(server, outputs, find(graph, f"{lane}: {which} picture")).tobytes()
+        for lane in ("Base", "SAGE")
+        for which in ("first", "second")
+    ]
+    assert len(set(pictures)) == 4
+    assert (base / "models" / "text_encoders" / "workflow-two-concepts.safetensors").is_file()
 
 
 def test_safe_in_many_ways_workflow_runs(
