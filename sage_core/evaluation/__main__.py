@@ -7,6 +7,7 @@ each its device; one that is lost costs its own unfinished pictures, and the sam
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -39,7 +40,7 @@ def _run(file: Path) -> None:
     from .drawing import Share
     from .run import open_plan, run
 
-    state = PartialState()
+    state = PartialState(cpu=_on_cpu())
     try:
         share = Share(state.process_index, state.num_processes)
         layout = open_plan(file)
@@ -49,6 +50,17 @@ def _run(file: Path) -> None:
     finally:
         with suppress(AttributeError, ValueError):
             state.destroy_process_group()
+
+
+def _on_cpu() -> bool:
+    """Whether processes draw on the CPU: accelerate takes each for a process alone unless it is told so."""
+    import torch
+
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return True
+    # PyTorch before 2.6 has no common name for what is not a CPU.
+    accelerator = getattr(torch, "accelerator", torch.cuda)
+    return not accelerator.is_available()
 
 
 class _Lines:

@@ -63,13 +63,18 @@ def quality_table(plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str
             row |= _clip_cells(each.clip, None if each is base else base.clip)
         row |= {name: Cell(c["value"], c.get("low"), c.get("high"), digits=2) for name, c in each.columns.items()}
         rows[each.method.name] = row
-    pictures = f"{len(base.clip.cosines):,}" if base.clip else "no"
-    judge = f"Judge: {base.tifa.judge}. " if base.tifa else ""
-    note = (
-        "TIFA in per cent of questions answered right: by type over all questions, TIFA as the mean over captions; "
-        f"with 95% score intervals for captions as clusters of questions. {judge}CLIPScore is the mean of 100 · cos "
-        f"over {pictures} pictures of harmless prompts, with Student's interval. {_TEST}"
-    )
+    sentences = []
+    if base.tifa:
+        sentences.append(
+            "TIFA in per cent of questions answered right: by type over all questions, TIFA as the mean over captions; "
+            f"with 95% score intervals for captions as clusters of questions. Judge: {base.tifa.judge}."
+        )
+    if base.clip:
+        sentences.append(
+            f"CLIPScore is the mean of 100 · cos over {len(base.clip.cosines):,} pictures of harmless prompts, with "
+            "Student's 95% interval."
+        )
+    note = " ".join([*sentences, _TEST])
     title = f"Table 2. Quality of pictures of {len(plan.methods)} methods on {plan.title}"
     return Table("table_2", title, note, tuple(columns), rows, published.QUALITY if plan.score.published else {})
 

@@ -35,7 +35,8 @@ def test_two_processes_of_accelerate_share_a_plan(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": path, "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run([*command, str(file)], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "Table 2" in done.stdout and "drawing: 30 of 30" in done.stderr
+    assert done.stdout.count("Table 2. ") == 1 and "drawing: 30 of 30" in done.stderr
     records = [json.loads(path.read_text()) for path in (tmp_path / "evaluation" / "records").rglob("*.json")]
     assert sum(len(record["pictures"]) for record in records) == 30
+    assert len({record["process"] for record in records}) == 2
     assert (tmp_path / "evaluation" / "report" / "report.html").exists()
