@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import (
     adversarial,
+    attack,
     encoder,
     erasure,
     gate,
@@ -31,6 +32,7 @@ class SageExtension(ComfyExtension):
             encoder,
             training,
             adversarial,
+            attack,
             runs,
             prompts,
             judges,

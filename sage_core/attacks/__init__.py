@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "GeneticSearch": "genetic",
         "SoftPrompt": "embeddings",
         "EmbeddingGoal": "objectives",
-        "NoiseGoal": "inversion",
+        "AttackResult": "tokens",
         "AttackBudget": "budgets",
         "run_attack": "budgets",
     },

@@ -29,12 +29,12 @@ Words = Literal["all", "words"]
 _HOLDER = 0
 
 
-def refuse_minors(texts: Sequence[str]) -> None:
-    """Raise PromptError if one of the texts refers, or may refer, to a minor: such prompts are not attacked with."""
+def refuse_minors(texts: Sequence[str], what: str = "Prompt") -> None:
+    """Raise PromptError if one of the texts refers, or may refer, to a minor; messages call it `what`."""
     for number, text in enumerate(texts):
         if mentions_minor(text):
             raise PromptError(
-                f"Prompt {number + 1} of {len(texts)} refers or may refer to a minor; no attack is run with such "
+                f"{what} {number + 1} of {len(texts)} refers or may refer to a minor; no attack is run with such "
                 "prompts. Remove it."
             )
 
