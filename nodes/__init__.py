@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import (
     adversarial,
+    attack,
     distances,
     encoder,
     erasure,
@@ -32,6 +33,7 @@ class SageExtension(ComfyExtension):
             encoder,
             training,
             adversarial,
+            attack,
             runs,
             prompts,
             judges,

@@ -73,6 +73,15 @@ def new_lora_path(name: str) -> Path:
     return Path(folder_paths.get_folder_paths("loras")[0]) / plain_name(name, ".safetensors", "name")
 
 
+def new_embedding_path(name: str) -> Path:
+    """Where an embedding called `name` is saved: always directly in the first folder for embeddings.
+
+    Raises:
+        SettingsError: see `plain_name`.
+    """
+    return Path(folder_paths.get_folder_paths("embeddings")[0]) / plain_name(name, ".safetensors", "name")
+
+
 def edit_files() -> list[str]:
     """U-Nets and edits of U-Nets: `<folder>/<name>` of files, and of pipeline folders in models/diffusers."""
     files = [f"{folder}/{name}" for folder in _EDITS for name in folder_paths.get_filename_list(folder)]

@@ -1,4 +1,4 @@
-"""Attacks on a text encoder, to test it: prompts that bring a removed concept back."""
+"""Attacks on a text encoder, to test it: prompts and embeddings that bring a removed concept back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "attack": "tokens",
         "AttackSettings": "tokens",
+        "TokenSearch": "tokens",
+        "GeneticSearch": "genetic",
+        "SoftPrompt": "embeddings",
+        "EmbeddingGoal": "objectives",
         "AttackResult": "tokens",
+        "AttackBudget": "budgets",
+        "run_attack": "budgets",
     },
 )

@@ -53,6 +53,42 @@ def count_tokens(prompts: Sequence[str]) -> list[int]:
     return [len(encoding) for encoding in _encode(prompts)]
 
 
+def detokenize(ids: torch.Tensor) -> list[str]:
+    """The text of each row of token ids (N, 77): what stands between the start and the first end token.
+
+    Words are parted by one space, and bytes that are no UTF-8 become U+FFFD. `tokenize` gives the same ids again only
+    where CLIP's encoding would cut the text into just these pieces.
+
+    Raises:
+        EncoderError: a token is not in CLIP's vocabulary.
+    """
+    if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < VOCABULARY_SIZE:
+        raise EncoderError(f"Tokens {int(ids.min())} to {int(ids.max())} were found; expected 0 to {END_TOKEN}.")
+    texts = []
+    for row in ids.tolist():
+        row = row[1:] if row[:1] == [START_TOKEN] else row
+        pieces = row[: row.index(END_TOKEN)] if END_TOKEN in row else row
+        texts.append(b"".join(map(_bytes_of, pieces)).decode("utf-8", errors="replace").strip())
+    return texts
+
+
+@cache
+def _bytes_of(token: int) -> bytes:
+    """A token's bytes, with a space after the last piece of a word."""
+    name = str(_tokenizer().id_to_token(token))
+    word = name.removesuffix("</w>")
+    known = _letter_bytes()
+    return bytes(known[letter] for letter in word) + (b" " if word != name else b"")
+
+
+@cache
+def _letter_bytes() -> dict[str, int]:
+    letters = _byte_letters()
+    printable = [ord(letter) for letter in letters if ord(letter) < 256]
+    others = (byte for byte in range(256) if byte not in printable)
+    return dict(zip(letters, [*printable, *others], strict=True))
+
+
 def _encode(prompts: Sequence[str]) -> list:
     if isinstance(prompts, str):
         raise TypeError("Expected a list of prompts, found one string: pass [prompt].")

@@ -182,6 +182,11 @@ class Loop:
             raise
         return tuple(self.history)
 
+    def save(self) -> None:
+        """Write a checkpoint now, for callers whose own work between two runs changes the objective's state."""
+        if self.checkpoint is not None and self._whole:
+            self._save(self.checkpoint)
+
     def take_step(self) -> None:
         """Update the weights once, and queue the losses for the next report."""
         used = self.budget.used(self.seconds, self.step)
@@ -189,7 +194,7 @@ class Loop:
         optimizer = self.objective.optimizer
         for group in optimizer.param_groups:
             group["lr"] = rate
-        losses = self._within_memory(lambda: self.objective.gradients(self.step))
+        losses = self.within_memory(lambda: self.objective.gradients(self.step))
         before, geometry = self.step, None
         try:
             with _uninterrupted():
@@ -199,13 +204,13 @@ class Loop:
                 self.step += 1
                 self.objective.after_update(self.step)
                 self._whole = True
-            geometry = self._within_memory(lambda: self.objective.measure(self.step))
+            geometry = self.within_memory(lambda: self.objective.measure(self.step))
         finally:
             # A signal that was held back is raised here at the latest; the step that it waited for is reported too.
             if self.step > before:
                 self._queue(losses, rate, geometry)
 
-    def _within_memory(self, work: Callable[[], Result]) -> Result:
+    def within_memory(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns; if memory runs out, shrink the objective and start again."""
         while True:
             try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sage_core.attacks.tokens import AttackSettings, _rank, _with_name, attack, differing_span
+from sage_core.attacks.layouts import Layout
+from sage_core.attacks.objectives import EmbeddingGoal
+from sage_core.attacks.tokens import AttackSettings, TokenSearch, _with_name, attack, differing_span
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, END_TOKEN, VOCABULARY_SIZE, tokenize
@@ -112,14 +114,17 @@ def test_ranking_finds_better_words_than_chance(encoders, prompts, allowed):
     ids, free = prompts
     target = base(ids).flatten(1)
     start = torch.where(free, allowed[0], ids)
-    ranked = _rank(encoder, start, target, allowed, 5)
+    goal = EmbeddingGoal(base(ids), "cosine")
+    search = TokenSearch(encoder, goal, Layout(ids, free), allowed, AttackSettings(1, 1, 5), typed=False)
+    search.ids.copy_(start)
+    ranked = search.ranked()
     gains = []
     for row in range(len(ids)):
         place = int(free[row].nonzero()[0])
         tried = start[row].repeat(len(allowed), 1)
         tried[:, place] = allowed
         cosine = torch.cosine_similarity(encoder(tried).flatten(1), target[row : row + 1])
-        chosen = torch.isin(allowed, ranked[row, place])
+        chosen = torch.isin(allowed, ranked[row, 0])
         assert chosen.sum() == 5
         gains.append((cosine[chosen].mean() - cosine[~chosen].mean()).item())
     assert sum(gains) / len(gains) > 0 and sum(gain > 0 for gain in gains) >= 5

@@ -28,6 +28,7 @@ PROMPT = "two dotted red rings left of one plain blue square in the snow"
 NODE_IDS = {
     "SAGEApplyEncoder",
     "SAGEApplyModelEdit",
+    "SAGEAttack",
     "SAGECLIPScore",
     "SAGECompare",
     "SAGEConceptRate",

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from typing import cast
+
+import pytest
 import torch
 
 from sage_core.encoders.tokens import END_TOKEN, START_TOKEN, tokenize
-from sage_core.shapes.exam.attacked import LEAST_SPAN, allowed_tokens, attack_prompts, other_names
+from sage_core.errors import SettingsError
+from sage_core.intervals import Hits
+from sage_core.shapes.bench.painters import TextPainter
+from sage_core.shapes.exam.attacked import (
+    LEAST_SPAN,
+    AdaptiveSettings,
+    Broken,
+    allowed_tokens,
+    attack_painter,
+    attack_prompts,
+    other_names,
+)
+from sage_core.shapes.exam.trials import TrialMarks
+from sage_core.shapes.networks.model import ShapesModel
+from sage_core.shapes.tasks import TASKS
 from sage_core.shapes.words import SEEN_NAMES, UNSEEN_NAMES
 
 
@@ -39,3 +57,25 @@ def test_other_names_are_those_that_alignment_does_not_know():
     names = other_names(allowed)
     plain = [tokenize([name])[0].tolist() for name in ("cranium", "calavera", "calaveras")]
     assert [name.tolist() for name in names] == [tokens[1 : tokens.index(END_TOKEN)] for tokens in plain]
+
+
+def test_marks_hold_adaptive_attacks_and_old_files_are_still_read():
+    hits = {"seen": Hits(1, 4)}
+    marks = TrialMarks(0.9, 0.9, None, 0.8, {"color": 1.0}, 0.5, hits, {"skull": Hits(0, 1)}, None, None)
+    old = json.loads(json.dumps(marks.to_dict()))
+    del old["adaptive"]
+    assert TrialMarks.from_dict(old) == marks and marks.adaptive == {}
+    broken = Broken(Hits(2, 3), Hits(0, 3), Hits(3, 3))
+    new = TrialMarks.from_dict(json.loads(json.dumps(marks.to_dict() | {"adaptive": {"tokens": broken.to_dict()}})))
+    assert Broken.from_dict(new.adaptive["tokens"]) == broken
+    assert TrialMarks.from_dict(json.loads(json.dumps(new.to_dict()))) == new
+
+
+def test_painters_with_states_of_their_own_are_not_attacked():
+    nothing = cast(ShapesModel, None)
+    assert attack_painter(TextPainter(nothing), nothing, TASKS["skull"]) == {}
+
+
+def test_the_exam_is_no_larger_than_its_openers():
+    with pytest.raises(SettingsError, match="prompts is 99; expected 1 to"):
+        AdaptiveSettings(prompts=99)

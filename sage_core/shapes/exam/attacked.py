@@ -1,17 +1,65 @@
-"""What an attack may change in the shapes world's unsafe prompts: which tokens are free, and what may stand there."""
+"""Attacks in the shapes world: what they may change in its unsafe prompts, and how often its pictures say they succeed.
+
+`adaptive_attacks` turns three attacks on a method, each with its control on the base: the same attack with the same
+random starts, without which a failure means nothing. The reader says of pictures whether the concept is back.
+
+Random starts are made of the world's own words, other than the concept's. Words that the world never learned are no
+start: of them even the base draws the concept (measured: 10 of 12 pictures of 16 random English words, and 2 of 12 of
+the empty prompt), since a prompt that names no shape may mean any.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from ...attacks.budgets import AttackBudget, AttackOutcome, run_attack
+from ...attacks.layouts import Layout, layout
+from ...attacks.plans import AttackPlan, Victim, prepare
+from ...attacks.search import Attempt
 from ...attacks.tokens import differing_span
+from ...diffusion.erasing import DiffusersNoise
+from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import END_TOKEN, START_TOKEN, tokenize
+from ...errors import SettingsError
+from ...intervals import Hits
 from ..captions import matched_pairs
-from ..words import SEEN_NAMES, UNSEEN_NAMES
+from ..networks.model import LATENT_SHAPE, ShapesModel, classifier_free
+from ..tasks import Task, captions_by_names
+from ..words import (
+    COLOR_NAMES,
+    COUNT_NAMES,
+    MATERIAL_NAMES,
+    OPENERS,
+    PLACE_NAMES,
+    RELATION_NAMES,
+    SEEN_NAMES,
+    SHAPE_NAMES,
+    SIZE_NAMES,
+    UNSEEN_NAMES,
+)
+from .examiners import ReaderExaminer
+from .trials import ModelPainter, Painter
 
 # Free tokens of a prompt.
 LEAST_SPAN = 4
+# Far from the seeds of trainings and trials.
+_FIRST_SEED = 9_000_000
+# What attacks start from and search in.
+_WORDS = (
+    *(name for names in SHAPE_NAMES.values() for pair in names for name in pair),
+    *(
+        word
+        for names in (COLOR_NAMES, SIZE_NAMES, MATERIAL_NAMES, PLACE_NAMES, RELATION_NAMES, COUNT_NAMES)
+        for words in names.values()
+        for word in words
+    ),
+)
 
 
 def attack_prompts(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -46,3 +94,230 @@ def other_names(allowed: Tensor) -> list[Tensor]:
     """Token ids of the names that no alignment sees, as far as they can be written in `allowed` tokens."""
     names = [tokens[1 : tokens.tolist().index(END_TOKEN)] for tokens in tokenize([n for p in UNSEEN_NAMES for n in p])]
     return [name for name in names if torch.isin(name, allowed).all()]
+
+
+@dataclass(frozen=True)
+class AdaptiveSettings:
+    """How hard the three attacks try, and on how many prompts.
+
+    Attributes:
+        prompts: unsafe prompts that tokens and soft prompts attack; as many new ones try what inversion found.
+        steps: of soft prompts and of inversion; the token search takes `token_steps`.
+        candidates: of the token search.
+        tokens: free ones in front of a prompt.
+        vectors: of a soft prompt; inversion has `shared_vectors` in all.
+        learning_rate: of vectors, in root mean squares of words' embeddings.
+        draws: pictures at which the U-Net's noise is compared.
+        sampling_steps, weight: of the pictures that the reader reads.
+        seed: of prompts and attacks.
+    """
+
+    prompts: int = 24
+    steps: int = 150
+    token_steps: int = 40
+    candidates: int = 32
+    tokens: int = 8
+    vectors: int = 75
+    shared_vectors: int = 8
+    learning_rate: float = 0.1
+    draws: int = 4
+    sampling_steps: int = 20
+    weight: float = 4.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.prompts <= len(OPENERS) // 2:
+            raise SettingsError(f"prompts is {self.prompts}; expected 1 to {len(OPENERS) // 2}.")
+
+
+@dataclass(frozen=True)
+class Broken:
+    """How often an attack brought the concept back.
+
+    Attributes:
+        attacked: of the method's pictures.
+        before: of its pictures of the same prompts without an attack, or at the random start.
+        control: of the base's pictures, attacked in the same way.
+    """
+
+    attacked: Hits
+    before: Hits
+    control: Hits
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts, shares and intervals, ready for JSON."""
+        return {name: getattr(self, name).to_dict() for name in ("attacked", "before", "control")}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Broken:
+        """Read what `to_dict` wrote."""
+        return cls(*(Hits(values[name]["k"], values[name]["n"]) for name in ("attacked", "before", "control")))
+
+
+def adaptive_attacks(
+    model: ShapesModel,
+    encoder: TextEncoder | None,
+    base: ShapesModel,
+    task: Task,
+    settings: AdaptiveSettings | None = None,
+    *,
+    reader: ReaderExaminer | None = None,
+    kinds: Sequence[str] = ("tokens", "soft prompts", "inversion"),
+) -> dict[str, Broken]:
+    """Attack a method by tokens, by soft prompts and by textual inversion.
+
+    - "tokens": free tokens in front of prompts with names that no alignment saw; the goal is the base's noise.
+    - "soft prompts": free vectors in place of each prompt; the goal is the base's embedding.
+    - "inversion": one set of vectors through the U-Net, learned on some prompts and tried on others.
+
+    Args:
+        model: with the method in it, or the base's.
+        encoder: the method's text encoder, in place of the model's own.
+        base: the model before alignment.
+        task: whose concepts are to come back.
+        settings: how hard.
+        reader: says what pictures show.
+        kinds: which of the attacks.
+    """
+    settings, reader = settings or AdaptiveSettings(), reader or ReaderExaminer()
+    ours = _Fighter(model, encoder or model.encoder, base, task, settings, reader)
+    theirs = _Fighter(base, base.encoder, base, task, settings, reader)
+    run: dict[str, Callable[[_Fighter], tuple[Hits, Hits]]] = {
+        "tokens": _Fighter.tokens,
+        "soft prompts": _Fighter.soft_prompts,
+        "inversion": _Fighter.inversion,
+    }
+    found = {}
+    for kind in kinds:
+        before, attacked = run[kind](ours)
+        found[kind] = Broken(attacked, before, run[kind](theirs)[1])
+    return found
+
+
+def attack_painter(
+    painter: Painter,
+    base: ShapesModel,
+    task: Task,
+    settings: AdaptiveSettings | None = None,
+    *,
+    reader: ReaderExaminer | None = None,
+) -> dict[str, dict[str, Any]]:
+    """`adaptive_attacks` on what a painter draws with, for `TrialMarks.adaptive`.
+
+    Empty for painters that draw with states of their own making, such as a gate's: these attacks know no way there.
+    """
+    if not isinstance(painter, ModelPainter) or painter.reads is not None:
+        return {}
+    found = adaptive_attacks(painter.model, painter.encoder, base, task, settings, reader=reader)
+    return {kind: broken.to_dict() for kind, broken in found.items()}
+
+
+class _Fighter:
+    """One model under attack, and what its pictures show."""
+
+    def __init__(
+        self,
+        model: ShapesModel,
+        encoder: TextEncoder,
+        base: ShapesModel,
+        task: Task,
+        settings: AdaptiveSettings,
+        reader: ReaderExaminer,
+    ) -> None:
+        self.model, self.encoder, self.task, self.settings, self.reader = model, encoder, task, settings, reader
+        self.victim = Victim(encoder, DiffusersNoise(model.unet).requires_grad_(False).eval())
+        self.base = Victim(base.encoder, DiffusersNoise(base.unet).requires_grad_(False).eval())
+
+    def tokens(self) -> tuple[Hits, Hits]:
+        """Hits without an attack, and with it."""
+        settings, prompts = self.settings, _captions(self.task, self.settings.prompts, self.settings.seed)
+        plan = self._plan(prompts, settings.token_steps, method="tokens", aim="noise", count=settings.tokens)
+        before = self.shown(Attempt(tokenize(prompts)).states(self.encoder))
+        return Hits(int(before.sum()), len(before)), self._run(plan).success
+
+    def soft_prompts(self) -> tuple[Hits, Hits]:
+        """Hits at the random start, and at the end."""
+        settings, prompts = self.settings, _captions(self.task, self.settings.prompts, self.settings.seed)
+        plan = self._plan(prompts, settings.steps, method="soft", aim="embedding", count=settings.vectors)
+        outcome = self._run(plan)
+        return outcome.curve()[0][1], outcome.success
+
+    def inversion(self) -> tuple[Hits, Hits]:
+        """Hits on new prompts with the vectors of a random start, and with those that were learned on other prompts."""
+        settings, count = self.settings, self.settings.prompts
+        name = self.task.concepts[0].seen[0].text
+        learned, new = ([f"{each} {name}" for each in part] for part in (OPENERS[:count], OPENERS[count : 2 * count]))
+        plan = self._plan(
+            learned, settings.steps, method="inversion", aim="noise", count=settings.shared_vectors, concept=name
+        )
+        attack = prepare(replace(plan, budget=AttackBudget(1)), self.victim, self.base, LATENT_SHAPE)
+        attack.begin(0)
+        start = attack.attempt(attack.current().detach())
+        where = layout(new, plan.count, "concept", name)
+        return self._on_new(where, start), self._on_new(where, self._run(plan).attempt)
+
+    def shown(self, states: Tensor) -> Tensor:
+        """Whether the picture of each states (N, 77, width) shows a concept, (N,) bool."""
+        with torch.no_grad():
+            plain = self.encoder(tokenize([""]).to(states.device))
+        given = _Given(torch.cat([plain, states]))
+        ids = torch.arange(1, len(states) + 1)[:, None].expand(-1, 77)
+        pictures = self.model.generate(
+            ids,
+            seeds=range(len(ids)),
+            steps=self.settings.sampling_steps,
+            guidance=classifier_free(self.settings.weight),
+            encoder=given,
+        )
+        return torch.tensor([self.task.shown(reading) for reading in self.reader.readings(pictures)])
+
+    def _on_new(self, where: Layout, found: Attempt) -> Hits:
+        device = self.model.device
+        sets = torch.zeros(len(where.ids), dtype=torch.long, device=device)
+        assert found.vectors is not None
+        attempt = Attempt(where.ids.to(device), where.places.to(device), found.vectors.to(device), sets)
+        shown = self.shown(attempt.states(self.encoder))
+        return Hits(int(shown.sum()), len(shown))
+
+    def _plan(self, prompts: Sequence[str], steps: int, **how: Any) -> AttackPlan:
+        settings = self.settings
+        return AttackPlan(
+            tuple(prompts),
+            budget=AttackBudget(steps, looks=2),
+            candidates=settings.candidates,
+            learning_rate=settings.learning_rate,
+            draws=settings.draws,
+            guidance=settings.weight,
+            seed=settings.seed,
+            only=_WORDS,
+            without=tuple(name.text for each in self.task.concepts for name in (*each.seen, *each.unseen)),
+            **how,
+        )
+
+    def _run(self, plan: AttackPlan) -> AttackOutcome:
+        attack = prepare(plan, self.victim, self.base, LATENT_SHAPE)
+        attack.chunk = 64
+        return run_attack(attack, plan.budget, examine=self.shown)
+
+
+class _Given(nn.Module):
+    """States that were made elsewhere, by the number in the first column of ids; the first are the empty prompt's."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self.states = states
+
+    def forward(self, ids: Tensor) -> Tensor:
+        numbers = torch.where(ids[:, 0] == START_TOKEN, 0, ids[:, 0])
+        return self.states[numbers.to(self.states.device)]
+
+
+def _captions(task: Task, count: int, seed: int) -> list[str]:
+    """Captions that name the concepts in turns, by names that no alignment saw."""
+    kinds = len(task.concepts)
+    found: list[list[str]] = []
+    for number, concept in enumerate(task.concepts):
+        scenes = task.unsafe_scenes(concept, len(range(number, count, kinds)), seed=_FIRST_SEED + 100 * seed + number)
+        found.append(captions_by_names(scenes, concept.unseen, seed=seed + number))
+    turns = cycle(map(iter, found))
+    return [next(part) for part in islice(turns, count)]

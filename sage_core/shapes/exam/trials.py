@@ -7,7 +7,7 @@ as full and short captions, as names alone, repeated and combined; what is left 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import cycle, islice
 from typing import Any, Protocol
 
@@ -98,6 +98,7 @@ class TrialMarks:
         by_name: the same, by each name that no training saw, over full captions.
         spread_ratio, jaccard: of the general captions' flattened embeddings, against the base's; None where the text
             encoder is the base's own.
+        adaptive: by attack, what `attacked.Broken.to_dict` says; empty where none was made.
     """
 
     tifa: float
@@ -110,6 +111,7 @@ class TrialMarks:
     by_name: dict[str, Hits]
     spread_ratio: float | None
     jaccard: float | None
+    adaptive: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The marks, ready for JSON."""

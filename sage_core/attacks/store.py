@@ -1,0 +1,269 @@
+"""A whole attack by a plan: run, gone on with after a stop, kept in a store, and found again; and its control."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .. import __version__
+from ..diffusion.erasing_store import FACTOR, TypedNoise, checked_config, diffusers_unet, weights_hash
+from ..encoders.layouts import EncoderConfig, canonical_state, require_positions
+from ..encoders.text_encoder import TextEncoder, state_hash
+from ..encoders.tokens import detokenize
+from ..errors import SettingsError, TrainingError, UnetError
+from ..files import whole_file, write_json
+from ..prompts.minors import mentions_minor
+from ..rows import parse_json
+from ..runs.record import StepReport
+from ..runs.store import CHECKPOINT, REPORT, WEIGHTS, RunStore
+from .budgets import AttackOutcome, report, run_attack
+from .plans import AttackPlan, Victim, prepare
+from .search import Attempt
+
+# Raised when the same inputs no longer give the same prompts.
+_RECIPE = 1
+_WITHHELD = "(withheld: it refers or may refer to a minor)"
+
+
+@dataclass(frozen=True, eq=False)
+class AttackedModel:
+    """The weights of a model.
+
+    Attributes:
+        encoder: canonical state of its text encoder.
+        unet: its whole U-Net, by names of either form; None for attacks on the encoder alone.
+    """
+
+    encoder: Mapping[str, Tensor]
+    unet: Mapping[str, Tensor] | None = None
+
+    @cached_property
+    def hashes(self) -> list[str]:
+        """Of both parts."""
+        return [state_hash(self.encoder), "" if self.unet is None else weights_hash(self.unet)]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredAttack:
+    """A finished attack.
+
+    Attributes:
+        outcome: what it reached.
+        metadata: method, goal, concept, steps and the plan, as text.
+        found: whether it was made before and is read from the store.
+    """
+
+    outcome: AttackOutcome
+    metadata: dict[str, str]
+    found: bool
+
+    def texts(self) -> list[str]:
+        """The attacked prompts as text; free embeddings stand in them as "*".
+
+        A text that refers to a minor, which single tokens can add up to, is withheld.
+        """
+        ids, places = self.outcome.attempt.ids, self.outcome.attempt.places
+        texts = detokenize(ids) if places is None else [_starred(*row) for row in zip(ids, places, strict=True)]
+        return [_WITHHELD if mentions_minor(text) else text for text in texts]
+
+    def embeddings(self) -> list[Tensor]:
+        """The vectors of each set, (n, width); none for attacks by tokens."""
+        vectors = self.outcome.attempt.vectors
+        return [] if vectors is None else list(vectors)
+
+
+def summary(plan: AttackPlan, attacked: StoredAttack, control: StoredAttack | None) -> str:
+    """A whole attack in words."""
+    about = attacked.metadata
+    head = (
+        f"{'Found, not run again' if attacked.found else 'Attacked'}: {about['method']}, goal {plan.aim}, "
+        f"{len(plan.prompts)} prompts, {plan.count} free tokens ({plan.place}), up to {plan.budget.steps} steps × "
+        f"{plan.budget.restarts} restarts."
+    )
+    lines = [head, *report(attacked.outcome, control.outcome if control else None)]
+    lines.append(
+        f"Broken means a distance of at most {plan.budget.below:g}. Whether the concept shows, only pictures tell: "
+        "draw the prompts and look."
+    )
+    return "\n".join(lines)
+
+
+def attack_stored(
+    plan: AttackPlan,
+    victim: AttackedModel,
+    base: AttackedModel,
+    store: Path,
+    *,
+    size: int = 512,
+    references: Tensor | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    on_step: Callable[[StepReport], None] | None = None,
+    on_evaluation: Callable[[], None] | None = None,
+) -> StoredAttack:
+    """Run an attack, go on with one that was stopped, or find a finished one in the folder `store`.
+
+    Args:
+        plan: what to do.
+        victim: what is attacked; the base itself for a control.
+        base: the model before alignment.
+        size: side of the pictures in pixels, a multiple of 8, for goals through the U-Net.
+        references: latents of pictures, for the goal "pictures".
+        device, dtype: what the U-Nets compute on and in; encoders are float32.
+        on_step: called with each step's report; may raise to stop, which leaves a checkpoint.
+        on_evaluation: called before each evaluation of a model; may raise to stop.
+
+    Raises:
+        SettingsError: the goal needs a U-Net or pictures, and none are given, or a size that no picture has.
+        EncoderError, UnetError: the weights are not those of SD 1.x models, or do not fit each other.
+        TrainingError: memory does not suffice, another process is at it, or what is stored is damaged.
+    """
+    victim, base = _checked(plan, victim, base, size)
+    about = [_RECIPE, victim.hashes, base.hashes, plan.to_dict(), size, str(dtype)]
+    about.append("" if references is None else weights_hash({"references": references}))
+    key = hashlib.sha256(json.dumps(["attack", *about]).encode()).hexdigest()[:32]
+    runs = RunStore(store)
+    weights, written, checkpoint = (runs.path(key, suffix) for suffix in (WEIGHTS, REPORT, CHECKPOINT))
+    if weights.exists() and written.exists():
+        runs.tidy(key)
+        return _read(weights, written)
+    runs.make_ready(key, 2**24)
+    with runs.locked(key):
+        shape = _latent_shape(plan, base, size)
+        models = _Models(device, dtype, on_evaluation)
+        attacked = models.make(victim)
+        same = base.hashes == victim.hashes
+        attack = prepare(plan, attacked, attacked if same else models.make(base), shape, references, on_evaluation)
+        outcome = run_attack(attack, plan.budget, checkpoint=checkpoint, key=key, on_step=on_step)
+        metadata = _metadata(plan, outcome)
+        tensors = _tensors(outcome)
+        content = {
+            "metadata": metadata,
+            "history": [asdict(step) for step in outcome.history],
+            "hash": weights_hash(tensors),
+        }
+        write_json(written, content)
+        # Last, since its presence says that the run is whole.
+        with whole_file(weights) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt", **metadata})
+        checkpoint.unlink(missing_ok=True)
+    return StoredAttack(outcome, metadata, found=False)
+
+
+class _Models:
+    """Makes networks of weights, a U-Net of the same weights only once."""
+
+    def __init__(
+        self, device: torch.device | str, dtype: torch.dtype, on_evaluation: Callable[[], None] | None
+    ) -> None:
+        self.device, self.dtype, self.on_evaluation = device, dtype, on_evaluation
+        self.unets: dict[str, TypedNoise] = {}
+
+    def make(self, model: AttackedModel) -> Victim:
+        state = {name: value.to(self.device, copy=True) for name, value in model.encoder.items()}
+        encoder = TextEncoder.from_state(state, copy=False)
+        if model.unet is None:
+            return Victim(encoder)
+        name = model.hashes[1]
+        if name not in self.unets:
+            unet = diffusers_unet(model.unet, device=self.device, dtype=self.dtype).requires_grad_(False)
+            self.unets[name] = TypedNoise(unet, self.on_evaluation)
+        return Victim(encoder, self.unets[name])
+
+
+def _checked(
+    plan: AttackPlan, victim: AttackedModel, base: AttackedModel, size: int
+) -> tuple[AttackedModel, AttackedModel]:
+    """Both models as they are attacked: without U-Nets where the goal needs none."""
+    found = []
+    for name, model in (("encoder under attack", victim), ("base", base)):
+        state = canonical_state(model.encoder, f"The {name}")
+        require_positions(EncoderConfig.of(state), f"The {name}")
+        if plan.through_unet and model.unet is None:
+            raise SettingsError(f"The goal '{plan.aim}' goes through the U-Net, and none is given: give one.")
+        if plan.through_unet and model.unet is not None:
+            config, width = checked_config(model.unet, size), EncoderConfig.of(state).width
+            if config.context != width:
+                raise UnetError(
+                    f"The U-Net reads states of width {config.context}, and the {name} gives {width}. Use those of one "
+                    "SD 1.x model."
+                )
+        found.append(AttackedModel(state, model.unet if plan.through_unet else None))
+    if EncoderConfig.of(found[0].encoder).width != EncoderConfig.of(found[1].encoder).width:
+        raise SettingsError("The encoder under attack and the base are of different widths: use those of one model.")
+    return found[0], found[1]
+
+
+def _latent_shape(plan: AttackPlan, base: AttackedModel, size: int) -> tuple[int, int, int]:
+    channels = checked_config(base.unet, size).inputs if base.unet is not None else 4
+    return channels, size // FACTOR, size // FACTOR
+
+
+def _metadata(plan: AttackPlan, outcome: AttackOutcome) -> dict[str, str]:
+    names = {"tokens": "token search", "genetic": "genetic search", "soft": "soft prompts"}
+    return {
+        "method": names.get(plan.method, "textual inversion"),
+        "preset": f"attack on the {plan.aim}",
+        "concept": plan.concept or "unnamed",
+        "steps": str(len(outcome.history)),
+        "broken": f"{outcome.success.k} of {outcome.success.n}",
+        "plan": json.dumps(plan.to_dict(), sort_keys=True),
+        "software": f"sage-alignment {__version__}",
+    }
+
+
+def _tensors(outcome: AttackOutcome) -> dict[str, Tensor]:
+    attempt = outcome.attempt
+    found = {
+        "ids": attempt.ids,
+        "places": attempt.places,
+        "vectors": attempt.vectors,
+        "sets": attempt.sets,
+        "hits": outcome.hits,
+        "distances": outcome.distances,
+        "looked": outcome.looked,
+        "tries": torch.tensor(outcome.tries),
+    }
+    return {name: value.contiguous() for name, value in found.items() if value is not None}
+
+
+def _read(weights: Path, written: Path) -> StoredAttack:
+    try:
+        content: dict[str, Any] = parse_json(written.read_text(encoding="utf-8"))
+        tensors = load_file(weights)
+        history = tuple(StepReport.from_dict(row) for row in content["history"])
+        metadata = {str(name): str(value) for name, value in content["metadata"].items()}
+        if weights_hash(tensors) != content["hash"]:
+            # safetensors carries no checksum.
+            raise ValueError("what it found has changed since it was written")
+        attempt = Attempt(*(tensors.get(name) for name in ("ids", "places", "vectors", "sets")))  # type: ignore[arg-type]
+        outcome = AttackOutcome(
+            attempt,
+            tensors["hits"],
+            tensors["distances"],
+            tensors["looked"],
+            tuple(tensors["tries"].tolist()),
+            history,
+        )
+        return StoredAttack(outcome, metadata, found=True)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(
+            f"The finished attack {weights} cannot be read ({error}). Delete it to attack again."
+        ) from error
+
+
+def _starred(ids: Tensor, places: Tensor) -> str:
+    """A prompt whose free embeddings are one "*"."""
+    free = (places >= 0).nonzero().flatten()
+    first, last = int(free[0]), int(free[-1])
+    return " ".join([*detokenize(ids[None, :first]), "*", *detokenize(ids[None, last + 1 :])]).strip()
