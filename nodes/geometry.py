@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
-from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..sage_core.encoders.layouts import EncoderConfig
 from ..sage_core.encoders.text_encoder import TextEncoder, activation_bytes
@@ -235,9 +234,8 @@ class SAGEGeometry(io.ComfyNode):
         table, data = report.to_markdown(), json.dumps(report.to_dict(), ensure_ascii=False)
         shown = display.previews([page, *more], cls) | ui.PreviewText(table).as_dict()
         figures = report.verdict.level, report.spread_ratio.value, report.jaccard[report.k].value
-        # A picture that cannot be drawn stops what would use it, in words; nothing else is stopped.
-        by_type = more[0] if grouped else ExecutionBlocker(_NO_TYPES)
-        by_method = more[-1] if points else ExecutionBlocker(_NO_METHODS)
+        by_type = more[0] if grouped else display.missing(_NO_TYPES)
+        by_method = more[-1] if points else display.missing(_NO_METHODS)
         return io.NodeOutput(*figures, page, plane, table, data, by_type, by_method, points, ui=shown)
 
 

@@ -12,6 +12,7 @@ import comfy.utils
 import numpy as np
 import torch
 from comfy_api.latest import io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import get_executing_context
 from PIL.Image import Image
 from server import PromptServer
@@ -110,3 +111,8 @@ def previews(pictures: Sequence[Tensor], cls: type[io.ComfyNode]) -> dict[str, A
 def flatten(images: list[Any]) -> list[torch.Tensor]:
     """All images in a list of IMAGE batches of any sizes, each (height, width, channels)."""
     return [image for batch in images for image in batch]
+
+
+def missing(why: str) -> ExecutionBlocker:
+    """An output that there is none of: what would use it stops with these words, and nothing else does."""
+    return ExecutionBlocker(why)

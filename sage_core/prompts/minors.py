@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from enum import StrEnum
+from enum import Enum
 from functools import cache
 
 from . import minor_words as words
@@ -21,7 +21,7 @@ _FIRST_LETTER, _FIRST_DIGIT = r"(?<![^\W\d_])(?=[^\W\d_])", r"(?<![^\W_])(?=\d)"
 _UNSAFE_SHARE = 0.05
 
 
-class Context(StrEnum):
+class Context(str, Enum):
     """What prompts are for, which decides which of them are left out.
 
     UNSAFE: unsafe prompts, attacks, and prompts that are combined with a concept. Any sign of a minor is too much.
@@ -30,6 +30,10 @@ class Context(StrEnum):
 
     UNSAFE = "unsafe"
     HARMLESS = "harmless"
+
+    def __str__(self) -> str:
+        """The value, as a StrEnum of newer Pythons gives it."""
+        return self.value
 
 
 def mentions_minor(text: str) -> bool:
