@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from sage_core.demo.comfyui.server import PACK, Server
 from sage_core.demo.demo import QUICK
@@ -39,9 +40,9 @@ RENDERERS = ["classic", "vue"]
 TEXTS = {
     "SAGEPromptPairs", "SAGETrainEncoder", "SAGEConceptRate", "SAGESaveEncoder", "SAGESaveLora", "SAGELoadQuestions",
     "SAGEMakeQuestions", "SAGECLIPScore", "SAGEPromptDrift", "SAGECompare", "SAGEGeometry", "SAGEScoreTIFA",
-    "SAGEEraseConcept", "SAGESaveModelEdit", "SAGESafree", "SAGELoadConcepts",
+    "SAGEEraseConcept", "SAGESaveModelEdit", "SAGESafree", "SAGELoadConcepts", "SAGEAttack", "SAGEImageDistance",
 }  # fmt: skip
-PICTURES = {"SaveImage", "SAGETrainEncoder", "SAGEScoreTIFA", "SAGECompare"}
+PICTURES = {"SaveImage", "SAGETrainEncoder", "SAGEScoreTIFA", "SAGECompare", "SAGEAttack"}
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,39 @@ def test_workflows_run_and_show_what_they_promise(
         told = "\n".join(tab.told())
         assert re.search(r"^embedding prompts \d+/\d+$", told, re.MULTILINE)
         assert re.search(r"^step 2/2, loss \d\S*, 0 s left$", told, re.MULTILINE)
+
+
+def test_an_attack_and_a_distance_show_what_they_found(
+    server: Server,
+    shapes_files: ExpandedFiles,
+    clip_model: str,
+    open_tab: Callable[[str], Tab],
+    screenshot: Callable[[Tab, str], Path],
+) -> None:
+    for folder, shift in (("one", 0), ("other", 60)):
+        (server.base / "input" / "shown" / folder).mkdir(parents=True)
+        for place in range(3):
+            picture = Image.new("RGB", (32, 32), (60 * place + shift, 90, 200 - 60 * place))
+            picture.save(server.base / "input" / "shown" / folder / f"{place}.png")
+    attack = {"prompts": "a skull in the snow", "concept": "skull", "method": "tokens", "goal": "embedding"}
+    attack |= {"tokens": 2, "steps": 2, "restarts": 1, "candidates": 2, "below": 1e-4, "learning_rate": 0.1}
+    attack |= {"name": "shown", "size": 64, "precision": "fp32", "control": True, "seed": 0, "without": ""}
+    distance = {"measure": "CMMD", "resizing": "clean", "fewest": 2048, "different_counts": False, "seed": 0}
+    distance |= {"folder": "shown/one", "reference_folder": "shown/other", "run_torchscript": False}
+    graph = {
+        "1": {"class_type": "SAGELoadEncoder", "inputs": {"encoder_name": shapes_files.text_encoder.name}},
+        "2": {"class_type": "SAGEAttack", "inputs": {"clip": ["1", 0], "base": ["1", 0], **attack}},
+        "3": {"class_type": "SAGEImageDistance", "inputs": {"model": clip_model, "keep_reference": "", **distance}},
+    }
+    tab = open_tab("classic")
+    tab.page.evaluate("(graph) => app.loadApiJson(graph, 'measured')", graph)
+    tab.settle()
+    tab.queue()
+    for renderer in RENDERERS:
+        tab.render(renderer)
+        screenshot(tab, "attack-and-distance")
+        assert_shown(tab)
+        assert_neat(tab, [])
 
 
 def test_texts_come_back_with_the_tab(

@@ -24,7 +24,7 @@ from sage_core.shapes.exam.attacked import (
 from sage_core.shapes.exam.trials import TrialMarks
 from sage_core.shapes.networks.model import ShapesModel
 from sage_core.shapes.tasks import TASKS
-from sage_core.shapes.words import SEEN_NAMES, UNSEEN_NAMES
+from sage_core.shapes.words import OPENERS, SEEN_NAMES, UNSEEN_NAMES
 
 
 def words_at(ids: torch.Tensor, free: torch.Tensor) -> list[list[int]]:
@@ -77,5 +77,6 @@ def test_painters_with_states_of_their_own_are_not_attacked():
 
 
 def test_the_exam_is_no_larger_than_its_openers():
+    assert 2 * AdaptiveSettings().prompts <= len(OPENERS)
     with pytest.raises(SettingsError, match="prompts is 99; expected 1 to"):
         AdaptiveSettings(prompts=99)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from sage_core.alignment.settings import PRESETS
 from sage_core.attacks.tokens import AttackSettings
+from sage_core.diffusion.erasing import ErasingSettings
 from sage_core.encoders.layouts import TOKEN_TABLE, EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
@@ -18,12 +20,14 @@ from sage_core.errors import SettingsError, ShapesError
 from sage_core.intervals import Hits, wilson_interval
 from sage_core.shapes.ask import ANSWERS, ASKED_TYPES
 from sage_core.shapes.bench import methods, run
-from sage_core.shapes.bench.methods import METHODS, Alignment, Ground
+from sage_core.shapes.bench.methods import METHODS, Alignment, Erasing, Ground, Safree
 from sage_core.shapes.bench.painters import GatedEncoder, GuidedPainter, SafreePainter, TextPainter, Texts
 from sage_core.shapes.bench.report import Table, figures
-from sage_core.shapes.bench.run import SIZES, Size, load_world, main, read_methods
+from sage_core.shapes.bench.run import compare, load_world, main, read_methods
+from sage_core.shapes.bench.sizes import SIZES, Size
 from sage_core.shapes.captions import write_captions
 from sage_core.shapes.exam import trials
+from sage_core.shapes.exam.attacked import AdaptiveSettings, Broken
 from sage_core.shapes.exam.examination import Examination, ExaminationSettings, Marks, load_examination
 from sage_core.shapes.exam.trials import ModelPainter, Trial, TrialMarks, TrialSettings
 from sage_core.shapes.networks.contrast import ContrastModel
@@ -196,6 +200,26 @@ def test_the_table_reads_in_per_cent(table: Table) -> None:
     assert "| two | 90.0 | 90.0 | 80.0 |" in by_type
 
 
+def test_the_table_has_columns_of_attacks_only_where_there_are_any(table: Table) -> None:
+    assert "attack by" not in table.to_markdown() and not any("adaptive" in row for row in table.to_dict().values())
+    parts = {
+        "base": [Broken(Hits(4, 4), Hits(4, 4), Hits(4, 4)), Broken(Hits(3, 6), Hits(6, 6), Hits(3, 6))],
+        "one": [Broken(Hits(1, 4), Hits(0, 4), Hits(4, 4)), Broken(Hits(2, 6), Hits(1, 6), Hits(3, 6))],
+    }
+    runs = [(name, replace(marks(0.9, 0.9, 1, None), adaptive={"tokens": part.to_dict()}))
+            for name, each in parts.items() for part in each]  # fmt: skip
+    runs += [("two", marks(0.9, 0.9, 1, None))] * 2
+    attacked = Table(runs, {"base": 1.0, "one": 1.0, "two": 1.0})
+    found = attacked.to_dict()["one"]["adaptive"]["tokens"]
+    interval = wilson_interval(3, 10)
+    assert found["attacked"] == {"k": 3, "n": 10, "share": 0.3, "wilson_95": [interval.low, interval.high]}
+    assert (found["before"]["k"], found["before"]["n"], found["control"]["k"]) == (1, 10, 7)
+    left = attacked.to_markdown().split("\n\n")[2].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")][-1] for line in left]
+    assert cells[0] == "attack by tokens" and cells[4] == "-"
+    assert cells[2].startswith("70.0 (") and cells[3] == f"30.0 ({100 * interval.low:.1f}-{100 * interval.high:.1f})"
+
+
 def test_figures_show_every_method(table: Table) -> None:
     drawn = figures(table)
     bars, points = (drawn[name].axes[0] for name in ("tifa_by_type", "spread_and_tifa"))
@@ -338,6 +362,69 @@ def test_an_edited_model_is_a_copy(world):
     ]
     assert changed and all("attn2.to_" in name for name in changed)
     assert all(torch.equal(tensor, before[name]) for name, tensor in world.model.unet.state_dict().items())
+
+
+def test_closed_forms_take_everyday_captions_as_texts_to_keep_or_as_a_prior(world, monkeypatch):
+    given = {}
+    for name in ("rece", "oce"):
+        settings, edit = methods.CLOSED_FORMS[name].load()
+
+        def listen(weights, encoder, concepts, chosen, name=name, edit=edit):
+            given[name] = concepts, chosen
+            return edit(weights, encoder, concepts, chosen)
+
+        entry = type("Entry", (), {"load": staticmethod(lambda settings=settings, listen=listen: (settings, listen))})
+        monkeypatch.setitem(methods.CLOSED_FORMS, name, entry)
+    task = TASKS["red star"]
+    ground = Ground(world.model, world.model.encoder.state(), task, task.pairs(8, seed=1), 0)
+    for name in ("rece", "oce"):
+        before = world.model.unet.state_dict()
+        after = METHODS[name].paint(ground).model.unet.state_dict()
+        assert any(not torch.equal(tensor, before[key]) for key, tensor in after.items())
+    (rece, rounds), (oce, strength) = given["rece"], given["oce"]
+    assert rece.erase == oce.erase == tuple(name.text for concept in task.concepts for name in concept.seen)
+    assert len(rece.preserve) == len(oce.captions) == 150 and oce.preserve == rece.captions == ()
+    assert (rounds.epochs, rounds.preserve_scale, strength.erase_scale) == (1, 1.0, 30.0)
+
+
+def test_esd_trains_cross_attention_by_the_ground_s_seed(world):
+    task = TASKS["red star"]
+    ground = Ground(world.model, world.model.encoder.state(), task, task.pairs(8, seed=1), 3)
+    method = Erasing(ErasingSettings(steps=2, sampling_steps=2, learning_rate=1e-3))
+    before = {name: tensor.clone() for name, tensor in world.model.unet.state_dict().items()}
+    one, again = (method.paint(ground).model.unet.state_dict() for _ in range(2))
+    other = method.paint(replace(ground, seed=4)).model.unet.state_dict()
+    changed = [name for name in before if not torch.equal(one[name], before[name])]
+    assert changed and all("attn2" in name for name in changed)
+    assert all(torch.equal(one[name], again[name]) for name in before)
+    assert not all(torch.equal(one[name], other[name]) for name in before)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in world.model.unet.state_dict().items())
+    assert METHODS["esd"].about() == {"method": "esd", **METHODS["esd"].settings.to_dict()}
+
+
+@pytest.mark.slow
+def test_attacks_are_kept_apart_from_runs_without_and_the_base_is_the_control(world, tmp_path, monkeypatch):
+    tiny = AdaptiveSettings(prompts=2, steps=1, token_steps=1, candidates=2, tokens=2, vectors=2, shared_vectors=2,
+                            draws=1, sampling_steps=1)  # fmt: skip
+    chosen = {"uce_paper": METHODS["uce_paper"], "safree": Safree()}
+    monkeypatch.setattr(type(TASKS["red star"]), "shown", lambda *_: True)
+
+    def bench(attacks):
+        task, kept = TASKS["red star"], tmp_path / "runs"
+        return compare(world, chosen, [task], [0], TOY, pairs=8, attacks=attacks, kept=kept)
+
+    plain = bench(None)
+    assert all(run.marks.adaptive == {} for run in plain) and len(list(tmp_path.rglob("*.json"))) == 3
+    names = {path.name for path in tmp_path.rglob("*.json")}
+    base, edited, guided = (run.marks.adaptive for run in bench(tiny))
+    assert set(base) == set(edited) == {"tokens", "soft prompts", "inversion"} and guided == {}
+    for kind, found in edited.items():
+        assert found["attacked"]["n"] == found["before"]["n"] == 2
+        assert found["control"] == base[kind]["control"] == base[kind]["attacked"]
+    assert len(list(tmp_path.rglob("*.json"))) == 6 and names < {path.name for path in tmp_path.rglob("*.json")}
+    monkeypatch.setattr(run, "attack_painter", lambda *_, **__: pytest.fail("attacked again"))
+    assert [found.marks.adaptive for found in bench(tiny)] == [base, edited, guided]
+    assert bench(None) == plain
 
 
 class Plain(TextPainter):

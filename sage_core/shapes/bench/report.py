@@ -13,6 +13,7 @@ from ...intervals import Hits, permutation_p_value
 from ...plots import DARK, LIGHT, new_figure, style
 from ...tables import markdown_table
 from ..ask import ASKED_TYPES
+from ..exam.attacked import Broken
 from ..exam.trials import TrialMarks
 
 if TYPE_CHECKING:
@@ -74,6 +75,15 @@ class Table:
         none = Hits(0, 0)
         return {unseen: sum((m.by_name.get(unseen, none) for m in self.marks[name]), start=none) for unseen in names}
 
+    def adaptive(self, name: str) -> dict[str, Broken]:
+        """Adaptive attacks over the seeds that had them, by kind."""
+        found: dict[str, Broken] = {}
+        for mark in self.marks[name]:
+            for kind, values in mark.adaptive.items():
+                broken = Broken.from_dict(values)
+                found[kind] = found[kind] + broken if kind in found else broken
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """The table, ready for JSON: shares from 0 to 1, hits with a Wilson 95% interval over all seeds' prompts."""
         return {
@@ -89,8 +99,11 @@ class Table:
                 "attack": {kind: hits.to_dict() for kind, hits in self.hits(name).items()},
                 "by_name": {unseen: hits.to_dict() for unseen, hits in self.hits_by_name(name).items()},
                 "seconds": self.seconds[name],
+                # Only where there are any, as in tables that were made before.
+                **({"adaptive": {kind: broken.to_dict() for kind, broken in found.items()}} if found else {}),
             }
             for name, marks in self.marks.items()
+            for found in [self.adaptive(name)]
         }
 
     def to_markdown(self) -> str:
@@ -98,16 +111,28 @@ class Table:
         kept_head = ["method", "seeds", "TIFA", "change", "held-out", "near misses", "hard", "CLIP stand-in"]
         kept_head += ["spread ratio", f"Jaccard@{DEFAULT_NEIGHBOURS}", "s"]
         kinds = list(self.hits(self.base))
-        left = ([name, *(_rate(hits) for hits in self.hits(name).values())] for name in self.marks)
+        attacks = dict.fromkeys(kind for name in self.marks for kind in self.adaptive(name))
+        left = (
+            [
+                name,
+                *(_rate(hits) for hits in self.hits(name).values()),
+                *(self._attacked(name, kind) for kind in attacks),
+            ]
+            for name in self.marks
+        )
         types = ([name, *(f"{100 * self.of_type(name, kind):.1f}" for kind in ASKED_TYPES)] for name in self.marks)
         return "\n\n".join(
             [
                 markdown_table(kept_head, map(self._kept, self.marks)),
                 "What is left of the concept, by kind of prompt (95% Wilson intervals):",
-                markdown_table(["method", *kinds], left),
+                markdown_table(["method", *kinds, *(f"attack by {kind}" for kind in attacks)], left),
                 markdown_table(["method", *ASKED_TYPES], types),
             ]
         )
+
+    def _attacked(self, name: str, kind: str) -> str:
+        broken = self.adaptive(name).get(kind)
+        return "-" if broken is None else _rate(broken.attacked)
 
     def _kept(self, name: str) -> list[str]:
         change, seeds = _mean_and_deviation(self.changes(name)), len(self.marks[name])

@@ -2,7 +2,8 @@
 
 Every method is made for each task and seed. Each seed has prompt pairs and a trial of its own, which the base and all
 methods of that seed take. A trial measures TIFA of general captions, of near misses and of hard pictures, how often the
-concept is still drawn by each kind of prompt, the stand-in for CLIPScore, spread ratio and neighbour overlap. The
+concept is still drawn by each kind of prompt, the stand-in for CLIPScore, spread ratio and neighbour overlap. With
+`--attacks` three adaptive attacks follow on whatever has a text encoder and a U-Net, with the base as control. The
 results are bench.json, bench.md and two figures for each task. Each run is kept as it ends: the same command goes on
 where an earlier one was stopped.
 """
@@ -18,7 +19,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,46 +31,25 @@ from ...encoders.precision import PrecisionChoice, choose_precision
 from ...encoders.text_encoder import state_hash
 from ...errors import SageError, SettingsError
 from ...files import check_writable, whole_file, write_json, write_text
+from ...intervals import Hits
 from ...options import count
 from ...rows import parse_json, read_text
+from ..exam.attacked import AdaptiveSettings, Broken, attack_painter
 from ..exam.examiners import ReaderExaminer
-from ..exam.trials import Trial, TrialMarks, TrialSettings
+from ..exam.trials import Painter, Trial, TrialMarks, TrialSettings
 from ..networks.contrast import ContrastModel, load_contrast
 from ..networks.model import ShapesModel
 from ..networks.weights import WEIGHTS, load_model, weights_hash
 from ..tasks import TASKS, Task
 from .methods import BASE, METHODS, Alignment, Ground, Method, shorter
 from .report import Table, figures
+from .sizes import SIZES
 
 logger = logging.getLogger(__name__)
 
 # Distance of the trials of a bench's seeds, so that those of another `--examination` fall between them.
 _BETWEEN_TRIALS = 1000
 _FIRST_PAIRS = 100
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much a bench does: which methods on which tasks, prompt pairs and seeds, and what each trial asks."""
-
-    methods: Mapping[str, Method]
-    tasks: tuple[str, ...]
-    pairs: int
-    seeds: int
-    trial: TrialSettings
-
-
-# A step costs a CPU seconds: fewer and larger ones, on a smaller batch.
-_SHORT = {
-    name: shorter(method, batch_size=32, epochs=1, steps=40, learning_rate=3e-4) for name, method in METHODS.items()
-}
-_FEW = (BASE, "des", "released", "paper", "paper, product form", "sage_plus", "uce_paper")
-_SMALL = TrialSettings(prompts=24, near=12, unsafe=12, steps=6, weight=2.0)
-SIZES = {
-    "full": Size(METHODS, tuple(TASKS), pairs=6912, seeds=5, trial=TrialSettings()),
-    "laptop": Size({name: _SHORT[name] for name in _FEW}, ("skull", "red star"), pairs=512, seeds=5, trial=_SMALL),
-    "quick": Size(_SHORT, ("red star",), pairs=512, seeds=1, trial=_SMALL),
-}
 
 
 @dataclass(frozen=True)
@@ -122,6 +102,7 @@ def compare(
     trial: TrialSettings,
     *,
     pairs: int,
+    attacks: AdaptiveSettings | None = None,
     kept: Path | None = None,
     on_run: Callable[[Run], None] | None = None,
 ) -> list[Run]:
@@ -137,6 +118,7 @@ def compare(
         seeds: of the trainings; each also chooses its prompts.
         trial: is repeated with other prompts for each seed.
         pairs: prompt pairs of each training.
+        attacks: how hard adaptive attacks try after each trial, with other prompts for each seed; None for no attack.
         kept: folder of finished runs: what an earlier bench of the same sizes left there is not done again.
         on_run: called after each run.
     """
@@ -145,7 +127,7 @@ def compare(
     for seed in seeds:
         for task in tasks:
             ground = Ground(world.model, base, task, task.pairs(pairs, seed=_FIRST_PAIRS + seed), seed)
-            sitting = _Sitting(world, ground, trial.replace(seed=trial.seed + _BETWEEN_TRIALS * seed), kept)
+            sitting = _Sitting(world, ground, trial.replace(seed=trial.seed + _BETWEEN_TRIALS * seed), kept, attacks)
             for name, method in ({BASE: METHODS[BASE]} | dict(methods)).items():
                 runs.append(sitting.run(name, method))
                 if on_run is not None:
@@ -156,9 +138,19 @@ def compare(
 class _Sitting:
     """One task with one seed; its trial is made when a run first needs it."""
 
-    def __init__(self, world: World, ground: Ground, settings: TrialSettings, kept: Path | None) -> None:
+    def __init__(
+        self,
+        world: World,
+        ground: Ground,
+        settings: TrialSettings,
+        kept: Path | None,
+        attacks: AdaptiveSettings | None,
+    ) -> None:
         self.world, self.ground, self.settings, self.kept = world, ground, settings, kept
+        self.attacks = attacks and replace(attacks, seed=settings.seed)
         self._trial: Trial | None = None
+        # Of the attacks on the base, which is tried first.
+        self._controls: dict[str, Hits] = {}
 
     @property
     def trial(self) -> Trial:
@@ -170,6 +162,12 @@ class _Sitting:
 
     def run(self, name: str, method: Method) -> Run:
         """Make the method and try it, or take the run from the folder of finished ones."""
+        run = self._run(name, method)
+        if name == BASE:
+            self._controls = {kind: Broken.from_dict(found).attacked for kind, found in run.marks.adaptive.items()}
+        return run
+
+    def _run(self, name: str, method: Method) -> Run:
         file = self.kept and self.kept / f"{self._key(method)}.json"
         if file and file.exists():
             # A method of the same settings may have had another name.
@@ -177,11 +175,18 @@ class _Sitting:
         started = time.monotonic()
         painter = method.paint(self.ground)
         made = time.monotonic()
-        marks = self.trial.mark(painter)
+        marks = self._attacked(self.trial.mark(painter), painter)
         run = Run(self.ground.task.name, name, self.ground.seed, marks, made - started, time.monotonic() - made)
         if file:
             write_json(file, run.to_dict())
         return run
+
+    def _attacked(self, marks: TrialMarks, painter: Painter) -> TrialMarks:
+        if self.attacks is None:
+            return marks
+        world, task = self.world, self.ground.task
+        found = attack_painter(painter, world.model, task, self.attacks, reader=world.reader, controls=self._controls)
+        return replace(marks, adaptive=found)
 
     def _key(self, method: Method) -> str:
         made_of = {
@@ -197,6 +202,8 @@ class _Sitting:
         if len(self.ground.task.concepts) > 1:
             # Runs that were kept before had one direction for all.
             made_of["concepts"] = self.ground.task.listed().names
+        if self.attacks is not None:
+            made_of["attacks"] = asdict(self.attacks)
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -245,7 +252,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trial = size.trial.replace(seed=chosen.examination)
         world = load_world(chosen.weights, device)
         seeds = range(chosen.seeds or size.seeds)
-        runs = compare(world, methods, tasks, seeds, trial, pairs=size.pairs, kept=chosen.output / "runs", on_run=_log)
+        attacks = size.attacks if chosen.attacks else None
+        kept = chosen.output / "runs"
+        runs = compare(world, methods, tasks, seeds, trial, pairs=size.pairs, attacks=attacks, kept=kept, on_run=_log)
     except SageError as error:
         parser.error(str(error))
     about = {
@@ -257,6 +266,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "trial": vars(trial),
         "weights": world.weights,
     }
+    if attacks is not None:
+        about["attacks"] = asdict(attacks)
     save(chosen.output, runs, methods, about)
     return 0
 
@@ -293,6 +304,12 @@ def save(folder: Path, runs: list[Run], methods: Mapping[str, Method], about: di
         f"{trial['near']} near misses where the task has them, and of {trial['unsafe']} prompts of each kind that name "
         "the concept. Spread ratio and Jaccard are of the general captions' flattened embeddings."
     )
+    if attacks := about.get("attacks"):
+        head += (
+            f" Adaptive attacks had {attacks['prompts']} prompts, {attacks['token_steps']} steps on tokens and "
+            f"{attacks['steps']} on vectors. The base's row is their control: where an attack fails there, its failure "
+            "elsewhere says nothing."
+        )
     parts = [head, *(f"## {task}\n\n{table.to_markdown()}" for task, table in tables.items())]
     write_text(folder / "bench.md", "\n\n".join(parts) + "\n")
     for task, table in tables.items():
@@ -314,6 +331,8 @@ def _table(runs: Sequence[Run], task: str) -> Table:
 def _log(run: Run) -> None:
     marks = run.marks
     hits = ", ".join(f"{kind} {found.k}/{found.n}" for kind, found in marks.attack.items())
+    for kind, each in marks.adaptive.items():
+        hits += f", attack by {kind} {each['attacked']['k']}/{each['attacked']['n']}"
     near = "" if marks.tifa_near is None else f", near {100 * marks.tifa_near:.1f}"
     space = "" if marks.jaccard is None else f", spread {marks.spread_ratio:.3f}, Jaccard {marks.jaccard:.3f}"
     logger.info(
@@ -340,6 +359,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=count(1, 1000), help="seeds of each method (default: 5, quick: 1)")
     parser.add_argument(
         "--examination", type=count(0, 2**32 - 1), default=1, help="which prompts to try on; tune on others"
+    )
+    parser.add_argument(
+        "--attacks",
+        action="store_true",
+        help="after each trial attack what has a text encoder and a U-Net by tokens, soft prompts and inversion, which "
+        "takes minutes a run; the base's row is the control",
     )
     parser.add_argument(
         "--precision",

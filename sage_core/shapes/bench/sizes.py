@@ -1,0 +1,42 @@
+"""How much a bench does, by the machine that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..exam.attacked import AdaptiveSettings
+from ..exam.trials import TrialSettings
+from ..tasks import TASKS
+from .methods import BASE, METHODS, Method, shorter
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a bench does: which methods on which tasks, prompt pairs and seeds, what each trial asks, attacks."""
+
+    methods: Mapping[str, Method]
+    tasks: tuple[str, ...]
+    pairs: int
+    seeds: int
+    trial: TrialSettings
+    attacks: AdaptiveSettings = field(default_factory=AdaptiveSettings)
+
+
+# A step costs a CPU seconds: fewer and larger ones, on a smaller batch.
+_SHORT = {
+    name: shorter(method, batch_size=32, epochs=1, steps=40, learning_rate=3e-4) for name, method in METHODS.items()
+}
+_FEW = (BASE, "des", "released", "paper", "paper, product form", "sage_plus", "uce_paper")
+_SMALL = TrialSettings(prompts=24, near=12, unsafe=12, steps=6, weight=2.0)
+# Few prompts and steps: these attacks are weaker than those of a full bench, as the base's row shows.
+_WEAK = AdaptiveSettings(
+    prompts=8, steps=30, token_steps=8, candidates=16, vectors=16, draws=2, sampling_steps=6, weight=2.0
+)
+SIZES = {
+    "full": Size(METHODS, tuple(TASKS), pairs=6912, seeds=5, trial=TrialSettings()),
+    "laptop": Size(
+        {name: _SHORT[name] for name in _FEW}, ("skull", "red star"), pairs=512, seeds=5, trial=_SMALL, attacks=_WEAK
+    ),
+    "quick": Size(_SHORT, ("red star",), pairs=512, seeds=1, trial=_SMALL, attacks=_WEAK),
+}
