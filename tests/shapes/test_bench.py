@@ -384,6 +384,7 @@ def test_closed_forms_take_everyday_captions_as_texts_to_keep_or_as_a_prior(worl
     (rece, rounds), (oce, strength) = given["rece"], given["oce"]
     assert rece.erase == oce.erase == tuple(name.text for concept in task.concepts for name in concept.seen)
     assert len(rece.preserve) == len(oce.captions) == 150 and oce.preserve == rece.captions == ()
+    assert set(rece.guides) == set(oce.guides) == {"ball"}
     assert (rounds.epochs, rounds.preserve_scale, strength.erase_scale) == (1, 1.0, 30.0)
 
 

@@ -31,7 +31,7 @@ _FEW = (BASE, "des", "released", "paper", "paper, product form", "sage_plus", "u
 _SMALL = TrialSettings(prompts=24, near=12, unsafe=12, steps=6, weight=2.0)
 # Few prompts and steps: these attacks are weaker than those of a full bench, as the base's row shows.
 _WEAK = AdaptiveSettings(
-    prompts=8, steps=30, token_steps=8, candidates=16, vectors=16, draws=2, sampling_steps=6, weight=2.0
+    prompts=6, steps=16, token_steps=4, candidates=8, vectors=16, draws=1, sampling_steps=6, weight=2.0
 )
 SIZES = {
     "full": Size(METHODS, tuple(TASKS), pairs=6912, seeds=5, trial=TrialSettings()),
