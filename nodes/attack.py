@@ -146,7 +146,7 @@ def _setting_inputs() -> list[io.Input]:
             default=0.0,
             min=0.0,
             max=10.0,
-            step=0.01,
+            step=1e-4,
             round=1e-4,
             tooltip="Distance that counts as broken. 0: the goal's own.",
             **ADVANCED,
