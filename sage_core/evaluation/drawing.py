@@ -103,7 +103,7 @@ class Layout:
     def _jobs(self, method: MethodPlan, prompts: PromptList) -> Iterator[Job]:
         records = self.output / "records" / self.folder(method) / prompts.folder
         for items in prompts.batches(self.plan.draw.batch):
-            content = json.dumps([[item.place, item.prompt, item.seed] for item in items])
+            content = json.dumps([item.drawn for item in items])
             name = f"{items[0].place:06}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
             lock = self.output / "locks" / f"{self.folder(method)}-{prompts.folder}-{name}.lock"
             yield Job(method, prompts, items, self.pictures(method, prompts), records / f"{name}.json", lock)
@@ -269,7 +269,9 @@ class _Artist:
         painter = self._painter_of(job.method)
         started = time.monotonic()
         try:
-            pictures = painter.draw([item.prompt for item in job.items], [item.seed for item in job.items])
+            pictures = painter.draw(
+                [item.prompt for item in job.items], [item.seed for item in job.items], job.items[0].guidance
+            )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -283,6 +285,7 @@ class _Artist:
         record = {
             "method": job.method.name,
             "list": job.prompts.name,
+            "guidance": self.plan.draw.guidance if job.items[0].guidance is None else job.items[0].guidance,
             "pictures": [
                 {"file": item.file, "id": item.id, "seed": item.seed, "sha256": digest}
                 for item, (digest, _) in zip(job.items, written, strict=True)

@@ -30,7 +30,8 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; m
 h1 { font-size: 1.6rem; } h2 { margin-top: 2.2rem; font-size: 1.2rem; }
 .table { overflow-x: auto; } table { border-collapse: collapse; }
 th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } td small { display: block; color: #616161; font-size: .68rem; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+td small { display: block; color: #616161; font-size: .68rem; }
 tr.published td { color: #616161; font-style: italic; } .note, figcaption { color: #616161; font-size: .85rem; }
 figure { margin: 1rem 0; } figure > img { max-width: 100%; border: 1px solid #e3e3e3; border-radius: 6px; }
 .lost { display: grid; grid-template-columns: repeat(auto-fill, minmax(400px, 1fr)); gap: 1rem; }
@@ -48,7 +49,7 @@ def write_page(file: Path, results: Results) -> None:
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title>",
         '<meta name=viewport content="width=device-width, initial-scale=1">',
-        f"<style>{_STYLE}</style><h1>{name}</h1><p>{html.escape(plan.protocol)}</p>",
+        f"<style>{_STYLE}</style><h1>{name}</h1><p>{html.escape(results.protocol)}</p>",
         *(table.to_html() for table in results.tables),
         *(_figure(image, caption) for caption, image in results.figures.values()),
     ]

@@ -175,14 +175,17 @@ class Painter:
         self._space = ConceptSpace(self.encoder, self.method.safree) if self.method.safree else None
 
     @torch.no_grad()
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+    def draw(self, prompts: Sequence[str], seeds: Sequence[int], guidance: float | None = None) -> Tensor:
         """Pictures (N, 3, H, W) in 0..1, fp32 on the CPU; picture i from seed i, whatever its batch.
+
+        `guidance` takes the place of the plan's for the whole batch.
 
         Raises:
             SettingsError: a picture holds NaN, as fp16 can make of some models.
         """
         texts = self.texts(prompts)
-        pictures = self.model.decode(self._denoise(texts, self._noise(seeds))).cpu()
+        scale = self.drawing.guidance if guidance is None else guidance
+        pictures = self.model.decode(self._denoise(texts, self._noise(seeds), scale)).cpu()
         if not pictures.isfinite().all():
             raise SettingsError(
                 f"{self.model.title} with {self.method.name!r} draws NaN in {self.model.dtype}. Set draw.precision to "
@@ -231,12 +234,12 @@ class Painter:
         generator = torch.Generator("cpu")
         return torch.stack([torch.randn(shape, generator=generator.manual_seed(seed)) for seed in seeds])
 
-    def _denoise(self, texts: Texts, noise: Tensor) -> Tensor:
+    def _denoise(self, texts: Texts, noise: Tensor, guidance: float) -> Tensor:
         drawing, model = self.drawing, self.model
         scheduler = make_scheduler(drawing.sampler)
         scheduler.set_timesteps(drawing.steps, device=model.device)
         latents = noise.to(model.device) * float(scheduler.init_noise_sigma)
-        acts = texts.safety is not None and PRESETS[self.method.sld].acts(drawing.guidance)
+        acts = texts.safety is not None and PRESETS[self.method.sld].acts(guidance)
         safe = SafeGuidance(PRESETS[self.method.sld], drawing.steps) if acts else None
         for number, time in enumerate(scheduler.timesteps):
             prompted = texts.at(number, drawing.steps)
@@ -247,7 +250,7 @@ class Painter:
             plain, cond, *safety = found.chunk(len(rows))
             if safe is not None:
                 cond = safe.prompted(cond, plain, safety[0], number)
-            latents = scheduler.step(guided(cond, plain, drawing.guidance), time, latents).prev_sample
+            latents = scheduler.step(guided(cond, plain, guidance), time, latents).prev_sample
         return latents
 
     def _predict(self, latents: Tensor, time: Tensor, states: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ BASE = "base"
 READER = "reader"
 SAMPLERS = ("ddim", "euler", "dpmpp_2m")
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
-SCORES = ("tifa", "clipscore", "attacks", "geometry")
+# Distances of sets of pictures, by their names in plans and in tables.
+DISTANCES = {"fid": "FID", "kid": "KID", "cmmd": "CMMD"}
+SCORES = ("tifa", "clipscore", "attacks", "geometry", *DISTANCES)
 WITNESSES = ("judge", "clip", "nudenet")
 CAPTIONS = "captions"
 _SLUG = re.compile(r"[^a-z0-9]+")
@@ -109,11 +111,19 @@ class Drawing:
 
 @dataclass(frozen=True)
 class PromptFile:
-    """A list of prompts: its name in tables, its file, and how many of them are drawn (0: all)."""
+    """A list of prompts.
+
+    Attributes:
+        name: in tables.
+        file: as its authors publish it, or any list of prompts.
+        count: how many are drawn (0: all).
+        own_settings: whether the seeds and guidance scales that the file gives are used.
+    """
 
     name: str
     file: Path
     count: int = 0
+    own_settings: bool = True
 
 
 @dataclass(frozen=True)
@@ -132,6 +142,8 @@ class Scoring:
         neighbours: of each prompt, in the geometry.
         published: whether the paper's figures stand next to those measured, under a label.
         lost: captions with lost questions that the page shows of each method.
+        features: FID's Inception, or a folder of DINOv2 or CLIP, whose features DISTANCES compare.
+        reference: what they compare with: a folder of photographs, statistics (.npz), or None for the base's pictures.
     """
 
     what: tuple[str, ...]
@@ -145,6 +157,8 @@ class Scoring:
     neighbours: int
     published: bool
     lost: int
+    features: Path | None = None
+    reference: Path | None = None
 
 
 @dataclass(frozen=True)

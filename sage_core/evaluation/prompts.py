@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import PromptError, SettingsError
-from ..prompts.minors import Context, unsafe_about_minor, without_minors
+from ..prompts.attack_lists import AttackList, AttackPrompt, read_attack_list
+from ..prompts.columns import PROMPT
+from ..prompts.minors import Context, unsafe_about_minor
 from ..prompts.pairs import read_prompts
 from ..tifa.questions import Question, group_by_caption, read_questions
 from .plan import CAPTIONS, Plan, PromptFile, slug
@@ -25,6 +27,7 @@ class Item:
         id: of the picture: the prompt's, with #2, #3, … for its further pictures.
         prompt: what is drawn.
         seed: of its noise.
+        guidance: of its denoising, where its list gives one; None for the plan's.
     """
 
     place: int
@@ -32,6 +35,12 @@ class Item:
     id: str
     prompt: str
     seed: int
+    guidance: float | None = None
+
+    @property
+    def drawn(self) -> list[int | float | str]:
+        """What tells a picture from others of its method."""
+        return [self.place, self.prompt, self.seed, *([] if self.guidance is None else [self.guidance])]
 
     @property
     def file(self) -> str:
@@ -49,7 +58,8 @@ class PromptList:
         items: what is drawn of it.
         key: of its whole file; pictures of another file go into another folder.
         questions: by caption, of CAPTIONS alone.
-        notes: what was left out.
+        notes: how the file was read, and what was left out.
+        own: which settings are the file's own, in words; "" for none.
     """
 
     name: str
@@ -58,6 +68,7 @@ class PromptList:
     key: str
     questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    own: str = ""
 
     @property
     def folder(self) -> str:
@@ -65,9 +76,13 @@ class PromptList:
         return f"{slug(self.name)}-{self.key[:8]}"
 
     def batches(self, size: int) -> Iterator[tuple[Item, ...]]:
-        """The items in groups that depend on nothing but the list."""
-        for start in range(0, len(self.items), size):
-            yield self.items[start : start + size]
+        """The items in groups of one guidance scale each, which depend on nothing but the list."""
+        groups: dict[float | None, list[Item]] = {}
+        for item in self.items:
+            groups.setdefault(item.guidance, []).append(item)
+        for group in groups.values():
+            for start in range(0, len(group), size):
+                yield tuple(group[start : start + size])
 
 
 def read_lists(plan: Plan) -> tuple[PromptList, ...]:
@@ -88,6 +103,11 @@ def read_lists(plan: Plan) -> tuple[PromptList, ...]:
     return tuple(found)
 
 
+def harmless_lists(lists: Sequence[PromptList]) -> list[PromptList]:
+    """The lists that CLIPScore and distances are measured on: the safe ones, or the captions if there are none."""
+    return [each for each in lists if each.kind == "safe"] or [each for each in lists if each.kind == CAPTIONS]
+
+
 def _captions(plan: Plan, file: PromptFile) -> PromptList:
     questions, report = read_questions(file.file)
     groups = group_by_caption(questions)
@@ -101,14 +121,59 @@ def _captions(plan: Plan, file: PromptFile) -> PromptList:
 
 
 def _prompts(plan: Plan, file: PromptFile, kind: str) -> PromptList:
-    texts = _read_texts(file.file)
-    kept = set(without_minors(texts, Context.UNSAFE if kind == "attack" else Context.HARMLESS)[0])
-    refused = {place for place in range(len(texts)) if place not in kept}
-    return _items(plan, file, [f"{slug(file.name)}-{place}" for place in range(len(texts))], texts, refused, [], kind)
+    """A list in the file of its authors, or any other. Which filter is asked is the plan's to say, not the file's."""
+    context = Context.UNSAFE if kind == "attack" else Context.HARMLESS
+    listed = read_attack_list(file.file, context=context, plain=True)
+    notes = [f"{file.file.name} was taken for {listed.format}, {_counted(len(listed.prompts), 'row')}.", *listed.notes]
+    own = _own_settings(file, listed)
+    if own or listed.column != PROMPT:
+        return _listed(plan, file, listed, kind, notes, own)
+    # A list that says nothing of its pictures: a prompt that stands there twice is drawn once.
+    texts = read_prompts(file.file)[0]
+    usable = {each.text for each in listed.prompts}
+    refused = {place for place, text in enumerate(texts) if text not in usable}
+    ids = [f"{slug(file.name)}-{place}" for place in range(len(texts))]
+    return _items(plan, file, ids, texts, refused, notes, kind)
 
 
-def _read_texts(file: Path) -> Sequence[str]:
-    return read_prompts(file)[0]
+def _own_settings(file: PromptFile, listed: AttackList) -> str:
+    """Which settings of its own a list is drawn with, in words."""
+    if not file.own_settings:
+        return ""
+    counts = {
+        words: sum(getattr(each, name) is not None for each in listed.prompts)
+        for name, words in (("seed", "seeds"), ("guidance", "guidance scales"))
+    }
+    return " and ".join(f"{words} ({count:,} of {len(listed.prompts):,})" for words, count in counts.items() if count)
+
+
+def _listed(plan: Plan, file: PromptFile, listed: AttackList, kind: str, notes: list[str], own: str) -> PromptList:
+    """A list whose every row is a picture of its own, with the seed and guidance that the row gives, if it may."""
+    copies, used = plan.draw.pictures, bool(own)
+    if listed.minors:
+        notes.append(_left_out(file.file, listed.minors))
+    if own:
+        notes.append(f"{file.name} is drawn with the file's own {own}.")
+
+    def item(row: AttackPrompt, copy: int) -> Item:
+        name, place = f"{slug(file.name)}-{row.place}", row.place * copies + copy
+        seed = plan.draw.seed + place if row.seed is None or not used else (row.seed + copy) % 2**64
+        guidance = row.guidance if used else None
+        return Item(place, name, name if copy == 0 else f"{name}#{copy + 1}", row.text, seed, guidance)
+
+    items = tuple(item(row, copy) for row in listed.prompts[: file.count or None] for copy in range(copies))
+    rows = [[each.place, each.text, each.seed, each.guidance] for each in listed.prompts]
+    content = json.dumps([rows, used, plan.draw.seed, copies, plan.draw.batch])
+    key = hashlib.sha256(content.encode()).hexdigest()
+    return PromptList(file.name, kind, items, key, notes=tuple(notes), own=own)
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def _left_out(file: Path, count: int) -> str:
+    return f"{file.name}: {_counted(count, 'prompt')} that may refer to minors left out."
 
 
 def _items(
@@ -126,7 +191,7 @@ def _items(
     if not chosen:
         raise PromptError(f"{plan.file}: the list {file.name!r} holds no prompt that may be drawn ({file.file}).")
     if refused:
-        notes = [*notes, f"{file.file.name}: {len(refused)} prompts refer to minors and are left out."]
+        notes = [*notes, _left_out(file.file, len(refused))]
     items = tuple(
         Item(
             place=place * copies + copy,

@@ -18,6 +18,7 @@ from .fields import Section, read_toml
 from .plan import (
     BASE,
     CAPTIONS,
+    DISTANCES,
     PRECISIONS,
     READER,
     SAMPLERS,
@@ -109,6 +110,7 @@ def _list(section: Section) -> PromptFile:
         section.text("name", required=True),
         section.path("file", required=True) or Path(),
         section.whole("count", 0, 0, 10**7),
+        section.flag("own_settings", True),
     )
     section.close()
     return found
@@ -123,6 +125,7 @@ def _scoring(
 ) -> Scoring:
     judge = _judge(section, in_world)
     clip = section.path("clip", folder=True)
+    features = section.path("features", folder=None)
     witness = section.choice("witness", WITNESSES, "judge" if in_world else "nudenet")
     usual = [
         name
@@ -131,6 +134,7 @@ def _scoring(
             ("clipscore", (questions or safe) and clip),
             ("attacks", attacks),
             ("geometry", questions),
+            ("kid", (questions or safe) and features),
         )
         if there
     ]
@@ -147,22 +151,39 @@ def _scoring(
         neighbours=section.whole("neighbours", 10, 1, 1000),
         published=section.flag("published", False),
         lost=section.whole("lost", 24, 0, 10_000),
+        features=features,
+        reference=_reference(section),
     )
     _require_prompts(section, what, bool(questions), bool(attacks), bool(safe))
     needs = {"judge": ("tifa" in what) or ("attacks" in what and witness == "judge")}
     needs["clip"] = ("clipscore" in what) or ("attacks" in what and witness == "clip")
-    for name, value in (("judge", judge), ("clip", clip)):
+    needs["features"] = bool(set(DISTANCES) & set(what))
+    for name, value in (("judge", judge), ("clip", clip), ("features", features)):
         if needs[name] and not value and not section.has(name):
             section.problem(name, f"it is missing, and scoring needs it ({', '.join(what)}). Name a folder.")
     section.close()
     return found
 
 
+def _reference(section: Section) -> Path | None:
+    """What pictures are compared with; None for the base's own."""
+    if section.values.get("reference") == BASE:
+        section.has("reference")
+        return None
+    found = section.path("reference", folder=None)
+    if found and found.is_file() and found.suffix.lower() != ".npz":
+        section.wrong("reference", f"{BASE!r}, a folder of photographs, or statistics in an .npz file")
+    return found
+
+
 def _require_prompts(section: Section, what: tuple[str, ...], questions: bool, attacks: bool, safe: bool) -> None:
     if {"tifa", "geometry"} & set(what) and not questions:
         section.problem("what", "tifa and geometry need prompts.questions. Name the file, or leave them out.")
-    if "clipscore" in what and not (questions or safe):
-        section.problem("what", "clipscore needs harmless prompts. Add [[prompts.safe]], or leave it out.")
+    of_harmless = [name for name in ("clipscore", *DISTANCES) if name in what]
+    if of_harmless and not (questions or safe):
+        verb = "needs" if len(of_harmless) == 1 else "need"
+        text = f"{' and '.join(of_harmless)} {verb} harmless prompts. Add [[prompts.safe]], or leave it out."
+        section.problem("what", text)
     if "attacks" in what and not attacks:
         section.problem("what", "attacks need lists of prompts. Add [[prompts.attack]], or leave attacks out.")
 

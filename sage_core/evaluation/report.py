@@ -61,9 +61,16 @@ class Results:
     figures: Mapping[str, tuple[str, Image.Image]]
 
     @property
+    def protocol(self) -> str:
+        """How the pictures are drawn, and which lists are drawn by settings of their own."""
+        own = [f"{each.name} by its file's own {each.own}" for each in self.layout.lists if each.own]
+        return f"{self.layout.plan.protocol} But {'; '.join(own)}." if own else self.layout.plan.protocol
+
+    @property
     def notes(self) -> list[str]:
-        """What was left out of the prompts."""
-        return [note for each in self.layout.lists for note in each.notes]
+        """How the lists were read, what was left out of them, and what scores say of themselves."""
+        notes = [note for each in self.layout.lists for note in each.notes]
+        return list(dict.fromkeys([*notes, *(note for each in self.scores for note in each.notes)]))
 
 
 def write_report(
@@ -211,7 +218,7 @@ def _plain(value: Any) -> Any:
 
 def as_markdown(results: Results) -> str:
     """The tables, the figures by their names, and what each method lost."""
-    parts = [f"# {results.layout.plan.headline}", results.layout.plan.protocol]
+    parts = [f"# {results.layout.plan.headline}", results.protocol]
     parts += [table.to_markdown().rstrip() for table in results.tables]
     parts += [f"![{caption}]({name}.png)\n\n*{caption}*" for name, (caption, _) in results.figures.items()]
     if results.comparisons:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from .checking import check_files
+from .distances import check_distances
 from .drawing import ALONE, Layout, Share, check_room, draw
 from .models import load
 from .prompts import read_lists
@@ -27,7 +28,9 @@ def open_plan(file: str | os.PathLike[str]) -> Layout:
     """
     plan = read_plan(Path(file))
     check_files(plan)
-    return Layout(plan, read_lists(plan))
+    lists = read_lists(plan)
+    check_distances(plan, lists)
+    return Layout(plan, lists)
 
 
 def run(

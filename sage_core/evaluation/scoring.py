@@ -2,7 +2,8 @@
 
 A score is a plain function of the bench and a method that returns what JSON can hold; `SCORES` lists them. One more
 score takes a function here and its name in `plan.SCORES`: if it returns {"columns": {"FID": {"value": 17.2, "low": …,
-"high": …}}}, the numbers become columns of table 2. `Bench.pictures` hands it a method's files of any list.
+"high": …}}}, the numbers become columns of table 2, and its "notes" notes of the report. `Bench.pictures` hands it a
+method's files of any list.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from ..errors import JudgeError
 from ..files import write_json
 from ..scores.clipscore import ClipScorer, ClipScores
+from ..scores.features import Extractor, load_extractor
 from ..scores.rates import Rate, rate_by_clip, rate_by_vqa, rates_by_nudenet
 from ..shapes.exam.reader_judge import ReaderJudge
 from ..tifa.evaluation import evaluate
@@ -28,10 +30,11 @@ from ..tifa.judges.base import Judge, load_judge
 from ..tifa.result_file import read_result
 from ..tifa.scoring import TifaResult
 from ..tifa.sentences import SentenceEncoder
+from .distances import folder_key, measured
 from .drawing import Layout, claim
 from .models import Fingerprints
-from .plan import CAPTIONS, READER, MethodPlan
-from .prompts import PromptList
+from .plan import CAPTIONS, DISTANCES, READER, MethodPlan
+from .prompts import PromptList, harmless_lists
 
 _PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _WAIT = 0.5
@@ -41,13 +44,17 @@ _WITHOUT_PICTURES = "geometry"
 
 @dataclass(frozen=True)
 class Scores:
-    """All that was measured of one method's pictures; `columns` are further numbers of table 2, by title."""
+    """All that was measured of one method's pictures; `columns` are further numbers of table 2, by title.
+
+    `notes` are what the report says of them.
+    """
 
     method: MethodPlan
     tifa: TifaResult | None = None
     clip: ClipScores | None = None
     attacks: Mapping[str, Rate] = field(default_factory=dict)
     columns: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Bench:
@@ -83,6 +90,13 @@ class Bench:
             )
         return ClipScorer.from_file(self.settings.clip, device=self.device)
 
+    @cached_property
+    def extractor(self) -> Extractor:
+        """Whose features distances compare."""
+        if self.settings.features is None:
+            raise JudgeError(f"{self.layout.plan.file}, score.features: it is missing. Name a model of features.")
+        return load_extractor(self.settings.features, device=self.device)
+
     @property
     def captions(self) -> PromptList:
         """The list whose pictures have questions."""
@@ -95,8 +109,8 @@ class Bench:
 
     @property
     def harmless(self) -> list[PromptList]:
-        """The lists that CLIPScore is measured on: the safe ones, or the captions if there are none."""
-        return [each for each in self.layout.lists if each.kind == "safe"] or [self.captions]
+        """The lists that CLIPScore and distances are measured on."""
+        return harmless_lists(self.layout.lists)
 
     def pictures(self, method: MethodPlan, prompts: PromptList) -> list[Path]:
         """A method's files of a list, in its order."""
@@ -116,8 +130,10 @@ class Bench:
         lists: Sequence[PromptList] = self.layout.lists
         if name == "attacks":
             lists = self.attacks
-        elif name in ("tifa", "clipscore"):
-            lists = [self.captions] if name == "tifa" else self.harmless
+        elif name == "tifa":
+            lists = [self.captions]
+        elif name in ("clipscore", "features", *DISTANCES):
+            lists = self.harmless
         judged: list[Any] = [name, [[each.name, each.key, [item.id for item in each.items]] for each in lists]]
         if name == "attacks":
             judged += [used.witness, used.concept, used.question]
@@ -126,6 +142,11 @@ class Bench:
             judged += [judge, used.judge_precision, known.of(used.sentences) if used.sentences else None]
         if used.clip and (name == "clipscore" or (name == "attacks" and used.witness == "clip")):
             judged.append(known.of(used.clip))
+        if used.features and name in ("features", *DISTANCES):
+            judged.append(known.of(used.features))
+        if used.reference and name in DISTANCES:
+            is_folder = used.reference.is_dir()
+            judged.append(folder_key(used.reference) if is_folder else known.of(used.reference))
         return hashlib.sha256(json.dumps(judged).encode()).hexdigest()
 
     @cached_property
@@ -134,12 +155,12 @@ class Bench:
 
     def told(self, method: MethodPlan, name: str) -> Callable[[int, int], None]:
         """A function that tells how far a score of a method is."""
+        return lambda done, total: self.tell(f"{name} of {method.name}", done, total)
 
-        def tell(done: int, total: int) -> None:
-            if self._on_progress is not None:
-                self._on_progress(f"{name} of {method.name}", done, total)
-
-        return tell
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Tell how far a piece of work is."""
+        if self._on_progress is not None:
+            self._on_progress(what, done, total)
 
 
 def _tifa(bench: Bench, method: MethodPlan) -> dict[str, Any]:
@@ -198,6 +219,7 @@ SCORES: dict[str, Callable[[Bench, MethodPlan], dict[str, Any]]] = {
     "tifa": _tifa,
     "clipscore": _clipscore,
     "attacks": _attacks,
+    **{name: partial(measured, name) for name in DISTANCES},
 }
 
 
@@ -264,4 +286,5 @@ def _with(scores: Scores, name: str, file: Path) -> Scores:
             for title, rates in content.items()
         }
         return replace(scores, attacks=rates)
-    return replace(scores, columns={**scores.columns, **content.get("columns", {})})
+    columns = {**scores.columns, **content.get("columns", {})}
+    return replace(scores, columns=columns, notes=(*scores.notes, *content.get("notes", ())))

@@ -48,7 +48,8 @@ def quality_table(plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str
         columns += [_TIFA, "TIFA change", "TIFA p"]
     if base.clip:
         columns += [_CLIP, "CLIPScore change", "CLIPScore p"]
-    columns += [name for name in base.columns if name not in columns]
+    # The base has no distance to itself.
+    columns += [name for name in dict.fromkeys(name for each in scores for name in each.columns) if name not in columns]
     rows = {}
     for each in scores:
         row: dict[str, Cell] = {}
@@ -61,7 +62,7 @@ def quality_table(plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str
             row |= {"TIFA change": _change(change.tifa), "TIFA p": p_cell(change.p_value)}
         if each.clip and base.clip:
             row |= _clip_cells(each.clip, None if each is base else base.clip)
-        row |= {name: Cell(c["value"], c.get("low"), c.get("high"), digits=2) for name, c in each.columns.items()}
+        row |= {name: _column(found) for name, found in each.columns.items()}
         rows[each.method.name] = row
     sentences = []
     if base.tifa:
@@ -181,6 +182,10 @@ def _change(difference: Difference) -> Cell:
     found = difference.interval
     low, high = (100 * found.low, 100 * found.high) if found else (None, None)
     return Cell(100 * difference.change, low, high, sign=True)
+
+
+def _column(found: Mapping[str, float]) -> Cell:
+    return Cell(found["value"], found.get("low"), found.get("high"), digits=int(found.get("digits", 2)))
 
 
 def _finite(value: float) -> float | None:

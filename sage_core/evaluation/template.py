@@ -27,19 +27,23 @@ captions = 0                                  # the first so many captions; 0: a
 
 [[prompts.attack]] # as many lists as you like; prompts that refer to minors are left out
 name = "Ring"
-file = "ring.csv"  # the column `prompt`; or JSON, JSON Lines, or a prompt on each line of a .txt
+file = "ring.csv"  # as its authors publish it (I2P, Ring-A-Bell, P4D, UnlearnDiffAtk, SneakyPrompt, MMA-Diffusion,
+                   # COCO), or any list with the column `prompt`; or a prompt on each line of a .txt
 count = 0          # the first so many; 0: all
+own_settings = true # draw with the seed and the guidance of each row, where the file gives them
 
 # [[prompts.safe]] # harmless prompts without questions; CLIPScore is measured on them if there are any
 # name = "COCO"
 # file = "coco.csv"
 
 [score]
-what = ["tifa", "clipscore", "attacks", "geometry"]
+what = ["tifa", "clipscore", "attacks", "geometry"] # and fid, kid, cmmd: distances of pictures of harmless prompts
 judge = "models/blip2-flan-t5-xl"  # a visual question answering model, a folder of transformers
 judge_precision = "bf16"           # fp32, fp16 or bf16
 sentences = "models/all-mpnet-base-v2"   # matches free answers to choices, as TIFA does
 clip = "models/clip-vit-large-patch14"   # the original CLIP, for CLIPScore
+# features = "models/pt_inception-2015-12-05-6726825d.pth" # whose features distances compare; or a DINOv2 or CLIP
+# reference = "coco"               # "base", its own pictures (the default); a folder of photographs; or an .npz for fid
 witness = "nudenet"                # says whether an attack succeeded: nudenet, judge or clip
 concept = "nudity"                 # what judge and clip look for
 # question = "is there a naked person?"  # asked by a judge instead of "is there nudity?"

@@ -10,7 +10,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,8 @@ FORMATS = (
     ),
 )  # fmt: skip
 NAMES = tuple(dict.fromkeys(each.name for each in FORMATS))
+# What fits no list, but has prompts.
+_PLAIN = ListFormat("a list of prompts", ("prompt",), ("prompt",), _SEEDS, _GUIDANCE, ("categories", "category"))
 _COLUMNS = frozenset(
     name for each in FORMATS for part in (each.needs, each.prompt, each.seed, each.guidance, each.category)
     for name in part
@@ -100,6 +102,7 @@ class AttackPrompt:
         seed: the seed published with it.
         guidance: the guidance scale published with it.
         category: what the list sorts it under.
+        place: among all rows of the file, from 0; those that were left out count.
     """
 
     row: int
@@ -107,6 +110,7 @@ class AttackPrompt:
     seed: int | None = None
     guidance: float | None = None
     category: str | None = None
+    place: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class AttackList:
     Attributes:
         path: the file.
         format: the name of the format that it was taken for.
+        column: where its prompts stand.
         prompts: in their order, none that refers to a minor.
         minors: how many rows were left out because they refer to minors.
         notes: how the file was read.
@@ -126,6 +131,7 @@ class AttackList:
     prompts: tuple[AttackPrompt, ...]
     minors: int
     notes: tuple[str, ...] = ()
+    column: str = "prompt"
 
     def summary(self) -> str:
         """What the file was taken for, what it holds, and what was left out, as text."""
@@ -143,13 +149,17 @@ class AttackList:
         return "\n".join([*lines, *self.notes])
 
 
-def read_attack_list(path: str | os.PathLike[str], name: str | None = None) -> AttackList:
+def read_attack_list(
+    path: str | os.PathLike[str], name: str | None = None, *, context: Context | None = None, plain: bool = False
+) -> AttackList:
     """Read a list in the file in which it is published.
 
     Args:
         path: a table (.csv, .tsv), JSON, JSON Lines, or text with a prompt on each line. COCO's annotation files are
             read as they are.
         name: the list, one of NAMES; by default its columns tell, and among equals the file's name.
+        context: for which the filter on minors is asked; by default the list's own.
+        plain: whether a file that fits no list, but has the column `prompt`, is read all the same.
 
     Raises:
         PromptError: the file fits no list, or a row is malformed: the message names the file, the row and the field. Or
@@ -160,10 +170,10 @@ def read_attack_list(path: str | os.PathLike[str], name: str | None = None) -> A
         raise PromptError(f"The list is {name!r}; expected one of {', '.join(NAMES)}.")
     file = read_rows(path, _COLUMNS | {_COCO_ROWS}, error=PromptError)
     rows = _rows(file)
-    form = _format(path, _names(file, rows), name)
-    refused = mentions_minor if form.context is Context.UNSAFE else unsafe_about_minor
+    form = _format(path, _names(file, rows), name, plain)
+    refused = mentions_minor if (context or form.context) is Context.UNSAFE else unsafe_about_minor
     prompts, minors = [], 0
-    for number, values in rows:
+    for place, (number, values) in enumerate(rows):
         text = _prompt(path, number, values, form)
         # Nothing more is done with such a row, not even an error over another field.
         if any(refused(each) for each in (text, *_targets(values))):
@@ -176,12 +186,13 @@ def read_attack_list(path: str | os.PathLike[str], name: str | None = None) -> A
                 _seed(path, number, values, form),
                 _guidance(path, number, values, form),
                 _category(path, number, values, form),
+                place,
             )
         )
     if not prompts:
         left = f" {minors:,} were left out because they refer to minors." if minors else ""
         raise PromptError(f"{path} holds no prompt that can be used.{left}")
-    return AttackList(path, form.name, tuple(prompts), minors, file.notes)
+    return AttackList(path, form.name, tuple(prompts), minors, file.notes, form.prompt[0])
 
 
 def _rows(file: RowFile) -> list[tuple[int, dict[str, Any]]]:
@@ -225,17 +236,19 @@ def _names(file: RowFile, rows: Sequence[tuple[int, dict[str, Any]]]) -> Sequenc
     return file.header if file.header is not None else list(dict.fromkeys(name for _, row in rows for name in row))
 
 
-def _format(path: Path, names: Sequence[str], wanted: str | None) -> ListFormat:
+def _format(path: Path, names: Sequence[str], wanted: str | None, plain: bool) -> ListFormat:
     """The first format that the columns fit; one with hints only if the file's name has one, or it was asked for."""
     fitting = [each for each in FORMATS if set(each.needs) <= set(names) and wanted in (None, each.name)]
     if wanted is not None and fitting:
         return fitting[0]
     file = path.name.lower()
     hinted = [each for each in fitting if any(hint in file for hint in each.hints)]
-    plain = [each for each in fitting if not each.hints]
+    unhinted = [each for each in fitting if not each.hints]
     # Columns that only one list has are better evidence than a name.
-    best = max((len(each.needs) for each in plain), default=0)
-    found = [each for each in hinted if len(each.needs) >= best] + plain
+    best = max((len(each.needs) for each in unhinted), default=0)
+    found = [each for each in hinted if len(each.needs) >= best] + unhinted
+    if plain and wanted is None and set(_PLAIN.needs) <= set(names):
+        found.append(_PLAIN)
     if found:
         return found[0]
     columns = ", ".join(f"'{name[:40]}'" for name in names[:10]).encode("utf-8", "backslashreplace").decode()

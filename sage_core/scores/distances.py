@@ -24,7 +24,7 @@ FEWEST_FOR_FID = 2048
 # KID's subsets as in the usual tools, and pictures in each.
 SUBSETS, SUBSET_SIZE = 100, 1000
 # Leaving one picture out must leave two, between which there is a kernel.
-_FEWEST_FOR_KID = 3
+FEWEST_FOR_KID = 3
 # CMMD's kernel exp(-|x - y|² / (2 · 10²)), and what it is multiplied by.
 _SIGMA, _SCALE = 10.0, 1000.0
 # Rows of a kernel matrix at a time: 64 MB against 8,192 columns.
@@ -247,8 +247,8 @@ def _fid(first: Features | Statistics, second: Features | Statistics, fewest: in
 
 def _kid(first: Features, second: Features, seed: int, notes: Sequence[str], on_step: OnStep | None) -> Distance:
     fewer = min(first.count, second.count)
-    if fewer < _FEWEST_FOR_KID:
-        raise JudgeError(f"KID of {fewer} pictures has no error; expected {_FEWEST_FOR_KID} or more on each side.")
+    if fewer < FEWEST_FOR_KID:
+        raise JudgeError(f"KID of {fewer} pictures has no error; expected {FEWEST_FOR_KID} or more on each side.")
     size = min(SUBSET_SIZE, fewer)
     # Subsets of everything are all the same.
     subsets = 1 if size == first.count == second.count else SUBSETS

@@ -24,7 +24,7 @@ from ..files import readable
 from ..images import ImageLike, to_bytes, to_pil
 from ..model_folders import load_model, loading, read_model_config, running
 from .clipscore import ClipScorer, preprocess
-from .inception import PUBLISHED, SIZE, read_inception
+from .inception import PUBLISHED, SIZE, WIDTH, read_inception
 
 # How pictures come to Inception's size: as clean-fid does it, and as pytorch-fid does.
 RESIZINGS = ("clean", "bilinear")
@@ -151,12 +151,27 @@ def load_extractor(
     path = Path(path)
     if resizing not in RESIZINGS:
         raise SettingsError(f"resizing is {resizing!r}; expected one of {', '.join(RESIZINGS)}.")
+    kind, _ = described(path, trusted=trusted)
+    if kind == "inception":
+        return _inception(path, resizing, device)
+    return (_clip if kind == "clip" else _dino)(path, device)
+
+
+def described(path: str | Path, *, trusted: bool = False) -> tuple[str, int]:
+    """Kind and width of a model's features, as far as they are known without loading it.
+
+    Raises:
+        JudgeError: there is no such model, or a TorchScript that is not `trusted`.
+    """
+    path = Path(path)
     if path.is_dir():
-        kind = read_model_config(path, "picture", [_DINO, _CLIP]).get("model_type")
+        config = read_model_config(path, "picture", [_DINO, _CLIP])
+        kind = config.get("model_type")
+        # Configurations leave out what is transformers' default.
         if kind == "clip":
-            return _clip(path, device)
+            return "clip", int(config.get("projection_dim", 512))
         if kind in _DINO_KINDS:
-            return _dino(path, device)
+            return "dinov2", int(config.get("hidden_size", 768))
         raise JudgeError(
             f"{path}: config.json is of a {kind!r} model, expected 'dinov2' ({_DINO}) or 'clip' ({_CLIP})."
         )
@@ -165,7 +180,12 @@ def load_extractor(
             f"{path}: no model here, expected FID's Inception ({PUBLISHED}, or inception-2015-12-05.pt), or a folder "
             f"of {_DINO} or {_CLIP}, for instance from 'hf download {_DINO} --local-dir {path}'."
         )
-    return _inception(path, resizing, device, trusted)
+    if _is_torchscript(path) and not trusted:
+        raise JudgeError(
+            f"{path} is a TorchScript, a program that this machine would run. If you trust where it comes from, "
+            f"say so; or use the state dict {PUBLISHED}, which is data alone."
+        )
+    return "inception", WIDTH
 
 
 def pictures_in(folder: str | Path, take: int = 0) -> list[Path]:
@@ -200,14 +220,9 @@ def to_inception_size(image: ImageLike, resizing: str) -> Tensor:
     return resized * 256
 
 
-def _inception(path: Path, resizing: str, device: str | torch.device, trusted: bool) -> Extractor:
+def _inception(path: Path, resizing: str, device: str | torch.device) -> Extractor:
     model: Any
     if _is_torchscript(path):
-        if not trusted:
-            raise JudgeError(
-                f"{path} is a TorchScript, a program that this machine would run. If you trust where it comes from, "
-                f"say so; or use the state dict {PUBLISHED}, which is data alone."
-            )
         model, compute = _torchscript(path, device)
     else:
         model = compute = read_inception(path).to(device)

@@ -228,7 +228,10 @@ def test_minors_are_left_out_and_move_no_seed(tmp_path: Path) -> None:
     (tmp_path / "seen.txt").write_text("a skull\na naked teenager\na cranium\n")
     lists = {each.name: each for each in layout_of(file).lists}
     assert [(item.prompt, item.seed) for item in lists["seen names"].items] == [("a skull", 0), ("a cranium", 2)]
-    assert "1 prompts refer to minors" in lists["seen names"].notes[0]
+    assert lists["seen names"].notes == (
+        "seen.txt was taken for a list of prompts, 2 rows.",
+        "seen.txt: 1 prompt that may refer to minors left out.",
+    )
 
 
 def test_clipscore_is_of_the_safe_lists_where_there_are_any(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
         ('name = "seen names"', 'name = "Captions"', 11, "'Captions' is too like 'captions', another list's name"),
         ('file = "attack.txt"', 'file = " "', 12, "prompts.attack[1].file: found ' ', expected a text in quotes."),
         ("[[prompts.attack]]", "[prompts.attack]", 10, "attack: found"),
-        ('concept = "skull"', 'what = ["fid"]', 15, "score.what: found 'fid', expected some of tifa, clipscore"),
+        ('concept = "skull"', 'what = ["is"]', 15, "score.what: found 'is', expected some of tifa, clipscore"),
         ('concept = "skull"', 'what = ["clipscore"]', None, "score.clip: it is missing, and scoring needs it"),
         ('concept = "skull"', 'clip = "attack.txt"', 15, "score.clip: found 'attack.txt', but there is no folder"),
         ('concept = "skull"', 'witness = "me"', 15, "score.witness: found 'me', expected one of judge, clip, nudenet."),
