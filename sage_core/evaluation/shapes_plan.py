@@ -104,8 +104,10 @@ def _plan() -> str:
         f'[[method]]\nname = "{name}"\ntext_encoder = "{preset}.safetensors"' for name, preset in ENCODERS.items()
     ]
     methods += [
-        f'[[method]]\nname = "{title}"\n[method.erase]\nmethod = "{name}"\nconcepts = [{listed}]\nkeep = "keep.txt"'
-        for title, name in (("UCE", "uce_paper"), ("RECE", "rece"))
+        f'[[method]]\nname = "{title}"\n[method.erase]\nmethod = "{name}"\nconcepts = [{listed}]\nguides = ["ball"]\n'
+        f'keep = "keep.txt"{more}'
+        # RECE's published three rounds meet what this small U-Net is to keep; one, with more weight on it, does not.
+        for title, name, more in (("UCE", "uce_paper", ""), ("RECE", "rece", "\nrounds = 1\nkeep_scale = 1.0"))
     ]
     methods.append(f'[[method]]\nname = "SLD"\nsld = "max"\nsafety_text = "{", ".join(names)}"')
     methods.append('[[method]]\nname = "gate"\ngate = "gate.safetensors"\ntext_encoder = "sage_plus.safetensors"')
