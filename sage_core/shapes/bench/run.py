@@ -19,6 +19,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -254,7 +255,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seeds = range(chosen.seeds or size.seeds)
         attacks = size.attacks if chosen.attacks else None
         kept = chosen.output / "runs"
-        runs = compare(world, methods, tasks, seeds, trial, pairs=size.pairs, attacks=attacks, kept=kept, on_run=_log)
+        with closing(world.reader):
+            runs = compare(
+                world, methods, tasks, seeds, trial, pairs=size.pairs, attacks=attacks, kept=kept, on_run=_log
+            )
     except SageError as error:
         parser.error(str(error))
     about = {

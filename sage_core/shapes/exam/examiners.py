@@ -97,6 +97,12 @@ class ReaderExaminer:
         parts = [()] * -(-len(pictures) // _CHUNK)
         return [reading for part in self._map(_read, pictures, parts) for reading in part]
 
+    def close(self) -> None:
+        """End the processes, if there are any; the next reading starts new ones."""
+        if self._executor is not None:
+            self._executor.shutdown()
+            self._executor = None
+
     def _map(self, read: Callable, pictures: Tensor, questions: Sequence) -> list:
         # Arrays: a tensor sent to another process holds a file handle until that process drops it.
         chunks = [chunk.numpy() for chunk in pictures.float().cpu().split(_CHUNK)]
