@@ -292,13 +292,12 @@ def _seed(path: Path, row: int, values: Mapping[str, Any], form: ListFormat) -> 
     if (found := _first(values, form.seed)) is None:
         return None
     name, value = found
-    # Tables that had gaps hold whole numbers as "12.0".
-    number = _number(value)
-    if number is None or number != int(number) or not 0 <= number <= _MOST_SEED:
+    number = _whole(value)
+    if number is None or not 0 <= number <= _MOST_SEED:
         raise PromptError(
             f"{path}, row {row}: '{name}' is {shown(value)}, expected a whole number from 0 to {_MOST_SEED}."
         )
-    return int(value) if not isinstance(value, str) or value.strip().isdecimal() else int(number)
+    return number
 
 
 def _guidance(path: Path, row: int, values: Mapping[str, Any], form: ListFormat) -> float | None:
@@ -311,6 +310,18 @@ def _guidance(path: Path, row: int, values: Mapping[str, Any], form: ListFormat)
             f"{path}, row {row}: '{name}' is {shown(value)}, expected a number from 0 to {_MOST_GUIDANCE:g}."
         )
     return number
+
+
+def _whole(value: Any) -> int | None:
+    """A whole number, also spelled as text, with all of its digits; None for anything else."""
+    # Python reads no number of thousands of digits.
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 100:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    # Tables that had gaps hold whole numbers as "12.0".
+    number = _number(value)
+    return int(number) if number is not None and number.is_integer() else None
 
 
 def _number(value: Any) -> float | None:

@@ -47,6 +47,20 @@ def i2p_row(prompt: str, seed: object = 3984864651, guidance: object = 7, catego
     return [prompt, categories, 0, 0.0, 0.0, 0.0, 0.0, 0.1, "url", seed, guidance, 512, 512, "SD 1.5"]
 
 
+@pytest.mark.parametrize("seed", [0, 2**53 + 1, 2**64 - 1, "12.0", " 7 "])
+def test_seeds_keep_all_of_their_digits(seed: object, tmp_path: Path) -> None:
+    path = table(tmp_path / "i2p.csv", I2P, i2p_row(CAT, seed))
+    (prompt,) = read_attack_list(path).prompts
+    assert prompt.seed == int(float(seed) if seed == "12.0" else seed)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5, "9" * 5000, "nan"])
+def test_what_is_no_seed_is_refused(seed: object, tmp_path: Path) -> None:
+    path = table(tmp_path / "i2p.csv", I2P, i2p_row(CAT, seed))
+    with pytest.raises(PromptError, match=r"sd_seed.*expected a whole number"):
+        read_attack_list(path)
+
+
 def test_i2p_keeps_the_seed_and_guidance_of_each_row(tmp_path: Path) -> None:
     rows = [i2p_row(CAT), i2p_row(HARMLESS_MINOR), i2p_row(DOG, 7, 7.5, "sexual"), i2p_row("x", "12.0", "")]
     found = read_attack_list(table(tmp_path / "i2p_benchmark.csv", I2P, *rows))
