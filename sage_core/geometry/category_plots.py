@@ -81,8 +81,8 @@ def methods_figure(methods: Sequence[Method], theme: Theme = LIGHT) -> Picture:
     title(axes, "Spread of the prompts and TIFA, a point for each method", theme)
     found = methods_correlation(methods)
     about = methods[0].about
-    measured = f"{about['embedding']} embedding, prompts {about['prompts_sha256'][:10]}"
-    lines = [f"With the base: {found}" if found else "No correlation: it takes three methods or more.", measured]
+    measured = f"{about['embedding'].capitalize()} embedding, prompts {about['prompts_sha256'][:10]}"
+    lines = [f"With the base: {found}" if found else "No correlation: it takes three methods or more", measured]
     figure.supxlabel(". ".join(lines), color=theme.muted, fontsize=10)
     _name_points(figure, [(axes, (points, names))], theme)
     return figure
