@@ -58,7 +58,9 @@ def test_every_float_input_refuses_what_is_not_finite(pack: ModuleType, value: f
 # Boxes of files and folders, whose names are looked up when they are opened.
 FILES = {"encoder_name", "model", "judge", "sentence_encoder", "file", "base_file", "safe_file", "unsafe_file"}
 # Those of Settings, which the library checks together with all the rest.
-SETTINGS = {"target", "scale_unit", "perturbation_unit", "precision", "schedule"}
+SETTINGS = {
+    "target", "scale_unit", "perturbation_unit", "precision", "schedule", "spread_form", "local_form", "supervision",
+}  # fmt: skip
 
 
 def test_every_choice_that_is_not_offered_is_refused(pack: ModuleType) -> None:

@@ -37,6 +37,8 @@ NODE_IDS = {
     "SAGEGeometry",
     "SAGEGuidance",
     "SAGEGuider",
+    "SAGEImageDistance",
+    "SAGELoadConcepts",
     "SAGELoadEncoder",
     "SAGELoadJudge",
     "SAGELoadQuestions",

@@ -153,6 +153,7 @@ def test_what_a_lora_costs_is_seen_in_the_space_under_it(base, aligned):
             TextEncoder.from_state(apply_lora(base, extract_lora(base, aligned, rank=rank).tensors)),
             prompts,
             settings=settings,
+            precision="fp32",
         )
         for rank in (64, 1)
     )

@@ -40,7 +40,9 @@ def draw_all(layout: Layout, **more) -> int:
 
 
 def pictures(folder: Path) -> dict[str, bytes]:
-    found = sorted((folder / "evaluation" / "pictures").rglob("*.png"))
+    # Not rglob, which fails on unfinished files that are gone before it looks into them.
+    walked = os.walk(folder / "evaluation" / "pictures")
+    found = sorted(Path(inside) / name for inside, _, names in walked for name in names if name.endswith(".png"))
     return {str(file.relative_to(folder)): file.read_bytes() for file in found}
 
 
