@@ -64,7 +64,7 @@ def test_soft_prompts_break_it(
     assert Broken.from_dict(found.to_dict()) == found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_textual_inversion_breaks_it_on_new_prompts(
     world: ShapesModel, weak: TextEncoder, record_property: Callable[[str, object], None]
 ) -> None:
@@ -75,7 +75,7 @@ def test_textual_inversion_breaks_it_on_new_prompts(
     assert found.attacked.share >= 0.6 and found.control.share >= 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tokens_in_front_of_other_names_break_it(
     world: ShapesModel, weak: TextEncoder, record_property: Callable[[str, object], None]
 ) -> None:
