@@ -90,7 +90,7 @@ class SoftPrompt(Attack):
         shape = (self.variables, int(sizes[0]), table.shape[1])
         self.vectors = nn.Parameter(torch.zeros(shape, dtype=table.dtype, device=self.device))
         self.scale = float(table.detach()[self.allowed].double().square().mean().sqrt())
-        self._kept = torch.zeros_like(self.vectors)
+        self.kept = torch.zeros_like(self.vectors)
         self.restart = torch.zeros((), dtype=torch.long)
         self.optimizer = torch.optim.Adam([self.vectors], lr=settings.learning_rate * self.scale)
 
@@ -110,11 +110,6 @@ class SoftPrompt(Attack):
     def current(self) -> Tensor:
         """See Attack."""
         return self.vectors.detach()
-
-    @property
-    def kept(self) -> Tensor:
-        """See Attack."""
-        return self._kept
 
     def moving(self) -> Mapping[str, Tensor]:
         """See Attack."""

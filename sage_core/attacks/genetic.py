@@ -73,7 +73,7 @@ class GeneticSearch(DiscreteAttack):
         self.living = self.where.ids[:, None].repeat(1, settings.population, 1)
         dtype = encoder.token_table.weight.dtype
         self.scores = torch.full(self.living.shape[:2], _WORST, dtype=dtype, device=self.device)
-        self._kept = self.where.ids.clone()
+        self.kept = self.where.ids.clone()
 
     def begin(self, restart: int) -> None:
         """See Attack: random tokens."""
@@ -85,11 +85,6 @@ class GeneticSearch(DiscreteAttack):
     def current(self) -> Tensor:
         """See Attack."""
         return self.living[:, 0]
-
-    @property
-    def kept(self) -> Tensor:
-        """See Attack."""
-        return self._kept
 
     def moving(self) -> Mapping[str, Tensor]:
         """See Attack."""

@@ -82,10 +82,12 @@ class Attack(Objective):
 
     Attributes:
         tries: attempts at each prompt that a step evaluates, by which budgets of different attacks compare.
+        kept: the best variables of all looks, as `current`.
     """
 
     losses = ("distance",)
     tries: int = 1
+    kept: Tensor
 
     def __init__(self, encoder: TextEncoder, goal: Goal, sets: Tensor, seed: int) -> None:
         """Attack `encoder`, which stays as it is, for `goal`; `sets` says which variable each prompt uses, (N,)."""
@@ -107,11 +109,6 @@ class Attack(Objective):
     @abstractmethod
     def current(self) -> Tensor:
         """The variables now, (S, …)."""
-
-    @property
-    @abstractmethod
-    def kept(self) -> Tensor:
-        """The best variables of all looks, as `current`."""
 
     @abstractmethod
     def attempt(self, variables: Tensor) -> Attempt:

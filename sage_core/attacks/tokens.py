@@ -95,7 +95,7 @@ class TokenSearch(DiscreteAttack):
         super().__init__(encoder, goal, settings.seed)
         self.tries, self.names, self.typed = settings.candidates, [name.to(self.device) for name in names], typed
         self.where, self.allowed = checked_layout(where, allowed, self.device)
-        self.ids, self._kept = self.where.ids.clone(), self.where.ids.clone()
+        self.ids, self.kept = self.where.ids.clone(), self.where.ids.clone()
         self.scores = torch.zeros(goal.prompts, dtype=encoder.token_table.weight.dtype, device=self.device)
         self.before = self.scores.clone()
         self.rows = torch.arange(goal.prompts, device=self.device)
@@ -117,11 +117,6 @@ class TokenSearch(DiscreteAttack):
     def current(self) -> Tensor:
         """See Attack."""
         return self.ids
-
-    @property
-    def kept(self) -> Tensor:
-        """See Attack."""
-        return self._kept
 
     def moving(self) -> Mapping[str, Tensor]:
         """See Attack."""

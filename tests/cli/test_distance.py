@@ -15,22 +15,12 @@ from sage_core.cli.main import main
 from sage_core.scores.distances import distance
 from sage_core.scores.features import load_extractor
 from sage_core.scores.statistics import Statistics, read_statistics
+from small_worlds import tiny_clip
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    from transformers import CLIPConfig, CLIPModel
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 1}
-    config = CLIPConfig(
-        text_config={**sizes, "eos_token_id": 49407},
-        vision_config={**sizes, "image_size": 28, "patch_size": 14},
-        projection_dim=8,
-    )
-    folder = tmp_path_factory.mktemp("clip")
-    CLIPModel(config).save_pretrained(folder)
-    return folder
+    return tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")

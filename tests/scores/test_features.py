@@ -14,6 +14,7 @@ from PIL import Image
 from sage_core.errors import JudgeError, SettingsError
 from sage_core.scores.features import Features, load_extractor, to_inception_size
 from sage_core.scores.inception import Inception, read_inception
+from small_worlds import tiny_clip
 
 
 def pictures() -> list[Image.Image]:
@@ -207,18 +208,7 @@ def test_dinov2_gives_its_class_token_of_224_pixels(dino: Path) -> None:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    from transformers import CLIPConfig, CLIPModel
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 1}
-    config = CLIPConfig(
-        text_config={**sizes, "eos_token_id": 49407},
-        vision_config={**sizes, "image_size": 28, "patch_size": 14},
-        projection_dim=8,
-    )
-    folder = tmp_path_factory.mktemp("clip")
-    CLIPModel(config).save_pretrained(folder)
-    return folder
+    return tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 def test_clip_gives_embeddings_of_length_1(clip: Path) -> None:
