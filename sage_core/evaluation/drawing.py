@@ -35,6 +35,8 @@ from .prompts import Item, PromptList
 _BYTES_A_PIXEL = 1.6
 # Pictures that are compressed and written at a time.
 _WRITERS = 4
+# A plan's precisions, of U-Nets and of judges.
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Seconds between looks at batches that other processes are drawing.
 _WAIT = 1.0
 
@@ -315,7 +317,7 @@ def precision_of(drawing: Drawing, device: torch.device) -> torch.dtype:
     chosen = drawing.precision
     if chosen == "auto":
         chosen = "fp16" if device.type == "cuda" else "fp32"
-    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[chosen]
+    return DTYPES[chosen]
 
 
 def _save(file: Path, picture: torch.Tensor) -> tuple[str, int]:

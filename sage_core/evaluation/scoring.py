@@ -31,12 +31,11 @@ from ..tifa.result_file import read_result
 from ..tifa.scoring import TifaResult
 from ..tifa.sentences import SentenceEncoder
 from .distances import folder_key, measured
-from .drawing import Layout, claim
+from .drawing import DTYPES, Layout, claim
 from .models import Fingerprints
 from .plan import CAPTIONS, DISTANCES, READER, MethodPlan
 from .prompts import PromptList, harmless_lists
 
-_PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _WAIT = 0.5
 # What the geometry of text encoders is measured by, when the report is written: it has no pictures to score.
 _WITHOUT_PICTURES = "geometry"
@@ -72,7 +71,7 @@ class Bench:
         """Who answers questions."""
         if self.settings.judge == READER:
             return ReaderJudge()
-        precision = _PRECISIONS[self.settings.judge_precision]
+        precision = DTYPES[self.settings.judge_precision]
         return load_judge(self.settings.judge, device=self.device, dtype=precision)
 
     @cached_property
