@@ -101,13 +101,13 @@ def test_it_is_the_librarys_training_draws_and_is_found_again(
 
 
 def test_cancelled_it_goes_on_to_the_same_encoder(server: Server, base: Path, shapes_files: ExpandedFiles) -> None:
-    store, path = base / "output" / "sage" / "runs", base / "models" / "text_encoders" / "cut.safetensors"
+    store, path = base / "output" / "sage" / "runs", base / "models" / "text_encoders" / "unlearned in two.safetensors"
 
     def cancel(progress: Progress) -> None:
         if progress.node == "train" and progress.value >= 2:
             server.interrupt()
 
-    mine = graph(shapes_files, seed=3, steps=6, name="cut")
+    mine = graph(shapes_files, seed=3, steps=6, name="unlearned in two")
     with pytest.raises(Interrupted):
         server.run(mine, cancel, timeout=500)
     assert len(list(store.glob("*.checkpoint"))) == 1 and not path.exists()
