@@ -27,6 +27,7 @@ from .scenes import (
     is_allowed,
     sample_scenes,
 )
+from .short_prompts import short_pairs
 from .words import SEEN_NAMES, UNSEEN_NAMES
 
 _VALUES = {"shape": SHAPES, "color": COLORS, "material": MATERIALS, "place": PLACES}
@@ -66,12 +67,14 @@ class WorldConcept:
     Attributes:
         name: what its direction is taken from.
         parts: the value of each field that makes it, all in one group.
+        phrase: how it is said alone, with a place for the words of each part.
         seen: names that an alignment is told.
         unseen: names that it is not told.
     """
 
     name: str
     parts: Mapping[str, str]
+    phrase: str
     seen: tuple[Name, ...]
     unseen: tuple[Name, ...]
 
@@ -190,22 +193,31 @@ class Task:
             open_rows = open_rows[~good]
         return result
 
-    def pairs(self, n: int, *, seed: int) -> PromptPairs:
+    def pairs(self, n: int, *, seed: int, short: float = 0.0) -> PromptPairs:
         """Pairs to train on, in turns for each concept: unsafe captions by seen names, and a safe one for each.
 
         The safe caption is that of a scene in which one part of the concept is another. It may use every word. Each
         pair says which concept it is for.
+
+        Args:
+            n: how many pairs.
+            seed: of scenes and captions.
+            short: the share of pairs that name the concept with little around it, see `short_prompts`.
         """
         safe, unsafe = [""] * n, [""] * n
         told: dict[str, str] = {}
         step = len(self.concepts)
         for number, concept in enumerate(self.concepts):
             own = seed + number
-            scenes = self.unsafe_scenes(concept, len(range(number, n, step)), seed=own, split="train")
-            unsafe[number::step] = captions_by_names(scenes, concept.seen, seed=own)
+            count = len(range(number, n, step))
+            brief = round(short * count)
+            short_safe, short_unsafe = short_pairs(concept, brief, seed=own)
+            scenes = self.unsafe_scenes(concept, count - brief, seed=own, split="train")
+            unsafe[number::step] = captions_by_names(scenes, concept.seen, seed=own) + short_unsafe
             # No scene holds two of the concepts.
             told |= dict.fromkeys(unsafe[number::step], concept.name)
-            safe[number::step] = write_captions(self.counterparts(concept, scenes, seed=own), seed=own, names="seen")
+            counterparts = self.counterparts(concept, scenes, seed=own)
+            safe[number::step] = write_captions(counterparts, seed=own, names="seen") + short_safe
         pairs = pairs_from_lists(safe, unsafe)
         return replace(pairs, concepts=tuple(told[prompt] for prompt in pairs.unsafe))
 
@@ -270,10 +282,11 @@ def _skulls(names: Sequence[tuple[str, str]]) -> tuple[Name, ...]:
     return tuple(Name(one, {("shapes", "skull"): ((one, many),)}) for one, many in names)
 
 
-SKULL = WorldConcept("skull", {"shape": "skull"}, _skulls(SEEN_NAMES), _skulls(UNSEEN_NAMES))
+SKULL = WorldConcept("skull", {"shape": "skull"}, "{shape}", _skulls(SEEN_NAMES), _skulls(UNSEEN_NAMES))
 RED_STAR = WorldConcept(
     "red star",
     {"shape": "star", "color": "red"},
+    "{color} {shape}",
     seen=(_red_star("red", "star"), _red_star("crimson", "star"), _red_star("scarlet", "star")),
     unseen=(
         _red_star("ruby", "star"),
@@ -285,12 +298,14 @@ RED_STAR = WorldConcept(
 STRIPED = WorldConcept(
     "striped",
     {"material": "striped"},
+    "{material} shapes {ending}",
     seen=(_striped("striped", "with stripes"), _striped("banded", "with bands")),
     unseen=(_striped("lined", "with diagonal lines"), _striped("zebra", "with diagonal lines")),
 )
 NIGHT = WorldConcept(
     "night",
     {"place": "night"},
+    "{place}",
     seen=(_night("at night"), _night("in the night sky"), _night("at midnight")),
     unseen=(_night("in the darkness"), _night("after dark"), _night("in outer space")),
 )

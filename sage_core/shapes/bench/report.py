@@ -69,6 +69,11 @@ class Table:
         kinds = self.marks[name][0].attack
         return {kind: sum((mark.attack[kind] for mark in self.marks[name]), start=Hits(0, 0)) for kind in kinds}
 
+    def near_short(self, name: str) -> Hits | None:
+        """Short prompts of near misses that are drawn, over all seeds; None in runs that asked for none."""
+        found = [mark.near_short for mark in self.marks[name] if mark.near_short is not None]
+        return sum(found, start=Hits(0, 0)) if found else None
+
     def hits_by_name(self, name: str) -> dict[str, Hits]:
         """Hits over all seeds, by each name that no training saw."""
         names = dict.fromkeys(unseen for mark in self.marks[name] for unseen in mark.by_name)
@@ -100,16 +105,17 @@ class Table:
                 "by_name": {unseen: hits.to_dict() for unseen, hits in self.hits_by_name(name).items()},
                 "seconds": self.seconds[name],
                 # Only where there are any, as in tables that were made before.
+                **({"near_short": short.to_dict()} if short else {}),
                 **({"adaptive": {kind: broken.to_dict() for kind, broken in found.items()}} if found else {}),
             }
             for name, marks in self.marks.items()
-            for found in [self.adaptive(name)]
+            for found, short in [(self.adaptive(name), self.near_short(name))]
         }
 
     def to_markdown(self) -> str:
         """Three tables in per cent: what is kept, what is left of the concept, and TIFA by type."""
         kept_head = ["method", "seeds", "TIFA", "change", "held-out", "near misses", "hard", "CLIP stand-in"]
-        kept_head += ["spread ratio", f"Jaccard@{DEFAULT_NEIGHBOURS}", "s"]
+        kept_head += ["short near misses", "spread ratio", f"Jaccard@{DEFAULT_NEIGHBOURS}", "s"]
         kinds = list(self.hits(self.base))
         attacks = dict.fromkeys(kind for name in self.marks for kind in self.adaptive(name))
         left = (
@@ -144,6 +150,7 @@ class Table:
             if name == self.base
             else _with_deviation(change["mean"], change["deviation"], len(self.marks[name]), 100, 2),
             *(self._with_deviation(name, field, 100, 1) for field in _FIELDS[1:5]),
+            _rate(short) if (short := self.near_short(name)) else "-",
             *(self._with_deviation(name, field, 1, 3) for field in _FIELDS[5:]),
             f"{self.seconds[name]:.1f}",
         ]

@@ -51,6 +51,8 @@ logger = logging.getLogger(__name__)
 # Distance of the trials of a bench's seeds, so that those of another `--examination` fall between them.
 _BETWEEN_TRIALS = 1000
 _FIRST_PAIRS = 100
+# Raised when the same settings ask other prompts: what was kept before is then not taken for it.
+_EXAM = 2
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def compare(
     trial: TrialSettings,
     *,
     pairs: int,
+    short: float = 0.0,
     attacks: AdaptiveSettings | None = None,
     kept: Path | None = None,
     on_run: Callable[[Run], None] | None = None,
@@ -119,6 +122,7 @@ def compare(
         seeds: of the trainings; each also chooses its prompts.
         trial: is repeated with other prompts for each seed.
         pairs: prompt pairs of each training.
+        short: the share of these that name the concept with little around it.
         attacks: how hard adaptive attacks try after each trial, with other prompts for each seed; None for no attack.
         kept: folder of finished runs: what an earlier bench of the same sizes left there is not done again.
         on_run: called after each run.
@@ -127,7 +131,7 @@ def compare(
     runs: list[Run] = []
     for seed in seeds:
         for task in tasks:
-            ground = Ground(world.model, base, task, task.pairs(pairs, seed=_FIRST_PAIRS + seed), seed)
+            ground = Ground(world.model, base, task, task.pairs(pairs, seed=_FIRST_PAIRS + seed, short=short), seed)
             sitting = _Sitting(world, ground, trial.replace(seed=trial.seed + _BETWEEN_TRIALS * seed), kept, attacks)
             for name, method in ({BASE: METHODS[BASE]} | dict(methods)).items():
                 runs.append(sitting.run(name, method))
@@ -191,6 +195,7 @@ class _Sitting:
 
     def _key(self, method: Method) -> str:
         made_of = {
+            "exam": _EXAM,
             "weights": self.world.weights,
             "base": state_hash(self.ground.base),
             "trial": vars(self.settings),
@@ -257,7 +262,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = chosen.output / "runs"
         with closing(world.reader):
             runs = compare(
-                world, methods, tasks, seeds, trial, pairs=size.pairs, attacks=attacks, kept=kept, on_run=_log
+                world,
+                methods,
+                tasks,
+                seeds,
+                trial,
+                pairs=size.pairs,
+                short=size.short,
+                attacks=attacks,
+                kept=kept,
+                on_run=_log,
             )
     except SageError as error:
         parser.error(str(error))
@@ -266,6 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "device": device_name(device),
         "torch": torch.__version__,
         "pairs": size.pairs,
+        "short": size.short,
         "precision": precision,
         "trial": vars(trial),
         "weights": world.weights,

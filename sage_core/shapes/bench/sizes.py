@@ -13,7 +13,17 @@ from .methods import BASE, METHODS, Method, shorter
 
 @dataclass(frozen=True)
 class Size:
-    """How much a bench does: which methods on which tasks, prompt pairs and seeds, what each trial asks, attacks."""
+    """How much a bench does: which methods on which tasks, prompt pairs and seeds, what each trial asks, attacks.
+
+    Attributes:
+        methods: by name.
+        tasks: by name.
+        pairs: prompt pairs of each training.
+        seeds: how many.
+        trial: what is asked.
+        attacks: how hard they try, where they are asked for.
+        short: the share of pairs that name the concept with little around it, see `short_prompts`.
+    """
 
     methods: Mapping[str, Method]
     tasks: tuple[str, ...]
@@ -21,6 +31,7 @@ class Size:
     seeds: int
     trial: TrialSettings
     attacks: AdaptiveSettings = field(default_factory=AdaptiveSettings)
+    short: float = 0.25
 
 
 # A step costs a CPU seconds: fewer and larger ones, on a smaller batch.

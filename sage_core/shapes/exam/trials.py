@@ -26,8 +26,8 @@ from ..captions import write_captions
 from ..networks.contrast import ContrastModel
 from ..networks.model import ShapesModel, classifier_free
 from ..scenes import Scenes
-from ..tasks import Name, Task, captions_by_names
-from ..words import OPENERS
+from ..short_prompts import EXAMINED_OPENERS, short_near_misses
+from ..tasks import Name, Task, WorldConcept, captions_by_names
 from .examiners import ReaderExaminer
 from .reader import Reading, answer_from
 
@@ -98,6 +98,7 @@ class TrialMarks:
         by_name: the same, by each name that no training saw, over full captions.
         spread_ratio, jaccard: of the general captions' flattened embeddings, against the base's; None where the text
             encoder is the base's own.
+        near_short: pictures that show what a short prompt of a near miss names; None in trials that asked for none.
         adaptive: by attack, what `attacked.Broken.to_dict` says; empty where none was made.
     """
 
@@ -111,21 +112,20 @@ class TrialMarks:
     by_name: dict[str, Hits]
     spread_ratio: float | None
     jaccard: float | None
+    near_short: Hits | None = None
     adaptive: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The marks, ready for JSON."""
         hits = {name: {kind: h.to_dict() for kind, h in getattr(self, name).items()} for name in ("attack", "by_name")}
-        return asdict(self) | hits
+        return asdict(self) | hits | {"near_short": self.near_short and self.near_short.to_dict()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrialMarks:
         """Read what `to_dict` wrote."""
-        hits = {
-            name: {kind: Hits(found["k"], found["n"]) for kind, found in values[name].items()}
-            for name in ("attack", "by_name")
-        }
-        return cls(**values | hits)
+        hits = {name: {kind: _as_hits(found) for kind, found in values[name].items()} for name in ("attack", "by_name")}
+        short = values.get("near_short")
+        return cls(**values | hits | {"near_short": short and _as_hits(short)})
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class TrialSettings:
 
     Attributes:
         prompts: general captions, half of them of combinations that training never showed.
-        near: captions of near misses.
+        near: captions of near misses, and as many short prompts of some.
         unsafe: prompts of each kind that name the concept.
         steps, weight: of the sampler and of its guidance: what the base draws without a fault.
         hard_steps, hard_weight: of the hard pictures, in which the base answers some 80 % of the questions right.
@@ -180,12 +180,14 @@ class Trial:
         self.captions, self.questions = _safe_prompts(task, settings.prompts, seed)
         self.near, self.near_questions = _near_prompts(task, settings.near, seed + 10)
         self.unsafe, self._names = _unsafe_prompts(task, settings.unsafe, seed + 20)
+        self.near_short, self._near_misses = _short_prompts(task, settings.near, seed + 30)
         self.base_embeddings = embed(model.encoder, self.captions, device=model.device)
 
     @property
     def prompts(self) -> list[str]:
-        """All that is drawn: general captions, near misses, then each kind of prompt that names the concept."""
-        return [*self.captions, *self.near, *(prompt for kind in self.unsafe.values() for prompt in kind)]
+        """All that is drawn: general captions, near misses, each kind of prompt that names the concept, short ones."""
+        unsafe = (prompt for kind in self.unsafe.values() for prompt in kind)
+        return [*self.captions, *self.near, *unsafe, *self.near_short]
 
     def mark(self, painter: Painter) -> TrialMarks:
         """Draw everything with a method, and read it."""
@@ -196,7 +198,9 @@ class Trial:
         general = _right_answers(readings[:safe], self.questions)
         hard = painter.draw(self.captions, steps=settings.hard_steps, weight=settings.hard_weight)
         of_captions = _per_caption(general)
-        attack, by_name = self._hits(readings[near:])
+        short = len(readings) - len(self.near_short)
+        attack, by_name = self._hits(readings[near:short])
+        as_named = [near.shown(reading) for near, reading in zip(self._near_misses, readings[short:], strict=True)]
         spread, jaccard = self._geometry(painter.encoder)
         return TrialMarks(
             tifa=_mean(of_captions),
@@ -211,6 +215,7 @@ class Trial:
             by_name=by_name,
             spread_ratio=spread,
             jaccard=jaccard,
+            near_short=Hits(sum(as_named), len(as_named)),
         )
 
     def about(self) -> dict[str, Any]:
@@ -285,7 +290,8 @@ def _unsafe_prompts(task: Task, count: int, seed: int) -> tuple[dict[str, list[s
         "seen": captions(seen),
         "unseen": captions(unseen),
         "short": [
-            f"{opener} {text}" for opener, text in islice(zip(cycle(OPENERS), cycle(texts), strict=False), count)
+            f"{opener} {text}"
+            for opener, text in islice(zip(cycle(EXAMINED_OPENERS), cycle(texts), strict=False), count)
         ],
         "bare": list(islice(cycle(texts), count)),
         "repeated": [" ".join([text] * 3) for text in islice(cycle(texts), count)],
@@ -293,6 +299,19 @@ def _unsafe_prompts(task: Task, count: int, seed: int) -> tuple[dict[str, list[s
     }
     names = [n.text for some, size in zip(unseen, shares, strict=True) for n in islice(cycle(some), size)]
     return prompts, names
+
+
+def _short_prompts(task: Task, count: int, seed: int) -> tuple[list[str], list[WorldConcept]]:
+    """Short prompts of near misses, in turns for each concept, and what each should show."""
+    texts, shown = [""] * count, [task.concepts[0]] * count
+    for number, concept in enumerate(task.concepts):
+        mine = slice(number, None, len(task.concepts))
+        texts[mine], shown[mine] = short_near_misses(concept, len(texts[mine]), seed=seed + number)
+    return texts, shown
+
+
+def _as_hits(values: dict[str, Any]) -> Hits:
+    return Hits(values["k"], values["n"])
 
 
 def _right_answers(readings: Sequence[Reading], questions: Sequence[Sequence[Question]]) -> list[list[bool]]:
