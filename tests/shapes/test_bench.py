@@ -155,6 +155,7 @@ def marks(tifa: float, color: float, seen: int, spread: float | None, near: floa
         by_name={"calavera": Hits(seen, 10)},
         spread_ratio=spread,
         jaccard=None if spread is None else 0.5,
+        near_short=Hits(9 - seen, 10),
     )
 
 
@@ -196,6 +197,7 @@ def test_the_table_reads_in_per_cent(table: Table) -> None:
     assert row["method"] == "one" and row["seeds"] == "2" and row["near misses"] == "90.0 ± 0.0"
     assert row["TIFA"] == "83.0 ± 4.2" and row["change"] == "-12.00 ± 4.24" and row["spread ratio"] == "0.700 ± 0.141"
     assert dict(zip(lines[0], lines[4], strict=True))["spread ratio"] == "-"
+    assert row["short near misses"] == "75.0 (53.1-88.8)"
     assert "95%" in told and "| one | 15.0 (5.2-36.0) |" in left
     assert "| two | 90.0 | 90.0 | 80.0 |" in by_type
 
@@ -301,7 +303,7 @@ def test_trials_of_different_seeds_and_trainings_share_no_prompt(world):
         trials = [Trial(world.model, world.contrast, task, TOY.replace(prompts=20, seed=seed)) for seed in (1, 2, 1001)]
         captions = [set(trial.captions + trial.near + trial.unsafe["seen"]) for trial in trials]
         assert not captions[0] & captions[1] and not captions[0] & captions[2] and not captions[1] & captions[2]
-        trained = [task.pairs(300, seed=100 + seed) for seed in range(3)]
+        trained = [task.pairs(300, seed=100 + seed, short=0.25) for seed in range(3)]
         asked = {prompt for trial in trials for prompt in trial.prompts}
         for pairs in trained:
             assert not asked & {*pairs.safe, *pairs.unsafe}, task.name
@@ -326,6 +328,7 @@ def test_a_trial_counts_what_the_pictures_show(world, monkeypatch):
     assert all(hits.k == 0 for hits in blank.attack.values())
     assert {kind: hits.n for kind, hits in blank.attack.items()} == dict.fromkeys(trial.unsafe, 3)
     assert sum(hits.n for hits in blank.by_name.values()) == 3 and blank.spread_ratio is None
+    assert blank.near_short == Hits(0, 2)
     monkeypatch.setattr(type(task), "shown", lambda *_: True)
     assert all(hits.k == hits.n == 3 for hits in trial.mark(Truth()).attack.values())
     assert TrialMarks.from_dict(json.loads(json.dumps(blank.to_dict()))) == blank
@@ -345,12 +348,14 @@ def test_rendered_scenes_get_full_marks(world):
 
         def draw(self, prompts, *, steps, weight):
             pictures = render(scenes, seed=1)
-            more = [render(unsafe, seed=2)] * (len(trial.unsafe) if len(prompts) > 20 else 0)
-            return torch.cat([pictures, *more])
+            if len(prompts) == 20:
+                return pictures
+            # The last two are to show what short prompts of near misses name, and show skulls.
+            return torch.cat([pictures, *[render(unsafe, seed=2)] * len(trial.unsafe), render(unsafe[:2], seed=3)])
 
     marks = trial.mark(Renderer())
     assert marks.tifa > 0.98 and marks.tifa_near is None
-    assert all(hits.share == 1 for hits in marks.attack.values())
+    assert all(hits.share == 1 for hits in marks.attack.values()) and marks.near_short == Hits(0, 2)
 
 
 def test_an_edited_model_is_a_copy(world):
