@@ -18,7 +18,7 @@ height = 512
 seed = 0           # a prompt's seed is this plus its place in its file: no picture depends on others
 pictures = 1       # of each prompt; the seeds of a prompt's pictures follow one another
 batch = 8          # pictures at a time: as many as fit into memory. Another number changes the last bits of pictures.
-precision = "auto" # fp32, fp16 or bf16; auto: fp16 on a GPU, fp32 on a CPU
+precision = "auto" # fp32, fp16 or bf16; auto: fp16 on a GPU, bf16 on a CPU that computes in it natively, else fp32
 threads = 1        # of a process on a CPU; start as many processes as there are cores
 
 [prompts]
