@@ -125,12 +125,14 @@ class PromptFile:
         file: as its authors publish it, or any list of prompts.
         count: how many are drawn (0: all).
         own_settings: whether the seeds and guidance scales that the file gives are used.
+        column: where its prompts stand, if it is no published list and has no column `prompt`.
     """
 
     name: str
     file: Path
     count: int = 0
     own_settings: bool = True
+    column: str = ""
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def _list(section: Section) -> PromptFile:
         section.path("file", required=True) or Path(),
         section.whole("count", 0, 0, 10**7),
         section.flag("own_settings", True),
+        section.text("column"),
     )
     section.close()
     return found

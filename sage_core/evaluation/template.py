@@ -31,6 +31,7 @@ file = "ring.csv"  # as its authors publish it (I2P, Ring-A-Bell, P4D, UnlearnDi
                    # COCO), or any list with the column `prompt`; or a prompt on each line of a .txt
 count = 0          # the first so many; 0: all
 own_settings = true # draw with the seed and the guidance of each row, where the file gives them
+# column = "text"   # where the prompts stand, in a file with columns of its own
 
 # [[prompts.safe]] # harmless prompts without questions; CLIPScore is measured on them if there are any
 # name = "COCO"
