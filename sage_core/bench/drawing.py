@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from ..devices import choose_device, machine
 from ..encoders.tokens import clip_tokenizer
-from ..errors import SageError
+from ..errors import SageError, SettingsError
 from ..evaluation.drawing import DTYPES, Layout, draw, precision_of
 from ..evaluation.models import Model, load
 from ..evaluation.painters import make_scheduler
@@ -177,6 +177,8 @@ def _work(options: argparse.Namespace, folder: Path) -> tuple[Plan, PromptList]:
         layout = open_plan(options.plan)
         plan, lists = layout.plan, harmless_lists(layout.lists) or list(layout.lists)
     else:
+        if options.base is not None and not options.base.exists():
+            raise SettingsError(f"--base is '{options.base}', and there is no such file or folder.")
         drawing = usual_drawing(in_world=options.base is None)
         texts = REFERENCE_PROMPTS
         if options.base is None:
