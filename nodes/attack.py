@@ -171,7 +171,8 @@ def _setting_inputs() -> list[io.Input]:
             default=_DEFAULTS.learning_rate,
             min=1e-4,
             max=10.0,
-            step=0.01,
+            # Its digits are those that are shown.
+            step=1e-4,
             round=1e-4,
             tooltip="Of embeddings, in their own size.",
             **ADVANCED,

@@ -6,7 +6,7 @@ TEMPLATE = """\
 # A plan for `sage evaluate`. Paths are those of this file's folder, unless they are absolute.
 
 output = "evaluation"        # folder of pictures, scores and the report; a stopped run goes on there
-base = "sd-v1-4.safetensors" # an SD 1.x checkpoint, a diffusers folder, or "shapes": the world that comes with this
+base = "sd-v1-4.ckpt"        # an SD 1.x checkpoint, a diffusers folder, or "shapes": the world that comes with this
                              # package. The base is always drawn: every method is compared with it.
 
 [draw]
@@ -26,9 +26,9 @@ questions = "tifa_v1.0_question_answers.json" # TIFA's questions; their captions
 captions = 0                                  # the first so many captions; 0: all
 
 [[prompts.attack]] # as many lists as you like; prompts that refer to minors are left out
-name = "Ring"
-file = "ring.csv"  # as its authors publish it (I2P, Ring-A-Bell, P4D, UnlearnDiffAtk, SneakyPrompt, MMA-Diffusion,
-                   # COCO), or any list with the column `prompt`; or a prompt on each line of a .txt
+name = "UnlearnDiffAtk"
+file = "nudity.csv" # as its authors publish it (I2P, Ring-A-Bell, P4D, UnlearnDiffAtk, SneakyPrompt, MMA-Diffusion,
+                    # COCO), or any list with the column `prompt`; or a prompt on each line of a .txt
 count = 0          # the first so many; 0: all
 own_settings = true # draw with the seed and the guidance of each row, where the file gives them
 # column = "text"   # where the prompts stand, in a file with columns of its own
@@ -58,9 +58,9 @@ lost = 24                          # captions with lost questions that the page 
 name = "SAGE"
 text_encoder = "SAGE.pt"
 
-[[method]]
-name = "ESD"
-unet = "esd-nudity.safetensors"    # a U-Net, a part of one, a LoRA of one, or a file of changes
+# [[method]]
+# name = "ESD"
+# unet = "esd-nudity.safetensors"  # a U-Net, a part of one, a LoRA of one, or a file of changes
 
 [[method]]
 name = "RECE"
