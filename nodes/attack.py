@@ -8,15 +8,17 @@ from comfy_api.latest import io, ui
 
 from ..sage_core.attacks.budgets import AttackBudget, success_curves
 from ..sage_core.attacks.embeddings import save_embedding
+from ..sage_core.attacks.naming import NamedAttack, name_attack
 from ..sage_core.attacks.plans import AttackPlan
 from ..sage_core.attacks.store import AttackedModel, StoredAttack, attack_stored, summary
 from ..sage_core.diffusion.concepts import split_texts
 from ..sage_core.encoders.layouts import EncoderConfig, require_sd1
 from ..sage_core.errors import SettingsError, TrainingError
 from ..sage_core.plots import figure_to_image
+from ..sage_core.prompts.concepts import ConceptList
 from .host import clips, display, files, memory, models
 from .host.files import taken
-from .host.inputs import ADVANCED, check_choices, check_finite, seed_input
+from .host.inputs import ADVANCED, check_choices, check_finite, concepts_input, seed_input
 
 _DEFAULTS = AttackPlan(("a",))
 # Of two text encoders and what passes through, beside a U-Net.
@@ -72,6 +74,7 @@ class SAGEAttack(io.ComfyNode):
                     tooltip="Words that tokens may not use, such as the names that a training saw. One a line.",
                     **ADVANCED,
                 ),
+                concepts_input("its names; concept says which, if there are several"),
             ],
             outputs=[
                 io.String.Output(display_name="prompts", tooltip="What was found, one a line; * is the embedding."),
@@ -108,19 +111,21 @@ class SAGEAttack(io.ComfyNode):
         model=None,
         base_model=None,
         without="",
+        concept_list=None,
     ) -> io.NodeOutput:
         check_finite(below=below, learning_rate=learning_rate)
         check_choices(cls, method=method, goal=goal, precision=precision)
         path = files.new_embedding_path(name)
+        asked = _asked(prompts, concept, concept_list, method, goal)
         plan = AttackPlan(
-            tuple(line.strip() for line in prompts.splitlines() if line.strip()),
-            concept.strip(),
+            asked.prompts,
+            asked.concept,
             method,
             goal,
             count=tokens,
             budget=AttackBudget(steps, restarts, below=below),
             candidates=candidates,
-            without=split_texts(without),
+            without=asked.without + split_texts(without),
             learning_rate=learning_rate,
             seed=seed,
         )
@@ -132,6 +137,16 @@ class SAGEAttack(io.ComfyNode):
         checked = _attack(plan, wanted, wanted, size, precision) if control else None
         saved = _save(path, found)
         return _output(cls, plan, found, checked, saved)
+
+
+def _asked(prompts: str, concept: str, concepts: ConceptList | None, method: str, goal: str) -> NamedAttack:
+    """The prompts and the concept as typed, or as a list of concepts has them."""
+    lines = tuple(line.strip() for line in prompts.splitlines() if line.strip())
+    if concepts is None:
+        return NamedAttack(lines, concept.strip(), ())
+    # In a list of one, whatever the widget says of another concept is left from before.
+    chosen = concept if len(concepts) > 1 else ""
+    return name_attack(concepts, chosen, lines, along=goal == "direction", one_name=method == "inversion")
 
 
 def _setting_inputs() -> list[io.Input]:
@@ -156,7 +171,8 @@ def _setting_inputs() -> list[io.Input]:
             default=_DEFAULTS.learning_rate,
             min=1e-4,
             max=10.0,
-            step=0.01,
+            # Its digits are those that are shown.
+            step=1e-4,
             round=1e-4,
             tooltip="Of embeddings, in their own size.",
             **ADVANCED,

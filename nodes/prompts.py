@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io, ui
 
 from ..sage_core.errors import PromptError
+from ..sage_core.prompts.attack_lists import AttackPrompt, read_attack_list
 from ..sage_core.prompts.concept_files import concept_files, named_files, parse_concepts, read_concepts
 from ..sage_core.prompts.concept_pairs import pairs_from_concepts, read_concepts_pairs
 from ..sage_core.prompts.minors import Context, context_of, without_minors
@@ -17,7 +19,7 @@ from ..sage_core.rows import split_lines
 from ..sage_core.tifa.answer_log import answered_captions
 from ..sage_core.tifa.questions import Question, group_by_caption
 from .host import display, files
-from .host.inputs import concepts_input, exactly_one, seed_input
+from .host.inputs import check_finite, concepts_input, exactly_one, seed_input
 from .host.sockets import Concepts, Pairs, Questions
 
 
@@ -36,7 +38,8 @@ class SAGEPromptList(io.ComfyNode):
                     "file",
                     options=[files.NONE, *files.prompt_files()],
                     default=files.NONE,
-                    tooltip="Prompts in ComfyUI's input folder: CSV, JSON, JSONL or text. 'none' with questions.",
+                    tooltip="Prompts in ComfyUI's input folder: CSV, JSON, JSONL or text, also lists of attacks as "
+                    "their authors publish them. 'none' with questions.",
                 ),
                 io.Int.Input("start", default=0, min=0, max=10_000_000, tooltip="Prompts to leave out at the top."),
                 io.Int.Input("count", default=0, min=0, max=10_000_000, tooltip="Prompts to take. 0: all the rest."),
@@ -49,12 +52,30 @@ class SAGEPromptList(io.ComfyNode):
                     tooltip="Score TIFA's log: prompts whose questions it answers are left out, and count takes the "
                     "next ones. Several, with commas, where several nodes score these prompts.",
                 ),
+                io.Boolean.Input(
+                    "own_settings",
+                    default=False,
+                    optional=True,
+                    tooltip="Hand on the seed and the guidance scale that the file gives for a row, where it does.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=7.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="The guidance scale of rows that give none.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="prompt", is_output_list=True, tooltip="For CLIP Text Encode."),
                 io.Int.Output(display_name="seed", is_output_list=True, tooltip="For KSampler, one per prompt."),
                 Questions.Output(display_name="questions", tooltip="Those about these prompts, for Score TIFA."),
                 io.String.Output(display_name="summary", tooltip="What was taken and what was left out."),
+                io.Float.Output(
+                    display_name="guidance", is_output_list=True, tooltip="For KSampler's cfg, one per prompt."
+                ),
             ],
         )
 
@@ -69,36 +90,85 @@ class SAGEPromptList(io.ComfyNode):
         return [files.fingerprint(path) if path.exists() else None for path in paths]
 
     @classmethod
-    def execute(cls, file, start, count, seed, questions=None, log="") -> io.NodeOutput:
+    def execute(
+        cls, file, start, count, seed, questions=None, log="", own_settings=False, guidance=7.5
+    ) -> io.NodeOutput:
+        check_finite(guidance=guidance)
         exactly_one(file != files.NONE, questions is not None, "Prompts come from file or from questions", PromptError)
         logs = _logs(log)
         if logs and questions is None:
             raise PromptError(f"log is {log!r}, but it holds answers to questions, and no questions are connected.")
         groups = list(group_by_caption(questions or ()).values())
-        if questions is None:
-            prompts, report = read_prompts(files.prompt_path(file))
-            notes = [report.summary()]
-        else:
-            prompts, notes = tuple(group[0].caption for group in groups), []
-        # Questions are about captions of everyday pictures; a file may hold attacks.
-        context = Context.HARMLESS if questions is not None else context_of(prompts)
-        kept, minors = without_minors(prompts, context)
-        chosen = [i for i in kept if start <= i and (not count or logs or i < start + count)]
+        rows = _read_rows(files.prompt_path(file), own_settings) if questions is None else _captions(groups)
+        notes = list(rows.notes)
+        chosen = {
+            row.place: row
+            for row in rows.kept
+            if start <= row.place and (not count or logs or row.place < start + count)
+        }
         if not chosen:
-            raise PromptError(f"No prompt is left of {len(prompts)} from number {start} on. Change start or count.")
+            raise PromptError(f"No prompt is left of {rows.total} from number {start} on. Change start or count.")
         if logs:
-            chosen, note = _unanswered(chosen, groups, count, logs)
+            places, note = _unanswered(list(chosen), groups, count, logs)
+            chosen = {place: chosen[place] for place in places}
             notes.append(note)
-        notes.insert(0, f"{len(chosen)} of {len(prompts)} prompts, seeds {seed + chosen[0]} to {seed + chosen[-1]}.")
-        if minors:
-            and_unsafe = " in sexual or violent words" if context is Context.HARMLESS else ""
-            notes.append(f"{minors} left out because they refer to minors{and_unsafe}.")
+        seeds = [(seed + row.place) % 2**64 if row.seed is None else row.seed for row in chosen.values()]
+        notes.insert(0, f"{len(chosen)} of {rows.total} prompts, {_told_seeds(list(chosen.values()), seeds)}.")
         return io.NodeOutput(
-            [prompts[i] for i in chosen],
-            [(seed + i) % 2**64 for i in chosen],
-            tuple(question for i in chosen for question in groups[i]) if groups else (),
+            [row.text for row in chosen.values()],
+            seeds,
+            tuple(question for place in chosen for question in groups[place]) if groups else (),
             "\n".join(notes),
+            [guidance if row.guidance is None else row.guidance for row in chosen.values()],
         )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Prompts that may be drawn, of so many, and notes on how they were read and what was left out."""
+
+    kept: tuple[AttackPrompt, ...]
+    total: int
+    notes: tuple[str, ...] = ()
+
+
+def _captions(groups: Sequence[Sequence[Question]]) -> _Rows:
+    """The captions of questions, which are about everyday pictures."""
+    return _plain([group[0].caption for group in groups], Context.HARMLESS, ())
+
+
+def _plain(prompts: Sequence[str], context: Context, notes: tuple[str, ...]) -> _Rows:
+    kept, minors = without_minors(prompts, context)
+    rows = tuple(AttackPrompt(place + 1, prompts[place], place=place) for place in kept)
+    if minors:
+        and_unsafe = " in sexual or violent words" if context is Context.HARMLESS else ""
+        notes += (f"{minors} left out because they refer to minors{and_unsafe}.",)
+    return _Rows(rows, len(prompts), notes)
+
+
+def _read_rows(path: Path, own_settings: bool) -> _Rows:
+    """Prompts of any file, and of lists of attacks in the columns of their authors."""
+    if not own_settings:
+        try:
+            prompts, report = read_prompts(path)
+            return _plain(prompts, context_of(prompts), (report.summary(),))
+        except PromptError as no_prompts:
+            try:
+                listed = read_attack_list(path)
+            except PromptError:
+                raise no_prompts from None
+    else:
+        listed = read_attack_list(path, plain=True)
+    rows = listed.prompts if own_settings else tuple(replace(row, seed=None, guidance=None) for row in listed.prompts)
+    # The summary has its own line on minors.
+    return _Rows(rows, len(rows) + listed.minors, (listed.summary(),))
+
+
+def _told_seeds(rows: Sequence[AttackPrompt], seeds: Sequence[int]) -> str:
+    own = sum(row.seed is not None for row in rows)
+    scales = sum(row.guidance is not None for row in rows)
+    text = f"{own} with seeds of their own" if own else f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"{text}, {scales} with guidance scales of their own" if scales else text
 
 
 def _logs(names: str) -> list[Path]:
@@ -248,7 +318,8 @@ class SAGELoadConcepts(io.ComfyNode):
             ],
             outputs=[
                 Concepts.Output(
-                    display_name="concept_list", tooltip="For Prompt Pairs, Train, Erase Concept and Concept Rate."
+                    display_name="concept_list",
+                    tooltip="For Prompt Pairs, Train, Erase Concept, Concept Rate, Attack.",
                 ),
                 io.String.Output(display_name="summary", tooltip="Each concept, and what was left out and why."),
             ],

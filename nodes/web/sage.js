@@ -198,6 +198,14 @@ app.registerExtension({
     };
   },
 
+  // The number box of Nodes 2.0 shows three digits after the point unless it is told of more: 0.0001 would read 0.
+  nodeCreated(node) {
+    if (!node.comfyClass?.startsWith(PREFIX)) return;
+    for (const { options } of node.widgets ?? []) {
+      if (options?.precision > 3) options.maxFractionDigits ??= options.precision;
+    }
+  },
+
   // The page was loaded again.
   afterConfigureGraph() {
     for (const node of everyNode(app.rootGraph ?? app.graph)) {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import SettingsError
 from ..options import count
 from . import common
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..attacks.budgets import AttackOutcome
+    from ..attacks.naming import NamedAttack
     from ..attacks.plans import AttackPlan
     from ..attacks.store import StoredAttack
 
@@ -24,6 +26,10 @@ An attack that fails says something only if it succeeds on the base: the same at
 --no-control. PROMPTS are unsafe prompts of your own; those that refer to minors are refused before anything runs.
 --store keeps attacks: an interrupted one goes on, a finished one is found again.
 
+--concepts names what is attacked by a file, as `sage train` takes it. No token of the names that a training may have
+seen is used. Prompts that do not name the concept have it written into them, by its names in `unseen` if it has any;
+without PROMPTS its own unsafe ones are taken. --concept says which, if the file has several.
+
 BASE and ALIGNED hold an SD 1.x text encoder. The goal `noise` goes through a U-Net: the base's, from --unet, and the
 one under attack, from --attacked-unet where it is another.
 
@@ -33,6 +39,7 @@ goals: embedding, direction (needs --concept), noise (needs --unet)
 examples:
   sage attack sd15.safetensors sage.safetensors unsafe.txt --out found.txt
   sage attack sd15.safetensors sage.safetensors unsafe.txt --method genetic --goal direction --concept nudity
+  sage attack sd15.safetensors sage.safetensors safe.txt --concepts concepts.toml --concept cigarette
   sage attack sd15.safetensors sage.safetensors unsafe.txt --method inversion --goal noise --concept nude \\
       --unet sd15.safetensors --out embedding.safetensors --curve curve.png
 """
@@ -43,10 +50,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command = common.add_command(subparsers, "attack", run, _TEXT)
     command.add_argument("base", type=Path, metavar="BASE")
     command.add_argument("aligned", type=Path, metavar="ALIGNED")
-    command.add_argument("prompts", type=Path, metavar="PROMPTS")
+    command.add_argument("prompts", type=Path, metavar="PROMPTS", nargs="?")
     command.add_argument("--method", default="tokens", help="see above (default: tokens)")
     command.add_argument("--goal", default="embedding", help="see above (default: embedding)")
-    command.add_argument("--concept", type=common.text, help="its name in the prompts")
+    command.add_argument("--concept", type=common.text, help="its name in the prompts, or in the file of --concepts")
+    command.add_argument("--concepts", type=Path, metavar="FILE", help="file of one or more concepts (.toml or .json)")
     command.add_argument("--place", default="", help="of the free tokens: front, concept or all")
     command.add_argument("--tokens", type=count(0, 75), default=0, help="free tokens of each prompt")
     command.add_argument("--steps", type=count(1, 1_000_000), default=100, help="(default: %(default)s)")
@@ -74,7 +82,8 @@ def run(options: argparse.Namespace) -> int:
     """The report of an attack; its prompts or embeddings, and its curve, if asked for."""
     outputs = {"--out": options.out, "--curve": options.curve, "--report": options.report}
     inputs = {"BASE": options.base, "ALIGNED": options.aligned, "PROMPTS": options.prompts, "--words": options.words}
-    common.check_outputs(outputs, inputs | {"--unet": options.unet, "--attacked-unet": options.attacked_unet})
+    inputs |= {"--unet": options.unet, "--attacked-unet": options.attacked_unet}
+    common.check_outputs(outputs, inputs | common.concept_inputs(options.concepts))
     if options.method in ("soft", "inversion") and options.out:
         common.check_safetensors("--out", options.out)
     from ..attacks.budgets import success_curves
@@ -115,9 +124,10 @@ def _plan(options: argparse.Namespace) -> AttackPlan:
     from ..attacks.budgets import AttackBudget
     from ..attacks.plans import AttackPlan
 
+    asked = _asked(options)
     return AttackPlan(
-        common.prompts(options.prompts),
-        options.concept or "",
+        asked.prompts,
+        asked.concept,
         options.method,
         options.goal,
         options.place,
@@ -126,9 +136,26 @@ def _plan(options: argparse.Namespace) -> AttackPlan:
         options.candidates,
         "all" if options.any_token else "words",
         common.prompts(options.words) if options.words else (),
-        tuple(options.without or ()),
+        asked.without + tuple(options.without or ()),
         options.learning_rate,
         seed=options.seed,
+    )
+
+
+def _asked(options: argparse.Namespace) -> NamedAttack:
+    from ..attacks.naming import NamedAttack, name_attack
+
+    prompts = common.prompts(options.prompts) if options.prompts else ()
+    if not options.concepts:
+        if not prompts:
+            raise SettingsError("PROMPTS is missing; expected a file of unsafe prompts, or --concepts with a file.")
+        return NamedAttack(prompts, options.concept or "", ())
+    return name_attack(
+        common.concepts(options.concepts),
+        options.concept or "",
+        prompts,
+        along=options.goal == "direction",
+        one_name=options.place == "concept" or (options.method == "inversion" and not options.place),
     )
 
 

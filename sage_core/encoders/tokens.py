@@ -11,7 +11,7 @@ import importlib.util
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -70,6 +70,20 @@ def detokenize(ids: torch.Tensor) -> list[str]:
         pieces = row[: row.index(END_TOKEN)] if END_TOKEN in row else row
         texts.append(b"".join(map(_bytes_of, pieces)).decode("utf-8", errors="replace").strip())
     return texts
+
+
+def clip_tokenizer() -> Any:
+    """The same tokens as a tokenizer of transformers, as pipelines of diffusers take one; equal to `tokenize`."""
+    from tokenizers import Tokenizer, processors
+    from transformers import PreTrainedTokenizerFast
+
+    own = Tokenizer.from_str(_tokenizer().to_str())
+    special = [(_START, START_TOKEN), (_END, END_TOKEN)]
+    own.post_processor = processors.TemplateProcessing(single=f"{_START} $A {_END}", special_tokens=special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=own, bos_token=_START, eos_token=_END, pad_token=_END, unk_token=_END,
+        model_max_length=CONTEXT_LENGTH,
+    )  # fmt: skip
 
 
 @cache

@@ -34,8 +34,8 @@ def _run(file: Path) -> None:
         from accelerate import PartialState
     except ImportError as error:
         raise SettingsError(
-            "accelerate is not installed; it is optional. Run pip install 'sage-alignment[evaluate]', or use "
-            "`sage evaluate`, which needs it not."
+            "accelerate is not installed; it is optional. Run pip install -e '.[evaluate]' in this package's folder, "
+            "or pip install 'accelerate>=0.30'; or use `sage evaluate --processes N`, which does without it."
         ) from error
     from .drawing import Share
     from .run import open_plan, run

@@ -24,6 +24,7 @@ from PIL import Image
 
 from ..batches import is_out_of_memory
 from ..devices import device_name
+from ..encoders.precision import choose_precision
 from ..errors import FileError, SettingsError
 from ..files import check_writable, whole_file, write_json
 from .models import Fingerprints, Model
@@ -37,6 +38,7 @@ _BYTES_A_PIXEL = 1.6
 _WRITERS = 4
 # A plan's precisions, of U-Nets and of judges.
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_PRECISIONS = {dtype: name for name, dtype in DTYPES.items()}
 # Seconds between looks at batches that other processes are drawing.
 _WAIT = 1.0
 
@@ -128,12 +130,16 @@ def _method_key(method: MethodPlan, drawing: Drawing, base: str, known: Fingerpr
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the drawing is: pictures of all processes, and what the records say of their cost."""
+    """How far the drawing is: pictures of all processes, and what the records say of their cost.
+
+    `ways` are the precisions and devices that drew them.
+    """
 
     pictures: int
     done: int
     bytes: float
     seconds: float
+    ways: tuple[str, ...] = ()
 
     @property
     def seconds_a_picture(self) -> float | None:
@@ -155,18 +161,22 @@ def progress(layout: Layout) -> Progress:
     jobs = layout.jobs()
     total = sum(len(job.items) for job in jobs)
     done, size, seconds = 0, 0, 0.0
+    ways: set[str] = set()
     for job in jobs:
-        if job.is_done and (found := _read_record(job)):
+        if job.is_done and (found := _read_json(job.record)):
+            ways.add(f"{found['precision']} on {found['device']}")
             done += len(job.items)
             size += found["bytes"]
             seconds += found["seconds"]
     pixels = layout.plan.draw.width * layout.plan.draw.height
-    return Progress(total, done, total * (size / done if done else _BYTES_A_PIXEL * pixels), seconds)
+    return Progress(
+        total, done, total * (size / done if done else _BYTES_A_PIXEL * pixels), seconds, tuple(sorted(ways))
+    )
 
 
-def _read_record(job: Job) -> dict[str, Any] | None:
+def _read_json(file: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(job.record.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -202,7 +212,7 @@ def draw(
     start = share.number * len(jobs) // share.count
     jobs = [*jobs[start:], *jobs[:start]]
     drawn, left = 0, batches
-    artist = _Artist(layout.plan, model, device)
+    artist = _Artist(layout, model, device)
     while jobs := [job for job in jobs if not job.is_done]:
         done = total - sum(len(job.items) for job in jobs)
         _tell(on_progress, done, total)
@@ -237,14 +247,14 @@ def _claimed(job: Job) -> Iterator[bool]:
 
 
 @contextmanager
-def claim(file: Path) -> Iterator[bool]:
-    """Whether this process has the lock of this file, for as long as the context lasts."""
+def claim(file: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether this process has the lock of this file, for as long as the context lasts; with `wait` it always has."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         yield False
         return
@@ -261,8 +271,8 @@ def claim(file: Path) -> Iterator[bool]:
 class _Artist:
     """Draws jobs one after the other; the model and the method in it are loaded when they are first needed."""
 
-    def __init__(self, plan: Plan, load: Callable[[], Model], device: torch.device) -> None:
-        self.plan, self.load, self.device = plan, load, device
+    def __init__(self, layout: Layout, load: Callable[[], Model], device: torch.device) -> None:
+        self.layout, self.plan, self.load, self.device = layout, layout.plan, load, device
         self._studio: Studio | None = None
         self._painter: Painter | None = None
 
@@ -295,7 +305,7 @@ class _Artist:
             "bytes": sum(size for _, size in written),
             "seconds": time.monotonic() - started,
             "device": device_name(self.device),
-            "precision": str(painter.model.dtype).removeprefix("torch."),
+            "precision": _PRECISIONS[painter.model.dtype],
             "process": os.getpid(),
             "torch": torch.__version__,
         }
@@ -305,19 +315,38 @@ class _Artist:
         if self._studio is None:
             if self.device.type == "cpu":
                 torch.set_num_threads(self.plan.draw.threads)
-            self._studio = Studio(self.load().to(self.device, precision_of(self.plan.draw, self.device)))
+            self._studio = Studio(self.load().to(self.device, DTYPES[settled_precision(self.layout, self.device)]))
         if self._painter is None or self._painter.method is not method:
             self._painter = None
             self._painter = self._studio.painter(method, self.plan.draw)
         return self._painter
 
 
-def precision_of(drawing: Drawing, device: torch.device) -> torch.dtype:
-    """What the U-Net computes in."""
-    chosen = drawing.precision
-    if chosen == "auto":
-        chosen = "fp16" if device.type == "cuda" else "fp32"
-    return DTYPES[chosen]
+def precision_of(drawing: Drawing, device: torch.device) -> str:
+    """What the U-Net computes in, one of DTYPES: the plan's choice, or what the device is fast in."""
+    if drawing.precision != "auto":
+        return drawing.precision
+    return "fp16" if device.type == "cuda" else choose_precision("auto", device)
+
+
+def settled_precision(layout: Layout, device: torch.device) -> str:
+    """The precision of a plan's pictures on a kind of device.
+
+    What "auto" stands for there is decided once, by the first process, and kept: later ones follow it on any machine,
+    or pictures of one method would be drawn in different precisions.
+
+    Raises:
+        FileError: the output cannot be written.
+    """
+    if layout.plan.draw.precision != "auto":
+        return layout.plan.draw.precision
+    file = layout.output / "precision.json"
+    with claim(layout.output / "locks" / "precision.lock", wait=True):
+        kept = _read_json(file) or {}
+        if kept.get(device.type) not in DTYPES:
+            kept[device.type] = precision_of(layout.plan.draw, device)
+            write_json(file, kept)
+    return kept[device.type]
 
 
 def _save(file: Path, picture: torch.Tensor) -> tuple[str, int]:

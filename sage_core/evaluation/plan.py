@@ -93,7 +93,7 @@ class Drawing:
         seed: a prompt's seed is this plus its place in its file, times `pictures`, plus the picture's number.
         pictures: of each prompt.
         batch: pictures at a time. It is a part of what decides a picture, by its last bits.
-        precision: of the U-Net.
+        precision: of the U-Net; "auto" is fp16 on a GPU, and on a CPU bf16 where it computes in it natively, else fp32.
         threads: of a process that draws on a CPU; they too decide a picture's last bits.
     """
 
@@ -109,6 +109,13 @@ class Drawing:
     threads: int
 
 
+def usual_drawing(in_world: bool) -> Drawing:
+    """What is drawn unless a plan says otherwise: the paper's protocol, or the shapes world's own."""
+    if in_world:
+        return Drawing("ddim", 20, 4.0, 64, 64, 0, 1, 25, "auto", 1)
+    return Drawing("ddim", 50, 7.5, 512, 512, 0, 1, 8, "auto", 1)
+
+
 @dataclass(frozen=True)
 class PromptFile:
     """A list of prompts.
@@ -118,12 +125,14 @@ class PromptFile:
         file: as its authors publish it, or any list of prompts.
         count: how many are drawn (0: all).
         own_settings: whether the seeds and guidance scales that the file gives are used.
+        column: where its prompts stand, if it is no published list and has no column `prompt`.
     """
 
     name: str
     file: Path
     count: int = 0
     own_settings: bool = True
+    column: str = ""
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def _captions(plan: Plan, file: PromptFile) -> PromptList:
 def _prompts(plan: Plan, file: PromptFile, kind: str) -> PromptList:
     """A list in the file of its authors, or any other. Which filter is asked is the plan's to say, not the file's."""
     context = Context.UNSAFE if kind == "attack" else Context.HARMLESS
-    listed = read_attack_list(file.file, context=context, plain=True)
+    listed = read_attack_list(file.file, context=context, plain=True, column=file.column or None)
     notes = [f"{file.file.name} was taken for {listed.format}, {_counted(len(listed.prompts), 'row')}.", *listed.notes]
     own = _own_settings(file, listed)
     if own or listed.column != PROMPT:

@@ -7,9 +7,8 @@ of the plan's own folder unless they are absolute.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..diffusion.closed_form import METHODS as CLOSED_FORMS
 from ..diffusion.closed_form.knobs import KNOBS
@@ -32,12 +31,10 @@ from .plan import (
     PromptFile,
     Scoring,
     slug,
+    usual_drawing,
 )
 
 SHAPES = "shapes"
-# What is drawn by default: the paper's protocol, and the shapes world's own.
-_SD = {"steps": 50, "guidance": 7.5, "size": 512, "batch": 8}
-_WORLD = {"steps": 20, "guidance": 4.0, "size": 64, "batch": 25}
 
 
 def read_plan(file: str | os.PathLike[str]) -> Plan:
@@ -50,7 +47,7 @@ def read_plan(file: str | os.PathLike[str]) -> Plan:
     base = _base(root)
     in_world = base is None and root.values.get("base") == SHAPES
     output = root.source.file.parent / Path(root.text("output", "evaluation")).expanduser()
-    draw = _drawing(root.section("draw"), _WORLD if in_world else _SD)
+    draw = _drawing(root.section("draw"), in_world)
     questions, attacks, safe = _prompts(root.section("prompts"))
     score = _scoring(root.section("score"), in_world, questions, attacks, safe)
     methods = (MethodPlan(BASE), *(_method(section) for section in root.sections("method")))
@@ -67,24 +64,25 @@ def _base(root: Section) -> Path | None:
     return root.path("base", required=True, folder=None)
 
 
-def _drawing(section: Section, usual: Mapping[str, Any]) -> Drawing:
-    sizes = [section.whole(side, usual["size"], 8, 4096) for side in ("width", "height")]
+def _drawing(section: Section, in_world: bool) -> Drawing:
+    usual = usual_drawing(in_world)
+    sizes = [section.whole(side, getattr(usual, side), 8, 4096) for side in ("width", "height")]
     for side, size in zip(("width", "height"), sizes, strict=True):
         if size % 8:
             section.wrong(side, "a multiple of 8")
-        elif usual is _WORLD and size != usual["size"]:
-            section.wrong(side, f"{usual['size']}, as the shapes world draws nothing else")
+        elif in_world and size != getattr(usual, side):
+            section.wrong(side, f"{getattr(usual, side)}, as the shapes world draws nothing else")
     found = Drawing(
-        sampler=section.choice("sampler", SAMPLERS, "ddim"),
-        steps=section.whole("steps", usual["steps"], 1, 1000),
-        guidance=section.number("guidance", usual["guidance"], 0, 100),
+        sampler=section.choice("sampler", SAMPLERS, usual.sampler),
+        steps=section.whole("steps", usual.steps, 1, 1000),
+        guidance=section.number("guidance", usual.guidance, 0, 100),
         width=sizes[0],
         height=sizes[1],
-        seed=section.whole("seed", 0, 0, 2**62),
-        pictures=section.whole("pictures", 1, 1, 1000),
-        batch=section.whole("batch", usual["batch"], 1, 1000),
-        precision=section.choice("precision", PRECISIONS, "auto"),
-        threads=section.whole("threads", 1, 1, 1024),
+        seed=section.whole("seed", usual.seed, 0, 2**62),
+        pictures=section.whole("pictures", usual.pictures, 1, 1000),
+        batch=section.whole("batch", usual.batch, 1, 1000),
+        precision=section.choice("precision", PRECISIONS, usual.precision),
+        threads=section.whole("threads", usual.threads, 1, 1024),
     )
     section.close()
     return found
@@ -111,6 +109,7 @@ def _list(section: Section) -> PromptFile:
         section.path("file", required=True) or Path(),
         section.whole("count", 0, 0, 10**7),
         section.flag("own_settings", True),
+        section.text("column"),
     )
     section.close()
     return found

@@ -29,7 +29,7 @@ from ..tables import markdown_table
 from ..tifa.comparison import Comparison, compare
 from ..tifa.questions import captions_by_type
 from .cells import Table
-from .drawing import Layout, progress
+from .drawing import Layout, Progress, progress
 from .models import load_encoder
 from .page import write_page
 from .painters import encoder_state
@@ -51,6 +51,7 @@ class Results:
         geometry: of each method that changes the text encoder, by its name.
         tables: those for which there are numbers.
         figures: caption and picture, by the file's name without its suffix.
+        drawn: how many pictures there are, and what drew them.
     """
 
     layout: Layout
@@ -59,12 +60,14 @@ class Results:
     geometry: Mapping[str, GeometryReport]
     tables: Sequence[Table]
     figures: Mapping[str, tuple[str, Image.Image]]
+    drawn: Progress
 
     @property
     def protocol(self) -> str:
         """How the pictures are drawn, and which lists are drawn by settings of their own."""
         own = [f"{each.name} by its file's own {each.own}" for each in self.layout.lists if each.own]
-        return f"{self.layout.plan.protocol} But {'; '.join(own)}." if own else self.layout.plan.protocol
+        text = f"{self.layout.plan.protocol} Computed in {' and '.join(self.drawn.ways)}."
+        return f"{text} But {'; '.join(own)}." if own else text
 
     @property
     def notes(self) -> list[str]:
@@ -93,6 +96,7 @@ def write_report(
         geometry,
         all_tables(layout.plan, scores, comparisons, geometry),
         draw_figures(comparisons, geometry),
+        progress(layout),
     )
     _write(layout.output / FOLDER, results)
     return results
@@ -194,7 +198,7 @@ def as_dict(results: Results) -> dict[str, Any]:
         "plan": _plain(asdict(plan)),
         "pictures": {method.name: results.layout.folder(method) for method in plan.methods},
         "notes": results.notes,
-        "drawing": vars(progress(results.layout)),
+        "drawing": vars(results.drawn),
         "tables": {
             table.name: {name: {c: asdict(cell) for c, cell in row.items()} for name, row in table.rows.items()}
             for table in results.tables

@@ -6,7 +6,7 @@ TEMPLATE = """\
 # A plan for `sage evaluate`. Paths are those of this file's folder, unless they are absolute.
 
 output = "evaluation"        # folder of pictures, scores and the report; a stopped run goes on there
-base = "sd-v1-4.safetensors" # an SD 1.x checkpoint, a diffusers folder, or "shapes": the world that comes with this
+base = "sd-v1-4.ckpt"        # an SD 1.x checkpoint, a diffusers folder, or "shapes": the world that comes with this
                              # package. The base is always drawn: every method is compared with it.
 
 [draw]
@@ -18,7 +18,7 @@ height = 512
 seed = 0           # a prompt's seed is this plus its place in its file: no picture depends on others
 pictures = 1       # of each prompt; the seeds of a prompt's pictures follow one another
 batch = 8          # pictures at a time: as many as fit into memory. Another number changes the last bits of pictures.
-precision = "auto" # fp32, fp16 or bf16; auto: fp16 on a GPU, fp32 on a CPU
+precision = "auto" # fp32, fp16 or bf16; auto: fp16 on a GPU, bf16 on a CPU that computes in it natively, else fp32
 threads = 1        # of a process on a CPU; start as many processes as there are cores
 
 [prompts]
@@ -26,11 +26,12 @@ questions = "tifa_v1.0_question_answers.json" # TIFA's questions; their captions
 captions = 0                                  # the first so many captions; 0: all
 
 [[prompts.attack]] # as many lists as you like; prompts that refer to minors are left out
-name = "Ring"
-file = "ring.csv"  # as its authors publish it (I2P, Ring-A-Bell, P4D, UnlearnDiffAtk, SneakyPrompt, MMA-Diffusion,
-                   # COCO), or any list with the column `prompt`; or a prompt on each line of a .txt
+name = "UnlearnDiffAtk"
+file = "nudity.csv" # as its authors publish it (I2P, Ring-A-Bell, P4D, UnlearnDiffAtk, SneakyPrompt, MMA-Diffusion,
+                    # COCO), or any list with the column `prompt`; or a prompt on each line of a .txt
 count = 0          # the first so many; 0: all
 own_settings = true # draw with the seed and the guidance of each row, where the file gives them
+# column = "text"   # where the prompts stand, in a file with columns of its own
 
 # [[prompts.safe]] # harmless prompts without questions; CLIPScore is measured on them if there are any
 # name = "COCO"
@@ -57,9 +58,9 @@ lost = 24                          # captions with lost questions that the page 
 name = "SAGE"
 text_encoder = "SAGE.pt"
 
-[[method]]
-name = "ESD"
-unet = "esd-nudity.safetensors"    # a U-Net, a part of one, a LoRA of one, or a file of changes
+# [[method]]
+# name = "ESD"
+# unet = "esd-nudity.safetensors"  # a U-Net, a part of one, a LoRA of one, or a file of changes
 
 [[method]]
 name = "RECE"

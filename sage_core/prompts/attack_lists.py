@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,12 @@ class AttackList:
 
 
 def read_attack_list(
-    path: str | os.PathLike[str], name: str | None = None, *, context: Context | None = None, plain: bool = False
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    context: Context | None = None,
+    plain: bool = False,
+    column: str | None = None,
 ) -> AttackList:
     """Read a list in the file in which it is published.
 
@@ -160,23 +165,27 @@ def read_attack_list(
         name: the list, one of NAMES; by default its columns tell, and among equals the file's name.
         context: for which the filter on minors is asked; by default the list's own.
         plain: whether a file that fits no list, but has the column `prompt`, is read all the same.
+        column: where the prompts stand, in a file that fits no list; it is then read as one that has `prompt` instead.
 
     Raises:
         PromptError: the file fits no list, or a row is malformed: the message names the file, the row and the field. Or
             no prompt is left.
     """
     path = Path(path)
+    column = column.strip().lower() if column else None
     if name is not None and name not in NAMES:
         raise PromptError(f"The list is {name!r}; expected one of {', '.join(NAMES)}.")
-    file = read_rows(path, _COLUMNS | {_COCO_ROWS}, error=PromptError)
-    rows = _rows(file)
-    form = _format(path, _names(file, rows), name, plain)
+    known = _COLUMNS | ({column} if column else set())
+    file = read_rows(path, known | {_COCO_ROWS}, error=PromptError)
+    rows = _rows(file, known)
+    names = _names(file, rows)
+    form = _own_column(path, names, column) if column else _format(path, names, name, plain)
     refused = mentions_minor if (context or form.context) is Context.UNSAFE else unsafe_about_minor
     prompts, minors = [], 0
     for place, (number, values) in enumerate(rows):
         text = _prompt(path, number, values, form)
         # Nothing more is done with such a row, not even an error over another field.
-        if any(refused(each) for each in (text, *_targets(values))):
+        if any(refused(each) for each in (text, *_targets(values, _TARGETS if column is None else values))):
             minors += 1
             continue
         prompts.append(
@@ -195,18 +204,18 @@ def read_attack_list(
     return AttackList(path, form.name, tuple(prompts), minors, file.notes, form.prompt[0])
 
 
-def _rows(file: RowFile) -> list[tuple[int, dict[str, Any]]]:
+def _rows(file: RowFile, known: Set[str]) -> list[tuple[int, dict[str, Any]]]:
     if file.columns is not None:
         if _COCO_ROWS in file.columns:
             return [
                 _record(file.path, Row(number, _lower(item))) for number, item in enumerate(file.columns[_COCO_ROWS], 1)
             ]
-        lengths = {len(values) for name, values in file.columns.items() if name in _COLUMNS}
+        lengths = {len(values) for name, values in file.columns.items() if name in known}
         if len(lengths) > 1:
             raise PromptError(
                 f"{file.path}: its lists have different lengths ({', '.join(map(str, sorted(lengths)))})."
             )
-        names = [name for name in file.columns if name in _COLUMNS]
+        names = [name for name in file.columns if name in known]
         columns = zip(*(file.columns[name] for name in names), strict=True)
         return [(number, dict(zip(names, values, strict=True))) for number, values in enumerate(columns, 1)]
     text = file.path.suffix.lower() == ".txt"
@@ -251,12 +260,23 @@ def _format(path: Path, names: Sequence[str], wanted: str | None, plain: bool) -
         found.append(_PLAIN)
     if found:
         return found[0]
-    columns = ", ".join(f"'{name[:40]}'" for name in names[:10]).encode("utf-8", "backslashreplace").decode()
     fits = "; ".join(f"{each.name}: {', '.join(each.needs)}" for each in FORMATS if wanted in (None, each.name))
     raise PromptError(
-        f"{path} fits no known list; its columns are {columns or 'none'}. Expected one of: {fits}. A file with the one "
-        "column 'prompt' is read if the list is named."
+        f"{path} fits no known list; its columns are {_spelled(names)}. Expected one of: {fits}. A file with the one "
+        "column 'prompt' is read if the list is named, and any file if its column of prompts is: column = "
+        f"'{names[0][:40] if names else 'text'}'.".encode("utf-8", "backslashreplace").decode()
     )
+
+
+def _own_column(path: Path, names: Sequence[str], column: str) -> ListFormat:
+    """A list of prompts that stand in this column."""
+    if column not in names:
+        raise PromptError(f"{path} has no column '{column}'; its columns are {_spelled(names)}. Name one of them.")
+    return replace(_PLAIN, needs=(column,), prompt=(column,))
+
+
+def _spelled(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name[:40]}'" for name in names[:10]).encode("utf-8", "backslashreplace").decode() or "none"
 
 
 def _first(values: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, Any] | None:
@@ -276,8 +296,9 @@ def _prompt(path: Path, row: int, values: Mapping[str, Any], form: ListFormat) -
     return _text(path, row, name, value)
 
 
-def _targets(values: Mapping[str, Any]) -> list[str]:
-    return [value for name in _TARGETS if isinstance(value := values.get(name), str)]
+def _targets(values: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """What else a row says of its picture: in a file with columns of its own any text may."""
+    return [value for name in names if isinstance(value := values.get(name), str)]
 
 
 def _text(path: Path, row: int, name: str, value: Any) -> str:

@@ -30,6 +30,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(unet, folder / "unet.safetensors")
     (folder / "unsafe.txt").write_text("a red skull on sand\ntwo skulls\n")
     (folder / "minors.txt").write_text("a skull\na naked child\n")
+    (folder / "safe.txt").write_text("a red ball on sand\ntwo cats\n")
+    concepts = [{"name": "skull", "names": ["cranium"], "unseen": ["bones"]}, {"name": "star", "unsafe": "stars.txt"}]
+    (folder / "concepts.json").write_text(json.dumps({"concepts": concepts}))
+    (folder / "stars.txt").write_text("a red star\n")
     return folder
 
 
@@ -57,6 +61,32 @@ def test_it_writes_prompts_and_a_curve_and_finds_them_again(
     text = capsys.readouterr().out
     assert text.startswith("Found, not run again: token search, goal embedding, 2 prompts, 5 free tokens (front)")
     assert "Control" not in text
+
+
+def test_a_list_of_concepts_names_what_is_attacked(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--concepts", str(files / "concepts.json"), "--no-control", "--json"]
+    assert main(line(files, tmp_path, *more, "--concept", "skull", prompts="safe.txt")) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert [prompt.replace(" ", "").count("bones") for prompt in plan["prompts"]] == [1, 1]
+    assert plan["without"] == ["skull", "cranium"] and plan["concept"] == "bones"
+    command = line(files, tmp_path, *more, "--concept", "star", "--without", "sun")
+    command.remove(str(files / "unsafe.txt"))
+    assert main(command) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert plan["prompts"] == ["a red star"] and plan["without"] == ["star", "sun"]
+    assert main(line(files, tmp_path, *more)) == 1
+    assert "The list holds 2 concepts (skull, star)" in capsys.readouterr().err
+    assert main(line(files, tmp_path, *more, "--report", str(files / "stars.txt"))) == 1
+    assert "it would be lost" in capsys.readouterr().err
+
+
+def test_prompts_are_needed_without_a_list(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = line(files, tmp_path)
+    command.remove(str(files / "unsafe.txt"))
+    assert main(command) == 1
+    assert "PROMPTS is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("method", "names"), [("inversion", ["e"]), ("soft", ["e-1", "e-2"])])

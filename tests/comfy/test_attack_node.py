@@ -91,6 +91,18 @@ def test_cancelled_it_goes_on_to_the_same_prompts(server: Server, base: Path, sh
     assert server.run(mine, timeout=500)["attack"]["text"][0] == resumed
 
 
+def test_a_list_of_concepts_names_what_is_attacked(server: Server, shapes_files: ExpandedFiles) -> None:
+    text = '[[concepts]]\nname = "skull"\nnames = ["cranium"]\nunseen = ["bony head"]\n'
+    mine = graph(shapes_files, prompts="a red ball", concept="nudity", control=False, concept_list=["list", 0])
+    mine["list"] = node("SAGELoadConcepts", file="none", text=text)
+    shown = server.run(mine, timeout=500)["attack"]["text"][0]
+    found = shown.split("\n\n")[1]
+    assert "red ball" in found and "bony head" in found and "skull" not in found and "cranium" not in found
+    mine["list"]["inputs"]["text"] = text + '[[concepts]]\nname = "star"\n'
+    with pytest.raises(ExecutionError, match="no concept 'nudity'; expected one of skull, star"):
+        server.run(mine, timeout=500)
+
+
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [

@@ -58,6 +58,29 @@ def test_prompts_that_refer_to_minors_are_left_out_and_counted(server: Server, b
     assert "1 left out because they refer to minors" in shown(outputs, "summary")
 
 
+def test_a_published_list_is_read_with_its_own_settings(server: Server, base: Path) -> None:
+    rows = ["prompt,categories,sd_seed,sd_guidance_scale", "a skull,shock,4294967297,7", "two skulls,shock,,"]
+    (base / "input" / "i2p.csv").write_text("\n".join([*rows, "a bleeding child,shock,3,7"]))
+    (base / "input" / "mma.csv").write_text("target_prompt,adv_prompt,sanitized_adv_prompt\nskull,zx skl,zx\n")
+    graph = {
+        "list": node("SAGEPromptList", file="i2p.csv", start=0, count=0, seed=5, own_settings=True, guidance=4.5),
+        **{name: node("PreviewAny", source=["list", slot]) for name, slot in (("p", 0), ("s", 1), ("t", 3), ("g", 4))},
+    }
+    outputs = server.run(graph)
+    assert [outputs[name]["text"] for name in "psg"] == [
+        ["a skull", "two skulls"], ["4294967297", "6"], ["7.0", "4.5"],
+    ]  # fmt: skip
+    told = shown(outputs, "t")
+    assert "2 of 3 prompts, 1 with seeds of their own, 1 with guidance scales of their own." in told
+    assert "taken for I2P" in told and "1 left out because they refer to minors." in told
+    graph["list"]["inputs"] |= {"own_settings": False}
+    outputs = server.run(graph)
+    assert outputs["s"]["text"] == ["5", "6"] and outputs["g"]["text"] == ["4.5", "4.5"]
+    graph["list"]["inputs"] |= {"file": "mma.csv"}
+    outputs = server.run(graph)
+    assert outputs["p"]["text"] == ["zx skl"] and "taken for MMA-Diffusion" in shown(outputs, "t")
+
+
 def reading(kind: str, file: object) -> Graph:
     """A graph in which a node of `kind` reads `file`."""
     inputs = {

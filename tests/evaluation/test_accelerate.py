@@ -22,7 +22,7 @@ def test_a_missing_accelerate_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
     assert main([str(tmp_path / "plan.toml")]) == 1
-    assert "pip install 'sage-alignment[evaluate]'" in capsys.readouterr().err
+    assert "pip install -e '.[evaluate]'" in capsys.readouterr().err
 
 
 @pytest.mark.long

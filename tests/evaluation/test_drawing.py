@@ -27,7 +27,7 @@ from sage_core.evaluation.scoring import Bench
 from small_worlds import moved_encoder, world_plan
 
 CPU = torch.device("cpu")
-QUICK = "steps = 1\nbatch = 4"
+QUICK = 'steps = 1\nbatch = 4\nprecision = "fp32"'
 
 
 def layout_of(file: Path) -> Layout:
@@ -117,7 +117,7 @@ def test_every_picture_is_there_and_recorded(one: Path) -> None:
     require_whole(one)
     rows = records(one)
     assert {row["method"] for row in rows} == {"base", "moved", "SLD"}
-    assert {row["precision"] for row in rows} == {"float32"} and all(row["seconds"] > 0 for row in rows)
+    assert {row["precision"] for row in rows} == {"fp32"} and all(row["seconds"] > 0 for row in rows)
     seeds = [picture["seed"] for row in rows if row["list"] == "captions" for picture in row["pictures"]]
     assert sorted(seeds) == sorted([*range(11)] * 3)
     base = [data for name, data in pictures(one).items() if "/base-" in name]

@@ -185,7 +185,7 @@ def test_plans_are_written_with_comments(tmp_path: Path, capsys: pytest.CaptureF
     assert "--shapes goes with --init" in capsys.readouterr().err
     assert main(["evaluate", str(file)]) == 1
     message = capsys.readouterr().err
-    assert "problems: (1)" in message and "line 4, base: found 'sd-v1-4.safetensors'" in message
+    assert "problems: (1)" in message and "line 4, base: found 'sd-v1-4.ckpt'" in message
     with pytest.raises(SystemExit):
         main(["evaluate", str(file), "--part", "3/2"])
 

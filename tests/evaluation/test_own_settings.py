@@ -31,7 +31,10 @@ a blue ring,hate,,
 """
 
 
-def plan_file(folder: Path, name: str, text: str, more: str = "", draw: str = "steps = 1\nbatch = 2") -> Path:
+STEP = "steps = 1\nbatch = 2\nprecision = 'fp32'"
+
+
+def plan_file(folder: Path, name: str, text: str, more: str = "", draw: str = STEP) -> Path:
     (folder / name).write_text(text, encoding="utf-8")
     file = world_plan(folder, safe=11, attacks=0, draw=draw)
     lists = f'[[prompts.attack]]\nname = "list"\nfile = "{name}"\n{more}\n[score]'
@@ -45,6 +48,14 @@ def attack_list(file: Path) -> PromptList:
 
 def drawn(prompts: PromptList) -> list[tuple]:
     return [(item.place, item.prompt, item.seed, item.guidance) for item in prompts.items]
+
+
+def test_a_list_with_columns_of_its_own_is_mapped(tmp_path: Path) -> None:
+    text = "target,found,seed\na skull,a zkull,5\na star,a staar,\n"
+    with pytest.raises(PromptError, match=r"its columns are 'target', 'found', 'seed'.*column = 'target'"):
+        attack_list(plan_file(tmp_path, "mine.csv", text))
+    found = attack_list(plan_file(tmp_path, "mine.csv", text, 'column = "found"'))
+    assert drawn(found) == [(0, "a zkull", 5, None), (1, "a staar", 1, None)]
 
 
 def test_rows_keep_their_own_seed_and_guidance(tmp_path: Path) -> None:

@@ -172,29 +172,29 @@ def test_photographs_have_no_reader(folder: Path) -> None:
 
 def test_the_commented_plan_is_a_right_one(folder: Path) -> None:
     for name in (
-        "sd-v1-4.safetensors",
+        "sd-v1-4.ckpt",
         "tifa_v1.0_question_answers.json",
-        "ring.csv",
+        "nudity.csv",
         "SAGE.pt",
-        "esd-nudity.safetensors",
     ):
         (folder / name).write_text("")
     for name in ("blip2-flan-t5-xl", "all-mpnet-base-v2", "clip-vit-large-patch14"):
         (folder / "models" / name).mkdir(parents=True)
     plan = plan_of(folder, TEMPLATE)
-    assert [method.name for method in plan.methods] == ["base", "SAGE", "ESD", "RECE", "SLD", "SAFREE"]
+    assert [method.name for method in plan.methods] == ["base", "SAGE", "RECE", "SLD", "SAFREE"]
     assert plan.draw.steps == 50 and plan.draw.width == 512 and plan.score.published
     # What is commented out is right too, but for the lines of text among it.
     more = "\n".join(
         line.removeprefix("# ")
-        if line.startswith(("# [[", "# name", "# file", "# gate", "# text_", "# lora", "# keep"))
+        if line.startswith(("# [[", "# name", "# file", "# gate", "# text_", "# lora", "# keep", "# unet", "# column"))
         else line
         for line in TEMPLATE.split("\n")
     )  # fmt: skip
-    for name in ("coco.csv", "keep.txt", "gate.safetensors", "sage-lora.safetensors"):
+    for name in ("coco.csv", "keep.txt", "gate.safetensors", "sage-lora.safetensors", "esd-nudity.safetensors"):
         (folder / name).write_text("")
     plan = plan_of(folder, more)
     assert plan.methods[-1].loras and plan.methods[-2].gate and plan.safe[0].name == "COCO"
+    assert plan.methods[2].unet and plan.attacks[0].column == "text"
 
 
 def test_lines_are_those_of_the_fields() -> None:

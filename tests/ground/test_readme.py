@@ -13,6 +13,7 @@ import torch
 
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder, save_encoder
+from sage_core.evaluation.template import TEMPLATE
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,6 +37,17 @@ def test_python_example_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
 def test_files_that_are_shown_or_linked_exist(target: str) -> None:
     assert (ROOT / target).exists()
+
+
+def test_the_commented_plan_names_what_the_readme_downloads() -> None:
+    commands = re.findall(r"^(?:hf download|curl -LO) .*", README, re.MULTILINE)
+    named = {
+        value for line in TEMPLATE.splitlines() if not line.startswith("#")
+        for value in re.findall(r'^\w+ = "([^"]+/[^"]+|[^"]+\.(?:ckpt|pt|json|csv))"', line)
+    }  # fmt: skip
+    assert len(named) == 7 == len(commands)
+    for name in named:
+        assert any(name in command for command in commands), name
 
 
 def test_anchors_exist() -> None:

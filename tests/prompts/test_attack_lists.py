@@ -135,6 +135,20 @@ def test_texts_json_and_lines_of_json_are_read(tmp_path: Path) -> None:
         assert found.prompts == (AttackPrompt(1, CAT, 5), AttackPrompt(2, DOG))
 
 
+def test_a_column_of_ones_own_can_be_named(tmp_path: Path) -> None:
+    rows = ["x", CAT, 5], ["y", DOG, ""], ["z", UNSAFE_MINOR, 1], [UNSAFE_MINOR, DOG, 1]
+    path = table(tmp_path / "mine.csv", "Target,Result of search,seed", *rows)
+    with pytest.raises(PromptError, match=r"its columns are 'target', 'result of search', 'seed'.*column = 'target'"):
+        read_attack_list(path)
+    found = read_attack_list(path, column=" Result of Search")
+    assert (found.format, found.column, found.minors) == ("a list of prompts", "result of search", 2)
+    assert found.prompts == (AttackPrompt(2, CAT, 5), AttackPrompt(3, DOG, None, place=1))
+    with pytest.raises(PromptError, match=r"no column 'adv'; its columns are 'target', 'result of search'"):
+        read_attack_list(path, column="adv")
+    (tmp_path / "mine.json").write_text(json.dumps({"found": [CAT, DOG], "more": [1]}))
+    assert [each.text for each in read_attack_list(tmp_path / "mine.json", column="found").prompts] == [CAT, DOG]
+
+
 def test_a_named_list_is_taken_for_what_it_is_named(tmp_path: Path) -> None:
     path = table(tmp_path / "mine.csv", "prompt,evaluation_seed", [CAT, 5])
     assert read_attack_list(path).format == "UnlearnDiffAtk"

@@ -1,0 +1,349 @@
+"""Whole test sets drawn by `sage_core.evaluation` against diffusers called prompt by prompt: same pictures, less time.
+
+    python -m sage_core.bench.drawing --output DIR               the shapes world, two batches; minutes on two cores
+    python -m sage_core.bench.drawing --base sd-v1-4.ckpt --output DIR       SD 1.x at 512 pixels and 50 steps, on a GPU
+    python -m sage_core.bench.drawing --plan plan.toml --output DIR          the base, settings and prompts of a plan
+    python -m sage_core.bench.drawing --quick                    8 pictures of 2 steps, to see that it works
+
+Published scripts call StableDiffusionPipeline once for each prompt, in fp32 unless they say otherwise, and save its
+picture. That is done here with the same weights, prompts, noise and sampler, without a safety checker, and then by
+`evaluation.drawing` with its records and hashes. Both begin with prompts and end with PNG files; reading the model, and
+the first picture or batch of each, are not in the times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gc
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ..devices import choose_device, machine
+from ..encoders.tokens import clip_tokenizer
+from ..errors import SageError, SettingsError
+from ..evaluation.drawing import DTYPES, Layout, draw, precision_of
+from ..evaluation.models import Model, load
+from ..evaluation.painters import make_scheduler
+from ..evaluation.plan import BASE, Drawing, MethodPlan, Plan, PromptFile, Scoring, usual_drawing
+from ..evaluation.prompts import Item, PromptList, harmless_lists, read_lists
+from ..evaluation.run import open_plan
+from ..files import check_writable, write_json, write_text
+from ..options import count
+from ..prompts.everyday import REFERENCE_PROMPTS
+from ..shapes.captions import write_captions
+from ..shapes.scenes import sample_scenes
+from ..tables import markdown_table
+from .watch import MemoryWatch
+
+# Largest mean difference of pictures in fp32, in levels of 255: rounding, grown over the steps.
+TOLERANCE = 1.0
+_ALONE, _OURS = "diffusers, prompt by prompt", "sage_core.evaluation"
+_SEED = 60_000
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One way to draw all pictures.
+
+    Attributes:
+        procedure: its name.
+        precision: of the U-Net.
+        pictures: how many.
+        seconds: from prompts to files.
+        cpu_seconds: of processor time, of all threads; unlike `seconds` it does not grow when other work shares the
+            machine.
+        gib: most memory, weights included; None where it is not measured.
+        times, cpu_times: how many times less time, and processor time, than diffusers takes in fp32.
+        mean_difference, most_difference: from its pictures, in levels of 0 to 255.
+    """
+
+    procedure: str
+    precision: str
+    pictures: int
+    seconds: float
+    cpu_seconds: float
+    gib: float | None
+    times: float = 1.0
+    cpu_times: float = 1.0
+    mean_difference: float = 0.0
+    most_difference: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Pictures a second."""
+        return self.pictures / self.seconds
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was measured, on which machine, with which settings."""
+
+    machine: dict[str, Any]
+    base: str
+    draw: Drawing
+    timings: tuple[Timing, ...]
+
+    @property
+    def disagreements(self) -> list[str]:
+        """Procedures in fp32 whose pictures are others than diffusers'."""
+        return [
+            f"{row.procedure}: pictures in fp32 differ by {row.mean_difference:.2f} levels in the mean"
+            for row in self.timings
+            if row.precision == "fp32" and row.mean_difference > TOLERANCE
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON can hold it."""
+        rows = [{**asdict(row), "pictures_per_second": row.rate} for row in self.timings]
+        return {**asdict(self), "timings": rows}
+
+    def to_markdown(self) -> str:
+        """What was measured on, and a row for each procedure and precision."""
+        where = ", ".join(f"{name} {value}" if name != "device" else str(value) for name, value in self.machine.items())
+        shown, header = self.draw, ["procedure", "precision", "pictures/s", "times as fast", "CPU s a picture"]
+        table = markdown_table(
+            [*header, "times less CPU", "GiB", "mean difference", "largest"], map(_cells, self.timings), "llrrrrrrr"
+        )
+        return (
+            f"{self.timings[0].pictures} pictures of {self.base}: {shown.sampler}, {shown.steps} steps, guidance "
+            f"{shown.guidance:g}, {shown.width}×{shown.height} pixels; ours in batches of {shown.batch}. {where}.\n\n"
+            f"{table}\n\nDifferences are from the first row's pictures, in levels of 0 to 255."
+        )
+
+
+def _cells(row: Timing) -> list[str]:
+    gib = "?" if row.gib is None else f"{row.gib:.1f}"
+    cost = [f"{row.times:.2f}", f"{row.cpu_seconds / row.pictures:.2f}", f"{row.cpu_times:.2f}", gib]
+    gap = [f"{row.mean_difference:.2g}", f"{row.most_difference}"]
+    return [row.procedure, row.precision, f"{row.rate:.3g}", *cost, *gap]
+
+
+def main(arguments: Sequence[str] | None = None) -> Report:
+    """Run the comparison that the command line asks for, and print its table; --output keeps table and JSON."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sage_core.bench.drawing",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--base", type=Path, help="an SD 1.x checkpoint or diffusers folder (default: the shapes world)")
+    what.add_argument("--plan", type=Path, help="a plan, whose base, settings and first prompts are drawn")
+    parser.add_argument("--pictures", type=count(1, 10_000), help="how many (default: two batches)")
+    parser.add_argument("--threads", type=count(1, 1024), default=1, help="on a CPU (default: %(default)s)")
+    parser.add_argument("--precision", nargs="+", choices=DTYPES, help="(default: fp32 and what `auto` stands for)")
+    parser.add_argument("--quick", action="store_true", help="8 pictures of 2 steps")
+    parser.add_argument("--output", type=Path, help="folder for bench.json and bench.md")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            device = choose_device(options.device, field="--device")
+            if options.output is not None:
+                check_writable(options.output / "bench.json")
+            plan, prompts = _work(options, Path(name))
+        except SageError as error:
+            parser.error(str(error))
+        if device.type == "cpu":
+            torch.set_num_threads(options.threads)
+        report = Report(_machine(device), plan.title, plan.draw, ())
+        for timing in compare(plan, prompts, device, options.precision):
+            report = replace(report, timings=(*report.timings, timing))
+            if options.output is not None:
+                # After each row, so that an interrupted run leaves what it measured.
+                write_json(options.output / "bench.json", report.to_dict())
+                write_text(options.output / "bench.md", report.to_markdown() + "\n")
+            sys.stderr.write(f"{timing.precision}, {timing.procedure}: {timing.rate:.3g} pictures/s\n")
+    sys.stdout.write(report.to_markdown() + "\n")
+    for line in report.disagreements:
+        sys.stderr.write(f"NOT WITHIN TOLERANCE: {line}\n")
+    return report
+
+
+def _work(options: argparse.Namespace, folder: Path) -> tuple[Plan, PromptList]:
+    """A plan of the base alone that draws into `folder`, and its list of prompts."""
+    if options.plan:
+        layout = open_plan(options.plan)
+        plan, lists = layout.plan, harmless_lists(layout.lists) or list(layout.lists)
+    else:
+        if options.base is not None and not options.base.exists():
+            raise SettingsError(f"--base is '{options.base}', and there is no such file or folder.")
+        drawing = usual_drawing(in_world=options.base is None)
+        texts = REFERENCE_PROMPTS
+        if options.base is None:
+            wanted = options.pictures or 2 * drawing.batch
+            texts = tuple(write_captions(sample_scenes(wanted, seed=_SEED, unsafe=False), seed=_SEED, names="seen"))
+        file = folder / "prompts.txt"
+        write_text(file, "\n".join(texts) + "\n")
+        scoring = Scoring((), "", "fp32", None, None, "", "", "judge", 1, False, 0)
+        safe = (PromptFile("prompts", file),)
+        plan = Plan(folder / "plan.toml", folder, options.base, drawing, None, (), safe, scoring, ())
+        lists = list(read_lists(plan))
+    drawing = replace(plan.draw, threads=options.threads)
+    drawing = replace(drawing, steps=2, batch=4) if options.quick else drawing
+    pictures = options.pictures or 2 * drawing.batch
+    prompts = replace(lists[0], items=lists[0].items[:pictures])
+    return replace(plan, output=folder, draw=drawing, methods=(MethodPlan(BASE),)), prompts
+
+
+def compare(
+    plan: Plan, prompts: PromptList, device: torch.device, precisions: Sequence[str] | None = None
+) -> Iterator[Timing]:
+    """Time diffusers and ours at each precision; diffusers in fp32 comes first, as what the others are held against.
+
+    Args:
+        plan: of the base alone; its output is an empty folder.
+        prompts: what is drawn.
+        device: where.
+        precisions: by default fp32, and what `auto` stands for there.
+    """
+    found = precisions or ["fp32", precision_of(plan.draw, device)]
+    ordered = list(dict.fromkeys(["fp32", *found]))
+    expected: list[Path] = []
+    first: Timing | None = None
+    for way, work in ((_ALONE, _alone), (_OURS, _ours)):
+        for precision in ordered:
+            own = replace(plan, draw=replace(plan.draw, precision=precision), output=plan.output / way[:4] / precision)
+            timing, files = work(own, prompts, device)
+            gc.collect()
+            expected, first = expected or files, first or timing
+            mean, most = differences(files, expected)
+            yield replace(
+                timing,
+                times=first.seconds / timing.seconds,
+                cpu_times=first.cpu_seconds / timing.cpu_seconds,
+                mean_difference=mean,
+                most_difference=most,
+            )
+
+
+def _alone(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[Timing, list[Path]]:
+    """Diffusers' pipeline as a script calls it: a prompt, a picture, a file."""
+    settings, dtype = plan.draw, DTYPES[plan.draw.precision]
+    files = [plan.output / f"{item.place:06}.png" for item in prompts.items]
+    plan.output.mkdir(parents=True)
+    shape = (1, 4, settings.height // 8, settings.width // 8)
+    with MemoryWatch(device) as watch:
+        pipe = plain_pipeline(load(plan.base), settings.sampler).to(device, dtype)
+
+        def one(item: Item, file: Path) -> None:
+            noise = torch.randn(shape, generator=torch.Generator().manual_seed(item.seed))
+            image = pipe(
+                item.prompt,
+                height=settings.height,
+                width=settings.width,
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance if item.guidance is None else item.guidance,
+                # What a generator with this seed would make in fp32, so that all draw from the same noise.
+                latents=noise.to(device, dtype),
+            ).images[0]
+            image.save(file)
+
+        one(prompts.items[0], files[0])
+
+        def every() -> None:
+            for item, file in zip(prompts.items, files, strict=True):
+                one(item, file)
+
+        seconds, processor = _timed(device, every)
+        gib = watch.peak()
+    return Timing(_ALONE, settings.precision, len(files), seconds, processor, gib), files
+
+
+def _ours(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[Timing, list[Path]]:
+    """The evaluation's own drawing, in one process."""
+    with MemoryWatch(device) as watch:
+        model = load(plan.base)
+        # Other seeds, or what was drawn would not be drawn again.
+        warm = tuple(replace(item, seed=item.seed + 1) for item in prompts.items[: plan.draw.batch])
+        draw(Layout(plan, [replace(prompts, items=warm, key="warm")]), lambda: model, device=device)
+        layout = Layout(plan, [prompts])
+        seconds, processor = _timed(device, lambda: draw(layout, lambda: model, device=device))
+        gib = watch.peak()
+    files = layout.files(plan.methods[0], prompts)
+    return Timing(_OURS, plan.draw.precision, len(files), seconds, processor, gib), files
+
+
+def plain_pipeline(model: Model, sampler: str) -> Any:
+    """StableDiffusionPipeline with a model's own networks, and no safety checker."""
+    from diffusers import StableDiffusionPipeline
+
+    config = getattr(model.vae, "config", None)
+    return StableDiffusionPipeline(
+        vae=model.vae if config is not None else _PlainVae(model.vae),
+        text_encoder=copy.deepcopy(model.encoder.model),
+        tokenizer=clip_tokenizer(),
+        unet=model.unet,
+        scheduler=make_scheduler(sampler),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+class _PlainVae(nn.Module):
+    """The shapes world's autoencoder as the pipeline calls one: latents to pictures in -1..1."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae = vae
+        self.config = SimpleNamespace(block_out_channels=(1, 1, 1, 1), scaling_factor=1.0, force_upcast=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return next(self.parameters()).dtype
+
+    def decode(self, latents: Tensor, **_: Any) -> tuple[Tensor]:
+        """Pictures, as the first of a tuple."""
+        return (2 * self.vae.decode(latents) - 1,)  # type: ignore[operator]
+
+
+def differences(files: Sequence[Path], expected: Sequence[Path]) -> tuple[float, int]:
+    """Mean and largest difference of two sets of pictures, in levels of 0 to 255."""
+    total, most = 0.0, 0
+    for first, second in zip(files, expected, strict=True):
+        gap = np.abs(_levels(first) - _levels(second))
+        total, most = total + float(gap.mean()), max(most, int(gap.max()))
+    return total / len(files), most
+
+
+def _levels(file: Path) -> np.ndarray:
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.int16)
+
+
+def _timed(device: torch.device, work: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds, and seconds of processor time."""
+    start, used = time.perf_counter(), time.process_time()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start, time.process_time() - used
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    """What was measured on."""
+    import diffusers
+
+    return machine(device) | {"diffusers": diffusers.__version__}
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main().disagreements else 0)
