@@ -13,7 +13,16 @@ from .methods import BASE, METHODS, Method, shorter
 
 @dataclass(frozen=True)
 class Size:
-    """How much a bench does: which methods on which tasks, prompt pairs and seeds, what each trial asks, attacks."""
+    """How much a bench does.
+
+    Attributes:
+        methods: those that can be asked for.
+        tasks, seeds: on which, and how often.
+        pairs: of prompts, of each training.
+        trial: what each trial asks.
+        attacks: how hard adaptive attacks try.
+        usual: methods that are compared where none is asked for; empty for all.
+    """
 
     methods: Mapping[str, Method]
     tasks: tuple[str, ...]
@@ -21,6 +30,7 @@ class Size:
     seeds: int
     trial: TrialSettings
     attacks: AdaptiveSettings = field(default_factory=AdaptiveSettings)
+    usual: tuple[str, ...] = ()
 
 
 # A step costs a CPU seconds: fewer and larger ones, on a smaller batch.
@@ -35,8 +45,6 @@ _WEAK = AdaptiveSettings(
 )
 SIZES = {
     "full": Size(METHODS, tuple(TASKS), pairs=6912, seeds=5, trial=TrialSettings()),
-    "laptop": Size(
-        {name: _SHORT[name] for name in _FEW}, ("skull", "red star"), pairs=512, seeds=5, trial=_SMALL, attacks=_WEAK
-    ),
+    "laptop": Size(_SHORT, ("skull", "red star"), pairs=512, seeds=5, trial=_SMALL, attacks=_WEAK, usual=_FEW),
     "quick": Size(_SHORT, ("red star",), pairs=512, seeds=1, trial=_SMALL, attacks=_WEAK),
 }
