@@ -145,11 +145,9 @@ class _LowRank(nn.Module):
 def _adapt(unet: nn.Module, settings: TuningSettings) -> list[nn.Module]:
     """Put a LoRA on every matrix of the attention; returns the modules that have one."""
     generator = torch.Generator().manual_seed(settings.seed)
-    chosen: list[nn.Module] = [
-        module
-        for name, module in unet.named_modules()
-        if isinstance(module, nn.Linear) and (".attn1." in name or ".attn2." in name)
-    ]
-    for module in chosen:
-        parametrize.register_parametrization(module, "weight", _LowRank(module.weight, settings.rank, generator))
-    return chosen
+    adapted: list[nn.Module] = []
+    for name, module in list(unet.named_modules()):
+        if isinstance(module, nn.Linear) and (".attn1." in name or ".attn2." in name):
+            parametrize.register_parametrization(module, "weight", _LowRank(module.weight, settings.rank, generator))
+            adapted.append(module)
+    return adapted
