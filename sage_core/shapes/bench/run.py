@@ -3,7 +3,7 @@
 Every method is made for each task and seed. Each seed has prompt pairs and a trial of its own, which the base and all
 methods of that seed take. A trial measures TIFA of general captions, of near misses and of hard pictures, how often the
 concept is still drawn by each kind of prompt, the stand-in for CLIPScore, spread ratio and neighbour overlap. With
-`--attacks` three adaptive attacks follow on whatever has a text encoder and a U-Net, with the base as control. The
+`--attacks` four adaptive attacks follow on whatever has a text encoder and a U-Net, with the base as control. The
 results are bench.json, bench.md and two figures for each task. Each run is kept as it ends: the same command goes on
 where an earlier one was stopped.
 """
@@ -288,9 +288,11 @@ def save(folder: Path, runs: list[Run], methods: Mapping[str, Method], about: di
     )
     if attacks := about.get("attacks"):
         head += (
-            f" Adaptive attacks had {attacks['prompts']} prompts, {attacks['token_steps']} steps on tokens and "
-            f"{attacks['steps']} on vectors. The base's row is their control: where an attack fails there, its failure "
-            "elsewhere says nothing."
+            f" Adaptive attacks had {attacks['prompts']} prompts, {attacks['token_steps']} steps on "
+            f"{attacks['tokens']} tokens, {attacks['steps']} on {attacks['vectors']} vectors (inversion: "
+            f"{attacks['shared_vectors']}) by the embedding, and {attacks['unet_steps']} more through the U-Net. Two "
+            "rows are their controls: the same on the base, and random starts. Where an attack fails on the base, its "
+            "failure elsewhere says nothing."
         )
     parts = [head, *(f"## {task}\n\n{table.to_markdown()}" for task, table in tables.items())]
     write_text(folder / "bench.md", "\n\n".join(parts) + "\n")
@@ -346,7 +348,7 @@ def _parser() -> argparse.ArgumentParser:
         "--attacks",
         action="store_true",
         help="after each trial attack what has a text encoder and a U-Net by tokens, soft prompts and inversion, which "
-        "takes minutes a run; the base's row is the control",
+        "takes minutes a run; rows beside the methods say whether the attacks are strong enough to prove anything",
     )
     parser.add_argument(
         "--precision",

@@ -44,7 +44,7 @@ from .sizes import SIZES
 logger = logging.getLogger(__name__)
 
 _USUAL = (BASE, "des", "released", "sage_plus", "uce_paper")
-_LEAST = TrialSettings(prompts=16, near=12, unsafe=8, steps=6, weight=2.0)
+_LEAST = TrialSettings(prompts=12, near=12, unsafe=6, steps=6, weight=2.0)
 # Raised when the same inputs no longer give the same numbers.
 _RECIPE = 1
 
