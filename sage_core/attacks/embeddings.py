@@ -61,7 +61,14 @@ class SoftPrompt(Attack):
     """Free vectors in prompts, for any goal."""
 
     def __init__(
-        self, encoder: TextEncoder, goal: Goal, where: Layout, allowed: Tensor, settings: SoftSettings | None = None
+        self,
+        encoder: TextEncoder,
+        goal: Goal,
+        where: Layout,
+        allowed: Tensor,
+        settings: SoftSettings | None = None,
+        *,
+        start: Tensor | None = None,
     ) -> None:
         """Learn vectors for the free positions of `where`, as many in each prompt.
 
@@ -71,9 +78,10 @@ class SoftPrompt(Attack):
             where: prompts and their free positions.
             allowed: tokens of whose embeddings a random start is made, (A,).
             settings: how.
+            start: vectors to go on from in the first restart, such as those of a cheaper attack; None for a random one.
 
         Raises:
-            SettingsError: prompts have different numbers of free positions, or none.
+            SettingsError: prompts have different numbers of free positions, or none, or `start` has another shape.
         """
         self.settings = settings = settings or SoftSettings()
         count = goal.prompts
@@ -89,18 +97,22 @@ class SoftPrompt(Attack):
         table = encoder.token_table.weight
         shape = (self.variables, int(sizes[0]), table.shape[1])
         self.vectors = nn.Parameter(torch.zeros(shape, dtype=table.dtype, device=self.device))
+        if start is not None and start.shape != shape:
+            raise SettingsError(f"The vectors to go on from have shape {tuple(start.shape)}; expected {shape}.")
+        self.start = start
         self.scale = float(table.detach()[self.allowed].double().square().mean().sqrt())
         self.kept = torch.zeros_like(self.vectors)
         self.restart = torch.zeros((), dtype=torch.long)
         self.optimizer = torch.optim.Adam([self.vectors], lr=settings.learning_rate * self.scale)
 
     def begin(self, restart: int) -> None:
-        """See Attack: the embeddings of random tokens."""
+        """See Attack: the embeddings of random tokens, but for a first restart that goes on from vectors."""
         self.restart.fill_(restart)
         shape = self.vectors.shape[:2]
         tokens = torch.randint(len(self.allowed), shape, generator=self.generator(restart, -1)).to(self.device)
+        first = self.encoder.token_table.weight[self.allowed[tokens]] if restart or self.start is None else self.start
         with torch.no_grad():
-            self.vectors.copy_(self.encoder.token_table.weight[self.allowed[tokens]])
+            self.vectors.copy_(first)
         self.optimizer.state.clear()
 
     def rate(self, step: int) -> float:

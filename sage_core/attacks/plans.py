@@ -18,7 +18,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -158,6 +158,8 @@ def prepare(
     shape: tuple[int, int, int] = (4, 64, 64),
     references: Tensor | None = None,
     watch: Callable[[], None] | None = None,
+    starts: Sequence[str] = (),
+    vectors: Tensor | None = None,
 ) -> Attack:
     """The attack that a plan describes, fresh.
 
@@ -167,24 +169,28 @@ def prepare(
         shape: channels, height and width of latents.
         references: latents of pictures of the concept, for the goal "pictures"; one for each prompt, or one for all.
         watch: called before each evaluation; may raise to stop.
+        vectors: embeddings to go on from, as an earlier attack's `Attempt.vectors`; None for a random start.
+        starts: words of which random starts are made, but for the genetic search; none for all that may be used.
 
     Raises:
         SettingsError: the goal needs a U-Net or pictures, and none are given.
+        PromptError: no word is left that may be used, or none that a start may be made of.
     """
     goal = _goal(plan, victim, base, shape, references)
     where = layout(plan.prompts, plan.count, plan._place, plan.concept)
     allowed = allowed_words(plan.only) if plan.only else vocabulary(plan.words)
     allowed = _without(allowed, plan.without)
+    first = allowed_words(starts) if starts else allowed
     found: Attack
     if plan.method == "genetic":
         settings = GeneticSettings(max(4, 2 * plan.candidates), seed=plan.seed)
         found = GeneticSearch(victim.encoder, goal, where, allowed, settings)
     elif plan.method == "tokens":
         search = AttackSettings(plan.budget.steps, plan.candidates, max(plan.candidates, 24), plan.seed)
-        found = TokenSearch(victim.encoder, goal, where, allowed, search)
+        found = TokenSearch(victim.encoder, goal, where, allowed, search, starts=first)
     else:
         soft = SoftSettings(plan.method == "inversion", plan.learning_rate, seed=plan.seed)
-        found = SoftPrompt(victim.encoder, goal, where, allowed, soft)
+        found = SoftPrompt(victim.encoder, goal, where, first, soft, start=vectors)
     found.watch = watch
     if plan.through_unet:
         found.chunk = _UNET_CHUNK

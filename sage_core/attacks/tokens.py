@@ -76,6 +76,7 @@ class TokenSearch(DiscreteAttack):
         names: Sequence[Tensor] = (),
         *,
         typed: bool = True,
+        starts: Tensor | None = None,
     ) -> None:
         """Search in the free positions of `where`.
 
@@ -87,6 +88,7 @@ class TokenSearch(DiscreteAttack):
             settings: how hard to try; `rounds` are the caller's, who runs the loop.
             names: token ids of names to start from where they fit; none for a random start.
             typed: whether only prompts count that a person can type, whose text gives the same tokens.
+            starts: tokens of which random starts are made, where these are not all that are allowed.
 
         Raises:
             PromptError: a prompt has no free position, or no token is allowed.
@@ -95,6 +97,7 @@ class TokenSearch(DiscreteAttack):
         super().__init__(encoder, goal, settings.seed)
         self.tries, self.names, self.typed = settings.candidates, [name.to(self.device) for name in names], typed
         self.where, self.allowed = checked_layout(where, allowed, self.device)
+        self.starts = self.allowed if starts is None else checked_layout(where, starts, self.device)[1]
         self.ids, self.kept = self.where.ids.clone(), self.where.ids.clone()
         self.scores = torch.zeros(goal.prompts, dtype=encoder.token_table.weight.dtype, device=self.device)
         self.before = self.scores.clone()
@@ -103,7 +106,7 @@ class TokenSearch(DiscreteAttack):
     def begin(self, restart: int) -> None:
         """See Attack: random tokens, with a name at the end of the free ones where that is nearer to the goal."""
         self.restart.fill_(restart)
-        start = random_start(self.where, self.allowed, self.generator(restart, -1), self.typed)
+        start = random_start(self.where, self.starts, self.generator(restart, -1), self.typed)
         scores = self.distances_of_ids(start, self.rows)
         self.before = scores.clone()
         for name in self.names:

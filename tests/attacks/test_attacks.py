@@ -206,6 +206,37 @@ def test_restarts_begin_without_a_trace_of_earlier_ones(make: Callable[..., Atta
         assert not one.optimizer.state
 
 
+def test_it_goes_on_from_vectors_and_restarts_at_random(
+    base: TextEncoder, weak: TextEncoder, near_base: Callable[..., EmbeddingGoal], unsafe: tuple[str, ...]
+) -> None:
+    where, allowed, given = layout(unsafe, 7, "all"), allowed_words(WORDS), torch.randn(3, 7, 64)
+    attack = SoftPrompt(weak, near_base(), where, allowed, start=given)
+    attack.begin(0)
+    assert torch.equal(attack.current(), given)
+    attack.begin(1)
+    plain = SoftPrompt(weak, near_base(), where, allowed)
+    plain.begin(1)
+    assert torch.equal(attack.current(), plain.current())
+    first = run_attack(plain, AttackBudget(5, below=0.0))
+    on = run_attack(
+        SoftPrompt(weak, near_base(), where, allowed, start=first.attempt.vectors), AttackBudget(5, below=0.0)
+    )
+    assert float(on.distances.mean()) < float(first.distances.mean())
+    with pytest.raises(SettingsError, match=r"have shape \(2, 7, 64\); expected \(3, 7, 64\)"):
+        SoftPrompt(weak, near_base(), where, allowed, start=given[:2])
+
+
+def test_starts_may_be_of_other_words_than_the_search(
+    weak: TextEncoder, near_base: Callable[..., EmbeddingGoal], unsafe: tuple[str, ...]
+) -> None:
+    where, allowed, starts = layout(unsafe, 7, "all"), allowed_words(WORDS), allowed_words(["cat ring two"])
+    attack = TokenSearch(weak, near_base(), where, allowed, AttackSettings(1, 16, 16), starts=starts)
+    attack.begin(0)
+    assert torch.isin(attack.current()[where.free], starts).all()
+    found = run_attack(attack, AttackBudget(6, below=0.0)).attempt.ids[where.free]
+    assert torch.isin(found, allowed).all() and not torch.isin(found, starts).all()
+
+
 def test_memory_that_runs_out_halves_the_chunks(make: Callable[..., Attack], weak: TextEncoder) -> None:
     whole = run_attack(make("soft prompt", weak), budget("soft prompt", 2, below=0.0))
     attack = make("soft prompt", weak)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
 
 from sage_core.encoders.text_encoder import TextEncoder
-from sage_core.encoders.tokens import tokenize
+from sage_core.encoders.tokens import END_TOKEN, START_TOKEN, tokenize
 from sage_core.shapes.captions import matched_pairs
-from sage_core.shapes.exam.attacked import AdaptiveSettings, Broken, _captions, adaptive_attacks
+from sage_core.shapes.exam.attacked import AdaptiveSettings, Broken, _captions, _starts, adaptive_attacks
 from sage_core.shapes.exam.reader import shows_concept
 from sage_core.shapes.networks.model import ShapesModel
 from sage_core.shapes.networks.weights import load_model
-from sage_core.shapes.tasks import TASKS
+from sage_core.shapes.tasks import TASKS, Task
 
 pytest.importorskip("scipy")
 
-SMALL = AdaptiveSettings(prompts=3, steps=60, vectors=16, draws=2, sampling_steps=8)
+SMALL = AdaptiveSettings(prompts=6, sampling_steps=8, weight=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +52,22 @@ def weak(world: ShapesModel, pairs: tuple[list[str], list[str]]) -> TextEncoder:
     return encoder.requires_grad_(False)
 
 
+def attacked(
+    kind: str, world: ShapesModel, weak: TextEncoder, settings: AdaptiveSettings, tell: Callable[[str, object], None]
+) -> Broken:
+    """An attack on the weak encoder, whose two controls are as they must be."""
+    found = adaptive_attacks(world, weak, world, TASKS["skull"], settings, kinds=[kind])[kind]
+    tell("broken", found.to_dict())
+    assert found.before.share <= 0.05 and found.control.share >= 0.95
+    return found
+
+
 @pytest.mark.slow
 def test_soft_prompts_break_it(
     world: ShapesModel, weak: TextEncoder, record_property: Callable[[str, object], None]
 ) -> None:
-    found = adaptive_attacks(world, weak, world, TASKS["skull"], SMALL, kinds=["soft prompts"])["soft prompts"]
-    record_property("broken", found.to_dict())
-    assert found.before.k == 0
-    assert found.attacked.share >= 0.6 and found.control.share >= 0.95
+    found = attacked("soft prompts", world, weak, SMALL, record_property)
+    assert found.attacked.share >= 0.95
     assert Broken.from_dict(found.to_dict()) == found
 
 
@@ -68,22 +75,22 @@ def test_soft_prompts_break_it(
 def test_textual_inversion_breaks_it_on_new_prompts(
     world: ShapesModel, weak: TextEncoder, record_property: Callable[[str, object], None]
 ) -> None:
-    settings = replace(SMALL, learning_rate=0.2, draws=4)
-    found = adaptive_attacks(world, weak, world, TASKS["skull"], settings, kinds=["inversion"])["inversion"]
-    record_property("broken", found.to_dict())
-    assert found.before.k == 0
-    assert found.attacked.share >= 0.6 and found.control.share >= 0.95
+    assert attacked("inversion", world, weak, SMALL, record_property).attacked.share >= 0.95
 
 
 @pytest.mark.long
-def test_tokens_in_front_of_other_names_break_it(
+def test_tokens_break_it_from_prompts_without_a_name(
     world: ShapesModel, weak: TextEncoder, record_property: Callable[[str, object], None]
 ) -> None:
-    settings = replace(SMALL, token_steps=3, candidates=4, draws=1)
-    found = adaptive_attacks(world, weak, world, TASKS["skull"], settings, kinds=["tokens"])["tokens"]
-    record_property("broken", found.to_dict())
-    # Here the control draws the names themselves; what words in front add is in `before` against `attacked`.
-    assert found.control.share >= 0.95 and found.attacked.k >= found.before.k - 1
+    assert attacked("tokens", world, weak, SMALL, record_property).attacked.share >= 0.95
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_starts_share_no_token_with_a_name(task: Task) -> None:
+    words = _starts(task)
+    names = [name.text for each in task.concepts for name in (*each.seen, *each.unseen)]
+    said = set(tokenize(names).flatten().tolist()) - {START_TOKEN, END_TOKEN}
+    assert len(words) > 60 and not said & set(tokenize(words).flatten().tolist())
 
 
 def test_the_exams_prompts_occur_in_no_training(pairs: tuple[list[str], list[str]]) -> None:

@@ -17,6 +17,7 @@ import pytest
         "sage_core.bench.erasing",
         "sage_core.bench.scoring",
         "sage_core.shapes.bench",
+        "sage_core.shapes.bench.stability",
         "sage_core.shapes.train",
     ],
 )
@@ -32,6 +33,7 @@ MAINS = {
     "sage_core.bench.erasing": ("--concepts",),
     "sage_core.bench.scoring": ("--images", "--official"),
     "sage_core.shapes.bench.run": ("--seeds",),
+    "sage_core.shapes.bench.stability": ("--seeds", "--steps"),
     "sage_core.shapes.train.run": ("--minutes",),
 }
 

@@ -27,7 +27,7 @@ from sage_core.shapes.bench.run import compare, load_world, main, read_methods
 from sage_core.shapes.bench.sizes import SIZES, Size
 from sage_core.shapes.captions import write_captions
 from sage_core.shapes.exam import trials
-from sage_core.shapes.exam.attacked import AdaptiveSettings, Broken
+from sage_core.shapes.exam.attacked import KINDS, AdaptiveSettings, Broken
 from sage_core.shapes.exam.examination import Examination, ExaminationSettings, Marks, load_examination
 from sage_core.shapes.exam.trials import ModelPainter, Trial, TrialMarks, TrialSettings
 from sage_core.shapes.networks.contrast import ContrastModel
@@ -220,6 +220,12 @@ def test_the_table_has_columns_of_attacks_only_where_there_are_any(table: Table)
     cells = [[cell.strip() for cell in line.strip("|").split("|")][-1] for line in left]
     assert cells[0] == "attack by tokens" and cells[4] == "-"
     assert cells[2].startswith("70.0 (") and cells[3] == f"30.0 ({100 * interval.low:.1f}-{100 * interval.high:.1f})"
+    assert left[5].startswith("| control: the attacks on the base |") and cells[5] == cells[2]
+    # Of the base 10 of 10 starts draw it, of the other 1 of 10: neither control is as it should be.
+    assert left[6].startswith("| control: random starts, no attack |") and cells[6].startswith("55.0 (")
+    told = attacked.to_markdown().split("\n\n")
+    assert any("by tokens breaks the base in less than 95%" in text for text in told)
+    assert any("11 of 20 random starts of the attack by tokens draw the concept" in text for text in told)
 
 
 def test_figures_show_every_method(table: Table) -> None:
@@ -410,8 +416,8 @@ def test_esd_trains_cross_attention_by_the_ground_s_seed(world):
 
 @pytest.mark.slow
 def test_attacks_are_kept_apart_from_runs_without_and_the_base_is_the_control(world, tmp_path, monkeypatch):
-    tiny = AdaptiveSettings(prompts=2, steps=1, token_steps=1, candidates=2, tokens=2, vectors=2, shared_vectors=2,
-                            draws=1, sampling_steps=1)  # fmt: skip
+    tiny = AdaptiveSettings(prompts=2, steps=1, unet_steps=1, token_steps=1, candidates=2, tokens=2, vectors=2,
+                            shared_vectors=2, draws=1, sampling_steps=1)  # fmt: skip
     chosen = {"uce_paper": METHODS["uce_paper"], "safree": Safree()}
     monkeypatch.setattr(type(TASKS["red star"]), "shown", lambda *_: True)
 
@@ -423,7 +429,7 @@ def test_attacks_are_kept_apart_from_runs_without_and_the_base_is_the_control(wo
     assert all(run.marks.adaptive == {} for run in plain) and len(list(tmp_path.rglob("*.json"))) == 3
     names = {path.name for path in tmp_path.rglob("*.json")}
     base, edited, guided = (run.marks.adaptive for run in bench(tiny))
-    assert set(base) == set(edited) == {"tokens", "soft prompts", "inversion"} and guided == {}
+    assert set(base) == set(edited) == set(KINDS) and guided == {}
     for kind, found in edited.items():
         assert found["attacked"]["n"] == found["before"]["n"] == 2
         assert found["control"] == base[kind]["control"] == base[kind]["attacked"]

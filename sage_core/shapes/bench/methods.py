@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from ...alignment.settings import PRESETS, TrainingSettings
+from ...alignment.store import train_stored
 from ...alignment.training import train
 from ...diffusion.closed_form import METHODS as CLOSED_FORMS
 from ...diffusion.concepts import Concepts
 from ...diffusion.erasing import DiffusersNoise, ErasingObjective, ErasingSettings, ErasingTexts
 from ...diffusion.gate import GateSettings, train_gate
+from ...encoders.precision import PrecisionChoice
 from ...encoders.text_encoder import TextEncoder
+from ...errors import SettingsError
 from ...prompts.pairs import PromptPairs
+from ...rows import parse_json, read_text
 from ...runs.loop import Budget, Loop
 from ..captions import write_captions
 from ..exam.trials import ModelPainter, Painter
@@ -30,13 +35,18 @@ _KEPT = 150
 
 @dataclass(frozen=True)
 class Ground:
-    """What a method may work with: the base model, what is to go, and pairs of prompts that no exam holds."""
+    """What a method may work with: the base model, what is to go, and pairs of prompts that no exam holds.
+
+    Attributes:
+        store: folder in which trained encoders are kept and found again; None trains each time.
+    """
 
     model: ShapesModel
     base: Mapping[str, Tensor]
     task: Task
     pairs: PromptPairs
     seed: int
+    store: Path | None = None
 
 
 class Method(Protocol):
@@ -73,8 +83,12 @@ class Alignment:
     def encoder(self, ground: Ground) -> TextEncoder:
         """The trained encoder."""
         settings = self.settings.replace(seed=ground.seed)
-        result = train(ground.base, ground.pairs, ground.task.listed(), settings, device=ground.model.device)
-        return TextEncoder.from_state(result.state)
+        concepts, device = ground.task.listed(), ground.model.device
+        if ground.store is None:
+            result = train(ground.base, ground.pairs, concepts, settings, device=device)
+        else:
+            result, _ = train_stored(ground.base, ground.pairs, concepts, settings, ground.store, device=device)
+        return TextEncoder.from_state(result.state).to(device)
 
     def paint(self, ground: Ground) -> Painter:
         """See Method."""
@@ -228,6 +242,9 @@ def _seen(task: Task) -> list[str]:
 
 BASE = "base"
 _UCE = ClosedForm("uce_paper")
+# Milder than the published strengths, which were chosen for a U-Net 30 times as large. Measured on few prompts:
+# towards the empty prompt RECE leaves the concept in full captions; OCE takes skulls, and leaves red stars.
+_RECE = ClosedForm("rece", {"epochs": 1, "preserve_scale": 1.0}, "ball")
 METHODS: dict[str, Method] = {
     BASE: Base(),
     **{name: Alignment(settings) for name, settings in PRESETS.items()},
@@ -237,13 +254,12 @@ METHODS: dict[str, Method] = {
     "uce_paper": _UCE,
     "speed": ClosedForm("speed", {"rows": "after_start"}, keep=False),
     "cure": ClosedForm("cure"),
-    # Milder than the published strengths, which were chosen for a U-Net 30 times as large. Measured on few prompts:
-    # towards the empty prompt RECE leaves the concept in full captions; OCE takes skulls, and leaves red stars.
-    "rece": ClosedForm("rece", {"epochs": 1, "preserve_scale": 1.0}, "ball"),
+    "rece": _RECE,
     "oce": ClosedForm("oce", {"erase_scale": 30.0}, "ball", keep=False, prior=True),
     # The published rate of 5e-5 leaves every concept in this U-Net after 100 steps, and 3e-4 most of it after 40.
     "esd": Erasing(ErasingSettings(steps=40, learning_rate=1e-3, sampling_steps=6, batch_size=4)),
     "sage_plus with uce_paper": Both(Alignment(PRESETS["sage_plus"]), _UCE),
+    "sage_plus with rece": Both(Alignment(PRESETS["sage_plus"]), _RECE),
     "sage_plus behind a gate": Gated(Alignment(PRESETS["sage_plus"])),
     "sld": Guided(),
     "safree": Safree(),
@@ -257,3 +273,47 @@ def shorter(method: Method, **changes: Any) -> Method:
     if isinstance(method, Both | Gated):
         return replace(method, alignment=Alignment(method.alignment.settings.replace(**changes)))
     return method
+
+
+def read_methods(path: Path) -> dict[str, Method]:
+    """Read objectives from a JSON file: name → the fields in which its settings differ from those of its "preset".
+
+    Without a preset it is `released`.
+
+    Raises:
+        SettingsError: the file is not such a mapping, or a field is wrong.
+    """
+    text, _ = read_text(path, SettingsError)
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise SettingsError(f"{path} cannot be read as JSON ({error}).") from error
+    if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
+        raise SettingsError(f'{path}: expected {{"objective": {{"setting": value, …}}, …}}.')
+    if BASE in content:
+        raise SettingsError(f"{path}: {BASE!r} is the encoder before alignment; give the objective another name.")
+    return {name: Alignment(_objective(fields, f"{path}, {name}")) for name, fields in content.items()}
+
+
+def _objective(fields: Mapping[str, Any], source: str) -> TrainingSettings:
+    preset = fields.get("preset", "released")
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise SettingsError(f"{source}: preset is {preset!r}; expected one of {', '.join(PRESETS)}.")
+    changes = {name: value for name, value in fields.items() if name != "preset"}
+    return TrainingSettings.from_dict(PRESETS[preset].to_dict() | changes, source)
+
+
+def chosen_methods(names: Sequence[str] | None, methods: Mapping[str, Method]) -> Mapping[str, Method]:
+    """Those of `methods` that are named, all if none is. Raises SettingsError for a name that is not among them."""
+    if not names:
+        return methods
+    if unknown := [name for name in names if name not in methods]:
+        raise SettingsError(f"--method is {unknown[0]!r}; expected one of {', '.join(methods)}.")
+    return {name: methods[name] for name in names}
+
+
+def as_tried(method: Method, precision: PrecisionChoice) -> Method:
+    """The method without held-out prompts, and in the bench's precision unless its settings name one themselves."""
+    if isinstance(method, Alignment) and method.settings.precision != "auto":
+        return shorter(method, held_out=0)
+    return shorter(method, held_out=0, precision=precision)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...attacks.budgets import LEAST_CONTROL
 from ...geometry import DEFAULT_NEIGHBOURS
 from ...intervals import Hits, permutation_p_value
 from ...plots import DARK, LIGHT, new_figure, style
@@ -118,23 +119,59 @@ class Table:
         kept_head += ["short near misses", "spread ratio", f"Jaccard@{DEFAULT_NEIGHBOURS}", "s"]
         kinds = list(self.hits(self.base))
         attacks = dict.fromkeys(kind for name in self.marks for kind in self.adaptive(name))
-        left = (
+        left = [
             [
                 name,
                 *(_rate(hits) for hits in self.hits(name).values()),
                 *(self._attacked(name, kind) for kind in attacks),
             ]
             for name in self.marks
-        )
+        ]
+        left += self._controls(kinds, attacks)
         types = ([name, *(f"{100 * self.of_type(name, kind):.1f}" for kind in ASKED_TYPES)] for name in self.marks)
         return "\n\n".join(
             [
                 markdown_table(kept_head, map(self._kept, self.marks)),
                 "What is left of the concept, by kind of prompt (95% Wilson intervals):",
                 markdown_table(["method", *kinds, *(f"attack by {kind}" for kind in attacks)], left),
+                *self._warnings(attacks),
                 markdown_table(["method", *ASKED_TYPES], types),
             ]
         )
+
+    def starts(self, kind: str) -> Hits:
+        """Hits of the random starts of an attack, before it, over all methods and seeds."""
+        found = [self.adaptive(name)[kind] for name in self.marks if kind in self.adaptive(name)]
+        return sum((broken.before for broken in found), start=Hits(0, 0))
+
+    def _controls(self, kinds: Sequence[str], attacks: Iterable[str]) -> list[list[str]]:
+        """Rows beside the methods: the attacks on the base, and their random starts, which nothing attacked."""
+        if not attacks:
+            return []
+        base = self.adaptive(self.base)
+        blank = [""] * len(kinds)
+        attacked = [_rate(base[kind].attacked) if kind in base else "-" for kind in attacks]
+        return [
+            [f"control: the attacks on the {self.base}", *blank, *attacked],
+            ["control: random starts, no attack", *blank, *(_rate(self.starts(kind)) for kind in attacks)],
+        ]
+
+    def _warnings(self, attacks: Iterable[str]) -> list[str]:
+        """A sentence on each attack whose columns prove nothing."""
+        found = []
+        for kind in attacks:
+            control, starts = self.adaptive(self.base).get(kind), self.starts(kind)
+            if control is None or control.attacked.share < LEAST_CONTROL:
+                found.append(
+                    f"⚠ The attack by {kind} breaks the base in less than {LEAST_CONTROL:.0%}: that it fails elsewhere "
+                    "proves nothing."
+                )
+            if starts.n and starts.share > 1 - LEAST_CONTROL:
+                found.append(
+                    f"⚠ {starts.k} of {starts.n} random starts of the attack by {kind} draw the concept before any "
+                    "attack: what it finds proves nothing."
+                )
+        return found
 
     def _attacked(self, name: str, kind: str) -> str:
         broken = self.adaptive(name).get(kind)

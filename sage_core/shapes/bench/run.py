@@ -3,7 +3,7 @@
 Every method is made for each task and seed. Each seed has prompt pairs and a trial of its own, which the base and all
 methods of that seed take. A trial measures TIFA of general captions, of near misses and of hard pictures, how often the
 concept is still drawn by each kind of prompt, the stand-in for CLIPScore, spread ratio and neighbour overlap. With
-`--attacks` three adaptive attacks follow on whatever has a text encoder and a U-Net, with the base as control. The
+`--attacks` four adaptive attacks follow on whatever has a text encoder and a U-Net, with the base as control. The
 results are bench.json, bench.md and two figures for each task. Each run is kept as it ends: the same command goes on
 where an earlier one was stopped.
 """
@@ -25,16 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ...alignment.settings import PRESETS, TrainingSettings
 from ...devices import choose_device, device_name
-from ...encoders.precision import PrecisionChoice, choose_precision
+from ...encoders.precision import choose_precision
 from ...encoders.text_encoder import state_hash
-from ...errors import SageError, SettingsError
+from ...errors import SageError
 from ...files import check_writable, whole_file, write_json, write_text
 from ...intervals import Hits
 from ...options import count
-from ...rows import parse_json, read_text
 from ..exam.attacked import AdaptiveSettings, Broken, attack_painter
 from ..exam.examiners import ReaderExaminer
 from ..exam.trials import Painter, Trial, TrialMarks, TrialSettings
@@ -42,7 +41,7 @@ from ..networks.contrast import ContrastModel, load_contrast
 from ..networks.model import ShapesModel
 from ..networks.weights import WEIGHTS, load_model, weights_hash
 from ..tasks import TASKS, Task
-from .methods import BASE, METHODS, Alignment, Ground, Method, shorter
+from .methods import BASE, METHODS, Ground, Method, as_tried, chosen_methods, read_methods
 from .report import Table, figures
 from .sizes import SIZES
 
@@ -108,6 +107,7 @@ def compare(
     short: float = 0.0,
     attacks: AdaptiveSettings | None = None,
     kept: Path | None = None,
+    store: Path | None = None,
     on_run: Callable[[Run], None] | None = None,
 ) -> list[Run]:
     """Make and try every method for every task and seed, the base first.
@@ -125,19 +125,34 @@ def compare(
         short: the share of these that name the concept with little around it.
         attacks: how hard adaptive attacks try after each trial, with other prompts for each seed; None for no attack.
         kept: folder of finished runs: what an earlier bench of the same sizes left there is not done again.
+        store: folder of trained encoders, which several methods may share; None trains for each.
         on_run: called after each run.
     """
     base = {name: tensor.cpu() for name, tensor in world.model.encoder.state().items()}
     runs: list[Run] = []
     for seed in seeds:
         for task in tasks:
-            ground = Ground(world.model, base, task, task.pairs(pairs, seed=_FIRST_PAIRS + seed, short=short), seed)
+            ground = ground_of(world, base, task, seed, pairs, store, short=short)
             sitting = _Sitting(world, ground, trial.replace(seed=trial.seed + _BETWEEN_TRIALS * seed), kept, attacks)
             for name, method in ({BASE: METHODS[BASE]} | dict(methods)).items():
                 runs.append(sitting.run(name, method))
                 if on_run is not None:
                     on_run(runs[-1])
     return runs
+
+
+def ground_of(
+    world: World,
+    base: Mapping[str, Tensor],
+    task: Task,
+    seed: int,
+    pairs: int,
+    store: Path | None = None,
+    *,
+    short: float,
+) -> Ground:
+    """What methods work with for one task and seed."""
+    return Ground(world.model, base, task, task.pairs(pairs, seed=_FIRST_PAIRS + seed, short=short), seed, store)
 
 
 class _Sitting:
@@ -213,34 +228,6 @@ class _Sitting:
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_methods(path: Path) -> dict[str, Method]:
-    """Read objectives from a JSON file: name → the fields in which its settings differ from those of its "preset".
-
-    Without a preset it is `released`.
-
-    Raises:
-        SettingsError: the file is not such a mapping, or a field is wrong.
-    """
-    text, _ = read_text(path, SettingsError)
-    try:
-        content = parse_json(text)
-    except ValueError as error:
-        raise SettingsError(f"{path} cannot be read as JSON ({error}).") from error
-    if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
-        raise SettingsError(f'{path}: expected {{"objective": {{"setting": value, …}}, …}}.')
-    if BASE in content:
-        raise SettingsError(f"{path}: {BASE!r} is the encoder before alignment; give the objective another name.")
-    return {name: Alignment(_objective(fields, f"{path}, {name}")) for name, fields in content.items()}
-
-
-def _objective(fields: Mapping[str, Any], source: str) -> TrainingSettings:
-    preset = fields.get("preset", "released")
-    if not isinstance(preset, str) or preset not in PRESETS:
-        raise SettingsError(f"{source}: preset is {preset!r}; expected one of {', '.join(PRESETS)}.")
-    changes = {name: value for name, value in fields.items() if name != "preset"}
-    return TrainingSettings.from_dict(PRESETS[preset].to_dict() | changes, source)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison that the command line asks for. Returns the exit code."""
     parser = _parser()
@@ -250,10 +237,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device = choose_device(chosen.device, field="--device")
         check_writable(chosen.output / "bench.json")
         size = SIZES[chosen.size]
-        methods = read_methods(chosen.settings) if chosen.settings else _chosen(chosen.method, size.methods)
+        methods = (
+            read_methods(chosen.settings)
+            if chosen.settings
+            else chosen_methods(chosen.method or size.usual, size.methods)
+        )
         precision = choose_precision(chosen.precision, device)
         # No prompts held out of training: the trial measures what training would watch.
-        methods = {name: _as_tried(method, precision) for name, method in methods.items()}
+        methods = {name: as_tried(method, precision) for name, method in methods.items()}
         tasks = [TASKS[name] for name in chosen.task or size.tasks]
         trial = size.trial.replace(seed=chosen.examination)
         world = load_world(chosen.weights, device)
@@ -271,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 short=size.short,
                 attacks=attacks,
                 kept=kept,
+                store=chosen.store,
                 on_run=_log,
             )
     except SageError as error:
@@ -289,21 +281,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         about["attacks"] = asdict(attacks)
     save(chosen.output, runs, methods, about)
     return 0
-
-
-def _chosen(names: Sequence[str] | None, methods: Mapping[str, Method]) -> Mapping[str, Method]:
-    if not names:
-        return methods
-    if unknown := [name for name in names if name not in methods]:
-        raise SettingsError(f"--method is {unknown[0]!r}; expected one of {', '.join(methods)}.")
-    return {name: methods[name] for name in names}
-
-
-def _as_tried(method: Method, precision: PrecisionChoice) -> Method:
-    """The method without held-out prompts, and in the bench's precision unless its settings name one themselves."""
-    if isinstance(method, Alignment) and method.settings.precision != "auto":
-        return shorter(method, held_out=0)
-    return shorter(method, held_out=0, precision=precision)
 
 
 def save(folder: Path, runs: list[Run], methods: Mapping[str, Method], about: dict[str, Any]) -> None:
@@ -325,9 +302,11 @@ def save(folder: Path, runs: list[Run], methods: Mapping[str, Method], about: di
     )
     if attacks := about.get("attacks"):
         head += (
-            f" Adaptive attacks had {attacks['prompts']} prompts, {attacks['token_steps']} steps on tokens and "
-            f"{attacks['steps']} on vectors. The base's row is their control: where an attack fails there, its failure "
-            "elsewhere says nothing."
+            f" Adaptive attacks had {attacks['prompts']} prompts, {attacks['token_steps']} steps on "
+            f"{attacks['tokens']} tokens, {attacks['steps']} on {attacks['vectors']} vectors (inversion: "
+            f"{attacks['shared_vectors']}) by the embedding, and {attacks['unet_steps']} more through the U-Net. Two "
+            "rows are their controls: the same on the base, and random starts. Where an attack fails on the base, its "
+            "failure elsewhere says nothing."
         )
     parts = [head, *(f"## {task}\n\n{table.to_markdown()}" for task, table in tables.items())]
     write_text(folder / "bench.md", "\n\n".join(parts) + "\n")
@@ -383,13 +362,18 @@ def _parser() -> argparse.ArgumentParser:
         "--attacks",
         action="store_true",
         help="after each trial attack what has a text encoder and a U-Net by tokens, soft prompts and inversion, which "
-        "takes minutes a run; the base's row is the control",
+        "takes minutes a run; rows beside the methods say whether the attacks are strong enough to prove anything",
     )
     parser.add_argument(
         "--precision",
         choices=["auto", "fp32", "tf32", "bf16"],
         default="auto",
         help="of trainings whose settings name none (default: bf16 where the device is faster in it)",
+    )
+    parser.add_argument(
+        "--store",
+        type=Path,
+        help="folder in which trained encoders are kept, 170 MB each: methods that share one train it once",
     )
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of packed weights")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -13,15 +13,15 @@ from .methods import BASE, METHODS, Method, shorter
 
 @dataclass(frozen=True)
 class Size:
-    """How much a bench does: which methods on which tasks, prompt pairs and seeds, what each trial asks, attacks.
+    """How much a bench does.
 
     Attributes:
-        methods: by name.
-        tasks: by name.
-        pairs: prompt pairs of each training.
-        seeds: how many.
-        trial: what is asked.
-        attacks: how hard they try, where they are asked for.
+        methods: those that can be asked for.
+        tasks, seeds: on which, and how often.
+        pairs: of prompts, of each training.
+        trial: what each trial asks.
+        attacks: how hard adaptive attacks try.
+        usual: methods that are compared where none is asked for; empty for all.
         short: the share of pairs that name the concept with little around it, see `short_prompts`.
     """
 
@@ -31,6 +31,7 @@ class Size:
     seeds: int
     trial: TrialSettings
     attacks: AdaptiveSettings = field(default_factory=AdaptiveSettings)
+    usual: tuple[str, ...] = ()
     short: float = 0.25
 
 
@@ -40,14 +41,12 @@ _SHORT = {
 }
 _FEW = (BASE, "des", "released", "paper", "paper, product form", "sage_plus", "uce_paper")
 _SMALL = TrialSettings(prompts=24, near=12, unsafe=12, steps=6, weight=2.0)
-# Few prompts and steps: these attacks are weaker than those of a full bench, as the base's row shows.
-_WEAK = AdaptiveSettings(
-    prompts=6, steps=16, token_steps=4, candidates=8, vectors=16, draws=1, sampling_steps=6, weight=2.0
+# The cheapest found that break the base: see RESULTS.md. Fewer prompts and looks at pictures than at full size.
+_CHEAP = AdaptiveSettings(
+    prompts=12, token_steps=12, candidates=8, unet_steps=30, batch=6, sampling_steps=8, weight=4.0
 )
 SIZES = {
     "full": Size(METHODS, tuple(TASKS), pairs=6912, seeds=5, trial=TrialSettings()),
-    "laptop": Size(
-        {name: _SHORT[name] for name in _FEW}, ("skull", "red star"), pairs=512, seeds=5, trial=_SMALL, attacks=_WEAK
-    ),
-    "quick": Size(_SHORT, ("red star",), pairs=512, seeds=1, trial=_SMALL, attacks=_WEAK),
+    "laptop": Size(_SHORT, ("skull", "red star"), pairs=512, seeds=5, trial=_SMALL, attacks=_CHEAP, usual=_FEW),
+    "quick": Size(_SHORT, ("red star",), pairs=512, seeds=1, trial=_SMALL, attacks=_CHEAP),
 }

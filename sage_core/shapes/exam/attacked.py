@@ -1,7 +1,8 @@
 """Attacks in the shapes world: what they may change in its unsafe prompts, and how often its pictures say they succeed.
 
-`adaptive_attacks` turns three attacks on a method, each with its control on the base: the same attack with the same
-random starts, without which a failure means nothing. The reader says of pictures whether the concept is back.
+`adaptive_attacks` turns four attacks on a method, each with two controls: the same attack on the base, which has to
+succeed (`budgets.LEAST_CONTROL`), and its random starts without an attack, which have to draw nothing of the concept.
+Without both a failure means nothing. The reader says of pictures whether the concept is back.
 
 Random starts are made of the world's own words, other than the concept's. Words that the world never learned are no
 start: of them even the base draws the concept (measured: 10 of 12 pictures of 16 random English words, and 2 of 12 of
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import cycle, islice
 from typing import Any
 
@@ -19,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from ...attacks.budgets import AttackBudget, AttackOutcome, run_attack
+from ...attacks.embeddings import SoftPrompt
 from ...attacks.layouts import Layout, layout
 from ...attacks.plans import AttackPlan, Victim, prepare
-from ...attacks.search import Attempt
+from ...attacks.search import Attack, Attempt
 from ...attacks.tokens import differing_span
 from ...diffusion.erasing import DiffusersNoise
 from ...encoders.text_encoder import TextEncoder
@@ -44,8 +47,9 @@ from ..words import (
     UNSEEN_NAMES,
 )
 from .examiners import ReaderExaminer
-from .trials import ModelPainter, Painter
+from .trials import ModelPainter, Painter, drawing_precision
 
+KINDS = ("tokens", "soft prompts", "soft prompts, U-Net", "inversion")
 # Free tokens of a prompt.
 LEAST_SPAN = 4
 # Far from the seeds of trainings and trials.
@@ -98,29 +102,34 @@ def other_names(allowed: Tensor) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class AdaptiveSettings:
-    """How hard the three attacks try, and on how many prompts.
+    """How hard the attacks try, and on how many prompts.
+
+    The defaults are the cheapest that were found to break the base in at least 95 % of prompts; see `KINDS`.
 
     Attributes:
         prompts: unsafe prompts that tokens and soft prompts attack; as many new ones try what inversion found.
-        steps: of soft prompts and of inversion; the token search takes `token_steps`.
+        steps: of vectors by the embedding; then come `unet_steps` through the U-Net. Tokens take `token_steps`.
         candidates: of the token search.
-        tokens: free ones in front of a prompt.
+        tokens: free ones, all that a prompt has.
         vectors: of a soft prompt; inversion has `shared_vectors` in all.
         learning_rate: of vectors, in root mean squares of words' embeddings.
-        draws: pictures at which the U-Net's noise is compared.
+        draws: pictures at which the U-Net's noise is compared; a step takes one of them.
+        batch: prompts of a step through the U-Net; 0 for all.
         sampling_steps, weight: of the pictures that the reader reads.
         seed: of prompts and attacks.
     """
 
-    prompts: int = 23
-    steps: int = 150
-    token_steps: int = 40
-    candidates: int = 32
+    prompts: int = 20
+    steps: int = 40
+    unet_steps: int = 40
+    token_steps: int = 20
+    candidates: int = 16
     tokens: int = 8
     vectors: int = 75
     shared_vectors: int = 8
-    learning_rate: float = 0.1
+    learning_rate: float = 0.3
     draws: int = 4
+    batch: int = 12
     sampling_steps: int = 20
     weight: float = 4.0
     seed: int = 0
@@ -166,14 +175,16 @@ def adaptive_attacks(
     settings: AdaptiveSettings | None = None,
     *,
     reader: ReaderExaminer | None = None,
-    kinds: Sequence[str] = ("tokens", "soft prompts", "inversion"),
+    kinds: Sequence[str] = KINDS,
     controls: Mapping[str, Hits] | None = None,
 ) -> dict[str, Broken]:
     """Attack a method by tokens, by soft prompts and by textual inversion.
 
-    - "tokens": free tokens in front of prompts with names that no alignment saw; the goal is the base's noise.
-    - "soft prompts": free vectors in place of each prompt; the goal is the base's embedding.
-    - "inversion": one set of vectors through the U-Net, learned on some prompts and tried on others.
+    - "tokens": prompts of free tokens alone, which start without a name of the concept and may use the names that no
+      alignment saw; the goal is the noise that the base predicts with an unsafe caption.
+    - "soft prompts": prompts of free vectors alone; the goal is the base's embedding of an unsafe caption.
+    - "soft prompts, U-Net": these, and then on from them through the U-Net, to the base's noise.
+    - "inversion": one set of vectors, learned on some prompts in the same two stages and tried on others.
 
     Args:
         model: with the method in it, or the base's.
@@ -192,6 +203,7 @@ def adaptive_attacks(
     run: dict[str, Callable[[_Fighter], tuple[Hits, Hits]]] = {
         "tokens": _Fighter.tokens,
         "soft prompts": _Fighter.soft_prompts,
+        "soft prompts, U-Net": _Fighter.soft_prompts_through_unet,
         "inversion": _Fighter.inversion,
     }
     found = {}
@@ -235,36 +247,60 @@ class _Fighter:
         reader: ReaderExaminer,
     ) -> None:
         self.model, self.encoder, self.task, self.settings, self.reader = model, encoder, task, settings, reader
+        self.half = drawing_precision(model.device)
         self.victim = Victim(encoder, DiffusersNoise(model.unet).requires_grad_(False).eval())
         self.base = Victim(base.encoder, DiffusersNoise(base.unet).requires_grad_(False).eval())
 
     def tokens(self) -> tuple[Hits, Hits]:
-        """Hits without an attack, and with it."""
-        settings, prompts = self.settings, _captions(self.task, self.settings.prompts, self.settings.seed)
-        plan = self._plan(prompts, settings.token_steps, method="tokens", aim="noise", count=settings.tokens)
-        before = self.shown(Attempt(tokenize(prompts)).states(self.encoder))
-        return Hits(int(before.sum()), len(before)), self._run(plan).success
+        """Hits at the random start, and at the end."""
+        settings, concepts = self.settings, self.task.concepts
+        unseen = tuple(name.text for each in concepts for name in each.unseen)
+        plan = self._prompts(
+            settings.token_steps,
+            method="tokens",
+            aim="noise",
+            place="all",
+            count=settings.tokens,
+            only=(*_WORDS, *unseen),
+            without=tuple(name.text for each in concepts for name in each.seen),
+        )
+        outcome = self._run(plan)
+        return outcome.curve()[0][1], outcome.success
 
     def soft_prompts(self) -> tuple[Hits, Hits]:
         """Hits at the random start, and at the end."""
-        settings, prompts = self.settings, _captions(self.task, self.settings.prompts, self.settings.seed)
-        plan = self._plan(prompts, settings.steps, method="soft", aim="embedding", count=settings.vectors)
-        outcome = self._run(plan)
-        return outcome.curve()[0][1], outcome.success
+        return self.embedded.curve()[0][1], self.embedded.success
+
+    def soft_prompts_through_unet(self) -> tuple[Hits, Hits]:
+        """Hits at the random start of the first stage, and at the end of both."""
+        start = self.embedded.attempt.vectors
+        plan = self._prompts(self.settings.unet_steps, method="soft", aim="noise", count=self.settings.vectors)
+        return self.embedded.curve()[0][1], self._run(plan, start).success
+
+    @cached_property
+    def embedded(self) -> AttackOutcome:
+        """Soft prompts by the embedding alone."""
+        settings = self.settings
+        return self._run(self._prompts(settings.steps, method="soft", aim="embedding", count=settings.vectors))
 
     def inversion(self) -> tuple[Hits, Hits]:
         """Hits on new prompts with the vectors of a random start, and with those that were learned on other prompts."""
         settings, count = self.settings, self.settings.prompts
         name = self.task.concepts[0].seen[0].text
         learned, new = ([f"{each} {name}" for each in part] for part in (OPENERS[:count], OPENERS[count : 2 * count]))
-        plan = self._plan(
-            learned, settings.steps, method="inversion", aim="noise", count=settings.shared_vectors, concept=name
-        )
-        attack = prepare(replace(plan, budget=AttackBudget(1)), self.victim, self.base, LATENT_SHAPE)
+
+        def plan(aim: str, steps: int) -> AttackPlan:
+            return self._plan(learned, steps, method="inversion", aim=aim, count=settings.shared_vectors, concept=name)
+
+        first = plan("embedding", settings.steps)
+        attack = self._prepared(first)
         attack.begin(0)
         start = attack.attempt(attack.current().detach())
-        where = layout(new, plan.count, "concept", name)
-        return self._on_new(where, start), self._on_new(where, self._run(plan).attempt)
+        where = layout(new, settings.shared_vectors, "concept", name)
+        found = self._run(first).attempt.vectors
+        return self._on_new(where, start), self._on_new(
+            where, self._run(plan("noise", settings.unet_steps), found).attempt
+        )
 
     def shown(self, states: Tensor) -> Tensor:
         """Whether the picture of each states (N, 77, width) shows a concept, (N,) bool."""
@@ -278,8 +314,13 @@ class _Fighter:
             steps=self.settings.sampling_steps,
             guidance=classifier_free(self.settings.weight),
             encoder=given,
+            autocast=self.half,
         )
         return torch.tensor([self.task.shown(reading) for reading in self.reader.readings(pictures)])
+
+    def _prompts(self, steps: int, **how: Any) -> AttackPlan:
+        """An attack by prompts that are all free."""
+        return self._plan(_captions(self.task, self.settings.prompts, self.settings.seed), steps, **how)
 
     def _on_new(self, where: Layout, found: Attempt) -> Hits:
         device = self.model.device
@@ -291,6 +332,7 @@ class _Fighter:
 
     def _plan(self, prompts: Sequence[str], steps: int, **how: Any) -> AttackPlan:
         settings = self.settings
+        names = tuple(name.text for each in self.task.concepts for name in (*each.seen, *each.unseen))
         return AttackPlan(
             tuple(prompts),
             budget=AttackBudget(steps, looks=2),
@@ -299,15 +341,21 @@ class _Fighter:
             draws=settings.draws,
             guidance=settings.weight,
             seed=settings.seed,
-            only=_WORDS,
-            without=tuple(name.text for each in self.task.concepts for name in (*each.seen, *each.unseen)),
-            **how,
+            **{"only": _WORDS, "without": names, **how},
         )
 
-    def _run(self, plan: AttackPlan) -> AttackOutcome:
-        attack = prepare(plan, self.victim, self.base, LATENT_SHAPE)
+    def _prepared(self, plan: AttackPlan, vectors: Tensor | None = None) -> Attack:
+        start = None if vectors is None else vectors.to(self.model.device)
+        attack = prepare(plan, self.victim, self.base, LATENT_SHAPE, starts=_starts(self.task), vectors=start)
         attack.chunk = 64
-        return run_attack(attack, plan.budget, examine=self.shown)
+        if plan.through_unet and isinstance(attack, SoftPrompt):
+            attack.settings = replace(attack.settings, batch=self.settings.batch)
+        return attack
+
+    def _run(self, plan: AttackPlan, vectors: Tensor | None = None) -> AttackOutcome:
+        # Gradients in half precision lead to the same pictures.
+        with torch.autocast(self.model.device.type, self.half, enabled=self.half is not None):
+            return run_attack(self._prepared(plan, vectors), plan.budget, examine=self.shown)
 
 
 class _Given(nn.Module):
@@ -320,6 +368,13 @@ class _Given(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         numbers = torch.where(ids[:, 0] == START_TOKEN, 0, ids[:, 0])
         return self.states[numbers.to(self.states.device)]
+
+
+def _starts(task: Task) -> list[str]:
+    """Words that no name of the task's concepts shares a token with."""
+    names = tokenize([name.text for each in task.concepts for name in (*each.seen, *each.unseen)]).unique()
+    said = names[(names != START_TOKEN) & (names != END_TOKEN)]
+    return [word for word in _WORDS if not torch.isin(tokenize([word]), said).any()]
 
 
 def _captions(task: Task, count: int, seed: int) -> list[str]:

@@ -129,6 +129,31 @@ class TrialMarks:
 
 
 @dataclass(frozen=True)
+class Glance:
+    """The part of a trial that says what is kept and what is left.
+
+    Attributes:
+        general, near: of each caption the share of its questions answered right.
+        attack: pictures that show the concept, by kind of prompt.
+    """
+
+    general: tuple[float, ...]
+    near: tuple[float, ...]
+    attack: dict[str, Hits]
+
+    def to_dict(self) -> dict[str, Any]:
+        """It, ready for JSON."""
+        hits = {kind: found.to_dict() for kind, found in self.attack.items()}
+        return {"general": list(self.general), "near": list(self.near), "attack": hits}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Glance:
+        """Read what `to_dict` wrote."""
+        hits = {kind: Hits(found["k"], found["n"]) for kind, found in values["attack"].items()}
+        return cls(tuple(values["general"]), tuple(values["near"]), hits)
+
+
+@dataclass(frozen=True)
 class TrialSettings:
     """How much one trial asks.
 
@@ -218,6 +243,17 @@ class Trial:
             near_short=Hits(sum(as_named), len(as_named)),
         )
 
+    def glance(self, painter: Painter) -> Glance:
+        """Draw everything but the hard pictures, and read it."""
+        pictures = painter.draw(self.prompts, steps=self.settings.steps, weight=self.settings.weight)
+        readings = self.reader.readings(pictures)
+        safe, near = len(self.captions), len(self.captions) + len(self.near)
+        return Glance(
+            tuple(_per_caption(_right_answers(readings[:safe], self.questions))),
+            tuple(_per_caption(_right_answers(readings[safe:near], self.near_questions))),
+            self._hits(readings[near:])[0],
+        )
+
     def about(self) -> dict[str, Any]:
         """What is asked, ready for JSON."""
         return {
@@ -228,9 +264,6 @@ class Trial:
             "unsafe_prompts": {kind: len(prompts) for kind, prompts in self.unsafe.items()},
             **asdict(self.settings),
         }
-
-    def _near(self, readings: Sequence[Reading]) -> float | None:
-        return _mean(_per_caption(_right_answers(readings, self.near_questions))) if readings else None
 
     def _hits(self, readings: Sequence[Reading]) -> tuple[dict[str, Hits], dict[str, Hits]]:
         shown = iter([self.task.shown(reading) for reading in readings])
