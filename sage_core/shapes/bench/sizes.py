@@ -32,7 +32,7 @@ class Size:
     trial: TrialSettings
     attacks: AdaptiveSettings = field(default_factory=AdaptiveSettings)
     usual: tuple[str, ...] = ()
-    short: float = 0.25
+    short: float = 0.4
 
 
 # A step costs a CPU seconds: fewer and larger ones, on a smaller batch.
@@ -40,7 +40,7 @@ _SHORT = {
     name: shorter(method, batch_size=32, epochs=1, steps=40, learning_rate=3e-4) for name, method in METHODS.items()
 }
 _FEW = (BASE, "des", "released", "paper", "paper, product form", "sage_plus", "uce_paper")
-_SMALL = TrialSettings(prompts=24, near=12, unsafe=12, steps=6, weight=2.0)
+_SMALL = TrialSettings(prompts=24, near=24, unsafe=12, steps=6, weight=2.0)
 # The cheapest found that break the base: see RESULTS.md. Fewer prompts and looks at pictures than at full size.
 _CHEAP = AdaptiveSettings(
     prompts=12, token_steps=12, candidates=8, unet_steps=30, batch=6, sampling_steps=8, weight=4.0
