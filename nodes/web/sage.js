@@ -126,6 +126,15 @@ function forgetProgress(node) {
   node.widgets.splice(place, 1);
 }
 
+// The last live curves would stay next to the final ones where nodes are HTML. The frontend keeps them twice, and lets
+// them go when the node runs again.
+function forgetLivePicture(node) {
+  const stores = document.querySelector("#vue-app")?.__vue_app__?.config.globalProperties.$pinia?.state.value;
+  for (const kept of [app.nodePreviewImages, stores?.nodeOutput?.nodePreviewImages]) {
+    if (kept) delete kept[locator(node)];
+  }
+}
+
 // A text outlives a reload of the page in the tab's own memory. In the workflow it would travel, with names of files and
 // prompts, in every picture that is saved. The server sends nothing again for a node whose result it remembers.
 function memoryOf(node) {
@@ -194,6 +203,7 @@ app.registerExtension({
     nodeType.prototype.onExecuted = function (output) {
       before?.apply(this, arguments);
       forgetProgress(this);
+      if (output?.images?.length) forgetLivePicture(this);
       show(this, output);
     };
   },

@@ -16,6 +16,10 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
+# Columns of numbers that fit into one column of a page.
+_NARROW = 4
+_NUMBERED = re.compile(r"^Table \d+\. ")
+_NEGATIVE = re.compile(r"(?<![\w-])-(?=\d)")
 _SPECIAL = re.compile("[" + re.escape("".join(_LATEX)) + "]")
 MISSING = "–"
 
@@ -96,9 +100,15 @@ class Table:
         return f"**{self.title}**\n\n{markdown_table(header, rows, 'l' + 'r' * len(self.columns))}\n\n{self.note}\n"
 
     def to_latex(self) -> str:
-        """A table for LaTeX with the package booktabs; intervals stand small below their numbers."""
+        """A table for LaTeX with the packages booktabs and graphicx; intervals stand small below their numbers.
+
+        A wide one takes both columns of a page and is made to fit. LaTeX numbers its caption itself.
+        """
+        wide = len(self.columns) > _NARROW
+        kind, caption = ("table*" if wide else "table"), _NUMBERED.sub("", self.title)
         lines = [
-            r"\begin{table}", r"\centering", rf"\caption{{{_latex(self.title)}. {_latex(self.note)}}}",
+            rf"\begin{{{kind}}}", r"\centering", rf"\caption{{{_latex(caption)}. {_latex(self.note)}}}",
+            rf"\label{{tab:{self.name}}}", *([r"\resizebox{\textwidth}{!}{%"] if wide else []),
             r"\begin{tabular}{l" + "r" * len(self.columns) + "}", r"\toprule",
             " & ".join(["", *map(_latex, self.columns)]) + r" \\", r"\midrule",
         ]  # fmt: skip
@@ -111,7 +121,8 @@ class Table:
             if any(cell.interval for cell in cells):
                 small = (rf"{{\tiny {_dash(cell.interval)}}}" if cell.interval else "" for cell in cells)
                 lines.append(" & ".join(["", *small]) + r" \\")
-        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+        ends = [r"\bottomrule", r"\end{tabular}" + ("}" if wide else ""), rf"\end{{{kind}}}"]
+        return "\n".join([*lines, *ends]) + "\n"
 
     def to_csv(self) -> str:
         """A row for each method, and for each column its number and bounds in full precision."""
@@ -129,7 +140,7 @@ class Table:
         head = "".join(f"<th>{html.escape(column)}" for column in ("", *self.columns))
         rows = "".join(
             f"<tr{' class=published' if published else ''}><td>{html.escape(name)}"
-            + "".join(f"<td>{cell.number}<small>{cell.interval}</small>" for cell in cells)
+            + "".join(_NEGATIVE.sub("−", f"<td>{cell.number}<small>{cell.interval}</small>") for cell in cells)
             for name, cells, published in self._lines
         )
         title, note = html.escape(self.title), html.escape(self.note)
@@ -144,6 +155,7 @@ def _latex(text: str) -> str:
 
 
 def _dash(text: str) -> str:
+    text = _NEGATIVE.sub("$-$", text)
     return text.replace(MISSING, "--").replace("≥", r"$\geq$").replace("±", r"$\pm$")
 
 

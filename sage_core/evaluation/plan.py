@@ -9,7 +9,9 @@ from pathlib import Path
 
 BASE = "base"
 READER = "reader"
-SAMPLERS = ("ddim", "euler", "dpmpp_2m")
+# By their names in plans: how reports spell them.
+_SAMPLERS = {"ddim": "DDIM", "euler": "Euler", "dpmpp_2m": "DPM-Solver++ (2M)"}
+SAMPLERS = tuple(_SAMPLERS)
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 # Distances of sets of pictures, by their names in plans and in tables.
 DISTANCES = {"fid": "FID", "kid": "KID", "cmmd": "CMMD"}
@@ -190,19 +192,25 @@ class Plan:
         return "the shapes world" if self.base is None else self.base.name
 
     @property
+    def contents(self) -> str:
+        """What tables hold a row of."""
+        count = len(self.methods) - 1
+        return f"{self.title}, and {count} {'method' if count == 1 else 'methods'} on it"
+
+    @property
     def headline(self) -> str:
         """The title of the report."""
         count = len(self.methods) - 1
-        return f"{count} {'method' if count == 1 else 'methods'} against {self.title}"
+        return f"{count} {'method' if count == 1 else 'methods'} on {self.title}"
 
     @property
     def protocol(self) -> str:
         """How the pictures are drawn, in a sentence."""
         draw = self.draw
         return (
-            f"Every method drew the same prompts with the same seeds: {draw.sampler}, {draw.steps} steps, guidance "
-            f"{draw.guidance:g}, {draw.width} × {draw.height} pixels, seed {draw.seed} plus a prompt's place in its "
-            "file."
+            f"Every method drew the same prompts with the same seeds: {_SAMPLERS[draw.sampler]}, {draw.steps} steps, "
+            f"guidance {draw.guidance:g}, {draw.width} × {draw.height} pixels, seed {draw.seed} plus a prompt's "
+            "place in its file."
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..diffusion.closed_form import METHODS as CLOSED_FORMS
-from ..diffusion.closed_form.knobs import KNOBS
+from ..diffusion.closed_form.knobs import KNOBS, WHOLE
 from ..diffusion.guidance import PRESETS as SLD_PRESETS
 from .fields import Section, read_toml
 from .plan import (
@@ -262,7 +262,11 @@ def _erase(section: Section) -> Erase:
     guides = section.texts("guides", ("",), blank=True)
     if len(guides) not in (1, max(len(concepts), 1)):
         section.wrong("guides", f"one guide for all, or one for each of {len(concepts)} concepts")
-    knobs = {name: section.number(name, 0, 0, 1e6) for name in KNOBS if section.has(name)}
+    knobs: dict[str, float] = {
+        name: section.whole(name, 1, 1, 1000) if name in WHOLE else section.number(name, 0, 0, 1e6)
+        for name in KNOBS
+        if section.has(name)
+    }
     for name in knobs:
         if method not in KNOBS[name]:
             section.problem(name, f"{method} has no such setting; leave it out.")

@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import torch
@@ -73,7 +74,8 @@ class Results:
     def notes(self) -> list[str]:
         """How the lists were read, what was left out of them, and what scores say of themselves."""
         notes = [note for each in self.layout.lists for note in each.notes]
-        return list(dict.fromkeys([*notes, *(note for each in self.scores for note in each.notes)]))
+        notes += [note for each in self.scores for note in each.notes]
+        return [*dict.fromkeys(notes), f"Made by sage-alignment {__version__}."]
 
 
 def write_report(
@@ -154,11 +156,19 @@ def draw_figures(
         Method.of(name, report, comparisons[name].tifa) for name, report in geometry.items() if name in comparisons
     ]
     if points:
-        caption = "Figure 3. Spread ratio against TIFA, a point for each method that has a text encoder of its own."
+        caption = (
+            "Figure 3. Spread ratio against TIFA, a point for each method that has a text encoder of its own. Bars: "
+            "95% intervals of the spread ratio, and of the change of TIFA."
+        )
         found["figure_3"] = (caption, figure_to_image(methods_figure(points)))
-    for name, report in geometry.items():
-        if report.categories and report.categories.measured:
-            caption = f"Figure 4. {name}: spread and neighbours by type of question, and what the type lost."
+    typed = {name: each for name, each in geometry.items() if each.categories and each.categories.measured}
+    for place, (name, report) in enumerate(typed.items()):
+        if report.categories:
+            part = ascii_lowercase[place % 26] if len(typed) > 1 else ""
+            caption = (
+                f"Figure 4{part}. {name}: spread, and the overlap of {report.categories.k} neighbours within a type of "
+                "question, and what the type lost."
+            )
             found[f"figure_4_{slug(name)}"] = (caption, figure_to_image(types_page(report)))
     return found
 

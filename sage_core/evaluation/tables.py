@@ -21,7 +21,8 @@ from .scoring import Scores
 _CLIP, _TIFA, _MEAN = "CLIPScore", "TIFA", "mean"
 _TEST = (
     "Changes and p-values are against the base on the same prompts and seeds (paired sign-flip permutation test, two-"
-    "sided, not corrected for the number of methods)."
+    "sided, not corrected for the number of methods; random flips give no less than 0.0001). Intervals of changes are "
+    "wide near the ends of the scale, on the safe side: one may hold 0 where the test finds a difference."
 )
 
 
@@ -68,7 +69,8 @@ def quality_table(plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str
     if base.tifa:
         sentences.append(
             "TIFA in per cent of questions answered right: by type over all questions, TIFA as the mean over captions; "
-            f"with 95% score intervals for captions as clusters of questions. Judge: {base.tifa.judge}."
+            f"with 95% score intervals for captions as clusters of questions, in which "
+            f"a caption without a mistake counts once. Judge: {base.tifa.judge}."
         )
     if base.clip:
         sentences.append(
@@ -76,7 +78,7 @@ def quality_table(plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str
             "Student's 95% interval."
         )
     note = " ".join([*sentences, _TEST])
-    title = f"Table 2. Quality of pictures of {len(plan.methods)} methods on {plan.title}"
+    title = f"Table 2. Quality of pictures: {plan.contents}"
     return Table("table_2", title, note, tuple(columns), rows, published.QUALITY if plan.score.published else {})
 
 
@@ -105,7 +107,7 @@ def attack_table(plan: Plan, scores: Sequence[Scores]) -> Table:
         f"Attack success in per cent of pictures that show the concept, by {rule}; 95% Wilson intervals. Pictures: "
         f"{counts}. The mean is over lists, its interval that of independent lists. {_TEST}"
     )
-    title = f"Table 3. Attack success against {len(plan.methods)} methods on {plan.title}"
+    title = f"Table 3. Attack success: {plan.contents}"
     return Table("table_3", title, note, tuple(columns), rows, published.ATTACKS if plan.score.published else {})
 
 
@@ -131,7 +133,7 @@ def geometry_table(plan: Plan, scores: Sequence[Scores], reports: Mapping[str, G
         f"Flattened embeddings of the captions, {plan.score.neighbours} neighbours, against the base's; 95% "
         "intervals over captions. Methods that leave the text encoder as it is, and gates, are not in it."
     )
-    title = f"Table 4. Geometry of text encoders on {plan.title}"
+    title = f"Table 4. Geometry of text encoders: {plan.title}, and those that change it"
     return Table("table_4", title, note, tuple(columns), rows, published.GEOMETRY if plan.score.published else {})
 
 

@@ -72,10 +72,13 @@ def methods_figure(methods: Sequence[Method], theme: Theme = LIGHT) -> Picture:
     for method in methods:
         place = method.spread_ratio.value, 100 * method.tifa.other
         low, high = lost_interval(method.tifa)
-        _cross(axes, method.spread_ratio, place[1], (base - high, base - low), theme)
+        # A change may reach further than TIFA can.
+        reach = max(base - high, 0), min(base - low, 100)
+        _cross(axes, method.spread_ratio, place[1], reach, theme)
         points.append(place)
         names.append(label(method.name, _NAME_LENGTH))
     axes.margins(0.16)
+    axes.set_ylim(top=min(axes.get_ylim()[1], 103))
     axes.set_xlabel("spread ratio (1: as wide as before)", color=theme.muted)
     axes.set_ylabel("TIFA, %", color=theme.muted)
     title(axes, "Spread of the prompts and TIFA, a point for each method", theme)

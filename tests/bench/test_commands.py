@@ -14,6 +14,7 @@ import pytest
     "command",
     [
         "sage_core.bench",
+        "sage_core.bench.drawing",
         "sage_core.bench.erasing",
         "sage_core.bench.scoring",
         "sage_core.shapes.bench",
@@ -30,6 +31,7 @@ def test_the_command_explains_itself(command):
 
 MAINS = {
     "sage_core.bench.run": ("--size",),
+    "sage_core.bench.drawing": ("--pictures", "--threads"),
     "sage_core.bench.erasing": ("--concepts",),
     "sage_core.bench.scoring": ("--images", "--official"),
     "sage_core.shapes.bench.run": ("--seeds",),

@@ -256,8 +256,8 @@ def test_small_numbers_are_shown(renderer: str, open_tab: Callable[[str], Tab]) 
     tab = open_tab(renderer)
     script = """(types) => types.map((type) => {
       const node = LiteGraph.createNode(type);
-      app.graph.add(node);
       node.widgets.find((widget) => widget.name === "learning_rate").value = 0.0001;
+      app.graph.add(node);
       return node.id;
     })"""
     ids = tab.page.evaluate(script, ["SAGETrainingSettings", "SAGEAttack"])

@@ -135,6 +135,12 @@ def test_files_that_do_not_fit_are_refused(
     assert "ends in .safetensors" in capsys.readouterr().err
 
 
+def test_rounds_are_whole() -> None:
+    assert type(settings_of("rece", {"rounds": 2.0}).epochs) is int
+    with pytest.raises(SettingsError, match=r"rounds is 1\.5, expected a whole number"):
+        settings_of("rece", {"rounds": 1.5})
+
+
 @pytest.mark.parametrize("method", list(METHODS))
 def test_knobs_reach_the_settings(method: str) -> None:
     knobs = {"erase_scale": 7.0, "hold": 3.0, "keep_scale": 2.0, "rounds": 5}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sage_core.encoders.tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, count_tokens, tokenize
+from sage_core.encoders.tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, clip_tokenizer, count_tokens, tokenize
 from sage_core.errors import PromptError
 
 CAPTIONS = Path(__file__).parents[2].parent / "shared" / "data" / "coco_prompts.csv"
@@ -62,6 +62,13 @@ def _check(reference, texts):
 
 def test_odd_texts_equal_transformers(reference):
     _check(reference, ODD_TEXTS)
+
+
+def test_the_tokenizer_for_pipelines_equals_transformers(reference):
+    own = clip_tokenizer()
+    how = {"padding": "max_length", "max_length": CONTEXT_LENGTH, "truncation": True, "return_tensors": "pt"}
+    assert torch.equal(own(ODD_TEXTS, **how).input_ids, reference(ODD_TEXTS, **how).input_ids)
+    assert own.model_max_length == CONTEXT_LENGTH and len(own) == len(reference)
 
 
 def test_random_characters_equal_transformers(reference):

@@ -252,6 +252,7 @@ def test_a_run_in_steps_says_how_long_it_takes(one: Path, tmp_path: Path) -> Non
     assert "known after a first batch" in progress(layout).summary()
     assert draw_all(layout, batches=1) == 4
     found = progress(layout)
+    assert len(found.ways) == 1 and found.ways[0].startswith("fp32 on ")
     assert (
         (found.pictures, found.done) == (51, 4)
         and "s a picture" in found.summary(2)
@@ -267,6 +268,23 @@ def test_what_another_process_draws_is_left_to_it(one: Path, tmp_path: Path) -> 
         assert mine
         assert draw_all(layout, batches=1) == 4 and not job.is_done
     assert draw_all(layout, share=Share(0, 1), batches=1) == 4 and job.is_done
+
+
+def test_what_auto_stands_for_is_settled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = layout_of(world_plan(tmp_path, safe=11, attacks=0, draw="steps = 1"))
+    # Another machine may be fast in another precision, and must not mix it into the same method's pictures.
+    for choice in ("bf16", "fp32"):
+        monkeypatch.setattr(drawing, "choose_precision", lambda *_, choice=choice: choice)
+        assert drawing.precision_of(layout.plan.draw, CPU) == choice
+        assert drawing.settled_precision(layout, CPU) == "bf16"
+    assert drawing.settled_precision(layout, torch.device("cuda")) == "fp16"
+    kept = layout.output / "precision.json"
+    assert json.loads(kept.read_text()) == {"cpu": "bf16", "cuda": "fp16"}
+    kept.write_text("{")
+    assert drawing.settled_precision(layout, CPU) == "fp32"
+    (tmp_path / "exact").mkdir()
+    exact = layout_of(world_plan(tmp_path / "exact", safe=11, attacks=0, draw=QUICK))
+    assert drawing.settled_precision(exact, CPU) == "fp32" and not (exact.output / "precision.json").exists()
 
 
 def test_too_large_a_batch_is_named(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

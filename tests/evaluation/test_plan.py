@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sage_core.diffusion.closed_form import settings_of
 from sage_core.errors import SettingsError
 from sage_core.evaluation.fields import lines_of
 from sage_core.evaluation.plan import Part, slug
@@ -162,6 +163,15 @@ def test_scores_without_their_prompts_are_refused(folder: Path) -> None:
     text = GOOD.replace('[[prompts.attack]]\nname = "seen names"\nfile = "attack.txt"', "")
     with pytest.raises(SettingsError, match="attacks need lists of prompts"):
         plan_of(folder, text.replace("concept =", 'what = ["attacks"]\nconcept ='))
+
+
+def test_rounds_are_whole(folder: Path) -> None:
+    text = GOOD.replace('method = "uce_paper"', 'method = "rece"\nrounds = 2')
+    erase = plan_of(folder, text).methods[-1].erase
+    assert erase is not None and settings_of("rece", erase.knobs).epochs == 2
+    assert isinstance(settings_of("rece", erase.knobs).epochs, int)
+    with pytest.raises(SettingsError, match=r"method\[3\]\.erase\.rounds: found 1\.5, expected a whole number"):
+        plan_of(folder, text.replace("rounds = 2", "rounds = 1.5"))
 
 
 def test_photographs_have_no_reader(folder: Path) -> None:

@@ -144,5 +144,19 @@ def test_every_format_keeps_names_that_mean_something_to_it() -> None:
     assert row["x & y"] == "1.25" and row["x & y high"] == "1.5" and row["p"] == ""
 
 
+def test_latex_numbers_its_own_captions_and_fits_wide_tables() -> None:
+    cells = {name: Cell(-1.25, -2, 0.5, sign=True) for name in "abcde"}
+    wide = Table("table_2", "Table 2. Quality", "Note.", tuple("abcde"), {"x-1": cells}).to_latex()
+    assert r"\caption{Quality. Note.}" in wide and r"\label{tab:table_2}" in wide
+    assert r"\begin{table*}" in wide and r"\end{tabular}}" in wide and r"\resizebox{\textwidth}" in wide
+    assert r"x-1 & $-$1.2" in wide and r"{\tiny ($-$2.0 to +0.5)}" in wide
+    narrow = Table("t", "Table 4. Space", "Note.", ("a",), {"x": cells})
+    assert "resizebox" not in narrow.to_latex() and r"\end{tabular}" + "\n" in narrow.to_latex()
+    assert (
+        "<td>−1.2<small>(−2.0 to +0.5)</small>" in narrow.to_html()
+        and "| -1.2 (-2.0 to +0.5) |" in narrow.to_markdown()
+    )
+
+
 def test_a_change_that_rounds_to_nothing_has_no_sign() -> None:
     assert str(Cell(-0.04, sign=True)) == "0.0" and str(Cell(0.3, -0.04, 0.6, sign=True)) == "+0.3 (0.0 to +0.6)"

@@ -18,6 +18,8 @@ KNOBS: dict[str, dict[str, str]] = {
     "keep_scale": dict.fromkeys(_SCALED, "preserve_scale"),
     "rounds": {"rece": "epochs"},
 }
+# Those that count something.
+WHOLE = ("rounds",)
 
 
 def settings_of(method: str, knobs: Mapping[str, float | None]) -> Any:
@@ -36,5 +38,9 @@ def settings_of(method: str, knobs: Mapping[str, float | None]) -> Any:
             raise SettingsError(
                 f"{knob} is {value!s:.30}, but {METHODS[method].title} has no such setting: leave it out."
             )
+        if knob in WHOLE:
+            if not float(value).is_integer():
+                raise SettingsError(f"{knob} is {value!s:.30}, expected a whole number.")
+            value = int(value)
         chosen[KNOBS[knob][method]] = value
     return METHODS[method].load()[0](**chosen)
