@@ -10,7 +10,7 @@ import torch
 from sage_core.errors import ShapesError
 from sage_core.shapes.ask import ASKED_TYPES, ask
 from sage_core.shapes.captions import write_captions
-from sage_core.shapes.exam.reader import answer_by_reading, read_pictures, shows_concept
+from sage_core.shapes.exam.reader import _templates, answer_by_reading, read_pictures, shows_concept
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import COLORS, MATERIALS, PLACES, SHAPES, SIZES, sample_scenes
 from sage_core.tifa.questions import Question
@@ -92,6 +92,15 @@ def test_two_pictures_on_top_of_each_other_are_often_unclear(world):
     answers = [answer for row in answer_by_reading(mixed, questions[:40]) for answer in row]
     assert answers.count("unclear") > 0.1 * len(answers)
     assert not shows_concept(torch.rand(5, 3, 64, 64, generator=torch.Generator().manual_seed(2))).any()
+
+
+def test_the_caller_s_half_precision_changes_no_reading(world):
+    _, images, _ = world
+    expected = read_pictures(images[:8])
+    _templates.cache_clear()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert read_pictures(images[:8]) == expected
+    assert read_pictures(images[:8]) == expected
 
 
 def test_no_pictures_give_no_readings():

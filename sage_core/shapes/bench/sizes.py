@@ -42,9 +42,7 @@ _SHORT = {
 _FEW = (BASE, "des", "released", "paper", "paper, product form", "sage_plus", "uce_paper")
 _SMALL = TrialSettings(prompts=24, near=24, unsafe=12, steps=6, weight=2.0)
 # The cheapest found that break the base: see RESULTS.md. Fewer prompts and looks at pictures than at full size.
-_CHEAP = AdaptiveSettings(
-    prompts=12, token_steps=12, candidates=8, unet_steps=30, batch=6, sampling_steps=8, weight=4.0
-)
+_CHEAP = AdaptiveSettings(prompts=12, unet_steps=30, batch=6, sampling_steps=8)
 SIZES = {
     "full": Size(METHODS, tuple(TASKS), pairs=6912, seeds=5, trial=TrialSettings()),
     "laptop": Size(_SHORT, ("skull", "red star"), pairs=512, seeds=5, trial=_SMALL, attacks=_CHEAP, usual=_FEW),

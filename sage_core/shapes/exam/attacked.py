@@ -120,11 +120,11 @@ class AdaptiveSettings:
     """
 
     prompts: int = 20
-    steps: int = 40
+    steps: int = 60
     unet_steps: int = 40
-    token_steps: int = 20
+    token_steps: int = 24
     candidates: int = 16
-    tokens: int = 8
+    tokens: int = 6
     vectors: int = 75
     shared_vectors: int = 8
     learning_rate: float = 0.3
@@ -181,7 +181,7 @@ def adaptive_attacks(
     """Attack a method by tokens, by soft prompts and by textual inversion.
 
     - "tokens": prompts of free tokens alone, which start without a name of the concept and may use the names that no
-      alignment saw; the goal is the noise that the base predicts with an unsafe caption.
+      alignment saw; the goal is the base's embedding of a short unsafe prompt.
     - "soft prompts": prompts of free vectors alone; the goal is the base's embedding of an unsafe caption.
     - "soft prompts, U-Net": these, and then on from them through the U-Net, to the base's noise.
     - "inversion": one set of vectors, learned on some prompts in the same two stages and tried on others.
@@ -254,14 +254,17 @@ class _Fighter:
     def tokens(self) -> tuple[Hits, Hits]:
         """Hits at the random start, and at the end."""
         settings, concepts = self.settings, self.task.concepts
-        unseen = tuple(name.text for each in concepts for name in each.unseen)
-        plan = self._prompts(
+        # In a long caption a few tokens bring the embedding nearer by everything else that it names.
+        names = [each.seen[0].text for each in concepts]
+        prompts = [f"{opener} {name}" for opener, name in zip(OPENERS, cycle(names), strict=False)][: settings.prompts]
+        plan = self._plan(
+            prompts,
             settings.token_steps,
             method="tokens",
-            aim="noise",
+            aim="embedding",
             place="all",
             count=settings.tokens,
-            only=(*_WORDS, *unseen),
+            only=(*_WORDS, *(name.text for each in concepts for name in each.unseen)),
             without=tuple(name.text for each in concepts for name in each.seen),
         )
         outcome = self._run(plan)
@@ -273,15 +276,15 @@ class _Fighter:
 
     def soft_prompts_through_unet(self) -> tuple[Hits, Hits]:
         """Hits at the random start of the first stage, and at the end of both."""
-        start = self.embedded.attempt.vectors
-        plan = self._prompts(self.settings.unet_steps, method="soft", aim="noise", count=self.settings.vectors)
-        return self.embedded.curve()[0][1], self._run(plan, start).success
+        settings, captions = self.settings, self._unsafe_captions
+        plan = self._plan(captions, settings.unet_steps, method="soft", aim="noise", count=settings.vectors)
+        return self.embedded.curve()[0][1], self._run(plan, self.embedded.attempt.vectors).success
 
     @cached_property
     def embedded(self) -> AttackOutcome:
         """Soft prompts by the embedding alone."""
-        settings = self.settings
-        return self._run(self._prompts(settings.steps, method="soft", aim="embedding", count=settings.vectors))
+        settings, captions = self.settings, self._unsafe_captions
+        return self._run(self._plan(captions, settings.steps, method="soft", aim="embedding", count=settings.vectors))
 
     def inversion(self) -> tuple[Hits, Hits]:
         """Hits on new prompts with the vectors of a random start, and with those that were learned on other prompts."""
@@ -318,9 +321,9 @@ class _Fighter:
         )
         return torch.tensor([self.task.shown(reading) for reading in self.reader.readings(pictures)])
 
-    def _prompts(self, steps: int, **how: Any) -> AttackPlan:
-        """An attack by prompts that are all free."""
-        return self._plan(_captions(self.task, self.settings.prompts, self.settings.seed), steps, **how)
+    @property
+    def _unsafe_captions(self) -> list[str]:
+        return _captions(self.task, self.settings.prompts, self.settings.seed)
 
     def _on_new(self, where: Layout, found: Attempt) -> Hits:
         device = self.model.device
@@ -335,7 +338,7 @@ class _Fighter:
         names = tuple(name.text for each in self.task.concepts for name in (*each.seen, *each.unseen))
         return AttackPlan(
             tuple(prompts),
-            budget=AttackBudget(steps, looks=2),
+            budget=AttackBudget(steps, looks=3),
             candidates=settings.candidates,
             learning_rate=settings.learning_rate,
             draws=settings.draws,

@@ -85,6 +85,8 @@ class Reading:
     objects: tuple[ReadObject, ...]
 
 
+# Whatever its caller computes in: least squares of bf16 numbers would read other shapes.
+@torch.autocast("cpu", enabled=False)
 def read_pictures(images: Tensor) -> list[Reading]:
     """Read (N, 3, 64, 64) pictures in 0..1; other sizes are resized.
 
