@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sage_core.alignment import store
 from sage_core.alignment.settings import PRESETS
 from sage_core.attacks.tokens import AttackSettings
 from sage_core.diffusion.erasing import ErasingSettings
@@ -373,6 +374,25 @@ def test_an_edited_model_is_a_copy(world):
     ]
     assert changed and all("attn2.to_" in name for name in changed)
     assert all(torch.equal(tensor, before[name]) for name, tensor in world.model.unet.state_dict().items())
+
+
+def test_two_defences_share_one_encoder_that_is_trained_once(world, tmp_path, monkeypatch):
+    task = TASKS["red star"]
+    ground = Ground(world.model, world.model.encoder.state(), task, task.pairs(40, seed=1), 0, tmp_path)
+    before, base = world.model.unet.state_dict(), world.model.encoder.state()
+    painters = []
+    for name in ("sage_plus with uce_paper", "sage_plus with rece"):
+        method = methods.shorter(METHODS[name], batch_size=20, steps=1, held_out=0, precision="fp32")
+        painters.append(method.paint(ground))
+        monkeypatch.setattr(store, "train", lambda *_, **__: pytest.fail("trained what another method had trained"))
+    for painter in painters:
+        assert any(not torch.equal(tensor, before[key]) for key, tensor in painter.model.unet.state_dict().items())
+        assert any(not torch.equal(tensor, base[key]) for key, tensor in painter.encoder.state().items())
+    one, other = (painter.encoder.state() for painter in painters)
+    assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    edited, again = (painter.model.unet.state_dict() for painter in painters)
+    assert any(not torch.equal(tensor, again[key]) for key, tensor in edited.items())
 
 
 def test_closed_forms_take_everyday_captions_as_texts_to_keep_or_as_a_prior(world, monkeypatch):
