@@ -149,12 +149,16 @@ STRENGTHS: dict[str, Change] = {
     f"strength {strength:g}": partial(at_strength, strength=strength) for strength in (0.5, 0.75, 1.25, 1.5)
 }
 MERGED = "merged at 0.5 with a tuned base"
-CHANGES: dict[str, Change] = {
-    "as made": as_made,
+# What depends on how models are fine-tuned.
+TUNED: dict[str, Change] = {
     "LoRA on the U-Net": partial(tuned, rank=8),
     "U-Net tuned": tuned,
     "U-Net and text encoder tuned": partial(tuned, encoder=True),
     MERGED: merged,
+}
+CHANGES: dict[str, Change] = {
+    "as made": as_made,
+    **TUNED,
     "clip skip 2": skipping,
     **STRENGTHS,
     "fp16 weights": partial(rounded, kind=torch.float16),

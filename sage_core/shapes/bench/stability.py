@@ -36,7 +36,7 @@ from ..exam.trials import Glance, Trial, TrialSettings
 from ..networks.weights import WEIGHTS
 from ..tasks import TASKS, Task
 from ..train.tuning import TuningSettings
-from .changes import CHANGES, MERGED, STRENGTHS, Model, Surroundings
+from .changes import CHANGES, MERGED, STRENGTHS, TUNED, Model, Surroundings
 from .methods import BASE, METHODS, Method, as_tried, chosen_methods
 from .run import World, ground_of, load_world
 from .sizes import SIZES
@@ -115,7 +115,7 @@ def stability(
                     # It has no change of its own to take more or less of.
                     continue
                 about = [world.weights, state_hash(base), vars(sat.settings), task.name, ground.pairs.hash(), seed]
-                about += [world.model.device.type, method.about(), change, asdict(tuning)]
+                about += [world.model.device.type, method.about(), change, asdict(tuning) if change in TUNED else None]
                 file = folder / "rows" / f"{_key(about)}.json"
                 if file.exists():
                     row = Row.from_dict({**json.loads(file.read_text(encoding="utf-8")), "method": name})

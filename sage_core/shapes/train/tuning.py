@@ -31,7 +31,8 @@ class TuningSettings:
     Attributes:
         steps: of Adam.
         batch: pictures a step.
-        learning_rate: of whole networks.
+        learning_rate: of whole networks. At 1e-4 fifty steps of U-Net and text encoder wreck this world (TIFA 47.5 %
+            where it was 100): that would not be ordinary fine-tuning.
         rank: of a LoRA in the attention of the U-Net in place of training it whole; 0 for none.
         lora_rate: learning rate of a LoRA.
         encoder: whether the text encoder is trained too.
@@ -43,7 +44,7 @@ class TuningSettings:
 
     steps: int = 50
     batch: int = 8
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-5
     rank: int = 0
     lora_rate: float = 1e-3
     encoder: bool = False
