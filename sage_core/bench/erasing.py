@@ -65,11 +65,16 @@ _WEIGHT = 7.5
 
 @dataclass(frozen=True)
 class EditCost:
-    """One closed form: seconds in all and in the text encoder, GiB beyond weights and encoder, size and accuracy."""
+    """One closed form: seconds in all, of all processors and in the text encoder, GiB beyond weights and encoder.
+
+    Then how many matrices changed by how much, and how accurately. The processors' seconds are all threads' own: they
+    stay what they are where other work shares the machine, and where more cores divide them.
+    """
 
     method: str
     concepts: int
     seconds: float
+    processor_seconds: float
     encoder_seconds: float
     gib: float | None
     matrices: int
@@ -79,11 +84,12 @@ class EditCost:
 
 @dataclass(frozen=True)
 class ReadCost:
-    """Reading an edited U-Net: size of the file, seconds to open and to compare it, GiB beyond the base's."""
+    """Reading an edited U-Net: size of the file, seconds to open and to compare it, of all processors for both, GiB."""
 
     file_gib: float
     open_seconds: float
     compare_seconds: float
+    processor_seconds: float
     gib: float | None
     changed: int
 
@@ -117,13 +123,15 @@ class Report:
         where = ", ".join(f"{name} {value}" if name != "device" else str(value) for name, value in self.machine.items())
         parts = [f"{where}."]
         if self.edits:
-            header = ["method", "concepts", "s", "of it text encoder", "GiB", "matrices", "changed by", "residual"]
-            parts.append(markdown_table(header, map(_edit_row, self.edits), "lrrrrrrr"))
+            header = ["method", "concepts", "s", "of it text encoder", "processor s", "GiB", "matrices", "changed by"]
+            header.append("residual")
+            parts.append(markdown_table(header, map(_edit_row, self.edits), "lrrrrrrrr"))
         if self.reading:
             found = self.reading
             parts.append(
                 f"Edited U-Net of {found.file_gib:.2f} GiB, pickled: opened in {found.open_seconds:.1f} s, compared in "
-                f"{found.compare_seconds:.1f} s, {_gib(found.gib)} GiB at most; {found.changed} tensors changed."
+                f"{found.compare_seconds:.1f} s, {found.processor_seconds:.1f} s of processors for both, "
+                f"{_gib(found.gib)} GiB at most; {found.changed} tensors changed."
             )
         if self.step:
             step = self.step
@@ -202,12 +210,20 @@ def edit_costs(
     for method in methods:
         edit = METHODS[method].load()[1]
         with MemoryWatch(torch.device("cpu")) as watch, _timed_calls(reader) as in_encoder:
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             found = edit(weights, reader, erased, None)
-            seconds = time.perf_counter() - start
+            seconds, processor = time.perf_counter() - start, time.process_time() - used
             gib = watch.peak()
         yield EditCost(
-            method, concepts, seconds, sum(in_encoder), gib, len(found.deltas), found.relative, found.residual
+            method,
+            concepts,
+            seconds,
+            processor,
+            sum(in_encoder),
+            gib,
+            len(found.deltas),
+            found.relative,
+            found.residual,
         )
 
 
@@ -220,14 +236,14 @@ def read_cost(folder: Path, unet: UnetConfig) -> ReadCost:
     torch.save({name: value + 0.01 if reads_prompt(name) else value for name, value in whole.items()}, path)
     del whole
     with MemoryWatch(torch.device("cpu")) as watch:
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         file = read_unet(path, unet)
         opened = time.perf_counter()
         found = changes(file, base)
-        compared = time.perf_counter()
+        compared, processor = time.perf_counter(), time.process_time() - used
         gib = watch.peak()
     size = path.stat().st_size / GIB
-    return ReadCost(size, opened - start, compared - opened, gib, len(found.deltas))
+    return ReadCost(size, opened - start, compared - opened, processor, gib, len(found.deltas))
 
 
 def step_cost(unet: UnetConfig, side: int, device: torch.device) -> StepCost:
@@ -312,6 +328,7 @@ def _edit_row(cost: EditCost) -> list[str]:
         str(cost.concepts),
         f"{cost.seconds:.1f}",
         f"{cost.encoder_seconds:.1f}",
+        f"{cost.processor_seconds:.1f}",
         _gib(cost.gib),
         str(cost.matrices),
         f"{cost.relative:.1%}",

@@ -18,8 +18,9 @@ def test_every_part_is_measured_and_kept(tmp_path: Path, capsys: pytest.CaptureF
     assert [cost.matrices for cost in report.edits] == [32, 16, 32]
     for cost in report.edits:
         assert 0 < cost.encoder_seconds < cost.seconds and cost.concepts == 2
+        assert cost.processor_seconds > 0
         assert cost.relative > 0 and cost.residual < 1e-6
-    assert report.reading.changed == 32 and report.reading.file_gib > 0.02
+    assert report.reading.changed == 32 and report.reading.file_gib > 0.02 and report.reading.processor_seconds > 0
     # A third more of a batch costs something, and nothing else that a step does is as large.
     assert report.step.width == 32 and 1 < report.step.times < 3
     assert report.step.safe_seconds > report.step.plain_seconds > 0
