@@ -185,8 +185,11 @@ def save_changes(
 
 
 def _difference(value: Tensor, base: Tensor) -> Tensor:
+    """Their difference in float32; a single 0 where they are equal, which most tensors are."""
     coarser = max(value.dtype, base.dtype, key=lambda dtype: torch.finfo(dtype).eps)
-    return value.cpu().to(coarser).float() - base.cpu().to(coarser).float()
+    ours, theirs = value.cpu().to(coarser), base.cpu().to(coarser)
+    # Widening equal ones would take the memory of three more tensors for nothing.
+    return torch.zeros(()) if torch.equal(ours, theirs) else ours.float() - theirs.float()
 
 
 def _report(file: UnetFile, base: Mapping[str, Tensor], deltas: Mapping[str, Tensor]) -> ChangeReport:
