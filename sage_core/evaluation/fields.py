@@ -215,12 +215,26 @@ class Section:
         text = self.text(name, required=required)
         if not text:
             return None
-        found = self.source.file.parent / Path(text).expanduser()
-        fits = found.exists() if folder is None else found.is_dir() if folder else found.is_file()
+        if (found := self.place(name, text)) is None:
+            return None
+        try:
+            fits = found.exists() if folder is None else found.is_dir() if folder else found.is_file()
+        except OSError as error:
+            # A name longer than the system takes, or a folder that must not be looked into.
+            self.problem(name, f"found {shown(text)}, which cannot be looked up ({error.strerror}). Check the name.")
+            return None
         if not fits:
             kind = {None: "file or folder", True: "folder", False: "file"}[folder]
             self.problem(name, f"found {shown(text)}, but there is no {kind} {found}. Check the name.")
         return found
+
+    def place(self, name: str, text: str) -> Path | None:
+        """Where a path of the file leads, whether or not anything is there; None, and noted, if it leads nowhere."""
+        try:
+            return self.source.file.parent / Path(text).expanduser()
+        except RuntimeError:
+            self.wrong(name, "a path; no user of this machine has the name after ~")
+            return None
 
     def section(self, name: str) -> Section:
         """A table; an empty one if it is missing."""

@@ -46,7 +46,7 @@ def read_plan(file: str | os.PathLike[str]) -> Plan:
     root = read_toml(Path(file))
     base = _base(root)
     in_world = base is None and root.values.get("base") == SHAPES
-    output = root.source.file.parent / Path(root.text("output", "evaluation")).expanduser()
+    output = root.place("output", root.text("output", "evaluation")) or root.source.file.parent
     draw = _drawing(root.section("draw"), in_world)
     questions, attacks, safe = _prompts(root.section("prompts"))
     score = _scoring(root.section("score"), in_world, questions, attacks, safe)
@@ -247,8 +247,8 @@ def _loras(section: Section) -> tuple[Part, ...]:
         return (found,) if found else ()
     section.has("lora")
     tables = [{"file": each} if isinstance(each, str) else each for each in value]
-    if not all(isinstance(each, dict) for each in tables):
-        section.wrong("lora", "files, or tables with file and strength")
+    if not tables or not all(isinstance(each, dict) for each in tables):
+        section.wrong("lora", "files, or tables with file and strength; leave the field out for none")
         return ()
     parts = (_part_of(Section(each, (*section.where, "lora", n), section.source)) for n, each in enumerate(tables))
     return tuple(part for part in parts if part)

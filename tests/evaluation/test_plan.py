@@ -119,6 +119,10 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
         ('concepts = ["skull", "skulls"]', "concepts = []", 32, "method[3].erase.concepts: found [], expected a list"),
         ("erase_scale = 2", 'guides = ["a", "b", "c"]', 33, "expected one guide for all, or one for each of 2"),
         ("erase_scale = 2", "rounds = 2", 33, "method[3].erase.rounds: uce_paper has no such setting; leave it out."),
+        ('file = "attack.txt"', 'file = "~nobody-at-all/x"', 12, "attack[1].file: found '~nobody-at-all/x', expected"),
+        ('base = "shapes"', 'base = "shapes"\noutput = "~nobody-at-all"', 2, "output: found '~nobody-at-all'"),
+        ('file = "attack.txt"', f'file = "{"x" * 5000}"', 12, "which cannot be looked up (File name too long). Check"),
+        ('text_encoder = "des.safetensors"', "lora = []", 19, "method[1].lora: found [], expected files, or tables"),
         ("erase_scale = 2", 'keep = "gone.txt"', 33, "method[3].erase.keep: found 'gone.txt', but there is no file"),
     ],
 )  # fmt: skip
