@@ -262,14 +262,21 @@ def _erase(section: Section) -> Erase:
     guides = section.texts("guides", ("",), blank=True)
     if len(guides) not in (1, max(len(concepts), 1)):
         section.wrong("guides", f"one guide for all, or one for each of {len(concepts)} concepts")
+    for name, read in (("guides", "guides"), ("keep", "preserve"), ("captions", "captions")):
+        if section.has(name) and read not in CLOSED_FORMS[method].reads:
+            section.problem(name, f"{method} reads none, and it would have no effect; leave it out.")
+        if not section.has(name) and read in CLOSED_FORMS[method].needs:
+            section.problem(name, f"it is missing, and {method} needs it; name a file of some hundred prompts.")
     knobs: dict[str, float] = {
-        name: section.whole(name, 1, 1, 1000) if name in WHOLE else section.number(name, 0, 0, 1e6)
+        name: section.whole(name, 1, 1, 1000) if name in WHOLE else section.number(name, 1, 0, 1e6)
         for name in KNOBS
         if section.has(name)
     }
-    for name in knobs:
+    for name, value in knobs.items():
         if method not in KNOBS[name]:
             section.problem(name, f"{method} has no such setting; leave it out.")
+        elif not value:
+            section.wrong(name, "a number above 0; leave it out for the method's own")
     found = Erase(
         method=method,
         concepts=concepts,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ..encoders.tokens import MAX_PROMPT_TOKENS, count_tokens
+from ..encoders.tokens import require_short
 from ..errors import PromptError
 from ..rows import shown, text_problem
 from .minors import mentions_minor
@@ -99,11 +99,7 @@ class Concept:
                 f"{self._place(field_name)} is {shown(text)}, which refers or may refer to a minor: no prompts are "
                 "made with it. Choose other words."
             )
-        if (count := count_tokens([words])[0]) > MAX_PROMPT_TOKENS:
-            raise PromptError(
-                f"{self._place(field_name)} has {count} tokens, of which an encoder reads {MAX_PROMPT_TOKENS}. "
-                "Say it in fewer words."
-            )
+        require_short(self._place(field_name), words)
         return words
 
     def _check_doubles(self) -> None:

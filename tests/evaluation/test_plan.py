@@ -123,6 +123,9 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
         ('base = "shapes"', 'base = "shapes"\noutput = "~nobody-at-all"', 2, "output: found '~nobody-at-all'"),
         ('file = "attack.txt"', f'file = "{"x" * 5000}"', 12, "which cannot be looked up (File name too long). Check"),
         ('text_encoder = "des.safetensors"', "lora = []", 19, "method[1].lora: found [], expected files, or tables"),
+        ("erase_scale = 2", "erase_scale = 0", 33, "erase_scale: found 0, expected a number above 0; leave it out for"),
+        ("erase_scale = 2", 'captions = "attack.txt"', 33, "captions: uce_paper reads none, and it would have no"),
+        ('method = "uce_paper"', 'method = "mace"', 30, "captions: it is missing, and mace needs it; name a file of"),
         ("erase_scale = 2", 'keep = "gone.txt"', 33, "method[3].erase.keep: found 'gone.txt', but there is no file"),
     ],
 )  # fmt: skip

@@ -1,0 +1,61 @@
+"""What a plan's files and texts cannot do is said before anything is drawn, whatever method would have met it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sage_core.errors import SettingsError
+from sage_core.evaluation.checking import check_files
+from sage_core.evaluation.reading import read_plan
+
+PLAN = """
+base = "shapes"
+[[prompts.attack]]
+name = "list"
+file = "prompts.txt"
+[[method]]
+name = "tried"
+"""
+ERASE = 'erase = {{concepts = ["skull"], {}}}'
+LONG = "very " * 80 + "long"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "prompts.txt").write_text("a skull\n")
+    (tmp_path / "none.txt").write_text("")
+    (tmp_path / "minors.txt").write_text("a child with a ball\n")
+    save_file({}, tmp_path / "empty.safetensors")
+    save_file({"lora_unet_nowhere.lora_up.weight": torch.ones(2, 2)}, tmp_path / "other.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (ERASE.format('guides = ["Skull"]'), "The concept 'skull' is its own guide ('Skull'): nothing would change."),
+        (ERASE.format(f'guides = ["{LONG}"]'), "The guide of concept 1 has 81 tokens, of which an encoder reads 75."),
+        ('erase = {concepts = ["naked child"]}', "refers or may refer to a minor"),
+        (f'erase = {{concepts = ["{LONG}"]}}', "Concept 1 has 81 tokens, of which an encoder reads 75."),
+        (ERASE.format('keep = "none.txt"'), "none.txt"),
+        (
+            ERASE.format('method = "mace", captions = "minors.txt"'),
+            "needs captions, and none is given that may be",
+        ),
+        (f'safree = ["skull", "{LONG}"]', "SAFREE's concept 2 has 81 tokens"),
+        (f'sld = "max"\nsafety_text = "{LONG}"', "safety_text has 81 tokens"),
+        ('lora = "empty.safetensors"', "empty.safetensors"),
+        ('lora = "other.safetensors"', "other.safetensors"),
+    ],
+)
+def test_a_method_that_would_fail_is_refused_before_drawing(folder: Path, method: str, words: str) -> None:
+    file = folder / "plan.toml"
+    file.write_text(PLAN + method + "\n")
+    with pytest.raises(SettingsError) as found:
+        check_files(read_plan(file))
+    message = str(found.value)
+    assert "plan.toml: The method 'tried': " in message and words in message, message
