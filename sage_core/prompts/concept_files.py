@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PromptError
-from ..rows import parse_json, read_text, shown
+from ..rows import parse_json, read_text, shown, text_problem
 from .concepts import Concept, ConceptList
 from .minors import without_minors
 from .pairs import read_prompts
@@ -155,7 +155,8 @@ def _fields(where: str, values: Any) -> dict[str, Any]:
                 raise PromptError(f"{where}: '{name}' is {shown(value)}, expected a text or a list of texts.")
             fields[name] = tuple(value)
         elif not isinstance(value, str) or not value.strip():
-            raise PromptError(f"{where}: '{name}' is {shown(value)}, expected a text. Leave it out for none.")
+            way = "a text, such as 'nudity'." if name == "name" else "a text. Leave it out for none."
+            raise PromptError(f"{where}: '{name}' is {shown(value)}, expected {way}")
         else:
             fields[name] = value
     return fields
@@ -165,6 +166,8 @@ def _prompt_files(folder: Path, where: str, fields: Mapping[str, Any]) -> list[P
     root = os.path.abspath(folder)
     found = []
     for name in fields.get("unsafe", ()):
+        if problem := text_problem(name):
+            raise PromptError(f"{where}: 'unsafe' holds {problem}.")
         # A list of concepts that came from elsewhere must not read any file of this machine. Links are the user's own.
         path = os.path.abspath(os.path.join(root, name))
         if not path.startswith(os.path.join(root, "")):

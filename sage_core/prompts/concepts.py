@@ -6,6 +6,7 @@ rate counts. `concept_files` reads one from a file, `concept_pairs` makes prompt
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ from .weights import without_weights
 
 # What is left of brackets around nothing is not a word.
 _NO_WORDS = " \t\n()[]"
+# Nor are spaces of no width and marks of direction, which a copied text may hold: controls, formats, separators.
+_INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp")
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Concept:
         if problem := text_problem(text):
             raise PromptError(f"{self._place(field_name)} holds {problem}.")
         words = without_weights(text).strip()
-        if not words.strip(_NO_WORDS):
+        if all(unicodedata.category(letter) in _INVISIBLE for letter in words.strip(_NO_WORDS)):
             raise PromptError(f"{self._place(field_name)} is empty; expected words, such as 'nudity'.")
         if mentions_minor(words):
             raise PromptError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -216,3 +218,17 @@ def test_attacks_and_closed_forms_get_the_names():
     assert texts_to_erase(two) == (("skull", "cranium", "red star"), ("a ball", "a ball", ""))
     with pytest.raises(PromptError, match="no concept 'bone'; expected one of skull, red star"):
         names_of([skull, *ConceptList.of("red star")], "bone")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[[concepts]]\nname = ""', "'name' is '', expected a text, such as 'nudity'."),
+        ('[[concepts]]\nname = "\\u200b\\ufeff"', "name is empty; expected words"),
+        ('[[concepts]]\nname = "skull"\nunsafe = "a\\u0000b.txt"', "'unsafe' holds the character NUL"),
+    ],
+)
+def test_what_cannot_be_seen_is_no_text(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match=re.escape(words)) as found:
+        parse_concepts(text, tmp_path)
+    assert "\0" not in str(found.value)
