@@ -63,6 +63,8 @@ class UnetConfig:
             UnetError: it is not a whole U-Net of this kind.
         """
         plain = {without_prefix(name): tuple(shape) for name, shape in shapes.items()}
+        if not plain:
+            raise UnetError("The weights hold no tensor of a U-Net. Use the U-Net of an SD 1.x model.")
         try:
             return _of_diffusers(plain) if "conv_in.weight" in plain else _of_compvis(plain)
         except (KeyError, ValueError, IndexError) as error:
