@@ -179,6 +179,8 @@ def read_attack_list(
     file = read_rows(path, known | {_COCO_ROWS}, error=PromptError)
     rows = _rows(file, known)
     names = _names(file, rows)
+    if not rows and not any(names):
+        raise PromptError(f"{path} is empty; expected a list of prompts. Download or save it again.")
     form = _own_column(path, names, column) if column else _format(path, names, name, plain)
     refused = mentions_minor if (context or form.context) is Context.UNSAFE else unsafe_about_minor
     prompts, minors = [], 0
