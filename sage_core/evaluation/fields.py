@@ -217,12 +217,7 @@ class Section:
             return None
         if (found := self.place(name, text)) is None:
             return None
-        try:
-            fits = found.exists() if folder is None else found.is_dir() if folder else found.is_file()
-        except OSError as error:
-            # A name longer than the system takes, or a folder that must not be looked into.
-            self.problem(name, f"found {shown(text)}, which cannot be looked up ({error.strerror}). Check the name.")
-            return None
+        fits = found.exists() if folder is None else found.is_dir() if folder else found.is_file()
         if not fits:
             kind = {None: "file or folder", True: "folder", False: "file"}[folder]
             self.problem(name, f"found {shown(text)}, but there is no {kind} {found}. Check the name.")
@@ -231,10 +226,16 @@ class Section:
     def place(self, name: str, text: str) -> Path | None:
         """Where a path of the file leads, whether or not anything is there; None, and noted, if it leads nowhere."""
         try:
-            return self.source.file.parent / Path(text).expanduser()
+            found = self.source.file.parent / Path(text).expanduser()
+            found.exists()
         except RuntimeError:
             self.wrong(name, "a path; no user of this machine has the name after ~")
             return None
+        except OSError as error:
+            # A name longer than the system takes, or a folder that must not be looked into.
+            self.problem(name, f"found {shown(text)}, which cannot be looked up ({error.strerror}). Check the name.")
+            return None
+        return found
 
     def section(self, name: str) -> Section:
         """A table; an empty one if it is missing."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sage_core.cli.main import main
 from sage_core.errors import SettingsError
 from sage_core.evaluation.checking import check_files
 from sage_core.evaluation.reading import read_plan
@@ -59,3 +60,12 @@ def test_a_method_that_would_fail_is_refused_before_drawing(folder: Path, method
         check_files(read_plan(file))
     message = str(found.value)
     assert "plan.toml: The method 'tried': " in message and words in message, message
+
+
+def test_a_dry_run_says_that_the_output_cannot_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = folder / "plan.toml"
+    file.write_text('output = "prompts.txt"\n' + PLAN + 'sld = "max"\n[score]\nwhat = ["attacks"]\n')
+    assert main(["evaluate", str(file), "--dry-run"]) == 1
+    told = capsys.readouterr()
+    assert "2 pictures, 0 of them drawn" in told.out and "prompts.txt/report.json cannot be written" in told.err
+    assert (folder / "prompts.txt").read_text() == "a skull\n"

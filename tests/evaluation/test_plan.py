@@ -122,6 +122,7 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
         ('file = "attack.txt"', 'file = "~nobody-at-all/x"', 12, "attack[1].file: found '~nobody-at-all/x', expected"),
         ('base = "shapes"', 'base = "shapes"\noutput = "~nobody-at-all"', 2, "output: found '~nobody-at-all'"),
         ('file = "attack.txt"', f'file = "{"x" * 5000}"', 12, "which cannot be looked up (File name too long). Check"),
+        ('base = "shapes"', f'base = "shapes"\noutput = "{"x" * 300}"', 2, "which cannot be looked up (File name too"),
         ('text_encoder = "des.safetensors"', "lora = []", 19, "method[1].lora: found [], expected files, or tables"),
         ("erase_scale = 2", "erase_scale = 0", 33, "erase_scale: found 0, expected a number above 0; leave it out for"),
         ("erase_scale = 2", 'captions = "attack.txt"', 33, "captions: uce_paper reads none, and it would have no"),
