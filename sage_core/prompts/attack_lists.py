@@ -27,6 +27,10 @@ _TARGETS = ("prompt", "target_prompt", "target prompt", "sanitized_adv_prompt", 
 _COCO_ROWS = "annotations"
 
 
+class UnknownListError(PromptError):
+    """A file's columns are those of no known list."""
+
+
 @dataclass(frozen=True)
 class ListFormat:
     """How one list is published.
@@ -263,7 +267,7 @@ def _format(path: Path, names: Sequence[str], wanted: str | None, plain: bool) -
     if found:
         return found[0]
     fits = "; ".join(f"{each.name}: {', '.join(each.needs)}" for each in FORMATS if wanted in (None, each.name))
-    raise PromptError(
+    raise UnknownListError(
         f"{path} fits no known list; its columns are {_spelled(names)}. Expected one of: {fits}. A file with the one "
         "column 'prompt' is read if the list is named, and any file if its column of prompts is: column = "
         f"'{names[0][:40] if names else 'text'}'.".encode("utf-8", "backslashreplace").decode()
