@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..errors import SettingsError
-from ..rows import read_text, shown, text_problem
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ..rows import parse_toml, read_text, shown, text_problem
 
 Where: TypeAlias = tuple[str | int, ...]
 
@@ -55,13 +49,12 @@ def read_toml(file: Path) -> Section:
     """
     text, _ = read_text(file, SettingsError)
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = parse_toml(text)
+    except ValueError as error:
+        # Not TOMLDecodeError alone: Python refuses numbers of more than 4,300 digits.
         raise SettingsError(
             f'{file} is not valid TOML: {error}. Texts stand in quotes, as in name = "SAGE".'
         ) from error
-    except RecursionError as error:
-        raise SettingsError(f"{file} is not readable TOML: it is nested too deep.") from error
     return Section(values, (), Source(file, lines_of(text)))
 
 

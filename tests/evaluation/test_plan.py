@@ -154,6 +154,9 @@ def test_all_problems_are_named_at_once(folder: Path) -> None:
 def test_what_is_not_toml_is_named_by_line(folder: Path) -> None:
     with pytest.raises(SettingsError, match=r"plan.toml is not valid TOML: .*line 4"):
         plan_of(folder, GOOD.replace("steps = 4", "steps = four"))
+    for steps, words in (("9" * 5000, "4300 digits"), ("[" * 5000, "nested too deep")):
+        with pytest.raises(SettingsError, match=rf"plan.toml is not valid TOML: .*{words}"):
+            plan_of(folder, GOOD.replace("steps = 4", f"steps = {steps}"))
     with pytest.raises(SettingsError, match="does not exist"):
         read_plan(folder / "none.toml")
 
