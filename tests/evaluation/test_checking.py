@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from sage_core.cli.main import main
 from sage_core.errors import SettingsError
 from sage_core.evaluation.checking import check_files
+from sage_core.evaluation.models import Fingerprints
 from sage_core.evaluation.reading import read_plan
 
 PLAN = """
@@ -69,3 +71,14 @@ def test_a_dry_run_says_that_the_output_cannot_be_written(folder: Path, capsys: 
     told = capsys.readouterr()
     assert "2 pictures, 0 of them drawn" in told.out and "prompts.txt/report.json cannot be written" in told.err
     assert (folder / "prompts.txt").read_text() == "a skull\n"
+
+
+@pytest.mark.parametrize("left", ['{"a"', "[1]", "", "\\ud800"])
+def test_damaged_hashes_are_computed_again(left: str, tmp_path: Path) -> None:
+    file, kept = tmp_path / "weights.bin", tmp_path / "hashes.json"
+    file.write_text("weights")
+    whole = Fingerprints(kept).of(file)
+    assert whole == hashlib.sha256(b"weights").hexdigest()
+    kept.write_text(left)
+    assert Fingerprints(kept).of(file) == whole and Fingerprints(kept).of(file) == whole
+    assert whole in kept.read_text()
