@@ -10,10 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from sage_core.cli.main import main
-from sage_core.errors import SettingsError
+from sage_core.errors import QuestionError, SettingsError
 from sage_core.evaluation.checking import check_files
+from sage_core.evaluation.drawing import progress
 from sage_core.evaluation.models import Fingerprints
 from sage_core.evaluation.reading import read_plan
+from sage_core.evaluation.run import open_plan
+from sage_core.evaluation.scoring import Bench, read_scores
+from sage_core.files import write_text
 
 PLAN = """
 base = "shapes"
@@ -82,3 +86,19 @@ def test_damaged_hashes_are_computed_again(left: str, tmp_path: Path) -> None:
     kept.write_text(left)
     assert Fingerprints(kept).of(file) == whole and Fingerprints(kept).of(file) == whole
     assert whole in kept.read_text()
+
+
+@pytest.mark.parametrize("left", ['{"a"', "[1]", '{"list": [{}]}', '{"list": []}'])
+def test_a_damaged_record_or_score_is_named_with_the_way_out(folder: Path, left: str) -> None:
+    file = folder / "plan.toml"
+    file.write_text(PLAN + 'sld = "max"\n[score]\nwhat = ["attacks"]\n')
+    layout = open_plan(file)
+    for job in layout.jobs():
+        for each in (job.record, *job.files):
+            write_text(each, left)
+    assert progress(layout).done == 0
+    bench = Bench(layout, torch.device("cpu"))
+    for method in layout.plan.methods:
+        write_text(bench.file(method, "attacks"), left)
+    with pytest.raises(QuestionError, match=r"A score cannot be read \(.*attacks-.*json.*: it is measured again\."):
+        read_scores(layout)
