@@ -64,7 +64,7 @@ class UnetConfig:
         """
         plain = {without_prefix(name): tuple(shape) for name, shape in shapes.items()}
         if not plain:
-            raise UnetError("The weights hold no tensor of a U-Net. Use the U-Net of an SD 1.x model.")
+            raise UnetError("The weights are not a whole U-Net: they hold no part of one. Use an SD 1.x model's.")
         try:
             return _of_diffusers(plain) if "conv_in.weight" in plain else _of_compvis(plain)
         except (KeyError, ValueError, IndexError) as error:

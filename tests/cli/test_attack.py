@@ -111,7 +111,7 @@ def test_it_writes_embeddings_through_the_unet(method: str, names: list[str], fi
         (["--unet", "nowhere"], "--unet has no effect on the goal embedding; add --goal noise, or leave it out."),
         (["--attacked-unet", "nowhere"], "--attacked-unet has no effect on the goal embedding"),
         (["--goal", "noise", "--attacked-unet", "nowhere"], "--unet is missing; --attacked-unet is compared with"),
-        (["--goal", "noise", "--unet", "{base}"], "hold no tensor of a U-Net. Use the U-Net of an SD 1.x model."),
+        (["--goal", "noise", "--unet", "{base}"], "not a whole U-Net: they hold no part of one."),
         (["--out", "x.safetensors"], "--out is 'x.safetensors', and tokens finds prompts; expected a name in .txt."),
         (["--concept", "very " * 80, "--goal", "direction"], "The concept has 80 tokens, of which an encoder reads 75"),
     ],
