@@ -10,7 +10,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..sage_core.errors import PromptError
-from ..sage_core.prompts.attack_lists import AttackPrompt, read_attack_list
+from ..sage_core.prompts.attack_lists import AttackPrompt, UnknownListError, read_attack_list
 from ..sage_core.prompts.concept_files import concept_files, named_files, parse_concepts, read_concepts
 from ..sage_core.prompts.concept_pairs import pairs_from_concepts, read_concepts_pairs
 from ..sage_core.prompts.minors import Context, context_of, without_minors
@@ -155,7 +155,7 @@ def _read_rows(path: Path, own_settings: bool) -> _Rows:
         except PromptError as no_prompts:
             try:
                 listed = read_attack_list(path)
-            except PromptError:
+            except UnknownListError:
                 raise no_prompts from None
     else:
         listed = read_attack_list(path, plain=True)

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,25 @@ def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
     except ValueError as error:
         # Python refuses integers of more than 4,300 digits, and bytes that are not UTF-8.
         raise ValueError(f"not readable JSON ({error})") from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """A TOML document.
+
+    Raises:
+        ValueError: with a message that says why it cannot be read, whatever the parser itself raised.
+        ImportError: this is Python 3.10 without the package tomli.
+    """
+    # Not at the top: files in other formats are read without tomli.
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def _refuse_constant(name: str) -> None:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ..encoders.text_encoder import TextEncoder
-from ..encoders.tokens import tokenize
+from ..encoders.tokens import require_short, tokenize
 from ..errors import PromptError, SettingsError
 from ..prompts.everyday import REFERENCE_PROMPTS
 from ..prompts.pairs import pairs_from_concept
@@ -104,6 +104,7 @@ class AttackPlan:
             raise PromptError("No prompt to attack with was given: expected one or more.")
         refuse_minors(self.prompts)
         refuse_minors([self.concept], "Concept")
+        require_short("The concept", self.concept)
         refuse_minors(self.only, "Word")
         if not math.isfinite(self.strength) or not math.isfinite(self.guidance):
             raise SettingsError(f"strength is {self.strength} and guidance {self.guidance}; expected finite numbers.")

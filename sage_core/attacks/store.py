@@ -199,8 +199,11 @@ def _checked(
                     "SD 1.x model."
                 )
         found.append(AttackedModel(state, model.unet if plan.through_unet else None))
-    if EncoderConfig.of(found[0].encoder).width != EncoderConfig.of(found[1].encoder).width:
-        raise SettingsError("The encoder under attack and the base are of different widths: use those of one model.")
+    attacked, own = (EncoderConfig.of(model.encoder).width for model in found)
+    if attacked != own:
+        raise SettingsError(
+            f"The encoder under attack is {attacked} wide, and the base's {own}: use those of one model."
+        )
     return found[0], found[1]
 
 

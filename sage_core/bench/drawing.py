@@ -153,18 +153,18 @@ def main(arguments: Sequence[str] | None = None) -> Report:
             if options.output is not None:
                 check_writable(options.output / "bench.json")
             plan, prompts = _work(options, Path(name))
+            if device.type == "cpu":
+                torch.set_num_threads(options.threads)
+            report = Report(_machine(device), plan.title, plan.draw, ())
+            for timing in compare(plan, prompts, device, options.precision):
+                report = replace(report, timings=(*report.timings, timing))
+                if options.output is not None:
+                    # After each row, so that an interrupted run leaves what it measured.
+                    write_json(options.output / "bench.json", report.to_dict())
+                    write_text(options.output / "bench.md", report.to_markdown() + "\n")
+                sys.stderr.write(f"{timing.precision}, {timing.procedure}: {timing.rate:.3g} pictures/s\n")
         except SageError as error:
             parser.error(str(error))
-        if device.type == "cpu":
-            torch.set_num_threads(options.threads)
-        report = Report(_machine(device), plan.title, plan.draw, ())
-        for timing in compare(plan, prompts, device, options.precision):
-            report = replace(report, timings=(*report.timings, timing))
-            if options.output is not None:
-                # After each row, so that an interrupted run leaves what it measured.
-                write_json(options.output / "bench.json", report.to_dict())
-                write_text(options.output / "bench.md", report.to_markdown() + "\n")
-            sys.stderr.write(f"{timing.precision}, {timing.procedure}: {timing.rate:.3g} pictures/s\n")
     sys.stdout.write(report.to_markdown() + "\n")
     for line in report.disagreements:
         sys.stderr.write(f"NOT WITHIN TOLERANCE: {line}\n")

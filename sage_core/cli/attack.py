@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..attacks.plans import AttackPlan
     from ..attacks.store import StoredAttack
 
+# The library's further goal, pictures, needs latents, which no file gives.
+_GOALS = ("embedding", "direction", "noise")
 _TEXT = """
 Attack an aligned text encoder, to test it.
 
@@ -61,7 +63,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("--restarts", type=count(1, 1000), default=1, help="(default: %(default)s)")
     command.add_argument("--candidates", type=count(2, 10_000), default=32, help="tried a step (default: %(default)s)")
     command.add_argument("--below", type=common.distance, default=0.0, help="distance that counts as broken")
-    command.add_argument("--learning-rate", type=common.distance, default=0.1, help="of embeddings")
+    command.add_argument("--learning-rate", type=common.rate, default=0.1, help="of embeddings")
     command.add_argument("--words", type=Path, metavar="FILE", help="only these may be used; by default all words")
     command.add_argument("--any-token", action="store_true", help="use parts of words, too")
     command.add_argument("--without", type=common.text, action="append", help="words that may not be used; may repeat")
@@ -84,8 +86,7 @@ def run(options: argparse.Namespace) -> int:
     inputs = {"BASE": options.base, "ALIGNED": options.aligned, "PROMPTS": options.prompts, "--words": options.words}
     inputs |= {"--unet": options.unet, "--attacked-unet": options.attacked_unet}
     common.check_outputs(outputs, inputs | common.concept_inputs(options.concepts))
-    if options.method in ("soft", "inversion") and options.out:
-        common.check_safetensors("--out", options.out)
+    _check(options)
     from ..attacks.budgets import success_curves
     from ..attacks.store import AttackedModel, attack_stored, summary
 
@@ -118,6 +119,21 @@ def run(options: argparse.Namespace) -> int:
         common.save_figure(options.curve, success_curves(curves))
     common.write(options, _value(options, plan, found, control), summary(plan, found, control) + "\n")
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what would have no effect, or would write a kind of file that its name does not say."""
+    if options.goal not in _GOALS:
+        raise SettingsError(f"--goal is '{options.goal}'; expected one of {', '.join(_GOALS)}.")
+    for name, path in (("--unet", options.unet), ("--attacked-unet", options.attacked_unet)):
+        if path is not None and options.goal != "noise":
+            raise SettingsError(f"{name} has no effect on the goal {options.goal}; add --goal noise, or leave it out.")
+    if options.attacked_unet is not None and options.unet is None:
+        raise SettingsError("--unet is missing; --attacked-unet is compared with the base's U-Net.")
+    if options.out and options.method in ("soft", "inversion"):
+        common.check_safetensors("--out", options.out)
+    elif options.out and options.out.suffix.lower() != ".txt":
+        raise SettingsError(f"--out is '{options.out}', and {options.method} finds prompts; expected a name in .txt.")
 
 
 def _plan(options: argparse.Namespace) -> AttackPlan:

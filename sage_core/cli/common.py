@@ -94,6 +94,14 @@ def distance(argument: str) -> float:
     return value
 
 
+def rate(argument: str) -> float:
+    """A finite number above 0."""
+    value = number(argument)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{argument!r} is not above 0")
+    return value
+
+
 def device(options: argparse.Namespace) -> torch.device:
     """The device of --device, or the machine's best."""
     from ..devices import choose_device

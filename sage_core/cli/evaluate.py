@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     common.check_outputs({"--report": options.report}, {"PLAN": options.plan})
     if options.init:
         return _init(options)
-    from ..evaluation.drawing import Share, progress
+    from ..evaluation.drawing import Share, check_room, progress
     from ..evaluation.run import open_plan
     from ..evaluation.run import run as evaluate
 
@@ -74,7 +74,9 @@ def run(options: argparse.Namespace) -> int:
     for note in (note for each in layout.lists for note in each.notes):
         common.say(note)
     if options.dry_run:
-        return _tell_progress(options, progress(layout))
+        _tell_progress(options, progress(layout))
+        check_room(layout)
+        return 0
     share = Share(*options.part) if options.part else Share(0, options.processes)
     bars = _Bars(options.quiet or share.number > 0)
     with _others(options):

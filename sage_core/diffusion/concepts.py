@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..encoders.text_encoder import TextEncoder, embed
-from ..encoders.tokens import CONTEXT_LENGTH, END_TOKEN, tokenize
+from ..encoders.tokens import CONTEXT_LENGTH, END_TOKEN, require_short, tokenize
 from ..errors import PromptError, SettingsError
 from ..prompts.minors import mentions_minor
 
@@ -35,8 +35,8 @@ class Concepts:
             Those that refer to minors are left out.
 
     Raises:
-        PromptError: nothing to erase, an empty concept, a concept that is its own guide, a wrong number of guides, or
-            a text that refers to a minor.
+        PromptError: nothing to erase, an empty concept, a concept that is its own guide, a wrong number of guides, a
+            concept or guide longer than an encoder reads, or a text that refers to a minor.
     """
 
     erase: tuple[str, ...]
@@ -58,6 +58,9 @@ class Concepts:
         for text in (*self.erase, *guides, *self.preserve):
             if mentions_minor(text):
                 raise PromptError(f"The text '{text}' refers or may refer to a minor: such texts are not worked on.")
+        for number, (concept, guide) in enumerate(zip(self.erase, guides, strict=True), start=1):
+            require_short(f"Concept {number}", concept)
+            require_short(f"The guide of concept {number}", guide)
         tokens = tokenize([*self.erase, *guides])
         for number, (concept, guide) in enumerate(zip(self.erase, guides, strict=True)):
             if int(tokens[number, 1]) == END_TOKEN:

@@ -63,6 +63,8 @@ class UnetConfig:
             UnetError: it is not a whole U-Net of this kind.
         """
         plain = {without_prefix(name): tuple(shape) for name, shape in shapes.items()}
+        if not plain:
+            raise UnetError("The weights are not a whole U-Net: they hold no part of one. Use an SD 1.x model's.")
         try:
             return _of_diffusers(plain) if "conv_in.weight" in plain else _of_compvis(plain)
         except (KeyError, ValueError, IndexError) as error:

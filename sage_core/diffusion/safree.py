@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..encoders.text_encoder import TextEncoder, embed
-from ..encoders.tokens import CONTEXT_LENGTH, tokenize
+from ..encoders.tokens import CONTEXT_LENGTH, require_short, tokenize
 from ..errors import PromptError, SettingsError
 from .concepts import last_subject
 
@@ -76,19 +76,22 @@ class SafePrompt:
     share: float
 
 
+def check_concepts(concepts: Sequence[str]) -> None:
+    """Raise PromptError if there are no concepts, or one is empty or longer than an encoder reads."""
+    if not concepts:
+        raise PromptError("SAFREE needs concepts to keep away from: expected at least one, such as 'nudity'.")
+    for number, text in enumerate(concepts, start=1):
+        if not text.strip():
+            raise PromptError(f"Concept {number} is empty: expected a word or phrase.")
+        require_short(f"SAFREE's concept {number}", text)
+
+
 class ConceptSpace:
     """The space of some concepts under one text encoder."""
 
     def __init__(self, encoder: TextEncoder, concepts: Sequence[str]) -> None:
-        """Embed the concepts.
-
-        Raises:
-            PromptError: there are none, or one is empty.
-        """
-        if not concepts:
-            raise PromptError("SAFREE needs concepts to keep away from: expected at least one, such as 'nudity'.")
-        if empty := [number for number, text in enumerate(concepts, start=1) if not text.strip()]:
-            raise PromptError(f"Concept {empty[0]} is empty: expected a word or phrase.")
+        """Embed the concepts; raises PromptError as `check_concepts`."""
+        check_concepts(concepts)
         self.encoder = encoder
         self.negative_prompt = ", ".join(concepts)
         self.projector = projector(embed(encoder, concepts, pooling="eos").cpu().double())

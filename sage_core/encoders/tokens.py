@@ -53,6 +53,14 @@ def count_tokens(prompts: Sequence[str]) -> list[int]:
     return [len(encoding) for encoding in _encode(prompts)]
 
 
+def require_short(what: str, text: str) -> None:
+    """Raise PromptError if a text is longer than an encoder reads; the message calls it `what`."""
+    if (count := count_tokens([text])[0]) > MAX_PROMPT_TOKENS:
+        raise PromptError(
+            f"{what} has {count} tokens, of which an encoder reads {MAX_PROMPT_TOKENS}. Say it in fewer words."
+        )
+
+
 def detokenize(ids: torch.Tensor) -> list[str]:
     """The text of each row of token ids (N, 77): what stands between the start and the first end token.
 

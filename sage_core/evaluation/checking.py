@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 
-from ..diffusion.files import read_unet, sizes_of
+from ..diffusion.files import sizes_of
 from ..diffusion.gate import load_gate
 from ..diffusion.names import UnetConfig
+from ..diffusion.safree import check_concepts
 from ..encoders.layouts import EncoderConfig, canonical_state, read_stored
+from ..encoders.tokens import require_short
 from ..errors import SageError, SettingsError
 from ..model_folders import read_model_config
-from ..prompts.pairs import read_prompts
 from ..scores.clipscore import RECOMMENDED as CLIP
 from ..shapes.networks.weights import load_packed
 from ..tifa.sentences import RECOMMENDED as SENTENCES
-from .painters import lora_tensors
-from .plan import READER, MethodPlan, Plan
+from .painters import erase_task, open_unet
+from .plan import READER, MethodPlan, Part, Plan
 
 
 def check_files(plan: Plan) -> None:
@@ -69,17 +70,25 @@ def _method(method: MethodPlan, sizes: _Sizes) -> Iterator[str]:
     if part := method.text_encoder:
         checks.append(partial(_require_same, part.file, sizes))
     if edit := method.unet:
-        checks.append(lambda: read_unet(edit.file, sizes.unet))
-    checks += [partial(lora_tensors, lora) for lora in method.loras]
+        checks.append(partial(_open_unet, edit, sizes, False))
+    checks += [partial(_open_unet, lora, sizes, True) for lora in method.loras]
     if gate := method.gate:
         checks.append(partial(load_gate, gate))
     if method.erase:
-        checks += [partial(read_prompts, file) for file in (method.erase.keep, method.erase.captions) if file]
+        checks.append(partial(erase_task, method.erase))
+    if method.safree:
+        checks.append(partial(check_concepts, method.safree))
+    if method.safety_text:
+        checks.append(partial(require_short, "safety_text", method.safety_text))
     for check in checks:
         try:
             check()
         except SageError as error:
             yield f"The method {method.name!r}: {error}"
+
+
+def _open_unet(part: Part, sizes: _Sizes, is_lora: bool) -> None:
+    open_unet(part, sizes.unet, is_lora)
 
 
 def _require_same(file: Path, sizes: _Sizes) -> None:

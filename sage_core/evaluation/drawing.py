@@ -128,6 +128,10 @@ def _method_key(method: MethodPlan, drawing: Drawing, base: str, known: Fingerpr
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+# What a batch's record says of its cost.
+_COST = {"precision", "device", "bytes", "seconds"}
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far the drawing is: pictures of all processes, and what the records say of their cost.
@@ -163,7 +167,7 @@ def progress(layout: Layout) -> Progress:
     done, size, seconds = 0, 0, 0.0
     ways: set[str] = set()
     for job in jobs:
-        if job.is_done and (found := _read_json(job.record)):
+        if job.is_done and (found := _read_json(job.record) or {}).keys() >= _COST:
             ways.add(f"{found['precision']} on {found['device']}")
             done += len(job.items)
             size += found["bytes"]
@@ -176,9 +180,10 @@ def progress(layout: Layout) -> Progress:
 
 def _read_json(file: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def draw(

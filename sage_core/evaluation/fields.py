@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..errors import SettingsError
-from ..rows import read_text, shown, text_problem
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ..rows import parse_toml, read_text, shown, text_problem
 
 Where: TypeAlias = tuple[str | int, ...]
 
@@ -55,13 +49,12 @@ def read_toml(file: Path) -> Section:
     """
     text, _ = read_text(file, SettingsError)
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = parse_toml(text)
+    except ValueError as error:
+        # Not TOMLDecodeError alone: Python refuses numbers of more than 4,300 digits.
         raise SettingsError(
             f'{file} is not valid TOML: {error}. Texts stand in quotes, as in name = "SAGE".'
         ) from error
-    except RecursionError as error:
-        raise SettingsError(f"{file} is not readable TOML: it is nested too deep.") from error
     return Section(values, (), Source(file, lines_of(text)))
 
 
@@ -215,11 +208,26 @@ class Section:
         text = self.text(name, required=required)
         if not text:
             return None
-        found = self.source.file.parent / Path(text).expanduser()
+        if (found := self.place(name, text)) is None:
+            return None
         fits = found.exists() if folder is None else found.is_dir() if folder else found.is_file()
         if not fits:
             kind = {None: "file or folder", True: "folder", False: "file"}[folder]
             self.problem(name, f"found {shown(text)}, but there is no {kind} {found}. Check the name.")
+        return found
+
+    def place(self, name: str, text: str) -> Path | None:
+        """Where a path of the file leads, whether or not anything is there; None, and noted, if it leads nowhere."""
+        try:
+            found = self.source.file.parent / Path(text).expanduser()
+            found.exists()
+        except RuntimeError:
+            self.wrong(name, "a path; no user of this machine has the name after ~")
+            return None
+        except OSError as error:
+            # A name longer than the system takes, or a folder that must not be looked into.
+            self.problem(name, f"found {shown(text)}, which cannot be looked up ({error.strerror}). Check the name.")
+            return None
         return found
 
     def section(self, name: str) -> Section:

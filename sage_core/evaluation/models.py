@@ -254,12 +254,21 @@ def _tensors(path: Path, prefix: str) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
 
 
+def _hashes(file: Path) -> dict[str, str]:
+    """What is kept of earlier runs; nothing of a damaged file, since all in it can be computed again."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {name: value for name, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
+
+
 class Fingerprints:
     """SHA-256 of files, kept in a file of their own so that large ones are read once."""
 
     def __init__(self, kept: Path) -> None:
         self.kept = kept
-        self._known: dict[str, str] = _json(kept) if kept.is_file() else {}
+        self._known = _hashes(kept)
 
     def of(self, path: Path | None) -> str:
         """The hash of a file, of what decides a picture in a folder, or, for None, of the shapes world."""

@@ -13,10 +13,10 @@ from ..diffusion.changes import changes
 from ..diffusion.closed_form import METHODS as CLOSED_FORMS
 from ..diffusion.closed_form import settings_of
 from ..diffusion.concepts import Concepts
-from ..diffusion.files import Handle, read_unet, sort_tensors
+from ..diffusion.files import Handle, UnetFile, read_unet, sort_tensors
 from ..diffusion.gate import Gate, load_gate, refine, route
 from ..diffusion.guidance import PRESETS, SAFETY_TEXT, SafeGuidance, guided
-from ..diffusion.names import reads_prompt, unet_names
+from ..diffusion.names import UnetConfig, reads_prompt, unet_names
 from ..diffusion.noise import noise_scheduler
 from ..diffusion.safree import ConceptSpace
 from ..encoders.layouts import EncoderConfig, read_encoder
@@ -59,7 +59,7 @@ class Studio:
         deltas: dict[str, Tensor] = {}
         parts = [(part, False) for part in (method.unet,) if part] + [(part, True) for part in method.loras]
         for part, may_be_text in parts:
-            file = _open_unet(part, self.model, may_be_text)
+            file = open_unet(part, self.model.config, may_be_text)
             if file is None:
                 continue
             found = changes(file, {name: self.model.weight(name) for name in file.stored}).deltas
@@ -69,13 +69,7 @@ class Studio:
     def _solve(self, erase: Erase, encoder: TextEncoder, deltas: Mapping[str, Tensor]) -> dict[str, Tensor]:
         names = [name for name in unet_names(self.model.config).shapes if reads_prompt(name)]
         weights = {name: self.model.weight(name) + deltas.get(name, 0) for name in names}
-        concepts = Concepts(
-            erase.concepts,
-            erase.guides,
-            read_prompts(erase.keep)[0] if erase.keep else (),
-            read_prompts(erase.captions)[0] if erase.captions else (),
-        )
-        settings = settings_of(erase.method, erase.knobs)
+        concepts, settings = erase_task(erase)
         edit = CLOSED_FORMS[erase.method].load()[1](weights, encoder, concepts, settings)
         return {name: erase.strength * delta for name, delta in edit.deltas.items()}
 
@@ -87,6 +81,22 @@ class Studio:
             value = self.model.weight(name)
             parameters[name].copy_(value + deltas[name] if name in deltas else value)
         self._changed = tuple(deltas)
+
+
+def erase_task(erase: Erase) -> tuple[Concepts, Any]:
+    """What a closed form is told, and its settings.
+
+    Raises:
+        PromptError, SettingsError: a text, a file of prompts or a value cannot be used.
+    """
+    concepts = Concepts(
+        erase.concepts,
+        erase.guides,
+        read_prompts(erase.keep)[0] if erase.keep else (),
+        read_prompts(erase.captions)[0] if erase.captions else (),
+    )
+    CLOSED_FORMS[erase.method].require(concepts)
+    return concepts, settings_of(erase.method, erase.knobs)
 
 
 def encoder_state(method: MethodPlan, base: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -129,18 +139,19 @@ def _text_lora(part: Part) -> dict[str, Tensor]:
     return {name: value for name, value in lora_tensors(part).items() if name.startswith(_LORA)}
 
 
-def _open_unet(part: Part, model: Model, is_lora: bool) -> Any:
-    """What a file changes of the U-Net; None for a LoRA of the text encoder alone.
+def open_unet(part: Part, config: UnetConfig, is_lora: bool) -> UnetFile | None:
+    """What a file changes of a U-Net of these sizes; None for a LoRA of the text encoder alone.
 
     Raises:
-        UnetError: it changes nothing of the U-Net, or also a text encoder in a form that is not read here.
+        UnetError: it changes nothing, or also a text encoder in a form that is not read here.
     """
     if not is_lora:
-        return read_unet(part.file, model.config)
-    handles = {name: Handle.of(value) for name, value in lora_tensors(part).items() if not name.startswith(_LORA)}
-    if not handles:
+        return read_unet(part.file, config)
+    tensors = lora_tensors(part)
+    handles = {name: Handle.of(value) for name, value in tensors.items() if not name.startswith(_LORA)}
+    if tensors and not handles:
         return None
-    file = sort_tensors(handles, str(part.file), model.config)
+    file = sort_tensors(handles, str(part.file), config)
     if "text encoder" in file.other_parts:
         raise UnetError(
             f"{part.file} changes the text encoder under names other than {_LORA}*, which are not read here."

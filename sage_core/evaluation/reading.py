@@ -46,7 +46,7 @@ def read_plan(file: str | os.PathLike[str]) -> Plan:
     root = read_toml(Path(file))
     base = _base(root)
     in_world = base is None and root.values.get("base") == SHAPES
-    output = root.source.file.parent / Path(root.text("output", "evaluation")).expanduser()
+    output = root.place("output", root.text("output", "evaluation")) or root.source.file.parent
     draw = _drawing(root.section("draw"), in_world)
     questions, attacks, safe = _prompts(root.section("prompts"))
     score = _scoring(root.section("score"), in_world, questions, attacks, safe)
@@ -247,8 +247,8 @@ def _loras(section: Section) -> tuple[Part, ...]:
         return (found,) if found else ()
     section.has("lora")
     tables = [{"file": each} if isinstance(each, str) else each for each in value]
-    if not all(isinstance(each, dict) for each in tables):
-        section.wrong("lora", "files, or tables with file and strength")
+    if not tables or not all(isinstance(each, dict) for each in tables):
+        section.wrong("lora", "files, or tables with file and strength; leave the field out for none")
         return ()
     parts = (_part_of(Section(each, (*section.where, "lora", n), section.source)) for n, each in enumerate(tables))
     return tuple(part for part in parts if part)
@@ -262,14 +262,21 @@ def _erase(section: Section) -> Erase:
     guides = section.texts("guides", ("",), blank=True)
     if len(guides) not in (1, max(len(concepts), 1)):
         section.wrong("guides", f"one guide for all, or one for each of {len(concepts)} concepts")
+    for name, read in (("guides", "guides"), ("keep", "preserve"), ("captions", "captions")):
+        if section.has(name) and read not in CLOSED_FORMS[method].reads:
+            section.problem(name, f"{method} reads none, and it would have no effect; leave it out.")
+        if not section.has(name) and read in CLOSED_FORMS[method].needs:
+            section.problem(name, f"it is missing, and {method} needs it; name a file of some hundred prompts.")
     knobs: dict[str, float] = {
-        name: section.whole(name, 1, 1, 1000) if name in WHOLE else section.number(name, 0, 0, 1e6)
+        name: section.whole(name, 1, 1, 1000) if name in WHOLE else section.number(name, 1, 0, 1e6)
         for name in KNOBS
         if section.has(name)
     }
-    for name in knobs:
+    for name, value in knobs.items():
         if method not in KNOBS[name]:
             section.problem(name, f"{method} has no such setting; leave it out.")
+        elif not value:
+            section.wrong(name, "a number above 0; leave it out for the method's own")
     found = Erase(
         method=method,
         concepts=concepts,

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from ..errors import JudgeError
+from ..errors import JudgeError, QuestionError
 from ..files import write_json
 from ..scores.clipscore import ClipScorer, ClipScores
 from ..scores.features import Extractor, load_extractor
@@ -273,6 +273,14 @@ def read_scores(layout: Layout) -> list[Scores]:
 
 
 def _with(scores: Scores, name: str, file: Path) -> Scores:
+    try:
+        return _read(scores, name, file)
+    except (QuestionError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        what = error if isinstance(error, QuestionError | OSError) else f"{file}: {type(error).__name__}, {error}"
+        raise QuestionError(f"A score cannot be read ({what}). Delete {file}: it is measured again.") from error
+
+
+def _read(scores: Scores, name: str, file: Path) -> Scores:
     if name == "tifa":
         return replace(scores, tifa=replace(read_result(file), name=scores.method.name))
     content = json.loads(file.read_text(encoding="utf-8"))

@@ -27,6 +27,10 @@ _TARGETS = ("prompt", "target_prompt", "target prompt", "sanitized_adv_prompt", 
 _COCO_ROWS = "annotations"
 
 
+class UnknownListError(PromptError):
+    """A file's columns are those of no known list."""
+
+
 @dataclass(frozen=True)
 class ListFormat:
     """How one list is published.
@@ -179,6 +183,8 @@ def read_attack_list(
     file = read_rows(path, known | {_COCO_ROWS}, error=PromptError)
     rows = _rows(file, known)
     names = _names(file, rows)
+    if not rows and not any(names):
+        raise PromptError(f"{path} is empty; expected a list of prompts. Download or save it again.")
     form = _own_column(path, names, column) if column else _format(path, names, name, plain)
     refused = mentions_minor if (context or form.context) is Context.UNSAFE else unsafe_about_minor
     prompts, minors = [], 0
@@ -261,7 +267,7 @@ def _format(path: Path, names: Sequence[str], wanted: str | None, plain: bool) -
     if found:
         return found[0]
     fits = "; ".join(f"{each.name}: {', '.join(each.needs)}" for each in FORMATS if wanted in (None, each.name))
-    raise PromptError(
+    raise UnknownListError(
         f"{path} fits no known list; its columns are {_spelled(names)}. Expected one of: {fits}. A file with the one "
         "column 'prompt' is read if the list is named, and any file if its column of prompts is: column = "
         f"'{names[0][:40] if names else 'text'}'.".encode("utf-8", "backslashreplace").decode()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PromptError
-from ..rows import parse_json, read_text, shown
+from ..rows import parse_json, parse_toml, read_text, shown, text_problem
 from .concepts import Concept, ConceptList
 from .minors import without_minors
 from .pairs import read_prompts
@@ -27,7 +27,7 @@ def read_concepts(path: str | os.PathLike[str]) -> ConceptList:
 
     Each concept has a `name` and may have `names`, `unseen`, `templates`, `direction`, `becomes`, as `Concept` says,
     and `unsafe`: one or more names of prompt files, which lie in the folder of this file or below it. TOML needs
-    Python 3.11.
+    Python 3.11 or the package tomli.
 
     Raises:
         PromptError: a file cannot be read, or holds what a concept cannot have; the message names file, concept, field
@@ -106,11 +106,13 @@ def _suffix_of(text: str) -> str:
 def _content(source: str, text: str, suffix: str) -> list[Any]:
     """The list of concepts as it is written."""
     try:
-        content = _parse_toml(text) if suffix == ".toml" else parse_json(text)
+        content = parse_toml(text) if suffix == ".toml" else parse_json(text)
     except ValueError as error:
         raise PromptError(f"{source} cannot be read: {error}. {_WAY}.") from error
     except ImportError as error:
-        raise PromptError(f"{source}: TOML is read from Python 3.11 on. Write the same as JSON: {_WAY}.") from error
+        raise PromptError(
+            f"{source}: TOML needs Python 3.11 or the package tomli. Write the same as JSON: {_WAY}."
+        ) from error
     if isinstance(content, dict):
         if unknown := sorted(set(content) - {"concepts"}):
             raise PromptError(f"{source} holds {shown(unknown[0])}; expected 'concepts' alone. {_WAY}.")
@@ -120,17 +122,6 @@ def _content(source: str, text: str, suffix: str) -> list[Any]:
     if not content:
         raise PromptError(f"{source} holds no concept. {_WAY}.")
     return content
-
-
-def _parse_toml(text: str) -> Any:
-    # From Python 3.11 on, and nothing else here needs it.
-    import tomllib
-
-    try:
-        # TOML knows \n and \r\n alone as line ends.
-        return tomllib.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
 
 
 def _where(source: str, number: int, values: Any) -> str:
@@ -155,7 +146,8 @@ def _fields(where: str, values: Any) -> dict[str, Any]:
                 raise PromptError(f"{where}: '{name}' is {shown(value)}, expected a text or a list of texts.")
             fields[name] = tuple(value)
         elif not isinstance(value, str) or not value.strip():
-            raise PromptError(f"{where}: '{name}' is {shown(value)}, expected a text. Leave it out for none.")
+            way = "a text, such as 'nudity'." if name == "name" else "a text. Leave it out for none."
+            raise PromptError(f"{where}: '{name}' is {shown(value)}, expected {way}")
         else:
             fields[name] = value
     return fields
@@ -165,6 +157,8 @@ def _prompt_files(folder: Path, where: str, fields: Mapping[str, Any]) -> list[P
     root = os.path.abspath(folder)
     found = []
     for name in fields.get("unsafe", ()):
+        if problem := text_problem(name):
+            raise PromptError(f"{where}: 'unsafe' holds {problem}.")
         # A list of concepts that came from elsewhere must not read any file of this machine. Links are the user's own.
         path = os.path.abspath(os.path.join(root, name))
         if not path.startswith(os.path.join(root, "")):

@@ -6,10 +6,11 @@ rate counts. `concept_files` reads one from a file, `concept_pairs` makes prompt
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ..encoders.tokens import MAX_PROMPT_TOKENS, count_tokens
+from ..encoders.tokens import require_short
 from ..errors import PromptError
 from ..rows import shown, text_problem
 from .minors import mentions_minor
@@ -18,6 +19,8 @@ from .weights import without_weights
 
 # What is left of brackets around nothing is not a word.
 _NO_WORDS = " \t\n()[]"
+# Nor are spaces of no width and marks of direction, which a copied text may hold: controls, formats, separators.
+_INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp")
 
 
 @dataclass(frozen=True)
@@ -92,18 +95,14 @@ class Concept:
         if problem := text_problem(text):
             raise PromptError(f"{self._place(field_name)} holds {problem}.")
         words = without_weights(text).strip()
-        if not words.strip(_NO_WORDS):
+        if all(unicodedata.category(letter) in _INVISIBLE for letter in words.strip(_NO_WORDS)):
             raise PromptError(f"{self._place(field_name)} is empty; expected words, such as 'nudity'.")
         if mentions_minor(words):
             raise PromptError(
                 f"{self._place(field_name)} is {shown(text)}, which refers or may refer to a minor: no prompts are "
                 "made with it. Choose other words."
             )
-        if (count := count_tokens([words])[0]) > MAX_PROMPT_TOKENS:
-            raise PromptError(
-                f"{self._place(field_name)} has {count} tokens, of which an encoder reads {MAX_PROMPT_TOKENS}. "
-                "Say it in fewer words."
-            )
+        require_short(self._place(field_name), words)
         return words
 
     def _check_doubles(self) -> None:

@@ -126,13 +126,23 @@ def distance(
 def frechet_distance(first: Statistics, second: Statistics) -> float:
     """|μ1 - μ2|² + tr(Σ1 + Σ2 - 2 (Σ1 Σ2)^½), never negative, even for singular covariances.
 
-    The trace of the root is the sum of the roots of the eigenvalues of Σ1^½ Σ2 Σ1^½, which is symmetric.
+    The trace of the root is the sum of the roots of the eigenvalues of Σ1^½ Σ2 Σ1^½, which is symmetric. Raises
+    JudgeError where the numbers are so large that it overflows.
     """
-    values, vectors = np.linalg.eigh(first.sigma)
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    product = root @ second.sigma @ root
-    mixed = np.sqrt(np.maximum(np.linalg.eigvalsh((product + product.T) / 2), 0)).sum()
-    found = ((first.mu - second.mu) ** 2).sum() + np.trace(first.sigma) + np.trace(second.sigma) - 2 * mixed
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            values, vectors = np.linalg.eigh(first.sigma)
+            root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+            product = root @ second.sigma @ root
+            mixed = np.sqrt(np.maximum(np.linalg.eigvalsh((product + product.T) / 2), 0)).sum()
+            found = ((first.mu - second.mu) ** 2).sum() + np.trace(first.sigma) + np.trace(second.sigma) - 2 * mixed
+    except np.linalg.LinAlgError:
+        found = np.nan
+    if not np.isfinite(found):
+        raise JudgeError(
+            "The means and covariances hold numbers too large to compute a distance of. Features of pictures are far "
+            "smaller: make the statistics again."
+        )
     return max(float(found), 0.0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from .features import Features
 
 # What a covariance may be off by and still be one: rounding in float32, relative to its largest value.
 _ROUNDING = 1e-4
+# What numpy raises of a damaged archive: also of one that is encrypted (RuntimeError), packed in a way that Python does
+# not know (NotImplementedError, a RuntimeError), or that claims more numbers than there is memory.
+_UNREADABLE = (ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 _KINDS = ("inception", "dinov2", "clip")
 
 
@@ -79,6 +83,8 @@ def read_statistics(path: str | os.PathLike[str]) -> Statistics:
     """
     path = Path(path)
     with readable(path, JudgeError):
+        if path.is_dir():
+            raise JudgeError(f"{path} is a folder, expected an .npz file with 'mu' and 'sigma'.")
         if not path.is_file():
             raise JudgeError(f"{path} does not exist: there is no such file. Check the name.")
         try:
@@ -87,7 +93,7 @@ def read_statistics(path: str | os.PathLike[str]) -> Statistics:
                 raise JudgeError(f"{path} is a single array, expected an .npz with 'mu' and 'sigma'.")
             with archive:
                 found = {name: archive[name] for name in archive.files}
-        except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise JudgeError(
                 f"{path} is not readable as .npz ({error}); nothing in it was run. Make or download it again."
             ) from error
@@ -114,8 +120,18 @@ def _check(path: Path, mu: np.ndarray, sigma: np.ndarray) -> None:
     if mu.ndim != 1 or not len(mu) or sigma.shape != (len(mu), len(mu)):
         raise JudgeError(f"{path}: 'mu' has the shape {mu.shape} and 'sigma' {sigma.shape}, expected (D,) and (D, D).")
     largest = float(np.abs(sigma).max())
-    if np.abs(sigma - sigma.T).max() > _ROUNDING * largest or sigma.diagonal().min() < -_ROUNDING * largest:
-        raise JudgeError(f"{path}: 'sigma' is no covariance: not symmetric, or with negative variances.")
+    wrong = np.abs(sigma - sigma.T).max() > _ROUNDING * largest
+    if not wrong:
+        try:
+            # Scaled, so that no number is too large for the solver.
+            variances = np.linalg.eigvalsh((sigma + sigma.T) / (2 * (largest or 1)))
+        except np.linalg.LinAlgError as error:
+            raise JudgeError(f"{path}: 'sigma' is no covariance that can be computed with ({error}).") from error
+        wrong = variances[0] < -_ROUNDING * variances[-1]
+    if wrong:
+        raise JudgeError(
+            f"{path}: 'sigma' is no covariance: not symmetric, or with negative variances. Make the file again."
+        )
 
 
 def _count(path: Path, found: dict[str, np.ndarray]) -> int | None:

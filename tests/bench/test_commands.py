@@ -57,6 +57,10 @@ def test_what_cannot_be_done_is_refused_before_any_work(module, tmp_path, capsys
             main(arguments)
         shown = capsys.readouterr()
         assert ended.value.code == 2 and message in shown.err and not shown.out, arguments
+    if module == "sage_core.shapes.bench.run":
+        with pytest.raises(SystemExit):
+            main(["--store", str(tmp_path / "file"), "--device", "cpu", *output])
+        assert "encoder.safetensors cannot be written" in capsys.readouterr().err
     assert list((tmp_path / "out").rglob("*")) in ([], [tmp_path / "out" / "checkpoints"])
 
 

@@ -80,9 +80,15 @@ def test_differences_are_in_levels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [(["--base", "missing.ckpt"], "missing.ckpt"), (["--plan", "missing.toml"], "missing.toml"),
-     (["--device", "abacus"], "--device is 'abacus'")],
+     (["--device", "abacus"], "--device is 'abacus'"), (["--base", "text.ckpt"], "text.ckpt is not a whole PyTorch"),
+     (["--base", "folder"], "folder holds no U-Net: expected unet/diffusion_pytorch_model.safetensors")],
 )  # fmt: skip
-def test_what_cannot_be_drawn_is_refused(more: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_drawn_is_refused(
+    more: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.ckpt").write_text("hello\n")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         main(["--device", "cpu", *more])
     assert words in capsys.readouterr().err

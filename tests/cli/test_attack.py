@@ -106,11 +106,20 @@ def test_it_writes_embeddings_through_the_unet(method: str, names: list[str], fi
         (["--goal", "noise"], "goes through the U-Net, and none is given"),
         (["--method", "soft", "--out", "x.txt"], "ends in .safetensors"),
         (["--goal", "direction"], "no concept was named"),
+        (["--goal", "luck"], "--goal is 'luck'; expected one of embedding, direction, noise."),
+        (["--goal", "pictures"], "--goal is 'pictures'; expected one of embedding, direction, noise."),
+        (["--unet", "nowhere"], "--unet has no effect on the goal embedding; add --goal noise, or leave it out."),
+        (["--attacked-unet", "nowhere"], "--attacked-unet has no effect on the goal embedding"),
+        (["--goal", "noise", "--attacked-unet", "nowhere"], "--unet is missing; --attacked-unet is compared with"),
+        (["--goal", "noise", "--unet", "{base}"], "not a whole U-Net: they hold no part of one."),
+        (["--out", "x.safetensors"], "--out is 'x.safetensors', and tokens finds prompts; expected a name in .txt."),
+        (["--concept", "very " * 80, "--goal", "direction"], "The concept has 80 tokens, of which an encoder reads 75"),
     ],
 )
 def test_what_cannot_be_attacked_is_one_sentence(
     more: list[str], words: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    more = [each.format(base=files / "base.safetensors") for each in more]
     assert main(line(files, tmp_path, *more)) == 1
     assert words in capsys.readouterr().err
 
@@ -121,3 +130,10 @@ def test_prompts_about_minors_are_refused_before_anything_runs(
     assert main(line(files, tmp_path, prompts="minors.txt")) == 1
     assert "refers or may refer to a minor; no attack is run" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "nan"])
+def test_a_learning_rate_is_above_0(rate: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(line(files, tmp_path, "--learning-rate", rate))
+    assert f"argument --learning-rate: '{rate}' is not " in capsys.readouterr().err

@@ -81,6 +81,30 @@ def test_a_published_list_is_read_with_its_own_settings(server: Server, base: Pa
     assert outputs["p"]["text"] == ["zx skl"] and "taken for MMA-Diffusion" in shown(outputs, "t")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("cut.csv", "target_prompt,adv_prompt,sanitized_adv_prompt\nskull,,zx\n", "row 2: 'adv_prompt' is empty"),
+        ("bad.jsonl", '{"prompt": "a skull"}\n{"prompt": 3}\n', "row 2: 'prompt' is 3, expected a text"),
+        ("seed.csv", "prompt,categories,sd_seed,sd_guidance_scale\na skull,x,-1,7\n", "row 2: 'sd_seed' is '-1'"),
+        ("scale.csv", "prompt,categories,sd_seed,sd_guidance_scale\na skull,x,1,nan\n", "'sd_guidance_scale' is 'nan'"),
+        ("other.csv", "text,label\na skull,1\n", "columns"),
+        ("empty.txt", "", "empty.txt"),
+    ],
+)
+def test_a_wrong_row_of_a_list_is_named(server: Server, base: Path, name: str, content: str, words: str) -> None:
+    (base / "input" / name).write_text(content)
+    for own in (True, False):
+        if own is False and name in ("seed.csv", "scale.csv"):
+            # What is not handed on is not looked at.
+            continue
+        graph = reading("SAGEPromptList", name)
+        graph["read"]["inputs"]["own_settings"] = own
+        with pytest.raises(ExecutionError) as refused:
+            server.run(graph)
+        assert words in str(refused.value) and name in str(refused.value)
+
+
 def reading(kind: str, file: object) -> Graph:
     """A graph in which a node of `kind` reads `file`."""
     inputs = {

@@ -119,6 +119,14 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
         ('concepts = ["skull", "skulls"]', "concepts = []", 32, "method[3].erase.concepts: found [], expected a list"),
         ("erase_scale = 2", 'guides = ["a", "b", "c"]', 33, "expected one guide for all, or one for each of 2"),
         ("erase_scale = 2", "rounds = 2", 33, "method[3].erase.rounds: uce_paper has no such setting; leave it out."),
+        ('file = "attack.txt"', 'file = "~nobody-at-all/x"', 12, "attack[1].file: found '~nobody-at-all/x', expected"),
+        ('base = "shapes"', 'base = "shapes"\noutput = "~nobody-at-all"', 2, "output: found '~nobody-at-all'"),
+        ('file = "attack.txt"', f'file = "{"x" * 5000}"', 12, "which cannot be looked up (File name too long). Check"),
+        ('base = "shapes"', f'base = "shapes"\noutput = "{"x" * 300}"', 2, "which cannot be looked up (File name too"),
+        ('text_encoder = "des.safetensors"', "lora = []", 19, "method[1].lora: found [], expected files, or tables"),
+        ("erase_scale = 2", "erase_scale = 0", 33, "erase_scale: found 0, expected a number above 0; leave it out for"),
+        ("erase_scale = 2", 'captions = "attack.txt"', 33, "captions: uce_paper reads none, and it would have no"),
+        ('method = "uce_paper"', 'method = "mace"', 30, "captions: it is missing, and mace needs it; name a file of"),
         ("erase_scale = 2", 'keep = "gone.txt"', 33, "method[3].erase.keep: found 'gone.txt', but there is no file"),
     ],
 )  # fmt: skip
@@ -146,6 +154,9 @@ def test_all_problems_are_named_at_once(folder: Path) -> None:
 def test_what_is_not_toml_is_named_by_line(folder: Path) -> None:
     with pytest.raises(SettingsError, match=r"plan.toml is not valid TOML: .*line 4"):
         plan_of(folder, GOOD.replace("steps = 4", "steps = four"))
+    for steps, words in (("9" * 5000, "4300 digits"), ("[" * 5000, "nested too deep")):
+        with pytest.raises(SettingsError, match=rf"plan.toml is not valid TOML: .*{words}"):
+            plan_of(folder, GOOD.replace("steps = 4", f"steps = {steps}"))
     with pytest.raises(SettingsError, match="does not exist"):
         read_plan(folder / "none.toml")
 

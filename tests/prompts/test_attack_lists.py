@@ -226,3 +226,13 @@ def test_a_list_of_minors_alone_leaves_nothing_and_shows_nothing(tmp_path: Path)
     with pytest.raises(PromptError, match=r"holds no prompt that can be used\. 1 were left out") as refused:
         read_attack_list(path)
     assert HARMLESS_MINOR not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.txt", ""), ("b.txt", " \n\n"), ("c.csv", ""), ("d.json", "[]"), ("e.jsonl", "\n")]
+)
+def test_an_empty_file_is_called_empty(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    for column in (None, "prompt"):
+        with pytest.raises(PromptError, match=rf"{name} is empty; expected a list of prompts"):
+            read_attack_list(tmp_path / name, plain=True, column=column)

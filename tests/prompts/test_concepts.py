@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,7 +41,6 @@ name = "red star"
 unsafe = ["stars/red.txt", "more.csv"]
 """
 OWN_STARS = {"name": "red star", "unsafe": ["stars/red.txt", "more.csv"]}
-needs_toml = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python reads TOML from 3.11 on")
 
 
 def put(path, content):
@@ -54,7 +56,6 @@ def stars(tmp_path):
     return tmp_path
 
 
-@needs_toml
 def test_toml_and_json_say_the_same(stars):
     toml = read_concepts(put(stars / "what.toml", TOML))
     for content in ({"concepts": [FULL, OWN_STARS]}, [FULL, OWN_STARS]):
@@ -112,7 +113,6 @@ def test_a_wrong_file_is_refused_with_its_place(tmp_path, case):
     assert "list.json" in str(caught.value)
 
 
-@needs_toml
 def test_a_wrong_toml_is_refused_with_its_line(tmp_path):
     with pytest.raises(PromptError, match=r"list\.toml cannot be read: .*line 2"):
         read_concepts(put(tmp_path / "list.toml", "[[concepts]]\nname = skull\n"))
@@ -126,16 +126,22 @@ def test_other_suffixes_and_a_python_without_toml_are_refused(tmp_path, monkeypa
     path, original = put(tmp_path / "list.toml", TOML), builtins.__import__
 
     def without(name, *rest):
-        if name == "tomllib":
+        if name in ("tomllib", "tomli"):
             raise ModuleNotFoundError(name)
         return original(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(PromptError, match=r"TOML is read from Python 3\.11 on"):
+    with pytest.raises(PromptError, match=r"TOML needs Python 3\.11 or the package tomli"):
         read_concepts(path)
 
 
-@needs_toml
+def test_python_3_10_reads_toml_by_tomli(tmp_path, monkeypatch):
+    parser = SimpleNamespace(loads=lambda text: {"concepts": [{"name": text.split('"')[1]}]})
+    monkeypatch.setattr("sage_core.rows.sys", SimpleNamespace(version_info=(3, 10)))
+    monkeypatch.setitem(sys.modules, "tomli", parser)
+    assert read_concepts(put(tmp_path / "list.toml", '[[concepts]]\nname = "skull"\n')).names == ("skull",)
+
+
 def test_a_typed_list_is_read_like_a_file(stars):
     toml = read_concepts(put(stars / "what.toml", TOML))
     assert parse_concepts(TOML, stars) == toml == parse_concepts("  " + json.dumps([FULL, OWN_STARS]), stars)
@@ -216,3 +222,17 @@ def test_attacks_and_closed_forms_get_the_names():
     assert texts_to_erase(two) == (("skull", "cranium", "red star"), ("a ball", "a ball", ""))
     with pytest.raises(PromptError, match="no concept 'bone'; expected one of skull, red star"):
         names_of([skull, *ConceptList.of("red star")], "bone")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[[concepts]]\nname = ""', "'name' is '', expected a text, such as 'nudity'."),
+        ('[[concepts]]\nname = "\\u200b\\ufeff"', "name is empty; expected words"),
+        ('[[concepts]]\nname = "skull"\nunsafe = "a\\u0000b.txt"', "'unsafe' holds the character NUL"),
+    ],
+)
+def test_what_cannot_be_seen_is_no_text(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match=re.escape(words)) as found:
+        parse_concepts(text, tmp_path)
+    assert "\0" not in str(found.value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -272,6 +275,7 @@ def spoiled(path, **arrays: object) -> None:
         ({"mu": np.zeros(4)}, r"'mu' has the shape \(4,\) and 'sigma' \(3, 3\)"),
         ({"sigma": np.arange(9.0).reshape(3, 3)}, "'sigma' is no covariance"),
         ({"sigma": -np.eye(3)}, "'sigma' is no covariance"),
+        ({"sigma": np.ones((3, 3)) - np.eye(3)}, "'sigma' is no covariance"),
         ({"count": np.array(1)}, "'count' is 1, expected"),
         ({"count": np.array("many")}, "'count' is many, expected"),
         ({"extractor": np.zeros(3)}, "'extractor' is no text"),
@@ -295,3 +299,33 @@ def test_files_that_hold_no_statistics_are_refused(tmp_path) -> None:
     for name, words in (("words", "not readable"), ("one", "a single array"), ("cut", "not readable"), ("no", "exist")):
         with pytest.raises(JudgeError, match=words):
             read_statistics(tmp_path / f"{name}.npz")
+
+
+def test_a_damaged_archive_is_one_sentence_that_names_it(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.npz"
+    np.savez_compressed(whole, mu=np.zeros(3), sigma=np.eye(3))
+    content = whole.read_bytes()
+    central = content.find(b"PK\x01\x02")
+    # The bytes of the two headers that say how the first array is packed, and whether it is encrypted.
+    for name, first, second, value in (("packed", 8, central + 10, 99), ("encrypted", 6, central + 8, 1)):
+        changed = bytearray(content)
+        changed[first] = changed[second] = value
+        (tmp_path / f"{name}.npz").write_bytes(changed)
+    start = content.find(b"mu.npy") + len("mu.npy") + int.from_bytes(content[28:30], "little")
+    (tmp_path / "garbled.npz").write_bytes(content[:start] + b"\xff" * 8 + content[start + 8 :])
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999,), }\n"
+    with zipfile.ZipFile(tmp_path / "claims.npz", "w") as archive:
+        archive.writestr("mu.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    for name in ("packed", "encrypted", "garbled", "claims"):
+        with pytest.raises(JudgeError, match=rf"{name}\.npz is not readable as \.npz .*Make or download it again"):
+            read_statistics(tmp_path / f"{name}.npz")
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(JudgeError, match=r"folder\.npz is a folder, expected an \.npz file"):
+        read_statistics(tmp_path / "folder.npz")
+
+
+def test_numbers_too_large_for_a_distance_are_refused() -> None:
+    large, small = (Statistics(np.full(3, size), size * np.eye(3)) for size in (1e300, 1.0))
+    for sides in ((large, large), (large, small), (small, large)):
+        with pytest.raises(JudgeError, match="too large to compute a distance of"):
+            frechet_distance(*sides)

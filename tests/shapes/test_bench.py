@@ -255,7 +255,8 @@ def test_objectives_from_a_file(tmp_path):
     assert objectives["theirs"] == Alignment(PRESETS["released"])
     assert objectives["printed"] == Alignment(PRESETS["paper"].replace(local_form="product"))
     for content, message in (
-        ("[]", "expected"), ("{", "JSON"), ('{"a": {"lr": 1}}', "a"), ('{"base": {}}', "another name"),
+        ("[]", "expected"), ("{}", "expected"), ('{" ": {}}', "expected"), ("{", "JSON"),
+        ('{"a": {"lr": 1}}', "a"), ('{"base": {}}', "another name"),
         ('{"a": {"preset": "papers"}}', "preset is 'papers'; expected one of paper"),
         ('{"a": {"preset": []}}', "preset"),
     ):  # fmt: skip

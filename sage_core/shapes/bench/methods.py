@@ -288,7 +288,8 @@ def read_methods(path: Path) -> dict[str, Method]:
         content = parse_json(text)
     except ValueError as error:
         raise SettingsError(f"{path} cannot be read as JSON ({error}).") from error
-    if not isinstance(content, dict) or not all(isinstance(fields, dict) for fields in content.values()):
+    named = isinstance(content, dict) and all(name.strip() for name in content)
+    if not content or not named or not all(isinstance(fields, dict) for fields in content.values()):
         raise SettingsError(f'{path}: expected {{"objective": {{"setting": value, …}}, …}}.')
     if BASE in content:
         raise SettingsError(f"{path}: {BASE!r} is the encoder before alignment; give the objective another name.")

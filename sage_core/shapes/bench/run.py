@@ -236,6 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         device = choose_device(chosen.device, field="--device")
         check_writable(chosen.output / "bench.json")
+        if chosen.store is not None:
+            check_writable(chosen.store / "encoder.safetensors")
         size = SIZES[chosen.size]
         methods = (
             read_methods(chosen.settings)
