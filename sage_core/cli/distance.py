@@ -93,6 +93,8 @@ def _check(options: argparse.Namespace) -> None:
     statistics = [path.suffix.lower() == ".npz" for path in (options.first, options.second)]
     if options.model is None and not all(statistics):
         raise SettingsError("--model is missing; pictures need a model whose features are compared.")
+    if options.take and all(statistics):
+        raise SettingsError("--take chooses among pictures, and statistics in .npz hold none; leave it out.")
     for name in ("save_a", "save_b"):
         path = getattr(options, name)
         if path is not None and path.suffix.lower() != ".npz":

@@ -63,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
         raise SettingsError("--shapes goes with --init: it writes a plan of the shapes world.")
     if options.part and options.processes > 1:
         raise SettingsError("--part is for processes that you start yourself; found --processes too. Give one of them.")
+    if options.dry_run and options.batches:
+        raise SettingsError("--batches has no effect with --dry-run, which draws nothing. Give one after the other.")
     common.check_outputs({"--report": options.report}, {"PLAN": options.plan})
     if options.init:
         return _init(options)

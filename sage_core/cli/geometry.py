@@ -284,6 +284,8 @@ def _draw_methods(options: argparse.Namespace, others: Sequence[Method], method:
 def _check(options: argparse.Namespace, outputs: dict[str, Path | None], inputs: dict[str, Path | None]) -> None:
     known = {"BASE": options.base, "ALIGNED": options.aligned, "PROMPTS": options.prompts}
     common.check_outputs({"--report": options.report, **outputs}, {**known, **inputs})
+    for name in ("--page", "--methods"):
+        common.check_png(name, outputs.get(name))
 
 
 def _compare(

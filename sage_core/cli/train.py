@@ -75,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
         {"BASE": options.base, "PAIRS": options.pairs, "--unsafe": options.unsafe}
         | common.concept_inputs(options.concepts),
     )
+    common.check_png("--curves", options.curves)
     from ..alignment.report import run_summary
     from ..alignment.store import train_stored
     from ..encoders.layouts import EncoderConfig, require_sd1

@@ -219,10 +219,11 @@ def _check_counts(
     if one == other:
         return []
     if not allowed:
+        # Of one picture there is no distance.
+        same = f"Take {min(one, other):,} of both" if min(one, other) > 1 else "Take as many of both, two or more"
         raise JudgeError(
-            f"{measure} depends on the number of pictures, and the sides have {one:,} and {other:,}. Take "
-            f"{min(one, other):,} of both, use KID, or allow different numbers: then compare only with distances of "
-            "the same numbers."
+            f"{measure} depends on the number of pictures, and the sides have {one:,} and {other:,}. {same}, use KID, "
+            "or allow different numbers: then compare only with distances of the same numbers."
         )
     return [f"The numbers of pictures differ: compare only with a {measure} of the same numbers."]
 

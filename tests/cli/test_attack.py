@@ -113,6 +113,7 @@ def test_it_writes_embeddings_through_the_unet(method: str, names: list[str], fi
         (["--goal", "noise", "--attacked-unet", "nowhere"], "--unet is missing; --attacked-unet is compared with"),
         (["--goal", "noise", "--unet", "{base}"], "not a whole U-Net: they hold no part of one."),
         (["--out", "x.safetensors"], "--out is 'x.safetensors', and tokens finds prompts; expected a name in .txt."),
+        (["--curve", "curve.txt"], "--curve is 'curve.txt'; expected a file name that ends in .png."),
         (["--concept", "very " * 80, "--goal", "direction"], "The concept has 80 tokens, of which an encoder reads 75"),
     ],
 )

@@ -87,6 +87,19 @@ def test_what_would_mislead_is_said(
     assert message in capsys.readouterr().err
 
 
+def test_an_option_without_effect_is_refused(sets: tuple[Path, Path], clip: Path, tmp_path: Path, capsys: Any) -> None:
+    kept = str(tmp_path / "kept.npz")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "1.png").write_bytes(next(sets[0].glob("*.png")).read_bytes())
+    command = ["distance", "--model", str(clip), "--device", "cpu", "--quiet"]
+    assert main([*command, *map(str, sets), "--different-counts", "--save-a", kept]) == 0
+    assert main(["distance", kept, kept, "--take", "5"]) == 1
+    assert "--take chooses among pictures, and statistics in .npz hold none; leave it out." in capsys.readouterr().err
+    assert main([*command, str(alone), str(sets[1])]) == 1
+    assert "have 1 and 14. Take as many of both, two or more, use KID" in capsys.readouterr().err
+
+
 def test_different_numbers_are_compared_when_asked_and_by_kid(sets: tuple[Path, Path], clip: Path, capsys: Any) -> None:
     command = ["distance", *map(str, sets), "--model", str(clip), "--device", "cpu", "--quiet"]
     assert main([*command, "--different-counts"]) == 0

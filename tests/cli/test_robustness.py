@@ -89,6 +89,8 @@ LORA = ("extract-lora", "base.safetensors", "aligned.safetensors")
         (["geometry", *SPACES, "--unsafe", "a.json", "--report", "a.json"], "which --unsafe is read from"),
         (["geometry", "encoder", *SPACES[1:], "--report", "encoder/model.safetensors"], "which BASE is read from"),
         (["neighbours", *SPACES, "--page", "aligned.safetensors"], "which ALIGNED is read from"),
+        (["geometry", *SPACES, "--page", "page.jpg"], "--page is 'page.jpg'; expected a file name that ends in .png."),
+        ([*TRAIN, "o.safetensors", "--curves", "c"], "--curves is 'c'; expected a file name that ends in .png."),
         (["neighbours", *SPACES, "--page", "n.png", "--report", "n.png"], "--page and --report are the same file"),
         (["drift", *SPACES, "--report", "link.safetensors"], "which BASE is read from"),
         (["drift", *SPACES, "--among", "a.json", "--report", "a.json"], "which --among is read from"),

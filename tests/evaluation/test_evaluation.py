@@ -183,6 +183,8 @@ def test_plans_are_written_with_comments(tmp_path: Path, capsys: pytest.CaptureF
     assert "ends in .toml" in capsys.readouterr().err
     assert main(["evaluate", str(file), "--shapes"]) == 1
     assert "--shapes goes with --init" in capsys.readouterr().err
+    assert main(["evaluate", str(file), "--dry-run", "--batches", "1"]) == 1
+    assert "--batches has no effect with --dry-run" in capsys.readouterr().err
     assert main(["evaluate", str(file)]) == 1
     message = capsys.readouterr().err
     assert "problems: (1)" in message and "line 4, base: found 'sd-v1-4.ckpt'" in message
