@@ -219,7 +219,7 @@ def theme(options: argparse.Namespace) -> Theme:
 
 
 def check_png(name: str, path: Path | None) -> None:
-    """Raise SettingsError unless the file of a figure is named as what it holds, a PNG; devices may be called anything."""
+    """Raise SettingsError unless the file of a figure is named as a PNG; devices may be called anything."""
     if path is not None and path.suffix.lower() != ".png" and (path.is_file() or not path.exists()):
         raise SettingsError(f"{name} is '{path}'; expected a file name that ends in .png.")
 
