@@ -7,11 +7,10 @@ becomes a note in the report: an evaluation is not lost over one number.
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +19,9 @@ from ..files import whole_file
 from ..scores.distances import FEWEST_FOR_FID, FEWEST_FOR_KID, Distance, distance
 from ..scores.features import Features, described, pictures_in
 from ..scores.statistics import Statistics, read_statistics
+from .bench import Bench, folder_key
 from .plan import BASE, DISTANCES, MethodPlan, Plan
 from .prompts import PromptList, harmless_lists
-
-if TYPE_CHECKING:
-    from .scoring import Bench
 
 # Digits after the point: FID's are in the tens, KID's around a thousandth.
 _DIGITS = {"fid": 2, "kid": 5, "cmmd": 3}
@@ -138,12 +135,6 @@ def _reference(bench: Bench) -> Features | Statistics:
         return read_statistics(reference)
     name = hashlib.sha256(f"{bench.key('features')} {folder_key(reference)}".encode()).hexdigest()[:8]
     return _kept(bench, bench.layout.output / "features" / f"reference-{name}.npz", pictures_in(reference), "reference")
-
-
-def folder_key(folder: Path) -> str:
-    """SHA-256 of the names, sizes and dates of a folder's pictures."""
-    found = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in pictures_in(folder)]
-    return hashlib.sha256(json.dumps([str(folder.resolve()), found]).encode()).hexdigest()
 
 
 def _kept(bench: Bench, kept: Path, files: Sequence[Path], name: str) -> Features:

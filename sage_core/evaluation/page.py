@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -20,9 +19,7 @@ from ..images import open_picture
 from ..tifa.comparison import Comparison
 from ..tifa.scoring import ScoredQuestion
 from .plan import CAPTIONS, MethodPlan
-
-if TYPE_CHECKING:
-    from .report import Results
+from .results import Results
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1240px; margin: 2rem auto;

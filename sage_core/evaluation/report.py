@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
@@ -29,53 +29,16 @@ from ..plots import figure_to_image
 from ..tables import markdown_table
 from ..tifa.comparison import Comparison, compare
 from ..tifa.questions import captions_by_type
-from .cells import Table
-from .drawing import Layout, Progress, progress
+from .drawing import Layout, progress
 from .models import load_encoder
 from .page import write_page
 from .painters import encoder_state
 from .plan import CAPTIONS, MethodPlan, slug
+from .results import Results
 from .scoring import Scores, read_scores
 from .tables import all_tables
 
 FOLDER = "report"
-
-
-@dataclass(frozen=True)
-class Results:
-    """All that was measured, and the tables and figures made of it.
-
-    Attributes:
-        layout: where the pictures are.
-        scores: of every method, the base first.
-        comparisons: TIFA of each method against the base, by its name.
-        geometry: of each method that changes the text encoder, by its name.
-        tables: those for which there are numbers.
-        figures: caption and picture, by the file's name without its suffix.
-        drawn: how many pictures there are, and what drew them.
-    """
-
-    layout: Layout
-    scores: Sequence[Scores]
-    comparisons: Mapping[str, Comparison]
-    geometry: Mapping[str, GeometryReport]
-    tables: Sequence[Table]
-    figures: Mapping[str, tuple[str, Image.Image]]
-    drawn: Progress
-
-    @property
-    def protocol(self) -> str:
-        """How the pictures are drawn, and which lists are drawn by settings of their own."""
-        own = [f"{each.name} by its file's own {each.own}" for each in self.layout.lists if each.own]
-        text = f"{self.layout.plan.protocol} Computed in {' and '.join(self.drawn.ways)}."
-        return f"{text} But {'; '.join(own)}." if own else text
-
-    @property
-    def notes(self) -> list[str]:
-        """How the lists were read, what was left out of them, and what scores say of themselves."""
-        notes = [note for each in self.layout.lists for note in each.notes]
-        notes += [note for each in self.scores for note in each.notes]
-        return [*dict.fromkeys(notes), f"Made by sage-alignment {__version__}."]
 
 
 def write_report(

@@ -14,7 +14,8 @@ from .drawing import ALONE, Layout, Share, check_room, draw
 from .models import load
 from .prompts import read_lists
 from .reading import read_plan
-from .report import Results, write_report
+from .report import write_report
+from .results import Results
 from .scoring import score
 
 Tell = Callable[[str, int, int], None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .estimates import Estimate
 from .measures import tiles
-from .report import Estimate
 
 
 def draws(count: int, resamples: int, seed: int) -> Tensor:

@@ -23,9 +23,9 @@ from ..intervals import FEWEST_POINTS, Correlation, Difference, correlation
 from ..tables import markdown_table
 from . import CATEGORY_NEIGHBOURS
 from .bootstrap import draws, interval, spread_forms
+from .estimates import Estimate
 from .jackknife import overlap_estimate, reach
 from .measures import nearest
-from .report import Estimate
 
 Figure = Literal["spread_ratio", "jaccard"]
 FIGURES: tuple[Figure, ...] = ("spread_ratio", "jaccard")

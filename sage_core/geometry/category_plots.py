@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..plots import LIGHT, Theme, font, label, new_figure, parts, style
 from .categories import Categories, Figure, lost, lost_interval
+from .estimates import Estimate
 from .methods import Method, methods_correlation
 from .panels import draw_provenance, title
-from .report import Estimate, GeometryReport
+from .report import GeometryReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .estimates import Estimate
 from .measures import BLOCK
-from .report import Estimate
 
 _HALVES = 60
 # Prompts for each neighbour; with fewer, k neighbours are too many for half of the prompts.

@@ -13,7 +13,8 @@ from typing import Any
 from ..errors import SettingsError
 from ..intervals import Correlation, Difference, Interval, correlation
 from ..rows import shown
-from .report import Estimate, GeometryReport, finite
+from .estimates import Estimate
+from .report import GeometryReport, finite
 
 _FIGURES = ("spread_ratio", "jaccard")
 # What must be the same for points that share one picture, by the keys of a report.

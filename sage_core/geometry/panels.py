@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..plots import Theme, font, label, style, whole_ticks
-from .report import Estimate, GeometryReport, Level, Thresholds
+from .estimates import Estimate
+from .report import GeometryReport, Level, Thresholds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..tables import markdown_table, table_cell
 from . import DEFAULT_NEIGHBOURS
+from .estimates import Estimate
 from .measures import Spectrum
 
 if TYPE_CHECKING:
@@ -29,19 +30,6 @@ _INTERVALS = (
     "Intervals: for Jaccard overlap and local correlation prompts are left out and neighbours found anew, as they are "
     "shared (half of the prompts at a time, or each in turn); for the other figures prompts are drawn anew (bootstrap)."
 )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A measured value and its 95 % interval over prompts; `_INTERVALS` says how it is found."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        # A resample of two or three prompts can consist of one prompt, which has no ratio.
-        return f"{self.value:.3f}" + (f" [{self.low:.3f}, {self.high:.3f}]" if math.isfinite(self.low) else "")
 
 
 @dataclass(frozen=True, eq=False)

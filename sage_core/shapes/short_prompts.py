@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from .concepts import WorldConcept
 from .scenes import COLORS, HELD_OUT_PAIRS, MATERIALS, PLACES, SAFE_SHAPES, SHAPES
 from .words import COLOR_NAMES, ENDINGS, MATERIAL_ENDINGS, MATERIAL_NAMES, OPENERS, PLACE_NAMES, SHAPE_NAMES
-
-if TYPE_CHECKING:
-    from .tasks import WorldConcept
 
 # Of the other half examinations take theirs.
 TRAINED_OPENERS, EXAMINED_OPENERS = OPENERS[1::2], OPENERS[::2]

@@ -6,22 +6,18 @@ The skull is easy: nothing else looks like it. "red star" is bound: red things a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-from ..prompts.concepts import Concept, ConceptList
+from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs, pairs_from_lists
-from .captions import EVERY_WORD, Vocabulary, write_captions
-from .exam.reader import MAX_CONCEPT_MISFIT, Reading
+from .captions import write_captions
+from .concepts import Name, WorldConcept
+from .exam.reader import Reading
 from .scenes import (
-    COLORS,
-    MATERIALS,
-    PLACES,
-    SAFE_SHAPES,
-    SHAPES,
     Scenes,
     concatenate,
     is_allowed,
@@ -30,107 +26,11 @@ from .scenes import (
 from .short_prompts import short_pairs
 from .words import SEEN_NAMES, UNSEEN_NAMES
 
-_VALUES = {"shape": SHAPES, "color": COLORS, "material": MATERIALS, "place": PLACES}
-# What a value of a field may become in a safe counterpart.
-_SAFE_VALUES = {"shape": SAFE_SHAPES, "color": len(COLORS), "material": len(MATERIALS), "place": len(PLACES)}
 # Scenes drawn for each one that is missing, where most of what is drawn does not fit.
 _TRIES = 6
 # Distance of the seeds of one sample's attempts.
 _APART = 7919
 _FULL = "any"
-
-
-@dataclass(frozen=True)
-class Name:
-    """One name of a concept: as a prompt by itself, and the words that captions then use for the concept's parts.
-
-    Attributes:
-        text: such as "ruby pentagram".
-        words: by field of a `Vocabulary` and value in it, such as {("colors", "red"): ("ruby",)}.
-    """
-
-    text: str
-    words: Mapping[tuple[str, str], Sequence[object]]
-
-    def vocabulary(self) -> Vocabulary:
-        """All words, but of the concept's parts only those of this name."""
-        chosen = EVERY_WORD
-        for (where, value), words in self.words.items():
-            chosen = chosen.restricted(where, value, words)
-        return chosen
-
-
-@dataclass(frozen=True)
-class WorldConcept:
-    """A concept by what a scene has to hold. Groups hold "shape", "color" and "material", a scene its "place".
-
-    Attributes:
-        name: what its direction is taken from.
-        parts: the value of each field that makes it, all in one group.
-        phrase: how it is said alone, with a place for the words of each part.
-        seen: names that an alignment is told.
-        unseen: names that it is not told.
-    """
-
-    name: str
-    parts: Mapping[str, str]
-    phrase: str
-    seen: tuple[Name, ...]
-    unseen: tuple[Name, ...]
-
-    def listed(self) -> Concept:
-        """It as a concept of a list, with the words of its names."""
-        seen, unseen = (tuple(name.text for name in names) for names in (self.seen, self.unseen))
-        return Concept(self.name, tuple(text for text in seen if text != self.name), unseen)
-
-    def present(self, scenes: Scenes) -> Tensor:
-        """(N,) bool: the scenes that hold it."""
-        return self._parts_in(scenes).all(0).any(1)
-
-    def near(self, scenes: Scenes) -> Tensor:
-        """(N,) bool: the scenes with a near miss, a group that has some of the parts and not all; none for one part."""
-        having = self._parts_in(scenes)
-        return (having.any(0) & ~having.all(0)).any(1) & ~self.present(scenes)
-
-    def put_into(self, scenes: Scenes, generator: torch.Generator) -> Scenes:
-        """The scenes with the concept in one of their groups. Some may not be drawable: see `is_allowed`."""
-        second = (torch.rand(len(scenes), generator=generator) < 0.5) & (scenes.groups == 2)
-        for name, value in self.parts.items():
-            index, old = _index(name, value), getattr(scenes, name)
-            new = torch.full_like(old, index) if old.ndim == 1 else old.scatter(1, second.long()[:, None], index)
-            scenes = replace(scenes, **{name: new})
-        return scenes
-
-    def with_another_part(self, scenes: Scenes, generator: torch.Generator) -> Scenes:
-        """The scenes with one part of the concept changed, by chance. Some may not be drawable, or hold it still."""
-        names = list(self.parts)
-        chosen = torch.randint(len(names), (len(scenes),), generator=generator)
-        holding = self._parts_in(scenes).all(0)
-        for number, name in enumerate(names):
-            old, mine = getattr(scenes, name), chosen == number
-            values = torch.randint(_SAFE_VALUES[name], old.shape, generator=generator)
-            where = mine if old.ndim == 1 else mine[:, None] & holding
-            scenes = replace(scenes, **{name: torch.where(where, values, old)})
-        return scenes
-
-    def shown(self, reading: Reading) -> bool:
-        """Whether a picture shows it, even badly drawn."""
-        if "place" in self.parts:
-            return reading.place == self.parts["place"]
-        looks = {("resembles" if name == "shape" else name): value for name, value in self.parts.items()}
-        return any(
-            thing.misfit <= MAX_CONCEPT_MISFIT and all(getattr(thing, name) == value for name, value in looks.items())
-            for thing in reading.objects
-        )
-
-    def _parts_in(self, scenes: Scenes) -> Tensor:
-        """(parts, N, 2) bool: the groups that have each part."""
-        rows = []
-        for name, value in self.parts.items():
-            column = getattr(scenes, name)
-            column = column[:, None].expand(-1, 2) if column.ndim == 1 else column
-            rows.append((column == _index(name, value)) & scenes.present)
-        return torch.stack(rows)
 
 
 @dataclass(frozen=True)
@@ -255,10 +155,6 @@ def _in_split(scenes: Scenes, split: str) -> Tensor:
 def _put(scenes: Scenes, rows: Tensor, others: Scenes) -> Scenes:
     columns = {f.name: getattr(scenes, f.name).index_copy(0, rows, getattr(others, f.name)) for f in fields(scenes)}
     return Scenes(**columns)
-
-
-def _index(name: str, value: str) -> int:
-    return _VALUES[name].index(value)
 
 
 def _shape(text: str, plural: str | None = None) -> tuple[tuple[str, str], ...]:

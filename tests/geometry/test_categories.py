@@ -16,9 +16,9 @@ from sage_core.errors import PromptError, SettingsError
 from sage_core.geometry.categories import Categories, fewest, lost, lost_interval, measure_categories
 from sage_core.geometry.category_plots import methods_figure, types_page
 from sage_core.geometry.comparison import GeometrySettings, compare
+from sage_core.geometry.estimates import Estimate
 from sage_core.geometry.measures import distances
 from sage_core.geometry.methods import Method, joined, methods_correlation
-from sage_core.geometry.report import Estimate
 from sage_core.intervals import Difference, Interval, correlation
 from sage_core.plots import DARK, LIGHT, figure_to_image
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.stats import t as student
 
+from sage_core.geometry.estimates import Estimate
 from sage_core.geometry.jackknife import correlation_estimate, halves, overlap_estimate, reach
 from sage_core.geometry.measures import distances, nearest
-from sage_core.geometry.report import Estimate
 
 CENTRES = torch.randn(6, 24, generator=torch.Generator().manual_seed(9))
 

@@ -1,4 +1,4 @@
-"""Plans of the shapes world with few prompts, and a tiny SD 1.x of random weights as a folder and as a checkpoint."""
+"""Plans of the shapes world with few prompts, a tiny world, and a tiny SD 1.x, both of random weights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from torch import Tensor
 
 from sage_core.demo.exam import Exam
 from sage_core.diffusion.names import UnetConfig
-from sage_core.encoders.layouts import EncoderConfig
+from sage_core.encoders.layouts import TOKEN_TABLE, EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder, save_encoder
+from sage_core.encoders.tokens import tokenize
 from sage_core.evaluation.models import unet_values
+from sage_core.shapes.captions import write_captions
 from sage_core.shapes.networks.checkpoint import checkpoint_unet
-from sage_core.shapes.networks.weights import load_packed
+from sage_core.shapes.networks.contrast import ContrastModel
+from sage_core.shapes.networks.model import build_text_encoder, build_unet, build_vae
+from sage_core.shapes.networks.weights import filler_rows, load_packed, save_packed, used_rows
+from sage_core.shapes.train.pools import training_scenes
 from sage_core.tifa.questions import write_questions
 
 TINY = UnetConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(True, False), context=32)
@@ -128,3 +133,16 @@ def _original_vae(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         is_matrix = "attn_1." in new and value.ndim == 2
         found[new] = value[:, :, None, None].clone() if is_matrix else value
     return found
+
+
+def tiny_weights(folder: Path, config: EncoderConfig) -> Path:
+    """Packed weights of a tiny shapes world that is untrained, with a text encoder of these sizes."""
+    torch.manual_seed(0)
+    used = tokenize(write_captions(training_scenes(200, 0), seed=0, names="all")).unique()
+    encoder = build_text_encoder(config).state()
+    encoder[TOKEN_TABLE] = filler_rows(width=config.width)
+    save_packed(folder, "unet", build_unet(32, config.width).state_dict(), {})
+    save_packed(folder, "autoencoder", build_vae(8).state_dict(), {})
+    save_packed(folder, "text_encoder", used_rows(encoder, used), {})
+    save_packed(folder, "contrast", ContrastModel(used, 32, 1).state_dict(), {})
+    return folder

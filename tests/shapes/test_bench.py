@@ -14,7 +14,7 @@ from sage_core.alignment import store
 from sage_core.alignment.settings import PRESETS
 from sage_core.attacks.tokens import AttackSettings
 from sage_core.diffusion.erasing import ErasingSettings
-from sage_core.encoders.layouts import TOKEN_TABLE, EncoderConfig
+from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import SettingsError, ShapesError
@@ -26,18 +26,14 @@ from sage_core.shapes.bench.painters import GatedEncoder, GuidedPainter, SafreeP
 from sage_core.shapes.bench.report import Table, figures
 from sage_core.shapes.bench.run import compare, load_world, main, read_methods
 from sage_core.shapes.bench.sizes import SIZES, Size
-from sage_core.shapes.captions import write_captions
 from sage_core.shapes.exam import trials
 from sage_core.shapes.exam.attacked import KINDS, AdaptiveSettings, Broken
 from sage_core.shapes.exam.examination import Examination, ExaminationSettings, Marks, load_examination
 from sage_core.shapes.exam.trials import ModelPainter, Trial, TrialMarks, TrialSettings
-from sage_core.shapes.networks.contrast import ContrastModel
-from sage_core.shapes.networks.model import build_text_encoder, build_unet, build_vae
-from sage_core.shapes.networks.weights import filler_rows, save_packed, used_rows
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import concatenate
 from sage_core.shapes.tasks import TASKS
-from sage_core.shapes.train.pools import training_scenes
+from small_worlds import tiny_weights
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 
@@ -68,17 +64,7 @@ class Oracle:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny world's packed weights, untrained."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("weights")
-    used = tokenize(write_captions(training_scenes(200, 0), seed=0, names="all")).unique()
-    encoder = build_text_encoder(CONFIG).state()
-    encoder[TOKEN_TABLE] = filler_rows(width=64)
-    save_packed(folder, "unet", build_unet(32, 64).state_dict(), {})
-    save_packed(folder, "autoencoder", build_vae(8).state_dict(), {})
-    save_packed(folder, "text_encoder", used_rows(encoder, used), {})
-    save_packed(folder, "contrast", ContrastModel(used, 32, 1).state_dict(), {})
-    return folder
+    return tiny_weights(tmp_path_factory.mktemp("weights"), CONFIG)
 
 
 @pytest.fixture(scope="module")

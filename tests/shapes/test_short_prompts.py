@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sage_core.shapes.concepts import WorldConcept
 from sage_core.shapes.exam.reader import read_pictures
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import COLORS, HELD_OUT_PAIRS, MATERIALS, PLACES, SHAPES
 from sage_core.shapes.short_prompts import EXAMINED_OPENERS, TRAINED_OPENERS, short_near_misses, short_pairs
-from sage_core.shapes.tasks import TASKS, Task, WorldConcept
+from sage_core.shapes.tasks import TASKS, Task
 from sage_core.shapes.words import COLOR_NAMES, OPENERS, SHAPE_NAMES
 
 EACH = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sage_core.encoders.layouts import TOKEN_TABLE, EncoderConfig
+from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import SettingsError
 from sage_core.intervals import Hits
@@ -17,14 +17,11 @@ from sage_core.shapes.bench.changes import CHANGES, STRENGTHS, Model, Surroundin
 from sage_core.shapes.bench.methods import METHODS
 from sage_core.shapes.bench.painters import TextPainter
 from sage_core.shapes.bench.run import World, load_world
-from sage_core.shapes.captions import write_captions
 from sage_core.shapes.exam.trials import Glance, ModelPainter, TrialSettings
-from sage_core.shapes.networks.contrast import ContrastModel
-from sage_core.shapes.networks.model import ShapesModel, build_text_encoder, build_unet, build_vae
-from sage_core.shapes.networks.weights import filler_rows, save_packed, used_rows
+from sage_core.shapes.networks.model import ShapesModel
 from sage_core.shapes.tasks import TASKS
-from sage_core.shapes.train.pools import training_scenes
 from sage_core.shapes.train.tuning import Denoising, TuningSettings
+from small_worlds import tiny_weights
 
 CONFIG = EncoderConfig(layers=2, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 TASK = TASKS["red star"]
@@ -33,17 +30,7 @@ TINY = TuningSettings(steps=2, batch=2)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny world's packed weights, untrained."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("weights")
-    used = tokenize(write_captions(training_scenes(200, 0), seed=0, names="all")).unique()
-    encoder = build_text_encoder(CONFIG).state()
-    encoder[TOKEN_TABLE] = filler_rows(width=64)
-    save_packed(folder, "unet", build_unet(32, 64).state_dict(), {})
-    save_packed(folder, "autoencoder", build_vae(8).state_dict(), {})
-    save_packed(folder, "text_encoder", used_rows(encoder, used), {})
-    save_packed(folder, "contrast", ContrastModel(used, 32, 1).state_dict(), {})
-    return folder
+    return tiny_weights(tmp_path_factory.mktemp("weights"), CONFIG)
 
 
 @pytest.fixture(scope="module")

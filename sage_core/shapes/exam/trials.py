@@ -23,11 +23,12 @@ from ...intervals import Hits
 from ...tifa.questions import Question
 from ..ask import ASKED_TYPES, ask, question_list
 from ..captions import write_captions
+from ..concepts import Name, WorldConcept
 from ..networks.contrast import ContrastModel
 from ..networks.model import ShapesModel, classifier_free
 from ..scenes import Scenes
 from ..short_prompts import EXAMINED_OPENERS, short_near_misses
-from ..tasks import Name, Task, WorldConcept, captions_by_names
+from ..tasks import Task, captions_by_names
 from .examiners import ReaderExaminer
 from .reader import Reading, answer_from
 

@@ -1,0 +1,135 @@
+"""Where an evaluation scores: the judges of a plan, the pictures, and the files in which scores are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import JudgeError
+from ..scores.clipscore import ClipScorer
+from ..scores.features import Extractor, load_extractor, pictures_in
+from ..shapes.exam.reader_judge import ReaderJudge
+from ..tifa.judges.base import Judge, load_judge
+from ..tifa.sentences import SentenceEncoder
+from .drawing import DTYPES, Layout
+from .models import Fingerprints
+from .plan import CAPTIONS, DISTANCES, READER, MethodPlan
+from .prompts import PromptList, harmless_lists
+
+
+class Bench:
+    """The judges of a plan, loaded when they are first asked, and where the pictures are."""
+
+    def __init__(
+        self, layout: Layout, device: torch.device, on_progress: Callable[[str, int, int], None] | None = None
+    ) -> None:
+        self.layout, self.device = layout, device
+        self.settings = layout.plan.score
+        self._on_progress = on_progress
+
+    @cached_property
+    def judge(self) -> Judge:
+        """Who answers questions."""
+        if self.settings.judge == READER:
+            return ReaderJudge()
+        precision = DTYPES[self.settings.judge_precision]
+        return load_judge(self.settings.judge, device=self.device, dtype=precision)
+
+    @cached_property
+    def sentences(self) -> SentenceEncoder | None:
+        """What matches free answers with choices."""
+        folder = self.settings.sentences
+        return SentenceEncoder.from_folder(folder, device=self.device) if folder else None
+
+    @cached_property
+    def clip(self) -> ClipScorer:
+        """The original CLIP."""
+        if self.settings.clip is None:
+            raise JudgeError(
+                f"{self.layout.plan.file}, score.clip: it is missing. Name the folder of the original CLIP."
+            )
+        return ClipScorer.from_file(self.settings.clip, device=self.device)
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        """Whose features distances compare."""
+        if self.settings.features is None:
+            raise JudgeError(f"{self.layout.plan.file}, score.features: it is missing. Name a model of features.")
+        return load_extractor(self.settings.features, device=self.device)
+
+    @property
+    def captions(self) -> PromptList:
+        """The list whose pictures have questions."""
+        return next(each for each in self.layout.lists if each.kind == CAPTIONS)
+
+    @property
+    def attacks(self) -> list[PromptList]:
+        """The lists that ask for the concept."""
+        return [each for each in self.layout.lists if each.kind == "attack"]
+
+    @property
+    def harmless(self) -> list[PromptList]:
+        """The lists that CLIPScore and distances are measured on."""
+        return harmless_lists(self.layout.lists)
+
+    def pictures(self, method: MethodPlan, prompts: PromptList) -> list[Path]:
+        """A method's files of a list, in its order."""
+        return self.layout.files(method, prompts)
+
+    def folder(self, method: MethodPlan) -> Path:
+        """Where a method's scores are kept."""
+        return self.layout.output / "scores" / self.layout.folder(method)
+
+    def file(self, method: MethodPlan, name: str) -> Path:
+        """Where one score is kept; another judge or list has another file."""
+        return self.folder(method) / f"{name}-{self.key(name)[:8]}.json"
+
+    def key(self, name: str) -> str:
+        """SHA-256 of what decides a score, other than the pictures' method."""
+        known, used = self._known, self.settings
+        lists: Sequence[PromptList] = self.layout.lists
+        if name == "attacks":
+            lists = self.attacks
+        elif name == "tifa":
+            lists = [self.captions]
+        elif name in ("clipscore", "features", *DISTANCES):
+            lists = self.harmless
+        judged: list[Any] = [name, [[each.name, each.key, [item.id for item in each.items]] for each in lists]]
+        if name == "attacks":
+            judged += [used.witness, used.concept, used.question]
+        if name == "tifa" or (name == "attacks" and used.witness == "judge"):
+            judge = used.judge if used.judge == READER else known.of(Path(used.judge))
+            judged += [judge, used.judge_precision, known.of(used.sentences) if used.sentences else None]
+        if used.clip and (name == "clipscore" or (name == "attacks" and used.witness == "clip")):
+            judged.append(known.of(used.clip))
+        if used.features and name in ("features", *DISTANCES):
+            judged.append(known.of(used.features))
+        if used.reference and name in DISTANCES:
+            is_folder = used.reference.is_dir()
+            judged.append(folder_key(used.reference) if is_folder else known.of(used.reference))
+        return hashlib.sha256(json.dumps(judged).encode()).hexdigest()
+
+    @cached_property
+    def _known(self) -> Fingerprints:
+        return Fingerprints(self.layout.output / "hashes.json")
+
+    def told(self, method: MethodPlan, name: str) -> Callable[[int, int], None]:
+        """A function that tells how far a score of a method is."""
+        return lambda done, total: self.tell(f"{name} of {method.name}", done, total)
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Tell how far a piece of work is."""
+        if self._on_progress is not None:
+            self._on_progress(what, done, total)
+
+
+def folder_key(folder: Path) -> str:
+    """SHA-256 of the names, sizes and dates of a folder's pictures."""
+    found = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in pictures_in(folder)]
+    return hashlib.sha256(json.dumps([str(folder.resolve()), found]).encode()).hexdigest()
