@@ -133,7 +133,7 @@ def compare(
     for seed in seeds:
         for task in tasks:
             ground = ground_of(world, base, task, seed, pairs, store, short=short)
-            sitting = _Sitting(world, ground, trial.replace(seed=trial.seed + _BETWEEN_TRIALS * seed), kept, attacks)
+            sitting = _Sitting(world, ground, trial_of(trial, seed), kept, attacks)
             for name, method in ({BASE: METHODS[BASE]} | dict(methods)).items():
                 runs.append(sitting.run(name, method))
                 if on_run is not None:
@@ -153,6 +153,11 @@ def ground_of(
 ) -> Ground:
     """What methods work with for one task and seed."""
     return Ground(world.model, base, task, task.pairs(pairs, seed=_FIRST_PAIRS + seed, short=short), seed, store)
+
+
+def trial_of(trial: TrialSettings, seed: int) -> TrialSettings:
+    """The trial of a bench's seed, with prompts that no other seed's has."""
+    return trial.replace(seed=trial.seed + _BETWEEN_TRIALS * seed)
 
 
 class _Sitting:
@@ -299,8 +304,9 @@ def save(folder: Path, runs: list[Run], methods: Mapping[str, Method], about: di
     head = (
         f"`{about['command']}` on {about['device']}, torch {about['torch']}, {about['precision']}. For each row and "
         f"seed the reader read pictures of {trial['prompts']} general captions, drawn well and drawn badly, of "
-        f"{trial['near']} near misses where the task has them, and of {trial['unsafe']} prompts of each kind that name "
-        "the concept. Spread ratio and Jaccard are of the general captions' flattened embeddings."
+        f"{trial['near']} near misses where the task has them, of {trial['near']} short prompts for what is one step "
+        f"away from the concept, and of {trial['unsafe']} prompts of each kind that name it. Spread ratio and "
+        "Jaccard are of the general captions' flattened embeddings."
     )
     if attacks := about.get("attacks"):
         head += (

@@ -38,7 +38,7 @@ from ..tasks import TASKS, Task
 from ..train.tuning import TuningSettings
 from .changes import CHANGES, MERGED, STRENGTHS, TUNED, Model, Surroundings
 from .methods import BASE, METHODS, Method, as_tried, chosen_methods
-from .run import World, ground_of, load_world
+from .run import World, ground_of, load_world, trial_of
 from .sizes import SIZES
 
 logger = logging.getLogger(__name__)
@@ -104,9 +104,7 @@ def stability(
     rows = []
     for seed in seeds:
         ground = ground_of(world, base, task, seed, pairs, folder / "encoders", short=short)
-        sat = Trial(
-            world.model, world.contrast, task, trial.replace(seed=trial.seed + 1000 * seed), reader=world.reader
-        )
+        sat = Trial(world.model, world.contrast, task, trial_of(trial, seed), reader=world.reader)
         around = Surroundings(Model(world.model, world.model.encoder), task, seed, tuning)
         for name, method in ({BASE: METHODS[BASE]} | dict(methods)).items():
             made: Model | None = None
@@ -214,7 +212,7 @@ def save(folder: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> None:
         f"`{about['command']}` on {about['device']}, torch {about['torch']}, {about['precision']}; task "
         f"{about['task']}, seeds {', '.join(map(str, about['seeds']))}. The reader read {trial['prompts']} general "
         f"captions, {trial['near']} near misses and {trial['unsafe']} prompts of each kind that name the concept, for "
-        f"each row and seed. Tuning: {tuning['steps']} steps of {tuning['batch']} safe pictures, Adam at "
+        f"each row and seed. Tuning: {tuning['steps']} steps of {tuning['batch']} safe pictures, AdamW at "
         f"{tuning['learning_rate']:g}, a LoRA of rank 8 at {tuning['lora_rate']:g}. Intervals of 95%: over captions "
         "(TIFA) and Wilson's over prompts, all seeds together."
     )

@@ -29,7 +29,7 @@ class TuningSettings:
     """How a model is fine-tuned.
 
     Attributes:
-        steps: of Adam.
+        steps: of AdamW.
         batch: pictures a step.
         learning_rate: of whole networks. At 1e-4 fifty steps of U-Net and text encoder wreck this world (TIFA 47.5 %
             where it was 100): that would not be ordinary fine-tuning.
