@@ -6,7 +6,8 @@ from comfy_api.latest import io, ui
 
 from ..sage_core.diffusion.concepts import Concepts, split_texts
 from ..sage_core.diffusion.erasing import PRESETS
-from ..sage_core.diffusion.erasing_store import ErasureResult, erasing_bytes, train_erasure
+from ..sage_core.diffusion.erasing_store import train_erasure
+from ..sage_core.diffusion.unet_runs import EditResult, UnetRun, training_bytes
 from ..sage_core.encoders.text_encoder import TextEncoder
 from ..sage_core.errors import TrainingError
 from ..sage_core.plots import figure_to_image
@@ -74,7 +75,7 @@ class SAGETrainErasure(io.ComfyNode):
         models.require_noise_prediction(model)
         dtype = memory.precision(precision)
         state = models.patched_weights(model)
-        needed = erasing_bytes(state, settings, dtype)
+        needed = training_bytes(state, settings.trained, dtype)
         watch = display.LiveCurves()
         advice = TrainingError(
             f"Out of memory: the weights alone take {needed / 2**30:.1f} GiB, and a picture of {size} pixels comes in "
@@ -82,25 +83,22 @@ class SAGETrainErasure(io.ComfyNode):
         )
         with memory.training_device(needed) as (device, _), memory.telling_memory(advice):
             encoder = TextEncoder.from_state(clips.private_copy(clips.patched_weights(clip)), copy=False).to(device)
+            # ComfyUI's own tensors belong to inference; copies of them are trained with.
+            own = {name: value.detach().clone() if value.is_inference() else value for name, value in state.items()}
+            run = UnetRun(own, size, device, dtype, watch.step, display.stop_if_cancelled)
             result = train_erasure(
-                # ComfyUI's own tensors belong to inference; copies of them are trained with.
-                {name: value.detach().clone() if value.is_inference() else value for name, value in state.items()},
+                run,
                 encoder.requires_grad_(False),
                 wanted,
                 settings,
                 files.store_folder(),
                 preset=preset,
                 sources=sources,
-                size=size,
-                device=device,
-                dtype=dtype,
-                on_step=watch.step,
-                on_evaluation=display.stop_if_cancelled,
             )
         return _output(cls, model, result)
 
 
-def _output(cls: type[io.ComfyNode], model, result: ErasureResult) -> io.NodeOutput:
+def _output(cls: type[io.ComfyNode], model, result: EditResult) -> io.NodeOutput:
     curves = display.to_image(figure_to_image(training_curves(result.history)))
     report = result.summary()
     if patches := models.count_patches(model):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .. import __version__
-from ..diffusion.erasing_store import FACTOR, TypedNoise, checked_config, diffusers_unet, weights_hash
+from ..diffusion.unet_runs import FACTOR, TypedNoise, checked_config, diffusers_unet, weights_hash
 from ..encoders.layouts import EncoderConfig, canonical_state, require_positions
 from ..encoders.text_encoder import TextEncoder, state_hash
 from ..encoders.tokens import detokenize

@@ -31,10 +31,10 @@ from ..devices import choose_device, machine
 from ..diffusion.changes import changes
 from ..diffusion.closed_form import METHODS
 from ..diffusion.concepts import Concepts
-from ..diffusion.erasing_store import diffusers_unet
 from ..diffusion.files import read_unet
 from ..diffusion.guidance import PRESETS, SafeGuidance, guided
 from ..diffusion.names import SD1, UnetConfig, reads_prompt, unet_names
+from ..diffusion.unet_runs import diffusers_unet
 from ..encoders.layouts import VIT_L_14, EncoderConfig
 from ..encoders.text_encoder import TextEncoder
 from ..encoders.tokens import CONTEXT_LENGTH

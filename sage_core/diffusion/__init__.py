@@ -4,7 +4,9 @@
 - `files`, `lora_keys`, `changes`: read what erasing methods publish, say what it changes, save changes.
 - `concepts`: what to erase, and the text encoder's states that stand for it.
 - `closed_form`: UCE, RECE, MACE's closed-form part, SPEED, OCE and a CURE-style edit, without training.
-- `erasing`: ESD and RACE, by training; `adv_unlearn`: AdvUnlearn, which trains the text encoder through the U-Net.
+- `erasing`: ESD and RACE, by training; `redirecting`: a U-Net redirected by prompt pairs; `differences`, `unet_runs`:
+  what they train, and how it is kept.
+- `adv_unlearn`: AdvUnlearn, which trains the text encoder through the U-Net.
 - `guidance`: Safe Latent Diffusion, at each step of a sampler; `safree`: SAFREE, on a prompt's states.
 - `gate`: a classifier of prompts that refines or routes away what it flags.
 """
@@ -24,6 +26,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "ConceptSpace": "safree",
         "train_gate": "gate",
         "ErasingObjective": "erasing",
+        "RedirectingObjective": "redirecting",
         "AdvUnlearnObjective": "adv_unlearn",
     },
 )

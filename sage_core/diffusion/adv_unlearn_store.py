@@ -24,8 +24,8 @@ from ..runs.record import StepReport
 from ..runs.store import CHECKPOINT, REPORT, WEIGHTS, RunStore
 from .adv_unlearn import AdvUnlearnObjective, AdvUnlearnSettings, require_layers, retain_prompts
 from .concepts import Concepts
-from .erasing_store import FACTOR, TypedNoise, checked_config, diffusers_unet, weights_hash
 from .names import UnetConfig
+from .unet_runs import FACTOR, TypedNoise, checked_config, diffusers_unet, weights_hash
 
 logger = logging.getLogger(__name__)
 

@@ -8,13 +8,12 @@ edited noise ε_θ is drawn to what the frozen base ε says of the picture witho
 
 RACE (Kim et al., ECCV 2024) moves the text's states within a small box first, to where ε_θ still draws the concept.
 
-The objective is for `runs.loop`. What is trained are differences from the base, which stays as it is: one U-Net in
-memory, and the result is an edit.
+The objective is for `runs.loop`; its result is an edit, see `differences`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast, get_args
 
@@ -24,13 +23,11 @@ from torch.func import functional_call
 
 from ..encoders.text_encoder import TextEncoder, embed
 from ..encoders.tokens import CONTEXT_LENGTH
-from ..errors import SettingsError, TrainingError, UnetError
-from ..runs.loop import Objective
+from ..errors import SettingsError
 from .concepts import Concepts
-from .names import UnetConfig, in_cross_attention, kind_of, reads_prompt, unet_names
+from .differences import DifferencesObjective, Trained
 from .noise import TRAINING_STEPS, noise_scheduler, partly_drawn, time_between
 
-Trained = Literal["x", "x-strict", "u", "all", "noxattn"]
 Form = Literal["2025", "2023"]
 
 # Far apart, so that the runs of neighbouring seeds share no step.
@@ -61,8 +58,7 @@ class ErasingSettings:
     """How a concept is trained away; the defaults are ESD-x of 2025.
 
     Attributes:
-        trained: "x" is all of cross-attention, "x-strict" its keys and values, "u" all other matrices and convolutions,
-            "all" these and "x", "noxattn" the 2023 paper's "u": norms too, the time's and the output's layers not.
+        trained: which parameters, see `differences.trained_names`.
         form: of the target, "2025" or "2023".
         steps: of training.
         learning_rate: of Adam, constant.
@@ -121,19 +117,6 @@ PRESETS = {
 }
 
 
-class DiffusersNoise(nn.Module):
-    """diffusers' U-Net as a function of latents, times and states, which is what an objective calls."""
-
-    def __init__(self, unet: nn.Module) -> None:
-        """Around `unet`, whose weights are shared."""
-        super().__init__()
-        self.unet = unet
-
-    def forward(self, latents: Tensor, times: Tensor, states: Tensor) -> Tensor:
-        """Predicted noise of latents (B, 4, H, W) at times (B,) under states (B, 77, width)."""
-        return cast(Tensor, self.unet(latents, times, states).sample)
-
-
 @dataclass(frozen=True, eq=False)
 class ErasingTexts:
     """States of the texts, (n, 77, width) each: what is erased, what it is erased from, and the empty prompt (1)."""
@@ -157,7 +140,7 @@ class ErasingTexts:
         return cls(states[:count], states[count:-1], states[-1:])
 
 
-class ErasingObjective(Objective):
+class ErasingObjective(DifferencesObjective):
     """ESD or RACE as the training loop sees it; all that a step does follows from the seed and the step."""
 
     losses = ("total", "erasing", "l1")
@@ -165,38 +148,19 @@ class ErasingObjective(Objective):
     def __init__(
         self, noise: nn.Module, texts: ErasingTexts, settings: ErasingSettings, latent_shape: tuple[int, int, int]
     ) -> None:
-        """Train differences from the weights of `noise`, which stays as it is and is frozen.
+        """Train differences from the weights of `noise`; see DifferencesObjective.
 
         Args:
-            noise: called with latents, times and states; its parameters have names of either form, after any known
-                prefix, as in `DiffusersNoise`.
+            noise: the U-Net.
             texts: states of the texts.
             settings: how.
-            latent_shape: channels, height and width; (4, 64, 64) for pictures of 512 pixels.
-
-        Raises:
-            UnetError: the parameters are not those of a U-Net.
+            latent_shape: channels, height and width.
         """
-        self.noise, self.settings, self.latent_shape = noise.requires_grad_(False).eval(), settings, latent_shape
-        self.base = dict(noise.named_parameters())
-        self.device = next(iter(self.base.values())).device
-        names = trained_names({name: tuple(value.shape) for name, value in self.base.items()}, settings.trained)
-        self.deltas = {name: nn.Parameter(torch.zeros_like(self.base[name], dtype=torch.float32)) for name in names}
-        self.optimizer = torch.optim.Adam(self.deltas.values(), lr=settings.learning_rate)
+        super().__init__(noise, settings.trained, settings.learning_rate, settings.batch_size, latent_shape)
+        self.settings = settings
         self.texts = ErasingTexts(*(getattr(texts, name).to(self.device) for name in ("erase", "sources", "empty")))
         self.scheduler = cast(Any, noise_scheduler())
         self.scheduler.set_timesteps(settings.sampling_steps)
-        self.chunk = settings.batch_size
-
-    def state(self) -> Mapping[str, Tensor]:
-        """See Objective: the differences."""
-        return {name: delta.detach() for name, delta in self.deltas.items()}
-
-    def shrink(self) -> None:
-        """See Objective: half as many pictures at once."""
-        if self.chunk == 1:
-            super().shrink()
-        self.chunk = (self.chunk + 1) // 2
 
     def gradients(self, step: int) -> Tensor:
         """See Objective."""
@@ -218,17 +182,6 @@ class ErasingObjective(Objective):
             l1.backward()
         return torch.stack([erasing + l1.detach(), erasing, l1.detach()])
 
-    def result(self) -> dict[str, Tensor]:
-        """The differences by the parameters' names, float32 on the CPU.
-
-        Raises:
-            TrainingError: one is not finite.
-        """
-        for name, delta in self.deltas.items():
-            if not torch.isfinite(delta).all():
-                raise TrainingError(f"The change of {name} is not finite. {self.advice}")
-        return {name: delta.detach().cpu().clone() for name, delta in self.deltas.items()}
-
     def _loss(self, start: Tensor, chosen: Tensor, done: int, time: int, shift: Tensor) -> Tensor:
         """Mean over pictures of the squared error; `start` is the noise they begin with."""
         settings, texts = self.settings, self.texts
@@ -239,7 +192,7 @@ class ErasingObjective(Objective):
         target = self._target(latents, times, concept, source)
         if settings.race is not None:
             source = self._attacked(latents, times, source, start, shift)
-        return (self._edited(latents, times, source).float() - target).square().mean()
+        return (self.edited(latents, times, source).float() - target).square().mean()
 
     @torch.no_grad()
     def _target(self, latents: Tensor, times: Tensor, concept: Tensor, source: Tensor) -> Tensor:
@@ -252,7 +205,7 @@ class ErasingObjective(Objective):
 
     def partly_drawn(self, latents: Tensor, states: Tensor, steps: int) -> Tensor:
         """Latents after `steps` steps of DDIM with guidance: by the base, in the 2023 form by the edited U-Net."""
-        noise: Callable[..., Tensor] = self._edited if self.settings.form == "2023" else self.noise
+        noise: Callable[..., Tensor] = self.edited if self.settings.form == "2023" else self.noise
         plain = self.texts.empty.expand_as(states)
         return partly_drawn(noise, self.scheduler, latents, plain, states, self.settings.guidance, steps)
 
@@ -260,7 +213,7 @@ class ErasingObjective(Objective):
         """States in the box around the given ones under which the edited U-Net predicts the starting noise best."""
         race = cast(RaceSettings, self.settings.race)
         # Detached: the search is for states, and must not gather gradients of the differences.
-        weights = {name: weight.detach() for name, weight in self._weights().items()}
+        weights = {name: weight.detach() for name, weight in self.weights().items()}
         moved = race.radius * shift
         for _ in range(race.iterations):
             moved.requires_grad_(True)
@@ -271,45 +224,8 @@ class ErasingObjective(Objective):
             moved = (moved.detach() - race.radius / 4 * slope.sign()).clamp(-race.radius, race.radius)
         return states + moved
 
-    def _edited(self, latents: Tensor, times: Tensor, states: Tensor) -> Tensor:
-        return cast(Tensor, functional_call(self.noise, self._weights(), (latents, times, states)))
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {
-            name: (self.base[name].float() + delta).to(self.base[name].dtype) for name, delta in self.deltas.items()
-        }
-
     def _time(self, done: int, generator: torch.Generator) -> int:
         """The time after `done` steps: the sampler's own, in the 2023 form any in that step's stretch of time."""
         if self.settings.form == "2025":
             return int(self.scheduler.timesteps[done])
         return time_between(done, self.settings.sampling_steps, generator)
-
-
-def trained_names(shapes: Mapping[str, tuple[int, ...]], trained: Trained) -> list[str]:
-    """The parameters that a method trains, of a whole U-Net's under names of either form.
-
-    Raises:
-        UnetError: they are not a U-Net's.
-    """
-    names = unet_names(UnetConfig.of(shapes))
-    found = {name: own for name in shapes if (own := names.find(name))}
-    if len(found) != len(names.shapes):
-        raise UnetError(f"The U-Net has {len(found)} of the {len(names.shapes)} tensors of its kind.")
-    chosen = set(_chosen(found.values(), trained))
-    return [name for name, own in found.items() if own in chosen]
-
-
-def _chosen(names: Iterable[str], trained: Trained) -> Iterable[str]:
-    def wanted(name: str) -> bool:
-        if trained == "x-strict":
-            return reads_prompt(name)
-        if trained == "x":
-            return in_cross_attention(name)
-        if trained == "noxattn":
-            outside = ("conv_norm_out.", "conv_out.", "time_embedding.")
-            return not in_cross_attention(name) and not name.startswith(outside)
-        matrices = kind_of(name) != "norms"
-        return matrices and (trained == "all" or not in_cross_attention(name))
-
-    return filter(wanted, names)

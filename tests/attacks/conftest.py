@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sage_core.attacks.objectives import EmbeddingGoal
-from sage_core.diffusion.erasing import DiffusersNoise
+from sage_core.diffusion.differences import DiffusersNoise
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize

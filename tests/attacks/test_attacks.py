@@ -17,7 +17,7 @@ from sage_core.attacks.layouts import allowed_words, layout, typable, vocabulary
 from sage_core.attacks.objectives import EmbeddingGoal
 from sage_core.attacks.search import Attack
 from sage_core.attacks.tokens import AttackSettings, TokenSearch
-from sage_core.diffusion.erasing import DiffusersNoise
+from sage_core.diffusion.differences import DiffusersNoise
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import detokenize, tokenize
 from sage_core.errors import EncoderError, PromptError, SettingsError, TrainingError

@@ -16,6 +16,7 @@ from sage_core.diffusion.erasing import PRESETS
 from sage_core.diffusion.erasing_store import train_erasure
 from sage_core.diffusion.files import read_unet
 from sage_core.diffusion.names import CHECKPOINT_PREFIX, UnetConfig
+from sage_core.diffusion.unet_runs import UnetRun
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
@@ -56,7 +57,7 @@ def test_it_is_the_librarys_training_and_is_found_again(
     held = {name: value.half().float() for name, value in read_encoder(shapes_files.text_encoder)[0].items()}
     settings = PRESETS["esd_x"].replace(steps=3)
     wanted = train_erasure(
-        state, TextEncoder.from_state(held), Concepts(("skull",)), settings, tmp_path / "runs", size=64
+        UnetRun(state, size=64), TextEncoder.from_state(held), Concepts(("skull",)), settings, tmp_path / "runs"
     )
     assert len(found) == len(wanted.deltas) == 20 and len(wanted.history) == 3
     config = UnetConfig.of({name: tuple(value.shape) for name, value in state.items()})

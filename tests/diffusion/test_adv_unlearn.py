@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sage_core.diffusion.adv_unlearn import AdvUnlearnObjective, AdvUnlearnSettings, retain_prompts
 from sage_core.diffusion.concepts import Concepts
-from sage_core.diffusion.erasing import DiffusersNoise
+from sage_core.diffusion.differences import DiffusersNoise
 from sage_core.diffusion.noise import noise_scheduler
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import tokenize

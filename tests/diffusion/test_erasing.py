@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from sage_core.diffusion.concepts import Concepts
+from sage_core.diffusion.differences import DiffusersNoise, trained_names
 from sage_core.diffusion.erasing import (
     PRESETS,
-    DiffusersNoise,
     ErasingObjective,
     ErasingSettings,
     ErasingTexts,
     RaceSettings,
-    trained_names,
 )
 from sage_core.diffusion.names import kind_of, unet_names
 from sage_core.diffusion.noise import noise_scheduler

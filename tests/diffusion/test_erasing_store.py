@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from sage_core.diffusion.concepts import Concepts
 from sage_core.diffusion.erasing import ErasingSettings
-from sage_core.diffusion.erasing_store import diffusers_unet, train_erasure
+from sage_core.diffusion.erasing_store import train_erasure
 from sage_core.diffusion.names import UnetConfig, unet_names
+from sage_core.diffusion.unet_runs import UnetRun, diffusers_unet
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.errors import SettingsError, TrainingError, UnetError
 from sage_core.runs.store import RunStore
@@ -63,7 +64,7 @@ def test_diffusers_unet_computes_the_same_and_owns_its_weights(unet: nn.Module, 
 
 
 def run(state: dict[str, Tensor], encoder: TextEncoder, store: Path, **options: object):
-    return train_erasure(state, encoder, CONCEPTS, SETTINGS, store, size=32, preset="mine", **options)
+    return train_erasure(UnetRun(state, size=32, **options), encoder, CONCEPTS, SETTINGS, store, preset="mine")
 
 
 def test_a_finished_training_is_found_again(state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_bf16_trains_differences_in_fp32(state: dict[str, Tensor], encoder: Text
 
 def test_what_cannot_be_trained_is_refused(state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="size is 30, expected a multiple of 8"):
-        train_erasure(state, encoder, CONCEPTS, SETTINGS, tmp_path, size=30)
+        train_erasure(UnetRun(state, size=30), encoder, CONCEPTS, SETTINGS, tmp_path)
     wide = dict(state)
     name = "model.diffusion_model.input_blocks.0.0.weight"
     wide[name] = torch.cat([state[name], torch.zeros(32, 5, 3, 3)], 1)

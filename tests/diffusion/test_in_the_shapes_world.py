@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sage_core.diffusion.closed_form import METHODS
 from sage_core.diffusion.concepts import Concepts
-from sage_core.diffusion.erasing import DiffusersNoise, ErasingObjective, ErasingSettings, ErasingTexts
+from sage_core.diffusion.differences import DiffusersNoise
+from sage_core.diffusion.erasing import ErasingObjective, ErasingSettings, ErasingTexts
 from sage_core.diffusion.guidance import PRESETS, SafeGuidance, guided
 from sage_core.diffusion.noise import noise_scheduler
 from sage_core.encoders.tokens import tokenize

@@ -15,7 +15,8 @@ from ...alignment.store import train_stored
 from ...alignment.training import train
 from ...diffusion.closed_form import METHODS as CLOSED_FORMS
 from ...diffusion.concepts import Concepts
-from ...diffusion.erasing import DiffusersNoise, ErasingObjective, ErasingSettings, ErasingTexts
+from ...diffusion.differences import DiffusersNoise
+from ...diffusion.erasing import ErasingObjective, ErasingSettings, ErasingTexts
 from ...diffusion.gate import GateSettings, train_gate
 from ...encoders.precision import PrecisionChoice
 from ...encoders.text_encoder import TextEncoder

@@ -26,7 +26,7 @@ from ...attacks.layouts import Layout, layout
 from ...attacks.plans import AttackPlan, Victim, prepare
 from ...attacks.search import Attack, Attempt
 from ...attacks.tokens import differing_span
-from ...diffusion.erasing import DiffusersNoise
+from ...diffusion.differences import DiffusersNoise
 from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import END_TOKEN, START_TOKEN, tokenize
 from ...errors import SettingsError
