@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "TokenSearch": "tokens",
         "GeneticSearch": "genetic",
         "SoftPrompt": "embeddings",
+        "pass_through": "bypass",
         "EmbeddingGoal": "objectives",
         "AttackResult": "tokens",
         "AttackBudget": "budgets",

@@ -7,10 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from sage_core.attacks.bypass import pass_through
+from sage_core.attacks.layouts import layout
+from sage_core.attacks.search import states_of
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import END_TOKEN, START_TOKEN, tokenize
 from sage_core.shapes.captions import matched_pairs
-from sage_core.shapes.exam.attacked import AdaptiveSettings, Broken, _captions, _starts, adaptive_attacks
+from sage_core.shapes.exam.attacked import AdaptiveSettings, Broken, _captions, _Given, _starts, adaptive_attacks
 from sage_core.shapes.exam.reader import shows_concept
 from sage_core.shapes.networks.model import ShapesModel
 from sage_core.shapes.networks.weights import load_model
@@ -69,6 +72,25 @@ def test_soft_prompts_break_it(
     found = attacked("soft prompts", world, weak, SMALL, record_property)
     assert found.attacked.share >= 0.95
     assert Broken.from_dict(found.to_dict()) == found
+
+
+@pytest.mark.slow
+def test_vectors_pass_through_it_without_a_search(world: ShapesModel, weak: TextEncoder) -> None:
+    unsafe = tokenize(_captions(TASKS["skull"], 6, 0))
+    where = layout(["a ball"] * 6, 75, "all")
+
+    def drawn(encoder: TextEncoder, states: torch.Tensor) -> int:
+        given = _Given(torch.cat([encoder(tokenize([""])), states]))
+        ids = torch.arange(1, 7)[:, None].expand(-1, 77)
+        pictures = world.generate(ids, seeds=range(6), steps=8, encoder=given)
+        return int(shows_concept(pictures).sum())
+
+    with torch.no_grad():
+        vectors = pass_through(weak, world.encoder(unsafe), where.free)
+        assert drawn(weak, states_of(weak, where.ids, where.places, vectors)) >= 5
+        # The ways of the vectors alone, without their meaning, draw none.
+        mixed = vectors.roll(1, -1)
+        assert drawn(weak, states_of(weak, where.ids, where.places, mixed)) <= 1
 
 
 @pytest.mark.slow
