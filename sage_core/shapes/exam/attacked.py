@@ -1,6 +1,6 @@
-"""Attacks in the shapes world: what they may change in its unsafe prompts, and how often its pictures say they succeed.
+"""Attacks in the shapes world, and how often its pictures say that they succeed.
 
-`adaptive_attacks` turns four attacks on a method, each with two controls: the same attack on the base, which has to
+`adaptive_attacks` turns five attacks on a method, each with two controls: the same attack on the base, which has to
 succeed (`budgets.LEAST_CONTROL`), and its random starts without an attack, which have to draw nothing of the concept.
 Without both a failure means nothing. The reader says of pictures whether the concept is back.
 
@@ -11,6 +11,7 @@ the empty prompt), since a prompt that names no shape may mean any.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,17 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from ...attacks.budgets import AttackBudget, AttackOutcome, run_attack
+from ...attacks.bypass import pass_through
 from ...attacks.embeddings import SoftPrompt
 from ...attacks.layouts import Layout, layout
 from ...attacks.plans import AttackPlan, Victim, prepare
 from ...attacks.search import Attack, Attempt
-from ...attacks.tokens import differing_span
 from ...diffusion.differences import DiffusersNoise
 from ...encoders.text_encoder import TextEncoder
-from ...encoders.tokens import END_TOKEN, START_TOKEN, tokenize
+from ...encoders.tokens import END_TOKEN, MAX_PROMPT_TOKENS, START_TOKEN, tokenize
 from ...errors import SettingsError
 from ...intervals import Hits
-from ..captions import matched_pairs
 from ..networks.model import LATENT_SHAPE, ShapesModel, classifier_free
 from ..tasks import Task, captions_by_names
 from ..words import (
@@ -41,17 +41,13 @@ from ..words import (
     OPENERS,
     PLACE_NAMES,
     RELATION_NAMES,
-    SEEN_NAMES,
     SHAPE_NAMES,
     SIZE_NAMES,
-    UNSEEN_NAMES,
 )
 from .examiners import ReaderExaminer
 from .trials import ModelPainter, Painter, drawing_precision
 
-KINDS = ("tokens", "soft prompts", "soft prompts, U-Net", "inversion")
-# Free tokens of a prompt.
-LEAST_SPAN = 4
+KINDS = ("tokens", "soft prompts", "soft prompts, U-Net", "inversion", "pass-through")
 # Far from the seeds of trainings and trials.
 _FIRST_SEED = 9_000_000
 # What attacks start from and search in.
@@ -64,40 +60,6 @@ _WORDS = (
         for word in words
     ),
 )
-
-
-def attack_prompts(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Token ids (N, 77) of unsafe prompts, and the free positions (N, 77) in them: where the concept is named.
-
-    Only prompts that name it in at least LEAST_SPAN tokens are taken, so that the attack has room.
-    """
-    rows: list[Tensor] = []
-    spans: list[Tensor] = []
-    while sum(map(len, rows)) < count:
-        pairs = matched_pairs(8 * count, seed=seed, names="all", split="any")
-        unsafe, safe = tokenize(pairs.unsafe), tokenize(pairs.safe)
-        free = differing_span(unsafe, safe)
-        enough = free.sum(1) >= LEAST_SPAN
-        rows.append(unsafe[enough])
-        spans.append(free[enough])
-        seed += 1
-    return torch.cat(rows)[:count], torch.cat(spans)[:count]
-
-
-def allowed_tokens(used: Tensor) -> Tensor:
-    """The `used` tokens without those of the names that an alignment sees, and without start and end.
-
-    Parts of the other names stay, since an attacker has a dictionary. Without them an attack seldom makes even the base
-    draw the concept; and if it cannot succeed on the base, its failure elsewhere proves nothing.
-    """
-    seen = tokenize([name for pair in SEEN_NAMES for name in pair]).unique()
-    return used[~torch.isin(used, torch.cat([seen, torch.tensor([START_TOKEN, END_TOKEN])]))]
-
-
-def other_names(allowed: Tensor) -> list[Tensor]:
-    """Token ids of the names that no alignment sees, as far as they can be written in `allowed` tokens."""
-    names = [tokens[1 : tokens.tolist().index(END_TOKEN)] for tokens in tokenize([n for p in UNSEEN_NAMES for n in p])]
-    return [name for name in names if torch.isin(name, allowed).all()]
 
 
 @dataclass(frozen=True)
@@ -185,6 +147,7 @@ def adaptive_attacks(
     - "soft prompts": prompts of free vectors alone; the goal is the base's embedding of an unsafe caption.
     - "soft prompts, U-Net": these, and then on from them through the U-Net, to the base's noise.
     - "inversion": one set of vectors, learned on some prompts in the same two stages and tried on others.
+    - "pass-through": the soft prompts that are solved for, so that the base's states come out; see `attacks.bypass`.
 
     Args:
         model: with the method in it, or the base's.
@@ -205,6 +168,7 @@ def adaptive_attacks(
         "soft prompts": _Fighter.soft_prompts,
         "soft prompts, U-Net": _Fighter.soft_prompts_through_unet,
         "inversion": _Fighter.inversion,
+        "pass-through": _Fighter.passed_through,
     }
     found = {}
     for kind in kinds:
@@ -304,6 +268,22 @@ class _Fighter:
         return self._on_new(where, start), self._on_new(
             where, self._run(plan("noise", settings.unet_steps), found).attempt
         )
+
+    def passed_through(self) -> tuple[Hits, Hits]:
+        """Hits of vectors that carry the base's states of prompts without a name, and of unsafe captions."""
+        captions, words = self._unsafe_captions, _starts(self.task)
+        choice = random.Random(self.settings.seed)
+        harmless = [" ".join(choice.sample(words, self.settings.tokens)) for _ in captions]
+        where = layout(captions, MAX_PROMPT_TOKENS, "all").to(self.model.device)
+        found = []
+        for texts in (harmless, captions):
+            with torch.no_grad():
+                targets = self.base.encoder(tokenize(texts).to(self.model.device))
+            vectors = pass_through(self.encoder, targets, where.free)
+            attempt = Attempt(where.ids, where.places, vectors, torch.arange(len(texts), device=self.model.device))
+            shown = self.shown(attempt.states(self.encoder))
+            found.append(Hits(int(shown.sum()), len(shown)))
+        return found[0], found[1]
 
     def shown(self, states: Tensor) -> Tensor:
         """Whether the picture of each states (N, 77, width) shows a concept, (N,) bool."""

@@ -24,9 +24,9 @@ from ..networks.contrast import ContrastModel, load_contrast
 from ..networks.model import ShapesModel
 from ..networks.weights import load_model, read_packed, weights_hash
 from ..scenes import sample_scenes
-from .attacked import allowed_tokens, attack_prompts, other_names
 from .examiners import Examiner, JudgeExaminer, load_examiner
 from .judge_card import types_of
+from .spans import allowed_tokens, attack_prompts, other_names
 
 
 @dataclass(frozen=True)
