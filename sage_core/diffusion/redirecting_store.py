@@ -16,6 +16,7 @@ from ..encoders.text_encoder import TextEncoder, state_hash
 from ..encoders.tokens import CONTEXT_LENGTH
 from ..prompts.minors import without_minors
 from ..prompts.pairs import PromptPairs
+from .names import UnetConfig
 from .redirecting import PairStates, RedirectingObjective, RedirectingSettings
 from .unet_runs import EditResult, UnetRun, checked_config, require_width, training_bytes, weights_hash
 
@@ -100,12 +101,10 @@ def drawing_evaluations(pairs: int, settings: RedirectingSettings) -> int:
 
 
 def redirection_bytes(
-    state: Mapping[str, Tensor], width: int, pairs: int, settings: RedirectingSettings, dtype: torch.dtype
+    state: Mapping[str, Tensor], pairs: int, settings: RedirectingSettings, dtype: torch.dtype
 ) -> int:
-    """Memory of the weights, of the differences and of the pairs' states, of `width` numbers for each token.
-
-    Activations come in addition.
-    """
+    """Memory of the weights, of the differences and of the pairs' states; activations come in addition."""
+    width = UnetConfig.of({name: tuple(value.shape) for name, value in state.items()}).context
     return training_bytes(state, settings.trained, dtype) + 4 * _STATES_HELD * pairs * CONTEXT_LENGTH * width
 
 

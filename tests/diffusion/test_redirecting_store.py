@@ -136,9 +136,9 @@ def test_prompts_that_refer_to_minors_are_never_drawn(
 
 def test_memory_counts_the_states_of_the_pairs(state: dict[str, Tensor]) -> None:
     alone = training_bytes(state, SETTINGS.trained, torch.float32)
-    assert redirection_bytes(state, WIDTH, 0, SETTINGS, torch.float32) == alone
+    assert redirection_bytes(state, 0, SETTINGS, torch.float32) == alone
     a_pair = 2 * 77 * WIDTH * 4
-    assert redirection_bytes(state, WIDTH, 10, SETTINGS, torch.float32) - alone >= 10 * a_pair
+    assert redirection_bytes(state, 10, SETTINGS, torch.float32) - alone >= 10 * a_pair
 
 
 def test_what_cannot_be_trained_is_refused(state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path) -> None:
