@@ -1,4 +1,4 @@
-"""A tiny U-Net and text encoder of random weights, and checks that hold for every stored training of a U-Net."""
+"""A tiny U-Net, text encoder and checkpoint of random weights, and what holds for every stored training of a U-Net."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sage_core.diffusion.names import UnetConfig, unet_names
+from sage_core.diffusion.names import CHECKPOINT_PREFIX, UnetConfig, unet_names
 from sage_core.diffusion.unet_runs import EditResult
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.shapes.networks.model import build_text_encoder
 
-# Of the states that the U-Net reads.
+# Of the states that the U-Net of two levels reads.
 WIDTH = 16
+# What `write_checkpoint` writes.
+CHECKPOINT_UNET = UnetConfig(channels=32, multipliers=(1,), blocks=1, attention=(True,), context=64)
+CHECKPOINT_ENCODER = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=49408, positions=77)
 
 
 def two_level_unet() -> nn.Module:
@@ -46,6 +50,23 @@ def one_layer_encoder(width: int = WIDTH) -> TextEncoder:
     torch.manual_seed(1)
     config = EncoderConfig(layers=1, width=width, heads=1, mlp_width=16, vocabulary=49408, positions=77)
     return build_text_encoder(config).requires_grad_(False)
+
+
+def write_checkpoint(folder: Path) -> Path:
+    """A checkpoint of SD 1.x's kind, with a U-Net and a text encoder."""
+    draw = torch.Generator().manual_seed(0)
+    names = unet_names(CHECKPOINT_UNET)
+    tensors = {
+        f"{CHECKPOINT_PREFIX}{names.compvis[name]}": 0.1 * torch.randn(shape, generator=draw)
+        for name, shape in names.shapes.items()
+    }
+    for name, shape in CHECKPOINT_ENCODER.shapes().items():
+        scale = 1.0 if "token_embedding" in name else 0.05
+        norm = float("norm" in name and name.endswith("weight"))
+        tensors[f"cond_stage_model.transformer.{name}"] = scale * torch.randn(shape, generator=draw) + norm
+    path = folder / "tiny.safetensors"
+    save_file(tensors, path)
+    return path
 
 
 def check_resumed(run: Callable[..., EditResult], folder: Path, hook: str, call: int, steps: int) -> None:
