@@ -16,6 +16,7 @@ from . import (
     judges,
     lora,
     prompts,
+    redirecting,
     runs,
     scores,
     tifa,
@@ -46,5 +47,6 @@ class SageExtension(ComfyExtension):
             guidance,
             gate,
             erasure,
+            redirecting,
         )
         return [naming_wrong_types(node) for topic in topics for node in topic.NODES]

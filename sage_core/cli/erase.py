@@ -7,14 +7,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SettingsError, UnetError
+from ..errors import SettingsError
 from ..options import count
-from . import common
+from . import common, training_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from ..diffusion.files import UnetFile
 
 _ERASE = """
 Erase a concept from a U-Net in closed form.
@@ -94,10 +92,10 @@ def run_erase(options: argparse.Namespace) -> int:
         common.prompts(options.keep) if options.keep else (),
         common.prompts(options.captions) if options.captions else (),
     )
-    unet = _whole(options.checkpoint)
+    unet = training_inputs.whole_unet(options.checkpoint)
     weights = {name: stored.load() for name, stored in unet.stored.items() if reads_prompt(name)}
-    own = options.checkpoint / "text_encoder" if options.checkpoint.is_dir() else options.checkpoint
-    encoder = TextEncoder.from_state(common.read_state(options.text_encoder or own), copy=False)
+    own = options.text_encoder or training_inputs.own_encoder(options.checkpoint)
+    encoder = TextEncoder.from_state(common.read_state(own), copy=False)
     edit = METHODS[options.method].load()[1](weights, encoder, concepts, settings)
     save_changes(options.out, edit.deltas, edit.metadata(), config=unet.names.config)
     found: dict[str, Any] = {
@@ -141,7 +139,7 @@ def run_edit(options: argparse.Namespace) -> int:
     from ..diffusion.changes import changes, save_changes
     from ..diffusion.files import read_unet
 
-    base = _whole(options.base)
+    base = training_inputs.whole_unet(options.base)
     edit = read_unet(options.file, base.names.config)
     tensors: dict[str, Tensor] = {name: base.stored[name].load() for name in edit.stored}
     found = changes(edit, tensors, on_tensor=common.Bars(options.quiet)("comparing"))
@@ -152,13 +150,3 @@ def run_edit(options: argparse.Namespace) -> int:
         text += f"Saved as {common.path_text(options.out)}.\n"
     common.write(options, found.report.to_dict(), text)
     return 0
-
-
-def _whole(path: Path) -> UnetFile:
-    """The U-Net of a checkpoint or pipeline folder. Raises UnetError for anything else."""
-    from ..diffusion.files import read_unet, sizes_of
-
-    unet = read_unet(path, sizes_of(path))
-    if not unet.is_whole or any(stored.how != "weight" for stored in unet.stored.values()):
-        raise UnetError(f"{path} holds {len(unet.stored)} of the U-Net's {len(unet.names.shapes)} tensors: give all.")
-    return unet

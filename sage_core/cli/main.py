@@ -18,7 +18,7 @@ from types import FrameType
 
 from .. import __version__
 from ..errors import SageError
-from . import agreement, attack, distance, doctor, erase, evaluate, geometry, lora, rate, runs, score, train
+from . import agreement, attack, distance, doctor, erase, evaluate, geometry, lora, rate, redirect, runs, score, train
 
 _INTERRUPTED = 130
 
@@ -69,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sage", description="Safe text encoders for Stable Diffusion 1.x.")
     parser.add_argument("--version", action="version", version=f"sage {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (train, runs, geometry, score, rate, distance, evaluate, lora, erase, attack, doctor, agreement):
+    encoders = (train, runs, geometry, score, rate, distance, evaluate, lora)
+    for command in (*encoders, erase, redirect, attack, doctor, agreement):
         command.register(subparsers)
     return parser
 

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..alignment.settings import PRESETS
-from ..errors import SettingsError
-from . import common
+from . import common, training_inputs
 
 if TYPE_CHECKING:
     import torch
-
-    from ..prompts.concepts import ConceptList
-    from ..prompts.pairs import PromptPairs
 
 _TEXT = """
 Train a safe version of a text encoder.
@@ -83,9 +77,9 @@ def run(options: argparse.Namespace) -> int:
     from ..runs.curves import training_curves
 
     device = common.device(options)
-    settings = PRESETS[options.preset].replace(**{"seed": options.seed} | _changes(options.set))
+    settings = PRESETS[options.preset].replace(**{"seed": options.seed} | training_inputs.changes(options.set))
     concept = common.concepts(options.concepts) if options.concepts else options.concept
-    pairs = _read_pairs(options, concept)
+    pairs = training_inputs.pairs_of(options.pairs, options.unsafe, options.from_concept, concept)
     common.say(pairs.report.summary())
     base = common.read_state(options.base)
     require_sd1(EncoderConfig.of(base), str(options.base))
@@ -117,33 +111,3 @@ def _free_memory(device: torch.device) -> int | None:
     import torch
 
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-
-
-def _changes(assignments: Sequence[str]) -> dict[str, Any]:
-    """Settings from NAME=VALUE; a value is read as JSON if possible, else as text."""
-    changes = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise SettingsError(f"--set takes NAME=VALUE, for instance learning_rate=2e-4; found {assignment!r}.")
-        try:
-            changes[name] = json.loads(text)
-        except (ValueError, RecursionError):
-            changes[name] = text
-    return changes
-
-
-def _read_pairs(options: argparse.Namespace, concept: str | ConceptList) -> PromptPairs:
-    from ..prompts.concept_pairs import read_concepts_pairs
-    from ..prompts.pairs import read_concept_pairs, read_pairs
-
-    if not isinstance(concept, str):
-        if options.unsafe or options.from_concept:
-            given = "--unsafe" if options.unsafe else "--from-concept"
-            raise SettingsError(f"Unsafe prompts come from --concepts or from {given}; both are given.")
-        return read_concepts_pairs(options.pairs, concept)
-    if options.unsafe and options.from_concept:
-        raise SettingsError("Unsafe prompts come from --unsafe or from --from-concept; both are given.")
-    if options.from_concept:
-        return read_concept_pairs(options.pairs, concept)
-    return read_pairs(options.pairs, options.unsafe)

@@ -25,7 +25,7 @@ from ..runs.store import CHECKPOINT, REPORT, WEIGHTS, RunStore
 from .adv_unlearn import AdvUnlearnObjective, AdvUnlearnSettings, require_layers, retain_prompts
 from .concepts import Concepts
 from .names import UnetConfig
-from .unet_runs import FACTOR, TypedNoise, checked_config, diffusers_unet, weights_hash
+from .unet_runs import FACTOR, TypedNoise, checked_config, diffusers_unet, require_width, weights_hash
 
 logger = logging.getLogger(__name__)
 
@@ -201,11 +201,7 @@ def _checked(unet: Mapping[str, Tensor], base: Mapping[str, Tensor], size: int) 
     """The U-Net's sizes, where both are of one SD 1.x model and finite; else raises as `train_adv_unlearn` does."""
     config, width = checked_config(unet, size), EncoderConfig.of(base).width
     require_positions(EncoderConfig.of(base), "The CLIP")
-    if config.context != width:
-        raise UnetError(
-            f"The U-Net reads states of width {config.context}, and the text encoder gives {width}. Use the MODEL and "
-            "the CLIP of one SD 1.x checkpoint; SD 2 has width 1024 and SDXL 2048."
-        )
+    require_width(config, width)
     for name, value in unet.items():
         if not value.sum(dtype=torch.float32).isfinite() and not value.float().isfinite().all():
             raise UnetError(f"The U-Net's {name} holds values that are not finite: use another checkpoint.")

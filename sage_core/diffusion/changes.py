@@ -221,7 +221,7 @@ def _maker(file: UnetFile, base: Mapping[str, Tensor], deltas: Mapping[str, Tens
     if changed <= set(filter(reads_prompt, all_names)):
         return "MACE's LoRA" if file.ranks == (1,) else "UCE, RECE, CURE, MACE or ESD-x-strict"
     if changed <= set(filter(in_cross_attention, all_names)):
-        return "ESD-x (all of cross-attention)"
+        return "ESD-x or the SAGE U-Net (all of cross-attention)"
     if changed <= attention:
         return "AlignGuard, or another LoRA of all attention" + (", merged" if not file.ranks else "")
     if len(changed) < _MANY * len(all_names):

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..encoders.text_encoder import TextEncoder, state_hash
 from .concepts import Concepts
 from .erasing import ErasingObjective, ErasingSettings, ErasingTexts
-from .unet_runs import EditResult, UnetRun, weights_hash
+from .unet_runs import EditResult, UnetRun, checked_config, require_width, weights_hash
 
 
 def train_erasure(
@@ -32,8 +32,9 @@ def train_erasure(
         sources: texts to erase the concepts from, one each; none for the concepts themselves.
 
     Raises:
-        SettingsError, UnetError, TrainingError: see `UnetRun.train`.
+        SettingsError, UnetError, TrainingError: see `UnetRun.train`; a U-Net that reads states of another width, too.
     """
+    require_width(checked_config(run.state, run.size), encoder.config.width)
     about = [
         weights_hash(run.state),
         state_hash(encoder.state()),

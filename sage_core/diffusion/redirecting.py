@@ -27,9 +27,10 @@ from typing import Any, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from ..batches import work_through
 from ..encoders.text_encoder import TextEncoder, embed
 from ..encoders.tokens import CONTEXT_LENGTH
-from ..errors import PromptError, SettingsError
+from ..errors import PromptError, SettingsError, TrainingError
 from ..prompts.pairs import PromptPairs
 from .differences import DifferencesObjective, Trained
 from .noise import TRAINING_STEPS, noise_scheduler, partly_drawn
@@ -154,20 +155,29 @@ class PairPictures:
         shape: tuple[int, int, int],
         chunk: int,
     ) -> PairPictures:
-        """Draw both prompts of the pairs in `rows`, (M,), with the same noise for both, `chunk` pictures at once."""
+        """Draw both prompts of the pairs in `rows`, (M,), with the same noise for both, `chunk` pictures at once.
+
+        Fewer, where memory does not suffice.
+        """
         scheduler = cast(Any, noise_scheduler())
         scheduler.set_timesteps(settings.sampling_steps)
-        sides: list[Tensor] = []
-        for side in (states.unsafe, states.safe):
-            parts = []
-            for part in rows.split(chunk):
-                start = torch.stack([_noise_of(settings.seed, int(row), shape) for row in part]).to(side.device)
-                prompted = side[part.to(side.device)]
+
+        def side_of(states_of_side: Tensor) -> Tensor:
+            drawn: list[Tensor] = []
+
+            def draw(part: slice) -> None:
+                pairs = rows[part]
+                noises = [_noise_of(settings.seed, int(pair), shape) for pair in pairs]
+                start = torch.stack(noises).to(states_of_side.device)
+                prompted = states_of_side[pairs.to(states_of_side.device)]
                 plain = states.empty.expand_as(prompted)
                 steps, guidance = settings.sampling_steps, settings.guidance
-                parts.append(partly_drawn(noise, scheduler, start, plain, prompted, guidance, steps))
-            sides.append(torch.cat(parts))
-        return cls(*sides)
+                drawn.append(partly_drawn(noise, scheduler, start, plain, prompted, guidance, steps))
+
+            work_through(draw, len(rows), chunk, TrainingError)
+            return torch.cat(drawn)
+
+        return cls(side_of(states.unsafe), side_of(states.safe))
 
 
 class RedirectingObjective(DifferencesObjective):

@@ -193,6 +193,15 @@ def checked_config(state: Mapping[str, Tensor], size: int) -> UnetConfig:
     return config
 
 
+def require_width(config: UnetConfig, width: int) -> None:
+    """Raise UnetError unless the U-Net reads states of `width` numbers, which a text encoder gives."""
+    if config.context != width:
+        raise UnetError(
+            f"The U-Net reads states of width {config.context}, and the text encoder gives {width}. Use the MODEL and "
+            "the CLIP of one SD 1.x checkpoint; SD 2 has width 1024 and SDXL 2048."
+        )
+
+
 def _read(weights: Path, report: Path, config: UnetConfig) -> EditResult:
     try:
         content: dict[str, Any] = parse_json(report.read_text(encoding="utf-8"))

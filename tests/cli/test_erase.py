@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_unets import CHECKPOINT_ENCODER, CHECKPOINT_UNET, write_checkpoint
 
 from sage_core.cli.main import main
 from sage_core.diffusion.changes import changes
@@ -15,31 +16,14 @@ from sage_core.diffusion.closed_form import METHODS, settings_of
 from sage_core.diffusion.closed_form.uce import UceSettings, edit
 from sage_core.diffusion.concepts import Concepts
 from sage_core.diffusion.files import read_unet, sizes_of
-from sage_core.diffusion.names import CHECKPOINT_PREFIX, UnetConfig, reads_prompt, unet_names
-from sage_core.encoders.layouts import EncoderConfig
+from sage_core.diffusion.names import reads_prompt
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.errors import SettingsError
-
-WIDTH = 64
-UNET = UnetConfig(channels=32, multipliers=(1,), blocks=1, attention=(True,), context=WIDTH)
-ENCODER = EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=64, vocabulary=49408, positions=77)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    draw = torch.Generator().manual_seed(0)
-    names = unet_names(UNET)
-    tensors = {
-        f"{CHECKPOINT_PREFIX}{names.compvis[name]}": 0.1 * torch.randn(shape, generator=draw)
-        for name, shape in names.shapes.items()
-    }
-    for name, shape in ENCODER.shapes().items():
-        scale = 1.0 if "token_embedding" in name else 0.05
-        norm = float("norm" in name and name.endswith("weight"))
-        tensors[f"cond_stage_model.transformer.{name}"] = scale * torch.randn(shape, generator=draw) + norm
-    path = tmp_path_factory.mktemp("erase") / "tiny.safetensors"
-    save_file(tensors, path)
-    return path
+    return write_checkpoint(tmp_path_factory.mktemp("erase"))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +47,7 @@ def test_erase_writes_the_librarys_edit_and_edit_reports_it(
     wanted = edit(weights, encoder, Concepts(("skull",), ("star",), kept), UceSettings(erase_scale=2.0))
     assert found["matrices"] == len(weights) and found["residual"] < 1e-10
     assert found["relative"] == pytest.approx(wanted.relative)
-    written = changes(read_unet(out, UNET), {name: stored.load() for name, stored in unet.stored.items()})
+    written = changes(read_unet(out, CHECKPOINT_UNET), {name: stored.load() for name, stored in unet.stored.items()})
     assert written.deltas.keys() == wanted.deltas.keys()
     for name, delta in wanted.deltas.items():
         torch.testing.assert_close(written.deltas[name], delta)
@@ -96,7 +80,7 @@ def test_edit_warns_of_another_base(checkpoint: Path, tmp_path: Path, capsys: py
     assert main(["edit", str(tmp_path / "other.safetensors"), "--base", str(checkpoint), "--json", "--quiet"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["changed"] == found["total"] and "another base" in found["warnings"][0]
-    assert found["other_parts"] == {"text encoder": len(ENCODER.shapes())}
+    assert found["other_parts"] == {"text encoder": len(CHECKPOINT_ENCODER.shapes())}
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,11 @@ def train(pack: ModuleType, model: Any, clip: Any) -> Any:
     return pack.erasure.SAGETrainErasure.execute(model, clip, "skull", "", "esd_x", 1, 64, 1, "fp32", 0)
 
 
+def redirect(pack: ModuleType, model: Any, clip: Any) -> Any:
+    pairs = importlib.import_module("pack.sage_core.prompts.pairs").pairs_from_lists(["a ball"], ["a skull"])
+    return pack.redirecting.SAGETrainUnet.execute(model, clip, pairs, "skull", 1, 64, 1, "fp32", 0)
+
+
 def save(pack: ModuleType, before: Any, after: Any, name: str = "saved") -> Any:
     return pack.unet.SAGESaveModelEdit.execute(before, after, name, True)
 
@@ -145,6 +150,7 @@ def test_other_models_are_refused_by_every_node_that_reads_weights(
         lambda: apply(pack, model),
         lambda: erase(pack, model, clip),
         lambda: train(pack, model, clip),
+        lambda: redirect(pack, model, clip),
         lambda: save(pack, model, patched(model)),
     ):
         with pytest.raises(Exception, match=words) as refused:
@@ -158,6 +164,7 @@ def test_broken_weights_are_refused_by_name(pack: ModuleType, weights: dict, fil
         (lambda: apply(pack, model), f"The base's up_blocks.* holds values that are {NAN}"),
         (lambda: erase(pack, model, clip), f"This MODEL: {KEY} holds .* {NAN}"),
         (lambda: train(pack, model, clip), f"This MODEL: {KEY} holds .* {NAN}"),
+        (lambda: redirect(pack, model, clip), f"This MODEL: {KEY} holds .* {NAN}"),
         (lambda: save(pack, model, patched(model)), f"{KEY.removesuffix('.weight')}.* {NAN}"),
     ):
         with pytest.raises(Exception, match=words) as refused:
@@ -167,11 +174,12 @@ def test_broken_weights_are_refused_by_name(pack: ModuleType, weights: dict, fil
 
 @pytest.mark.parametrize("kind", ["v_prediction", "lcm", "x0", "flow"])
 def test_only_a_model_that_predicts_noise_is_trained(kind: str, pack: ModuleType, weights: dict, clip: Any) -> None:
-    with pytest.raises(
-        Exception, match=r"A node such as ModelSamplingDiscrete has set this MODEL to predict"
-    ) as refused:
-        train(pack, sampling_as(kind)(weights), clip)
-    assert type(refused.value).__name__ == "UnetError"
+    for work in (train, redirect):
+        with pytest.raises(
+            Exception, match=r"A node such as ModelSamplingDiscrete has set this MODEL to predict"
+        ) as refused:
+            work(pack, sampling_as(kind)(weights), clip)
+        assert type(refused.value).__name__ == "UnetError"
     pack.host.models.require_noise_prediction(sampling_as("eps")(weights))
 
 

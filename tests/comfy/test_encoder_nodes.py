@@ -57,19 +57,8 @@ NODE_IDS = {
     "SAGETrainEncoder",
     "SAGETrainErasure",
     "SAGETrainGate",
+    "SAGETrainUnet",
     "SAGETrainingSettings",
-}
-# Those on the image model's side.
-UNET_NODE_IDS = {
-    "SAGEApplyModelEdit",
-    "SAGEEraseConcept",
-    "SAGEGate",
-    "SAGEGuidance",
-    "SAGEGuider",
-    "SAGESafree",
-    "SAGESaveModelEdit",
-    "SAGETrainErasure",
-    "SAGETrainGate",
 }
 
 

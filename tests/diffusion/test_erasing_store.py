@@ -8,48 +8,34 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_unets import WIDTH, check_resumed, checkpoint_state, of_nine_channels, one_layer_encoder, two_level_unet
 from torch import Tensor, nn
 
 from sage_core.diffusion.concepts import Concepts
 from sage_core.diffusion.erasing import ErasingSettings
 from sage_core.diffusion.erasing_store import train_erasure
-from sage_core.diffusion.names import UnetConfig, unet_names
 from sage_core.diffusion.unet_runs import UnetRun, diffusers_unet
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.errors import SettingsError, TrainingError, UnetError
 from sage_core.runs.store import RunStore
-from sage_core.shapes.networks.model import build_text_encoder
 
-WIDTH = 16
 SETTINGS = ErasingSettings(sampling_steps=4, steps=4, learning_rate=1e-3)
 CONCEPTS = Concepts(("a skull",))
 
 
 @pytest.fixture(scope="module")
 def unet() -> nn.Module:
-    """Two levels, one of them without attention, by diffusers' own hands."""
-    from diffusers import UNet2DConditionModel
-
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        layers_per_block=1, block_out_channels=(32, 64), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=WIDTH, attention_head_dim=8,
-    ).eval()  # fmt: skip
+    return two_level_unet()
 
 
 @pytest.fixture(scope="module")
 def state(unet: nn.Module) -> dict[str, Tensor]:
-    """Its weights under CompVis' names, as a checkpoint has them."""
-    own = unet.state_dict()
-    names = unet_names(UnetConfig.of({name: tuple(value.shape) for name, value in own.items()}))
-    return {f"model.diffusion_model.{names.compvis[name]}": value for name, value in own.items()}
+    return checkpoint_state(unet)
 
 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
-    torch.manual_seed(1)
-    config = EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=16, vocabulary=49408, positions=77)
-    return build_text_encoder(config).requires_grad_(False)
+    return one_layer_encoder()
 
 
 def test_diffusers_unet_computes_the_same_and_owns_its_weights(unet: nn.Module, state: dict[str, Tensor]) -> None:
@@ -81,30 +67,11 @@ def test_a_finished_training_is_found_again(state: dict[str, Tensor], encoder: T
     assert not run(changed, encoder, tmp_path).found
 
 
-@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize(("hook", "call"), [("on_step", 2), ("on_evaluation", 8)])
 def test_a_stopped_training_goes_on_to_the_same_edit(
-    inside: bool, state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path
+    hook: str, call: int, state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path
 ) -> None:
-    class Stop(Exception):
-        pass
-
-    calls = 0
-
-    def stop(*_: object) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == (8 if inside else 2):
-            raise Stop
-
-    with pytest.raises(Stop):
-        run(state, encoder, tmp_path / "parts", **{"on_evaluation" if inside else "on_step": stop})
-    assert list((tmp_path / "parts").glob("*.checkpoint"))
-    steps: list[int] = []
-    parts = run(state, encoder, tmp_path / "parts", on_step=lambda report: steps.append(report.step))
-    whole = run(state, encoder, tmp_path / "whole")
-    assert 0 < len(steps) < SETTINGS.steps
-    assert all(torch.equal(parts.deltas[name], whole.deltas[name]) for name in whole.deltas)
-    assert not list((tmp_path / "parts").glob("*.checkpoint"))
+    check_resumed(lambda store, **options: run(state, encoder, store, **options), tmp_path, hook, call, SETTINGS.steps)
 
 
 def test_bf16_trains_differences_in_fp32(state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path) -> None:
@@ -115,9 +82,10 @@ def test_bf16_trains_differences_in_fp32(state: dict[str, Tensor], encoder: Text
 def test_what_cannot_be_trained_is_refused(state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="size is 30, expected a multiple of 8"):
         train_erasure(UnetRun(state, size=30), encoder, CONCEPTS, SETTINGS, tmp_path)
-    wide = dict(state)
-    name = "model.diffusion_model.input_blocks.0.0.weight"
-    wide[name] = torch.cat([state[name], torch.zeros(32, 5, 3, 3)], 1)
+    narrow = one_layer_encoder(width=8)
+    with pytest.raises(UnetError, match="reads states of width 16, and the text encoder gives 8"):
+        run(state, narrow, tmp_path)
+    wide = of_nine_channels(state)
     with pytest.raises(UnetError, match="reads 9 channels and gives 4"):
         run(wide, encoder, tmp_path)
 

@@ -268,7 +268,7 @@ def _written(shapes: dict, compvis: dict) -> list[tuple[str, str]]:
 MAKERS = {
     "SPEED": is_value,
     "UCE, RECE, CURE, MACE or ESD-x-strict": reads_prompt,
-    "ESD-x (all of cross-attention)": in_cross_attention,
+    "ESD-x or the SAGE U-Net (all of cross-attention)": in_cross_attention,
     "AlignGuard, or another LoRA of all attention, merged": lambda name: ".attn" in name and name.endswith(".weight"),
     "ESD-u": lambda name: not in_cross_attention(name) and kind_of(name) != "norms" and ".norm" not in name,
     "ESD-u of 2023, STEREO or RACE": lambda name: not in_cross_attention(name) and not name.startswith("time_emb"),

@@ -15,7 +15,7 @@ from sage_core.diffusion.differences import DiffusersNoise
 from sage_core.diffusion.noise import noise_scheduler
 from sage_core.diffusion.redirecting import PairStates, RedirectingObjective, RedirectingSettings
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
-from sage_core.errors import PromptError, SettingsError
+from sage_core.errors import PromptError, SettingsError, TrainingError
 from sage_core.prompts.pairs import pairs_from_lists
 from sage_core.runs.loop import Budget, Loop
 from sage_core.shapes.networks.model import build_text_encoder, build_unet
@@ -124,6 +124,28 @@ def test_both_sides_of_a_pair_are_drawn_from_the_same_noise(unet: nn.Module, sta
     # Fewer at once: the same pictures.
     parts = objective(unet, states, SMALL.replace(batch_size=1, keep_batch=1))
     torch.testing.assert_close(parts.pictures.safe, different.pictures.safe, rtol=1e-3, atol=1e-4)
+
+
+def test_pictures_that_do_not_fit_into_memory_are_drawn_one_by_one(unet: nn.Module, states: PairStates) -> None:
+    class Small(DiffusersNoise):
+        # With guidance a picture goes through twice.
+        most, refused = 2, 0
+
+        def forward(self, latents: Tensor, times: Tensor, words: Tensor) -> Tensor:
+            if len(latents) > self.most:
+                self.refused += 1
+                raise torch.OutOfMemoryError("out of memory")
+            return super().forward(latents, times, words)
+
+    small = Small(copy.deepcopy(unet))
+    found = RedirectingObjective(small, states, SMALL, LATENTS).pictures
+    assert small.refused > 0
+    whole = objective(unet, states).pictures
+    torch.testing.assert_close(found.unsafe, whole.unsafe, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.safe, whole.safe, rtol=1e-3, atol=1e-4)
+    small.most = 1
+    with pytest.raises(TrainingError, match="Out of memory with a single item"):
+        RedirectingObjective(small, states, SMALL, LATENTS)
 
 
 def test_training_lowers_the_loss_and_leaves_the_base(unet: nn.Module, states: PairStates) -> None:

@@ -1,0 +1,89 @@
+"""What nodes that train a U-Net share: inputs, outputs, private copies of weights, and advice when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ...sage_core.diffusion.unet_runs import EditResult, UnetRun
+from ...sage_core.encoders.text_encoder import TextEncoder
+from ...sage_core.errors import TrainingError
+from ...sage_core.plots import figure_to_image
+from ...sage_core.runs.curves import training_curves
+from . import clips, display, memory, models
+
+
+def size_input() -> io.Input:
+    """The side of the pictures."""
+    return io.Int.Input("size", default=512, min=64, max=1024, step=8, tooltip="Side of the pictures drawn.")
+
+
+def precision_input() -> io.Input:
+    """What the U-Net computes in, for `memory.precision`."""
+    return io.Combo.Input(
+        "precision",
+        options=["auto", "fp32", "bf16"],
+        default="auto",
+        tooltip="What the U-Net computes in. auto: bf16 where the device does, as published.",
+    )
+
+
+def edit_outputs(model: str) -> list[io.Output]:
+    """The outputs that `edited` fills; `model` says what the MODEL is."""
+    return [
+        io.Model.Output(display_name="model", tooltip=model),
+        io.String.Output(display_name="report", tooltip="What was done, and the loss at both ends."),
+        io.LossMap.Output(display_name="loss_map", tooltip="Loss of each step, for Plot Loss Graph."),
+        io.Image.Output(display_name="curves", tooltip="The losses over the steps."),
+    ]
+
+
+def train(
+    model,
+    clip,
+    size: int,
+    precision: str,
+    needed: Callable[[Mapping[str, Tensor], torch.dtype], int],
+    work: Callable[[UnetRun, TextEncoder], EditResult],
+    advice: str,
+) -> EditResult:
+    """Train on copies of a MODEL's and a CLIP's weights, patches among them; shows the losses, and notices Cancel.
+
+    Args:
+        needed: bytes that a training of these weights takes in this type, without activations.
+        work: the training, of a run and the encoder of the prompts, on the run's device.
+        advice: what to do when memory runs out, a sentence.
+
+    Raises:
+        UnetError: the MODEL is not a plain SD 1.x one that predicts noise.
+        TrainingError: memory ran out; see also `UnetRun.train`.
+    """
+    models.require_noise_prediction(model)
+    dtype = memory.precision(precision)
+    state = models.patched_weights(model)
+    room = needed(state, dtype)
+    without = TrainingError(
+        f"Out of memory: the weights alone take {room / 2**30:.1f} GiB, and a picture of {size} pixels comes in "
+        f"addition. {advice}"
+    )
+    with memory.training_device(room) as (device, _), memory.telling_memory(without):
+        encoder = TextEncoder.from_state(clips.private_copy(clips.patched_weights(clip)), copy=False).to(device)
+        # ComfyUI's own tensors belong to inference; copies of them are trained with.
+        own = {name: value.detach().clone() if value.is_inference() else value for name, value in state.items()}
+        run = UnetRun(own, size, device, dtype, display.LiveCurves().step, display.stop_if_cancelled)
+        return work(run, encoder.requires_grad_(False))
+
+
+def edited(cls: type[io.ComfyNode], model, result: EditResult, *notes: str) -> io.NodeOutput:
+    """What the node shows and hands on: the MODEL with the edit as patches, and how the training went."""
+    curves = display.to_image(figure_to_image(training_curves(result.history)))
+    report = "\n".join([result.summary(), *notes])
+    if patches := models.count_patches(model):
+        report += f"\nNote: the MODEL carries {patches} patch(es), such as LoRAs, which the training saw."
+    display.log.info("SAGE: %s", report)
+    loss_map = {"loss": [step.losses["total"] for step in result.history]}
+    shown = ui.PreviewImage(curves, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
+    return io.NodeOutput(models.add_differences(model, result.deltas, 1.0), report, loss_map, curves, ui=shown)

@@ -1,0 +1,105 @@
+"""Redirecting a U-Net by prompt pairs: the SAGE U-Net."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..sage_core.diffusion.redirecting import RedirectingSettings
+from ..sage_core.diffusion.redirecting_store import drawable, redirection_bytes, train_redirection
+from .host import display, files, unet_training
+from .host.inputs import ADVANCED, check_choices, check_finite, seed_input
+from .host.sockets import Pairs
+
+_DEFAULTS = RedirectingSettings()
+
+
+class SAGETrainUnet(io.ComfyNode):
+    """Trains a MODEL by prompt pairs, or finds the edit that the same inputs gave before."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SAGETrainUnet",
+            display_name="Train SAGE U-Net",
+            category="SAGE/unet",
+            description="Trains an SD 1.x MODEL by prompt pairs: it learns to draw the safe prompt where the unsafe "
+            "one is asked for, also behind an aligned text encoder. Cancel keeps a checkpoint, from which the same "
+            "inputs go on; a finished edit is found again.",
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL to train; patches on it are part of it."),
+                io.Clip.Input("clip", tooltip="The checkpoint's own CLIP, not an aligned one: it reads both prompts."),
+                Pairs.Input("pairs", tooltip="From SAGE Prompt Pairs. Where the two sides differ is what goes."),
+                io.String.Input(
+                    "concept", default="", tooltip="Its name in reports, if the pairs have none. Changes no result."
+                ),
+                io.Int.Input("steps", default=0, min=0, max=100_000, tooltip="Of training. 0: the preset's."),
+                unet_training.size_input(),
+                io.Int.Input("batch_size", default=0, min=0, max=64, tooltip="Unsafe prompts a step. 0: the preset's."),
+                unet_training.precision_input(),
+                seed_input("Of everything random. The same seed gives the same edit."),
+                *_setting_inputs(),
+            ],
+            outputs=unet_training.edit_outputs("The MODEL that draws the safe prompts instead."),
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        clip,
+        pairs,
+        concept,
+        steps,
+        size,
+        batch_size,
+        precision,
+        seed,
+        strength=_DEFAULTS.strength,
+        keep_weight=_DEFAULTS.keep_weight,
+        learning_rate=_DEFAULTS.learning_rate,
+    ) -> io.NodeOutput:
+        check_finite(strength=strength, keep_weight=keep_weight, learning_rate=learning_rate)
+        check_choices(cls, precision=precision)
+        settings = _DEFAULTS.replace(
+            strength=strength,
+            keep_weight=keep_weight,
+            learning_rate=learning_rate,
+            steps=steps or _DEFAULTS.steps,
+            batch_size=batch_size or _DEFAULTS.batch_size,
+            seed=seed,
+        )
+        pairs = drawable(pairs)
+        result = unet_training.train(
+            model,
+            clip,
+            size,
+            precision,
+            lambda state, dtype: redirection_bytes(state, len(pairs), settings, dtype),
+            lambda run, encoder: train_redirection(
+                run,
+                encoder,
+                pairs,
+                settings,
+                files.store_folder(),
+                title=concept,
+                on_draw=display.Progress("drawing pictures"),
+            ),
+            "Choose precision bf16, a smaller size, a smaller batch_size, or fewer pairs.",
+        )
+        return unet_training.edited(cls, model, result, pairs.report.summary())
+
+
+def _setting_inputs() -> list[io.Input]:
+    def number(name: str, most: float, step: float, tooltip: str) -> io.Input:
+        about = {"default": getattr(_DEFAULTS, name), "tooltip": tooltip, "optional": True}
+        return io.Float.Input(name, min=0.0, max=most, step=step, round=1e-7, **about, **ADVANCED)
+
+    return [
+        number("strength", 100.0, 0.1, "How far past the safe prompt. 0: to it, which leaves a part of the concept."),
+        number("keep_weight", 1000.0, 0.1, "Weight of drawing safe prompts, and none, as before."),
+        number("learning_rate", 1.0, 1e-6, "Adam's first step size; it falls to 0 along a cosine."),
+    ]
+
+
+NODES: list[type[io.ComfyNode]] = [SAGETrainUnet]

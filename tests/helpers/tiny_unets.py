@@ -1,0 +1,103 @@
+"""A tiny U-Net, text encoder and checkpoint of random weights, and what holds for every stored training of a U-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sage_core.diffusion.names import CHECKPOINT_PREFIX, UnetConfig, unet_names
+from sage_core.diffusion.unet_runs import EditResult
+from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.shapes.networks.model import build_text_encoder
+
+# Of the states that the U-Net of two levels reads.
+WIDTH = 16
+# What `write_checkpoint` writes.
+CHECKPOINT_UNET = UnetConfig(channels=32, multipliers=(1,), blocks=1, attention=(True,), context=64)
+CHECKPOINT_ENCODER = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=49408, positions=77)
+
+
+def two_level_unet() -> nn.Module:
+    """Two levels, one of them without attention, by diffusers' own hands."""
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        layers_per_block=1, block_out_channels=(32, 64), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=WIDTH, attention_head_dim=8,
+    ).eval()  # fmt: skip
+
+
+def checkpoint_state(unet: nn.Module) -> dict[str, Tensor]:
+    """Its weights under CompVis' names, as a checkpoint has them."""
+    own = unet.state_dict()
+    names = unet_names(UnetConfig.of({name: tuple(value.shape) for name, value in own.items()}))
+    return {f"model.diffusion_model.{names.compvis[name]}": value for name, value in own.items()}
+
+
+def of_nine_channels(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same as an inpainting model's, which reads a mask and a picture, too."""
+    name = "model.diffusion_model.input_blocks.0.0.weight"
+    return state | {name: torch.cat([state[name], torch.zeros(32, 5, 3, 3)], 1)}
+
+
+def one_layer_encoder(width: int = WIDTH) -> TextEncoder:
+    torch.manual_seed(1)
+    config = EncoderConfig(layers=1, width=width, heads=1, mlp_width=16, vocabulary=49408, positions=77)
+    return build_text_encoder(config).requires_grad_(False)
+
+
+def write_checkpoint(folder: Path) -> Path:
+    """A checkpoint of SD 1.x's kind, with a U-Net and a text encoder."""
+    draw = torch.Generator().manual_seed(0)
+    names = unet_names(CHECKPOINT_UNET)
+    tensors = {
+        f"{CHECKPOINT_PREFIX}{names.compvis[name]}": 0.1 * torch.randn(shape, generator=draw)
+        for name, shape in names.shapes.items()
+    }
+    for name, shape in CHECKPOINT_ENCODER.shapes().items():
+        scale = 1.0 if "token_embedding" in name else 0.05
+        norm = float("norm" in name and name.endswith("weight"))
+        tensors[f"cond_stage_model.transformer.{name}"] = scale * torch.randn(shape, generator=draw) + norm
+    path = folder / "tiny.safetensors"
+    save_file(tensors, path)
+    return path
+
+
+def check_resumed(run: Callable[..., EditResult], folder: Path, hook: str, call: int, steps: int) -> None:
+    """A training that is stopped and gone on with is equal to one that was not, to the bit.
+
+    Args:
+        run: trains in a store, with options of UnetRun.
+        folder: of the stores.
+        hook: the option whose function stops it.
+        call: at which call of it, after the first step and before the last.
+        steps: of a whole training.
+    """
+
+    class Stop(Exception):
+        pass
+
+    calls = 0
+
+    def stop(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(folder / "parts", **{hook: stop})
+    assert list((folder / "parts").glob("*.checkpoint"))
+    done: list[int] = []
+    parts = run(folder / "parts", on_step=lambda report: done.append(report.step))
+    whole = run(folder / "whole")
+    assert 0 < len(done) < steps
+    assert parts.deltas.keys() == whole.deltas.keys()
+    assert all(torch.equal(parts.deltas[name], whole.deltas[name]) for name in whole.deltas)
+    assert not list((folder / "parts").glob("*.checkpoint"))
