@@ -9,9 +9,9 @@ to the time t, u the unsafe prompt of a pair and s its safe one:
     keep:      ‖ε_θ(x_t, E(p)) − ε(x_t, E(p))‖²,  p a safe prompt, or the empty one that guidance leads away from
     loss:      redirect + w·keep,  means over all numbers
 
-η 0 would be distillation of the safe prompt, and leaves a third of the concept; η 1 leads away from what tells u from s
-as far again. So the pairs decide what is erased: where they differ in one thing alone, that goes, and what they share
-stays. ESD does so with one text and the empty prompt (`erasing`), and keeps nothing.
+η 0 would be distillation of the safe prompt, and in the shapes world leaves a third of the concept; more leads away from
+what tells u from s. So the pairs decide what is erased: where they differ in one thing alone, that goes, and what they
+share stays. ESD does so with one text and the empty prompt (`erasing`), and keeps nothing.
 
 The base draws the pictures before the first step, one for each prompt of some pairs with the same noise. The objective
 is for `runs.loop`; its result is an edit, see `differences`.
@@ -37,8 +37,6 @@ from .noise import TRAINING_STEPS, noise_scheduler, partly_drawn
 
 # Far apart, so that the runs of neighbouring seeds share no step.
 _SEED_STRIDE = 1_000_003
-# Early times decide what a picture shows: t is 1000·r to this power, r uniform.
-_EARLY = 0.8
 # The share of rows whose picture is that of the pair's other side.
 _CROSSED = 0.3
 # The share of rows whose prompts are any pair's: of pairs without pictures, too, the states are then seen.
@@ -66,8 +64,8 @@ class RedirectingSettings:
     trained: Trained = "x"
     steps: int = 300
     learning_rate: float = 5e-5
-    strength: float = 1.0
-    keep_weight: float = 4.0
+    strength: float = 0.7
+    keep_weight: float = 5.0
     batch_size: int = 4
     keep_batch: int = 8
     plain: float = 0.2
@@ -242,7 +240,7 @@ class RedirectingObjective(DifferencesObjective):
         which = torch.randint(len(self.drawn), (count,), generator=generator)
         any_pair = torch.randint(len(self.states.safe), (count,), generator=generator)
         pairs = torch.where(torch.rand(count, generator=generator) < _ANY, any_pair, self.drawn[which])
-        times = (TRAINING_STEPS * torch.rand(count, generator=generator) ** _EARLY).long().clamp(max=TRAINING_STEPS - 1)
+        times = torch.randint(TRAINING_STEPS, (count,), generator=generator)
         added = torch.randn(count, *self.latent_shape, generator=generator).to(self.device)
         safe = (torch.rand(count, 1, 1, 1, generator=generator) < crossed).to(self.device)
         at = which.to(self.device)

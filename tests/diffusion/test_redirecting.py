@@ -58,7 +58,7 @@ def rows_of_step(it: RedirectingObjective, count: int, crossed: float, generator
     which = torch.randint(3, (count,), generator=generator).tolist()
     others = torch.randint(4, (count,), generator=generator).tolist()
     alone = (torch.rand(count, generator=generator) < 0.5).tolist()
-    times = [min(int(1000 * float(r) ** 0.8), 999) for r in torch.rand(count, generator=generator)]
+    times = torch.randint(1000, (count,), generator=generator).tolist()
     added = torch.randn(count, *LATENTS, generator=generator)
     safe = torch.rand(count, 1, 1, 1, generator=generator).flatten() < crossed
     alphas = noise_scheduler().alphas_cumprod.double()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...alignment.settings import PRESETS, TrainingSettings
@@ -20,9 +23,11 @@ from ...diffusion.differences import DiffusersNoise
 from ...diffusion.erasing import ErasingObjective, ErasingSettings, ErasingTexts
 from ...diffusion.gate import GateSettings, train_gate
 from ...diffusion.redirecting import PairStates, RedirectingObjective, RedirectingSettings
+from ...diffusion.unet_runs import weights_hash
 from ...encoders.precision import PrecisionChoice
 from ...encoders.text_encoder import TextEncoder
 from ...errors import SettingsError
+from ...files import whole_file
 from ...prompts.pairs import PromptPairs
 from ...rows import parse_json, read_text
 from ...runs.loop import Budget, Loop
@@ -41,7 +46,7 @@ class Ground:
     """What a method may work with: the base model, what is to go, and pairs of prompts that no exam holds.
 
     Attributes:
-        store: folder in which trained encoders are kept and found again; None trains each time.
+        store: folder in which trained encoders and U-Nets are kept and found again; None trains each time.
     """
 
     model: ShapesModel
@@ -173,7 +178,18 @@ class Redirected:
     settings: RedirectingSettings
 
     def model(self, ground: Ground) -> ShapesModel:
-        """A copy of the model with the edit in its U-Net."""
+        """A copy of the model with the edit in its U-Net, which is trained once for one store."""
+        if ground.store is None:
+            return _edited(ground.model, self._train(ground))
+        made_of = [self.about(), ground.seed, ground.pairs.hash(), weights_hash(ground.model.unet.state_dict())]
+        key = hashlib.sha256(json.dumps([*made_of, ground.model.device.type]).encode()).hexdigest()[:32]
+        file = ground.store / f"unet-{key}.safetensors"
+        if not file.exists():
+            with whole_file(file) as temporary:
+                save_file(self._train(ground), temporary)
+        return _edited(ground.model, load_file(file))
+
+    def _train(self, ground: Ground) -> dict[str, Tensor]:
         settings = self.settings.replace(seed=ground.seed)
         noise, device = DiffusersNoise(copy.deepcopy(ground.model.unet)), ground.model.device
         states = PairStates.of(ground.model.encoder, ground.pairs)
@@ -181,7 +197,7 @@ class Redirected:
         with torch.autocast(device.type, half, enabled=half is not None):
             objective = RedirectingObjective(noise, states, settings, LATENT_SHAPE)
             Loop(objective, Budget(steps=settings.steps), settings.rate).run()
-        return _edited(ground.model, objective.result())
+        return objective.result()
 
     def paint(self, ground: Ground) -> Painter:
         """See Method."""
