@@ -9,9 +9,9 @@ to the time t, u the unsafe prompt of a pair and s its safe one:
     keep:      ‖ε_θ(x_t, E(p)) − ε(x_t, E(p))‖²,  p a safe prompt, or the empty one that guidance leads away from
     loss:      redirect + w·keep,  means over all numbers
 
-η 0 would be distillation of the safe prompt, and in the shapes world leaves a third of the concept; more leads away from
-what tells u from s. So the pairs decide what is erased: where they differ in one thing alone, that goes, and what they
-share stays. ESD does so with one text and the empty prompt (`erasing`), and keeps nothing.
+η 0 would be distillation of the safe prompt, and in the shapes world leaves a third of the concept; more leads away
+from what tells u from s. So the pairs decide what is erased: where they differ in one thing alone, that goes, and what
+they share stays. ESD does so with one text and the empty prompt (`erasing`), and keeps nothing.
 
 The base draws the pictures before the first step, one for each prompt of some pairs with the same noise. The objective
 is for `runs.loop`; its result is an edit, see `differences`.
