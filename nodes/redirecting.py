@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..sage_core.diffusion.redirecting import RedirectingSettings
-from ..sage_core.diffusion.redirecting_store import drawable, redirection_bytes, train_redirection
+from ..sage_core.diffusion.redirecting_store import drawable, train_redirection
+from ..sage_core.diffusion.unet_runs import training_bytes
 from .host import display, files, unet_training
 from .host.inputs import ADVANCED, check_choices, check_finite, seed_input
 from .host.sockets import Pairs
@@ -75,7 +76,7 @@ class SAGETrainUnet(io.ComfyNode):
             clip,
             size,
             precision,
-            lambda state, dtype: redirection_bytes(state, len(pairs), settings, dtype),
+            lambda state, dtype: training_bytes(state, settings.trained, dtype),
             lambda run, encoder: train_redirection(
                 run,
                 encoder,
@@ -85,7 +86,7 @@ class SAGETrainUnet(io.ComfyNode):
                 title=concept,
                 on_draw=display.Progress("drawing pictures"),
             ),
-            "Choose precision bf16, a smaller size, a smaller batch_size, or fewer pairs.",
+            "Choose precision bf16, a smaller size, or a smaller batch_size.",
         )
         return unet_training.edited(cls, model, result, pairs.report.summary())
 

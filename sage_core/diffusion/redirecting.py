@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from ..batches import work_through
 from ..encoders.text_encoder import TextEncoder, embed
-from ..encoders.tokens import CONTEXT_LENGTH
+from ..encoders.tokens import CONTEXT_LENGTH, tokenize
 from ..errors import PromptError, SettingsError, TrainingError
 from ..prompts.pairs import PromptPairs
 from .differences import DifferencesObjective, Trained
@@ -105,35 +105,47 @@ class RedirectingSettings:
 
 @dataclass(frozen=True, eq=False)
 class PairStates:
-    """The base's states of N pairs, row by row, and of the empty prompt.
+    """The base's states of N pairs, embedded as they are asked for: those of thousands would fill gigabytes.
 
     Attributes:
-        unsafe, safe: (N, 77, width).
-        empty: (1, 77, width).
+        encoder: the base's.
+        unsafe_ids, safe_ids: tokens of the two sides, (N, 77), on the CPU.
+        empty: states of the empty prompt, (1, 77, width).
     """
 
-    unsafe: Tensor
-    safe: Tensor
+    encoder: TextEncoder
+    unsafe_ids: Tensor
+    safe_ids: Tensor
     empty: Tensor
 
     @classmethod
     def of(cls, encoder: TextEncoder, pairs: PromptPairs) -> PairStates:
-        """Embed all pairs, each distinct prompt once.
+        """Tokenise all pairs.
 
         Raises:
             PromptError: there is no pair.
         """
         if not pairs.safe:
             raise PromptError("There are no prompt pairs to redirect a U-Net by.")
-        texts = list(dict.fromkeys([*pairs.unsafe, *pairs.safe, ""]))
-        row = {text: number for number, text in enumerate(texts)}
-        states = embed(encoder, texts).view(len(texts), CONTEXT_LENGTH, -1)
-        unsafe, safe = (states[[row[text] for text in side]] for side in (pairs.unsafe, pairs.safe))
-        return cls(unsafe, safe, states[row[""]][None])
+        empty = embed(encoder, [""]).view(1, CONTEXT_LENGTH, -1)
+        return cls(encoder, tokenize(pairs.unsafe), tokenize(pairs.safe), empty)
 
-    def to(self, device: torch.device) -> PairStates:
-        """The same on a device."""
-        return PairStates(self.unsafe.to(device), self.safe.to(device), self.empty.to(device))
+    def __len__(self) -> int:
+        """N."""
+        return len(self.safe_ids)
+
+    def unsafe(self, pairs: Tensor) -> Tensor:
+        """States of the unsafe prompts of pairs (B,), which lie on the CPU; (B, 77, width)."""
+        return self._states(self.unsafe_ids[pairs])
+
+    def safe(self, pairs: Tensor) -> Tensor:
+        """States of the safe prompts, as `unsafe`."""
+        return self._states(self.safe_ids[pairs])
+
+    def _states(self, ids: Tensor) -> Tensor:
+        # In fp32, in whatever the U-Net computes.
+        with torch.autocast(self.empty.device.type, enabled=False):
+            return embed(self.encoder, ids).view(len(ids), CONTEXT_LENGTH, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,14 +172,14 @@ class PairPictures:
         scheduler = cast(Any, noise_scheduler())
         scheduler.set_timesteps(settings.sampling_steps)
 
-        def side_of(states_of_side: Tensor) -> Tensor:
+        def side_of(states_of: Callable[[Tensor], Tensor]) -> Tensor:
             drawn: list[Tensor] = []
 
             def draw(part: slice) -> None:
                 pairs = rows[part]
                 noises = [_noise_of(settings.seed, int(pair), shape) for pair in pairs]
-                start = torch.stack(noises).to(states_of_side.device)
-                prompted = states_of_side[pairs.to(states_of_side.device)]
+                prompted = states_of(pairs)
+                start = torch.stack(noises).to(prompted.device)
                 plain = states.empty.expand_as(prompted)
                 steps, guidance = settings.sampling_steps, settings.guidance
                 drawn.append(partly_drawn(noise, scheduler, start, plain, prompted, guidance, steps))
@@ -190,16 +202,16 @@ class RedirectingObjective(DifferencesObjective):
 
         Args:
             noise: the U-Net.
-            states: the base's states of the pairs.
+            states: the base's states of the pairs, on the U-Net's device.
             settings: how.
             latent_shape: channels, height and width.
         """
         rows = settings.batch_size + settings.keep_batch
         super().__init__(noise, settings.trained, settings.learning_rate, rows, latent_shape)
-        self.settings, self.states = settings, states.to(self.device)
+        self.settings, self.states = settings, states
         # A stream of its own: steps take theirs from their number.
         generator = torch.Generator().manual_seed(settings.seed * _SEED_STRIDE - 1)
-        self.drawn = torch.randperm(len(states.safe), generator=generator)[: settings.pictures]
+        self.drawn = torch.randperm(len(states), generator=generator)[: settings.pictures]
         self.pictures = PairPictures.drawn(noise, self.states, self.drawn, settings, latent_shape, rows)
         self._alphas = cast(Any, noise_scheduler()).alphas_cumprod.to(self.device)
 
@@ -224,7 +236,7 @@ class RedirectingObjective(DifferencesObjective):
     def _redirected(self, count: int, generator: torch.Generator) -> _Rows:
         """Unsafe prompts, and the noise that they are to lead to."""
         pair, latents, times = self._noisy(count, generator, crossed=_CROSSED)
-        unsafe, safe = self.states.unsafe[pair], self.states.safe[pair]
+        unsafe, safe = self.states.unsafe(pair), self.states.safe(pair)
         of_safe, of_unsafe = self._by_base(latents, times, safe), self._by_base(latents, times, unsafe)
         return _Rows(latents, times, unsafe, of_safe - self.settings.strength * (of_unsafe - of_safe))
 
@@ -232,13 +244,13 @@ class RedirectingObjective(DifferencesObjective):
         """Safe prompts and the empty one, and the base's noise."""
         pair, latents, times = self._noisy(count, generator, crossed=1 - _CROSSED)
         plain = (torch.rand(count, 1, 1, generator=generator) < self.settings.plain).to(self.device)
-        states = torch.where(plain, self.states.empty, self.states.safe[pair])
+        states = torch.where(plain, self.states.empty, self.states.safe(pair))
         return _Rows(latents, times, states, self._by_base(latents, times, states))
 
     def _noisy(self, count: int, generator: torch.Generator, *, crossed: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Pairs (B,), noised pictures, a share `crossed` of them of safe prompts, and their times (B,)."""
+        """Pairs (B,) on the CPU, noised pictures, a share `crossed` of them of safe prompts, and their times (B,)."""
         which = torch.randint(len(self.drawn), (count,), generator=generator)
-        any_pair = torch.randint(len(self.states.safe), (count,), generator=generator)
+        any_pair = torch.randint(len(self.states), (count,), generator=generator)
         pairs = torch.where(torch.rand(count, generator=generator) < _ANY, any_pair, self.drawn[which])
         times = torch.randint(TRAINING_STEPS, (count,), generator=generator)
         added = torch.randn(count, *self.latent_shape, generator=generator).to(self.device)
@@ -247,7 +259,7 @@ class RedirectingObjective(DifferencesObjective):
         clean = torch.where(safe, self.pictures.safe[at], self.pictures.unsafe[at])
         alphas = self._alphas[times.to(self.device)][:, None, None, None]
         return (
-            pairs.to(self.device),
+            pairs,
             alphas.sqrt() * clean + (1 - alphas).sqrt() * added,
             times.to(self.device),
         )

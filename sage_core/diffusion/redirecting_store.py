@@ -5,24 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from ..encoders.text_encoder import TextEncoder, state_hash
-from ..encoders.tokens import CONTEXT_LENGTH
 from ..prompts.minors import without_minors
 from ..prompts.pairs import PromptPairs
-from .names import UnetConfig
 from .redirecting import PairStates, RedirectingObjective, RedirectingSettings
-from .unet_runs import EditResult, UnetRun, checked_config, require_width, training_bytes, weights_hash
+from .unet_runs import EditResult, UnetRun, checked_config, require_width, weights_hash
 
 METHOD, PRESET = "SAGE U-Net", "sage_unet"
-# Of the states of a pair: both sides, and once more while they are put together.
-_STATES_HELD = 4
 
 
 def train_redirection(
@@ -98,14 +91,6 @@ def drawing_evaluations(pairs: int, settings: RedirectingSettings) -> int:
     """How many times the base's U-Net is evaluated for the pictures, before the first step."""
     at_once = settings.batch_size + settings.keep_batch
     return 2 * settings.sampling_steps * math.ceil(min(pairs, settings.pictures) / at_once)
-
-
-def redirection_bytes(
-    state: Mapping[str, Tensor], pairs: int, settings: RedirectingSettings, dtype: torch.dtype
-) -> int:
-    """Memory of the weights, of the differences and of the pairs' states; activations come in addition."""
-    width = UnetConfig.of({name: tuple(value.shape) for name, value in state.items()}).context
-    return training_bytes(state, settings.trained, dtype) + 4 * _STATES_HELD * pairs * CONTEXT_LENGTH * width
 
 
 def _telling(run: UnetRun, on_draw: Callable[[int, int], None], total: int) -> UnetRun:

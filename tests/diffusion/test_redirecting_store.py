@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_unets import WIDTH, check_resumed, checkpoint_state, of_nine_channels, one_layer_encoder, two_level_unet
+from tiny_unets import check_resumed, checkpoint_state, of_nine_channels, one_layer_encoder, two_level_unet
 from torch import Tensor
 
 from sage_core.diffusion.redirecting import RedirectingSettings
-from sage_core.diffusion.redirecting_store import drawing_evaluations, redirection_bytes, train_redirection
-from sage_core.diffusion.unet_runs import EditResult, UnetRun, training_bytes
+from sage_core.diffusion.redirecting_store import drawing_evaluations, train_redirection
+from sage_core.diffusion.unet_runs import EditResult, UnetRun
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.errors import PromptError, SettingsError, UnetError
 from sage_core.prompts.concept_pairs import pairs_from_concepts
@@ -132,13 +132,6 @@ def test_prompts_that_refer_to_minors_are_never_drawn(
     alone = pairs_from_lists(["a child in a park", "a child on a beach"], ["a skull"])
     with pytest.raises(PromptError, match="2 pairs refer or may refer to a minor on one side"):
         run(state, encoder, tmp_path, alone, short)
-
-
-def test_memory_counts_the_states_of_the_pairs(state: dict[str, Tensor]) -> None:
-    alone = training_bytes(state, SETTINGS.trained, torch.float32)
-    assert redirection_bytes(state, 0, SETTINGS, torch.float32) == alone
-    a_pair = 2 * 77 * WIDTH * 4
-    assert redirection_bytes(state, 10, SETTINGS, torch.float32) - alone >= 10 * a_pair
 
 
 def test_what_cannot_be_trained_is_refused(state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path) -> None:

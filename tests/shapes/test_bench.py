@@ -21,7 +21,7 @@ from sage_core.errors import SettingsError, ShapesError
 from sage_core.intervals import Hits, wilson_interval
 from sage_core.shapes.ask import ANSWERS, ASKED_TYPES
 from sage_core.shapes.bench import methods, run
-from sage_core.shapes.bench.methods import METHODS, Alignment, Erasing, Ground, Safree
+from sage_core.shapes.bench.methods import METHODS, Alignment, Erasing, Ground, Redirected, Safree
 from sage_core.shapes.bench.painters import GatedEncoder, GuidedPainter, SafreePainter, TextPainter, Texts
 from sage_core.shapes.bench.report import Table, figures
 from sage_core.shapes.bench.run import compare, load_world, main, read_methods
@@ -380,6 +380,26 @@ def test_two_defences_share_one_encoder_that_is_trained_once(world, tmp_path, mo
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
     edited, again = (painter.model.unet.state_dict() for painter in painters)
     assert any(not torch.equal(tensor, again[key]) for key, tensor in edited.items())
+
+
+def test_a_redirected_unet_is_trained_once_for_one_store(world, tmp_path, monkeypatch):
+    task = TASKS["red star"]
+    ground = Ground(world.model, world.model.encoder.state(), task, task.pairs(8, seed=1), 0, tmp_path)
+    before = {name: tensor.clone() for name, tensor in world.model.unet.state_dict().items()}
+    short = METHODS["sage_unet"].settings.replace(
+        steps=1, batch_size=1, keep_batch=1, pictures=1, sampling_steps=1, learning_rate=1e-3
+    )
+    alone = Redirected(short)
+    assert alone.about() == {"method": "sage_unet", **short.to_dict()}
+    painter = alone.paint(ground)
+    assert painter.encoder is None and len(list(tmp_path.glob("unet-*.safetensors"))) == 1
+    edited = painter.model.unet.state_dict()
+    changed = [name for name in before if not torch.equal(edited[name], before[name])]
+    assert changed and all("attn2" in name for name in changed)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in world.model.unet.state_dict().items())
+    monkeypatch.setattr(Redirected, "_train", lambda *_: pytest.fail("trained what another method had trained"))
+    again = alone.model(ground).unet.state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in edited.items())
 
 
 def test_closed_forms_take_everyday_captions_as_texts_to_keep_or_as_a_prior(world, monkeypatch):
