@@ -292,6 +292,7 @@ _REDIRECTED = Redirected(
         steps=100, learning_rate=5e-4, batch_size=12, keep_batch=24, keep_weight=5.0, pictures=96, sampling_steps=6
     )
 )
+_STRONGER = Redirected(_REDIRECTED.settings.replace(strength=1.0, steps=160))
 _UCE = ClosedForm("uce_paper")
 # Milder than the published strengths, which were chosen for a U-Net 30 times as large. Measured on few prompts:
 # towards the empty prompt RECE leaves the concept in full captions; OCE takes skulls, and leaves red stars.
@@ -313,6 +314,7 @@ METHODS: dict[str, Method] = {
     "sage_plus with rece": Both(Alignment(PRESETS["sage_plus"]), _RECE),
     "sage_unet": _REDIRECTED,
     "sage_plus with sage_unet": Both(Alignment(PRESETS["sage_plus"]), _REDIRECTED),
+    "sage_plus with a stronger sage_unet": Both(Alignment(PRESETS["sage_plus"]), _STRONGER),
     "sage_plus behind a gate": Gated(Alignment(PRESETS["sage_plus"])),
     "sld": Guided(),
     "safree": Safree(),
