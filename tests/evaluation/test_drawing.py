@@ -159,7 +159,7 @@ def test_a_lost_process_costs_its_own_batch_alone(one: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_nothing_is_lost_or_double_after_kills_at_random(one: Path, tmp_path: Path) -> None:
     copied(one, tmp_path)
-    chance, until, kills = random.Random(4), time.monotonic() + 40, 0
+    chance, until, kills = random.Random(4), time.monotonic() + 15, 0
     while time.monotonic() < until or kills < 3:
         process = start(tmp_path, 0, 1)
         # Python and PyTorch take seconds to start, and a batch of these a fraction of one.
