@@ -30,7 +30,8 @@ def pass_through(encoder: TextEncoder, targets: Tensor, free: Tensor, length: fl
         encoder: any, aligned or not; its final norm and its positions are read.
         targets: states to come out, (N, 77, width).
         free: positions that the vectors take, the same number n in each row, (N, 77) bool, as of `layouts.layout`.
-        length: c, in root mean squares of the vectors' numbers.
+        length: c, the root mean square of the vectors' numbers. Encoders in fp16 take some 1e3: single numbers are
+            several times as large, and 65,504 is the largest there.
 
     Returns: (N, n, width), in the targets' precision.
 
