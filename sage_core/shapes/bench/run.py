@@ -358,8 +358,8 @@ def _parser() -> argparse.ArgumentParser:
         "--size",
         choices=SIZES,
         default="full",
-        help="full for a GPU (default); laptop: short trainings, fewer methods, tasks and pictures, an hour or two on "
-        "two cores; quick: one task and one seed of that, with every method",
+        help="full for a GPU (default); laptop: short trainings, one task, five methods and fewer pictures, within an "
+        "hour on two cores; quick: one seed and three methods of that, within ten minutes; --task and --method take more",
     )
     parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="the same as --size quick")
     parser.add_argument("--seeds", type=count(1, 1000), help="seeds of each method (default: 5, quick: 1)")
