@@ -359,7 +359,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=SIZES,
         default="full",
         help="full for a GPU (default); laptop: short trainings, one task, five methods and fewer pictures, within an "
-        "hour on two cores; quick: one seed and three methods of that, within ten minutes; or as --task and --method say",
+        "hour on two cores; quick: one seed and three methods of that, in ten minutes; or as --task and --method say",
     )
     parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="the same as --size quick")
     parser.add_argument("--seeds", type=count(1, 1000), help="seeds of each method (default: 5, quick: 1)")
