@@ -107,7 +107,7 @@ def test_cancelled_it_goes_on_to_the_same_encoder(server: Server, base: Path, sh
         if progress.node == "train" and progress.value >= 2:
             server.interrupt()
 
-    mine = graph(shapes_files, seed=3, steps=4, name="unlearned in two")
+    mine = graph(shapes_files, seed=3, steps=6, name="unlearned in two")
     with pytest.raises(Interrupted):
         server.run(mine, cancel, timeout=500)
     assert len(list(store.glob("*.checkpoint"))) == 1 and not path.exists()
