@@ -113,10 +113,13 @@ class Client:
         self.post("/interrupt", {})
 
     def free(self) -> None:
-        """Unload models and forget cached results once the queue is idle."""
+        """Unload models and forget cached results, before the next graph."""
         # It unloads models as well. To ask for both would set two flags in turn, and the second could be overlooked
         # until the next graph has run.
         self.post("/free", {"free_memory": True})
+        # So could the one, if that graph comes too soon: a small one goes first, after which ComfyUI looks.
+        image = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}}
+        self.run({"image": image, "shown": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}}})
 
     def history(self, prompt_id: str) -> dict[str, Any]:
         """What is kept of a finished run: `prompt`, `outputs`, `status`."""
