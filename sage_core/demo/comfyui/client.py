@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -113,13 +114,23 @@ class Client:
         self.post("/interrupt", {})
 
     def free(self) -> None:
-        """Unload models and forget cached results, before the next graph."""
+        """Unload models and forget cached results, before the next graph.
+
+        Raises:
+            ComfyError: the server is gone, or busy for a minute.
+        """
         # It unloads models as well. To ask for both would set two flags in turn, and the second could be overlooked
         # until the next graph has run.
         self.post("/free", {"free_memory": True})
         # So could the one, if that graph comes too soon: a small one goes first, after which ComfyUI looks.
         image = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}}
-        self.run({"image": image, "shown": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}}})
+        shown = {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}}
+        prompt_id, until = self.queue({"image": image, "shown": shown}), time.monotonic() + 60
+        # Not by `run`, which needs an event loop of its own.
+        while prompt_id not in self.get(f"/history/{prompt_id}"):
+            if time.monotonic() > until:
+                raise ComfyError(f"ComfyUI at {self.url} has not freed its memory in 60 s:\n{self.log_tail()}")
+            time.sleep(0.02)
 
     def history(self, prompt_id: str) -> dict[str, Any]:
         """What is kept of a finished run: `prompt`, `outputs`, `status`."""
