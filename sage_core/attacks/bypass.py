@@ -18,18 +18,19 @@ from torch import Tensor
 
 from ..encoders.text_encoder import TextEncoder
 from ..errors import EncoderError, SettingsError
+from .layouts import Layout
 
 _TINY = 1e-12
 
 
 @torch.no_grad()
-def pass_through(encoder: TextEncoder, targets: Tensor, free: Tensor, length: float = 1e4) -> Tensor:
+def pass_through(encoder: TextEncoder, targets: Tensor, where: Layout, length: float = 1e4) -> Tensor:
     """Vectors under which the encoder gives the target states at free positions, the more exactly the longer they are.
 
     Args:
         encoder: any, aligned or not; its final norm and its positions are read.
         targets: states to come out, (N, 77, width).
-        free: positions that the vectors take, the same number n in each row, (N, 77) bool, as of `layouts.layout`.
+        where: N prompts and the positions that the vectors take, the same number n in each.
         length: c, the root mean square of the vectors' numbers. Encoders in fp16 take some 1e3: single numbers are
             several times as large, and 65,504 is the largest there.
 
@@ -41,11 +42,6 @@ def pass_through(encoder: TextEncoder, targets: Tensor, free: Tensor, length: fl
     """
     if not 0 < length < float("inf"):
         raise SettingsError(f"length is {length}, expected a finite number above 0.")
-    counts = free.sum(1).unique().tolist()
-    if len(counts) != 1 or not counts[0]:
-        raise SettingsError(
-            f"Prompts have {', '.join(map(str, counts))} free positions; expected the same number in all, above 0."
-        )
     weights = encoder.state()
     gamma, beta, positions = (
         weights[f"text_model.{name}"].to(targets)
@@ -62,4 +58,4 @@ def pass_through(encoder: TextEncoder, targets: Tensor, free: Tensor, length: fl
     wanted = wanted - wanted.mean(-1, keepdim=True)
     wanted = wanted / wanted.square().mean(-1, keepdim=True).clamp_min(_TINY).sqrt()
     vectors = length * wanted - positions[: targets.shape[1]]
-    return vectors[free].view(len(targets), int(counts[0]), -1)
+    return vectors[where.free].view(len(targets), where.count, -1)

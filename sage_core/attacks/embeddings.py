@@ -88,14 +88,9 @@ class SoftPrompt(Attack):
         sets = torch.zeros(count, dtype=torch.long) if settings.shared else torch.arange(count)
         super().__init__(encoder, goal, sets, settings.seed)
         self.where, self.allowed = where.to(self.device), allowed.to(self.device)
-        sizes = where.free.sum(1).unique().tolist()
-        if len(sizes) != 1 or not sizes[0]:
-            raise SettingsError(
-                f"Prompts have {', '.join(map(str, sizes))} free positions; expected the same number in all, above 0."
-            )
         self.places = self.where.places
         table = encoder.token_table.weight
-        shape = (self.variables, int(sizes[0]), table.shape[1])
+        shape = (self.variables, where.count, table.shape[1])
         self.vectors = nn.Parameter(torch.zeros(shape, dtype=table.dtype, device=self.device))
         if start is not None and start.shape != shape:
             raise SettingsError(f"The vectors to go on from have shape {tuple(start.shape)}; expected {shape}.")

@@ -56,6 +56,16 @@ class Layout:
         """The number of each free position in its row, from 0, and -1 at the others; (N, 77)."""
         return torch.where(self.free, self.free.cumsum(1) - 1, -1)
 
+    @property
+    def count(self) -> int:
+        """Free positions of each prompt. Raises SettingsError if prompts have different numbers of them, or none."""
+        sizes = self.free.sum(1).unique().tolist()
+        if len(sizes) != 1 or not sizes[0]:
+            raise SettingsError(
+                f"Prompts have {', '.join(map(str, sizes))} free positions; expected the same number in all, above 0."
+            )
+        return int(sizes[0])
+
     def to(self, device: torch.device | str) -> Layout:
         """The same on a device."""
         return Layout(self.ids.to(device), self.free.to(device))

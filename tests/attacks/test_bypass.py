@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
 from sage_core.attacks.bypass import pass_through
-from sage_core.attacks.layouts import layout
+from sage_core.attacks.layouts import Layout, layout
 from sage_core.attacks.search import states_of
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import tokenize
@@ -31,7 +32,7 @@ def encoder(seed: int) -> TextEncoder:
 
 def states(made: TextEncoder, length: float, targets: torch.Tensor) -> torch.Tensor:
     where = layout(["nothing of the kind"] * len(targets), 75, "all")
-    vectors = pass_through(made, targets, where.free, length)
+    vectors = pass_through(made, targets, where, length)
     assert vectors.shape == (len(targets), 75, 32)
     return states_of(made, where.ids, where.places, vectors)[:, 1:76]
 
@@ -65,12 +66,12 @@ def test_what_makes_no_sense_is_refused() -> None:
     targets = made(tokenize(["a skull"]))
     for length in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(SettingsError, match="length is"):
-            pass_through(made, targets, where.free, length)
+            pass_through(made, targets, where, length)
     with pytest.raises(SettingsError, match="0 free positions"):
-        pass_through(made, targets, torch.zeros_like(where.free))
+        pass_through(made, targets, replace(where, free=torch.zeros_like(where.free)))
     with pytest.raises(SettingsError, match="1, 3 free positions"):
         uneven = torch.cat([where.free, layout(["a"], 1, "all").free])
-        pass_through(made, targets.expand(2, -1, -1), uneven)
+        pass_through(made, targets.expand(2, -1, -1), Layout(where.ids.expand(2, -1), uneven))
     made.model.final_layer_norm.weight[3] = 0
     with pytest.raises(EncoderError, match="by 0"):
-        pass_through(made, targets, where.free)
+        pass_through(made, targets, where)

@@ -86,7 +86,7 @@ def test_vectors_pass_through_it_without_a_search(world: ShapesModel, weak: Text
         return int(shows_concept(pictures).sum())
 
     with torch.no_grad():
-        vectors = pass_through(weak, world.encoder(unsafe), where.free)
+        vectors = pass_through(weak, world.encoder(unsafe), where)
         assert drawn(weak, states_of(weak, where.ids, where.places, vectors)) >= 5
         # The ways of the vectors alone, without their meaning, draw none.
         mixed = vectors.roll(1, -1)

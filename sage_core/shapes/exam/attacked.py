@@ -279,7 +279,7 @@ class _Fighter:
         for texts in (harmless, captions):
             with torch.no_grad():
                 targets = self.base.encoder(tokenize(texts).to(self.model.device))
-            vectors = pass_through(self.encoder, targets, where.free)
+            vectors = pass_through(self.encoder, targets, where)
             attempt = Attempt(where.ids, where.places, vectors, torch.arange(len(texts), device=self.model.device))
             shown = self.shown(attempt.states(self.encoder))
             found.append(Hits(int(shown.sum()), len(shown)))
