@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..sage_core.diffusion.adv_unlearn import AdvUnlearnSettings
-from ..sage_core.diffusion.adv_unlearn_store import AdvUnlearnResult, plan_unlearning, train_adv_unlearn
-from ..sage_core.diffusion.concepts import Concepts, split_texts
 from ..sage_core.encoders.layouts import EncoderConfig, require_sd1
 from ..sage_core.encoders.text_encoder import save_encoder
 from ..sage_core.errors import PromptError, TrainingError
+from ..sage_core.methods.adv_unlearn import AdvUnlearnSettings
+from ..sage_core.methods.adv_unlearn_store import AdvUnlearnResult, plan_unlearning, train_adv_unlearn
+from ..sage_core.methods.concepts import Concepts, split_texts
 from ..sage_core.plots import figure_to_image
 from ..sage_core.runs.curves import training_curves
 from .host import clips, display, files, memory, models

@@ -11,9 +11,9 @@ from ..sage_core.attacks.embeddings import save_embedding
 from ..sage_core.attacks.naming import NamedAttack, name_attack
 from ..sage_core.attacks.plans import AttackPlan
 from ..sage_core.attacks.store import AttackedModel, StoredAttack, attack_stored, summary
-from ..sage_core.diffusion.concepts import split_texts
 from ..sage_core.encoders.layouts import EncoderConfig, require_sd1
 from ..sage_core.errors import SettingsError, TrainingError
+from ..sage_core.methods.concepts import split_texts
 from ..sage_core.plots import figure_to_image
 from ..sage_core.prompts.concepts import ConceptList
 from .host import clips, display, files, memory, models

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..sage_core.diffusion.concepts import Concepts, split_texts
-from ..sage_core.diffusion.erasing import PRESETS
-from ..sage_core.diffusion.erasing_store import train_erasure
-from ..sage_core.diffusion.unet_runs import training_bytes
+from ..sage_core.methods.concepts import Concepts, split_texts
+from ..sage_core.methods.erasing import PRESETS
+from ..sage_core.methods.erasing_store import train_erasure
+from ..sage_core.unet.training import training_bytes
 from .host import files, unet_training
 from .host.inputs import check_choices, seed_input
 

@@ -8,9 +8,9 @@ import time
 import torch
 from comfy_api.latest import io, ui
 
-from ..sage_core.diffusion.gate import Gate, GateSettings, hash_texts, load_gate, refine, save_gate, train_gate
 from ..sage_core.encoders.text_encoder import TextEncoder, state_hash
 from ..sage_core.errors import EncoderError, SettingsError, TrainingError
+from ..sage_core.methods.gate import Gate, GateSettings, hash_texts, load_gate, refine, save_gate, train_gate
 from ..sage_core.runs.record import StepReport
 from .host import clips, display, files, memory
 from .host.inputs import check_choices, check_finite, seed_input

@@ -6,12 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..sage_core.diffusion.concepts import split_texts
-from ..sage_core.diffusion.guidance import PRESETS, SafeGuidanceSettings
-from ..sage_core.diffusion.safree import ConceptSpace, SafePrompt, SafreeSettings
+from ..sage_core.drawing.guidance import PRESETS, SafeGuidanceSettings
 from ..sage_core.encoders.text_encoder import TextEncoder
 from ..sage_core.encoders.tokens import MAX_PROMPT_TOKENS, count_tokens
 from ..sage_core.errors import PromptError
+from ..sage_core.methods.concepts import split_texts
+from ..sage_core.methods.safree import ConceptSpace, SafePrompt, SafreeSettings
 from ..sage_core.prompts.weights import names_embedding, without_weights
 from .host import clips, guidance
 from .host.inputs import check_choices, check_finite

@@ -12,15 +12,15 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..sage_core import __version__
-from ..sage_core.diffusion.changes import changes, save_changes
-from ..sage_core.diffusion.closed_form import METHODS, Edit, settings_of
-from ..sage_core.diffusion.concepts import Concepts, split_texts
-from ..sage_core.diffusion.files import UnetFile, read_unet
-from ..sage_core.diffusion.names import UnetConfig, reads_prompt
 from ..sage_core.encoders.text_encoder import TextEncoder
 from ..sage_core.errors import SettingsError, UnetError
+from ..sage_core.methods.closed_form import METHODS, Edit, settings_of
+from ..sage_core.methods.concepts import Concepts, split_texts
 from ..sage_core.prompts.concepts import ConceptList, texts_to_erase
 from ..sage_core.prompts.everyday import REFERENCE_PROMPTS
+from ..sage_core.unet.changes import changes, save_changes
+from ..sage_core.unet.files import UnetFile, read_unet
+from ..sage_core.unet.names import UnetConfig, reads_prompt
 from .host import clips, display, files, memory, models
 from .host.files import saved_metadata
 from .host.inputs import check_choices, check_finite, concepts_input

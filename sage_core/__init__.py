@@ -6,11 +6,14 @@ implementation of the published formulas. It imports nothing of ComfyUI.
 
 The files that lie open here are the ground; every folder is a wing that imports the wings below it and the ground:
 
-    demo  cli                                  the command `sage-demo`, the command `sage`
-    bench  shapes                              what alignment costs; a Stable Diffusion small enough to know exactly
-    alignment  attacks  diffusion  scores      train a safe encoder, attack one, edit a U-Net, score pictures
-    prompts  geometry  tifa                    prompts and pairs, embedding spaces, question answering
-    encoders  runs                             text encoders, and the one training loop
+    demo  cli  bench             the commands `sage-demo` and `sage`, and what trainings and scores cost
+    evaluation                   whole test sets, drawn and scored by any number of processes
+    shapes                       a Stable Diffusion small enough to know exactly
+    attacks                      what brings a concept back
+    methods                      every other way to make a model forget
+    alignment  drawing  scores   a safe text encoder, trained; pictures, drawn and scored
+    prompts  geometry  tifa      prompts and pairs, embedding spaces, question answering
+    unet  encoders  runs         the two networks' files, and the one training loop
 """
 
 from __future__ import annotations

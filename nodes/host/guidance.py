@@ -19,7 +19,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...sage_core.diffusion.guidance import SafeGuidance, SafeGuidanceSettings, step_of
+from ...sage_core.drawing.guidance import SafeGuidance, SafeGuidanceSettings, step_of
 from ...sage_core.errors import SettingsError
 from . import display, models
 

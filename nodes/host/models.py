@@ -14,9 +14,9 @@ import comfy.model_sampling
 import torch
 from torch import Tensor
 
-from ...sage_core.diffusion.files import require_finite
-from ...sage_core.diffusion.names import COMFY_PREFIX, UnetConfig, unet_names
 from ...sage_core.errors import UnetError
+from ...sage_core.unet.files import require_finite
+from ...sage_core.unet.names import COMFY_PREFIX, UnetConfig, unet_names
 
 _PLAIN = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # What is stored for each tensor: (weight as loaded, its conversion), patch, …

@@ -8,11 +8,11 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ...sage_core.diffusion.unet_runs import EditResult, UnetRun
 from ...sage_core.encoders.text_encoder import TextEncoder
 from ...sage_core.errors import TrainingError
 from ...sage_core.plots import figure_to_image
 from ...sage_core.runs.curves import training_curves
+from ...sage_core.unet.training import EditResult, UnetRun
 from . import clips, display, memory, models
 
 

@@ -23,7 +23,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..diffusion.noise import TRAINING_STEPS, noise_scheduler
+from ..drawing.noise import TRAINING_STEPS, noise_scheduler
 from ..errors import SettingsError
 from .objectives import Goal
 

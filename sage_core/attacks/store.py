@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .. import __version__
-from ..diffusion.unet_runs import FACTOR, TypedNoise, checked_config, diffusers_unet, weights_hash
 from ..encoders.layouts import EncoderConfig, canonical_state, require_positions
 from ..encoders.text_encoder import TextEncoder, state_hash
 from ..encoders.tokens import detokenize
@@ -26,6 +25,7 @@ from ..prompts.minors import mentions_minor
 from ..rows import parse_json
 from ..runs.record import StepReport
 from ..runs.store import CHECKPOINT, REPORT, WEIGHTS, RunStore
+from ..unet.training import FACTOR, TypedNoise, checked_config, diffusers_unet, weights_hash
 from .budgets import AttackOutcome, report, run_attack
 from .plans import AttackPlan, Victim, prepare
 from .search import Attempt

@@ -28,21 +28,21 @@ import torch
 from torch import Tensor, nn
 
 from ..devices import choose_device, machine
-from ..diffusion.changes import changes
-from ..diffusion.closed_form import METHODS
-from ..diffusion.concepts import Concepts
-from ..diffusion.files import read_unet
-from ..diffusion.guidance import PRESETS, SafeGuidance, guided
-from ..diffusion.names import SD1, UnetConfig, reads_prompt, unet_names
-from ..diffusion.unet_runs import diffusers_unet
+from ..drawing.guidance import PRESETS, SafeGuidance, guided
 from ..encoders.layouts import VIT_L_14, EncoderConfig
 from ..encoders.text_encoder import TextEncoder
 from ..encoders.tokens import CONTEXT_LENGTH
 from ..errors import SageError
 from ..files import check_writable, write_json, write_text
+from ..methods.closed_form import METHODS
+from ..methods.concepts import Concepts
 from ..options import count
 from ..prompts.everyday import REFERENCE_PROMPTS
 from ..tables import markdown_table
+from ..unet.changes import changes
+from ..unet.files import read_unet
+from ..unet.names import SD1, UnetConfig, reads_prompt, unet_names
+from ..unet.training import diffusers_unet
 from .prompts import random_state
 from .watch import GIB, MemoryWatch
 

@@ -177,7 +177,7 @@ def _asked(options: argparse.Namespace) -> NamedAttack:
 
 
 def _unet(path: Path) -> Mapping[str, Tensor]:
-    from ..diffusion.files import read_unet, sizes_of
+    from ..unet.files import read_unet, sizes_of
 
     return {name: value for name, _, value in read_unet(path, sizes_of(path)).tensors()}
 

@@ -78,11 +78,11 @@ def run_erase(options: argparse.Namespace) -> int:
     inputs = {"CHECKPOINT": options.checkpoint, "--keep": options.keep, "--captions": options.captions}
     inputs |= {"--text-encoder": options.text_encoder} | common.concept_inputs(options.concepts)
     common.check_outputs({"--out": options.out, "--report": options.report}, inputs)
-    from ..diffusion.changes import save_changes
-    from ..diffusion.closed_form import METHODS, settings_of
-    from ..diffusion.concepts import Concepts
-    from ..diffusion.names import reads_prompt
     from ..encoders.text_encoder import TextEncoder
+    from ..methods.closed_form import METHODS, settings_of
+    from ..methods.concepts import Concepts
+    from ..unet.changes import save_changes
+    from ..unet.names import reads_prompt
 
     start = time.monotonic()
     knobs = {name: getattr(options, name) for name in ("erase_scale", "hold", "keep_scale", "rounds")}
@@ -136,8 +136,8 @@ def run_edit(options: argparse.Namespace) -> int:
     common.check_outputs(
         {"--out": options.out, "--report": options.report}, {"FILE": options.file, "--base": options.base}
     )
-    from ..diffusion.changes import changes, save_changes
-    from ..diffusion.files import read_unet
+    from ..unet.changes import changes, save_changes
+    from ..unet.files import read_unet
 
     base = training_inputs.whole_unet(options.base)
     edit = read_unet(options.file, base.names.config)

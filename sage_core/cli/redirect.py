@@ -15,8 +15,8 @@ from . import common, training_inputs
 if TYPE_CHECKING:
     import torch
 
-    from ..diffusion.redirecting import RedirectingSettings
-    from ..diffusion.unet_runs import EditResult
+    from ..methods.redirecting import RedirectingSettings
+    from ..unet.training import EditResult
 
 _TEXT = """
 Train a U-Net to draw the safe prompt of a pair where the unsafe one is asked for.
@@ -82,8 +82,8 @@ def run(options: argparse.Namespace) -> int:
     common.check_png("--curves", options.curves)
     if options.from_concept and not options.concept:
         raise SettingsError("--from-concept needs --concept, the words that are written into the safe prompts.")
-    from ..diffusion.changes import save_changes
     from ..runs.curves import training_curves
+    from ..unet.changes import save_changes
 
     result, config = _trained(options)
     metadata = {"sage_method": result.metadata["method"], **result.metadata}
@@ -105,9 +105,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _trained(options: argparse.Namespace) -> tuple[EditResult, Any]:
     """The training's result, and the U-Net's sizes."""
-    from ..diffusion.redirecting_store import drawable, train_redirection
-    from ..diffusion.unet_runs import UnetRun
     from ..encoders.text_encoder import TextEncoder
+    from ..methods.redirecting_store import drawable, train_redirection
+    from ..unet.training import UnetRun
 
     settings, device = _settings(options), common.device(options)
     concept = common.concepts(options.concepts) if options.concepts else options.concept or ""
@@ -148,7 +148,7 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
 
 def _settings(options: argparse.Namespace) -> RedirectingSettings:
     """The defaults with --seed, --steps and --set; raises SettingsError for what is no setting, or of another type."""
-    from ..diffusion.redirecting import RedirectingSettings
+    from ..methods.redirecting import RedirectingSettings
 
     settings = RedirectingSettings(seed=options.seed)
     values = settings.to_dict()

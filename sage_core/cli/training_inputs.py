@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import SettingsError, UnetError
 
 if TYPE_CHECKING:
-    from ..diffusion.files import UnetFile
     from ..prompts.concepts import ConceptList
     from ..prompts.pairs import PromptPairs
+    from ..unet.files import UnetFile
 
 
 def changes(assignments: Sequence[str]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def pairs_of(path: Path, unsafe: Path | None, from_concept: bool, concept: str |
 
 def whole_unet(path: Path) -> UnetFile:
     """The U-Net of a checkpoint or pipeline folder. Raises UnetError for anything else."""
-    from ..diffusion.files import read_unet, sizes_of
+    from ..unet.files import read_unet, sizes_of
 
     unet = read_unet(path, sizes_of(path))
     if not unet.is_whole or any(stored.how != "weight" for stored in unet.stored.values()):

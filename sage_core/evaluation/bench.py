@@ -17,8 +17,8 @@ from ..scores.features import Extractor, load_extractor, pictures_in
 from ..shapes.exam.reader_judge import ReaderJudge
 from ..tifa.judges.base import Judge, load_judge
 from ..tifa.sentences import SentenceEncoder
+from .bases import Fingerprints
 from .drawing import DTYPES, Layout
-from .models import Fingerprints
 from .plan import CAPTIONS, DISTANCES, READER, MethodPlan
 from .prompts import PromptList, harmless_lists
 

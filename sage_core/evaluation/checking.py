@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 
-from ..diffusion.files import sizes_of
-from ..diffusion.gate import load_gate
-from ..diffusion.names import UnetConfig
-from ..diffusion.safree import check_concepts
 from ..encoders.layouts import EncoderConfig, canonical_state, read_stored
 from ..encoders.tokens import require_short
 from ..errors import SageError, SettingsError
+from ..methods.gate import load_gate
+from ..methods.safree import check_concepts
 from ..model_folders import read_model_config
 from ..scores.clipscore import RECOMMENDED as CLIP
 from ..shapes.networks.weights import load_packed
 from ..tifa.sentences import RECOMMENDED as SENTENCES
+from ..unet.files import sizes_of
+from ..unet.names import UnetConfig
 from .painters import erase_task, open_unet
 from .plan import READER, MethodPlan, Part, Plan
 

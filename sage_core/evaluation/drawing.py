@@ -24,10 +24,11 @@ from PIL import Image
 
 from ..batches import is_out_of_memory
 from ..devices import device_name
+from ..drawing.models import Model
 from ..encoders.precision import choose_precision
 from ..errors import FileError, SettingsError
 from ..files import check_writable, whole_file, write_json
-from .models import Fingerprints, Model
+from .bases import Fingerprints
 from .painters import Painter, Studio
 from .plan import Drawing, MethodPlan, Plan
 from .prompts import Item, PromptList

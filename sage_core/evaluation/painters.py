@@ -9,24 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diffusion.changes import changes
-from ..diffusion.closed_form import METHODS as CLOSED_FORMS
-from ..diffusion.closed_form import settings_of
-from ..diffusion.concepts import Concepts
-from ..diffusion.files import Handle, UnetFile, read_unet, sort_tensors
-from ..diffusion.gate import Gate, load_gate, refine, route
-from ..diffusion.guidance import PRESETS, SAFETY_TEXT, SafeGuidance, guided
-from ..diffusion.names import UnetConfig, reads_prompt, unet_names
-from ..diffusion.noise import noise_scheduler
-from ..diffusion.safree import ConceptSpace
+from ..drawing.guidance import PRESETS, SAFETY_TEXT, SafeGuidance, guided
+from ..drawing.models import Model
+from ..drawing.noise import noise_scheduler
 from ..encoders.layouts import EncoderConfig, read_encoder
 from ..encoders.lora import apply_lora
 from ..encoders.text_encoder import TextEncoder
 from ..encoders.tokens import tokenize
 from ..errors import EncoderError, SettingsError, UnetError
+from ..methods.closed_form import METHODS as CLOSED_FORMS
+from ..methods.closed_form import settings_of
+from ..methods.concepts import Concepts
+from ..methods.gate import Gate, load_gate, refine, route
+from ..methods.safree import ConceptSpace
 from ..prompts.pairs import read_prompts
 from ..shapes.bench.painters import Texts
-from .models import Model
+from ..unet.changes import changes
+from ..unet.files import Handle, UnetFile, read_unet, sort_tensors
+from ..unet.names import UnetConfig, reads_prompt, unet_names
 from .plan import Drawing, Erase, MethodPlan, Part
 
 _LORA = "lora_te_"

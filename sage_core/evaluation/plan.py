@@ -31,7 +31,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Erase:
-    """An edit of the U-Net in closed form; see `diffusion.closed_form`.
+    """An edit of the U-Net in closed form; see `methods.closed_form`.
 
     Attributes:
         method: its name there.

@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..diffusion.closed_form import METHODS as CLOSED_FORMS
-from ..diffusion.closed_form.knobs import KNOBS, WHOLE
-from ..diffusion.guidance import PRESETS as SLD_PRESETS
+from ..drawing.guidance import PRESETS as SLD_PRESETS
+from ..methods.closed_form import METHODS as CLOSED_FORMS
+from ..methods.closed_form.knobs import KNOBS, WHOLE
 from .fields import Section, read_toml
 from .plan import (
     BASE,

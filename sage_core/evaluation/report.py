@@ -29,8 +29,8 @@ from ..plots import figure_to_image
 from ..tables import markdown_table
 from ..tifa.comparison import Comparison, compare
 from ..tifa.questions import captions_by_type
+from .bases import load_encoder
 from .drawing import Layout, progress
-from .models import load_encoder
 from .page import write_page
 from .painters import encoder_state
 from .plan import CAPTIONS, MethodPlan, slug

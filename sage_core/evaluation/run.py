@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
+from .bases import load
 from .checking import check_files
 from .distances import check_distances
 from .drawing import ALONE, Layout, Share, check_room, draw
-from .models import load
 from .prompts import read_lists
 from .reading import read_plan
 from .report import write_report

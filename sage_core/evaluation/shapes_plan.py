@@ -12,10 +12,10 @@ import torch
 
 from ..alignment.settings import PRESETS
 from ..alignment.store import train_stored
-from ..diffusion.gate import GateSettings, save_gate, train_gate
 from ..encoders.text_encoder import TextEncoder, save_encoder
 from ..errors import SettingsError
 from ..files import check_writable, write_text
+from ..methods.gate import GateSettings, save_gate, train_gate
 from ..prompts.pairs import pairs_from_lists
 from ..runs.record import StepReport
 from ..shapes.ask import ask

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from sage_core.attacks.objectives import EmbeddingGoal
-from sage_core.diffusion.differences import DiffusersNoise
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.shapes.networks.model import build_unet
+from sage_core.unet.differences import DiffusersNoise
 
 WIDTH = 64
 CONFIG = EncoderConfig(

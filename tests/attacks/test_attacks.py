@@ -17,11 +17,11 @@ from sage_core.attacks.layouts import allowed_words, layout, typable, vocabulary
 from sage_core.attacks.objectives import EmbeddingGoal
 from sage_core.attacks.search import Attack
 from sage_core.attacks.tokens import AttackSettings, TokenSearch
-from sage_core.diffusion.differences import DiffusersNoise
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import detokenize, tokenize
 from sage_core.errors import EncoderError, PromptError, SettingsError, TrainingError
 from sage_core.plots import figure_to_image
+from sage_core.unet.differences import DiffusersNoise
 
 WORDS = ("red white blue green two one ring star grass sand over and on the skull skulls square a cat",)
 KINDS = ("token search", "genetic search", "soft prompt", "textual inversion", "noise by tokens", "noise by vectors")

@@ -12,11 +12,11 @@ from torch import nn
 from sage_core.attacks.inversion import NoiseGoal, NoisyPictures
 from sage_core.attacks.objectives import EmbeddingGoal, Goal, concept_direction, concept_targets, slopes
 from sage_core.attacks.search import states_of
-from sage_core.diffusion.differences import DiffusersNoise
-from sage_core.diffusion.noise import noise_scheduler
+from sage_core.drawing.noise import noise_scheduler
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import tokenize
 from sage_core.errors import PromptError, SettingsError
+from sage_core.unet.differences import DiffusersNoise
 
 SHAPE = (4, 4, 4)
 

@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sage_core.cli.main import main
-from sage_core.diffusion.names import CHECKPOINT_PREFIX, UnetConfig, unet_names
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder, save_encoder
+from sage_core.unet.names import CHECKPOINT_PREFIX, UnetConfig, unet_names
 
 ENCODER = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=49408, positions=77)
 UNET = UnetConfig(channels=32, multipliers=(1,), blocks=1, attention=(True,), context=64)

@@ -14,16 +14,16 @@ from safetensors.torch import save_file
 from sage_core.alignment.settings import PRESETS
 from sage_core.alignment.training import train
 from sage_core.cli.main import main
-from sage_core.diffusion.changes import changes
-from sage_core.diffusion.closed_form.uce import UceSettings, edit
-from sage_core.diffusion.concepts import Concepts
-from sage_core.diffusion.files import read_unet, sizes_of
-from sage_core.diffusion.names import CHECKPOINT_PREFIX, UnetConfig, reads_prompt, unet_names
 from sage_core.encoders.layouts import EncoderConfig, read_encoder
 from sage_core.encoders.text_encoder import TextEncoder, save_encoder
+from sage_core.methods.closed_form.uce import UceSettings, edit
+from sage_core.methods.concepts import Concepts
 from sage_core.prompts.concept_files import read_concepts
 from sage_core.prompts.concept_pairs import pairs_from_concepts
 from sage_core.tifa.judges.base import Answer
+from sage_core.unet.changes import changes
+from sage_core.unet.files import read_unet, sizes_of
+from sage_core.unet.names import CHECKPOINT_PREFIX, UnetConfig, reads_prompt, unet_names
 
 ENCODER = EncoderConfig(layers=1, width=768, heads=12, mlp_width=64, vocabulary=49408, positions=77)
 UNET = UnetConfig(channels=32, multipliers=(1,), blocks=1, attention=(True,), context=768)

@@ -11,14 +11,14 @@ from safetensors.torch import load_file, save_file
 from tiny_unets import CHECKPOINT_ENCODER, CHECKPOINT_UNET, write_checkpoint
 
 from sage_core.cli.main import main
-from sage_core.diffusion.changes import changes
-from sage_core.diffusion.closed_form import METHODS, settings_of
-from sage_core.diffusion.closed_form.uce import UceSettings, edit
-from sage_core.diffusion.concepts import Concepts
-from sage_core.diffusion.files import read_unet, sizes_of
-from sage_core.diffusion.names import reads_prompt
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.errors import SettingsError
+from sage_core.methods.closed_form import METHODS, settings_of
+from sage_core.methods.closed_form.uce import UceSettings, edit
+from sage_core.methods.concepts import Concepts
+from sage_core.unet.changes import changes
+from sage_core.unet.files import read_unet, sizes_of
+from sage_core.unet.names import reads_prompt
 
 
 @pytest.fixture(scope="module")

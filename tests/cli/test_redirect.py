@@ -13,13 +13,13 @@ from tiny_unets import CHECKPOINT_UNET, one_layer_encoder, write_checkpoint
 
 from sage_core.cli import redirect as redirect_command
 from sage_core.cli.main import main
-from sage_core.diffusion.changes import changes
-from sage_core.diffusion.files import read_unet, sizes_of
-from sage_core.diffusion.redirecting import RedirectingSettings
-from sage_core.diffusion.redirecting_store import train_redirection
-from sage_core.diffusion.unet_runs import UnetRun
 from sage_core.encoders.text_encoder import TextEncoder, save_encoder
+from sage_core.methods.redirecting import RedirectingSettings
+from sage_core.methods.redirecting_store import train_redirection
 from sage_core.prompts.pairs import pairs_from_lists
+from sage_core.unet.changes import changes
+from sage_core.unet.files import read_unet, sizes_of
+from sage_core.unet.training import UnetRun
 
 SAFE, UNSAFE = ["a red ball", "two balls", "a cube"], ["a red skull", "two skulls", "bones"]
 SET = ["--set", "pictures=2", "--set", "sampling_steps=2", "--set", "batch_size=2", "--set", "keep_batch=2"]

@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 
 from sage_core.demo.comfyui.client import ExecutionError, GraphError, Interrupted, Progress
 from sage_core.demo.comfyui.server import Server
-from sage_core.diffusion.adv_unlearn import AdvUnlearnSettings
-from sage_core.diffusion.adv_unlearn_store import train_adv_unlearn
-from sage_core.diffusion.concepts import Concepts
-from sage_core.diffusion.names import CHECKPOINT_PREFIX
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import state_hash
+from sage_core.methods.adv_unlearn import AdvUnlearnSettings
+from sage_core.methods.adv_unlearn_store import train_adv_unlearn
+from sage_core.methods.concepts import Concepts
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
+from sage_core.unet.names import CHECKPOINT_PREFIX
 
 RETAIN = ("a red circle on sand", "two blue stars in snow")
 

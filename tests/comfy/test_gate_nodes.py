@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sage_core.demo.comfyui.client import ExecutionError, GraphError, Interrupted, Progress
 from sage_core.demo.comfyui.server import Server
-from sage_core.diffusion.gate import load_gate
 from sage_core.encoders.layouts import read_encoder
+from sage_core.methods.gate import load_gate
 from sage_core.shapes.captions import matched_pairs
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
 

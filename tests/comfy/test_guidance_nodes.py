@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sage_core.demo.comfyui.client import ExecutionError, GraphError
 from sage_core.demo.comfyui.server import Server
-from sage_core.diffusion.safree import ConceptSpace, SafreeSettings
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder
+from sage_core.methods.safree import ConceptSpace, SafreeSettings
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
 
 Latents = Callable[..., dict[str, Tensor]]

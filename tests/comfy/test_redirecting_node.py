@@ -11,15 +11,15 @@ from torch import Tensor
 
 from sage_core.demo.comfyui.client import ExecutionError, GraphError, Interrupted, Progress
 from sage_core.demo.comfyui.server import Server
-from sage_core.diffusion.files import read_unet
-from sage_core.diffusion.names import CHECKPOINT_PREFIX, UnetConfig
-from sage_core.diffusion.redirecting import RedirectingSettings
-from sage_core.diffusion.redirecting_store import drawing_evaluations, train_redirection
-from sage_core.diffusion.unet_runs import UnetRun
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder
+from sage_core.methods.redirecting import RedirectingSettings
+from sage_core.methods.redirecting_store import drawing_evaluations, train_redirection
 from sage_core.prompts.pairs import pairs_from_lists
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
+from sage_core.unet.files import read_unet
+from sage_core.unet.names import CHECKPOINT_PREFIX, UnetConfig
+from sage_core.unet.training import UnetRun
 
 SAFE = ["a red circle", "two blue circles", "a green circle on sand"]
 UNSAFE = ["a red skull", "two blue skulls", "a green skull on sand"]

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError, Outputs
 from sage_core.demo.comfyui.server import Server
-from sage_core.diffusion.closed_form import METHODS
-from sage_core.diffusion.closed_form.uce import UceSettings, edit
-from sage_core.diffusion.concepts import Concepts
-from sage_core.diffusion.names import CHECKPOINT_PREFIX, UnetConfig, reads_prompt, unet_names
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder
+from sage_core.methods.closed_form import METHODS
+from sage_core.methods.closed_form.uce import UceSettings, edit
+from sage_core.methods.concepts import Concepts
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
+from sage_core.unet.names import CHECKPOINT_PREFIX, UnetConfig, reads_prompt, unet_names
 
 State = dict[str, Tensor]
 Draw = Callable[..., dict[str, Tensor]]

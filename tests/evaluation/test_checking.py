@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from sage_core.cli.main import main
 from sage_core.errors import QuestionError, SettingsError
+from sage_core.evaluation.bases import Fingerprints
 from sage_core.evaluation.checking import check_files
 from sage_core.evaluation.drawing import progress
-from sage_core.evaluation.models import Fingerprints
 from sage_core.evaluation.reading import read_plan
 from sage_core.evaluation.run import open_plan
 from sage_core.evaluation.scoring import Bench, read_scores

@@ -19,8 +19,8 @@ from PIL import Image
 
 from sage_core.errors import FileError, SettingsError
 from sage_core.evaluation import drawing
+from sage_core.evaluation.bases import load
 from sage_core.evaluation.drawing import Layout, Share, claim, draw, progress
-from sage_core.evaluation.models import load
 from sage_core.evaluation.prompts import read_lists
 from sage_core.evaluation.reading import read_plan
 from sage_core.evaluation.scoring import Bench
@@ -92,7 +92,7 @@ COMMAND = """
 import sys, torch
 from pathlib import Path
 from sage_core.evaluation.drawing import Layout, Share, draw
-from sage_core.evaluation.models import load
+from sage_core.evaluation.bases import load
 from sage_core.evaluation.reading import read_plan
 from sage_core.evaluation.prompts import read_lists
 plan = read_plan(Path(sys.argv[1]))

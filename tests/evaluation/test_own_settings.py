@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sage_core.errors import PromptError, SettingsError
+from sage_core.evaluation.bases import load
 from sage_core.evaluation.drawing import Layout, Share, draw
-from sage_core.evaluation.models import load
 from sage_core.evaluation.painters import Studio
 from sage_core.evaluation.plan import MethodPlan
 from sage_core.evaluation.prompts import PromptList, read_lists

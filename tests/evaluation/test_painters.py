@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sage_core.diffusion.gate import GateSettings, save_gate, train_gate
 from sage_core.encoders.lora import apply_lora, extract_lora, save_lora
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.errors import EncoderError, SageError, SettingsError, UnetError
-from sage_core.evaluation.models import load
+from sage_core.evaluation.bases import load
 from sage_core.evaluation.painters import Studio
 from sage_core.evaluation.plan import Drawing, Erase, MethodPlan, Part
+from sage_core.methods.gate import GateSettings, save_gate, train_gate
 from sage_core.shapes.bench.methods import METHODS, Ground
 from sage_core.shapes.bench.painters import GuidedPainter, SafreePainter
 from sage_core.shapes.exam.trials import ModelPainter

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sage_core.diffusion.closed_form import settings_of
 from sage_core.errors import SettingsError
 from sage_core.evaluation.fields import lines_of
 from sage_core.evaluation.plan import Part, slug
 from sage_core.evaluation.reading import read_plan
 from sage_core.evaluation.template import TEMPLATE
+from sage_core.methods.closed_form import settings_of
 
 GOOD = """\
 base = "shapes"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from sage_core.diffusion.gate import GateSettings
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import relative_change
 from sage_core.errors import SettingsError
 from sage_core.evaluation import shapes_plan
 from sage_core.evaluation.run import open_plan
 from sage_core.evaluation.shapes_plan import write_shapes_plan
+from sage_core.methods.gate import GateSettings
 from sage_core.shapes.networks.weights import load_packed
 
 

@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-WINGS = ("encoders", "runs", "prompts", "geometry", "tifa", "alignment", "attacks", "diffusion", "scores", "evaluation")
+WINGS = (
+    "encoders", "runs", "prompts", "geometry", "tifa", "unet", "alignment", "drawing", "scores",
+    "methods", "attacks", "evaluation",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("wing", WINGS)

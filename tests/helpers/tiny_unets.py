@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sage_core.diffusion.names import CHECKPOINT_PREFIX, UnetConfig, unet_names
-from sage_core.diffusion.unet_runs import EditResult
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.shapes.networks.model import build_text_encoder
+from sage_core.unet.names import CHECKPOINT_PREFIX, UnetConfig, unet_names
+from sage_core.unet.training import EditResult
 
 # Of the states that the U-Net of two levels reads.
 WIDTH = 16

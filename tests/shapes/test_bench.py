@@ -13,12 +13,12 @@ from PIL import Image
 from sage_core.alignment import store
 from sage_core.alignment.settings import PRESETS
 from sage_core.attacks.tokens import AttackSettings
-from sage_core.diffusion.erasing import ErasingSettings
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import SettingsError, ShapesError
 from sage_core.intervals import Hits, wilson_interval
+from sage_core.methods.erasing import ErasingSettings
 from sage_core.shapes.ask import ANSWERS, ASKED_TYPES
 from sage_core.shapes.bench import methods, run
 from sage_core.shapes.bench.methods import METHODS, Alignment, Erasing, Ground, Redirected, Safree

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sage_core.diffusion.noise import noise_scheduler
+from sage_core.drawing.noise import noise_scheduler
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize

@@ -17,20 +17,20 @@ from torch import Tensor
 from ...alignment.settings import PRESETS, TrainingSettings
 from ...alignment.store import train_stored
 from ...alignment.training import train
-from ...diffusion.closed_form import METHODS as CLOSED_FORMS
-from ...diffusion.concepts import Concepts
-from ...diffusion.differences import DiffusersNoise
-from ...diffusion.erasing import ErasingObjective, ErasingSettings, ErasingTexts
-from ...diffusion.gate import GateSettings, train_gate
-from ...diffusion.redirecting import PairStates, RedirectingObjective, RedirectingSettings
-from ...diffusion.unet_runs import weights_hash
 from ...encoders.precision import PrecisionChoice
 from ...encoders.text_encoder import TextEncoder
 from ...errors import SettingsError
 from ...files import whole_file
+from ...methods.closed_form import METHODS as CLOSED_FORMS
+from ...methods.concepts import Concepts
+from ...methods.erasing import ErasingObjective, ErasingSettings, ErasingTexts
+from ...methods.gate import GateSettings, train_gate
+from ...methods.redirecting import PairStates, RedirectingObjective, RedirectingSettings
 from ...prompts.pairs import PromptPairs
 from ...rows import parse_json, read_text
 from ...runs.loop import Budget, Loop
+from ...unet.differences import DiffusersNoise
+from ...unet.training import weights_hash
 from ..captions import write_captions
 from ..exam.trials import ModelPainter, Painter, drawing_precision
 from ..networks.model import LATENT_SHAPE, ShapesModel

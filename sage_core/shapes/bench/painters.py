@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...diffusion.gate import Gate, route
-from ...diffusion.guidance import PRESETS, SafeGuidance, guided
-from ...diffusion.noise import noise_scheduler
-from ...diffusion.safree import ConceptSpace, SafreeSettings
+from ...drawing.guidance import PRESETS, SafeGuidance, guided
+from ...drawing.noise import noise_scheduler
 from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import tokenize
+from ...methods.gate import Gate, route
+from ...methods.safree import ConceptSpace, SafreeSettings
 from ..exam.trials import BATCH, drawing_precision
 from ..networks.model import ShapesModel, initial_noise
 

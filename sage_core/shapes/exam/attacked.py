@@ -27,11 +27,11 @@ from ...attacks.embeddings import SoftPrompt
 from ...attacks.layouts import Layout, layout
 from ...attacks.plans import AttackPlan, Victim, prepare
 from ...attacks.search import Attack, Attempt
-from ...diffusion.differences import DiffusersNoise
 from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import END_TOKEN, MAX_PROMPT_TOKENS, START_TOKEN, tokenize
 from ...errors import SettingsError
 from ...intervals import Hits
+from ...unet.differences import DiffusersNoise
 from ..networks.model import LATENT_SHAPE, ShapesModel, classifier_free
 from ..tasks import Task, captions_by_names
 from ..words import (

@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...diffusion.names import CHECKPOINT_PREFIX, UnetConfig, unet_names
 from ...encoders.layouts import VIT_L_14, EncoderConfig
 from ...errors import ShapesError
 from ...files import whole_file, write_json
+from ...unet.names import CHECKPOINT_PREFIX, UnetConfig, unet_names
 from .weights import WEIGHTS, load_packed, weights_hash
 
 # What SD 1.x multiplies latents by.

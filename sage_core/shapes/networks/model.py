@@ -12,11 +12,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ...diffusion.noise import noise_scheduler
+from ...drawing.models import Model
+from ...drawing.noise import noise_scheduler
 from ...encoders.layouts import EncoderConfig
 from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from ...errors import ShapesError
+from ...unet.names import UnetConfig
 
 PICTURE_SIZE = 64
 LATENT_SHAPE = (4, PICTURE_SIZE // 8, PICTURE_SIZE // 8)
@@ -125,6 +127,12 @@ class ShapesModel:
         for network in (self.unet, self.vae, self.encoder):
             network.eval()
         return self
+
+    def to_draw(self) -> Model:
+        """The same networks as a model of any size, which keeps the weights that they have now."""
+        weights = {name: value.clone() for name, value in self.unet.state_dict().items()}
+        config = UnetConfig.of({name: tuple(value.shape) for name, value in weights.items()})
+        return Model(self.unet, self.vae, self.encoder, config, weights.__getitem__, "the shapes world")
 
     @torch.no_grad()
     def generate(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...diffusion.noise import TRAINING_STEPS, noise_scheduler
+from ...drawing.noise import TRAINING_STEPS, noise_scheduler
 from ...encoders.tokens import VOCABULARY_SIZE, tokenize
 from ..networks.contrast import ContrastModel, contrastive_loss
 from ..networks.model import LATENT_SHAPE, TinyAutoencoder

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ...diffusion.noise import TRAINING_STEPS, noise_scheduler
+from ...drawing.noise import TRAINING_STEPS, noise_scheduler
 from ...encoders.precision import arithmetic, choose_precision
 from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import tokenize

@@ -1,0 +1,73 @@
+"""The base of a plan: a file, a folder or the shapes world; and the hashes of all files that decide a picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from ..drawing import models
+from ..drawing.models import Model
+from ..encoders.text_encoder import TextEncoder
+from ..files import write_json
+from ..shapes.networks.weights import load_model, load_packed, weights_hash
+
+# What of a diffusers folder decides a picture.
+_PARTS = ("unet", "vae", "text_encoder")
+
+
+def load(base: Path | None) -> Model:
+    """The model of a plan's base, on the CPU in fp32; None is the shapes world.
+
+    Raises:
+        UnetError, EncoderError, SettingsError: see `models.load`.
+    """
+    return load_model().to_draw() if base is None else models.load(base)
+
+
+def load_encoder(base: Path | None) -> TextEncoder:
+    """The base's text encoder alone."""
+    return TextEncoder.from_state(load_packed("text_encoder")[0]) if base is None else models.load_encoder(base)
+
+
+def _hashes(file: Path) -> dict[str, str]:
+    """What is kept of earlier runs; nothing of a damaged file, since all in it can be computed again."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {name: value for name, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
+
+
+class Fingerprints:
+    """SHA-256 of files, kept in a file of their own so that large ones are read once."""
+
+    def __init__(self, kept: Path) -> None:
+        self.kept = kept
+        self._known = _hashes(kept)
+
+    def of(self, path: Path | None) -> str:
+        """The hash of a file, of what decides a picture in a folder, or, for None, of the shapes world."""
+        if path is None:
+            return weights_hash()
+        if path.is_file():
+            return self._file(path)
+        files = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix in (".safetensors", ".bin", ".json") and (file.parent == path or file.parent.name in _PARTS)
+        )
+        names = "".join(f"{file.relative_to(path)} {self._file(file)}\n" for file in files)
+        return hashlib.sha256(names.encode()).hexdigest()
+
+    def _file(self, path: Path) -> str:
+        found = path.stat()
+        key = f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
+        if key not in self._known:
+            digest = hashlib.sha256()
+            with open(path, "rb") as file:
+                while block := file.read(1 << 24):
+                    digest.update(block)
+            self._known[key] = digest.hexdigest()
+            write_json(self.kept, self._known)
+        return self._known[key]

@@ -1,0 +1,265 @@
+"""A whole AdvUnlearn training: its memory, a private U-Net, the loop, and the encoder in a store, found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from .. import __version__
+from ..encoders.layouts import EncoderConfig, canonical_state, read_encoder, require_positions
+from ..encoders.text_encoder import TextEncoder, save_encoder, state_hash
+from ..errors import EncoderError, TrainingError, UnetError
+from ..files import write_json
+from ..runs.loop import Budget, Loop
+from ..runs.record import StepReport
+from ..runs.store import CHECKPOINT, REPORT, WEIGHTS, RunStore
+from ..unet.names import UnetConfig
+from ..unet.training import FACTOR, TypedNoise, checked_config, diffusers_unet, require_width, weights_hash
+from .adv_unlearn import AdvUnlearnObjective, AdvUnlearnSettings, require_layers, retain_prompts
+from .concepts import Concepts
+
+logger = logging.getLogger(__name__)
+
+# Numbers that autograd keeps of a picture for each of its latent pixels and each channel of the U-Net's first level,
+# counted on SD 1.x's U-Net with fused attention and frozen weights, which need no inputs of matrices kept.
+_KEPT_NUMBERS = 281
+# What passes through at the same time, such as the gradients of the largest layers: a generous allowance.
+_PASSING = 1.5
+# Frozen and trained copy in fp32; of trained weights the gradient and Adam's two moments, too.
+_COPIES, _TRAINED_COPIES = 2, 3
+# The whole encoder's weights and two moments in a checkpoint at most, and the result that is written before it goes.
+_STORED_COPIES = 4
+# Raised when the same inputs no longer give the same weights.
+_RECIPE = 1
+
+
+@dataclass(frozen=True)
+class UnlearningPlan:
+    """How a run is laid out.
+
+    Attributes:
+        chunk: pictures that go through the U-Net at once.
+        bytes: estimate of what the run takes on its device.
+    """
+
+    chunk: int
+    bytes: int
+
+    def summary(self) -> str:
+        """One line for a person."""
+        return f"about {self.bytes / 2**30:.1f} GiB, {self.chunk} pictures at a time"
+
+
+@dataclass(frozen=True, eq=False)
+class AdvUnlearnResult:
+    """A finished training.
+
+    Attributes:
+        state: the encoder's canonical state, float32 on the CPU.
+        history: each step's report.
+        metadata: method, preset, concept, steps, hashes and settings, as text; what a saved encoder says of itself.
+        found: whether it was made before and is read from the store.
+    """
+
+    state: dict[str, Tensor]
+    history: tuple[StepReport, ...]
+    metadata: dict[str, str]
+    found: bool
+
+    def summary(self) -> str:
+        """A few lines for a person."""
+        first, last, about = self.history[0].losses, self.history[-1].losses, self.metadata
+        lines = [
+            f"{'Found, not trained again' if self.found else 'Trained'}: {about['method']}, {about['preset']}, concept "
+            f"{about['concept']}, {about['steps']} steps in {float(about['seconds']):.0f} s, {about['retained']}.",
+            "Losses, first to last step: "
+            + ", ".join(f"{name} {first[name]:.4g} → {last[name]:.4g}" for name in last)
+            + "; single steps differ by what they drew, so look at the curve.",
+        ]
+        return "\n".join(lines)
+
+
+def plan_unlearning(
+    unet: Mapping[str, Tensor],
+    base: Mapping[str, Tensor],
+    settings: AdvUnlearnSettings,
+    *,
+    size: int = 512,
+    dtype: torch.dtype = torch.float32,
+    free: int | None = None,
+) -> UnlearningPlan:
+    """The fastest layout that fits into `free` bytes, or one picture at a time if none does; None means no limit.
+
+    Args:
+        unet: the whole U-Net, by names of either form.
+        base: canonical state of the text encoder.
+
+    Raises:
+        SettingsError, UnetError: see `train_adv_unlearn`.
+    """
+    config = checked_config(unet, size)
+    layers = EncoderConfig.of(base).layers
+    share = min(settings.layers or layers, layers) / layers
+    encoder = 4 * sum(value.numel() for value in base.values())
+    inner = 4 * sum(value.numel() for name, value in base.items() if ".layers." in name)
+    weights = dtype.itemsize * sum(value.numel() for value in unet.values())
+    fixed = weights + _COPIES * encoder + int(_TRAINED_COPIES * share * inner)
+    pixels = (size // FACTOR) ** 2
+    picture = int(_PASSING * _KEPT_NUMBERS * config.channels * pixels * dtype.itemsize)
+    chunk = settings.batch_size + settings.retain_batch
+    while free is not None and fixed + chunk * picture > free and chunk > 1:
+        chunk = (chunk + 1) // 2
+    return UnlearningPlan(chunk, fixed + chunk * picture)
+
+
+def train_adv_unlearn(
+    unet: Mapping[str, Tensor],
+    base: Mapping[str, Tensor],
+    concepts: Concepts,
+    settings: AdvUnlearnSettings,
+    store: Path,
+    *,
+    retain: Sequence[str] = (),
+    size: int = 512,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    free_memory: int | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+    on_evaluation: Callable[[], None] | None = None,
+) -> AdvUnlearnResult:
+    """Train an encoder, go on with a training that was stopped, or find a finished one in the folder `store`.
+
+    A result that cannot be stored at the end is returned all the same, and its checkpoint stays.
+
+    Args:
+        unet: the whole U-Net that draws, by names of either form; it stays as it is.
+        base: canonical state of the encoder to start from; it stays as it is.
+        concepts: what to erase, and the guides; the other texts in it are not used.
+        retain: prompts that keep their pictures; none for the pack's everyday prompts.
+        size: side of the pictures in pixels, a multiple of 8.
+        device, dtype: what the U-Net computes on and in; the encoder is float32.
+        free_memory: bytes that the run may take on `device`; None is no limit. Decides how many pictures go through the
+            U-Net at once; never the result but for rounding.
+        on_step: called with each step's report; may raise to stop, which leaves a checkpoint.
+        on_evaluation: called before each evaluation of the U-Net; may raise to stop.
+
+    Raises:
+        SettingsError: a size that no picture has, or more layers than the encoder has.
+        PromptError: see `retain_prompts`.
+        UnetError, EncoderError: the weights are not those of a plain SD 1.x model, or not finite.
+        TrainingError: the run diverged, does not fit into memory, or another process is at it.
+    """
+    base = canonical_state(base, "The text encoder")
+    config = _checked(unet, base, size)
+    require_layers(settings.layers, EncoderConfig.of(base))
+    prompts = retain_prompts(retain, concepts)
+    hashes = {"unet_hash": weights_hash(unet), "base_hash": state_hash(base)}
+    key = _run_key(hashes, concepts, prompts, settings, size, dtype)
+    runs = RunStore(store)
+    weights, report, checkpoint = (runs.path(key, suffix) for suffix in (WEIGHTS, REPORT, CHECKPOINT))
+    if weights.exists() and report.exists():
+        runs.tidy(key)
+        return _read(weights, report)
+    runs.make_ready(key, _STORED_COPIES * 4 * sum(value.numel() for value in base.values()))
+    with runs.locked(key):
+        if weights.exists() and report.exists():
+            # Another process has finished it since the first look.
+            return _read(weights, report)
+        noise = TypedNoise(diffusers_unet(unet, device=device, dtype=dtype), on_evaluation)
+        encoder = TextEncoder.from_state({name: tensor.to(device) for name, tensor in base.items()})
+        shape = (config.inputs, size // FACTOR, size // FACTOR)
+        objective = AdvUnlearnObjective(noise, encoder, concepts, prompts, settings, shape)
+        objective.chunk = plan_unlearning(unet, base, settings, size=size, dtype=dtype, free=free_memory).chunk
+        rate = settings.learning_rate
+        loop = Loop(objective, Budget(steps=settings.steps), lambda _step, _used: rate, checkpoint=checkpoint, key=key)
+        history = loop.run(on_step)
+        state = objective.result()
+        retained = f"{len(prompts)} {'retain' if retain else 'everyday'} prompts"
+        metadata = _metadata(hashes, concepts, settings, state, retained, loop.seconds)
+        try:
+            write_json(report, {"metadata": metadata, "history": [asdict(step) for step in history]})
+            # Last, since its presence says that the run is whole.
+            save_encoder(weights, state, metadata)
+            checkpoint.unlink(missing_ok=True)
+        except (OSError, SafetensorError) as error:
+            logger.warning(
+                "The finished run could not be stored in %s (%s); it is handed on all the same.", store, error
+            )
+    return AdvUnlearnResult(state, history, metadata, found=False)
+
+
+def _checked(unet: Mapping[str, Tensor], base: Mapping[str, Tensor], size: int) -> UnetConfig:
+    """The U-Net's sizes, where both are of one SD 1.x model and finite; else raises as `train_adv_unlearn` does."""
+    config, width = checked_config(unet, size), EncoderConfig.of(base).width
+    require_positions(EncoderConfig.of(base), "The CLIP")
+    require_width(config, width)
+    for name, value in unet.items():
+        if not value.sum(dtype=torch.float32).isfinite() and not value.float().isfinite().all():
+            raise UnetError(f"The U-Net's {name} holds values that are not finite: use another checkpoint.")
+    return config
+
+
+def _run_key(
+    hashes: Mapping[str, str],
+    concepts: Concepts,
+    retain: Sequence[str],
+    settings: AdvUnlearnSettings,
+    size: int,
+    dtype: torch.dtype,
+) -> str:
+    about = [_RECIPE, hashes, concepts.erase, concepts.guides, retain, settings.to_dict(), size, str(dtype)]
+    return hashlib.sha256(json.dumps(["AdvUnlearn", *about]).encode()).hexdigest()[:32]
+
+
+def _metadata(
+    hashes: Mapping[str, str],
+    concepts: Concepts,
+    settings: AdvUnlearnSettings,
+    state: Mapping[str, Tensor],
+    retained: str,
+    seconds: float,
+) -> dict[str, str]:
+    if not settings.radius:
+        preset = "without attack"
+    else:
+        preset = "fast" if settings.attack_steps == 1 else f"{settings.attack_steps} attack steps"
+    return {
+        "format": "pt",
+        "method": "AdvUnlearn",
+        "preset": preset,
+        "concept": "; ".join(concepts.erase),
+        "guide": "; ".join(dict.fromkeys(concepts.guides)),
+        "steps": str(settings.steps),
+        "seconds": f"{seconds:.1f}",
+        "retained": retained,
+        **hashes,
+        "hash": state_hash(state),
+        "settings": json.dumps(settings.to_dict(), sort_keys=True),
+        "software": f"sage-alignment {__version__}",
+    }
+
+
+def _read(weights: Path, report: Path) -> AdvUnlearnResult:
+    try:
+        state, metadata = read_encoder(weights)
+        content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+        history = tuple(StepReport.from_dict(row) for row in content["history"])
+        if len(history) != int(metadata["steps"]):
+            raise ValueError(f"it reports {len(history)} of {metadata['steps']} steps")
+        if metadata.get("hash") != state_hash(state):
+            # safetensors carries no checksum.
+            raise ValueError("its weights have changed since they were written")
+        return AdvUnlearnResult(state, history, metadata, found=True)
+    except (EncoderError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainingError(
+            f"The finished run {weights} cannot be read ({error}). Delete it to train again."
+        ) from error

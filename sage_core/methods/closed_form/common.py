@@ -1,0 +1,229 @@
+"""What all closed forms share: the result, the choice and check of matrices, and the linear solve with its residual."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import PromptError, SettingsError, UnetError
+from ...unet.names import reads_prompt
+from ..concepts import Concepts
+
+# What an edit's settings tell of its concepts.
+_OF_CONCEPTS = ("erase", "guides", "preserve", "captions")
+# From here on a change outweighs the matrices: no published edit does, and such pictures are broken.
+_LARGE = 1.0
+# A float64 solve keeps about 16 - log10(condition) digits; from here on fewer than four are left.
+_WORST_CONDITION = 1e12
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """A change of cross-attention's matrices.
+
+    Attributes:
+        method: its name.
+        deltas: what to add to each weight, by the names that were given, float32 on the CPU.
+        residual: largest relative error of the linear systems that were solved, ‖D X − B‖ / ‖B‖.
+        relative: ‖change‖ / ‖weights‖ over the changed matrices.
+        settings: JSON-able, with the concepts.
+        notes: sentences on what the method met.
+    """
+
+    method: str
+    deltas: dict[str, Tensor]
+    residual: float
+    relative: float
+    settings: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def metadata(self) -> dict[str, Any]:
+        """What belongs into a saved file: method, settings and numbers."""
+        return {"sage_method": self.method, "sage_settings": self.settings, "sage_residual": self.residual}
+
+    def knobs(self) -> str:
+        """The settings' values in one line, the concepts left out."""
+        return ", ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in self.settings.items()
+            if name not in _OF_CONCEPTS
+        )
+
+    def summary(self) -> str:
+        """One line on size and accuracy."""
+        text = (
+            f"{self.method}: {len(self.deltas)} matrices changed by {self.relative:.1%} of their size; "
+            f"the systems are solved to {self.residual:.0e}."
+        )
+        return " ".join([text, *self.notes])
+
+
+@dataclass(frozen=True)
+class Method:
+    """A closed form: what it is called, where its settings class and its `edit` are, which `Concepts` it reads.
+
+    Of these it cannot do without those that it `needs`.
+    """
+
+    title: str
+    module: str
+    settings: str
+    reads: tuple[str, ...]
+    function: str = "edit"
+    needs: tuple[str, ...] = ()
+
+    def unread(self, concepts: Concepts) -> tuple[str, ...]:
+        """A sentence for each of guides, preserve and captions that is given and has no effect."""
+        given = {"guides": any(concepts.guides), "preserve": concepts.preserve, "captions": concepts.captions}
+        words = {"guides": "guides", "preserve": "texts to keep", "captions": "captions"}
+        return tuple(
+            f"⚠ {self.title} reads no {words[name]}: those given have no effect."
+            for name, value in given.items()
+            if value and name not in self.reads
+        )
+
+    def require(self, concepts: Concepts) -> None:
+        """Raise PromptError if the concepts lack what the method needs; the filter on minors may leave none of it."""
+        for name in self.needs:
+            if not getattr(concepts, name):
+                raise PromptError(f"{self.title} needs {name}, and none is given that may be used. Give some hundred.")
+
+    def load(self) -> tuple[type, Callable[..., Edit]]:
+        """The settings class and the function."""
+        module = importlib.import_module(f".{self.module}", __package__)
+        return getattr(module, self.settings), getattr(module, self.function)
+
+
+METHODS = {
+    "uce": Method("UCE (2025)", "uce", "UceSettings", ("guides", "preserve")),
+    "uce_paper": Method("UCE as in its paper", "uce", "UcePaperSettings", ("guides", "preserve"), "edit_as_in_paper"),
+    "rece": Method("RECE", "rece", "ReceSettings", ("guides", "preserve")),
+    "mace": Method("MACE, its closed-form part", "mace", "MaceSettings", ("guides", "captions"), needs=("captions",)),
+    "speed": Method("SPEED", "speed", "SpeedSettings", ("guides", "preserve", "captions")),
+    "cure": Method("CURE-style", "cure", "CureSettings", ("preserve",)),
+    "oce": Method("OCE", "oce", "OceSettings", ("guides", "preserve", "captions")),
+}
+
+
+def choose(
+    weights: Mapping[str, Tensor], width: int, wanted: Callable[[str], bool] = reads_prompt
+) -> dict[str, Tensor]:
+    """The matrices to edit, float64 on the CPU.
+
+    Raises:
+        UnetError: there are none, one reads states of another width, or one holds NaN.
+    """
+    chosen = {name: tensor for name, tensor in weights.items() if wanted(name)}
+    if not chosen:
+        raise UnetError(
+            "The weights hold no matrix of cross-attention: expected names that end in attn2.to_k.weight and "
+            "attn2.to_v.weight, as a Stable Diffusion U-Net has."
+        )
+    for name, tensor in chosen.items():
+        if tensor.ndim != 2 or tensor.shape[1] != width:
+            raise UnetError(
+                f"{name} has shape {tuple(tensor.shape)}, but the text encoder's states are {width} wide: the text "
+                "encoder and the U-Net are of different models."
+            )
+        if not torch.isfinite(tensor).all():
+            raise UnetError(f"{name} holds values that are NaN or infinite: load the model again from a whole file.")
+    return {name: tensor.detach().to("cpu", torch.float64) for name, tensor in chosen.items()}
+
+
+@dataclass
+class Solver:
+    """Linear systems in float64, with the largest relative residual so far."""
+
+    residual: float = 0.0
+    advice: str = field(default="Give the method's lam a value above 0.", repr=False)
+
+    def right(self, matrix: Tensor, right: Tensor) -> Tensor:
+        """X with X · matrix = right, where `matrix` is symmetric and positive.
+
+        Raises:
+            SettingsError: the matrix is singular, or so nearly that the solution would be noise.
+        """
+        lower, failed = torch.linalg.cholesky_ex(matrix)
+        diagonal = lower.diagonal()
+        # The squared ratio of the factor's diagonal is a lower bound of the condition number.
+        if bool(failed) or float((diagonal.max() / diagonal.min()) ** 2) > _WORST_CONDITION:
+            raise SettingsError(
+                "The method's linear system is singular: the states given do not determine the edit in all "
+                f"{len(matrix)} directions. {self.advice}"
+            )
+        solution = torch.cholesky_solve(right.T, lower).T
+        self._note(solution @ matrix, right)
+        return solution
+
+    def general(self, matrix: Tensor, right: Tensor) -> Tensor:
+        """X with matrix · X = right, for any regular matrix.
+
+        Raises:
+            SettingsError: the matrix is singular.
+        """
+        solution, failed = torch.linalg.solve_ex(matrix, right)
+        if bool(failed) or not torch.isfinite(solution).all():
+            raise SettingsError(f"The method's linear system is singular. {self.advice}")
+        self._note(matrix @ solution, right)
+        return solution
+
+    def _note(self, found: Tensor, right: Tensor) -> None:
+        self.residual = max(self.residual, float((found - right).norm() / right.norm().clamp_min(1e-300)))
+
+
+def result(
+    method: str,
+    chosen: Mapping[str, Tensor],
+    deltas: Mapping[str, Tensor],
+    solver: Solver,
+    concepts: Concepts,
+    settings: Any,
+    notes: tuple[str, ...] = (),
+) -> Edit:
+    """The edit of finished changes.
+
+    Raises:
+        UnetError: nothing changed, or a change is not finite.
+    """
+    change = sum(float(delta.square().sum()) for delta in deltas.values())
+    size = sum(float(chosen[name].square().sum()) for name in deltas)
+    if not change > 0 or change == float("inf"):
+        why = "changes nothing" if change == 0 else "is not finite"
+        raise UnetError(f"{method}: the edit {why}. Check the concepts, guides and scales.")
+    relative = (change / size) ** 0.5
+    if relative > _LARGE:
+        notes += (
+            f"⚠ The change is {relative:.3g} times as large as the matrices themselves, which breaks pictures of "
+            "anything. Raise hold, lower erase_scale, or give more captions or texts to keep.",
+        )
+    about = {
+        "erase": list(concepts.erase),
+        "guides": list(concepts.guides),
+        "preserve": list(concepts.preserve),
+        "captions": len(concepts.captions),
+        **asdict(settings),
+    }
+    return Edit(
+        method=method,
+        deltas={name: delta.float() for name, delta in deltas.items()},
+        residual=solver.residual,
+        relative=relative,
+        settings=about,
+        notes=notes,
+    )
+
+
+def shared(chosen: Mapping[str, Tensor], change: Tensor) -> dict[str, Tensor]:
+    """W E for every matrix; E was solved for in float64, the product needs no more than the weights' own precision."""
+    return {name: weight.float() @ change.float() for name, weight in chosen.items()}
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise SettingsError with `message` unless the condition holds."""
+    if not condition:
+        raise SettingsError(message)

@@ -1,0 +1,286 @@
+"""The redirected U-Net: by pairs of prompts it learns to draw the safe one where the unsafe one is asked for.
+
+A text encoder alone cannot keep out who brings embeddings of no word: all that it computes on a vector is added to the
+vector, so that a long one passes through (`shapes/RESULTS.md` has the measurement). What reads the states can. Let ε be
+the frozen base, ε_θ the edited U-Net, E the base's states of a prompt, x_t a picture of either prompt of a pair, noised
+to the time t, u the unsafe prompt of a pair and s its safe one:
+
+    redirect:  ‖ε_θ(x_t, E(u)) − [ε(x_t, E(s)) − η (ε(x_t, E(u)) − ε(x_t, E(s)))]‖²
+    keep:      ‖ε_θ(x_t, E(p)) − ε(x_t, E(p))‖²,  p a safe prompt, or the empty one that guidance leads away from
+    loss:      redirect + w·keep,  means over all numbers
+
+η 0 would be distillation of the safe prompt, and in the shapes world leaves a third of the concept; more leads away
+from what tells u from s. So the pairs decide what is erased: where they differ in one thing alone, that goes, and what
+they share stays. ESD does so with one text and the empty prompt (`erasing`), and keeps nothing.
+
+The base draws the pictures before the first step, one for each prompt of some pairs with the same noise. The objective
+is for `runs.loop`; its result is an edit, see `differences`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..batches import work_through
+from ..drawing.noise import TRAINING_STEPS, noise_scheduler, partly_drawn
+from ..encoders.text_encoder import TextEncoder, embed
+from ..encoders.tokens import CONTEXT_LENGTH, tokenize
+from ..errors import PromptError, SettingsError, TrainingError
+from ..prompts.pairs import PromptPairs
+from ..unet.differences import DifferencesObjective, Trained
+
+# Far apart, so that the runs of neighbouring seeds share no step.
+_SEED_STRIDE = 1_000_003
+# The share of rows whose picture is that of the pair's other side.
+_CROSSED = 0.3
+# The share of rows whose prompts are any pair's: of pairs without pictures, too, the states are then seen.
+_ANY = 0.5
+
+
+@dataclass(frozen=True)
+class RedirectingSettings:
+    """How a U-Net is redirected; the defaults are for SD 1.x and were not measured on it.
+
+    Attributes:
+        trained: which parameters, see `differences.trained_names`.
+        steps: of training.
+        learning_rate: of Adam, which falls to 0 along a cosine.
+        strength: η.
+        keep_weight: w.
+        batch_size: unsafe prompts a step.
+        keep_batch: safe prompts a step.
+        plain: the share of these that is the empty prompt.
+        pictures: pairs whose prompts the base draws, two pictures each, chosen by the seed.
+        sampling_steps, guidance: of the sampler that draws them, DDIM.
+        seed: of everything random.
+    """
+
+    trained: Trained = "x"
+    steps: int = 300
+    learning_rate: float = 5e-5
+    strength: float = 0.7
+    keep_weight: float = 5.0
+    batch_size: int = 4
+    keep_batch: int = 8
+    plain: float = 0.2
+    pictures: int = 64
+    sampling_steps: int = 20
+    guidance: float = 3.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.trained not in get_args(Trained):
+            raise SettingsError(f"trained is '{self.trained}', expected one of {', '.join(get_args(Trained))}.")
+        for name in ("steps", "batch_size", "keep_batch", "pictures"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        if not 1 <= self.sampling_steps <= TRAINING_STEPS:
+            raise SettingsError(f"sampling_steps is {self.sampling_steps}, expected 1 to {TRAINING_STEPS}.")
+        if not 0 < self.learning_rate < math.inf:
+            raise SettingsError(f"learning_rate is {self.learning_rate}, expected a finite number above 0.")
+        for name in ("strength", "keep_weight", "guidance"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SettingsError(f"{name} is {getattr(self, name)}, expected a finite number, 0 or more.")
+        if not 0 <= self.plain <= 1:
+            raise SettingsError(f"plain is {self.plain}, expected a share from 0 to 1.")
+
+    def replace(self, **changed: Any) -> RedirectingSettings:
+        """The same with some values changed."""
+        return replace(self, **changed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+    def rate(self, step: int, _used: float) -> float:
+        """Learning rate of a step, counted from 0."""
+        return self.learning_rate * (1 + math.cos(math.pi * step / self.steps)) / 2
+
+
+@dataclass(frozen=True, eq=False)
+class PairStates:
+    """The base's states of N pairs, embedded as they are asked for: those of thousands would fill gigabytes.
+
+    Attributes:
+        encoder: the base's.
+        unsafe_ids, safe_ids: tokens of the two sides, (N, 77), on the CPU.
+        empty: states of the empty prompt, (1, 77, width).
+    """
+
+    encoder: TextEncoder
+    unsafe_ids: Tensor
+    safe_ids: Tensor
+    empty: Tensor
+
+    @classmethod
+    def of(cls, encoder: TextEncoder, pairs: PromptPairs) -> PairStates:
+        """Tokenise all pairs.
+
+        Raises:
+            PromptError: there is no pair.
+        """
+        if not pairs.safe:
+            raise PromptError("There are no prompt pairs to redirect a U-Net by.")
+        empty = embed(encoder, [""]).view(1, CONTEXT_LENGTH, -1)
+        return cls(encoder, tokenize(pairs.unsafe), tokenize(pairs.safe), empty)
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.safe_ids)
+
+    def unsafe(self, pairs: Tensor) -> Tensor:
+        """States of the unsafe prompts of pairs (B,), which lie on the CPU; (B, 77, width)."""
+        return self._states(self.unsafe_ids[pairs])
+
+    def safe(self, pairs: Tensor) -> Tensor:
+        """States of the safe prompts, as `unsafe`."""
+        return self._states(self.safe_ids[pairs])
+
+    def _states(self, ids: Tensor) -> Tensor:
+        # In fp32, in whatever the U-Net computes.
+        with torch.autocast(self.empty.device.type, enabled=False):
+            return embed(self.encoder, ids).view(len(ids), CONTEXT_LENGTH, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class PairPictures:
+    """Latents of pictures that the base drew, (M, 4, H, W) each: of unsafe prompts, and of their safe ones."""
+
+    unsafe: Tensor
+    safe: Tensor
+
+    @classmethod
+    def drawn(
+        cls,
+        noise: Callable[[Tensor, Tensor, Tensor], Tensor],
+        states: PairStates,
+        rows: Tensor,
+        settings: RedirectingSettings,
+        shape: tuple[int, int, int],
+        chunk: int,
+    ) -> PairPictures:
+        """Draw both prompts of the pairs in `rows`, (M,), with the same noise for both, `chunk` pictures at once.
+
+        Fewer, where memory does not suffice.
+        """
+        scheduler = cast(Any, noise_scheduler())
+        scheduler.set_timesteps(settings.sampling_steps)
+
+        def side_of(states_of: Callable[[Tensor], Tensor]) -> Tensor:
+            drawn: list[Tensor] = []
+
+            def draw(part: slice) -> None:
+                pairs = rows[part]
+                noises = [_noise_of(settings.seed, int(pair), shape) for pair in pairs]
+                prompted = states_of(pairs)
+                start = torch.stack(noises).to(prompted.device)
+                plain = states.empty.expand_as(prompted)
+                steps, guidance = settings.sampling_steps, settings.guidance
+                drawn.append(partly_drawn(noise, scheduler, start, plain, prompted, guidance, steps))
+
+            work_through(draw, len(rows), chunk, TrainingError)
+            return torch.cat(drawn)
+
+        return cls(side_of(states.unsafe), side_of(states.safe))
+
+
+class RedirectingObjective(DifferencesObjective):
+    """The redirected U-Net as the training loop sees it; all that a step does follows from the seed and the step."""
+
+    losses = ("total", "redirect", "keep")
+
+    def __init__(
+        self, noise: nn.Module, states: PairStates, settings: RedirectingSettings, latent_shape: tuple[int, int, int]
+    ) -> None:
+        """Draw the pictures, and train differences from the weights of `noise`; see DifferencesObjective.
+
+        Args:
+            noise: the U-Net.
+            states: the base's states of the pairs, on the U-Net's device.
+            settings: how.
+            latent_shape: channels, height and width.
+        """
+        rows = settings.batch_size + settings.keep_batch
+        super().__init__(noise, settings.trained, settings.learning_rate, rows, latent_shape)
+        self.settings, self.states = settings, states
+        # A stream of its own: steps take theirs from their number.
+        generator = torch.Generator().manual_seed(settings.seed * _SEED_STRIDE - 1)
+        self.drawn = torch.randperm(len(states), generator=generator)[: settings.pictures]
+        self.pictures = PairPictures.drawn(noise, self.states, self.drawn, settings, latent_shape, rows)
+        self._alphas = cast(Any, noise_scheduler()).alphas_cumprod.to(self.device)
+
+    def gradients(self, step: int) -> Tensor:
+        """See Objective."""
+        settings = self.settings
+        generator = torch.Generator().manual_seed(settings.seed * _SEED_STRIDE + step)
+        parts = [self._redirected(settings.batch_size, generator), self._kept(settings.keep_batch, generator)]
+        found = []
+        for rows, weight in zip(parts, (1.0, settings.keep_weight), strict=True):
+            loss = torch.zeros((), device=self.device)
+            for chunk in torch.arange(len(rows.times)).split(self.chunk):
+                part = rows[chunk.to(self.device)]
+                error = (self.edited(part.latents, part.times, part.states).float() - part.targets).square().mean()
+                share = error * len(chunk) / len(rows.times)
+                (weight * share).backward()
+                loss += share.detach()
+            found.append(loss)
+        redirect, keep = found
+        return torch.stack([redirect + settings.keep_weight * keep, redirect, keep])
+
+    def _redirected(self, count: int, generator: torch.Generator) -> _Rows:
+        """Unsafe prompts, and the noise that they are to lead to."""
+        pair, latents, times = self._noisy(count, generator, crossed=_CROSSED)
+        unsafe, safe = self.states.unsafe(pair), self.states.safe(pair)
+        of_safe, of_unsafe = self._by_base(latents, times, safe), self._by_base(latents, times, unsafe)
+        return _Rows(latents, times, unsafe, of_safe - self.settings.strength * (of_unsafe - of_safe))
+
+    def _kept(self, count: int, generator: torch.Generator) -> _Rows:
+        """Safe prompts and the empty one, and the base's noise."""
+        pair, latents, times = self._noisy(count, generator, crossed=1 - _CROSSED)
+        plain = (torch.rand(count, 1, 1, generator=generator) < self.settings.plain).to(self.device)
+        states = torch.where(plain, self.states.empty, self.states.safe(pair))
+        return _Rows(latents, times, states, self._by_base(latents, times, states))
+
+    def _noisy(self, count: int, generator: torch.Generator, *, crossed: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Pairs (B,) on the CPU, noised pictures, a share `crossed` of them of safe prompts, and their times (B,)."""
+        which = torch.randint(len(self.drawn), (count,), generator=generator)
+        any_pair = torch.randint(len(self.states), (count,), generator=generator)
+        pairs = torch.where(torch.rand(count, generator=generator) < _ANY, any_pair, self.drawn[which])
+        times = torch.randint(TRAINING_STEPS, (count,), generator=generator)
+        added = torch.randn(count, *self.latent_shape, generator=generator).to(self.device)
+        safe = (torch.rand(count, 1, 1, 1, generator=generator) < crossed).to(self.device)
+        at = which.to(self.device)
+        clean = torch.where(safe, self.pictures.safe[at], self.pictures.unsafe[at])
+        alphas = self._alphas[times.to(self.device)][:, None, None, None]
+        return (
+            pairs,
+            alphas.sqrt() * clean + (1 - alphas).sqrt() * added,
+            times.to(self.device),
+        )
+
+    @torch.no_grad()
+    def _by_base(self, latents: Tensor, times: Tensor, states: Tensor) -> Tensor:
+        chunks = (each.split(self.chunk) for each in (latents, times, states))
+        return torch.cat([cast(Tensor, self.noise(*part)).float() for part in zip(*chunks, strict=True)])
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    latents: Tensor
+    times: Tensor
+    states: Tensor
+    targets: Tensor
+
+    def __getitem__(self, rows: Tensor) -> _Rows:
+        return _Rows(self.latents[rows], self.times[rows], self.states[rows], self.targets[rows])
+
+
+def _noise_of(seed: int, row: int, shape: tuple[int, int, int]) -> Tensor:
+    """Noise that depends on the seed and the pair alone; drawn on the CPU, whatever the device."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed * _SEED_STRIDE + row))

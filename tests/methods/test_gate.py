@@ -1,0 +1,201 @@
+"""The gate: what it learns, what its threshold promises, how it refines and routes, and its file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, embed, state_hash
+from sage_core.errors import EncoderError, PromptError, SettingsError
+from sage_core.methods.gate import (
+    Gate,
+    GateCard,
+    GateNetwork,
+    GateSettings,
+    RefineSettings,
+    load_gate,
+    refine,
+    route,
+    save_gate,
+    threshold_for,
+    train_gate,
+)
+from sage_core.shapes.captions import matched_pairs
+from sage_core.shapes.networks.model import build_text_encoder
+
+WIDTH = 64
+SETTINGS = GateSettings(steps=80, learning_rate=2e-3, false_alarms=0.05)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    torch.manual_seed(0)
+    encoder = build_text_encoder(
+        EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=64, vocabulary=49408, positions=77)
+    )
+    with torch.no_grad():
+        encoder.token_table.weight.mul_(50)
+    return encoder
+
+
+PAIRS = matched_pairs(120, seed=1, names="seen", split="train")
+OTHERS = matched_pairs(60, seed=2, names="seen", split="train")
+
+
+@pytest.fixture(scope="module")
+def gate(encoder: TextEncoder) -> Gate:
+    return train_gate(encoder, PAIRS.safe, PAIRS.unsafe, SETTINGS)
+
+
+def states(encoder: TextEncoder, prompts: list[str]) -> Tensor:
+    return embed(encoder, prompts).view(len(prompts), 77, WIDTH)
+
+
+def test_it_tells_prompts_apart_at_the_stated_rate(gate: Gate, encoder: TextEncoder) -> None:
+    card = gate.card
+    assert card.false_alarms <= card.stated_false_alarms == 0.05
+    assert card.detected > 0.9
+    assert card.safe_prompts >= 20
+    assert card.encoder == state_hash(encoder.state())
+    assert "unsafe ones" in card.summary()
+    # On prompts that it never saw.
+    assert gate.flags(states(encoder, OTHERS.unsafe)).float().mean() > 0.8
+    assert gate.flags(states(encoder, OTHERS.safe)).float().mean() < 0.2
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2, 0.99])
+def test_the_threshold_keeps_the_stated_rate_and_is_the_lowest_that_does(rate: float) -> None:
+    logits = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    threshold = threshold_for(logits, rate)
+    assert (logits > threshold).float().mean() <= rate
+    lower = logits[logits < threshold].max() if rate < 0.99 else threshold - 1
+    assert (logits > lower).float().mean() >= rate
+
+
+def test_safe_prompts_come_back_as_they_are(gate: Gate, encoder: TextEncoder) -> None:
+    given = states(encoder, OTHERS.safe)
+    refined = refine([gate], given)
+    kept = ~refined.flagged
+    assert kept.any()
+    assert torch.equal(refined.states[kept], given[kept])
+    assert (refined.iterations[kept] == 0).all()
+
+
+@pytest.mark.parametrize("settings", [RefineSettings(1.0, 50), RefineSettings(5.0, 50, normalised=False)])
+def test_flagged_prompts_are_refined_until_they_are_not(
+    settings: RefineSettings, gate: Gate, encoder: TextEncoder
+) -> None:
+    given = states(encoder, OTHERS.unsafe)
+    refined = refine([gate], given, settings)
+    assert refined.flagged.any()
+    assert torch.equal(refined.safe, ~gate.flags(refined.states))
+    assert refined.safe[refined.flagged].float().mean() > 0.9
+    steps = refined.iterations[refined.flagged]
+    assert steps.min() >= 1
+    assert steps.max() <= 50
+    if settings.normalised:
+        # Each step has length eta, so that the way is no longer than their number.
+        way = (refined.states - given).flatten(1).norm(dim=1)
+        assert (way <= refined.iterations * settings.eta + 1e-3).all()
+
+
+def test_one_step_is_the_gradient_of_the_cross_entropy(gate: Gate, encoder: TextEncoder) -> None:
+    given = states(encoder, OTHERS.unsafe)
+    number = int(gate.flags(given).nonzero()[0])
+    one = given[number : number + 1]
+    refined = refine([gate], one, RefineSettings(0.3, 1, normalised=False))
+    leaf = one.double().requires_grad_(True)
+    network = GateNetwork(WIDTH).double()
+    network.load_state_dict(gate.network.state_dict())
+    margin = network(leaf) - gate.card.threshold
+    # Cross-entropy of the answer "safe", whose probability is 1 - sigmoid(margin).
+    (-(1 - torch.sigmoid(margin)).log()).sum().backward()
+    torch.testing.assert_close(refined.states.double(), one.double() - 0.3 * leaf.grad, atol=1e-4, rtol=1e-4)
+
+
+def test_two_gates_add_up(gate: Gate, encoder: TextEncoder) -> None:
+    given = states(encoder, OTHERS.unsafe)
+    number = int(gate.flags(given).nonzero()[0])
+    one, settings = given[number : number + 1], RefineSettings(0.3, 1, normalised=False)
+    once, twice = (refine([gate] * count, one, settings).states - one for count in (1, 2))
+    torch.testing.assert_close(twice, 2 * once, atol=1e-4, rtol=1e-3)
+    silent = Gate(gate.network, GateCard(**{**gate.card.__dict__, "threshold": 1e9}))
+    torch.testing.assert_close(refine([gate, silent], one, settings).states - one, once)
+
+
+def test_routing_takes_the_safe_encoders_states_of_flagged_prompts_alone(gate: Gate, encoder: TextEncoder) -> None:
+    given = states(encoder, [*OTHERS.safe, *OTHERS.unsafe])
+    other = torch.zeros_like(given)
+    routed, flagged = route([gate], given, other)
+    assert torch.equal(flagged, gate.flags(given))
+    assert torch.equal(routed[flagged], other[flagged])
+    assert torch.equal(routed[~flagged], given[~flagged])
+
+
+def test_long_prompts_are_as_unsafe_as_their_worst_part(gate: Gate, encoder: TextEncoder) -> None:
+    safe, unsafe = states(encoder, [OTHERS.safe[0]]), states(encoder, [OTHERS.unsafe[0]])
+    long = gate.margins(torch.cat([safe, unsafe], dim=1))
+    assert long.item() == pytest.approx(max(gate.margins(safe).item(), gate.margins(unsafe).item()), abs=1e-5)
+    with pytest.raises(SettingsError, match="80 rows"):
+        gate.margins(torch.zeros(1, 80, WIDTH))
+
+
+def test_the_same_seed_gives_the_same_gate(gate: Gate, encoder: TextEncoder) -> None:
+    again = train_gate(encoder, PAIRS.safe, PAIRS.unsafe, SETTINGS)
+    assert again.card == gate.card
+    assert all(torch.equal(a, b) for a, b in zip(again.network.parameters(), gate.network.parameters(), strict=True))
+
+
+def test_its_file(gate: Gate, encoder: TextEncoder, tmp_path: Path) -> None:
+    path = tmp_path / "gate.safetensors"
+    save_gate(path, gate)
+    loaded = load_gate(path, encoder)
+    assert loaded.card == gate.card
+    given = states(encoder, OTHERS.unsafe)
+    assert torch.equal(loaded.margins(given), gate.margins(given))
+    other = TextEncoder.from_state({name: value * 1.01 for name, value in encoder.state().items()})
+    with pytest.raises(EncoderError, match="another text encoder"):
+        load_gate(path, other)
+    tensors = load_file(path)
+    card = {"sage_gate_1": json.dumps(gate.card.__dict__)}
+    for damage, metadata, message in (
+        ({"norm.weight": tensors["norm.weight"]}, card, "damaged gate"),
+        ({**tensors, "queries": torch.full_like(tensors["queries"], float("nan"))}, card, "NaN"),
+        (tensors, {"sage_gate_1": "{}"}, "damaged gate"),
+        (tensors, {}, "is not a gate"),
+    ):
+        save_file(damage, path, metadata=metadata)
+        with pytest.raises(EncoderError, match=message):
+            load_gate(path)
+    path.write_bytes(b"12")
+    with pytest.raises(EncoderError, match="not a whole safetensors"):
+        load_gate(path)
+    with pytest.raises(EncoderError, match="not a whole safetensors"):
+        load_gate(tmp_path / "none.safetensors")
+
+
+def test_it_works_in_inference_mode(gate: Gate, encoder: TextEncoder, tmp_path: Path) -> None:
+    """As ComfyUI runs its nodes."""
+    save_gate(tmp_path / "gate.safetensors", gate)
+    with torch.inference_mode():
+        loaded = load_gate(tmp_path / "gate.safetensors", encoder)
+        refined = refine([loaded], states(encoder, OTHERS.unsafe))
+        assert (refined.iterations[refined.flagged] > 0).all()
+        train_gate(encoder, PAIRS.safe, PAIRS.unsafe, GateSettings(steps=1, false_alarms=0.05))
+
+
+def test_what_cannot_be_measured_is_refused(encoder: TextEncoder) -> None:
+    with pytest.raises(PromptError, match="100 safe prompts must be held out"):
+        train_gate(encoder, PAIRS.safe, PAIRS.unsafe, GateSettings(false_alarms=0.01))
+    with pytest.raises(PromptError, match="among the safe and among the unsafe"):
+        train_gate(encoder, PAIRS.safe, [*PAIRS.unsafe, PAIRS.safe[0]], SETTINGS)
+    for wrong in ({"steps": 0}, {"held_out": 0.0}, {"false_alarms": 1.0}, {"learning_rate": 0.0}):
+        with pytest.raises(SettingsError):
+            GateSettings(**wrong)
+    with pytest.raises(SettingsError):
+        RefineSettings(eta=0.0)

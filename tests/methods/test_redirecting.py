@@ -1,0 +1,239 @@
+"""The redirected U-Net against a slow reference on a small U-Net, its pictures, exact resume and chunks."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sage_core.drawing.noise import noise_scheduler
+from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.errors import PromptError, SettingsError, TrainingError
+from sage_core.methods.redirecting import PairStates, RedirectingObjective, RedirectingSettings
+from sage_core.prompts.pairs import pairs_from_lists
+from sage_core.runs.loop import Budget, Loop
+from sage_core.shapes.networks.model import build_text_encoder, build_unet
+from sage_core.unet.differences import DiffusersNoise
+
+WIDTH, LATENTS = 16, (4, 4, 4)
+SMALL = RedirectingSettings(
+    steps=4,
+    learning_rate=1e-3,
+    batch_size=2,
+    keep_batch=3,
+    pictures=3,
+    sampling_steps=4,
+    strength=0.7,
+    keep_weight=4.0,
+    plain=0.4,
+)
+PAIRS = pairs_from_lists(["a ball", "two balls", "a cube", "a kite"], ["a skull", "two skulls", "a skull", "bones"])
+
+
+@pytest.fixture(scope="module")
+def unet() -> nn.Module:
+    torch.manual_seed(0)
+    return build_unet(32, WIDTH).eval()
+
+
+@pytest.fixture(scope="module")
+def states() -> PairStates:
+    torch.manual_seed(1)
+    config = EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=16, vocabulary=49408, positions=77)
+    encoder: TextEncoder = build_text_encoder(config)
+    with torch.no_grad():
+        encoder.token_table.weight.mul_(50)
+    return PairStates.of(encoder, PAIRS)
+
+
+def objective(unet: nn.Module, states: PairStates, settings: RedirectingSettings = SMALL) -> RedirectingObjective:
+    return RedirectingObjective(DiffusersNoise(copy.deepcopy(unet)), states, settings, LATENTS)
+
+
+def disturb(it: RedirectingObjective) -> None:
+    with torch.no_grad():
+        for number, delta in enumerate(it.deltas.values()):
+            delta.copy_(0.02 * torch.randn(delta.shape, generator=torch.Generator().manual_seed(number)))
+
+
+def rows_of_step(it: RedirectingObjective, count: int, crossed: float, generator: torch.Generator) -> list[Any]:
+    """Pair, noised picture and time of each row, in the order in which the random numbers are drawn."""
+    which = torch.randint(3, (count,), generator=generator).tolist()
+    others = torch.randint(4, (count,), generator=generator).tolist()
+    alone = (torch.rand(count, generator=generator) < 0.5).tolist()
+    times = torch.randint(1000, (count,), generator=generator).tolist()
+    added = torch.randn(count, *LATENTS, generator=generator)
+    safe = torch.rand(count, 1, 1, 1, generator=generator).flatten() < crossed
+    alphas = noise_scheduler().alphas_cumprod.double()
+    rows = []
+    for i in range(count):
+        clean = (it.pictures.safe if safe[i] else it.pictures.unsafe)[which[i]].double()
+        a = alphas[times[i]]
+        x = a.sqrt() * clean + (1 - a).sqrt() * added[i].double()
+        rows.append((others[i] if alone[i] else int(it.drawn[which[i]]), x, times[i]))
+    return rows
+
+
+def test_the_loss_and_its_gradient_are_the_formula(unet: nn.Module, states: PairStates) -> None:
+    it = objective(unet, states)
+    disturb(it)
+    exact, own = copy.deepcopy(unet).double(), copy.deepcopy(unet).double()
+    weights = own.state_dict()
+    for name, delta in it.deltas.items():
+        weights[name.removeprefix("unet.")] += delta.detach().double()
+    own.load_state_dict(weights)
+
+    def safe(pair: int) -> Tensor:
+        return states.safe(torch.tensor([pair]))[0]
+
+    def unsafe(pair: int) -> Tensor:
+        return states.unsafe(torch.tensor([pair]))[0]
+
+    def at(net: nn.Module, x: Tensor, time: int, words: Tensor) -> Tensor:
+        return net(x[None], time, words[None].double()).sample
+
+    generator = torch.Generator().manual_seed(2)
+    redirect, keep = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for pair, x, time in rows_of_step(it, 2, 0.3, generator):
+        with torch.no_grad():
+            to, away = (
+                at(exact, x, time, safe(pair)),
+                at(exact, x, time, unsafe(pair)),
+            )
+        redirect = redirect + (at(own, x, time, unsafe(pair)) - (1.7 * to - 0.7 * away)).square().mean() / 2
+    rows = rows_of_step(it, 3, 0.7, generator)
+    plain = torch.rand(3, 1, 1, generator=generator).flatten() < 0.4
+    assert plain.any() and not plain.all()
+    for (pair, x, time), empty in zip(rows, plain, strict=True):
+        words = states.empty[0] if empty else safe(pair)
+        with torch.no_grad():
+            target = at(exact, x, time, words)
+        keep = keep + (at(own, x, time, words) - target).square().mean() / 3
+    total = redirect + 4 * keep
+    total.backward()
+
+    found = it.gradients(2)
+    torch.testing.assert_close(found.double(), torch.stack([total, redirect, keep]).detach(), rtol=1e-4, atol=0)
+    slopes = dict(own.named_parameters())
+    for name, delta in it.deltas.items():
+        expected = slopes[name.removeprefix("unet.")].grad.float()
+        torch.testing.assert_close(delta.grad, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()) + 1e-8)
+
+
+def test_an_untrained_edit_keeps_everything(unet: nn.Module, states: PairStates) -> None:
+    total, redirect, keep = objective(unet, states).gradients(0).tolist()
+    assert keep == pytest.approx(0, abs=1e-10)
+    assert total == pytest.approx(redirect) and redirect > 0
+
+
+def test_both_sides_of_a_pair_are_drawn_from_the_same_noise(unet: nn.Module, states: PairStates) -> None:
+    alike = replace(states, unsafe_ids=states.safe_ids)
+    pictures = objective(unet, alike).pictures
+    torch.testing.assert_close(pictures.unsafe, pictures.safe)
+    different = objective(unet, states)
+    assert not torch.allclose(different.pictures.unsafe, different.pictures.safe)
+    assert len(set(different.drawn.tolist())) == 3
+    # Fewer at once: the same pictures.
+    parts = objective(unet, states, SMALL.replace(batch_size=1, keep_batch=1))
+    torch.testing.assert_close(parts.pictures.safe, different.pictures.safe, rtol=1e-3, atol=1e-4)
+
+
+def test_pictures_that_do_not_fit_into_memory_are_drawn_one_by_one(unet: nn.Module, states: PairStates) -> None:
+    class Small(DiffusersNoise):
+        # With guidance a picture goes through twice.
+        most, refused = 2, 0
+
+        def forward(self, latents: Tensor, times: Tensor, words: Tensor) -> Tensor:
+            if len(latents) > self.most:
+                self.refused += 1
+                raise torch.OutOfMemoryError("out of memory")
+            return super().forward(latents, times, words)
+
+    small = Small(copy.deepcopy(unet))
+    found = RedirectingObjective(small, states, SMALL, LATENTS).pictures
+    assert small.refused > 0
+    whole = objective(unet, states).pictures
+    torch.testing.assert_close(found.unsafe, whole.unsafe, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.safe, whole.safe, rtol=1e-3, atol=1e-4)
+    small.most = 1
+    with pytest.raises(TrainingError, match="Out of memory with a single item"):
+        RedirectingObjective(small, states, SMALL, LATENTS)
+
+
+def test_training_lowers_the_loss_and_leaves_the_base(unet: nn.Module, states: PairStates) -> None:
+    it = objective(unet, states, SMALL.replace(learning_rate=1e-5))
+    before = {name: value.clone() for name, value in it.base.items()}
+    first = it.gradients(0)[0]
+    for _ in range(8):
+        it.optimizer.zero_grad()
+        it.gradients(0)
+        it.optimizer.step()
+    it.optimizer.zero_grad()
+    assert it.gradients(0)[0] < first
+    assert all(torch.equal(it.base[name], value) for name, value in before.items())
+    assert all(value.grad is None for value in it.base.values())
+
+
+def test_resume_is_exact(unet: nn.Module, states: PairStates, tmp_path: Path) -> None:
+    def loop(checkpoint: Path | None) -> tuple[RedirectingObjective, Loop]:
+        it = objective(unet, states)
+        return it, Loop(it, Budget(steps=4), SMALL.rate, checkpoint=checkpoint, key="same")
+
+    class Stop(Exception):
+        pass
+
+    def stop(report: Any) -> None:
+        if report.step == 1:
+            raise Stop
+
+    whole, run = loop(None)
+    run.run()
+    with pytest.raises(Stop):
+        loop(tmp_path / "run")[1].run(stop)
+    resumed, run = loop(tmp_path / "run")
+    assert 0 < run.step < 4
+    assert len(run.run()) == 4
+    assert all(torch.equal(resumed.result()[name], delta) for name, delta in whole.result().items())
+
+
+def test_chunks_give_the_same_gradients(unet: nn.Module, states: PairStates) -> None:
+    whole, parts = objective(unet, states), objective(unet, states)
+    disturb(whole)
+    disturb(parts)
+    while parts.chunk > 2:
+        parts.shrink()
+    torch.testing.assert_close(whole.gradients(1), parts.gradients(1), rtol=1e-4, atol=1e-6)
+    for name, delta in whole.deltas.items():
+        torch.testing.assert_close(delta.grad, parts.deltas[name].grad, rtol=1e-3, atol=1e-6)
+
+
+def test_the_rate_falls_along_a_cosine() -> None:
+    settings = RedirectingSettings(steps=10, learning_rate=2e-3)
+    assert settings.rate(0, 0.0) == 2e-3
+    assert settings.rate(5, 0.5) == pytest.approx(1e-3)
+    assert settings.rate(9, 0.9) == pytest.approx(1e-3 * (1 + math.cos(0.9 * math.pi)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("trained", "y"), ("steps", 0), ("batch_size", 0), ("keep_batch", 0), ("pictures", 0), ("sampling_steps", 1001),
+        ("learning_rate", 0.0), ("learning_rate", math.nan), ("strength", -1.0), ("strength", math.nan),
+        ("keep_weight", math.inf), ("guidance", -0.1), ("plain", 1.5), ("plain", math.nan),
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_refused(field: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=field):
+        RedirectingSettings(**{field: value})
+
+
+def test_no_pairs_are_refused(states: PairStates) -> None:
+    config = EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=16, vocabulary=49408, positions=77)
+    with pytest.raises(PromptError):
+        PairStates.of(build_text_encoder(config), pairs_from_lists([], []))
