@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,6 +190,15 @@ def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> Interval
 
     found = binomtest(hits, total).proportion_ci(confidence, method="wilson")
     return Interval(float(found.low), float(found.high))
+
+
+def joined_bounds(values: Sequence[float], bounds: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """Interval of the mean of independent numbers: their distances joined by squares (Zou and Donner, 2008)."""
+    found = list(zip(values, bounds, strict=True))
+    mean = sum(values) / len(values)
+    below = math.sqrt(sum((value - low) ** 2 for value, (low, _) in found)) / len(values)
+    above = math.sqrt(sum((high - value) ** 2 for value, (_, high) in found)) / len(values)
+    return mean - below, mean + above
 
 
 @dataclass(frozen=True)

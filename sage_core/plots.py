@@ -7,7 +7,7 @@ draw while a notebook plots. Colours are from Okabe and Ito's palette: distinct 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,11 @@ WIDTH = 1024
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of a picture, by what they stand for."""
+    """The colours of a picture, by what they stand for.
+
+    `base` is the encoder or model before any change; `aligned` is the one that a picture of a single method is about;
+    `methods` are those of the methods of a report, see `method`.
+    """
 
     background: str
     text: str
@@ -36,10 +40,28 @@ class Theme:
     hurt: str
     unsafe: str
     good: str
+    methods: tuple[str, ...]
+
+    def method(self, place: int) -> str:
+        """The one colour that a method has in all figures of a report, by its place in it; at 0 stands the base.
+
+        Beyond eight methods colours come again.
+        """
+        return self.methods[(place - 1) % len(self.methods)] if place else self.base
+
+    def about(self, place: int) -> Theme:
+        """This theme for a picture of the method at a place alone."""
+        return replace(self, aligned=self.method(place))
 
 
-LIGHT = Theme("#FFFFFF", "#1A1A1A", "#616161", "#E3E3E3", "#0072B2", "#E69F00", "#D55E00", "#CC79A7", "#009E73")
-DARK = Theme("#1B1B1F", "#F2F2F2", "#A6A6AD", "#3A3A42", "#56B4E9", "#E69F00", "#F0713A", "#CC79A7", "#2CC295")
+LIGHT = Theme(
+    "#FFFFFF", "#1A1A1A", "#616161", "#E3E3E3", "#6B6B6B", "#E69F00", "#D55E00", "#CC79A7", "#009E73",
+    ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#8A7A00", "#5B4B9A", "#E69F00"),
+)  # fmt: skip
+DARK = Theme(
+    "#1B1B1F", "#F2F2F2", "#A6A6AD", "#3A3A42", "#B9B9C1", "#E69F00", "#F0713A", "#CC79A7", "#2CC295",
+    ("#F0713A", "#56B4E9", "#2CC295", "#CC79A7", "#A8DAF7", "#C9B937", "#A598E8", "#E69F00"),
+)  # fmt: skip
 
 
 def new_figure(height: int, theme: Theme, width: int = WIDTH) -> Figure:

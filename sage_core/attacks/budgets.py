@@ -196,9 +196,8 @@ def success_curves(outcomes: Mapping[str, AttackOutcome], theme: Theme = LIGHT) 
     figure = new_figure(420, theme)
     axes = figure.add_subplot()
     style(axes, theme)
-    colors = (theme.hurt, theme.base, theme.aligned, theme.good, theme.unsafe)
-    for number, (name, outcome) in enumerate(outcomes.items()):
-        color = colors[number % len(colors)]
+    for place, (name, outcome) in enumerate(outcomes.items(), start=1):
+        color = theme.method(place)
         tries, hits = zip(*outcome.curve(), strict=True)
         low, high = zip(*(each.interval for each in hits), strict=True)
         axes.fill_between(tries, [100 * x for x in low], [100 * x for x in high], color=color, alpha=0.15, linewidth=0)

@@ -201,7 +201,7 @@ def _draw_phases(axes: Axes, report: Report) -> None:
     places = range(len(names))
     published, ours = [naive[name] for name in names], [run[name] for name in names.values()]
     axes.bar([place - 0.2 for place in places], published, 0.4, color=LIGHT.muted, label="published")
-    axes.bar([place + 0.2 for place in places], ours, 0.4, color=LIGHT.base, label=f"ours, {run['precision']}")
+    axes.bar([place + 0.2 for place in places], ours, 0.4, color=LIGHT.methods[1], label=f"ours, {run['precision']}")
     axes.set_xticks(places, list(names))
     _log_seconds(axes)
     _head(axes, f"seconds, {report['pairs']:,} pairs")
@@ -210,7 +210,7 @@ def _draw_phases(axes: Axes, report: Report) -> None:
 def _draw_curves(axes: Axes, title: str, curve: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> None:
     """A curve for each of two values against the number of pairs; the axis names those measured and no others."""
     counts = [row["pairs"] for row in curve]
-    for (name, label), color in zip(labels.items(), (LIGHT.base, LIGHT.aligned), strict=True):
+    for (name, label), color in zip(labels.items(), LIGHT.methods[1:3], strict=True):
         axes.plot(counts, [row[name] for row in curve], color=color, marker="o", label=label)
     axes.set_xscale("log")
     axes.set_xticks(counts, [f"{count:,}" for count in counts])
@@ -221,7 +221,7 @@ def _draw_curves(axes: Axes, title: str, curve: Sequence[Mapping[str, Any]], lab
 
 def _draw_rates(axes: Axes, curve: Sequence[Mapping[str, Any]]) -> None:
     rates = [row["batch"] / row["step"] for row in curve]
-    axes.plot([row["batch"] for row in curve], rates, color=LIGHT.base, marker="o")
+    axes.plot([row["batch"] for row in curve], rates, color=LIGHT.methods[1], marker="o")
     axes.set_ylim(0, 1.1 * max(rates))
     axes.set_xlabel("batch", color=LIGHT.muted, fontsize=10)
     _head(axes, "pairs a second")

@@ -89,9 +89,9 @@ def run(options: argparse.Namespace) -> int:
         return _tell_progress(options, progress(layout)) if share.number == 0 else 0
     from ..evaluation.report import FOLDER, as_dict
 
-    text = "\n\n".join(table.to_markdown() for table in results.tables)
+    text = "\n\n".join(table.shown.to_markdown() for table in results.tables)
     folder = common.path_text(layout.output / FOLDER)
-    common.write(options, as_dict(results), f"{text}\nThe report is {folder}/report.html.\n")
+    common.write(options, as_dict(results), f"{text}\n\nThe report is {folder}/report.html.\n")
     return 0
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..plots import LIGHT, figure_to_image, new_figure, style
 from ..shapes.captions import CONCEPT
 from .exam import Exam
-from .scores import Marks
+from .scores import ENCODERS, Marks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ SAFE_COLUMNS, SEEN_COLUMNS, UNSEEN_COLUMNS = 5, 2, 2
 # Pixels. Cells are three times the pictures' side; text must stay readable on a page half as wide.
 CELL, GAP, LABEL, MARGIN = 192, 16, 190, 32
 CAPTION_LINES, LINE, HEADER, MARK = 6, 23, 46, 34
-COLORS = {"Base": "#6B6B6B", "DES": LIGHT.hurt, "SAGE": LIGHT.base, "SAGE+": LIGHT.good}
+COLORS = {name: LIGHT.method(place) for place, name in enumerate(ENCODERS)}
 
 
 def comparison(exam: Exam, pictures: Mapping[str, Sequence[Image.Image]], marks: Mapping[str, Marks]) -> Image.Image:
@@ -71,7 +71,7 @@ def rates(marks: Mapping[str, Marks]) -> Image.Image:
         # abs: a bound that equals the share may lie on the other side of it by a rounding error.
         below = [100 * abs(share - interval.low) for share, interval in values.values()]
         above = [100 * abs(interval.high - share) for share, interval in values.values()]
-        colors = [COLORS.get(name, LIGHT.muted) for name in values]
+        colors = [COLORS[name] for name in values]
         names = [f"{name}  {share:.0f}" for name, share in zip(values, shares, strict=True)]
         axes.barh(names, shares, xerr=[below, above], color=colors, height=0.6, ecolor=LIGHT.text, capsize=4)
         axes.set_xlim(0, 100)
@@ -105,7 +105,7 @@ def _elided(prompt: str) -> list[str]:
 
 
 def _label(draw: ImageDraw.ImageDraw, top: int, name: str, marks: Marks) -> None:
-    draw.text((MARGIN, top + 44), name, COLORS.get(name, LIGHT.text), _font(34, bold=True))
+    draw.text((MARGIN, top + 44), name, COLORS[name], _font(34, bold=True))
     draw.text((MARGIN, top + 96), f"TIFA {marks.tifa:.0%}", LIGHT.text, _font(20))
     draw.text((MARGIN, top + 124), f"{CONCEPT}s {marks.concept.share:.0%}", LIGHT.text, _font(20))
 

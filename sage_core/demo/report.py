@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
 
 from .. import __version__
-from ..files import whole_file, write_json, write_text
+from ..files import write_json
+from ..page import Page, heading, lines, paragraph, picture, save_picture, side_by_side, table
 from ..shapes.captions import CONCEPT
 from ..shapes.exam.examiners import judge_card_of
-from ..tables import markdown_table
+from ..tables import Cell, Table
 from . import pictures
 from .exam import Exam
 from .scores import CARD_PROMPT, LEARNED_JUDGE, Marks, Scores
 from .spaces import Space
-
-_STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1240px; margin: 2rem auto;
-       padding: 0 1rem; }
-h1 { font-size: 1.7rem; } h2 { margin-top: 2.2rem; font-size: 1.25rem; }
-figure { margin: 1rem 0; overflow-x: auto; }
-img { box-sizing: border-box; max-width: 100%; border: 1px solid #e3e3e3; border-radius: 6px; }
-figcaption { color: #616161; font-size: .9rem; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
-th, td { padding: .35rem .9rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } pre { background: #f6f6f6; padding: .8rem; white-space: pre-wrap;
-       border-radius: 6px; font-size: .85rem; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(480px, 1fr)); gap: 1rem; }
-""".strip()
 
 
 @dataclass(frozen=True)
@@ -80,38 +64,49 @@ class Results:
     about: Mapping[str, Any]
 
 
-Table = list[list[str]]
-
-
 def write_report(output: Path, results: Results) -> str:
     """Write every file of the report into `output` and return its summary as Markdown."""
-    images = {
-        "comparison.png": pictures.comparison(results.exam, results.scores.pictures, results.scores.marks),
-        "rates.png": pictures.rates(results.scores.marks),
-        "scores.png": results.scores.page,
-        "card.png": results.card,
-        **{f"training_{_file_name(name)}.png": each.curves for name, each in results.trainings.items()},
-        **{f"geometry_{_file_name(name)}.png": each.page for name, each in results.spaces.items()},
-    }
-    for name, image in images.items():
-        _save(output / name, image)
     for name, drawn in results.scores.pictures.items():
         for row, image in enumerate(drawn):
-            _save(output / "pictures" / _file_name(name) / f"{row:03}.png", image)
+            save_picture(output / "pictures" / _file_name(name) / f"{row:03}.png", image)
     write_json(output / "report.json", _as_json(results))
-    summary = _markdown_table(_rates_table(results))
-    write_text(output / "report.md", _markdown(results, summary))
-    write_text(output / "report.html", _page(results, images))
-    return summary
+    page_of(results).write(output)
+    return _rates_table(results).to_markdown()
+
+
+def page_of(results: Results) -> Page:
+    """Everything, as it is read."""
+    marks = results.scores.marks
+    sheet = pictures.comparison(results.exam, results.scores.pictures, marks)
+    spaces = [
+        picture(f"geometry_{_file_name(name)}.png", space.page, f"{name} against the base.")
+        for name, space in results.spaces.items()
+    ]
+    blocks = [
+        picture("comparison.png", sheet, "The first prompts of each sort, the same seed in each column."),
+        table(_rates_table(results)),
+        paragraph(_difference(results.scores.difference)),
+        paragraph(_method(results)),
+        picture("rates.png", pictures.rates(marks), "Means and rates with 95% intervals."),
+        heading("What was lost, and what is gone"),
+        picture("scores.png", results.scores.page, _SCORES),
+        table(_kinds_table(marks)),
+        picture("card.png", results.card, _CARD),
+        heading("Why they differ: the embedding spaces"),
+        paragraph(_geometry(results)),
+        side_by_side(spaces),
+    ]
+    for name, each in results.trainings.items():
+        file = f"training_{_file_name(name)}.png"
+        curves = picture(file, each.curves, "Losses and embedding space, step by step.")
+        blocks += [heading(f"Training of {name}"), curves, lines(each.report)]
+    seconds = [(name, f"{value:.0f}") for name, value in results.about["seconds"].items()]
+    blocks += [heading("Times"), table(Table(("Stage", "Seconds"), seconds)), paragraph(_CONSOLE)]
+    return Page("The same prompts by the base, the DES and the SAGE text encoders", blocks)
 
 
 def _file_name(encoder: str) -> str:
     return encoder.lower().replace("+", "_plus")
-
-
-def _save(path: Path, image: PIL.Image.Image) -> None:
-    with whole_file(path) as temporary:
-        image.save(temporary, format="PNG")
 
 
 def _as_json(results: Results) -> dict[str, Any]:
@@ -130,37 +125,24 @@ def _as_json(results: Results) -> dict[str, Any]:
 
 
 def _rates_table(results: Results) -> Table:
-    head = [
-        "Encoder",
-        "TIFA, %",
-        f"{CONCEPT}s, %",
-        "by names seen",
-        "by other names",
-        "Spread ratio",
-        "Jaccard overlap",
-    ]
+    rates_of = ("TIFA, %", f"{CONCEPT}s, %", "by names seen", "by other names")
     rows = []
     for name, marks in results.scores.marks.items():
         rates = [(marks.tifa, marks.tifa_interval)]
         rates += [(rate.share, rate.interval) for rate in (marks.concept, marks.seen, marks.unseen)]
         space = results.spaces.get(name)
-        cells = [f"{100 * share:.1f} ({100 * interval.low:.0f}-{100 * interval.high:.0f})" for share, interval in rates]
-        cells += [f"{space.spread_ratio:.3f}", f"{space.jaccard:.3f}"] if space else ["1", "1"]
-        rows.append([name, *cells])
-    return [head, *rows]
+        cells = [Cell(100 * share, 100 * interval.low, 100 * interval.high) for share, interval in rates]
+        rows.append((name, *cells, *((f"{space.spread_ratio:.3f}", f"{space.jaccard:.3f}") if space else ("1", "1"))))
+    return Table(("Encoder", *rates_of, "Spread ratio", "Jaccard overlap"), rows)
 
 
 def _kinds_table(marks: Mapping[str, Marks]) -> Table:
     first, *_ = marks.values()
-    head = ["About", "Questions", *marks]
-    return [head] + [
-        [kind, str(count), *(f"{each.by_type[kind]:.0%}" for each in marks.values())]
+    rows = [
+        (kind, count, *(f"{each.by_type[kind]:.0%}" for each in marks.values()))
         for kind, count in first.type_counts.items()
     ]
-
-
-def _seconds_table(results: Results) -> Table:
-    return [["Stage", "Seconds"], *([name, f"{value:.0f}"] for name, value in results.about["seconds"].items())]
+    return Table(("About", "Questions", *marks), rows)
 
 
 def _difference(found: Mapping[str, Any]) -> str:
@@ -226,76 +208,3 @@ def _geometry(results: Results) -> str:
 _SCORES = "Safe prompts by kind of question, and unsafe prompts, as Compare Scores shows them."
 _CARD = f"One picture scored by the workflow score_one_picture: {CARD_PROMPT!r} by DES."
 _CONSOLE = "All pictures are in `pictures/`, by encoder and prompt number; prompts and marks are in `report.json`."
-
-
-def _markdown(results: Results, summary: str) -> str:
-    parts = [
-        "# The same prompts by the base, the DES and the SAGE text encoders",
-        "![The same prompts by every encoder](comparison.png)",
-        summary,
-        _difference(results.scores.difference),
-        _method(results),
-        "![Rates](rates.png)",
-        "## What was lost, and what is gone",
-        f"![{_SCORES}](scores.png)",
-        _markdown_table(_kinds_table(results.scores.marks)),
-        f"![{_CARD}](card.png)",
-    ]
-    parts += ["## Why they differ: the embedding spaces", _geometry(results)]
-    parts += [f"![Geometry of {name}](geometry_{_file_name(name)}.png)" for name in results.spaces]
-    for name, each in results.trainings.items():
-        parts += [f"## Training of {name}", f"![Curves](training_{_file_name(name)}.png)", f"```\n{each.report}\n```"]
-    parts += ["## Times", _markdown_table(_seconds_table(results)), _CONSOLE]
-    return "\n\n".join(parts) + "\n"
-
-
-def _page(results: Results, images: Mapping[str, PIL.Image.Image]) -> str:
-    title = "The same prompts by the base, the DES and the SAGE text encoders"
-    parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>",
-        '<meta name=viewport content="width=device-width, initial-scale=1">',
-        f"<style>{_STYLE}</style><h1>{title}</h1>",
-        _figure(images["comparison.png"], "The first prompts of each sort, the same seed in each column."),
-        _html_table(_rates_table(results)),
-        f"<p>{html.escape(_difference(results.scores.difference))}</p>",
-        f"<p>{html.escape(_method(results))}</p>",
-        _figure(images["rates.png"], "Means and rates with 95% intervals."),
-        "<h2>What was lost, and what is gone</h2>",
-        _figure(images["scores.png"], _SCORES),
-        _html_table(_kinds_table(results.scores.marks)),
-        _figure(images["card.png"], _CARD),
-    ]
-    parts += ["<h2>Why they differ: the embedding spaces</h2>", f"<p>{html.escape(_geometry(results))}</p>"]
-    pages = [
-        _figure(images[f"geometry_{_file_name(name)}.png"], f"{name} against the base.") for name in results.spaces
-    ]
-    parts.append(f"<div class=pair>{''.join(pages)}</div>")
-    for name, each in results.trainings.items():
-        parts.append(f"<h2>Training of {name}</h2>")
-        parts.append(_figure(images[f"training_{_file_name(name)}.png"], "Losses and embedding space, step by step."))
-        parts.append(f"<pre>{html.escape(each.report)}</pre>")
-    parts += ["<h2>Times</h2>", _html_table(_seconds_table(results))]
-    parts.append(f"<p>{html.escape(_CONSOLE).replace('`', '')}</p></html>")
-    return "\n".join(parts) + "\n"
-
-
-def _figure(image: PIL.Image.Image, caption: str) -> str:
-    content = BytesIO()
-    image.save(content, format="PNG")
-    data = base64.b64encode(content.getvalue()).decode()
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(caption)}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-    )
-
-
-def _markdown_table(table: Table) -> str:
-    head, *rows = table
-    return markdown_table(head, rows, "l" + "r" * (len(head) - 1))
-
-
-def _html_table(table: Table) -> str:
-    head, *rows = table
-    lines = ["".join(f"<th>{html.escape(cell)}</th>" for cell in head)]
-    lines += ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
-    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

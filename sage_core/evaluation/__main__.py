@@ -46,7 +46,7 @@ def _run(file: Path) -> None:
         layout = open_plan(file)
         results = run(layout, device=state.device, share=share, on_progress=_Lines() if share.number == 0 else None)
         if results is not None:
-            sys.stdout.write("\n\n".join(table.to_markdown() for table in results.tables))
+            sys.stdout.write("\n\n".join(table.shown.to_markdown() for table in results.tables))
     finally:
         with suppress(AttributeError, ValueError):
             state.destroy_process_group()

@@ -6,8 +6,6 @@ Markdown, LaTeX and CSV, the figures as PNG, and lost.csv.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,18 +18,18 @@ from PIL import Image
 from .. import __version__
 from ..devices import measuring_device
 from ..encoders.text_encoder import TextEncoder
-from ..files import whole_file, write_json, write_text
+from ..files import write_json, write_text
 from ..geometry.category_plots import methods_figure, types_page
 from ..geometry.comparison import GeometrySettings, compare_encoders
 from ..geometry.methods import Method
 from ..geometry.report import GeometryReport
-from ..plots import figure_to_image
-from ..tables import markdown_table
+from ..plots import LIGHT, figure_to_image
+from ..tables import csv_text
 from ..tifa.comparison import Comparison, compare
 from ..tifa.questions import captions_by_type
 from .bases import load_encoder
 from .drawing import Layout, progress
-from .page import write_page
+from .page import page_of
 from .painters import encoder_state
 from .plan import CAPTIONS, MethodPlan, slug
 from .results import Results
@@ -60,7 +58,7 @@ def write_report(
         comparisons,
         geometry,
         all_tables(layout.plan, scores, comparisons, geometry),
-        draw_figures(comparisons, geometry),
+        draw_figures(layout.plan.methods, comparisons, geometry),
         progress(layout),
     )
     _write(layout.output / FOLDER, results)
@@ -111,19 +109,20 @@ def _told(on_progress: Callable[[str, int, int], None] | None, method: MethodPla
 
 
 def draw_figures(
-    comparisons: Mapping[str, Comparison], geometry: Mapping[str, GeometryReport]
+    methods: Sequence[MethodPlan], comparisons: Mapping[str, Comparison], geometry: Mapping[str, GeometryReport]
 ) -> dict[str, tuple[str, Image.Image]]:
     """Figure 3, a point for each text encoder, and figure 4, the types of question of each."""
     found: dict[str, tuple[str, Image.Image]] = {}
-    points = [
-        Method.of(name, report, comparisons[name].tifa) for name, report in geometry.items() if name in comparisons
-    ]
-    if points:
+    places = {method.name: place for place, method in enumerate(methods)}
+    scored = [name for name in geometry if name in comparisons]
+    if scored:
         caption = (
             "Figure 3. Spread ratio against TIFA, a point for each method that has a text encoder of its own. Bars: "
             "95% intervals of the spread ratio, and of the change of TIFA."
         )
-        found["figure_3"] = (caption, figure_to_image(methods_figure(points)))
+        points = [Method.of(name, geometry[name], comparisons[name].tifa) for name in scored]
+        figure = methods_figure(points, places=[places[name] for name in scored])
+        found["figure_3"] = (caption, figure_to_image(figure))
     typed = {name: each for name, each in geometry.items() if each.categories and each.categories.measured}
     for place, (name, report) in enumerate(typed.items()):
         if report.categories:
@@ -132,35 +131,29 @@ def draw_figures(
                 f"Figure 4{part}. {name}: spread, and the overlap of {report.categories.k} neighbours within a type of "
                 "question, and what the type lost."
             )
-            found[f"figure_4_{slug(name)}"] = (caption, figure_to_image(types_page(report)))
+            found[f"figure_4_{slug(name)}"] = (caption, figure_to_image(types_page(report, LIGHT.about(places[name]))))
     return found
 
 
 def _write(folder: Path, results: Results) -> None:
-    for name, (_, image) in results.figures.items():
-        with whole_file(folder / f"{name}.png") as temporary:
-            image.save(temporary, format="PNG")
     for table in results.tables:
-        for suffix, text in (("md", table.to_markdown()), ("tex", table.to_latex()), ("csv", table.to_csv())):
+        shown = table.shown
+        for suffix, text in (("md", shown.to_markdown() + "\n"), ("tex", shown.to_latex()), ("csv", table.to_csv())):
             write_text(folder / f"{table.name}.{suffix}", text)
     write_text(folder / "lost.csv", lost_csv(results.comparisons))
     write_json(folder / "report.json", as_dict(results))
-    write_text(folder / "report.md", as_markdown(results))
-    write_page(folder / "report.html", results)
+    page_of(results).write(folder)
 
 
 def lost_csv(comparisons: Mapping[str, Comparison]) -> str:
     """Every question that the base answers right and a method does not."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "picture", "caption", "type", "question", "right", "seen"])
-    for name, comparison in comparisons.items():
-        for row in comparison.lost:
-            asked = row.question
-            writer.writerow(
-                [name, row.image, asked.caption, asked.element_type, asked.question, asked.answer, row.chosen]
-            )
-    return text.getvalue()
+    rows = (
+        [name, row.image, asked.caption, asked.element_type, asked.question, asked.answer, row.chosen]
+        for name, comparison in comparisons.items()
+        for row in comparison.lost
+        for asked in [row.question]
+    )
+    return csv_text(["method", "picture", "caption", "type", "question", "right", "seen"], rows)
 
 
 def as_dict(results: Results) -> dict[str, Any]:
@@ -191,15 +184,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def as_markdown(results: Results) -> str:
-    """The tables, the figures by their names, and what each method lost."""
-    parts = [f"# {results.layout.plan.headline}", results.protocol]
-    parts += [table.to_markdown().rstrip() for table in results.tables]
-    parts += [f"![{caption}]({name}.png)\n\n*{caption}*" for name, (caption, _) in results.figures.items()]
-    if results.comparisons:
-        rows = [(name, len(each.lost), len(each.gained)) for name, each in results.comparisons.items()]
-        parts.append("## Questions\n\n" + markdown_table(("against the base", "lost", "gained"), rows, "lrr"))
-    parts += results.notes
-    return "\n\n".join(parts) + "\n"

@@ -10,9 +10,9 @@ from PIL import Image
 from .. import __version__
 from ..geometry.report import GeometryReport
 from ..tifa.comparison import Comparison
-from .cells import Table
 from .drawing import Layout, Progress
 from .scoring import Scores
+from .tables import PaperTable
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Results:
     scores: Sequence[Scores]
     comparisons: Mapping[str, Comparison]
     geometry: Mapping[str, GeometryReport]
-    tables: Sequence[Table]
+    tables: Sequence[PaperTable]
     figures: Mapping[str, tuple[str, Image.Image]]
     drawn: Progress
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..geometry.report import GeometryReport
-from ..intervals import Difference, paired_change, permutation_p_value
+from ..intervals import Difference, joined_bounds, paired_change, permutation_p_value
 from ..scores.clipscore import ClipScores
 from ..scores.rates import Rate
+from ..tables import Cell, Table, csv_text, p_cell
 from ..tifa.comparison import Comparison
 from . import published
-from .cells import Cell, Table, joined_bounds, p_cell
 from .plan import BASE, Plan
 from .scoring import Scores
 
@@ -24,11 +25,60 @@ _TEST = (
     "sided, not corrected for the number of methods; random flips give no less than 0.0001). Intervals of changes are "
     "wide near the ends of the scale, on the safe side: one may hold 0 where the test finds a difference."
 )
+# Columns of ratios, with two digits.
+_RATIOS = ("spread ratio", "Jaccard")
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One of the paper's tables.
+
+    Attributes:
+        name: of its files, such as "table_2".
+        title: above it.
+        note: below it: what the numbers are and how sure.
+        columns: titles.
+        rows: by method, a cell for each column; missing ones are left blank.
+        published: rows of the paper, by method and column.
+    """
+
+    name: str
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, Mapping[str, Cell]]
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> Table:
+        """The table as it is read, the paper's rows at the end."""
+        rows = [
+            (name if source == "measured" else f"{name}, {source}", *cells) for name, source, cells in self._lines()
+        ]
+        return Table(("", *self.columns), rows, "", self.title, self.note, self.name, apart=len(self.published))
+
+    def to_csv(self) -> str:
+        """A row for each method, and for each column its number and bounds in full precision."""
+        header = ["method", "source", *(f"{column}{end}" for column in self.columns for end in ("", " low", " high"))]
+        rows = (
+            [name, source, *(value for cell in cells for value in (cell.value, cell.low, cell.high))]
+            for name, source, cells in self._lines()
+        )
+        return csv_text(header, rows)
+
+    def _lines(self) -> Iterator[tuple[str, str, list[Cell]]]:
+        """Method, source and cells of every row."""
+        for name, row in self.rows.items():
+            yield name, "measured", [row.get(column, Cell(None)) for column in self.columns]
+        for name, numbers in self.published.items():
+            digits = {column: 2 if column in ("FID", *_RATIOS) else 1 for column in self.columns}
+            cells = [Cell(numbers.get(column), digits=digits[column]) for column in self.columns]
+            yield name, "published", cells
 
 
 def all_tables(
     plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str, Comparison], reports: Mapping[str, GeometryReport]
-) -> list[Table]:
+) -> list[PaperTable]:
     """The tables for which there are numbers; `comparisons` and `reports` are by method, without the base."""
     tables = []
     if any(each.tifa or each.clip or each.columns for each in scores):
@@ -40,7 +90,7 @@ def all_tables(
     return tables
 
 
-def quality_table(plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str, Comparison]) -> Table:
+def quality_table(plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str, Comparison]) -> PaperTable:
     """Table 2: TIFA by type of question and over captions, CLIPScore, and further scores."""
     base = scores[0]
     types = list(base.tifa.by_type) if base.tifa else []
@@ -79,10 +129,10 @@ def quality_table(plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str
         )
     note = " ".join([*sentences, _TEST])
     title = f"Table 2. Quality of pictures: {plan.contents}"
-    return Table("table_2", title, note, tuple(columns), rows, published.QUALITY if plan.score.published else {})
+    return PaperTable("table_2", title, note, tuple(columns), rows, published.QUALITY if plan.score.published else {})
 
 
-def attack_table(plan: Plan, scores: Sequence[Scores]) -> Table:
+def attack_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
     """Table 3: attack success by list and as the mean of lists, and CLIPScore."""
     base = scores[0]
     lists = list(base.attacks)
@@ -108,33 +158,31 @@ def attack_table(plan: Plan, scores: Sequence[Scores]) -> Table:
         f"{counts}. The mean is over lists, its interval that of independent lists. {_TEST}"
     )
     title = f"Table 3. Attack success: {plan.contents}"
-    return Table("table_3", title, note, tuple(columns), rows, published.ATTACKS if plan.score.published else {})
+    return PaperTable("table_3", title, note, tuple(columns), rows, published.ATTACKS if plan.score.published else {})
 
 
-def geometry_table(plan: Plan, scores: Sequence[Scores], reports: Mapping[str, GeometryReport]) -> Table:
+def geometry_table(plan: Plan, scores: Sequence[Scores], reports: Mapping[str, GeometryReport]) -> PaperTable:
     """Table 4: what became of the text encoders' space, next to CLIPScore and TIFA."""
     found = {each.method.name: each for each in scores}
     rows = {}
     for name in (BASE, *reports):
         each = found[name]
-        row = {"spread ratio": Cell(1.0, digits=2), "Jaccard": Cell(1.0, digits=2)}
+        row = dict.fromkeys(_RATIOS, Cell(1.0, digits=2))
         if report := reports.get(name):
-            for title, estimate in (("spread ratio", report.spread_ratio), ("Jaccard", report.jaccard[report.k])):
+            for title, estimate in zip(_RATIOS, (report.spread_ratio, report.jaccard[report.k]), strict=True):
                 row[title] = Cell(estimate.value, _finite(estimate.low), _finite(estimate.high), digits=2)
         if each.clip:
             row[_CLIP] = _clip_cells(each.clip, None)[_CLIP]
         if each.tifa and (interval := each.tifa.intervals().get(_TIFA)):
             row[_TIFA] = _percent(each.tifa.average, (interval.low, interval.high))
         rows[name] = row
-    columns = [
-        title for title in ("spread ratio", "Jaccard", _CLIP, _TIFA) if any(title in row for row in rows.values())
-    ]
+    columns = [title for title in (*_RATIOS, _CLIP, _TIFA) if any(title in row for row in rows.values())]
     note = (
         f"Flattened embeddings of the captions, {plan.score.neighbours} neighbours, against the base's; 95% "
         "intervals over captions. Methods that leave the text encoder as it is, and gates, are not in it."
     )
     title = f"Table 4. Geometry of text encoders: {plan.title}, and those that change it"
-    return Table("table_4", title, note, tuple(columns), rows, published.GEOMETRY if plan.score.published else {})
+    return PaperTable("table_4", title, note, tuple(columns), rows, published.GEOMETRY if plan.score.published else {})
 
 
 def _clip_cells(clip: ClipScores, base: ClipScores | None) -> dict[str, Cell]:

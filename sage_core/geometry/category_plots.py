@@ -54,10 +54,11 @@ def types_page(report: GeometryReport, theme: Theme = LIGHT) -> Picture:
     return figure
 
 
-def methods_figure(methods: Sequence[Method], theme: Theme = LIGHT) -> Picture:
+def methods_figure(methods: Sequence[Method], theme: Theme = LIGHT, places: Sequence[int] | None = None) -> Picture:
     """One point for each method, spread ratio against TIFA, and the base at a spread ratio of 1.
 
-    Bars are 95 % intervals; those of TIFA are of its change against the base. The correlation counts the base.
+    `places` are those of the methods in a report, which decide their colours; without them 1, 2, 3 and so on. Bars are
+    95 % intervals; those of TIFA are of its change against the base. The correlation counts the base.
 
     Raises:
         ValueError: there is no method.
@@ -70,12 +71,12 @@ def methods_figure(methods: Sequence[Method], theme: Theme = LIGHT) -> Picture:
     base = 100 * methods[0].tifa.base
     axes.plot([1], [base], "o", color=theme.base, markersize=10, zorder=4)
     points, names = [(1.0, base)], ["base"]
-    for method in methods:
+    for number, method in zip(places or range(1, len(methods) + 1), methods, strict=True):
         place = method.spread_ratio.value, 100 * method.tifa.other
         low, high = lost_interval(method.tifa)
         # A change may reach further than TIFA can.
         reach = max(base - high, 0), min(base - low, 100)
-        _cross(axes, method.spread_ratio, place[1], reach, theme)
+        _cross(axes, method.spread_ratio, place[1], reach, theme.about(number))
         points.append(place)
         names.append(label(method.name, _NAME_LENGTH))
     axes.margins(0.16)

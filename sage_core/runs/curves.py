@@ -31,11 +31,11 @@ def training_curves(history: Sequence[StepReport], theme: Theme = LIGHT) -> Figu
         style(axes, theme)
         shown = running_mean(values, ceil(len(values) / 20)) if smooth else values
         if smooth:
-            axes.plot(steps, values, color=theme.base, alpha=0.3, linewidth=0.8)
+            axes.plot(steps, values, color=theme.aligned, alpha=0.3, linewidth=0.8)
         # A line through a single point is invisible.
-        axes.plot(steps, shown, color=theme.base, linewidth=2, marker="o" if len(steps) < 20 else "", markersize=4)
+        axes.plot(steps, shown, color=theme.aligned, linewidth=2, marker="o" if len(steps) < 20 else "", markersize=4)
         axes.set_title(name.replace("_", " "), loc="left", color=theme.text, fontsize=11)
-        axes.set_title(f"{shown[-1]:.3g}", loc="right", color=theme.base, fontsize=11, fontweight="bold")
+        axes.set_title(f"{shown[-1]:.3g}", loc="right", color=theme.aligned, fontsize=11, fontweight="bold")
         axes.locator_params(nbins=4)
         whole_ticks(axes)
         axes.yaxis.set_major_formatter("{x:g}")

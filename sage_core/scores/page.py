@@ -56,7 +56,7 @@ def _draw_types(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
     upright = 90 if len(names) * len(runs) > 30 else 0
     for place, (run, values) in enumerate(zip(runs, scores, strict=True)):
         lefts = [x - 0.4 + width * (place + 0.5) for x in range(len(names))]
-        axes.bar(lefts, values, 0.92 * width, color=_color(place, theme), label=_summary(run, results[0]))
+        axes.bar(lefts, values, 0.92 * width, color=theme.method(place), label=_summary(run, results[0]))
         for left, value, before in zip(lefts, values, scores[0], strict=True):
             change = round(value - before, 1)
             if place and change:
@@ -98,7 +98,7 @@ def _draw_relative(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
     for offset, values, name, filled in ((-0.18, clip, "CLIPScore", False), (0.18, tifa, "TIFA", True)):
         for place, value in enumerate(values):
             percent = 100 * value / values[0]
-            color = _color(place, theme)
+            color = theme.method(place)
             axes.barh(place + offset, percent, 0.32, color=color if filled else "none", edgecolor=color)
             axes.text(percent + 1, place + offset, f"{name} {percent:.1f}", color=theme.text, va="center", fontsize=9)
     _rows(axes, runs, theme, "CLIPScore and TIFA, % of first run's")
@@ -109,7 +109,7 @@ def _draw_relative(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
 def _draw_clip(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
     values = [run.clip.mean_100 for run in runs if run.clip is not None]
     for place, value in enumerate(values):
-        axes.barh(place, value, 0.6, color=_color(place, theme))
+        axes.barh(place, value, 0.6, color=theme.method(place))
         axes.text(value, place, f" {value:.2f}", color=theme.text, va="center", fontsize=9)
     _rows(axes, runs, theme, "CLIPScore, mean of 100 · cos")
     axes.set_xlim(min(*values, 0), 1.2 * max(*values, 1))
@@ -120,7 +120,7 @@ def _draw_rates(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
     for place, run in enumerate(runs):
         rate = run.rates[0]
         low, high = 100 * rate.interval.low, 100 * rate.interval.high
-        axes.barh(place, 100 * rate.share, 0.6, color=_color(place, theme))
+        axes.barh(place, 100 * rate.share, 0.6, color=theme.method(place))
         axes.plot([low, high], [place, place], color=theme.text, linewidth=1.5)
         axes.text(high + 2, place, f"{rate.hits} of {len(rate.shown)}", color=theme.text, va="center", fontsize=11)
     _rows(axes, runs, theme, f"Images that show {label(runs[0].rates[0].concept, _NAME_LENGTH)}, %")
@@ -134,7 +134,3 @@ def _rows(axes: Axes, runs: Sequence[Run], theme: Theme, title: str) -> None:
     axes.set_yticks(range(len(runs)), [label(run.name, _NAME_LENGTH) for run in runs])
     axes.set_ylim(len(runs) - 0.4, -0.6)
     axes.set_title(title, color=theme.text, loc="left", fontsize=12)
-
-
-def _color(place: int, theme: Theme) -> str:
-    return (theme.base, theme.aligned, theme.good, theme.unsafe, theme.hurt, theme.muted)[place % 6]

@@ -11,7 +11,7 @@ import numpy as np
 from ...attacks.budgets import LEAST_CONTROL
 from ...geometry import DEFAULT_NEIGHBOURS
 from ...intervals import Hits, permutation_p_value
-from ...plots import DARK, LIGHT, new_figure, style
+from ...plots import LIGHT, new_figure, style
 from ...tables import markdown_table
 from ..ask import ASKED_TYPES
 from ..exam.attacked import Broken
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FIELDS = ("tifa", "tifa_held_out", "tifa_near", "tifa_hard", "similarity", "spread_ratio", "jaccard")
-# The base is grey; the methods take these in turn.
-_COLORS = (LIGHT.base, LIGHT.aligned, LIGHT.good, LIGHT.hurt, LIGHT.unsafe, DARK.base)
 
 
 class Table:
@@ -280,9 +278,7 @@ def _spread_against_tifa(table: Table) -> Figure:
 
 
 def _color(table: Table, name: str) -> str:
-    if name == table.base:
-        return LIGHT.muted
-    return _COLORS[[other for other in table.marks if other != table.base].index(name) % len(_COLORS)]
+    return LIGHT.method(list(table.marks).index(name))
 
 
 def _head(axes: Axes, text: str) -> None:

@@ -1,0 +1,74 @@
+"""A page needs no other file and shows texts as they are; Markdown says the same."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+from PIL import Image
+
+from sage_core.page import Page, cards, heading, lines, paragraph, picture, side_by_side, table
+from sage_core.tables import Table
+
+RUDE = '<script>alert("&")</script>'
+
+
+class Reader(HTMLParser):
+    """Tags, and text outside of the style."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def made(folder: Path) -> Page:
+    Image.new("RGB", (600, 300), "red").save(folder / "large.png")
+    images = [picture(f"{name}.png", Image.new("RGB", (8, 4), name), f"{name} {RUDE}") for name in ("red", "blue")]
+    return Page(
+        f"Title {RUDE}",
+        [
+            paragraph(f"`code` and {RUDE}"), paragraph("note", quiet=True), heading(RUDE), images[0],
+            side_by_side(images[1:]), lines(f"two\n{RUDE}"),
+            table(Table(("", RUDE), [(RUDE, 1)], title=RUDE, note=RUDE)),
+            cards([({RUDE: folder / "large.png"}, RUDE, [RUDE])]),
+        ],
+    )  # fmt: skip
+
+
+def test_texts_are_shown_as_they_are(tmp_path: Path) -> None:
+    page = made(tmp_path).to_html()
+    reader = Reader(page)
+    assert "script" not in {tag for tag, _ in reader.tags} and reader.text.count(RUDE) == 13
+    assert "<code>code</code>" in page and "<p class=note>note</p>" in page
+    sources = [found["src"] for tag, found in reader.tags if tag == "img"]
+    assert len(sources) == 3 and all(source.startswith("data:image/") for source in sources)
+    assert not re.search(r"(?:href|src)=\"(?!data:)", page) and "http" not in page
+    small = Image.open(io.BytesIO(base64.b64decode(sources[2].split(",")[1])))
+    assert small.size == (256, 128) and small.format == "JPEG"
+
+
+def test_a_page_is_written_with_its_pictures(tmp_path: Path) -> None:
+    page = made(tmp_path)
+    page.write(tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "blue.png",
+        "red.png",
+        "report.html",
+        "report.md",
+    ]
+    with Image.open(tmp_path / "out" / "blue.png") as image:
+        assert image.size == (8, 4)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert text.startswith(f"# Title {RUDE}\n\n`code` and ") and text.endswith("|\n\n" + RUDE + "\n")
+    assert f"![blue {RUDE}](blue.png)" in text and f"```\ntwo\n{RUDE}\n```" in text and "large" not in text
