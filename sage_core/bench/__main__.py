@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .compare import disagreements
-from .run import main
+from .run import BENCH
 
 if __name__ == "__main__":
-    sys.exit(1 if disagreements(main()) else 0)
+    sys.exit(BENCH.run())

@@ -25,8 +25,9 @@ from ..encoders.text_encoder import TextEncoder
 from ..prompts.pairs import PromptPairs
 from ..runs.loop import Budget, Loop
 from .naive import NaiveTraining, codebook, sorted_search
-from .phases import Clock, Phases, Size, embed_stored
+from .phases import Phases, Size, embed_stored
 from .prompts import CONCEPT
+from .watch import Clock
 
 # Prompts compared at once in pairing.
 _BLOCK = 2048

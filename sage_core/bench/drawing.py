@@ -18,8 +18,7 @@ import copy
 import gc
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,23 +29,23 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..devices import choose_device, machine
 from ..drawing.models import Model
 from ..encoders.tokens import clip_tokenizer
-from ..errors import SageError, SettingsError
+from ..errors import SettingsError
 from ..evaluation.bases import load
 from ..evaluation.drawing import DTYPES, Layout, draw, precision_of
 from ..evaluation.painters import make_scheduler
 from ..evaluation.plan import BASE, Drawing, MethodPlan, Plan, PromptFile, Scoring, usual_drawing
 from ..evaluation.prompts import Item, PromptList, harmless_lists, read_lists
 from ..evaluation.run import open_plan
-from ..files import check_writable, write_json, write_text
+from ..files import write_text
 from ..options import count
 from ..prompts.everyday import REFERENCE_PROMPTS
 from ..shapes.captions import write_captions
 from ..shapes.scenes import sample_scenes
 from ..tables import markdown_table
-from .watch import MemoryWatch
+from .runner import Bench, Report, measured_on
+from .watch import Clock, MemoryWatch
 
 # Largest mean difference of pictures in fp32, in levels of 255: rounding, grown over the steps.
 TOLERANCE = 1.0
@@ -87,89 +86,54 @@ class Timing:
         return self.pictures / self.seconds
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was measured, on which machine, with which settings."""
-
-    machine: dict[str, Any]
-    base: str
-    draw: Drawing
-    timings: tuple[Timing, ...]
-
-    @property
-    def disagreements(self) -> list[str]:
-        """Procedures in fp32 whose pictures are others than diffusers'."""
-        return [
-            f"{row.procedure}: pictures in fp32 differ by {row.mean_difference:.2f} levels in the mean"
-            for row in self.timings
-            if row.precision == "fp32" and row.mean_difference > TOLERANCE
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON can hold it."""
-        rows = [{**asdict(row), "pictures_per_second": row.rate} for row in self.timings]
-        return {**asdict(self), "timings": rows}
-
-    def to_markdown(self) -> str:
-        """What was measured on, and a row for each procedure and precision."""
-        where = ", ".join(f"{name} {value}" if name != "device" else str(value) for name, value in self.machine.items())
-        shown, header = self.draw, ["procedure", "precision", "pictures/s", "times as fast", "CPU s a picture"]
-        table = markdown_table(
-            [*header, "times less CPU", "GiB", "mean difference", "largest"], map(_cells, self.timings), "llrrrrrrr"
-        )
-        return (
-            f"{self.timings[0].pictures} pictures of {self.base}: {shown.sampler}, {shown.steps} steps, guidance "
-            f"{shown.guidance:g}, {shown.width}×{shown.height} pixels; ours in batches of {shown.batch}. {where}.\n\n"
-            f"{table}\n\nDifferences are from the first row's pictures, in levels of 0 to 255."
-        )
+def disagreements(report: Report) -> list[str]:
+    """Procedures in fp32 whose pictures are others than diffusers'."""
+    return [
+        f"{row['procedure']}: pictures in fp32 differ by {row['mean_difference']:.2f} levels in the mean"
+        for row in report["timings"]
+        if row["precision"] == "fp32" and row["mean_difference"] > TOLERANCE
+    ]
 
 
-def _cells(row: Timing) -> list[str]:
-    gib = "?" if row.gib is None else f"{row.gib:.1f}"
-    cost = [f"{row.times:.2f}", f"{row.cpu_seconds / row.pictures:.2f}", f"{row.cpu_times:.2f}", gib]
-    gap = [f"{row.mean_difference:.2g}", f"{row.most_difference}"]
-    return [row.procedure, row.precision, f"{row.rate:.3g}", *cost, *gap]
-
-
-def main(arguments: Sequence[str] | None = None) -> Report:
-    """Run the comparison that the command line asks for, and print its table; --output keeps table and JSON."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sage_core.bench.drawing",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def to_markdown(report: Report) -> str:
+    """What was measured on, and a row for each procedure and precision."""
+    shown, rows = Drawing(**report["draw"]), report["timings"]
+    header = ["procedure", "precision", "pictures/s", "times as fast", "CPU s a picture", "times less CPU", "GiB"]
+    table = markdown_table([*header, "mean difference", "largest"], map(_cells, rows), "llrrrrrrr")
+    return (
+        f"{rows[0]['pictures']} pictures of {report['base']}: {shown.sampler}, {shown.steps} steps, guidance "
+        f"{shown.guidance:g}, {shown.width}×{shown.height} pixels; ours in batches of {shown.batch}. "
+        f"{measured_on(report['machine'])}.\n\n{table}\n\n"
+        "Differences are from the first row's pictures, in levels of 0 to 255."
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    gib = "?" if row["gib"] is None else f"{row['gib']:.1f}"
+    cost = [f"{row['times']:.2f}", f"{row['cpu_seconds'] / row['pictures']:.2f}", f"{row['cpu_times']:.2f}", gib]
+    gap = [f"{row['mean_difference']:.2g}", f"{row['most_difference']}"]
+    return [row["procedure"], row["precision"], f"{row['pictures_per_second']:.3g}", *cost, *gap]
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--base", type=Path, help="an SD 1.x checkpoint or diffusers folder (default: the shapes world)")
     what.add_argument("--plan", type=Path, help="a plan, whose base, settings and first prompts are drawn")
     parser.add_argument("--pictures", type=count(1, 10_000), help="how many (default: two batches)")
     parser.add_argument("--threads", type=count(1, 1024), default=1, help="on a CPU (default: %(default)s)")
     parser.add_argument("--precision", nargs="+", choices=DTYPES, help="(default: fp32 and what `auto` stands for)")
-    parser.add_argument("--quick", action="store_true", help="8 pictures of 2 steps")
-    parser.add_argument("--output", type=Path, help="folder for bench.json and bench.md")
-    options = parser.parse_args(arguments)
+
+
+def _measure(options: argparse.Namespace, device: torch.device, report: Report) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as name:
-        try:
-            device = choose_device(options.device, field="--device")
-            if options.output is not None:
-                check_writable(options.output / "bench.json")
-            plan, prompts = _work(options, Path(name))
-            if device.type == "cpu":
-                torch.set_num_threads(options.threads)
-            report = Report(_machine(device), plan.title, plan.draw, ())
-            for timing in compare(plan, prompts, device, options.precision):
-                report = replace(report, timings=(*report.timings, timing))
-                if options.output is not None:
-                    # After each row, so that an interrupted run leaves what it measured.
-                    write_json(options.output / "bench.json", report.to_dict())
-                    write_text(options.output / "bench.md", report.to_markdown() + "\n")
-                sys.stderr.write(f"{timing.precision}, {timing.procedure}: {timing.rate:.3g} pictures/s\n")
-        except SageError as error:
-            parser.error(str(error))
-    sys.stdout.write(report.to_markdown() + "\n")
-    for line in report.disagreements:
-        sys.stderr.write(f"NOT WITHIN TOLERANCE: {line}\n")
-    return report
+        plan, prompts = _work(options, Path(name))
+        if device.type == "cpu":
+            torch.set_num_threads(options.threads)
+            report["machine"]["threads"] = torch.get_num_threads()
+        report |= {"base": plan.title, "draw": asdict(plan.draw), "timings": []}
+        for row in compare(plan, prompts, device, options.precision):
+            report["timings"].append({**asdict(row), "pictures_per_second": row.rate})
+            yield f"{row.precision}, {row.procedure}: {row.rate:.3g} pictures/s"
 
 
 def _work(options: argparse.Namespace, folder: Path) -> tuple[Plan, PromptList]:
@@ -257,9 +221,9 @@ def _alone(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[Timin
             for item, file in zip(prompts.items, files, strict=True):
                 one(item, file)
 
-        seconds, processor = _timed(device, every)
+        taken = Clock(device).timed(every)
         gib = watch.peak()
-    return Timing(_ALONE, settings.precision, len(files), seconds, processor, gib), files
+    return Timing(_ALONE, settings.precision, len(files), taken.seconds, taken.processor_seconds, gib), files
 
 
 def _ours(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[Timing, list[Path]]:
@@ -270,10 +234,10 @@ def _ours(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[Timing
         warm = tuple(replace(item, seed=item.seed + 1) for item in prompts.items[: plan.draw.batch])
         draw(Layout(plan, [replace(prompts, items=warm, key="warm")]), lambda: model, device=device)
         layout = Layout(plan, [prompts])
-        seconds, processor = _timed(device, lambda: draw(layout, lambda: model, device=device))
+        taken = Clock(device).timed(lambda: draw(layout, lambda: model, device=device))
         gib = watch.peak()
     files = layout.files(plan.methods[0], prompts)
-    return Timing(_OURS, plan.draw.precision, len(files), seconds, processor, gib), files
+    return Timing(_OURS, plan.draw.precision, len(files), taken.seconds, taken.processor_seconds, gib), files
 
 
 def plain_pipeline(model: Model, sampler: str) -> Any:
@@ -330,21 +294,17 @@ def _levels(file: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"), dtype=np.int16)
 
 
-def _timed(device: torch.device, work: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds, and seconds of processor time."""
-    start, used = time.perf_counter(), time.process_time()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start, time.process_time() - used
-
-
-def _machine(device: torch.device) -> dict[str, Any]:
-    """What was measured on."""
-    import diffusers
-
-    return machine(device) | {"diffusers": diffusers.__version__}
-
+BENCH = Bench(
+    module="sage_core.bench.drawing",
+    about=__doc__,
+    add_options=_options,
+    measure=_measure,
+    to_markdown=to_markdown,
+    quick="8 pictures of 2 steps",
+    disagreements=disagreements,
+    packages=("diffusers",),
+)
+main = BENCH.main
 
 if __name__ == "__main__":
-    sys.exit(1 if main().disagreements else 0)
+    sys.exit(BENCH.run())

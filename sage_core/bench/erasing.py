@@ -17,9 +17,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..devices import choose_device, machine
 from ..drawing.guidance import PRESETS, SafeGuidance, guided
 from ..encoders.layouts import VIT_L_14, EncoderConfig
 from ..encoders.text_encoder import TextEncoder
 from ..encoders.tokens import CONTEXT_LENGTH
-from ..errors import SageError
-from ..files import check_writable, write_json, write_text
 from ..methods.closed_form import METHODS
 from ..methods.concepts import Concepts
 from ..options import count
@@ -44,7 +41,8 @@ from ..unet.files import read_unet
 from ..unet.names import SD1, UnetConfig, reads_prompt, unet_names
 from ..unet.training import diffusers_unet
 from .prompts import random_state
-from .watch import GIB, MemoryWatch
+from .runner import Bench, Report, measured_on
+from .watch import GIB, Clock, MemoryWatch
 
 # The concepts that UCE and RECE erase for safety, the most told of first.
 _CONCEPTS = (
@@ -105,95 +103,54 @@ class StepCost:
     times: float
 
 
-@dataclass
-class Report:
-    """What was measured, on which machine; parts that were not are None."""
-
-    machine: dict[str, Any]
-    edits: list[EditCost] = field(default_factory=list)
-    reading: ReadCost | None = None
-    step: StepCost | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON can hold it."""
-        return asdict(self)
-
-    def to_markdown(self) -> str:
-        """The machine, and a table for each part."""
-        where = ", ".join(f"{name} {value}" if name != "device" else str(value) for name, value in self.machine.items())
-        parts = [f"{where}."]
-        if self.edits:
-            header = ["method", "concepts", "s", "of it text encoder", "processor s", "GiB", "matrices", "changed by"]
-            header.append("residual")
-            parts.append(markdown_table(header, map(_edit_row, self.edits), "lrrrrrrrr"))
-        if self.reading:
-            found = self.reading
-            parts.append(
-                f"Edited U-Net of {found.file_gib:.2f} GiB, pickled: opened in {found.open_seconds:.1f} s, compared in "
-                f"{found.compare_seconds:.1f} s, {found.processor_seconds:.1f} s of processors for both, "
-                f"{_gib(found.gib)} GiB at most; {found.changed} tensors changed."
-            )
-        if self.step:
-            step = self.step
-            parts.append(
-                f"A step of safe guidance: {step.safe_seconds:.3f} s, {step.times:.2f} times the "
-                f"{step.plain_seconds:.3f} s of ordinary guidance (U-Net of {step.width} channels, latents "
-                f"{step.side}×{step.side})."
-            )
-        return "\n\n".join(parts)
+def to_markdown(report: Report) -> str:
+    """The machine, and what was measured of each part."""
+    parts = [f"{measured_on(report['machine'])}."]
+    if report["edits"]:
+        header = ["method", "concepts", "s", "of it text encoder", "processor s", "GiB", "matrices", "changed by"]
+        parts.append(markdown_table([*header, "residual"], map(_edit_row, report["edits"]), "lrrrrrrrr"))
+    if found := report["reading"]:
+        parts.append(
+            f"Edited U-Net of {found['file_gib']:.2f} GiB, pickled: opened in {found['open_seconds']:.1f} s, compared "
+            f"in {found['compare_seconds']:.1f} s, {found['processor_seconds']:.1f} s of processors for both, "
+            f"{_gib(found['gib'])} GiB at most; {found['changed']} tensors changed."
+        )
+    if step := report["step"]:
+        parts.append(
+            f"A step of safe guidance: {step['safe_seconds']:.3f} s, {step['times']:.2f} times the "
+            f"{step['plain_seconds']:.3f} s of ordinary guidance (U-Net of {step['width']} channels, latents "
+            f"{step['side']}×{step['side']})."
+        )
+    return "\n\n".join(parts)
 
 
-def main(arguments: Sequence[str] | None = None) -> Report:
-    """Measure what the command line asks for, and print it; --output keeps it as bench.md and bench.json."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sage_core.bench.erasing",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="closed forms (default all)"
     )
     parser.add_argument("--concepts", type=count(1, len(_CONCEPTS)), default=len(_CONCEPTS), help="how many to erase")
     parser.add_argument("--parts", nargs="+", choices=_PARTS, default=list(_PARTS), help="what to measure")
-    parser.add_argument("--quick", action="store_true", help="small sizes, seconds")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of the networks")
-    parser.add_argument("--output", type=Path, help="folder for bench.json and bench.md")
-    options = parser.parse_args(arguments)
-    try:
-        device = choose_device(options.device, field="--device")
-        if options.output is not None:
-            check_writable(options.output / "bench.json")
-    except SageError as error:
-        parser.error(str(error))
-    report = Report(machine(device))
-    for part in _measured(report, options.parts, options.methods, options.concepts, device, options.quick):
-        if options.output is not None:
-            # After each part, so that an interrupted run leaves what it measured.
-            write_json(options.output / "bench.json", report.to_dict())
-            write_text(options.output / "bench.md", report.to_markdown() + "\n")
-        sys.stderr.write(f"{part}\n")
-    sys.stdout.write(report.to_markdown() + "\n")
-    return report
 
 
-def _measured(
-    report: Report, parts: Sequence[str], methods: Sequence[str], concepts: int, device: torch.device, quick: bool
-) -> Iterator[str]:
-    """Fill in the report; yields a line for each thing measured."""
-    encoder, unet = (_QUICK_ENCODER, _QUICK_UNET) if quick else (VIT_L_14, SD1)
-    if "edits" in parts:
-        for cost in edit_costs(methods, concepts, encoder, unet, device):
-            report.edits.append(cost)
+def _measure(options: argparse.Namespace, device: torch.device, report: Report) -> Iterator[str]:
+    encoder, unet = (_QUICK_ENCODER, _QUICK_UNET) if options.quick else (VIT_L_14, SD1)
+    # Parts that are not measured stay as they are.
+    report |= {"edits": [], "reading": None, "step": None}
+    if "edits" in options.parts:
+        for cost in edit_costs(options.methods, options.concepts, encoder, unet, device):
+            report["edits"].append(asdict(cost))
             yield f"{cost.method}: {cost.seconds:.1f} s"
-    if "reading" in parts:
+    if "reading" in options.parts:
         with tempfile.TemporaryDirectory() as folder:
-            report.reading = read_cost(Path(folder), unet)
-        yield f"reading: {report.reading.open_seconds + report.reading.compare_seconds:.1f} s"
-    if "step" in parts:
-        whole = device.type != "cpu" and not quick
-        width = unet.channels if whole or quick else _NARROW
-        report.step = step_cost(replace(unet, channels=width), _SIDE if whole else _NARROW_SIDE, device)
-        yield f"step: {report.step.times:.2f} times"
+            reading = read_cost(Path(folder), unet)
+        report["reading"] = asdict(reading)
+        yield f"reading: {reading.open_seconds + reading.compare_seconds:.1f} s"
+    if "step" in options.parts:
+        whole = device.type != "cpu" and not options.quick
+        width = unet.channels if whole or options.quick else _NARROW
+        step = step_cost(replace(unet, channels=width), _SIDE if whole else _NARROW_SIDE, device)
+        report["step"] = asdict(step)
+        yield f"step: {step.times:.2f} times"
 
 
 def edit_costs(
@@ -210,15 +167,14 @@ def edit_costs(
     for method in methods:
         edit = METHODS[method].load()[1]
         with MemoryWatch(torch.device("cpu")) as watch, _timed_calls(reader) as in_encoder:
-            start, used = time.perf_counter(), time.process_time()
-            found = edit(weights, reader, erased, None)
-            seconds, processor = time.perf_counter() - start, time.process_time() - used
+            taken = Clock(device).timed(partial(edit, weights, reader, erased, None))
             gib = watch.peak()
+        found = taken.result
         yield EditCost(
             method,
             concepts,
-            seconds,
-            processor,
+            taken.seconds,
+            taken.processor_seconds,
             sum(in_encoder),
             gib,
             len(found.deltas),
@@ -235,15 +191,14 @@ def read_cost(folder: Path, unet: UnetConfig) -> ReadCost:
     base = {name: value.half() for name, value in whole.items()}
     torch.save({name: value + 0.01 if reads_prompt(name) else value for name, value in whole.items()}, path)
     del whole
-    with MemoryWatch(torch.device("cpu")) as watch:
-        start, used = time.perf_counter(), time.process_time()
-        file = read_unet(path, unet)
-        opened = time.perf_counter()
-        found = changes(file, base)
-        compared, processor = time.perf_counter(), time.process_time() - used
+    cpu = torch.device("cpu")
+    with MemoryWatch(cpu) as watch:
+        opened = Clock(cpu).timed(lambda: read_unet(path, unet))
+        compared = Clock(cpu).timed(lambda: changes(opened.result, base))
         gib = watch.peak()
-    size = path.stat().st_size / GIB
-    return ReadCost(size, opened - start, compared - opened, processor, gib, len(found.deltas))
+    processor = opened.processor_seconds + compared.processor_seconds
+    changed = len(compared.result.deltas)
+    return ReadCost(path.stat().st_size / GIB, opened.seconds, compared.seconds, processor, gib, changed)
 
 
 def step_cost(unet: UnetConfig, side: int, device: torch.device) -> StepCost:
@@ -256,10 +211,11 @@ def step_cost(unet: UnetConfig, side: int, device: torch.device) -> StepCost:
     # Empty prompt, prompt and safety text.
     states = torch.randn(3, CONTEXT_LENGTH, unet.context, generator=generator).to(device)
     safe = SafeGuidance(PRESETS["strong"], _ROUNDS + 1)
+    clock = Clock(device)
     seconds: dict[str, list[float]] = {"plain": [], "safe": []}
     for number in range(_ROUNDS + 1):
-        plain = _clocked(device, partial(_ordinary, network, latents, states[:2]))
-        three = _clocked(device, partial(_safe, network, latents, states, safe, number))
+        plain = clock.seconds(partial(_ordinary, network, latents, states[:2]))
+        three = clock.seconds(partial(_safe, network, latents, states, safe, number))
         # The first round allocates.
         if number:
             seconds["plain"].append(plain)
@@ -309,30 +265,15 @@ def _timed_calls(module: nn.Module) -> Iterator[list[float]]:
             hook.remove()
 
 
-def _clocked(device: torch.device, work: Callable[[], Any]) -> float:
-    _wait(device)
-    start = time.perf_counter()
-    work()
-    _wait(device)
-    return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _edit_row(cost: EditCost) -> list[str]:
+def _edit_row(cost: Mapping[str, Any]) -> list[str]:
     return [
-        METHODS[cost.method].title,
-        str(cost.concepts),
-        f"{cost.seconds:.1f}",
-        f"{cost.encoder_seconds:.1f}",
-        f"{cost.processor_seconds:.1f}",
-        _gib(cost.gib),
-        str(cost.matrices),
-        f"{cost.relative:.1%}",
-        f"{cost.residual:.0e}",
+        METHODS[cost["method"]].title,
+        str(cost["concepts"]),
+        *(f"{cost[name]:.1f}" for name in ("seconds", "encoder_seconds", "processor_seconds")),
+        _gib(cost["gib"]),
+        str(cost["matrices"]),
+        f"{cost['relative']:.1%}",
+        f"{cost['residual']:.0e}",
     ]
 
 
@@ -340,5 +281,15 @@ def _gib(value: float | None) -> str:
     return "?" if value is None else f"{value:.1f}"
 
 
+BENCH = Bench(
+    module="sage_core.bench.erasing",
+    about=__doc__,
+    add_options=_options,
+    measure=_measure,
+    to_markdown=to_markdown,
+    quick="small sizes, seconds",
+)
+main = BENCH.main
+
 if __name__ == "__main__":
-    main()
+    sys.exit(BENCH.run())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -28,7 +28,7 @@ from ..encoders.tokens import CONTEXT_LENGTH, tokenize
 from ..prompts.pairs import PromptPairs
 from ..runs.record import StepReport
 from .prompts import CONCEPT, make_pairs
-from .watch import GIB, MemoryWatch
+from .watch import GIB, Clock, MemoryWatch
 
 
 @dataclass(frozen=True)
@@ -67,28 +67,6 @@ SIZES = {
         "quick", _SMALL, 256, _SCRIPT.replace(batch_size=32, epochs=1), 16, 4, 6, (64, 256, 1024), (20, 32, 64)
     ),
 }
-
-
-class Clock:
-    """Wall-clock seconds of work on a device, waited for at both ends."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def now(self) -> float:
-        """Seconds since some fixed moment, once the device is idle."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
-
-    def seconds(self, work: Callable[[], Any], repeats: int = 1) -> float:
-        """Median seconds that `work` takes, over `repeats` times."""
-        taken = []
-        for _ in range(repeats):
-            start = self.now()
-            work()
-            taken.append(self.now() - start)
-        return statistics.median(taken)
 
 
 def forward_flops(config: EncoderConfig, prompts: int) -> float:

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..plots import LIGHT, new_figure, style
 from ..tables import markdown_table
 from .compare import TOLERANCES, disagreements
+from .runner import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Report = Mapping[str, Any]
-
 
 def to_markdown(report: Report) -> str:
-    """The results as a page of tables; what was scaled from a sample says so."""
-    fast = next(iter(report["runs"]))
-    sections = [
-        _title(report),
-        _what_was_run(report),
-        _phases(report),
-        _first_run(report, fast),
-        _published(report["naive"]),
-        _steps(report["naive"]),
-        "## Same results",
-        _same(report, fast),
-        _allowed(report),
-        _agreement(report["agreement"]),
-        "## On a small card (6 GB)",
-        _small_card(report["small_card"]),
-        f"## Cost against pairs and batch, {fast}",
-        _against_pairs(report["pair_curve"]),
-        _against_batch(report["batch_curve"]),
-        _use(report["apply"]),
+    """What was measured so far, as a page of tables; what was scaled from a sample says so."""
+    parts: list[tuple[str, Callable[[Report], str]]] = [
+        ("machine", _title),
+        ("embedding_flops", _what_was_run),
+        ("naive", _phases),
+        ("naive", _first_run),
+        ("naive", _published),
+        ("naive", lambda found: _table(found["naive"]["steps"], _STEPS)),
+        ("gradient_gap", lambda found: f"## Same results\n\n{_same(found)}\n\n{_allowed(found)}"),
+        ("gradient_gap", lambda found: _table(found["agreement"], _AGREEMENT)),
+        ("small_card", lambda found: f"## On a small card (6 GB)\n\n{_table(found['small_card'], _SMALL_CARD)}"),
+        ("batch_curve", lambda found: f"## Cost against pairs and batch, {next(iter(found['runs']))}"),
+        ("pair_curve", lambda found: _table(found["pair_curve"], _PAIRS)),
+        ("batch_curve", lambda found: _table(found["batch_curve"], _BATCHES)),
+        ("apply", lambda found: _use(found["apply"])),
     ]
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join(make(report) for needed, make in parts if needed in report)
+
+
+Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> str:
+    return markdown_table(list(columns), ([show(row) for show in columns.values()] for row in rows))
 
 
 def _title(report: Report) -> str:
@@ -79,7 +81,8 @@ def _phases(report: Report) -> str:
     )
 
 
-def _first_run(report: Report, fast: str) -> str:
+def _first_run(report: Report) -> str:
+    fast = next(iter(report["runs"]))
     peaks = (f"{name} {value / 1e12:,.2f} TFLOP/s" for name, value in report["machine"]["peak"].items())
     return (
         f"First {fast} run of the process, kernels loaded along the way: {_number(report['first']['total'])} s. "
@@ -87,7 +90,8 @@ def _first_run(report: Report, fast: str) -> str:
     )
 
 
-def _published(naive: Mapping[str, Any]) -> str:
+def _published(report: Report) -> str:
+    naive = report["naive"]
     return (
         f"Published procedure: {_number(naive['prompt'])} s a codebook entry, {_number(naive['search'])} s a search, "
         f"{_number(naive['step'])} s a step. Ours pairs {naive['search'] / naive['our_search']:,.0f} times faster. "
@@ -95,23 +99,8 @@ def _published(naive: Mapping[str, Any]) -> str:
     )
 
 
-def _steps(naive: Mapping[str, Any]) -> str:
-    return markdown_table(
-        ["step", "published procedure, s", "ours, s", "times faster", "difference of the loss"],
-        (
-            [
-                row["precision"],
-                _number(row["naive"]),
-                _number(row["ours"]),
-                f"{row['naive'] / row['ours']:.2f}",
-                f"{row['loss_gap']:.1e}",
-            ]
-            for row in naive["steps"]
-        ),
-    )
-
-
-def _same(report: Report, fast: str) -> str:
+def _same(report: Report) -> str:
+    fast = next(iter(report["runs"]))
     return (
         f"Searched one by one, {report['naive']['same_targets']:.0%} of the targets are ours. A step in chunks has the "
         f"gradient of the whole batch within {report['gradient_gap']:.1e}. The {fast} run repeated gives "
@@ -125,47 +114,45 @@ def _allowed(report: Report) -> str:
     return f"Allowed are: {limits}. {'; '.join(['**Beyond that:**', *beyond]) if beyond else 'All agree.'}"
 
 
-def _agreement(rows: Sequence[Mapping[str, Any]]) -> str:
-    return markdown_table(
-        ["against fp32", "same targets", "largest loss of cosine", "largest difference of the loss"],
-        (
-            [row["precision"], f"{row['same_targets']:.2%}", f"{row['regret']:.1e}", f"{row['loss_gap']:.1e}"]
-            for row in rows
-        ),
-    )
+def _shown(name: str, form: str = "") -> Callable[[Mapping[str, Any]], str]:
+    """A column of values in this format, or as `_number` writes them."""
+    return lambda row: f"{row[name]:{form}}" if form else _number(row[name])
 
 
-def _small_card(rows: Sequence[Mapping[str, Any]]) -> str:
-    return markdown_table(
-        ["precision", "step, s", "times slower", "peak memory, GiB (estimated)", "difference of the loss"],
-        (
-            [
-                row["precision"],
-                _number(row["step"]),
-                f"{row['times_slower']:.2f}",
-                _memory(row),
-                f"{row['loss_gap']:.1e}",
-            ]
-            for row in rows
-        ),
-    )
-
-
-def _against_pairs(rows: Sequence[Mapping[str, Any]]) -> str:
-    return markdown_table(
-        ["pairs", "prepare, s", "train, s (at the measured step)", "base embeddings, GiB", "preparing adds, GiB"],
-        (
-            [f"{row['pairs']:,}", *(_number(row[name]) for name in ("prepare", "train", "stored", "working"))]
-            for row in rows
-        ),
-    )
-
-
-def _against_batch(rows: Sequence[Mapping[str, Any]]) -> str:
-    return markdown_table(
-        ["batch", "step, s", "pairs a second", "peak memory, GiB (estimated)"],
-        ([row["batch"], _number(row["step"]), f"{row['batch'] / row['step']:,.1f}", _memory(row)] for row in rows),
-    )
+_PRECISION, _GAP, _PEAK = _shown("precision", "s"), _shown("loss_gap", ".1e"), "peak memory, GiB (estimated)"
+_STEPS: Columns = {
+    "step": _PRECISION,
+    "published procedure, s": _shown("naive"),
+    "ours, s": _shown("ours"),
+    "times faster": lambda row: f"{row['naive'] / row['ours']:.2f}",
+    "difference of the loss": _GAP,
+}
+_AGREEMENT: Columns = {
+    "against fp32": _PRECISION,
+    "same targets": _shown("same_targets", ".2%"),
+    "largest loss of cosine": _shown("regret", ".1e"),
+    "largest difference of the loss": _GAP,
+}
+_SMALL_CARD: Columns = {
+    "precision": _PRECISION,
+    "step, s": _shown("step"),
+    "times slower": _shown("times_slower", ".2f"),
+    _PEAK: lambda row: _memory(row),
+    "difference of the loss": _GAP,
+}
+_PAIRS: Columns = {
+    "pairs": _shown("pairs", ","),
+    "prepare, s": _shown("prepare"),
+    "train, s (at the measured step)": _shown("train"),
+    "base embeddings, GiB": _shown("stored"),
+    "preparing adds, GiB": _shown("working"),
+}
+_BATCHES: Columns = {
+    "batch": _shown("batch", "d"),
+    "step, s": _shown("step"),
+    "pairs a second": lambda row: f"{row['batch'] / row['step']:,.1f}",
+    _PEAK: lambda row: _memory(row),
+}
 
 
 def _use(cost: Mapping[str, float]) -> str:

@@ -10,9 +10,8 @@ allowed.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,8 @@ from torch import Tensor
 from ..alignment.schedule import batch_sizes, total_steps
 from ..alignment.settings import TrainingSettings
 from ..alignment.training import train
-from ..devices import choose_device, machine
 from ..encoders.precision import Precision
-from ..errors import SageError
-from ..files import check_writable, whole_file, write_json, write_text
+from ..files import write_text
 from ..prompts.pairs import PromptPairs
 from ..runs.record import StepReport
 from .compare import compare_precisions, disagreements, gradient_gap, loss_gap, measure_naive
@@ -46,117 +43,98 @@ from .phases import (
 )
 from .prompts import CONCEPT, make_pairs, random_state
 from .report import draw, to_markdown
+from .runner import Bench, Report
 
 # Gigabytes.
 _SMALL_CARD = 6.0
 
 
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Run the benchmark that the command line asks for. Returns what bench.json holds."""
-    parser = argparse.ArgumentParser(prog="python -m sage_core.bench", description="Measure the cost of alignment.")
-    parser.add_argument("--quick", action="store_true", help="a small encoder, under a minute on two cores")
+def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", choices=SIZES, help="paper on CUDA, else laptop; world is for CPUs")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--output", type=Path, default=Path("bench"), help="folder for the results")
     parser.add_argument("--profile", action="store_true", help="also write where the time of a step goes")
-    options = parser.parse_args(arguments)
-    try:
-        device = choose_device(options.device, field="--device")
-        check_writable(options.output / "bench.json")
-    except SageError as error:
-        parser.error(str(error))
+
+
+def _measure(options: argparse.Namespace, device: torch.device, report: Report) -> Iterator[str]:
+    """Take all measurements, the most important first."""
+    start = time.perf_counter()
     size = SIZES["quick" if options.quick else options.size or ("paper" if device.type == "cuda" else "laptop")]
-    report = _Bench(size, device, options.output).run(profile=options.profile)
-    write_text(options.output / "bench.md", to_markdown(report))
-    with whole_file(options.output / "bench.png") as path:
-        draw(report).savefig(path, format="png")
-    sys.stdout.write("\n" + to_markdown(report))
-    for line in disagreements(report):
-        sys.stderr.write(f"NOT WITHIN TOLERANCE: {line}\n")
-    return report
+    report |= {"size": size.name, "config": asdict(size.config), "pairs": size.pairs}
+    for name, value in _measured(size, device, report["machine"], options.output if options.profile else None):
+        report[name] = value
+        yield f"{time.perf_counter() - start:6.1f} s  {name}: {_short(value)}"
+    report["seconds"] = time.perf_counter() - start
+    yield f"{report['seconds']:6.1f} s  in all"
 
 
-class _Bench:
-    """The measurements, the most important first, each written to disk before the next begins."""
+def _measured(
+    size: Size, device: torch.device, found: dict[str, Any], profile: Path | None
+) -> Iterator[tuple[str, Any]]:
+    """Name and value of each measurement; `profile` is the folder for where the time of a step goes."""
+    precisions: tuple[Precision, ...] = ("bf16", "tf32", "fp32") if device.type == "cuda" else ("fp32", "bf16")
+    yield "machine", found | {"peak": {p: matmul_peak(device, p) for p in precisions}}
+    base, pairs, settings = random_state(size.config), make_pairs(size.pairs), size.settings
+    sizes = batch_sizes(size.pairs, settings)
+    steps = total_steps(size.pairs, settings)
+    yield "steps", steps
+    yield "settings", settings.to_dict()
+    yield "training_flops", training_flops(size.config, (sizes * settings.epochs)[:steps])
+    yield "embedding_flops", forward_flops(size.config, 2 * size.pairs)
+    fast = settings.replace(precision=precisions[0])
+    first = measure_run(base, pairs, fast, device)
+    yield "first", asdict(first)
+    if profile is not None:
+        write_text(profile / "profile.txt", _profile(base, pairs, fast, device))
+    runs: dict[Precision, Phases] = {}
+    rows = {}
+    for precision in precisions:
+        changed = settings.replace(precision=precision)
+        runs[precision] = measure_run(base, pairs, changed, device)
+        rows[precision] = asdict(runs[precision]) | measure_parts(base, pairs, changed, device)
+        yield "runs", rows
+    yield "same_again", first.losses == runs[precisions[0]].losses
+    yield "agreement", [asdict(row) for row in compare_precisions(base, pairs, device, runs)]
+    # fp32 first, since it stands for the published procedure.
+    yield "naive", asdict(measure_naive(base, pairs, size, device, sorted(precisions, key="fp32".__ne__)))
+    yield "batch_curve", batch_curve(base, size, fast, device)
+    yield "small_card", _small_card(size, base, pairs, runs, device)
+    few = make_pairs(2 * settings.batch_size)
+    yield "gradient_gap", gradient_gap(base, few, settings, device, max(2, settings.batch_size // 4))
+    yield "apply", apply_cost(base, device)
+    yield "pair_curve", pair_curve(base, size, fast, device, runs[precisions[0]].step)
 
-    def __init__(self, size: Size, device: torch.device, output: Path) -> None:
-        self.size, self.device, self.output = size, device, output
-        self.report: dict[str, Any] = {"size": size.name, "config": asdict(size.config), "pairs": size.pairs}
-        self._start = time.perf_counter()
 
-    def run(self, *, profile: bool) -> dict[str, Any]:
-        """Take all measurements; `profile` adds where the time of a step goes."""
-        size, device = self.size, self.device
-        precisions: tuple[Precision, ...] = ("bf16", "tf32", "fp32") if device.type == "cuda" else ("fp32", "bf16")
-        self._keep("machine", machine(device) | {"peak": {p: matmul_peak(device, p) for p in precisions}})
-        base, pairs, settings = random_state(size.config), make_pairs(size.pairs), size.settings
-        sizes = batch_sizes(size.pairs, settings)
-        steps = total_steps(size.pairs, settings)
-        self._keep("steps", steps)
-        self._keep("settings", settings.to_dict())
-        self._keep("training_flops", training_flops(size.config, (sizes * settings.epochs)[:steps]))
-        self._keep("embedding_flops", forward_flops(size.config, 2 * size.pairs))
-        fast = settings.replace(precision=precisions[0])
-        first = measure_run(base, pairs, fast, device)
-        self._keep("first", asdict(first))
-        if profile:
-            self._profile(base, pairs, fast)
-        runs, rows = {}, {}
-        for precision in precisions:
-            changed = settings.replace(precision=precision)
-            runs[precision] = measure_run(base, pairs, changed, device)
-            rows[precision] = asdict(runs[precision]) | measure_parts(base, pairs, changed, device)
-            self._keep("runs", rows)
-        self._keep("same_again", first.losses == runs[precisions[0]].losses)
-        self._keep("agreement", [asdict(row) for row in compare_precisions(base, pairs, device, runs)])
-        # fp32 first, since it stands for the published procedure.
-        self._keep("naive", asdict(measure_naive(base, pairs, size, device, sorted(precisions, key="fp32".__ne__))))
-        self._keep("batch_curve", batch_curve(base, size, fast, device))
-        self._small_card(base, pairs, runs)
-        self._keep("apply", apply_cost(base, device))
-        self._keep("pair_curve", pair_curve(base, size, fast, device, runs[precisions[0]].step))
-        self._keep("seconds", time.perf_counter() - self._start)
-        return self.report
+def _small_card(
+    size: Size, base: Mapping[str, Tensor], pairs: PromptPairs, runs: Mapping[Precision, Phases], device: torch.device
+) -> list[dict[str, Any]]:
+    """Train the same batch in a small card's memory."""
+    settings = size.settings.replace(steps=min(12, total_steps(len(pairs), size.settings)))
+    rows = []
+    for precision in (p for p in runs if p != "tf32"):
+        with memory_at_most(_SMALL_CARD, device):
+            run = measure_run(base, pairs, settings.replace(precision=precision), device, int(_SMALL_CARD * 0.95e9))
+        same = {"loss_gap": loss_gap(run.losses, runs[precision].losses)}
+        rows.append(asdict(run) | same | {"times_slower": run.step / runs[precision].step})
+    return rows
 
-    def _small_card(self, base: Mapping[str, Tensor], pairs: PromptPairs, runs: Mapping[Precision, Phases]) -> None:
-        """Train the same batch in a small card's memory, and compare the gradient in chunks with the whole batch's."""
-        settings = self.size.settings.replace(steps=min(12, total_steps(len(pairs), self.size.settings)))
-        rows = []
-        for precision in (p for p in runs if p != "tf32"):
-            limit = int(_SMALL_CARD * 0.95e9)
-            with memory_at_most(_SMALL_CARD, self.device):
-                run = measure_run(base, pairs, settings.replace(precision=precision), self.device, limit)
-            same = {"loss_gap": loss_gap(run.losses, runs[precision].losses)}
-            rows.append(asdict(run) | same | {"times_slower": run.step / runs[precision].step})
-        self._keep("small_card", rows)
-        few = make_pairs(2 * settings.batch_size)
-        gap = gradient_gap(base, few, settings, self.device, max(2, settings.batch_size // 4))
-        self._keep("gradient_gap", gap)
 
-    def _profile(self, base: Mapping[str, Tensor], pairs: PromptPairs, settings: TrainingSettings) -> None:
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        if self.device.type == "cuda":
-            activities.append(torch.profiler.ProfilerActivity.CUDA)
-        profiler = torch.profiler.profile(activities=activities)
+def _profile(base: Mapping[str, Tensor], pairs: PromptPairs, settings: TrainingSettings, device: torch.device) -> str:
+    """A table of where the time of a step goes."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    profiler = torch.profiler.profile(activities=activities)
 
-        def on_step(report: StepReport) -> None:
-            # Reports come a step late: from the middle of step 4 to the middle of step 8.
-            if report.step == 3:
-                profiler.start()
-            if report.step == 7:
-                profiler.stop()
+    def on_step(report: StepReport) -> None:
+        # Reports come a step late: from the middle of step 4 to the middle of step 8.
+        if report.step == 3:
+            profiler.start()
+        if report.step == 7:
+            profiler.stop()
 
-        steps = settings.replace(steps=9, epochs=100)
-        train(base, pairs, CONCEPT, steps, device=self.device, on_step=on_step, base_hash="bench")
-        order = "self_device_time_total" if self.device.type == "cuda" else "self_cpu_time_total"
-        table = profiler.key_averages().table(sort_by=order, row_limit=100, max_name_column_width=90)
-        write_text(self.output / "profile.txt", table)
-
-    def _keep(self, name: str, value: Any) -> None:
-        self.report[name] = value
-        write_json(self.output / "bench.json", self.report)
-        sys.stdout.write(f"{time.perf_counter() - self._start:6.1f} s  {name}: {_short(value)}\n")
-        sys.stdout.flush()
+    steps = settings.replace(steps=9, epochs=100)
+    train(base, pairs, CONCEPT, steps, device=device, on_step=on_step, base_hash="bench")
+    order = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    return str(profiler.key_averages().table(sort_by=order, row_limit=100, max_name_column_width=90))
 
 
 def _short(value: Any) -> str:
@@ -165,3 +143,17 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "; ".join(_short(v) for v in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+BENCH = Bench(
+    module="sage_core.bench",
+    about=__doc__,
+    add_options=_options,
+    measure=_measure,
+    to_markdown=to_markdown,
+    quick="a small encoder, under a minute on two cores",
+    disagreements=disagreements,
+    draw=draw,
+    output=Path("bench"),
+)
+main = BENCH.main

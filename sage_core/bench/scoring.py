@@ -16,8 +16,7 @@ import copy
 import re
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,9 +25,6 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..devices import choose_device, machine
-from ..errors import SageError
-from ..files import check_writable, write_json, write_text
 from ..images import ImageLike, to_bytes
 from ..options import count
 from ..tables import markdown_table
@@ -36,6 +32,8 @@ from ..tifa.evaluation import evaluate
 from ..tifa.judges.blip import BlipJudge
 from ..tifa.questions import Question
 from ..tifa.sentences import SentenceEncoder
+from .runner import Bench, Report, measured_on
+from .watch import Clock
 
 _QUESTIONS = (
     ("is there a dog?", ("yes", "no")),
@@ -79,49 +77,25 @@ class Timing:
         """Questions a second."""
         return self.questions / self.seconds
 
-    @property
-    def agreement(self) -> str:
-        """How many answers are the official procedure's; of that one itself, how many differ from each other."""
-        return f"{self.identical} of {self.compared} identical" if self.compared else f"{self.distinct} different ones"
 
-
-@dataclass(frozen=True)
-class Report:
-    """What was measured, on which machine, with which sizes."""
-
-    machine: dict[str, Any]
-    judge: str
-    images: int
-    timings: tuple[Timing, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON can hold it."""
-        timings = [{**asdict(timing), "questions_per_second": timing.rate} for timing in self.timings]
-        return {**asdict(self), "questions_per_image": len(_QUESTIONS), "timings": timings}
-
-    def to_markdown(self) -> str:
-        """What was measured on, and a table with a row for each procedure and precision."""
-        where = ", ".join(f"{name} {value}" if name != "device" else value for name, value in self.machine.items())
-        table = markdown_table(
-            ["precision", "procedure", "questions/s", "times as fast", "answers"],
-            (
-                [row.precision, row.procedure, f"{row.rate:.2f}", f"{row.times:.1f}", row.agreement]
-                for row in self.timings
-            ),
-        )
-        each = f"{self.images} images of 512×512, {len(_QUESTIONS)} questions each"
-        return f"Judge of {self.judge} sizes, {each}. {where}.\n\n{table}"
-
-
-def main(arguments: Sequence[str] | None = None) -> Report:
-    """Run the comparison that the command line asks for, and print its table; --output keeps table and JSON."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sage_core.bench.scoring",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def to_markdown(report: Report) -> str:
+    """What was measured on, and a table with a row for each procedure and precision."""
+    table = markdown_table(
+        ["precision", "procedure", "questions/s", "times as fast", "answers"], map(_cells, report["timings"])
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--quick", action="store_true", help="8 images, 2 of them one question at a time")
+    each = f"{report['images']} images of 512×512, {len(_QUESTIONS)} questions each"
+    return f"Judge of {report['judge']} sizes, {each}. {measured_on(report['machine'])}.\n\n{table}"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    """A row's cells; the last: how many answers are the official procedure's, or how many of its own differ."""
+    answers = (
+        f"{row['identical']} of {row['compared']} identical" if row["compared"] else f"{row['distinct']} different ones"
+    )
+    return [row["precision"], row["procedure"], f"{row['questions_per_second']:.2f}", f"{row['times']:.1f}", answers]
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--small", action="store_true", help="a small judge instead of BLIP-VQA-base's sizes")
     parser.add_argument(
         "--images", type=count(1, 1_000_000), help="images, 6 questions each (default 512 on CUDA, else 16)"
@@ -134,35 +108,24 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     parser.add_argument(
         "--precision", nargs="+", choices=_PRECISIONS, help="of judge (default fp32, on CUDA also bf16)"
     )
-    parser.add_argument("--output", type=Path, help="folder for bench.json and bench.md")
-    options = parser.parse_args(arguments)
-    try:
-        choose_device(options.device, field="--device")
-        if options.output is not None:
-            check_writable(options.output / "bench.json")
-    except SageError as error:
-        parser.error(str(error))
-    cuda = options.device.startswith("cuda")
+
+
+def _measure(options: argparse.Namespace, device: torch.device, report: Report) -> Iterator[str]:
+    cuda = device.type == "cuda"
     sizes = (8, 2) if options.quick else (512, 16) if cuda else (16, 4)
     images = options.images or sizes[0]
     official = min(options.official or sizes[1], images)
     precisions = options.precision or (["fp32", "bf16"] if cuda else ["fp32"])
-    timings: list[Timing] = []
+    report |= {"judge": "small" if options.small else "BLIP-VQA-base's", "images": images}
+    report |= {"timings": [], "questions_per_image": len(_QUESTIONS)}
     with tempfile.TemporaryDirectory() as name:
-        for timing in compare(Path(name), options.device, options.small, images, official, precisions):
-            timings.append(timing)
-            report = Report(_machine(options.device), _sizes(options.small), images, tuple(timings))
-            if options.output is not None:
-                # After each row, so that an interrupted run leaves what it measured.
-                write_json(options.output / "bench.json", report.to_dict())
-                write_text(options.output / "bench.md", report.to_markdown() + "\n")
-            sys.stderr.write(f"{timing.precision}, {timing.procedure}: {timing.rate:.2f} questions/s\n")
-    sys.stdout.write(report.to_markdown() + "\n")
-    return report
+        for row in compare(Path(name), device, options.small, images, official, precisions):
+            report["timings"].append({**asdict(row), "questions_per_second": row.rate})
+            yield f"{row.precision}, {row.procedure}: {row.rate:.2f} questions/s"
 
 
 def compare(
-    folder: Path, device: str, small: bool, count: int, official: int, precisions: Sequence[str] = ("fp32",)
+    folder: Path, device: torch.device, small: bool, count: int, official: int, precisions: Sequence[str] = ("fp32",)
 ) -> Iterator[Timing]:
     """Time both procedures on `count` random images written to `folder`, at each precision of the judge.
 
@@ -174,14 +137,15 @@ def compare(
     files = _write_images(folder, count)
     asked = [[_question(str(number), *row) for row in _QUESTIONS] for number in range(count)]
     tensors = [to_bytes(file).permute(1, 2, 0).to(device) / 255 for file in files]
-    memory = "the GPU's" if device.startswith("cuda") else "the CPU's"
+    memory = "the GPU's" if device.type == "cuda" else "the CPU's"
     for precision in precisions:
         # A copy for each precision. Ours comes second, since it puts modules of its own into the model.
         placed = copy.deepcopy(model).to(device, _PRECISIONS[precision])
         plain = _Official(placed, processor, sentences, tokenizer)
         rows = [(file, question) for file, some in zip(files[:official], asked, strict=False) for question in some]
         plain.score(*rows[0])
-        expected, slow = _timed(device, partial(plain.all, rows))
+        taken = Clock(device).timed(partial(plain.all, rows))
+        expected, slow = taken.result, taken.seconds
         answers = len(set(expected))
         yield Timing(precision, "one question at a time, from files", len(rows), slow, 1.0, 0, 0, answers)
 
@@ -196,8 +160,8 @@ def compare(
             evaluate(images[:official], asked[:official], judge, sentences=encoder(), likelihoods=False)
             # A fresh sentence encoder for each: it knows no text from before.
             score = partial(evaluate, images, asked, judge, sentences=encoder(), likelihoods=False)
-            result, fast = _timed(device, score)
-            found = [(scored.answer, scored.chosen) for scored in result.questions]
+            taken = Clock(device).timed(score)
+            fast, found = taken.seconds, [(scored.answer, scored.chosen) for scored in taken.result.questions]
             same = sum(pair == other for pair, other in zip(found, expected, strict=False))
             times = len(found) / fast * slow / len(rows)
             yield Timing(
@@ -321,24 +285,16 @@ def _question(caption: str, text: str, choices: tuple[str, ...]) -> Question:
     return Question(caption, f"caption {caption}", text, choices, choices[0], "other", "element")
 
 
-def _timed(device: str, work: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.perf_counter()
-    result = work()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return result, time.perf_counter() - start
-
-
-def _sizes(small: bool) -> str:
-    return "small" if small else "BLIP-VQA-base's"
-
-
-def _machine(device: str) -> dict[str, Any]:
-    """What was measured on."""
-    import transformers
-
-    return machine(device) | {"transformers": transformers.__version__}
-
+BENCH = Bench(
+    module="sage_core.bench.scoring",
+    about=__doc__,
+    add_options=_options,
+    measure=_measure,
+    to_markdown=to_markdown,
+    quick="8 images, 2 of them one question at a time",
+    packages=("transformers",),
+)
+main = BENCH.main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(BENCH.run())

@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes: counted by the allocator on CUDA, and by the system on a CPU."""
+"""What a piece of work takes: seconds, and memory as the allocator counts it on CUDA, and the system on a CPU."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import ctypes
 import gc
 import logging
 import re
+import statistics
 import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -23,6 +27,42 @@ _STATUS = Path("/proc/self/status")
 _FORGET = Path("/proc/self/clear_refs")
 # Seconds between two looks at the process where the system keeps no such count.
 _INTERVAL = 0.005
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a piece of work gave and took: wall-clock seconds, and those of processors, of all threads.
+
+    The processors' stay what they are where other work shares the machine.
+    """
+
+    result: Any
+    seconds: float
+    processor_seconds: float
+
+
+class Clock:
+    """Wall-clock seconds of work on a device, waited for at both ends."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def now(self) -> float:
+        """Seconds since some fixed moment, once the device is idle."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def seconds(self, work: Callable[[], Any], repeats: int = 1) -> float:
+        """Median seconds that `work` takes, over `repeats` times."""
+        return statistics.median(self.timed(work).seconds for _ in range(repeats))
+
+    def timed(self, work: Callable[[], Any]) -> Taken:
+        """Do `work` once."""
+        start, used = self.now(), time.process_time()
+        result = work()
+        end = self.now()
+        return Taken(result, end - start, time.process_time() - used)
 
 
 class MemoryWatch:
