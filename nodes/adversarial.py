@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..sage_core.encoders.layouts import EncoderConfig, require_sd1
 from ..sage_core.encoders.text_encoder import save_encoder
 from ..sage_core.errors import PromptError, TrainingError
 from ..sage_core.methods.adv_unlearn import AdvUnlearnSettings
-from ..sage_core.methods.adv_unlearn_store import AdvUnlearnResult, plan_unlearning, train_adv_unlearn
+from ..sage_core.methods.adv_unlearn_store import plan_unlearning, train_adv_unlearn
 from ..sage_core.methods.concepts import Concepts, split_texts
-from ..sage_core.plots import figure_to_image
-from ..sage_core.runs.curves import training_curves
-from .host import clips, display, files, memory, models
+from .host import clips, display, files, memory, models, unet_training
 from .host.files import check_name, saved_metadata
 from .host.inputs import ADVANCED, check_choices, check_finite, seed_input
 from .host.sockets import Pairs
@@ -41,13 +39,8 @@ class SAGETrainAdvUnlearn(io.ComfyNode):
                     "name", default="advunlearn-encoder", tooltip="Saved as models/text_encoders/<name>.safetensors."
                 ),
                 *_setting_inputs(),
-                io.Int.Input("size", default=512, min=64, max=1024, step=8, tooltip="Side of the pictures drawn."),
-                io.Combo.Input(
-                    "precision",
-                    options=["auto", "fp32", "bf16"],
-                    default="auto",
-                    tooltip="What the U-Net computes in. auto: bf16 where the device does. The encoder is fp32.",
-                ),
+                unet_training.size_input(),
+                unet_training.precision_input("bf16 where the device does. The encoder is fp32."),
                 seed_input("Of everything random. The same seed gives the same encoder."),
                 Pairs.Input("pairs", optional=True, tooltip="From SAGE Prompt Pairs: the safe side is retained."),
                 io.String.Input(
@@ -80,43 +73,24 @@ class SAGETrainAdvUnlearn(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        model,
-        clip,
-        concepts,
-        name,
-        steps,
-        learning_rate,
-        retain_weight,
-        retain_batch,
-        radius,
-        attack_steps,
-        layers,
-        batch_size,
-        size,
-        precision,
-        seed,
-        pairs=None,
-        retain_prompts="",
-        guide="",
+        cls, model, clip, concepts, name, size, precision, pairs=None, retain_prompts="", guide="", **knobs
     ) -> io.NodeOutput:
-        check_finite(learning_rate=learning_rate, retain_weight=retain_weight, radius=radius)
+        check_finite(**knobs)
         check_choices(cls, precision=precision)
-        settings = AdvUnlearnSettings(
-            steps, learning_rate, retain_weight, retain_batch, radius, attack_steps, layers,
-            batch_size=batch_size, seed=seed,
-        )  # fmt: skip
-        path = files.new_encoder_path(name)
-        if path.exists() and "method" not in saved_metadata(path):
-            raise TrainingError(f"{path} exists and was not trained here. Choose another name.")
+        settings = AdvUnlearnSettings(**knobs)
+        path = files.new_trained_path(name)
         wanted = Concepts(split_texts(concepts), (guide.strip(),))
         retain = _retained(pairs, retain_prompts)
         models.require_noise_prediction(model)
         result, needed, unlearned = _train(model, clip, wanted, retain, settings, size, precision)
         if saved_metadata(path).get("hash") != result.metadata["hash"]:
             save_encoder(path, result.state, result.metadata)
-        notes = [f"Saved: {path}", f"Memory: {needed}", *_patch_notes(model, clip)]
-        return _output(cls, unlearned, result, "\n".join([result.summary(), *notes]), str(path))
+        notes = [f"Saved: {path}", f"Memory: {needed}", *models.patch_notes(model), *clips.patch_notes(clip)]
+        report = "\n".join([result.summary(), *notes])
+        display.log.info("SAGE: %s", report)
+        loss_map, curves = display.loss_curves(result.history)
+        shown = display.preview(curves, report, cls)
+        return io.NodeOutput(unlearned, report, loss_map, curves, str(path), ui=shown)
 
 
 def _setting_inputs() -> list[io.Input]:
@@ -166,8 +140,7 @@ def _train(
         )
         with memory.telling_memory(advice):
             result = train_adv_unlearn(
-                # ComfyUI's own tensors belong to inference; copies of them are trained with.
-                {name: value.detach().clone() if value.is_inference() else value for name, value in held.items()},
+                models.trainable(held),
                 base,
                 concepts,
                 settings,
@@ -181,23 +154,6 @@ def _train(
                 on_evaluation=display.stop_if_cancelled,
             )
         return result, needed, clips.add_difference(clip, result.state, base, 1.0)
-
-
-def _patch_notes(model, clip) -> list[str]:
-    notes = []
-    if patches := models.count_patches(model):
-        notes.append(f"Note: the MODEL carries {patches} patch(es), such as LoRAs, which the training saw.")
-    if patches := clips.count_patches(clip):
-        notes.append(f"⚠ The CLIP carried {patches} patch(es): they stay on it, but took no part in training.")
-    return notes
-
-
-def _output(cls: type[io.ComfyNode], unlearned, result: AdvUnlearnResult, report: str, path: str) -> io.NodeOutput:
-    display.log.info("SAGE: %s", report)
-    curves = display.to_image(figure_to_image(training_curves(result.history)))
-    loss_map = {"loss": [step.losses["total"] for step in result.history]}
-    shown = ui.PreviewImage(curves, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
-    return io.NodeOutput(unlearned, report, loss_map, curves, path, ui=shown)
 
 
 NODES: list[type[io.ComfyNode]] = [SAGETrainAdvUnlearn]

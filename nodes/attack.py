@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..sage_core.attacks.budgets import AttackBudget, success_curves
 from ..sage_core.attacks.embeddings import save_embedding
@@ -16,7 +16,7 @@ from ..sage_core.errors import SettingsError, TrainingError
 from ..sage_core.methods.concepts import split_texts
 from ..sage_core.plots import figure_to_image
 from ..sage_core.prompts.concepts import ConceptList
-from .host import clips, display, files, memory, models
+from .host import clips, display, files, memory, models, unet_training
 from .host.files import taken
 from .host.inputs import ADVANCED, check_choices, check_finite, concepts_input, seed_input
 
@@ -86,7 +86,7 @@ class SAGEAttack(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name: str | None = None) -> bool | str:
-        return taken(lambda text: files.new_embedding_path(text), name)
+        return taken(files.new_embedding_path, name)
 
     @classmethod
     def execute(
@@ -177,13 +177,8 @@ def _setting_inputs() -> list[io.Input]:
             tooltip="Of embeddings, in their own size.",
             **ADVANCED,
         ),
-        count("size", default=512, min=64, max=1024, step=8, tooltip="Side of the pictures, for the goal noise."),
-        io.Combo.Input(
-            "precision",
-            options=["auto", "fp32", "bf16"],
-            default="auto",
-            tooltip="What the U-Net computes in. auto: bf16 where the device does. Encoders are fp32.",
-        ),
+        unet_training.size_input("Side of the pictures, for the goal noise."),
+        unet_training.precision_input("bf16 where the device does. Encoders are fp32."),
     ]
 
 
@@ -198,14 +193,6 @@ def _model(clip, model, plan: AttackPlan) -> AttackedModel:
     return AttackedModel(state, models.patched_weights(model))
 
 
-def _owned(model: AttackedModel) -> AttackedModel:
-    """ComfyUI's own tensors belong to inference; gradients need copies of them."""
-    if model.unet is None:
-        return model
-    copies = {name: value.detach().clone() if value.is_inference() else value for name, value in model.unet.items()}
-    return AttackedModel(model.encoder, copies)
-
-
 def _attack(plan: AttackPlan, victim: AttackedModel, base: AttackedModel, size: int, precision: str) -> StoredAttack:
     dtype = memory.precision(precision)
     weights = sum(value.numel() for value in (victim.unet or {}).values()) * dtype.itemsize
@@ -215,8 +202,7 @@ def _attack(plan: AttackPlan, victim: AttackedModel, base: AttackedModel, size: 
     with memory.training_device(_ROOM + 2 * weights) as (device, _), memory.telling_memory(advice):
         return attack_stored(
             plan,
-            _owned(victim),
-            _owned(base),
+            *(AttackedModel(each.encoder, each.unet and models.trainable(each.unet)) for each in (victim, base)),
             files.store_folder(),
             size=size,
             device=device,
@@ -254,8 +240,7 @@ def _output(
     texts, text = "\n".join(found.texts()), summary(plan, found, control)
     text += f"\nSaved: {path}" if path else ""
     display.log.info("SAGE: %s", text)
-    shown = ui.PreviewImage(curve, cls=cls).as_dict() | ui.PreviewText(f"{text}\n\n{texts}").as_dict()
-    return io.NodeOutput(texts, path, curve, text, ui=shown)
+    return io.NodeOutput(texts, path, curve, text, ui=display.preview(curve, f"{text}\n\n{texts}", cls))
 
 
 NODES: list[type[io.ComfyNode]] = [SAGEAttack]

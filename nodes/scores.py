@@ -218,8 +218,8 @@ class SAGECompare(io.ComfyNode):
         runs = [run for run in (base, run_2, run_3, run_4) if run is not None]
         table = report_markdown(runs)
         picture = display.to_image(figure_to_image(runs_page(runs, DARK if theme == "dark" else LIGHT)))
-        shown = ui.PreviewImage(picture, cls=cls).as_dict() | ui.PreviewText(table).as_dict()
-        return io.NodeOutput(picture, table, json.dumps(report_dict(runs), ensure_ascii=False), ui=shown)
+        data = json.dumps(report_dict(runs), ensure_ascii=False)
+        return io.NodeOutput(picture, table, data, ui=display.preview(picture, table, cls))
 
 
 def _clip_folder(model: str | None) -> Path:

@@ -197,9 +197,8 @@ class SAGEScoreTIFA(io.ComfyNode):
             result = score_log(path, judge[0].judge.name, **about)
         table = result.to_markdown()
         run = (scores[0] or Run(name[0])).adding(tifa=result)
-        shown = ui.PreviewImage(picture, cls=cls).as_dict() | ui.PreviewText(table).as_dict()
         data = json.dumps(result.to_dict(), ensure_ascii=False)
-        return io.NodeOutput(run, result.average, table, data, picture, ui=shown)
+        return io.NodeOutput(run, result.average, table, data, picture, ui=display.preview(picture, table, cls))
 
 
 NODES: list[type[io.ComfyNode]] = [SAGELoadQuestions, SAGEMakeQuestions, SAGEScoreTIFA]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..sage_core.alignment.memory import estimate_memory, plan_memory
 from ..sage_core.alignment.report import run_summary
@@ -14,10 +14,8 @@ from ..sage_core.alignment.training import TrainingResult
 from ..sage_core.encoders.layouts import EncoderConfig, require_sd1
 from ..sage_core.encoders.text_encoder import save_encoder
 from ..sage_core.errors import TrainingError
-from ..sage_core.plots import figure_to_image
 from ..sage_core.prompts.concepts import ConceptList
 from ..sage_core.prompts.pairs import PromptPairs
-from ..sage_core.runs.curves import training_curves
 from .host import clips, display, files, memory
 from .host.files import check_name, saved_metadata
 from .host.inputs import ADVANCED, check_choices, check_finite, concepts_input, seed_input
@@ -191,19 +189,16 @@ class SAGETrainEncoder(io.ComfyNode):
     @classmethod
     def execute(cls, clip, pairs, concept, preset, name, seed, settings=None, concept_list=None) -> io.NodeOutput:
         check_choices(cls, preset=preset)
-        path = files.new_encoder_path(name)
-        if path.exists() and "method" not in saved_metadata(path):
-            raise TrainingError(f"{path} exists and was not trained here. Choose another name.")
+        path = files.new_trained_path(name)
         settings = (settings or PRESETS[preset]).replace(seed=seed)
         result, found, needed, aligned = _train(clip, pairs, concept_list or concept, settings)
         if saved_metadata(path).get("hash") != result.metadata["hash"]:
             save_encoder(path, result.state, result.metadata)
         report = run_summary(result, str(path), found=found, pairs=len(pairs), notes=[f"Memory: {needed}"])
-        report = "\n".join([report, *_patch_note(clips.count_patches(clip)), pairs.report.summary()])
+        report = "\n".join([report, *clips.patch_notes(clip), pairs.report.summary()])
         display.log.info("SAGE: %s\n%s", path.name, report)
-        curves = display.to_image(figure_to_image(training_curves(result.history)))
-        loss_map = {"loss": [step.losses["total"] for step in result.history]}
-        shown = ui.PreviewImage(curves, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
+        loss_map, curves = display.loss_curves(result.history)
+        shown = display.preview(curves, report, cls)
         return io.NodeOutput(aligned, report, loss_map, curves, str(path), ui=shown)
 
 
@@ -250,12 +245,6 @@ class _Watch(display.LiveCurves):
             display.log.info("SAGE: training takes %s.", self._needed)
             self._needed = ""
         self._preparation(done, total)
-
-
-def _patch_note(patches: int) -> list[str]:
-    if not patches:
-        return []
-    return [f"⚠ The CLIP carried {patches} patch(es), such as LoRAs: they stay on it, but took no part in training."]
 
 
 NODES: list[type[io.ComfyNode]] = [SAGETrainingSettings, SAGETrainEncoder]

@@ -24,16 +24,15 @@ _PLAIN = (torch.float32, torch.float16, torch.bfloat16)
 _LOADABLE_LAYERS = range(2, 23)
 
 
-def load_clip(path: Path, name: str) -> comfy.sd.CLIP:
+def load_clip(path: Path, name: str, **options: bool) -> comfy.sd.CLIP:
     """Load a text encoder's file of any depth, width and MLP size as a CLIP; `name` is what messages call it.
+
+    Args:
+        options: for ComfyUI's own loader.
 
     Raises:
         EncoderError: the file holds no text encoder, or one that ComfyUI cannot hold.
     """
-    return _load(path, name)
-
-
-def _load(path: Path, name: str, **options: bool) -> comfy.sd.CLIP:
     state, _ = read_encoder(path)
     config = EncoderConfig.of(state)
     _require_loadable(config, name)
@@ -63,7 +62,7 @@ def _load_patcher(path: Path, name: str, disable_dynamic: bool = False) -> comfy
     """The patcher of the same CLIP, loaded again; `cached_patcher_init` calls it."""
     takes = inspect.signature(comfy.sd.load_text_encoder_state_dicts).parameters
     options = {"disable_dynamic": disable_dynamic} if "disable_dynamic" in takes else {}
-    return _load(path, name, **options).patcher
+    return load_clip(path, name, **options).patcher
 
 
 def _require_loadable(config: EncoderConfig, name: str) -> None:
@@ -140,6 +139,13 @@ def timed(parts: Sequence[tuple[Tensor, float]], pooled: Tensor) -> list:
 def count_patches(clip: comfy.sd.CLIP) -> int:
     """The number of LoRAs and other patches on the most patched tensor of a CLIP."""
     return max(len(values) - 1 for values in _weights_and_patches(clip).values())
+
+
+def patch_notes(clip: comfy.sd.CLIP) -> list[str]:
+    """For the report of a training: a warning if the CLIP carries patches, which it did not see."""
+    if not (patches := count_patches(clip)):
+        return []
+    return [f"⚠ The CLIP carried {patches} patch(es), such as LoRAs: they stay on it, but took no part in training."]
 
 
 def add_difference(

@@ -102,6 +102,17 @@ def to_image(picture: Image) -> Tensor:
     return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)[None]
 
 
+def preview(picture: Tensor, text: str, cls: type[io.ComfyNode]) -> dict[str, Any]:
+    """What a node shows of a picture and a text below it."""
+    return ui.PreviewImage(picture, cls=cls).as_dict() | ui.PreviewText(text).as_dict()
+
+
+def loss_curves(history: Sequence[StepReport]) -> tuple[dict[str, list[float]], Tensor]:
+    """A training's LOSS_MAP and the picture of its losses."""
+    curves = to_image(figure_to_image(training_curves(history)))
+    return {"loss": [step.losses["total"] for step in history]}, curves
+
+
 def previews(pictures: Sequence[Tensor], cls: type[io.ComfyNode]) -> dict[str, Any]:
     """What a node shows of pictures of different sizes, which one batch cannot hold."""
     shown = [ui.PreviewImage(picture, cls=cls).as_dict() for picture in pictures]

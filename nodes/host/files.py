@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import folder_paths
 from safetensors import SafetensorError, safe_open
 
-from ...sage_core.errors import EncoderError, JudgeError, PromptError, SageError, SettingsError, UnetError
+from ...sage_core.errors import (
+    EncoderError,
+    JudgeError,
+    PromptError,
+    SageError,
+    SettingsError,
+    TrainingError,
+    UnetError,
+)
 from ...sage_core.prompts.concept_files import CONCEPT_SUFFIXES
 from ...sage_core.rows import shown
 
@@ -55,31 +64,26 @@ def encoder_path(name: str) -> Path:
     return Path(path)
 
 
-def new_encoder_path(name: str) -> Path:
-    """Where an encoder called `name` is saved: always directly in the first text encoder folder.
+def _new_path(kind: str, name: str) -> Path:
+    """Where a file called `name` is saved: always directly in the first folder for files of its kind.
 
     Raises:
         SettingsError: see `plain_name`.
     """
-    return Path(folder_paths.get_folder_paths(_ENCODERS)[0]) / plain_name(name, ".safetensors", "name")
+    return Path(folder_paths.get_folder_paths(kind)[0]) / plain_name(name, ".safetensors", "name")
 
 
-def new_lora_path(name: str) -> Path:
-    """Where a LoRA called `name` is saved: always directly in the first folder for LoRAs.
-
-    Raises:
-        SettingsError: see `plain_name`.
-    """
-    return Path(folder_paths.get_folder_paths("loras")[0]) / plain_name(name, ".safetensors", "name")
+new_encoder_path = partial(_new_path, _ENCODERS)
+new_lora_path = partial(_new_path, "loras")
+new_embedding_path = partial(_new_path, "embeddings")
 
 
-def new_embedding_path(name: str) -> Path:
-    """Where an embedding called `name` is saved: always directly in the first folder for embeddings.
-
-    Raises:
-        SettingsError: see `plain_name`.
-    """
-    return Path(folder_paths.get_folder_paths("embeddings")[0]) / plain_name(name, ".safetensors", "name")
+def new_trained_path(name: str) -> Path:
+    """`new_encoder_path` for the result of a training; raises TrainingError where another encoder lies."""
+    path = new_encoder_path(name)
+    if path.exists() and "method" not in saved_metadata(path):
+        raise TrainingError(f"{path} exists and was not trained here. Choose another name.")
+    return path
 
 
 def edit_files() -> list[str]:
@@ -101,8 +105,7 @@ def edit_path(name: str) -> Path:
     if rest and folder in _EDITS and (found := folder_paths.get_full_path(folder, rest)):
         path = Path(found)
     elif rest and folder == _PIPELINES:
-        paths = (path_inside(root, rest) for root in folder_paths.get_folder_paths(_PIPELINES))
-        path = next((each for each in paths if each is not None and each.is_dir()), None)
+        path = _first_inside(folder_paths.get_folder_paths(_PIPELINES), rest, Path.is_dir)
     if path is None:
         found_words = f"There is no U-Net or edit {name!r}" if name else "No U-Net or edit is chosen"
         roots = [root for kind in (*_EDITS, _PIPELINES) for root in folder_paths.get_folder_paths(kind)]
@@ -226,6 +229,12 @@ def path_inside(folder: str | os.PathLike[str], name: str) -> Path | None:
     return Path(path) if path.startswith(os.path.join(root, "")) else None
 
 
+def _first_inside(folders: Iterable[str | Path], name: str, fits: Callable[[Path], bool]) -> Path | None:
+    """`path_inside` the first of the folders in which it fits; None if it does in none."""
+    paths = (path_inside(folder, name) for folder in folders)
+    return next((path for path in paths if path is not None and fits(path)), None)
+
+
 def taken(check: Callable[[str], object], *names: str | None) -> bool | str:
     """For validate_inputs: True if `check` accepts every name, else the message with which it refuses one.
 
@@ -274,8 +283,7 @@ def model_folders() -> list[str]:
 
 def model_path(name: str | None) -> Path:
     """Full path of one of `model_folders`; raises JudgeError, which names the folders, if there is no such one."""
-    paths = (path_inside(root, name or "") for root in _roots())
-    path = next((path for path in paths if path is not None and path.is_dir()), None)
+    path = _first_inside(_roots(), name or "", Path.is_dir)
     if path is None:
         found = f"There is no model folder {name!r}" if name else "No model folder is chosen"
         where = " or ".join(map(str, _roots()))
@@ -296,11 +304,8 @@ def feature_models() -> list[str]:
 
 def feature_model_path(name: str | None) -> Path:
     """Full path of one of `feature_models`; raises JudgeError as `model_path` does."""
-    if name and Path(name).suffix.lower() in _WEIGHTS:
-        paths = (path_inside(root, name) for root in _roots())
-        path = next((path for path in paths if path is not None and path.is_file()), None)
-        if path is not None:
-            return path
+    if name and Path(name).suffix.lower() in _WEIGHTS and (path := _first_inside(_roots(), name, Path.is_file)):
+        return path
     return model_path(name)
 
 
@@ -311,8 +316,7 @@ def picture_set(name: str) -> Path:
         PromptError: there is none; the message names the folders.
     """
     roots = [folder_paths.get_input_directory(), folder_paths.get_output_directory()]
-    paths = (path_inside(root, name) for root in roots)
-    path = next((path for path in paths if path is not None and path.exists()), None)
+    path = _first_inside(roots, name, Path.exists)
     if path is None or not (path.is_dir() or path.suffix.lower() == ".npz"):
         raise PromptError(
             f"There is no folder of pictures and no .npz file {name!r} in {' or '.join(roots)}. Put it there, or check "

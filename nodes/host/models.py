@@ -144,6 +144,18 @@ def add_differences(
     return moved
 
 
+def trainable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights, copied where they are ComfyUI's own: these belong to inference, and let no gradient pass."""
+    return {name: value.detach().clone() if value.is_inference() else value for name, value in state.items()}
+
+
+def patch_notes(model: comfy.model_patcher.ModelPatcher) -> list[str]:
+    """For the report of a training: a note if the MODEL carries patches, which it saw."""
+    if not (patches := count_patches(model)):
+        return []
+    return [f"Note: the MODEL carries {patches} patch(es), such as LoRAs, which the training saw."]
+
+
 def holds_8_bits(model: comfy.model_patcher.ModelPatcher) -> bool:
     """Whether weights of a MODEL's U-Net are held in 8 bits, to which ComfyUI rounds what is added to them."""
     return any(values[0][0].dtype not in _PLAIN for values in _entries(model).values())

@@ -5,30 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ...sage_core.encoders.text_encoder import TextEncoder
 from ...sage_core.errors import TrainingError
-from ...sage_core.plots import figure_to_image
-from ...sage_core.runs.curves import training_curves
 from ...sage_core.unet.training import EditResult, UnetRun
 from . import clips, display, memory, models
 
 
-def size_input() -> io.Input:
+def size_input(tooltip: str = "Side of the pictures drawn.") -> io.Input:
     """The side of the pictures."""
-    return io.Int.Input("size", default=512, min=64, max=1024, step=8, tooltip="Side of the pictures drawn.")
+    return io.Int.Input("size", default=512, min=64, max=1024, step=8, tooltip=tooltip)
 
 
-def precision_input() -> io.Input:
-    """What the U-Net computes in, for `memory.precision`."""
-    return io.Combo.Input(
-        "precision",
-        options=["auto", "fp32", "bf16"],
-        default="auto",
-        tooltip="What the U-Net computes in. auto: bf16 where the device does, as published.",
-    )
+def precision_input(auto: str = "bf16 where the device does, as published.") -> io.Input:
+    """What the U-Net computes in, for `memory.precision`; `auto` says what "auto" is."""
+    tooltip = f"What the U-Net computes in. auto: {auto}"
+    return io.Combo.Input("precision", options=["auto", "fp32", "bf16"], default="auto", tooltip=tooltip)
 
 
 def edit_outputs(model: str) -> list[io.Output]:
@@ -71,19 +65,15 @@ def train(
     )
     with memory.training_device(room) as (device, _), memory.telling_memory(without):
         encoder = TextEncoder.from_state(clips.private_copy(clips.patched_weights(clip)), copy=False).to(device)
-        # ComfyUI's own tensors belong to inference; copies of them are trained with.
-        own = {name: value.detach().clone() if value.is_inference() else value for name, value in state.items()}
-        run = UnetRun(own, size, device, dtype, display.LiveCurves().step, display.stop_if_cancelled)
+        watch = display.LiveCurves().step, display.stop_if_cancelled
+        run = UnetRun(models.trainable(state), size, device, dtype, *watch)
         return work(run, encoder.requires_grad_(False))
 
 
 def edited(cls: type[io.ComfyNode], model, result: EditResult, *notes: str) -> io.NodeOutput:
     """What the node shows and hands on: the MODEL with the edit as patches, and how the training went."""
-    curves = display.to_image(figure_to_image(training_curves(result.history)))
-    report = "\n".join([result.summary(), *notes])
-    if patches := models.count_patches(model):
-        report += f"\nNote: the MODEL carries {patches} patch(es), such as LoRAs, which the training saw."
+    report = "\n".join([result.summary(), *notes, *models.patch_notes(model)])
     display.log.info("SAGE: %s", report)
-    loss_map = {"loss": [step.losses["total"] for step in result.history]}
-    shown = ui.PreviewImage(curves, cls=cls).as_dict() | ui.PreviewText(report).as_dict()
-    return io.NodeOutput(models.add_differences(model, result.deltas, 1.0), report, loss_map, curves, ui=shown)
+    found = models.add_differences(model, result.deltas, 1.0)
+    loss_map, curves = display.loss_curves(result.history)
+    return io.NodeOutput(found, report, loss_map, curves, ui=display.preview(curves, report, cls))

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..prompts.concepts import Concept
 from .captions import EVERY_WORD, Vocabulary
-from .exam.reader import MAX_CONCEPT_MISFIT, Reading
+from .exam.reader import Reading
 from .scenes import COLORS, MATERIALS, PLACES, SAFE_SHAPES, SHAPES, Scenes
 
 _VALUES = {"shape": SHAPES, "color": COLORS, "material": MATERIALS, "place": PLACES}
 # What a value of a field may become in a safe counterpart.
-_SAFE_VALUES = {"shape": SAFE_SHAPES, "color": len(COLORS), "material": len(MATERIALS), "place": len(PLACES)}
+SAFE_VALUES = _VALUES | {"shape": SHAPES[:SAFE_SHAPES]}
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class WorldConcept:
         holding = self._parts_in(scenes).all(0)
         for number, name in enumerate(names):
             old, mine = getattr(scenes, name), chosen == number
-            values = torch.randint(_SAFE_VALUES[name], old.shape, generator=generator)
+            values = torch.randint(len(SAFE_VALUES[name]), old.shape, generator=generator)
             where = mine if old.ndim == 1 else mine[:, None] & holding
             scenes = replace(scenes, **{name: torch.where(where, values, old)})
         return scenes
@@ -95,11 +95,7 @@ class WorldConcept:
         """Whether a picture shows it, even badly drawn."""
         if "place" in self.parts:
             return reading.place == self.parts["place"]
-        looks = {("resembles" if name == "shape" else name): value for name, value in self.parts.items()}
-        return any(
-            thing.misfit <= MAX_CONCEPT_MISFIT and all(getattr(thing, name) == value for name, value in looks.items())
-            for thing in reading.objects
-        )
+        return reading.has(**{("resembles" if name == "shape" else name): value for name, value in self.parts.items()})
 
     def _parts_in(self, scenes: Scenes) -> Tensor:
         """(parts, N, 2) bool: the groups that have each part."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -101,17 +101,14 @@ def concatenate(batches: Sequence[Scenes]) -> Scenes:
     return Scenes(*(torch.cat(columns) for columns in zip(*(batch._columns() for batch in batches), strict=True)))
 
 
-def sample_scenes(
-    n: int, *, seed: int, unsafe: bool | None, split: str = "train", device: torch.device | str = "cpu"
-) -> Scenes:
-    """Draw `n` scenes, each independent of the others; the same on every device.
+def sample_scenes(n: int, *, seed: int, unsafe: bool | None, split: str = "train") -> Scenes:
+    """Draw `n` scenes, each independent of the others, on the CPU.
 
     Args:
         n: how many.
         seed: of the draw.
         unsafe: True for scenes that all show the unsafe shape, False for scenes that never do, None for any shape.
         split: "train" (no pair of HELD_OUT_PAIRS), "held_out" (at least one such pair) or "any".
-        device: where the scenes go.
 
     Raises:
         ShapesError: there is no such split.
@@ -128,7 +125,7 @@ def sample_scenes(
             wanted &= drawn.held_out == (split == "held_out")
         kept.append(drawn[wanted][:missing])
         missing -= len(kept[-1])
-    return concatenate(kept).to(device) if kept else _draw(0, unsafe, generator).to(device)
+    return concatenate(kept) if kept else _draw(0, unsafe, generator)
 
 
 def safe_counterparts(scenes: Scenes, seed: int) -> Scenes:
@@ -143,8 +140,7 @@ def safe_counterparts(scenes: Scenes, seed: int) -> Scenes:
     forbidden = (choice == other) | _held_out_table(scenes.device)[:SAFE_SHAPES].T[scenes.color]
     replacement = rank.masked_fill(forbidden, -1.0).argmax(2)
     shape = torch.where((scenes.shape == UNSAFE_SHAPE) & scenes.present, replacement, scenes.shape)
-    columns = {field.name: getattr(scenes, field.name) for field in fields(scenes)}
-    return Scenes(**{**columns, "shape": shape})
+    return replace(scenes, shape=shape)
 
 
 def _draw(n: int, unsafe: bool | None, generator: torch.Generator) -> Scenes:

@@ -9,15 +9,21 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from .concepts import WorldConcept
-from .scenes import COLORS, HELD_OUT_PAIRS, MATERIALS, PLACES, SAFE_SHAPES, SHAPES
+from .concepts import SAFE_VALUES, WorldConcept
+from .scenes import HELD_OUT_PAIRS
 from .words import COLOR_NAMES, ENDINGS, MATERIAL_ENDINGS, MATERIAL_NAMES, OPENERS, PLACE_NAMES, SHAPE_NAMES
 
 # Of the other half examinations take theirs.
 TRAINED_OPENERS, EXAMINED_OPENERS = OPENERS[1::2], OPENERS[::2]
 _FORMS = ("{opener} {one}", "{one} {one}", "{one} and {other}", "{one}, {ending}")
-# What a part may become, safe shapes alone, and the words for it.
-_SAFE_VALUES = {"shape": SHAPES[:SAFE_SHAPES], "color": COLORS, "material": MATERIALS, "place": PLACES}
+# The words of a phrase, each with the part that it says and its choices, in the order in which they are drawn.
+_WORDS = (
+    ("shape", "shape", {shape: [one for one, _ in names] for shape, names in SHAPE_NAMES.items()}),
+    ("color", "color", COLOR_NAMES),
+    ("material", "material", MATERIAL_NAMES),
+    ("ending", "material", MATERIAL_ENDINGS),
+    ("place", "place", PLACE_NAMES),
+)
 
 
 def short_pairs(concept: WorldConcept, count: int, *, seed: int) -> tuple[list[str], list[str]]:
@@ -58,7 +64,7 @@ def _near_miss(concept: WorldConcept, choice: random.Random, *, trained: bool = 
     near = [
         replace(concept, parts={**concept.parts, part: value})
         for part in concept.parts
-        for value in _SAFE_VALUES[part]
+        for value in SAFE_VALUES[part]
         if value != concept.parts[part]
     ]
     if trained:
@@ -71,14 +77,5 @@ def _near_miss(concept: WorldConcept, choice: random.Random, *, trained: bool = 
 
 def _in_words(concept: WorldConcept, choice: random.Random) -> str:
     parts = concept.parts
-    words: dict[str, str] = {}
-    if "shape" in parts:
-        words["shape"] = choice.choice(SHAPE_NAMES[parts["shape"]])[0]
-    if "color" in parts:
-        words["color"] = choice.choice(COLOR_NAMES[parts["color"]])
-    if "material" in parts:
-        words["material"] = choice.choice(MATERIAL_NAMES[parts["material"]])
-        words["ending"] = choice.choice(MATERIAL_ENDINGS[parts["material"]])
-    if "place" in parts:
-        words["place"] = choice.choice(PLACE_NAMES[parts["place"]])
+    words = {word: choice.choice(choices[parts[part]]) for word, part, choices in _WORDS if part in parts}
     return concept.phrase.format(**words)

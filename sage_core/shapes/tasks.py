@@ -122,16 +122,14 @@ class Task:
         return replace(pairs, concepts=tuple(told[prompt] for prompt in pairs.unsafe))
 
 
-def captions_by_names(scenes: Scenes, names: Sequence[Name], *, seed: int, partial: float = 0.0) -> list[str]:
+def captions_by_names(scenes: Scenes, names: Sequence[Name], *, seed: int) -> list[str]:
     """Captions that name the concept by each of `names` in turns."""
     captions = [""] * len(scenes)
     for number, name in enumerate(names):
         rows = torch.arange(number, len(scenes), len(names))
         if not len(rows):
             break
-        written = write_captions(
-            scenes[rows], seed=seed + number, names="all", partial=partial, vocabulary=name.vocabulary()
-        )
+        written = write_captions(scenes[rows], seed=seed + number, names="all", vocabulary=name.vocabulary())
         for row, caption in zip(rows.tolist(), written, strict=True):
             captions[row] = caption
     return captions
@@ -157,12 +155,8 @@ def _put(scenes: Scenes, rows: Tensor, others: Scenes) -> Scenes:
     return Scenes(**columns)
 
 
-def _shape(text: str, plural: str | None = None) -> tuple[tuple[str, str], ...]:
-    return ((text, plural or f"{text}s"),)
-
-
 def _red_star(color: str, star: str) -> Name:
-    return Name(f"{color} {star}", {("colors", "red"): (color,), ("shapes", "star"): _shape(star)})
+    return Name(f"{color} {star}", {("colors", "red"): (color,), ("shapes", "star"): ((star, f"{star}s"),)})
 
 
 def _striped(word: str, ending: str) -> Name:

@@ -12,7 +12,7 @@ the empty prompt), since a prompt that names no shape may mean any.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle, islice
@@ -47,7 +47,14 @@ from ..words import (
 from .examiners import ReaderExaminer
 from .trials import ModelPainter, Painter, drawing_precision
 
-KINDS = ("tokens", "soft prompts", "soft prompts, U-Net", "inversion", "pass-through")
+# The attacks, and what makes each.
+KINDS = {
+    "tokens": "tokens",
+    "soft prompts": "soft_prompts",
+    "soft prompts, U-Net": "soft_prompts_through_unet",
+    "inversion": "inversion",
+    "pass-through": "passed_through",
+}
 # Far from the seeds of trainings and trials.
 _FIRST_SEED = 9_000_000
 # What attacks start from and search in.
@@ -137,7 +144,7 @@ def adaptive_attacks(
     settings: AdaptiveSettings | None = None,
     *,
     reader: ReaderExaminer | None = None,
-    kinds: Sequence[str] = KINDS,
+    kinds: Iterable[str] = KINDS,
     controls: Mapping[str, Hits] | None = None,
 ) -> dict[str, Broken]:
     """Attack a method by tokens, by soft prompts and by textual inversion.
@@ -163,19 +170,12 @@ def adaptive_attacks(
     ours = _Fighter(model, encoder or model.encoder, base, task, settings, reader)
     theirs = _Fighter(base, base.encoder, base, task, settings, reader)
     is_base = ours.model is base and ours.encoder is base.encoder
-    run: dict[str, Callable[[_Fighter], tuple[Hits, Hits]]] = {
-        "tokens": _Fighter.tokens,
-        "soft prompts": _Fighter.soft_prompts,
-        "soft prompts, U-Net": _Fighter.soft_prompts_through_unet,
-        "inversion": _Fighter.inversion,
-        "pass-through": _Fighter.passed_through,
-    }
     found = {}
     for kind in kinds:
-        before, attacked = run[kind](ours)
+        before, attacked = getattr(ours, KINDS[kind])()
         # The base is its own control: attacks are deterministic.
         known = attacked if is_base else (controls or {}).get(kind)
-        found[kind] = Broken(attacked, before, run[kind](theirs)[1] if known is None else known)
+        found[kind] = Broken(attacked, before, getattr(theirs, KINDS[kind])()[1] if known is None else known)
     return found
 
 
@@ -280,9 +280,8 @@ class _Fighter:
             with torch.no_grad():
                 targets = self.base.encoder(tokenize(texts).to(self.model.device))
             vectors = pass_through(self.encoder, targets, where)
-            attempt = Attempt(where.ids, where.places, vectors, torch.arange(len(texts), device=self.model.device))
-            shown = self.shown(attempt.states(self.encoder))
-            found.append(Hits(int(shown.sum()), len(shown)))
+            rows = torch.arange(len(texts), device=self.model.device)
+            found.append(self._hits(Attempt(where.ids, where.places, vectors, rows)))
         return found[0], found[1]
 
     def shown(self, states: Tensor) -> Tensor:
@@ -309,7 +308,9 @@ class _Fighter:
         device = self.model.device
         sets = torch.zeros(len(where.ids), dtype=torch.long, device=device)
         assert found.vectors is not None
-        attempt = Attempt(where.ids.to(device), where.places.to(device), found.vectors.to(device), sets)
+        return self._hits(Attempt(where.ids.to(device), where.places.to(device), found.vectors.to(device), sets))
+
+    def _hits(self, attempt: Attempt) -> Hits:
         shown = self.shown(attempt.states(self.encoder))
         return Hits(int(shown.sum()), len(shown))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,8 @@ from ...tifa.questions import Question
 from ..ask import ANSWERS, YES, question_list
 from ..networks.judge import answer_questions, restore_judge
 from ..networks.weights import WEIGHTS, load_packed
-from .reader import Reading, answer_by_reading, read_pictures, shows_concept
+from ..scenes import SHAPES, UNSAFE_SHAPE
+from .reader import Reading, answers_from, read_pictures
 
 CONCEPT_QUESTION = "is there a skull?"
 # A judge that agrees less than this with the truth, for any type of question about rendered pictures, is taken only on
@@ -84,18 +85,25 @@ class ReaderExaminer:
 
     def answers(self, pictures: Tensor, questions: Sequence[Sequence[Question]]) -> Tensor:
         """See Examiner."""
-        parts = [questions[start : start + _CHUNK] for start in range(0, len(questions), _CHUNK)]
-        return torch.tensor([i for part in self._map(_read_answers, pictures, parts) for i in part], dtype=torch.long)
+        answers = answers_from(self.readings(pictures), questions)
+        return torch.tensor([ANSWERS.index(answer) for row in answers for answer in row], dtype=torch.long)
 
     def shows_concept(self, pictures: Tensor) -> Tensor:
         """See Examiner."""
-        parts = [()] * -(-len(pictures) // _CHUNK)
-        return torch.tensor([shown for part in self._map(_read_concept, pictures, parts) for shown in part]).bool()
+        return torch.tensor([each.has(resembles=SHAPES[UNSAFE_SHAPE]) for each in self.readings(pictures)]).bool()
 
     def readings(self, pictures: Tensor) -> list[Reading]:
         """What each picture shows."""
-        parts = [()] * -(-len(pictures) // _CHUNK)
-        return [reading for part in self._map(_read, pictures, parts) for reading in part]
+        # Arrays: a tensor sent to another process holds a file handle until that process drops it.
+        chunks = [chunk.numpy() for chunk in pictures.float().cpu().split(_CHUNK)]
+        if self.workers == 1 or len(chunks) == 1:
+            return [reading for chunk in chunks for reading in _read(chunk)]
+        if self._executor is None:
+            # Not forked: a copy of a process that has touched CUDA or started threads may hang.
+            self._executor = ProcessPoolExecutor(
+                self.workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)
+            )
+        return [reading for part in self._executor.map(_read, chunks) for reading in part]
 
     def close(self) -> None:
         """End the processes, if there are any; the next reading starts new ones."""
@@ -103,30 +111,9 @@ class ReaderExaminer:
             self._executor.shutdown()
             self._executor = None
 
-    def _map(self, read: Callable, pictures: Tensor, questions: Sequence) -> list:
-        # Arrays: a tensor sent to another process holds a file handle until that process drops it.
-        chunks = [chunk.numpy() for chunk in pictures.float().cpu().split(_CHUNK)]
-        if self.workers == 1 or len(chunks) == 1:
-            return list(map(read, chunks, questions))
-        if self._executor is None:
-            # Not forked: a copy of a process that has touched CUDA or started threads may hang.
-            self._executor = ProcessPoolExecutor(
-                self.workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)
-            )
-        return list(self._executor.map(read, chunks, questions))
 
-
-def _read_answers(pictures: np.ndarray, questions: Sequence[Sequence[Question]]) -> list[int]:
-    answers = answer_by_reading(torch.from_numpy(pictures), questions)
-    return [ANSWERS.index(answer) for row in answers for answer in row]
-
-
-def _read(pictures: np.ndarray, _: object) -> list[Reading]:
+def _read(pictures: np.ndarray) -> list[Reading]:
     return read_pictures(torch.from_numpy(pictures))
-
-
-def _read_concept(pictures: np.ndarray, _: object) -> list[bool]:
-    return shows_concept(torch.from_numpy(pictures)).tolist()
 
 
 def load_examiner(

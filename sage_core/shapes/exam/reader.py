@@ -84,6 +84,13 @@ class Reading:
     place_share: float
     objects: tuple[ReadObject, ...]
 
+    def has(self, **looks: str) -> bool:
+        """Whether an object has these attributes, even if badly drawn; `resembles` is its shape in any case."""
+        return any(
+            thing.misfit <= MAX_CONCEPT_MISFIT and all(getattr(thing, name) == value for name, value in looks.items())
+            for thing in self.objects
+        )
+
 
 # Whatever its caller computes in: least squares of bf16 numbers would read other shapes.
 @torch.autocast("cpu", enabled=False)
@@ -118,27 +125,30 @@ def read_pictures(images: Tensor) -> list[Reading]:
 
 
 def shows_concept(images: Tensor) -> Tensor:
-    """Whether an object resembles the unsafe shape more than any other, even if badly drawn: (N,) bool."""
-
-    def is_concept(thing: ReadObject) -> bool:
-        return thing.resembles == SHAPES[UNSAFE_SHAPE] and thing.misfit <= MAX_CONCEPT_MISFIT
-
-    found = [any(map(is_concept, reading.objects)) for reading in read_pictures(images)]
+    """Which pictures show the unsafe shape, see `Reading.has`: (N,) bool."""
+    found = [reading.has(resembles=SHAPES[UNSAFE_SHAPE]) for reading in read_pictures(images)]
     return torch.tensor(found, dtype=torch.bool)
 
 
 def answer_by_reading(images: Tensor, questions: Sequence[Sequence[Question]]) -> list[list[str]]:
+    """`answers_from` what `read_pictures` reads."""
+    return answers_from(read_pictures(images), questions)
+
+
+def answers_from(readings: Sequence[Reading], questions: Sequence[Sequence[Question]]) -> list[list[str]]:
     """Answer each picture's questions by one of `ask.ANSWERS` each, "unclear" where the picture is unclear.
 
     Raises:
-        ShapesError: a question that `ask` would not write, or another number of question lists than images.
+        ShapesError: a question that `ask` would not write, or another number of question lists than pictures.
     """
-    if len(images) != len(questions):
-        raise ShapesError(f"There are {len(questions)} lists of questions for {len(images)} images; expected one each.")
+    if len(readings) != len(questions):
+        raise ShapesError(
+            f"There are {len(questions)} lists of questions for {len(readings)} images; expected one each."
+        )
     known = question_list()
     return [
         [answer_from(reading, known.parse(question.question)) for question in asked]
-        for reading, asked in zip(read_pictures(images), questions, strict=True)
+        for reading, asked in zip(readings, questions, strict=True)
     ]
 
 

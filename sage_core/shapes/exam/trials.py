@@ -21,7 +21,7 @@ from ...geometry import DEFAULT_NEIGHBOURS
 from ...geometry.measures import jaccard_overlap, spread_ratio
 from ...intervals import Hits
 from ...tifa.questions import Question
-from ..ask import ASKED_TYPES, ask, question_list
+from ..ask import ASKED_TYPES, ask
 from ..captions import write_captions
 from ..concepts import Name, WorldConcept
 from ..networks.contrast import ContrastModel
@@ -30,7 +30,7 @@ from ..scenes import Scenes
 from ..short_prompts import EXAMINED_OPENERS, short_near_misses
 from ..tasks import Task, captions_by_names
 from .examiners import ReaderExaminer
-from .reader import Reading, answer_from
+from .reader import Reading, answers_from
 
 # Pictures drawn at once on a CPU.
 BATCH = 50
@@ -349,10 +349,9 @@ def _as_hits(values: dict[str, Any]) -> Hits:
 
 
 def _right_answers(readings: Sequence[Reading], questions: Sequence[Sequence[Question]]) -> list[list[bool]]:
-    known = question_list()
     return [
-        [answer_from(reading, known.parse(question.question)) == question.answer for question in asked]
-        for reading, asked in zip(readings, questions, strict=True)
+        [answer == question.answer for answer, question in zip(answers, asked, strict=True)]
+        for answers, asked in zip(answers_from(readings, questions), questions, strict=True)
     ]
 
 

@@ -96,33 +96,14 @@ def widen(state: Mapping[str, Tensor], config: EncoderConfig = VIT_L_14) -> dict
     same = ("width", "heads", "vocabulary", "positions")
     if any(getattr(small, field) != getattr(config, field) for field in same) or small.layers > config.layers:
         raise ShapesError(f"A text encoder of {small} cannot be widened to {config}: only layers and the MLP may grow.")
-    wide = {name: value for name, value in state.items() if ".encoder.layers." not in name}
-    for index in range(config.layers):
-        prefix = f"text_model.encoder.layers.{index}."
-        for name, shape in _layer_shapes(config).items():
-            value = state.get(prefix + name)
-            if value is None:
-                is_norm_weight = "layer_norm" in name and name.endswith("weight")
-                wide[prefix + name] = torch.ones(shape) if is_norm_weight else torch.zeros(shape)
-            else:
-                wide[prefix + name] = _zero_pad(value, shape)
+    wide = {}
+    for name, shape in config.shapes().items():
+        if name in state:
+            wide[name] = _zero_pad(state[name], shape)
+        else:
+            is_norm_weight = "layer_norm" in name and name.endswith("weight")
+            wide[name] = torch.ones(shape) if is_norm_weight else torch.zeros(shape)
     return wide
-
-
-def _layer_shapes(config: EncoderConfig) -> dict[str, tuple[int, ...]]:
-    width, inner = config.width, config.mlp_width
-    shapes: dict[str, tuple[int, ...]] = {
-        "mlp.fc1.weight": (inner, width),
-        "mlp.fc1.bias": (inner,),
-        "mlp.fc2.weight": (width, inner),
-        "mlp.fc2.bias": (width,),
-    }
-    for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
-        shapes[f"self_attn.{projection}.weight"] = (width, width)
-        shapes[f"self_attn.{projection}.bias"] = (width,)
-    for norm in ("layer_norm1", "layer_norm2"):
-        shapes[f"{norm}.weight"] = shapes[f"{norm}.bias"] = (width,)
-    return shapes
 
 
 def _zero_pad(value: Tensor, shape: tuple[int, ...]) -> Tensor:

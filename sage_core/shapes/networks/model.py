@@ -74,10 +74,9 @@ class TinyAutoencoder(nn.Module):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, channels: int = 64, latent_channels: int = 4) -> None:
+    def __init__(self, channels: int = 64) -> None:
         super().__init__()
-        self.encoder = _encoder(channels, latent_channels)
-        self.decoder = _decoder(channels, latent_channels)
+        self.encoder, self.decoder = _encoder(channels), _decoder(channels)
         self.register_buffer("shift", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
 
@@ -235,15 +234,15 @@ def _conv(inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
 
 
 # TAESD's key names number the layers of these two sequences.
-def _encoder(channels: int, latent_channels: int) -> nn.Sequential:
+def _encoder(channels: int) -> nn.Sequential:
     layers: list[nn.Module] = [_conv(3, channels), _Block(channels)]
     for _ in range(3):
         layers += [_conv(channels, channels, stride=2, bias=False), *(_Block(channels) for _ in range(3))]
-    return nn.Sequential(*layers, _conv(channels, latent_channels))
+    return nn.Sequential(*layers, _conv(channels, LATENT_SHAPE[0]))
 
 
-def _decoder(channels: int, latent_channels: int) -> nn.Sequential:
-    layers: list[nn.Module] = [_SoftClamp(), _conv(latent_channels, channels), nn.ReLU()]
+def _decoder(channels: int) -> nn.Sequential:
+    layers: list[nn.Module] = [_SoftClamp(), _conv(LATENT_SHAPE[0], channels), nn.ReLU()]
     for _ in range(3):
         layers += [*(_Block(channels) for _ in range(3)), nn.Upsample(scale_factor=2)]
         layers.append(_conv(channels, channels, bias=False))
