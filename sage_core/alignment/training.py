@@ -219,5 +219,5 @@ def _save(weights: Path, result: TrainingResult) -> None:
 
 
 def _read(weights: Path, settings: TrainingSettings) -> TrainingResult:
-    run = read_run(weights, lambda path: read_encoder(path)[0], state_hash)
-    return TrainingResult(run.tensors, settings, run.history, float(run.content["seconds"]), run.metadata)
+    state, metadata, history, content = read_run(weights, lambda path: read_encoder(path)[0], state_hash)
+    return TrainingResult(state, settings, history, float(content["seconds"]), metadata)

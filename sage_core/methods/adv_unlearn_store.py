@@ -219,5 +219,5 @@ def _save(weights: Path, result: AdvUnlearnResult) -> None:
 
 
 def _read(weights: Path) -> AdvUnlearnResult:
-    run = read_run(weights, lambda path: read_encoder(path)[0], state_hash)
-    return AdvUnlearnResult(run.tensors, run.history, run.metadata, found=True)
+    state, metadata, history, _ = read_run(weights, lambda path: read_encoder(path)[0], state_hash)
+    return AdvUnlearnResult(state, history, metadata, found=True)

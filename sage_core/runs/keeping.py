@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError
 
@@ -111,22 +111,6 @@ def _finished(weights: Path, read: Callable[[Path], Value]) -> tuple[Value] | No
         ) from error
 
 
-class RunRecord(NamedTuple):
-    """A finished run as it was read.
-
-    Attributes:
-        tensors: by name.
-        metadata: what the run says of itself.
-        history: each step's report.
-        content: all that its report holds.
-    """
-
-    tensors: dict[str, Tensor]
-    metadata: dict[str, str]
-    history: tuple[StepReport, ...]
-    content: dict[str, Any]
-
-
 def save_run(
     weights: Path,
     write: Callable[[Path, Mapping[str, Tensor], Mapping[str, str]], object],
@@ -154,13 +138,16 @@ def read_run(
     weights: Path,
     read: Callable[[Path], dict[str, Tensor]],
     hash_of: Callable[[Mapping[str, Tensor]], str],
-) -> RunRecord:
+) -> tuple[dict[str, Tensor], dict[str, str], tuple[StepReport, ...], dict[str, Any]]:
     """Read what `save_run` wrote, and check that all steps are reported and that the weights are those written.
 
     Args:
         weights: path of the weights.
         read: reads them.
         hash_of: as the recorded hash was made.
+
+    Returns:
+        Tensors, metadata, each step's report, and all that the report holds.
 
     Raises:
         FileNotFoundError: there is no report, so that the run is not whole.
@@ -175,7 +162,7 @@ def read_run(
     if hash_of(tensors) != content.get("hash", metadata.get("hash")):
         # safetensors carries no checksum.
         raise ValueError("its weights have changed since they were written")
-    return RunRecord(tensors, metadata, history, content)
+    return tensors, metadata, history, content
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

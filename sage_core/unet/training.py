@@ -251,5 +251,5 @@ def _read(weights: Path, config: UnetConfig) -> EditResult:
     def tensors(path: Path) -> dict[str, Tensor]:
         return {name: value.clone() for name, _, value in read_unet(path, config).tensors()}
 
-    run = read_run(weights, tensors, weights_hash)
-    return EditResult(run.tensors, run.history, run.metadata, found=True)
+    deltas, metadata, history, _ = read_run(weights, tensors, weights_hash)
+    return EditResult(deltas, history, metadata, found=True)
