@@ -5,8 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..sage_core.methods.concepts import Concepts, split_texts
-from ..sage_core.methods.erasing import PRESETS
-from ..sage_core.methods.erasing_store import train_erasure
+from ..sage_core.methods.erasing import PRESETS, train_erasure
 from ..sage_core.unet.training import training_bytes
 from .host import files, unet_training
 from .host.inputs import check_choices, seed_input

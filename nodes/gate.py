@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
+from pathlib import Path
 
 import torch
 from comfy_api.latest import io, ui
 
 from ..sage_core.encoders.text_encoder import TextEncoder, state_hash
 from ..sage_core.errors import EncoderError, SettingsError, TrainingError
-from ..sage_core.methods.gate import Gate, GateSettings, hash_texts, load_gate, refine, save_gate, train_gate
+from ..sage_core.methods.gate import Gate, GateSettings, gate_name, load_gate, refine, save_gate, train_gate
+from ..sage_core.prompts.pairs import PromptPairs
+from ..sage_core.runs.keeping import kept
 from ..sage_core.runs.record import StepReport
 from .host import clips, display, files, memory
 from .host.inputs import check_choices, check_finite, seed_input
@@ -19,6 +21,8 @@ from .host.sockets import GateType, Pairs
 _CATEGORY = "SAGE/unet"
 _ROUTE, _REFINE = "route", "refine"
 _DEFAULTS = GateSettings()
+# Bytes of a gate and its checkpoint, generously.
+_STORED = 2**24
 
 
 class SAGETrainGate(io.ComfyNode):
@@ -58,25 +62,33 @@ class SAGETrainGate(io.ComfyNode):
     def execute(cls, clip, pairs, false_alarms, steps, seed) -> io.NodeOutput:
         check_finite(false_alarms=false_alarms)
         settings = GateSettings(steps=steps, false_alarms=false_alarms, seed=seed)
-        state = clips.private_copy(clips.patched_weights(clip))
-        safe, unsafe = (list(dict.fromkeys(texts)) for texts in (pairs.safe, pairs.unsafe))
-        about = f"{state_hash(state)} {settings} {hash_texts([safe, unsafe])}"
-        path = files.gate_file(hashlib.sha256(about.encode()).hexdigest()[:32])
-        found = path.exists()
+        state, folder = clips.private_copy(clips.patched_weights(clip)), files.gate_folder()
+        name = gate_name(state_hash(state), pairs.safe, pairs.unsafe, settings)
         # ComfyUI runs nodes in inference mode, in which weights are made that gradients cannot pass.
         with torch.inference_mode(False):
             encoder = TextEncoder.from_state(state, copy=False)
-            if not found:
-                _train(encoder, safe, unsafe, settings, path)
-            gate = load_gate(path, encoder.cpu())
-        report = f"{'Found' if found else 'Trained'}: {path}\n{gate.card.summary()}\n{pairs.report.summary()}"
+            gate, found = kept(
+                folder,
+                name,
+                make=lambda checkpoint: _train(encoder, pairs, settings, checkpoint),
+                save=save_gate,
+                read=lambda path: load_gate(path, encoder),
+                needed=_STORED,
+            )
+        report = "\n".join(
+            [
+                f"{'Found' if found else 'Trained'}: {folder / name}.safetensors",
+                gate.card.summary(),
+                pairs.report.summary(),
+            ]
+        )
         display.log.info("SAGE: %s", report)
         return io.NodeOutput(gate, report, ui=ui.PreviewText(report))
 
 
-def _train(encoder: TextEncoder, safe: list[str], unsafe: list[str], settings: GateSettings, path) -> None:
-    width = encoder.config.width
-    needed = 4 * sum(weight.numel() for weight in encoder.parameters()) + 2 * 77 * width * (len(safe) + len(unsafe))
+def _train(encoder: TextEncoder, pairs: PromptPairs, settings: GateSettings, checkpoint: Path) -> Gate:
+    width, prompts = encoder.config.width, len(set(pairs.safe)) + len(set(pairs.unsafe))
+    needed = 4 * sum(weight.numel() for weight in encoder.parameters()) + 2 * 77 * width * prompts
     advice = TrainingError(
         f"Out of memory: training a gate takes {needed / 2**30:.1f} GiB and the encoder's activations. Use fewer pairs."
     )
@@ -85,13 +97,12 @@ def _train(encoder: TextEncoder, safe: list[str], unsafe: list[str], settings: G
     def watch(step: StepReport) -> None:
         progress(step.step, step.steps)
 
-    # The parent is made before the checkpoint, which a Cancel writes.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = path.with_suffix(".checkpoint")
     with memory.training_device(needed) as (device, _), memory.telling_memory(advice):
-        gate = train_gate(encoder.to(device), safe, unsafe, settings, checkpoint=checkpoint, on_step=watch)
-        save_gate(path, gate)
-    checkpoint.unlink(missing_ok=True)
+        encoder.to(device)
+        gate = train_gate(encoder, pairs.safe, pairs.unsafe, settings, checkpoint=checkpoint, on_step=watch)
+        # As it is when it is found.
+        gate.network.cpu()
+        return gate
 
 
 class SAGEGate(io.ComfyNode):

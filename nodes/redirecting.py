@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..sage_core.methods.redirecting import RedirectingSettings
-from ..sage_core.methods.redirecting_store import drawable, train_redirection
+from ..sage_core.methods.redirecting import RedirectingSettings, drawable, train_redirection
 from ..sage_core.unet.training import training_bytes
 from .host import display, files, unet_training
 from .host.inputs import ADVANCED, check_choices, check_finite, seed_input

@@ -14,7 +14,7 @@ _LIST, _LIMIT, _CLEAR = "list", "limit", "clear"
 
 
 class SAGEStoredRuns(io.ComfyNode):
-    """Lists and deletes what Train SAGE Text Encoder keeps in output/sage/runs."""
+    """Lists and deletes what trainings and attacks keep in output/sage/runs and output/sage/gates."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -22,8 +22,9 @@ class SAGEStoredRuns(io.ComfyNode):
             node_id="SAGEStoredRuns",
             display_name="SAGE Stored Runs",
             category="SAGE/train",
-            description="Lists finished and interrupted trainings in output/sage/runs, which are found again by the "
-            "same inputs, and deletes old ones. No saved encoder is lost.",
+            description="Lists finished and interrupted trainings, attacks and gates in output/sage/runs and "
+            "output/sage/gates, which are found again by the same inputs, and deletes old ones. No saved encoder is "
+            "lost.",
             is_output_node=True,
             inputs=[
                 io.Combo.Input(
@@ -46,10 +47,11 @@ class SAGEStoredRuns(io.ComfyNode):
     def execute(cls, action, limit_gb) -> io.NodeOutput:
         check_finite(limit_gb=limit_gb)
         check_choices(cls, action=action)
-        store = RunStore(files.store_folder())
+        store = RunStore(files.store_folder(), files.gate_folder())
         gone = [] if action == _LIST else store.clear(0 if action == _CLEAR else limit_gb * 1e9)
         left = store.runs()
-        lines = [f"{len(left)} runs, {sum(run.bytes for run in left) / 2**20:,.1f} MiB in {store.folder}"]
+        folders = " and ".join(map(str, store.folders))
+        lines = [f"{len(left)} runs, {sum(run.bytes for run in left) / 2**20:,.1f} MiB in {folders}"]
         lines += [run.summary() for run in left]
         if action != _LIST:
             lines.append(f"Deleted {len(gone)} runs, {sum(run.bytes for run in gone) / 2**20:,.1f} MiB.")

@@ -9,8 +9,7 @@ from comfy_api.latest import io
 from ..sage_core.alignment.memory import estimate_memory, plan_memory
 from ..sage_core.alignment.report import run_summary
 from ..sage_core.alignment.settings import PRESETS, TrainingSettings
-from ..sage_core.alignment.store import train_stored
-from ..sage_core.alignment.training import TrainingResult
+from ..sage_core.alignment.training import TrainingResult, train_stored
 from ..sage_core.encoders.layouts import EncoderConfig, require_sd1
 from ..sage_core.encoders.text_encoder import save_encoder
 from ..sage_core.errors import TrainingError

@@ -149,9 +149,9 @@ def store_folder() -> Path:
     return Path(folder_paths.get_output_directory()) / "sage" / "runs"
 
 
-def gate_file(key: str) -> Path:
-    """Where the gate of a key is kept."""
-    return Path(folder_paths.get_output_directory()) / "sage" / "gates" / f"{key}.safetensors"
+def gate_folder() -> Path:
+    """Where finished gates and their checkpoints are kept."""
+    return Path(folder_paths.get_output_directory()) / "sage" / "gates"
 
 
 def prompt_files() -> list[str]:

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "train": "training",
         "TrainingResult": "training",
-        "train_stored": "store",
+        "train_stored": "training",
         "TrainingSettings": "settings",
         "PRESETS": "settings",
         "alignment_loss": "losses",

@@ -1,4 +1,4 @@
-"""The alignment run, to be read from top to bottom: prepare, train, hand on; its name and what it says of itself."""
+"""The alignment run, to be read from top to bottom: prepare, train, hand on; its name, its metadata, how it is kept."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import __version__
-from ..encoders.layouts import EncoderConfig
-from ..encoders.precision import arithmetic, choose_precision
-from ..encoders.text_encoder import state_hash
+from ..encoders.layouts import EncoderConfig, read_encoder
+from ..encoders.precision import Precision, arithmetic, choose_precision
+from ..encoders.text_encoder import save_encoder, state_hash
 from ..errors import SettingsError
 from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
+from ..runs.keeping import SOFTWARE, kept, read_run, save_run
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
 from .concepts import Removal
@@ -163,5 +163,61 @@ def run_metadata(
         "prompts_hash": pairs.hash(),
         "hash": aligned_hash,
         "settings": json.dumps(settings.to_dict(), sort_keys=True),
-        "software": f"sage-alignment {__version__}",
+        "software": SOFTWARE,
     }
+
+
+# A checkpoint holds the weights and AdamW's two moments, and the result is written before it goes.
+_STORED_COPIES = 4
+# What "auto" may have come to on another machine, or was the default before there was "auto".
+_EARLIER: tuple[Precision, ...] = ("bf16", "fp32")
+
+
+def train_stored(
+    base: Mapping[str, Tensor],
+    pairs: PromptPairs,
+    concept: str | ConceptList,
+    settings: TrainingSettings,
+    store: Path,
+    **options: Any,
+) -> tuple[TrainingResult, bool]:
+    """Train as `train` does, and keep the finished run and its checkpoint in the folder `store`, see `runs.keeping`.
+
+    Args:
+        settings: a run of precision "auto" is one that is finished or begun in any, or else of the device's.
+        options: passed on to `train`; any of its options except `checkpoint` and `base_hash`.
+
+    Returns:
+        The result, and whether it was found instead of trained.
+
+    Raises:
+        FileError: nothing can be written into the store; raised before the first step.
+        TrainingError: another process trains this run; see also `train`.
+    """
+    base_hash, precisions = state_hash(base), [settings.precision]
+    if settings.precision == "auto":
+        precisions = [choose_precision("auto", torch.device(options.get("device", "cpu"))), *_EARLIER]
+    each = [settings.replace(precision=precision) for precision in precisions]
+    named = {run_key(base_hash, pairs, concept, one): one for one in each}
+    key, *earlier = named
+    return kept(
+        store,
+        key,
+        make=lambda checkpoint: train(
+            base, pairs, concept, named[checkpoint.stem], checkpoint=checkpoint, base_hash=base_hash, **options
+        ),
+        save=_save,
+        read=lambda weights: _read(weights, named[weights.stem]),
+        needed=_STORED_COPIES * 4 * sum(tensor.numel() for tensor in base.values()),
+        earlier=earlier,
+    )
+
+
+def _save(weights: Path, result: TrainingResult) -> None:
+    about = {"settings": result.settings.to_dict(), "seconds": result.seconds}
+    save_run(weights, save_encoder, result.state, result.metadata, result.history, **about)
+
+
+def _read(weights: Path, settings: TrainingSettings) -> TrainingResult:
+    state, metadata, history, content = read_run(weights, lambda path: read_encoder(path)[0], state_hash)
+    return TrainingResult(state, settings, history, float(content["seconds"]), metadata)

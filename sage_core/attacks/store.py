@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from .. import __version__
 from ..encoders.layouts import EncoderConfig, canonical_state, require_positions
 from ..encoders.text_encoder import TextEncoder, state_hash
 from ..encoders.tokens import detokenize
-from ..errors import SettingsError, TrainingError, UnetError
-from ..files import whole_file, write_json
+from ..errors import SettingsError, UnetError
 from ..prompts.minors import mentions_minor
-from ..rows import parse_json
+from ..runs.keeping import SOFTWARE, kept, read_run, run_name, save_run, save_tensors, weights_hash
 from ..runs.record import StepReport
-from ..runs.store import CHECKPOINT, REPORT, WEIGHTS, RunStore
-from ..unet.training import FACTOR, TypedNoise, checked_config, diffusers_unet, weights_hash
+from ..unet.training import FACTOR, TypedNoise, checked_config, diffusers_unet
 from .budgets import AttackOutcome, report, run_attack
 from .plans import AttackPlan, Victim, prepare
 from .search import Attempt
 
 # Raised when the same inputs no longer give the same prompts.
 _RECIPE = 1
+# Bytes of the result and its checkpoint, generously.
+_STORED = 2**24
 _WITHHELD = "(withheld: it refers or may refer to a minor)"
 
 
@@ -131,33 +127,17 @@ def attack_stored(
     victim, base = _checked(plan, victim, base, size)
     about = [_RECIPE, victim.hashes, base.hashes, plan.to_dict(), size, str(dtype)]
     about.append("" if references is None else weights_hash({"references": references}))
-    key = hashlib.sha256(json.dumps(["attack", *about]).encode()).hexdigest()[:32]
-    runs = RunStore(store)
-    weights, written, checkpoint = (runs.path(key, suffix) for suffix in (WEIGHTS, REPORT, CHECKPOINT))
-    if weights.exists() and written.exists():
-        runs.tidy(key)
-        return _read(weights, written)
-    runs.make_ready(key, 2**24)
-    with runs.locked(key):
+    same = base.hashes == victim.hashes
+
+    def make(checkpoint: Path) -> StoredAttack:
         shape = _latent_shape(plan, base, size)
         models = _Models(device, dtype, on_evaluation)
         attacked = models.make(victim)
-        same = base.hashes == victim.hashes
         attack = prepare(plan, attacked, attacked if same else models.make(base), shape, references, on_evaluation)
-        outcome = run_attack(attack, plan.budget, checkpoint=checkpoint, key=key, on_step=on_step)
-        metadata = _metadata(plan, outcome)
-        tensors = _tensors(outcome)
-        content = {
-            "metadata": metadata,
-            "history": [asdict(step) for step in outcome.history],
-            "hash": weights_hash(tensors),
-        }
-        write_json(written, content)
-        # Last, since its presence says that the run is whole.
-        with whole_file(weights) as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt", **metadata})
-        checkpoint.unlink(missing_ok=True)
-    return StoredAttack(outcome, metadata, found=False)
+        outcome = run_attack(attack, plan.budget, checkpoint=checkpoint, key=checkpoint.stem, on_step=on_step)
+        return StoredAttack(outcome, _metadata(plan, outcome, control=same), found=False)
+
+    return kept(store, run_name(["attack", *about]), make=make, save=_save, read=_read, needed=_STORED)[0]
 
 
 class _Models:
@@ -212,16 +192,16 @@ def _latent_shape(plan: AttackPlan, base: AttackedModel, size: int) -> tuple[int
     return channels, size // FACTOR, size // FACTOR
 
 
-def _metadata(plan: AttackPlan, outcome: AttackOutcome) -> dict[str, str]:
+def _metadata(plan: AttackPlan, outcome: AttackOutcome, *, control: bool) -> dict[str, str]:
     names = {"tokens": "token search", "genetic": "genetic search", "soft": "soft prompts"}
     return {
         "method": names.get(plan.method, "textual inversion"),
-        "preset": f"attack on the {plan.aim}",
+        "preset": f"{'control of an ' if control else ''}attack on the {plan.aim}",
         "concept": plan.concept or "unnamed",
         "steps": str(len(outcome.history)),
         "broken": f"{outcome.success.k} of {outcome.success.n}",
         "plan": json.dumps(plan.to_dict(), sort_keys=True),
-        "software": f"sage-alignment {__version__}",
+        "software": SOFTWARE,
     }
 
 
@@ -237,32 +217,20 @@ def _tensors(outcome: AttackOutcome) -> dict[str, Tensor]:
         "looked": outcome.looked,
         "tries": torch.tensor(outcome.tries),
     }
-    return {name: value.contiguous() for name, value in found.items() if value is not None}
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def _read(weights: Path, written: Path) -> StoredAttack:
-    try:
-        content: dict[str, Any] = parse_json(written.read_text(encoding="utf-8"))
-        tensors = load_file(weights)
-        history = tuple(StepReport.from_dict(row) for row in content["history"])
-        metadata = {str(name): str(value) for name, value in content["metadata"].items()}
-        if weights_hash(tensors) != content["hash"]:
-            # safetensors carries no checksum.
-            raise ValueError("what it found has changed since it was written")
-        attempt = Attempt(*(tensors.get(name) for name in ("ids", "places", "vectors", "sets")))  # type: ignore[arg-type]
-        outcome = AttackOutcome(
-            attempt,
-            tensors["hits"],
-            tensors["distances"],
-            tensors["looked"],
-            tuple(tensors["tries"].tolist()),
-            history,
-        )
-        return StoredAttack(outcome, metadata, found=True)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TrainingError(
-            f"The finished attack {weights} cannot be read ({error}). Delete it to attack again."
-        ) from error
+def _save(weights: Path, attack: StoredAttack) -> None:
+    tensors, history = _tensors(attack.outcome), attack.outcome.history
+    save_run(weights, save_tensors, tensors, attack.metadata, history, hash=weights_hash(tensors))
+
+
+def _read(weights: Path) -> StoredAttack:
+    tensors, metadata, history, _ = read_run(weights, load_file, weights_hash)
+    attempt = Attempt(*(tensors.get(name) for name in ("ids", "places", "vectors", "sets")))  # type: ignore[arg-type]
+    hits, distances, looked = (tensors[name] for name in ("hits", "distances", "looked"))
+    outcome = AttackOutcome(attempt, hits, distances, looked, tuple(tensors["tries"].tolist()), history)
+    return StoredAttack(outcome, metadata, found=True)
 
 
 def _starred(ids: Tensor, places: Tensor) -> str:

@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
 def _trained(options: argparse.Namespace) -> tuple[EditResult, Any]:
     """The training's result, and the U-Net's sizes."""
     from ..encoders.text_encoder import TextEncoder
-    from ..methods.redirecting_store import drawable, train_redirection
+    from ..methods.redirecting import drawable, train_redirection
     from ..unet.training import UnetRun
 
     settings, device = _settings(options), common.device(options)

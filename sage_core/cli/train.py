@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     )
     common.check_png("--curves", options.curves)
     from ..alignment.report import run_summary
-    from ..alignment.store import train_stored
+    from ..alignment.training import train_stored
     from ..encoders.layouts import EncoderConfig, require_sd1
     from ..encoders.text_encoder import save_encoder
     from ..runs.curves import training_curves

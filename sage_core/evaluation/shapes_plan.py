@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..alignment.settings import PRESETS
-from ..alignment.store import train_stored
+from ..alignment.training import train_stored
 from ..encoders.text_encoder import TextEncoder, save_encoder
 from ..errors import SettingsError
 from ..files import check_writable, write_text

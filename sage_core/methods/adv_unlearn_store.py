@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from .. import __version__
 from ..encoders.layouts import EncoderConfig, canonical_state, read_encoder, require_positions
 from ..encoders.text_encoder import TextEncoder, save_encoder, state_hash
-from ..errors import EncoderError, TrainingError, UnetError
-from ..files import write_json
+from ..errors import UnetError
+from ..runs.keeping import SOFTWARE, kept, read_run, run_name, save_run, weights_hash
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
-from ..runs.store import CHECKPOINT, REPORT, WEIGHTS, RunStore
 from ..unet.names import UnetConfig
-from ..unet.training import FACTOR, TypedNoise, checked_config, diffusers_unet, require_width, weights_hash
+from ..unet.training import FACTOR, TypedNoise, checked_config, diffusers_unet, require_width
 from .adv_unlearn import AdvUnlearnObjective, AdvUnlearnSettings, require_layers, retain_prompts
 from .concepts import Concepts
-
-logger = logging.getLogger(__name__)
 
 # Numbers that autograd keeps of a picture for each of its latent pixels and each channel of the U-Net's first level,
 # counted on SD 1.x's U-Net with fused attention and frozen weights, which need no inputs of matrices kept.
@@ -163,38 +155,24 @@ def train_adv_unlearn(
     require_layers(settings.layers, EncoderConfig.of(base))
     prompts = retain_prompts(retain, concepts)
     hashes = {"unet_hash": weights_hash(unet), "base_hash": state_hash(base)}
-    key = _run_key(hashes, concepts, prompts, settings, size, dtype)
-    runs = RunStore(store)
-    weights, report, checkpoint = (runs.path(key, suffix) for suffix in (WEIGHTS, REPORT, CHECKPOINT))
-    if weights.exists() and report.exists():
-        runs.tidy(key)
-        return _read(weights, report)
-    runs.make_ready(key, _STORED_COPIES * 4 * sum(value.numel() for value in base.values()))
-    with runs.locked(key):
-        if weights.exists() and report.exists():
-            # Another process has finished it since the first look.
-            return _read(weights, report)
+    retained = f"{len(prompts)} {'retain' if retain else 'everyday'} prompts"
+
+    def make(checkpoint: Path) -> AdvUnlearnResult:
         noise = TypedNoise(diffusers_unet(unet, device=device, dtype=dtype), on_evaluation)
         encoder = TextEncoder.from_state({name: tensor.to(device) for name, tensor in base.items()})
         shape = (config.inputs, size // FACTOR, size // FACTOR)
         objective = AdvUnlearnObjective(noise, encoder, concepts, prompts, settings, shape)
         objective.chunk = plan_unlearning(unet, base, settings, size=size, dtype=dtype, free=free_memory).chunk
-        rate = settings.learning_rate
-        loop = Loop(objective, Budget(steps=settings.steps), lambda _step, _used: rate, checkpoint=checkpoint, key=key)
+        budget, rate = Budget(steps=settings.steps), settings.learning_rate
+        loop = Loop(objective, budget, lambda _step, _used: rate, checkpoint=checkpoint, key=checkpoint.stem)
         history = loop.run(on_step)
         state = objective.result()
-        retained = f"{len(prompts)} {'retain' if retain else 'everyday'} prompts"
         metadata = _metadata(hashes, concepts, settings, state, retained, loop.seconds)
-        try:
-            write_json(report, {"metadata": metadata, "history": [asdict(step) for step in history]})
-            # Last, since its presence says that the run is whole.
-            save_encoder(weights, state, metadata)
-            checkpoint.unlink(missing_ok=True)
-        except (OSError, SafetensorError) as error:
-            logger.warning(
-                "The finished run could not be stored in %s (%s); it is handed on all the same.", store, error
-            )
-    return AdvUnlearnResult(state, history, metadata, found=False)
+        return AdvUnlearnResult(state, history, metadata, found=False)
+
+    about = [_RECIPE, hashes, concepts.erase, concepts.guides, prompts, settings.to_dict(), size, str(dtype)]
+    needed = _STORED_COPIES * 4 * sum(value.numel() for value in base.values())
+    return kept(store, run_name(["AdvUnlearn", *about]), make=make, save=_save, read=_read, needed=needed)[0]
 
 
 def _checked(unet: Mapping[str, Tensor], base: Mapping[str, Tensor], size: int) -> UnetConfig:
@@ -206,18 +184,6 @@ def _checked(unet: Mapping[str, Tensor], base: Mapping[str, Tensor], size: int) 
         if not value.sum(dtype=torch.float32).isfinite() and not value.float().isfinite().all():
             raise UnetError(f"The U-Net's {name} holds values that are not finite: use another checkpoint.")
     return config
-
-
-def _run_key(
-    hashes: Mapping[str, str],
-    concepts: Concepts,
-    retain: Sequence[str],
-    settings: AdvUnlearnSettings,
-    size: int,
-    dtype: torch.dtype,
-) -> str:
-    about = [_RECIPE, hashes, concepts.erase, concepts.guides, retain, settings.to_dict(), size, str(dtype)]
-    return hashlib.sha256(json.dumps(["AdvUnlearn", *about]).encode()).hexdigest()[:32]
 
 
 def _metadata(
@@ -244,22 +210,14 @@ def _metadata(
         **hashes,
         "hash": state_hash(state),
         "settings": json.dumps(settings.to_dict(), sort_keys=True),
-        "software": f"sage-alignment {__version__}",
+        "software": SOFTWARE,
     }
 
 
-def _read(weights: Path, report: Path) -> AdvUnlearnResult:
-    try:
-        state, metadata = read_encoder(weights)
-        content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-        history = tuple(StepReport.from_dict(row) for row in content["history"])
-        if len(history) != int(metadata["steps"]):
-            raise ValueError(f"it reports {len(history)} of {metadata['steps']} steps")
-        if metadata.get("hash") != state_hash(state):
-            # safetensors carries no checksum.
-            raise ValueError("its weights have changed since they were written")
-        return AdvUnlearnResult(state, history, metadata, found=True)
-    except (EncoderError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TrainingError(
-            f"The finished run {weights} cannot be read ({error}). Delete it to train again."
-        ) from error
+def _save(weights: Path, result: AdvUnlearnResult) -> None:
+    save_run(weights, save_encoder, result.state, result.metadata, result.history)
+
+
+def _read(weights: Path) -> AdvUnlearnResult:
+    state, metadata, history, _ = read_run(weights, lambda path: read_encoder(path)[0], state_hash)
+    return AdvUnlearnResult(state, history, metadata, found=True)

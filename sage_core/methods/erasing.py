@@ -8,13 +8,14 @@ edited noise ε_θ is drawn to what the frozen base ε says of the picture witho
 
 RACE (Kim et al., ECCV 2024) moves the text's states within a small box first, to where ε_θ still draws the concept.
 
-The objective is for `runs.loop`; its result is an edit, see `differences`.
+`train_erasure` is a whole training, kept in a store; its result is an edit, see `unet.differences`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -26,10 +27,13 @@ from ..encoders.text_encoder import TextEncoder, embed
 from ..encoders.tokens import CONTEXT_LENGTH
 from ..errors import SettingsError
 from ..unet.differences import DifferencesObjective, Trained
+from ..unet.training import EditResult, UnetRun
 from .concepts import Concepts
 
 Form = Literal["2025", "2023"]
 
+# Raised when the same inputs no longer give the same edit.
+_RECIPE = 1
 # Far apart, so that the runs of neighbouring seeds share no step.
 _SEED_STRIDE = 1_000_003
 
@@ -105,6 +109,10 @@ class ErasingSettings:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return asdict(self)
+
+    def rate(self, _step: int, _used: float) -> float:
+        """Learning rate of a step."""
+        return self.learning_rate
 
 
 ESD_PAPER = ErasingSettings("x", "2023", 1000, 1e-5, strength=1.0)
@@ -229,3 +237,39 @@ class ErasingObjective(DifferencesObjective):
         if self.settings.form == "2025":
             return int(self.scheduler.timesteps[done])
         return time_between(done, self.settings.sampling_steps, generator)
+
+
+def train_erasure(
+    run: UnetRun,
+    encoder: TextEncoder,
+    concepts: Concepts,
+    settings: ErasingSettings,
+    store: Path,
+    *,
+    preset: str = "",
+    sources: Sequence[str] = (),
+) -> EditResult:
+    """Train an erasure, go on with one that was stopped, or find a finished one in the folder `store`.
+
+    Args:
+        run: the U-Net, and on what it is trained.
+        concepts: what to erase; guides and texts to preserve are not used.
+        preset: the settings' name, for reports.
+        sources: texts to erase the concepts from, one each; none for the concepts themselves.
+
+    Raises:
+        SettingsError, UnetError, TrainingError: see `UnetRun.train`.
+    """
+    return run.train(
+        encoder,
+        settings,
+        lambda noise, shape: ErasingObjective(noise, ErasingTexts.of(encoder, concepts, sources), settings, shape),
+        store,
+        inputs=[concepts.erase, tuple(sources)],
+        about={
+            "method": "RACE" if settings.race else f"ESD-{settings.trained}",
+            "preset": preset or "none",
+            "concept": "; ".join(concepts.erase),
+        },
+        recipe=_RECIPE,
+    )

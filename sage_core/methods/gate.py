@@ -23,12 +23,15 @@ from torch import Tensor, nn
 from ..encoders.text_encoder import TextEncoder, embed, state_hash
 from ..encoders.tokens import CONTEXT_LENGTH
 from ..errors import EncoderError, PromptError, SettingsError
-from ..files import whole_file
+from ..runs.keeping import save_tensors, weights_hash
 from ..runs.loop import Budget, Loop, Objective
 from ..runs.record import StepReport
 
 QUERIES, WIDTH, HEADS = 4, 256, 4
+# The store of runs knows gates by it.
 _FORMAT = "sage_gate_1"
+# Raised when the same inputs no longer give the same gate.
+_RECIPE = 1
 
 
 class GateNetwork(nn.Module):
@@ -282,7 +285,7 @@ def train_gate(
     device = next(encoder.parameters()).device
     objective = GateObjective(states[0][held[0] :], states[1][held[1] :], settings, device)
     identity = state_hash(encoder.state())
-    key = f"{identity} {settings} {hash_texts(kinds)}"
+    key = _made_of(identity, kinds, settings)
     Loop(objective, Budget(steps=settings.steps), lambda _step, _used: settings.learning_rate,
          checkpoint=checkpoint, key=key).run(on_step)  # fmt: skip
     network = objective.network.eval().requires_grad_(False)
@@ -322,18 +325,23 @@ def threshold_for(safe_logits: Tensor, false_alarms: float) -> float:
     return float(ordered[int(false_alarms * len(ordered) + 1e-9)])
 
 
-def hash_texts(lists: Sequence[Sequence[str]]) -> str:
-    """SHA-256 of lists of texts."""
-    return hashlib.sha256(json.dumps([list(texts) for texts in lists]).encode()).hexdigest()
+def gate_name(encoder_hash: str, safe: Sequence[str], unsafe: Sequence[str], settings: GateSettings) -> str:
+    """Name of a gate that is kept, 32 hex digits: the encoder's hash, the prompts and the settings."""
+    kinds = [list(dict.fromkeys(texts)) for texts in (safe, unsafe)]
+    return hashlib.sha256(_made_of(encoder_hash, kinds, settings).encode()).hexdigest()[:32]
+
+
+def _made_of(encoder_hash: str, kinds: Sequence[Sequence[str]], settings: GateSettings) -> str:
+    texts = hashlib.sha256(json.dumps([list(texts) for texts in kinds]).encode()).hexdigest()
+    # Gates were kept before they had recipes.
+    return f"{encoder_hash} {settings} {texts}" + (f" recipe {_RECIPE}" if _RECIPE > 1 else "")
 
 
 def save_gate(path: str | os.PathLike[str], gate: Gate) -> None:
     """Write a gate as safetensors with its card, whole."""
-    from safetensors.torch import save_file
-
-    tensors = {name: value.detach().cpu().contiguous() for name, value in gate.network.state_dict().items()}
-    with whole_file(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", _FORMAT: json.dumps(asdict(gate.card))})
+    tensors, card = gate.network.state_dict(), asdict(gate.card)
+    about = {"method": "gate", "steps": str(card["settings"]["steps"]), "hash": weights_hash(tensors)}
+    save_tensors(Path(path), tensors, {**about, _FORMAT: json.dumps(card)})
 
 
 @torch.inference_mode(False)
@@ -347,7 +355,8 @@ def load_gate(path: str | os.PathLike[str], encoder: TextEncoder | None = None) 
 
     try:
         with safe_open(str(path), framework="pt") as file:
-            known = (file.metadata() or {}).get(_FORMAT)
+            about = file.metadata() or {}
+            known = about.get(_FORMAT)
             tensors = {name: file.get_tensor(name) for name in file.keys()} if known else {}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise EncoderError(
@@ -358,6 +367,9 @@ def load_gate(path: str | os.PathLike[str], encoder: TextEncoder | None = None) 
             f"{path} is not a gate: its metadata lacks '{_FORMAT}'. Use a file that a gate was saved to."
         )
     try:
+        # Earlier gates have no hash; safetensors carries no checksum.
+        if about.get("hash", found := weights_hash(tensors)) != found:
+            raise ValueError("its weights have changed since they were written")
         card = GateCard(**json.loads(known))
         network = GateNetwork(tensors["norm.weight"].shape[0])
         network.load_state_dict(tensors)

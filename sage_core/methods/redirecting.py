@@ -13,8 +13,8 @@ to the time t, u the unsafe prompt of a pair and s its safe one:
 from what tells u from s. So the pairs decide what is erased: where they differ in one thing alone, that goes, and what
 they share stays. ESD does so with one text and the empty prompt (`erasing`), and keeps nothing.
 
-The base draws the pictures before the first step, one for each prompt of some pairs with the same noise. The objective
-is for `runs.loop`; its result is an edit, see `differences`.
+The base draws the pictures before the first step, one for each prompt of some pairs with the same noise.
+`train_redirection` is a whole training, kept in a store; its result is an edit, see `unet.differences`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
@@ -32,9 +33,14 @@ from ..drawing.noise import TRAINING_STEPS, noise_scheduler, partly_drawn
 from ..encoders.text_encoder import TextEncoder, embed
 from ..encoders.tokens import CONTEXT_LENGTH, tokenize
 from ..errors import PromptError, SettingsError, TrainingError
+from ..prompts.minors import without_minors
 from ..prompts.pairs import PromptPairs
 from ..unet.differences import DifferencesObjective, Trained
+from ..unet.training import EditResult, UnetRun
 
+METHOD, PRESET = "SAGE U-Net", "sage_unet"
+# Raised when the same inputs no longer give the same edit.
+_RECIPE = 1
 # Far apart, so that the runs of neighbouring seeds share no step.
 _SEED_STRIDE = 1_000_003
 # The share of rows whose picture is that of the pair's other side.
@@ -284,3 +290,91 @@ class _Rows:
 def _noise_of(seed: int, row: int, shape: tuple[int, int, int]) -> Tensor:
     """Noise that depends on the seed and the pair alone; drawn on the CPU, whatever the device."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed * _SEED_STRIDE + row))
+
+
+def train_redirection(
+    run: UnetRun,
+    encoder: TextEncoder,
+    pairs: PromptPairs,
+    settings: RedirectingSettings,
+    store: Path,
+    *,
+    title: str = "",
+    on_draw: Callable[[int, int], None] | None = None,
+) -> EditResult:
+    """Redirect a U-Net by pairs, go on with a training that was stopped, or find a finished one in the folder `store`.
+
+    Pairs of which a side refers or may refer to a minor are left out: the base draws pictures of both sides.
+
+    Args:
+        run: the U-Net, and on what it is trained.
+        encoder: of the prompts; the U-Net is used with it or with an aligned one.
+        pairs: the unsafe prompts, and what is drawn instead.
+        settings: how.
+        title: the concept's name in reports, where the pairs name none.
+        on_draw: called with (done, total) before each evaluation of the U-Net for the base's pictures, and once after
+            the last; may raise to stop.
+
+    Raises:
+        PromptError: no pair is left.
+        SettingsError, UnetError, TrainingError: see `UnetRun.train`.
+    """
+    pairs = drawable(pairs)
+    if on_draw is not None:
+        run = _telling(run, on_draw, drawing_evaluations(len(pairs), settings))
+    return run.train(
+        encoder,
+        settings,
+        lambda noise, shape: RedirectingObjective(noise, PairStates.of(encoder, pairs), settings, shape),
+        store,
+        inputs=[pairs.hash()],
+        about={
+            "method": METHOD,
+            "preset": PRESET,
+            # As trainings of the text encoder title theirs.
+            "concept": ", ".join(dict.fromkeys(pairs.concepts)) or title.strip() or "unnamed",
+            "pairs": str(len(pairs)),
+        },
+        name=METHOD,
+        recipe=_RECIPE,
+    )
+
+
+def drawable(pairs: PromptPairs) -> PromptPairs:
+    """The pairs of which neither side refers or may refer to a minor; the report says how many others there were.
+
+    Raises:
+        PromptError: none is left.
+    """
+    kept = sorted(set(without_minors(pairs.safe)[0]) & set(without_minors(pairs.unsafe)[0]))
+    if len(kept) == len(pairs):
+        return pairs
+    note = (
+        f"{len(pairs) - len(kept):,} pairs refer or may refer to a minor on one side: they are neither drawn nor used."
+    )
+    report = replace(pairs.report, kept=len(kept), notes=(*pairs.report.notes, note))
+    safe, unsafe, concepts = (
+        tuple(side[row] for row in kept) if side else () for side in (pairs.safe, pairs.unsafe, pairs.concepts)
+    )
+    return PromptPairs(safe, unsafe, report, concepts)
+
+
+def drawing_evaluations(pairs: int, settings: RedirectingSettings) -> int:
+    """How many times the base's U-Net is evaluated for the pictures, before the first step."""
+    at_once = settings.batch_size + settings.keep_batch
+    return 2 * settings.sampling_steps * math.ceil(min(pairs, settings.pictures) / at_once)
+
+
+def _telling(run: UnetRun, on_draw: Callable[[int, int], None], total: int) -> UnetRun:
+    """The same run, which tells its first `total` evaluations to `on_draw`."""
+    done = 0
+
+    def watch() -> None:
+        nonlocal done
+        if run.on_evaluation is not None:
+            run.on_evaluation()
+        if done <= total:
+            on_draw(done, total)
+            done += 1
+
+    return replace(run, on_evaluation=watch)

@@ -13,5 +13,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "StepReport": "record",
         "training_curves": "curves",
         "RunStore": "store",
+        "kept": "keeping",
     },
 )

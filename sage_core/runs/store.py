@@ -1,21 +1,22 @@
-"""Runs on disk, named by their inputs: found again, listed, limited to a size, and cleared."""
+"""Runs on disk, named by their inputs: their files, one process a run, and how they are listed, limited and cleared."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 
 from ..errors import TrainingError
-from ..files import check_writable, remove_leftovers
+from ..files import remove_leftovers
+from ..rows import parse_json
 
 WEIGHTS, REPORT, CHECKPOINT = ".safetensors", ".json", ".checkpoint"
 _KEY = re.compile(r"[0-9a-f]{16,64}")
@@ -31,7 +32,7 @@ class StoredRun:
         bytes: their total size.
         modified: when the newest was written, in seconds since 1970.
         finished: whether its result is there, not only a checkpoint.
-        metadata: from its report; empty if the run is unfinished.
+        metadata: from its report or, where it has none, from its weights; empty if neither says anything.
     """
 
     key: str
@@ -44,33 +45,38 @@ class StoredRun:
     def summary(self) -> str:
         """One line for a person."""
         about = [self.metadata[name] for name in ("method", "preset", "concept") if name in self.metadata]
-        steps = f"{self.metadata['steps']} steps" if "steps" in self.metadata else "unfinished"
+        if not self.finished:
+            about.append("unfinished")
+        elif "steps" in self.metadata:
+            about.append(f"{self.metadata['steps']} steps")
         try:
             when = datetime.fromtimestamp(self.modified).strftime("%Y-%m-%d %H:%M")
         except (ValueError, OverflowError, OSError):
             # A file's time can lie after the year 9999.
             when = "at no known time"
-        return f"{self.key[:8]}  {when}  {self.bytes / 2**20:7.1f} MiB  {', '.join([*about, steps])}"
+        return f"{self.key[:8]}  {when}  {self.bytes / 2**20:7.1f} MiB  {', '.join(about) or 'finished'}"
 
 
 class RunStore:
     """A folder of runs; each is a few files that share its key as their name."""
 
-    def __init__(self, folder: Path) -> None:
-        """Make and read nothing yet."""
-        self.folder = folder
+    def __init__(self, folder: Path, *others: Path) -> None:
+        """Make and read nothing yet.
+
+        Args:
+            folder: of the runs.
+            others: folders whose runs are listed and cleared with these.
+        """
+        self.folder, self.folders = folder, (folder, *others)
 
     def path(self, key: str, suffix: str) -> Path:
         """The file of a run that ends in `suffix`."""
         return self.folder / f"{key}{suffix}"
 
-    def make_ready(self, key: str, needed: int) -> None:
-        """Try to write before hours of work whose result and checkpoints, `needed` bytes, will go into the store.
-
-        Raises:
-            FileError: nothing can be stored there.
-        """
-        check_writable(self.path(key, WEIGHTS), needed)
+    def first_of(self, *keys: str) -> str:
+        """The first of these runs that is finished, or else begun, or else the first."""
+        there = (key for suffix in (WEIGHTS, CHECKPOINT) for key in keys if self.path(key, suffix).exists())
+        return next(there, keys[0])
 
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:
@@ -79,21 +85,23 @@ class RunStore:
         Raises:
             TrainingError: another process is at work on it.
         """
+        lock = self.path(key, ".lock")
         try:
-            with FileLock(self.path(key, ".lock"), timeout=0):
-                yield
-                # While it is held, so that nobody who waits for this file goes on next to a holder of the next one.
-                # Windows deletes no open file.
-                with suppress(PermissionError):
-                    self.path(key, ".lock").unlink(missing_ok=True)
+            with FileLock(lock, timeout=0):
+                try:
+                    yield
+                finally:
+                    # While it is held, so that nobody who waits for this file goes on next to a holder of the next one.
+                    # Windows deletes no open file.
+                    with suppress(PermissionError):
+                        lock.unlink(missing_ok=True)
         except Timeout:
             raise TrainingError(
-                f"Another process is training this very run (it holds {self.path(key, '.lock')}). "
-                "Wait for it: its result will be found."
+                f"Another process is training this very run (it holds {lock}). Wait for it: its result will be found."
             ) from None
         if os.name == "nt":
             with suppress(PermissionError):
-                self.path(key, ".lock").unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
 
     def tidy(self, key: str) -> None:
         """Remove what a finished run needs no more and killed processes left: checkpoint, lock, half-written files."""
@@ -104,16 +112,21 @@ class RunStore:
                 self.path(key, CHECKPOINT).unlink(missing_ok=True)
 
     def runs(self) -> list[StoredRun]:
-        """All runs, the newest first."""
-        files: dict[str, list[Path]] = {}
-        for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            if path.suffix in (WEIGHTS, REPORT, CHECKPOINT) and _KEY.fullmatch(path.stem) and path.is_file():
-                files.setdefault(path.stem, []).append(path)
+        """All runs, the newest first; files that do not say that this program wrote them are none, whatever their name.
+
+        One file that says so is enough: the others may be damaged.
+        """
+        files: dict[Path, list[Path]] = {}
+        for folder in self.folders:
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if path.suffix in _SAID and _KEY.fullmatch(path.stem) and path.is_file():
+                    files.setdefault(path.with_suffix(""), []).append(path)
         found = []
-        for key, paths in files.items():
+        for paths in files.values():
             # Another process may delete a run meanwhile.
             with suppress(FileNotFoundError):
-                found.append(self._run(key, paths))
+                if (run := _stored(sorted(paths))) is not None:
+                    found.append(run)
         return sorted(found, key=lambda run: -run.modified)
 
     def remove(self, run: StoredRun) -> None:
@@ -121,8 +134,8 @@ class RunStore:
         for path in sorted(run.files, key=lambda path: path.suffix != WEIGHTS):
             path.unlink(missing_ok=True)
 
-    def clear(self, most: float = 0, *, keep: str | None = None) -> list[StoredRun]:
-        """Delete the oldest runs until all take at most `most` bytes, and return those; the run `keep` stays.
+    def clear(self, most: float = 0) -> list[StoredRun]:
+        """Delete the oldest runs until all take at most `most` bytes, and return those.
 
         Raises:
             TrainingError: a file cannot be deleted.
@@ -132,35 +145,64 @@ class RunStore:
         for run in reversed(runs):
             if total <= most:
                 break
-            if run.key == keep:
-                continue
             try:
                 self.remove(run)
             except OSError as error:
                 raise TrainingError(
-                    f"A run in {self.folder} cannot be deleted ({error}). Close what uses it, or delete it by hand."
+                    f"A run in {run.files[0].parent} cannot be deleted ({error}). Close what uses it, or delete it by "
+                    "hand."
                 ) from error
             gone.append(run)
             total -= run.bytes
         return gone
 
-    def _run(self, key: str, paths: list[Path]) -> StoredRun:
-        status = [path.stat() for path in paths]
-        report = self.path(key, REPORT)
-        return StoredRun(
-            key=key,
-            files=tuple(sorted(paths)),
-            bytes=sum(each.st_size for each in status),
-            modified=max(each.st_mtime for each in status),
-            finished=self.path(key, WEIGHTS) in paths or (report in paths and self.path(key, CHECKPOINT) not in paths),
-            metadata=_metadata(report) if report in paths else {},
-        )
+
+def _stored(files: Sequence[Path]) -> StoredRun | None:
+    """The run of these files; None if none of them says that it is one."""
+    said = [about for path in files if (about := _SAID[path.suffix](path)) is not None]
+    if not said:
+        return None
+    status = [path.stat() for path in files]
+    return StoredRun(
+        key=files[0].stem,
+        files=tuple(files),
+        bytes=sum(each.st_size for each in status),
+        modified=max(each.st_mtime for each in status),
+        finished=any(path.suffix == WEIGHTS for path in files),
+        # Of a report before that of weights, since that is how the files are sorted.
+        metadata=next(filter(None, said), {}),
+    )
 
 
-def _metadata(report: Path) -> dict[str, str]:
-    try:
-        content: Any = json.loads(report.read_text(encoding="utf-8"))
-        return {str(name): str(value) for name, value in content.get("metadata", {}).items()}
-    except (OSError, ValueError, AttributeError, RecursionError):
-        # A damaged report does not keep its run from being listed and deleted.
-        return {}
+def _in_report(path: Path) -> dict[str, str] | None:
+    with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
+        content = parse_json(path.read_text(encoding="utf-8"))
+        metadata = {str(name): str(value) for name, value in content["metadata"].items()}
+        return metadata if isinstance(content["history"], list) else None
+    return None
+
+
+def _in_weights(path: Path) -> dict[str, str] | None:
+    with suppress(OSError, SafetensorError), safe_open(path, framework="np") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+        if "sage_gate_1" in metadata:
+            return {"method": "gate", **metadata}
+        if "sage_method" in metadata or metadata.get("software", "").startswith("sage-alignment"):
+            return metadata
+    return None
+
+
+def _in_checkpoint(path: Path) -> dict[str, str] | None:
+    with suppress(OSError, zipfile.BadZipFile, StopIteration, RuntimeError), zipfile.ZipFile(path) as archive:
+        # The names that a checkpoint of `runs.loop` holds stand in the pickle as they are: nothing is unpickled.
+        pickle = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
+        return {} if all(name in pickle for name in (b"history", b"seconds", b"optimi")) else None
+    return None
+
+
+# What the files of a run say of it, by their kind: None where a file is not of a run.
+_SAID: dict[str, Callable[[Path], dict[str, str] | None]] = {
+    REPORT: _in_report,
+    WEIGHTS: _in_weights,
+    CHECKPOINT: _in_checkpoint,
+}

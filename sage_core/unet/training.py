@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import SettingsError, TrainingError, UnetError
-from ..files import write_json
-from ..rows import parse_json
+from ..encoders.text_encoder import TextEncoder, state_hash
+from ..errors import SettingsError, UnetError
+from ..runs.keeping import SOFTWARE, kept, read_run, run_name, save_run, weights_hash
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
-from ..runs.store import CHECKPOINT, REPORT, WEIGHTS, RunStore
 from .changes import save_changes
 from .differences import DifferencesObjective, DiffusersNoise, Trained
 from .files import read_unet
@@ -35,7 +34,7 @@ class EditResult:
     Attributes:
         deltas: what to add to the base, by diffusers' names, float32 on the CPU.
         history: each step's report.
-        metadata: method, preset, concept, steps, seconds and the settings, as text.
+        metadata: method, preset, concept, steps, seconds, settings and hashes, as text.
         found: whether it was made before and is read from the store.
     """
 
@@ -56,6 +55,24 @@ class EditResult:
                 "differ by what they drew, so look at the curve.",
             ]
         )
+
+
+class EditSettings(Protocol):
+    """What the settings of every such training say."""
+
+    @property
+    def trained(self) -> Trained:
+        """Which of the U-Net's parameters, see `differences.trained_names`."""
+
+    @property
+    def steps(self) -> int:
+        """Of training."""
+
+    def rate(self, step: int, used: float, /) -> float:
+        """Learning rate of a step, counted from 0, when this share of the budget is used."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that decides the result, JSON-able."""
 
 
 class TypedNoise(DiffusersNoise):
@@ -134,51 +151,72 @@ class UnetRun:
 
     def train(
         self,
-        store: Path,
-        key: str,
+        encoder: TextEncoder,
+        settings: EditSettings,
         objective_of: Callable[[nn.Module, tuple[int, int, int]], DifferencesObjective],
-        trained: Trained,
-        steps: int,
-        rate: Callable[[int, float], float],
-        metadata: Mapping[str, str],
+        store: Path,
+        *,
+        inputs: Sequence[Any],
+        about: Mapping[str, str],
+        name: str = "",
+        recipe: int = 1,
     ) -> EditResult:
         """Train an edit, go on with one that was stopped, or find a finished one in the folder `store`.
 
         Args:
-            store: of all runs.
-            key: the run's name, of everything that decides its result.
+            encoder: of the prompts.
+            settings: how.
             objective_of: makes the objective of a U-Net and the shape of its latents; not called for a finished run.
-            trained: which of the U-Net's parameters it trains.
-            steps: of training.
-            rate: the learning rate of a step.
-            metadata: what the run says of itself, among it the method.
+            store: of all runs, see `runs.keeping`.
+            inputs: what else decides the result, ready for JSON.
+            about: what the run says of itself: `method`, `preset`, `concept` and more.
+            name: what the run's key calls the method; empty for ESD and RACE, whose runs have always done without.
+            recipe: of the method, raised when the same inputs no longer give the same edit.
 
         Raises:
             SettingsError: a size that no picture has.
-            UnetError: the weights are not a plain SD 1.x U-Net.
+            UnetError: the weights are not a plain SD 1.x U-Net, or one that reads states of another width.
             TrainingError: the run diverged, does not fit into memory, or another process is at it.
         """
         config = checked_config(self.state, self.size)
-        runs = RunStore(store)
-        weights, report, checkpoint = (runs.path(key, suffix) for suffix in (WEIGHTS, REPORT, CHECKPOINT))
-        if weights.exists() and report.exists():
-            return _read(weights, report, config)
-        runs.make_ready(key, training_bytes(self.state, trained, torch.float32))
-        with runs.locked(key):
-            unet = diffusers_unet(self.state, device=self.device, dtype=self.dtype)
-            shape = (config.inputs, self.size // FACTOR, self.size // FACTOR)
-            objective = objective_of(TypedNoise(unet, self.on_evaluation), shape)
-            loop = Loop(objective, Budget(steps=steps), rate, checkpoint=checkpoint, key=key)
-            history = loop.run(self.on_step)
-            names = unet_names(config)
-            deltas = {str(names.find(name)): delta for name, delta in objective.result().items()}
-            about = {**metadata, "steps": str(steps), "seconds": f"{loop.seconds:.1f}"}
-            content = {"metadata": about, "history": [asdict(step) for step in history], "hash": weights_hash(deltas)}
-            write_json(report, content)
-            # Last, since its presence says that the run is whole.
-            save_changes(weights, deltas, {"sage_method": about["method"], **about}, config=config)
-            checkpoint.unlink(missing_ok=True)
-        return EditResult(deltas, history, about, found=False)
+        require_width(config, encoder.config.width)
+        hashes = {"unet_hash": weights_hash(self.state), "encoder_hash": state_hash(encoder.state())}
+        made_of = [*hashes.values(), *inputs, settings.to_dict(), self.size, str(self.dtype)]
+        known = {**about, **hashes, "size": str(self.size), "precision": str(self.dtype).removeprefix("torch.")}
+        return kept(
+            store,
+            run_name([name, *made_of] if name else made_of, recipe),
+            make=lambda checkpoint: self._train(objective_of, settings, config, known, checkpoint),
+            save=lambda weights, result: _save(weights, result, config),
+            read=lambda weights: _read(weights, config),
+            needed=training_bytes(self.state, settings.trained, torch.float32),
+        )[0]
+
+    def _train(
+        self,
+        objective_of: Callable[[nn.Module, tuple[int, int, int]], DifferencesObjective],
+        settings: EditSettings,
+        config: UnetConfig,
+        about: Mapping[str, str],
+        checkpoint: Path,
+    ) -> EditResult:
+        unet = diffusers_unet(self.state, device=self.device, dtype=self.dtype)
+        shape = (config.inputs, self.size // FACTOR, self.size // FACTOR)
+        objective = objective_of(TypedNoise(unet, self.on_evaluation), shape)
+        budget = Budget(steps=settings.steps)
+        loop = Loop(objective, budget, settings.rate, checkpoint=checkpoint, key=checkpoint.stem)
+        history = loop.run(self.on_step)
+        names = unet_names(config)
+        deltas = {str(names.find(name)): delta for name, delta in objective.result().items()}
+        metadata = {
+            **about,
+            "steps": str(settings.steps),
+            "seconds": f"{loop.seconds:.1f}",
+            "hash": weights_hash(deltas),
+            "settings": json.dumps(settings.to_dict(), sort_keys=True),
+            "software": SOFTWARE,
+        }
+        return EditResult(deltas, history, metadata, found=False)
 
 
 def checked_config(state: Mapping[str, Tensor], size: int) -> UnetConfig:
@@ -202,28 +240,16 @@ def require_width(config: UnetConfig, width: int) -> None:
         )
 
 
-def _read(weights: Path, report: Path, config: UnetConfig) -> EditResult:
-    try:
-        content: dict[str, Any] = parse_json(report.read_text(encoding="utf-8"))
-        history = tuple(StepReport.from_dict(row) for row in content["history"])
-        metadata = {str(name): str(value) for name, value in content["metadata"].items()}
-        if len(history) != int(metadata["steps"]):
-            raise ValueError(f"it reports {len(history)} of {metadata['steps']} steps")
-        deltas = {name: value.clone() for name, _, value in read_unet(weights, config).tensors()}
-        if weights_hash(deltas) != content["hash"]:
-            # safetensors carries no checksum.
-            raise ValueError("its weights have changed since they were written")
-        return EditResult(deltas, history, metadata, found=True)
-    except (UnetError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TrainingError(
-            f"The finished run {weights} cannot be read ({error}). Delete it to train again."
-        ) from error
+def _save(weights: Path, result: EditResult, config: UnetConfig) -> None:
+    def write(path: Path, deltas: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+        save_changes(path, deltas, {"sage_method": about["method"], **about}, config=config)
+
+    save_run(weights, write, result.deltas, result.metadata, result.history)
 
 
-def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) of tensors by name, type and bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(f"{name}{state[name].dtype}".encode())
-        digest.update(state[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _read(weights: Path, config: UnetConfig) -> EditResult:
+    def tensors(path: Path) -> dict[str, Tensor]:
+        return {name: value.clone() for name, _, value in read_unet(path, config).tensors()}
+
+    deltas, metadata, history, _ = read_run(weights, tensors, weights_hash)
+    return EditResult(deltas, history, metadata, found=True)

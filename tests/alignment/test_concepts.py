@@ -12,8 +12,7 @@ from sage_core.alignment.losses import LOSS_PARTS, BaseBatch, alignment_loss
 from sage_core.alignment.report import run_summary
 from sage_core.alignment.schedule import batch_sizes
 from sage_core.alignment.settings import PRESETS, TrainingSettings
-from sage_core.alignment.store import train_stored
-from sage_core.alignment.training import run_key, train
+from sage_core.alignment.training import run_key, train, train_stored
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import tokenize

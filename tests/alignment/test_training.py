@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from sage_core.alignment.memory import estimate_memory, plan_memory
 from sage_core.alignment.schedule import batch_sizes, learning_rate
 from sage_core.alignment.settings import PRESETS, TrainingSettings
-from sage_core.alignment.store import train_stored
-from sage_core.alignment.training import run_key, train
+from sage_core.alignment.training import run_key, train, train_stored
 from sage_core.encoders import precision
 from sage_core.encoders.fast_encoder import FastEncoder
 from sage_core.encoders.layouts import TOKEN_TABLE, EncoderConfig

@@ -242,7 +242,7 @@ def test_on_cuda_a_training_is_told_what_memory_is_free(capsys, training, tmp_pa
         seen.update(options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sage_core.alignment.store.train_stored", train_stored)
+    monkeypatch.setattr("sage_core.alignment.training.train_stored", train_stored)
     monkeypatch.setattr(common, "device", lambda _: torch.device("cuda:0"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (12345 + device.index, 99999))
     assert run(capsys, "train", base, pairs, "--out", tmp_path / "o.safetensors", *TRAIN)[0] == 130

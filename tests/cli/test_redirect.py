@@ -14,8 +14,7 @@ from tiny_unets import CHECKPOINT_UNET, one_layer_encoder, write_checkpoint
 from sage_core.cli import redirect as redirect_command
 from sage_core.cli.main import main
 from sage_core.encoders.text_encoder import TextEncoder, save_encoder
-from sage_core.methods.redirecting import RedirectingSettings
-from sage_core.methods.redirecting_store import train_redirection
+from sage_core.methods.redirecting import RedirectingSettings, train_redirection
 from sage_core.prompts.pairs import pairs_from_lists
 from sage_core.unet.changes import changes
 from sage_core.unet.files import read_unet, sizes_of

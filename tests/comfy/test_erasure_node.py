@@ -14,8 +14,7 @@ from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.methods.concepts import Concepts
-from sage_core.methods.erasing import PRESETS
-from sage_core.methods.erasing_store import train_erasure
+from sage_core.methods.erasing import PRESETS, train_erasure
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
 from sage_core.unet.files import read_unet
 from sage_core.unet.names import CHECKPOINT_PREFIX, UnetConfig

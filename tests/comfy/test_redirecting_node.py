@@ -13,8 +13,7 @@ from sage_core.demo.comfyui.client import ExecutionError, GraphError, Interrupte
 from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder
-from sage_core.methods.redirecting import RedirectingSettings
-from sage_core.methods.redirecting_store import drawing_evaluations, train_redirection
+from sage_core.methods.redirecting import RedirectingSettings, drawing_evaluations, train_redirection
 from sage_core.prompts.pairs import pairs_from_lists
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
 from sage_core.unet.files import read_unet

@@ -1,4 +1,4 @@
-"""The store of runs: listed, limited, cleared, and kept to one process a run."""
+"""The store of runs: listed, limited, cleared, only of files that are its own, and kept to one process a run."""
 
 from __future__ import annotations
 
@@ -10,27 +10,36 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from sage_core.errors import FileError, TrainingError
+from sage_core.errors import TrainingError
+from sage_core.runs import store as store_module
 from sage_core.runs.store import RunStore
 
 KEYS = ["a" * 32, "b" * 32, "c" * 32]
+REPORT = {"metadata": {"method": "SAGE", "concept": "skull", "steps": "40"}, "history": []}
+
+
+def write(path: Path, metadata: dict[str, str] | None = None) -> None:
+    """A file of a run, of the kind that its name says; weights of 1,000 bytes."""
+    if path.suffix == ".json":
+        path.write_text(json.dumps(REPORT))
+    elif path.suffix == ".checkpoint":
+        torch.save({"key": path.stem, "seconds": 1.0, "optimizer": {}, "history": []}, path)
+    else:
+        save_file({"weight": torch.zeros(250)}, path, metadata=metadata or {"software": "sage-alignment 0.1.0"})
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> RunStore:
-    """Two finished runs of 1,000 bytes of weights, and the checkpoint of a third; the first is the oldest."""
+    """Two finished runs, and the checkpoint of a third; the first is the oldest."""
     for age, key in zip((300, 200, 100), KEYS, strict=True):
-        finished = key != KEYS[2]
-        names = [f"{key}.safetensors", f"{key}.json"] if finished else [f"{key}.checkpoint"]
-        for name in names:
-            path = tmp_path / name
-            path.write_bytes(b"0" * 1000)
-            if path.suffix == ".json":
-                path.write_text(json.dumps({"metadata": {"method": "SAGE", "concept": "skull", "steps": "40"}}))
-            os.utime(path, (1e9 - age, 1e9 - age))
+        for suffix in (".checkpoint",) if key == KEYS[2] else (".safetensors", ".json"):
+            write(tmp_path / f"{key}{suffix}")
+            os.utime(tmp_path / f"{key}{suffix}", (1e9 - age, 1e9 - age))
     (tmp_path / "notes.txt").write_text("of the user's own")
-    (tmp_path / "mine.json").write_text("{}")
+    (tmp_path / "mine.json").write_text(json.dumps(REPORT))
     return RunStore(tmp_path)
 
 
@@ -38,32 +47,68 @@ def test_runs_are_listed_the_newest_first(store: RunStore) -> None:
     runs = store.runs()
     assert [run.key for run in runs] == KEYS[::-1]
     assert [run.finished for run in runs] == [False, True, True]
-    assert runs[0].bytes == 1000 and runs[1].bytes > 1000 and len(runs[1].files) == 2
+    assert runs[1].bytes > 1000 and len(runs[1].files) == 2
     assert "SAGE, skull, 40 steps" in runs[1].summary() and "unfinished" in runs[0].summary()
+    # Killed between its report and its weights.
+    store.path(KEYS[0], ".safetensors").unlink()
+    assert "SAGE, skull, unfinished" in store.runs()[2].summary()
     assert RunStore(store.folder / "missing").runs() == []
 
 
 def test_a_limit_takes_the_oldest_and_nothing_that_is_not_a_run(store: RunStore) -> None:
-    assert [run.key for run in store.clear(2500)] == [KEYS[0]]
-    assert [run.key for run in store.clear(0, keep=KEYS[2])] == [KEYS[1]]
-    assert [run.key for run in store.clear()] == [KEYS[2]]
+    sizes = [run.bytes for run in store.runs()]
+    assert [run.key for run in store.clear(sum(sizes[:2]))] == [KEYS[0]]
+    assert [run.key for run in store.clear()] == [KEYS[1], KEYS[2]]
     assert sorted(path.name for path in store.folder.iterdir()) == ["mine.json", "notes.txt"]
 
 
-def test_a_damaged_report_does_not_hide_its_run(store: RunStore) -> None:
+def test_files_of_others_are_neither_listed_nor_deleted(tmp_path: Path) -> None:
+    """Whatever they are called: a cache of somebody else names its files so, too."""
+    reports = ({}, {"metadata": {"steps": "4"}}, {"metadata": {}, "history": {}}, [], 3)
+    for number, content in enumerate(reports):
+        (tmp_path / f"{number}{'0' * 31}.json").write_text(json.dumps(content))
+    write(tmp_path / f"{'d' * 32}.safetensors", {"format": "pt", "software": "another program"})
+    save_file({"weight": torch.zeros(2)}, tmp_path / f"{'e' * 32}.safetensors")
+    torch.save({"state_dict": {}}, tmp_path / f"{'f' * 32}.checkpoint")
+    for suffix in (".safetensors", ".json", ".checkpoint"):
+        (tmp_path / f"{'9' * 32}{suffix}").write_bytes(b"0" * 900)
+    before = sorted(tmp_path.iterdir())
+    assert RunStore(tmp_path).runs() == [] == RunStore(tmp_path).clear()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"software": "sage-alignment 0.1.0", "method": "DES", "steps": "3"}, "DES, 3 steps"),
+        ({"sage_method": "ESD-x", "method": "ESD-x", "preset": "esd_x"}, "ESD-x, esd_x"),
+        ({"sage_gate_1": "{}"}, "gate"),
+    ],
+)
+def test_weights_without_a_report_say_what_they_are(metadata: dict[str, str], words: str, tmp_path: Path) -> None:
+    write(tmp_path / f"{KEYS[0]}.safetensors", metadata)
+    (run,) = RunStore(tmp_path).runs()
+    assert run.finished and run.summary().endswith(f"MiB  {words}")
+
+
+def test_runs_of_several_folders_share_a_limit(store: RunStore, tmp_path: Path) -> None:
+    gates = tmp_path / "gates"
+    gates.mkdir()
+    write(gates / f"{KEYS[0]}.safetensors", {"sage_gate_1": "{}"})
+    os.utime(gates / f"{KEYS[0]}.safetensors", (1e9 - 250, 1e9 - 250))
+    both = RunStore(store.folder, gates, tmp_path / "missing")
+    assert [run.key for run in both.runs()] == [KEYS[2], KEYS[1], KEYS[0], KEYS[0]]
+    assert len(store.runs()) == 3
+    assert [len(run.files) for run in both.clear(sum(run.bytes for run in both.runs()[:2]))] == [2, 1]
+    assert not list(gates.iterdir()) and len(both.runs()) == 2
+
+
+def test_one_damaged_file_does_not_hide_its_run(store: RunStore) -> None:
     for content in ("[1, 2]", "{", '{"metadata": 3}', "[" * 100_000):
         store.path(KEYS[0], ".json").write_text(content)
-        assert len(store.runs()) == 3 and store.runs()[0].metadata == {}
-
-
-def test_a_store_that_is_no_folder_is_refused_before_any_work(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="file"):
-        RunStore(tmp_path / "file").make_ready(KEYS[0], 1)
-    with pytest.raises(FileError, match="are free there"):
-        RunStore(tmp_path).make_ready(KEYS[0], 10**18)
-    RunStore(tmp_path / "new" / "folder").make_ready(KEYS[0], 1)
-    assert list((tmp_path / "new" / "folder").iterdir()) == []
+        store.path(KEYS[1], ".safetensors").write_text(content)
+        damaged = {run.key: run.metadata for run in store.runs()}
+        assert damaged == {KEYS[0]: {"software": "sage-alignment 0.1.0"}, KEYS[1]: REPORT["metadata"], KEYS[2]: {}}
 
 
 def test_two_processes_do_not_train_one_run(tmp_path: Path) -> None:
@@ -113,15 +158,15 @@ def test_a_run_that_another_process_is_at_is_left_alone(store: RunStore) -> None
 
 
 def test_runs_that_vanish_while_they_are_listed_are_left_out(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    describe = RunStore._run
+    describe = store_module._in_report
 
-    def remove_first(self: RunStore, key: str, paths: list[Path]) -> object:
-        if key == KEYS[1]:
-            for path in paths:
-                path.unlink()
-        return describe(self, key, paths)
+    def remove_first(path: Path) -> dict[str, str] | None:
+        about = describe(path)
+        if path.stem == KEYS[1]:
+            path.unlink()
+        return about
 
-    monkeypatch.setattr(RunStore, "_run", remove_first)
+    monkeypatch.setitem(store_module._SAID, ".json", remove_first)
     assert {run.key for run in store.runs()} == {KEYS[0], KEYS[2]}
 
 

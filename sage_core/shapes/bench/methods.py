@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...alignment.settings import PRESETS, TrainingSettings
-from ...alignment.store import train_stored
-from ...alignment.training import train
+from ...alignment.training import train, train_stored
 from ...encoders.precision import PrecisionChoice
 from ...encoders.text_encoder import TextEncoder
 from ...errors import SettingsError
