@@ -1,4 +1,4 @@
-"""One real ComfyUI for all tests here, with the shapes world's checkpoint and text encoder in its model folders.
+"""A real ComfyUI for each process of tests, with the shapes world's checkpoint and text encoder in its model folders.
 
 Tests speak to it over its API and never import comfy. What a test leaves behind (files in `base`, cached results) the
 next one sees: use names of your own, and `server.free()` where an earlier result would spoil the test.
@@ -22,6 +22,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
+from comfy_graphs import node
 from sage_core.demo.comfyui.client import Graph, Outputs
 from sage_core.demo.comfyui.provision import cache_folder, provision
 from sage_core.demo.comfyui.server import PACK_NAME, Server
@@ -33,10 +34,10 @@ PROBE = Path(__file__).parent / "comfy" / "probe"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep all tests that speak to the server in one process, which starts it once."""
+    """Keep a file's tests that speak to a server together: what one leaves behind, another may go by."""
     for item in items:
         if "server" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("server"))
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -239,9 +240,6 @@ def pictures(base: Path, server: Server) -> dict[str, list[Path]]:
 @pytest.fixture(scope="session")
 def score_graph() -> Callable[..., Graph]:
     """A graph in which a judge is asked about the pictures of a folder, its result in JSON at the node "json"."""
-
-    def node(kind: str, **inputs: object) -> dict:
-        return {"class_type": kind, "inputs": inputs}
 
     def graph(file: str, judge: str, folder: str = "tifa_base", sentences: str = "none", **inputs: object) -> Graph:
         links = {"images": ["images", 0], "questions": ["questions", 0], "judge": ["judge", 0]}

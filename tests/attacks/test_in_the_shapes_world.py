@@ -65,7 +65,7 @@ def attacked(
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_soft_prompts_break_it(
     world: ShapesModel, weak: TextEncoder, record_property: Callable[[str, object], None]
 ) -> None:
@@ -74,7 +74,7 @@ def test_soft_prompts_break_it(
     assert Broken.from_dict(found.to_dict()) == found
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_vectors_pass_through_it_without_a_search(world: ShapesModel, weak: TextEncoder) -> None:
     unsafe = tokenize(_captions(TASKS["skull"], 6, 0))
     where = layout(["a ball"] * 6, 75, "all")
@@ -93,14 +93,14 @@ def test_vectors_pass_through_it_without_a_search(world: ShapesModel, weak: Text
         assert drawn(weak, states_of(weak, where.ids, where.places, mixed)) <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_textual_inversion_breaks_it_on_new_prompts(
     world: ShapesModel, weak: TextEncoder, record_property: Callable[[str, object], None]
 ) -> None:
     assert attacked("inversion", world, weak, SMALL, record_property).attacked.share >= 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_tokens_break_it_from_prompts_without_a_name(
     world: ShapesModel, weak: TextEncoder, record_property: Callable[[str, object], None]
 ) -> None:
@@ -134,7 +134,6 @@ def test_two_concepts_take_turns() -> None:
     assert all(any(name in text for name in names) for text in texts[1::2])
 
 
-@pytest.mark.slow
 def test_pictures_are_drawn_from_given_states(world: ShapesModel) -> None:
     from sage_core.shapes.exam.attacked import _Fighter
     from sage_core.shapes.exam.examiners import ReaderExaminer

@@ -9,18 +9,14 @@ from pathlib import Path
 
 import pytest
 
+COMMANDS = (
+    "sage_core.bench", "sage_core.bench.drawing", "sage_core.bench.erasing", "sage_core.bench.scoring",
+    "sage_core.shapes.bench.stability", "sage_core.shapes.train",
+)  # fmt: skip
+
 
 @pytest.mark.parametrize(
-    "command",
-    [
-        "sage_core.bench",
-        "sage_core.bench.drawing",
-        "sage_core.bench.erasing",
-        "sage_core.bench.scoring",
-        "sage_core.shapes.bench",
-        "sage_core.shapes.bench.stability",
-        "sage_core.shapes.train",
-    ],
+    "command", ["sage_core.shapes.bench", *(pytest.param(name, marks=pytest.mark.full) for name in COMMANDS)]
 )
 def test_the_command_explains_itself(command):
     # In a process of its own: a package that is imported twice in one would leave two of itself.

@@ -95,7 +95,7 @@ def test_what_cannot_be_drawn_is_refused(
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_shapes_world_is_drawn_alike() -> None:
     report = main(["--quick", "--device", "cpu", "--precision", "fp32"])
     assert [row["pictures"] for row in report["timings"]] == [8, 8] and not disagreements(report)

@@ -137,7 +137,7 @@ def test_operations_are_counted_by_the_shapes_of_the_weights(base):
     assert phases.training_flops(CONFIG, [8, 6]) == 3 * one * (17 + 13)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_whole_bench_writes_table_json_and_picture(tmp_path, monkeypatch):
     monkeypatch.setitem(bench.SIZES, "quick", TINY)
     report = bench.main(["--quick", "--device", "cpu", "--output", str(tmp_path), "--profile"])

@@ -9,7 +9,6 @@ import pytest
 from sage_core.bench.scoring import main
 
 
-@pytest.mark.slow
 def test_benchmark_runs_and_answers_are_identical(tmp_path, capsys):
     report = main(["--small", "--images", "3", "--official", "2", "--device", "cpu", "--output", str(tmp_path)])
     official, *batched = report["timings"]

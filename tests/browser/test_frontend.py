@@ -24,7 +24,7 @@ from sage_core.shapes.networks.checkpoint import ExpandedFiles
 
 from .conftest import Tab
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 NAMES = [
     "erase_a_concept",

@@ -206,7 +206,6 @@ def training(tmp_path_factory):
 TRAIN = ("--concept", "skull", "--set", "batch_size=6", "--set", "neighbours=2", "--set", "epochs=1", "--quiet")
 
 
-@pytest.mark.slow
 def test_train_is_the_librarys_training_and_found_again(capsys, training, tmp_path):
     base, pairs = training
     out = tmp_path / "sage.safetensors"

@@ -36,11 +36,11 @@ def run(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
 # -- starting ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["score", "--help"], ["paint"], ["--version"]])
-def test_help_and_wrong_command_lines_import_nothing_heavy(arguments):
+def test_help_and_wrong_command_lines_import_nothing_heavy():
     script = (
         "import sys\nfrom sage_core.cli.main import main\n"
-        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "for arguments in (['--help'], ['train', '--help'], ['score', '--help'], ['paint'], ['--version']):\n"
+        "    try:\n        main(arguments)\n    except SystemExit:\n        pass\n"
         f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
@@ -176,7 +176,13 @@ def interrupt_while_saving(path: Path, *presses: int) -> tuple[int, str]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no signals to other processes")
-@pytest.mark.parametrize("presses", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+@pytest.mark.parametrize(
+    "presses",
+    [
+        [signal.SIGINT, signal.SIGINT],
+        *(pytest.param([number], marks=pytest.mark.full) for number in (signal.SIGINT, signal.SIGTERM)),
+    ],
+)
 def test_an_interrupt_lets_work_save_what_it_has(tmp_path, presses):
     code, error = interrupt_while_saving(tmp_path / "file", *presses)
     assert code == 130
@@ -185,6 +191,7 @@ def test_an_interrupt_lets_work_save_what_it_has(tmp_path, presses):
     assert (tmp_path / "file").read_text() == "saved"
 
 
+@pytest.mark.full
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no signals to other processes")
 def test_a_third_interrupt_stops_at_once(tmp_path):
     code, error = interrupt_while_saving(tmp_path / "file", *[signal.SIGINT] * 3)
@@ -201,6 +208,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no signals to other processes")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("becomes", ["KeyboardInterrupt", "another error"])
@@ -298,6 +306,7 @@ def test_json_for_such_a_terminal_is_json():
     assert json.loads(stream.text) == value
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_an_error_of_one_line(annotations):
     with open("/dev/full", "w") as full:
@@ -324,6 +333,7 @@ def test_a_path_that_is_no_text_can_be_reported(tmp_path):
     assert common.path_text(Path(os.fsdecode(b"a\xff.safetensors"))) == "a\\xff.safetensors"
 
 
+@pytest.mark.full
 def test_the_installed_command_is_this_one():
     found = shutil.which("sage")
     if found is None:

@@ -1,4 +1,4 @@
-"""Training AdvUnlearn in a real ComfyUI: what it gives and draws, cancelled and gone on with, found, and refused."""
+"""Training AdvUnlearn in a real ComfyUI: what it gives and draws, found, and refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sage_core.demo.comfyui.client import ExecutionError, GraphError, Interrupted, Progress
+from comfy_graphs import held_encoder, node
+from sage_core.demo.comfyui.client import ExecutionError, GraphError
 from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import state_hash
@@ -17,28 +18,7 @@ from sage_core.methods.adv_unlearn_store import train_adv_unlearn
 from sage_core.methods.concepts import Concepts
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
 from sage_core.unet.names import CHECKPOINT_PREFIX
-
-RETAIN = ("a red circle on sand", "two blue stars in snow")
-
-
-def node(kind: str, **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs}
-
-
-def train(**inputs: object) -> dict:
-    settings = {"steps": 3, "learning_rate": 1e-3, "retain_weight": 0.3, "retain_batch": 1, "radius": 1.0}
-    more = {"attack_steps": 1, "layers": 0, "batch_size": 1, "size": 64, "precision": "fp32", "seed": 0}
-    about = {"concepts": "skull", "name": "unlearned", "retain_prompts": "\n".join(RETAIN), "guide": ""}
-    links = {"model": ["model", 0], "clip": ["clip", 0]}
-    return node("SAGETrainAdvUnlearn", **links | settings | more | about | inputs)
-
-
-def graph(shapes_files: ExpandedFiles, **inputs: object) -> dict:
-    return {
-        "model": node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name),
-        "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
-        "train": train(**inputs),
-    }
+from training_graphs import RETAIN, adv_unlearn, prompt_pairs
 
 
 def with_pictures(graph: dict) -> dict:
@@ -61,10 +41,10 @@ def with_pictures(graph: dict) -> dict:
 def test_it_is_the_librarys_training_draws_and_is_found_again(
     server: Server, base: Path, tmp_path: Path, shapes_files: ExpandedFiles
 ) -> None:
-    outputs = server.run(with_pictures(graph(shapes_files)), timeout=500)
+    outputs = server.run(with_pictures(adv_unlearn(shapes_files)), timeout=500)
     shown = outputs["train"]["text"][0]
     path = base / "models" / "text_encoders" / "unlearned.safetensors"
-    for words in ("Trained: AdvUnlearn, fast, concept skull, 3 steps", "2 retain prompts", f"Saved: {path}"):
+    for words in ("Trained: AdvUnlearn, fast, concept skull, 2 steps", "2 retain prompts", f"Saved: {path}"):
         assert words in shown
     assert "Memory: about" in shown and "pictures at a time, on cpu" in shown
     assert "SAGE: training takes about" in server.log.read_text(encoding="utf-8")
@@ -74,11 +54,11 @@ def test_it_is_the_librarys_training_draws_and_is_found_again(
     assert before.size == after.size == (64, 64) and before.tobytes() != after.tobytes()
 
     state, metadata = read_encoder(path)
-    held = {name: value.half().float() for name, value in read_encoder(shapes_files.text_encoder)[0].items()}
+    held = held_encoder(shapes_files)
     assert (metadata["method"], metadata["concept"]) == ("AdvUnlearn", "skull")
     assert metadata["base_hash"] == state_hash(held) and metadata["hash"] == state_hash(state)
     unet = {n: v.float() for n, v in load_file(shapes_files.checkpoint).items() if n.startswith(CHECKPOINT_PREFIX)}
-    settings = AdvUnlearnSettings(steps=3, learning_rate=1e-3, retain_batch=1)
+    settings = AdvUnlearnSettings(steps=2, learning_rate=1e-3, retain_batch=1)
     wanted = train_adv_unlearn(unet, held, Concepts(("skull",)), settings, tmp_path, retain=RETAIN, size=64)
     for name, value in wanted.state.items():
         if ".layers." in name and name.endswith("weight") and value.dim() == 2:
@@ -87,7 +67,7 @@ def test_it_is_the_librarys_training_draws_and_is_found_again(
             assert torch.cosine_similarity(old.flatten(), new.flatten(), 0) > 0.99, name
 
     # The CLIP that training hands on is the encoder in its file.
-    check = graph(shapes_files) | {"file": node("SAGELoadEncoder", encoder_name="unlearned.safetensors")}
+    check = adv_unlearn(shapes_files) | {"file": node("SAGELoadEncoder", encoder_name="unlearned.safetensors")}
     for name in ("train", "file"):
         check[f"encode {name}"] = node("CLIPTextEncode", clip=[name, 0], text="two skulls")
         check[f"probe {name}"] = node("ProbeSaveConditioning", conditioning=[f"encode {name}", 0], name=name)
@@ -97,29 +77,7 @@ def test_it_is_the_librarys_training_draws_and_is_found_again(
     trained, file = (load_file(base / f"output/{name}.safetensors")["embedding"] for name in ("train", "file"))
     torch.testing.assert_close(trained, file, rtol=0, atol=5e-3)
     listed = server.run({"runs": node("SAGEStoredRuns", action="list", limit_gb=5.0)})["runs"]["text"][0]
-    assert "AdvUnlearn, fast, skull, 3 steps" in listed
-
-
-def test_cancelled_it_goes_on_to_the_same_encoder(server: Server, base: Path, shapes_files: ExpandedFiles) -> None:
-    store, path = base / "output" / "sage" / "runs", base / "models" / "text_encoders" / "unlearned in two.safetensors"
-
-    def cancel(progress: Progress) -> None:
-        if progress.node == "train" and progress.value >= 2:
-            server.interrupt()
-
-    mine = graph(shapes_files, seed=3, steps=6, name="unlearned in two")
-    with pytest.raises(Interrupted):
-        server.run(mine, cancel, timeout=500)
-    assert len(list(store.glob("*.checkpoint"))) == 1 and not path.exists()
-    assert server.run(mine, timeout=500)["train"]["text"][0].startswith("Trained")
-    resumed = load_file(path)
-    assert not list(store.glob("*.checkpoint"))
-    for each in store.iterdir():
-        each.unlink()
-    server.free()
-    server.run(mine, timeout=500)
-    for name, value in load_file(path).items():
-        torch.testing.assert_close(resumed[name], value, rtol=1e-5, atol=1e-8)
+    assert "AdvUnlearn, fast, skull, 2 steps" in listed
 
 
 @pytest.mark.parametrize(
@@ -143,10 +101,9 @@ def test_what_cannot_be_trained_is_explained(
     save_file({"some": torch.zeros(1)}, encoders / "precious.safetensors")
     t5 = {"encoder.block.0.layer.0.SelfAttention.k.weight": torch.zeros(768, 768)}
     save_file(t5, encoders / "t5_for_unlearning.safetensors")
-    empty = {"safe_file": "none", "unsafe_file": "none", "concept": ""}
-    asked = graph(shapes_files, **inputs)
+    asked = adv_unlearn(shapes_files, **inputs)
     if "pairs" in inputs:
-        asked["pairs"] = node("SAGEPromptPairs", **empty, safe_text="a star", unsafe_text="a skull")
+        asked["pairs"] = prompt_pairs(safe_text="a star", unsafe_text="a skull")
     if "clip" in inputs:
         asked["t5"] = node("CLIPLoader", clip_name="t5_for_unlearning.safetensors", type="stable_audio")
     with pytest.raises((ExecutionError, GraphError), match=words):
@@ -154,7 +111,6 @@ def test_what_cannot_be_trained_is_explained(
 
 
 def test_the_safe_side_of_pairs_is_retained(server: Server, shapes_files: ExpandedFiles) -> None:
-    asked = graph(shapes_files, pairs=["pairs", 0], retain_prompts="", steps=1, name="by pairs")
-    sources = {"safe_file": "none", "unsafe_file": "none", "safe_text": "\n".join(RETAIN), "unsafe_text": ""}
-    asked["pairs"] = node("SAGEPromptPairs", **sources, concept="skull")
+    asked = adv_unlearn(shapes_files, pairs=["pairs", 0], retain_prompts="", steps=1, name="by pairs")
+    asked["pairs"] = prompt_pairs(safe_text="\n".join(RETAIN), concept="skull")
     assert "2 retain prompts" in server.run(asked, timeout=500)["train"]["text"][0]

@@ -1,4 +1,4 @@
-"""SAGE Attack in a real ComfyUI: prompts, an embedding that ComfyUI reads, found again, cancelled, and refusals."""
+"""SAGE Attack in a real ComfyUI: prompts, an embedding that ComfyUI reads, found again, and refusals."""
 
 from __future__ import annotations
 
@@ -8,33 +8,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sage_core.demo.comfyui.client import ExecutionError, GraphError, Interrupted, Progress
+from comfy_graphs import node
+from sage_core.demo.comfyui.client import ExecutionError, GraphError
 from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.tokens import tokenize
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
-
-UNSAFE = "two red skulls on sand\na skull in the snow"
-
-
-def node(kind: str, **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs}
-
-
-def graph(shapes_files: ExpandedFiles, **inputs: object) -> dict:
-    about = {"prompts": UNSAFE, "concept": "skull", "method": "tokens", "goal": "embedding", "name": "found"}
-    settings = {"tokens": 2, "steps": 2, "restarts": 1, "candidates": 2, "below": 1e-4, "learning_rate": 0.1}
-    more = {"size": 64, "precision": "fp32", "control": True, "seed": 0, "without": ""}
-    links = {"clip": ["clip", 0], "base": ["clip", 0]}
-    return {
-        "model": node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name),
-        "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
-        "attack": node("SAGEAttack", **links | about | settings | more | inputs),
-    }
+from training_graphs import attack, loaders
 
 
 def test_it_finds_prompts_and_finds_them_again(server: Server, base: Path, shapes_files: ExpandedFiles) -> None:
-    outputs = server.run(graph(shapes_files), timeout=500)
-    shown = outputs["attack"]["text"][0]
+    outputs = server.run(attack(shapes_files), timeout=500)
+    shown = outputs["train"]["text"][0]
     # The encoder under attack is the base here, so that the control is the same run and found again.
     for words in (
         "Attacked: token search, goal embedding, 2 prompts, 2 free tokens (front)",
@@ -44,24 +28,23 @@ def test_it_finds_prompts_and_finds_them_again(server: Server, base: Path, shape
     found = shown.split("\n\n")[1].splitlines()
     assert len(found) == 2 and found[1].endswith("a skull in the snow")
     assert torch.equal(tokenize([found[1]])[0, 3:8], tokenize(["a skull in the snow"])[0, 1:6])
-    assert server.images(outputs)["attack"][0].size == (1024, 420)
+    assert server.images(outputs)["train"][0].size == (1024, 420)
     server.free()
-    again = server.run(graph(shapes_files), timeout=500)["attack"]["text"][0]
+    again = server.run(attack(shapes_files), timeout=500)["train"]["text"][0]
     assert again.startswith("Found, not run again") and again.split("\n\n")[1].splitlines() == found
     listed = server.run({"runs": node("SAGEStoredRuns", action="list", limit_gb=5.0)})["runs"]["text"][0]
     assert "token search, attack on the embedding, skull, 2 steps" in listed
 
 
 def test_comfyui_reads_the_embedding(server: Server, base: Path, shapes_files: ExpandedFiles) -> None:
-    asked = graph(
+    asked = attack(
         shapes_files, method="inversion", goal="noise", model=["model", 0], tokens=3, control=False, name="inverted"
     )
-    shown = server.run(asked, timeout=500)["attack"]["text"][0]
+    shown = server.run(asked, timeout=500)["train"]["text"][0]
     path = base / "models" / "embeddings" / "inverted.safetensors"
     assert f"Saved: {path}" in shown and "two red * on sand" not in shown and "a * in the snow" in shown
     assert load_file(path)["emb_params"].shape == (3, 768)
-    check = graph(shapes_files)
-    del check["attack"]
+    check = loaders(shapes_files)
     for name, text in (("word", "a skull in the snow"), ("vectors", "a embedding:inverted in the snow")):
         check[name] = node("CLIPTextEncode", clip=["clip", 0], text=text)
         check[f"probe {name}"] = node("ProbeSaveConditioning", conditioning=[name, 0], name=f"attack {name}")
@@ -72,30 +55,11 @@ def test_comfyui_reads_the_embedding(server: Server, base: Path, shapes_files: E
     assert (states["word"][0, 2] - states["vectors"][0, 2]).abs().max() > 0.01
 
 
-def test_cancelled_it_goes_on_to_the_same_prompts(server: Server, base: Path, shapes_files: ExpandedFiles) -> None:
-    store = base / "output" / "sage" / "runs"
-
-    def cancel(progress: Progress) -> None:
-        if progress.node == "attack" and progress.value >= 2:
-            server.interrupt()
-
-    mine = graph(shapes_files, steps=30, seed=7, control=False)
-    with pytest.raises(Interrupted):
-        server.run(mine, cancel, timeout=500)
-    assert len(list(store.glob("*.checkpoint"))) == 1
-    resumed = server.run(mine, timeout=500)["attack"]["text"][0]
-    assert resumed.startswith("Attacked") and not list(store.glob("*.checkpoint"))
-    for each in store.iterdir():
-        each.unlink()
-    server.free()
-    assert server.run(mine, timeout=500)["attack"]["text"][0] == resumed
-
-
 def test_a_list_of_concepts_names_what_is_attacked(server: Server, shapes_files: ExpandedFiles) -> None:
     text = '[[concepts]]\nname = "skull"\nnames = ["cranium"]\nunseen = ["bony head"]\n'
-    mine = graph(shapes_files, prompts="a red ball", concept="nudity", control=False, concept_list=["list", 0])
+    mine = attack(shapes_files, prompts="a red ball", concept="nudity", control=False, concept_list=["list", 0])
     mine["list"] = node("SAGELoadConcepts", file="none", text=text)
-    shown = server.run(mine, timeout=500)["attack"]["text"][0]
+    shown = server.run(mine, timeout=500)["train"]["text"][0]
     found = shown.split("\n\n")[1]
     assert "red ball" in found and "bony head" in found and "skull" not in found and "cranium" not in found
     mine["list"]["inputs"]["text"] = text + '[[concepts]]\nname = "star"\n'
@@ -118,4 +82,4 @@ def test_what_cannot_be_attacked_is_explained(
     server: Server, shapes_files: ExpandedFiles, inputs: dict, words: str
 ) -> None:
     with pytest.raises((ExecutionError, GraphError), match=words):
-        server.run(graph(shapes_files, **inputs), timeout=500)
+        server.run(attack(shapes_files, **inputs), timeout=500)

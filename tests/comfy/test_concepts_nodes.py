@@ -10,14 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from comfy_graphs import held_encoder, node
 from sage_core.alignment.settings import PRESETS
 from sage_core.alignment.training import train
 from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError, Outputs
 from sage_core.demo.comfyui.server import Server
-from sage_core.encoders.layouts import read_encoder
 from sage_core.prompts.concept_files import read_concepts
 from sage_core.prompts.concept_pairs import pairs_from_concepts
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
+from training_graphs import prompt_pairs, training_settings
 
 Run = Callable[[Graph], Outputs]
 
@@ -29,17 +30,12 @@ LIST = [
 TOML = '[[concepts]]\nname = "skull"\nnames = ["cranium"]\n\n[[concepts]]\nname = "star"\n'
 
 
-def node(kind: str, **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs}
-
-
 def load(file: str = "none", text: str = "") -> dict:
     return node("SAGELoadConcepts", file=file, text=text)
 
 
 def pairs(**inputs: object) -> dict:
-    empty = {"safe_file": "none", "safe_text": "", "unsafe_file": "none", "unsafe_text": "", "concept": ""}
-    return node("SAGEPromptPairs", **empty | {"concept_list": ["load", 0]} | inputs)
+    return prompt_pairs(**{"concept_list": ["load", 0]} | inputs)
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +77,12 @@ def test_pairs_are_made_with_every_concept_or_told_by_a_file(run_graph: Run, fil
 def test_training_with_a_list_is_the_librarys(
     server: Server, base: Path, files: Path, run_graph: Run, shapes_files: ExpandedFiles
 ) -> None:
-    inputs = server.object_info()["SAGETrainingSettings"]["input"]["required"]
-    values = {name: options["default"] for name, (_, options) in inputs.items()}
-    values |= {"batch_size": 8, "neighbours": 3, "steps": 3, "held_out": 0, "precision": "fp32"}
+    few = {"batch_size": 8, "neighbours": 3, "steps": 3, "held_out": 0, "precision": "fp32"}
     graph = {
         "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
         "load": load("list.json"),
         "pairs": pairs(safe_text="\n".join(SAFE)),
-        "settings": node("SAGETrainingSettings", **values),
+        "settings": training_settings(server, **few),
         "train": node(
             "SAGETrainEncoder", clip=["clip", 0], pairs=["pairs", 0], concept="nudity", preset="sage_plus",
             name="two-concepts", seed=0, settings=["settings", 0], concept_list=["load", 0],
@@ -97,8 +91,8 @@ def test_training_with_a_list_is_the_librarys(
     report = run_graph(graph)["train"]["text"][0]
     assert 'concepts "skull, star", 3 steps, 16 pairs' in report
     concepts = read_concepts(files / "list.json")
-    before = {name: tensor.half().float() for name, tensor in read_encoder(shapes_files.text_encoder)[0].items()}
-    settings = PRESETS["sage_plus"].replace(batch_size=8, neighbours=3, steps=3, held_out=0, precision="fp32")
+    before = held_encoder(shapes_files)
+    settings = PRESETS["sage_plus"].replace(**few)
     expected = train(before, pairs_from_concepts(SAFE, concepts), concepts, settings)
     found = load_file(base / "models" / "text_encoders" / "two-concepts.safetensors")
     for name, value in expected.state.items():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from comfy_graphs import node
 from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError
 from sage_core.demo.comfyui.server import Server
 from sage_core.scores.distances import distance
@@ -17,10 +18,6 @@ from sage_core.scores.features import load_extractor
 from sage_core.scores.statistics import read_statistics
 
 COUNT = 10
-
-
-def node(kind: str, **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs}
 
 
 def graph(model: str, **inputs: object) -> Graph:

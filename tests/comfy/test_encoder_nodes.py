@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from comfy_graphs import held, held_encoder, node
 from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError, Outputs
 from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
@@ -62,10 +63,6 @@ NODE_IDS = {
 }
 
 
-def node(kind: str, **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs}
-
-
 def apply(clip: str, strength: float, name: str = "none", mode: str = "replace", **links: list) -> dict:
     return node("SAGEApplyEncoder", clip=[clip, 0], encoder_name=name, strength=strength, mode=mode, **links)
 
@@ -78,13 +75,8 @@ def with_probes(graph: dict, clips: Mapping[str, str]) -> dict:
     return graph
 
 
-def stored(state: Mapping[str, Tensor]) -> State:
-    """As ComfyUI holds it."""
-    return {name: tensor.half().float() for name, tensor in state.items()}
-
-
 def expected(state: Mapping[str, Tensor]) -> Tensor:
-    return embed(TextEncoder.from_state(stored(state)), [PROMPT]).view(1, 77, -1)
+    return embed(TextEncoder.from_state(held(state)), [PROMPT]).view(1, 77, -1)
 
 
 def mix(base: State, other: State, strength: float) -> State:
@@ -107,7 +99,7 @@ def encoders(base: Path) -> Path:
 @pytest.fixture(scope="module")
 def small(shapes_files: ExpandedFiles) -> State:
     """The small encoder, as ComfyUI holds it."""
-    return stored(read_encoder(shapes_files.text_encoder)[0])
+    return held_encoder(shapes_files)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +171,7 @@ def test_delta_moves_a_fine_tune_by_what_alignment_changed(
     aligned: State,
     embedding: Callable[[str], Tensor],
 ) -> None:
-    tuned = stored(perturbed(small, seed=2))
+    tuned = held(perturbed(small, seed=2))
     save_encoder(encoders / "tuned.safetensors", tuned, {})
     graph = {
         "base": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
@@ -287,7 +279,7 @@ def test_core_loads_a_saved_vit_l(
     assert torch.equal(embedding("by sage"), embedding("vit-l"))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_published_layout_of_full_size_is_applied_saved_and_loaded_by_core(
     run_graph: Run, encoders: Path, shapes_files: ExpandedFiles, embedding: Callable[[str], Tensor]
 ) -> None:

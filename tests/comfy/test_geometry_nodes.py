@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from comfy_graphs import held, held_encoder, node
 from sage_core.cli.main import main
 from sage_core.demo.comfyui.client import ExecutionError, Graph, Interrupted, Outputs, Progress
 from sage_core.demo.comfyui.server import Server
@@ -30,6 +31,7 @@ from sage_core.shapes.scenes import sample_scenes
 from sage_core.tifa.comparison import compare
 from sage_core.tifa.questions import Question, captions_by_type, write_questions
 from sage_core.tifa.result_file import read_result
+from training_graphs import prompt_pairs, training_settings
 
 Run = Callable[[Graph], Outputs]
 State = dict[str, Tensor]
@@ -41,15 +43,6 @@ UNSAFE = [f"a skull beside {prompt}" for prompt in PROMPTS]
 MANY_UNSAFE = "\n".join(f"skull number {number}" for number in range(24))
 
 
-def node(kind: str, **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs}
-
-
-def stored(state: Mapping[str, Tensor]) -> State:
-    """As ComfyUI holds it."""
-    return {name: tensor.half().float() for name, tensor in state.items()}
-
-
 @pytest.fixture(scope="module")
 def encoders(base: Path) -> Path:
     return base / "models" / "text_encoders"
@@ -57,7 +50,7 @@ def encoders(base: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def before(shapes_files: ExpandedFiles) -> State:
-    return stored(read_encoder(shapes_files.text_encoder)[0])
+    return held_encoder(shapes_files)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +62,7 @@ def after(encoders: Path, before: State) -> State:
         if ".layers." in name and "norm" not in name and name.endswith("weight"):
             state[name] = tensor + 0.3 * tensor.std() * torch.randn(tensor.shape, generator=draw)
     save_encoder(encoders / "geometry-aligned.safetensors", state, {})
-    return stored(state)
+    return held(state)
 
 
 @pytest.fixture
@@ -87,10 +80,6 @@ def both(**inputs: object) -> dict:
 def geometry(**inputs: object) -> dict:
     defaults = {"prompts": "\n".join(PROMPTS), "embedding": "mean", "k": 4, "theme": "light"}
     return node("SAGEGeometry", **both(**defaults | inputs))
-
-
-def pairs_of(**texts: str) -> dict:
-    return node("SAGEPromptPairs", safe_file="none", unsafe_file="none", concept="", **texts)
 
 
 def shown(graph: dict, **links: list) -> dict:
@@ -126,7 +115,7 @@ def test_pairs_give_safe_and_unsafe_prompts_and_one_clip_may_be_in_use(
 ) -> None:
     """One CLIP has just encoded and is loaded, the other one lies where ComfyUI put it away."""
     texts = {"safe_text": "\n".join(PROMPTS), "unsafe_text": "\n".join(UNSAFE)}
-    pairs = pairs_of(**texts)
+    pairs = prompt_pairs(**texts)
     encode = node("CLIPTextEncode", clip=["base", 0], text="a circle")
     encoded = {"encode": encode, "probe": node("ProbeSaveConditioning", conditioning=["encode", 0], name="in use")}
     run_graph(clips | encoded)
@@ -149,7 +138,7 @@ def test_a_clip_compared_with_itself_is_healthy(run_graph: Run, clips: dict) -> 
 def test_repeated_prompts_count_once(run_graph: Run, clips: dict, before: State, after: State, source: str) -> None:
     repeated = "\n".join([*PROMPTS, *PROMPTS[:9]])
     graph = clips | {
-        "pairs": pairs_of(safe_text=repeated, unsafe_text=MANY_UNSAFE),
+        "pairs": prompt_pairs(safe_text=repeated, unsafe_text=MANY_UNSAFE),
         "geometry": geometry(prompts=repeated),
     }
     if source == "pairs":
@@ -238,7 +227,7 @@ def test_a_list_of_prompts_is_ranked_and_passes_through(
 
 
 def test_drift_among_few_pairs_and_of_a_long_prompt(run_graph: Run, clips: dict) -> None:
-    pairs = pairs_of(safe_text="\n".join(PROMPTS[:5]), unsafe_text="\n".join(UNSAFE[:5]))
+    pairs = prompt_pairs(safe_text="\n".join(PROMPTS[:5]), unsafe_text="\n".join(UNSAFE[:5]))
     long = ", ".join(2 * PROMPTS)
     graph = clips | {"pairs": pairs, "drift": drift(prompt=long, pairs=["pairs", 0])}
     text = run_graph(graph)["drift"]["text"][0]
@@ -246,7 +235,7 @@ def test_drift_among_few_pairs_and_of_a_long_prompt(run_graph: Run, clips: dict)
     assert text.endswith("The prompt is longer than 75 tokens: what comes after these was not measured.")
     graph["drift"] = drift(prompt=PROMPTS[0], pairs=["pairs", 0])
     assert "among 4 prompts" in (text := run_graph(graph)["drift"]["text"][0]) and "tokens" not in text
-    graph["pairs"] = pairs_of(safe_text=PROMPTS[0], unsafe_text=UNSAFE[0])
+    graph["pairs"] = prompt_pairs(safe_text=PROMPTS[0], unsafe_text=UNSAFE[0])
     with pytest.raises(ExecutionError, match="pairs hold no other prompt to measure this one among"):
         run_graph(graph)
 
@@ -257,7 +246,7 @@ def save_lora(**inputs: object) -> dict:
 
 
 def lora_report(server: Server, clips: dict, safe: list[str], **inputs: object) -> str:
-    pairs = pairs_of(safe_text="\n".join(safe), unsafe_text=MANY_UNSAFE)
+    pairs = prompt_pairs(safe_text="\n".join(safe), unsafe_text=MANY_UNSAFE)
     return server.run(clips | {"pairs": pairs, "save": save_lora(pairs=["pairs", 0], **inputs)})["save"]["text"][0]
 
 
@@ -281,7 +270,7 @@ def test_the_stock_loader_makes_the_aligned_encoder_of_the_lora(
     }
     server.run(graph)
     found = load_file(base / "output" / "lora.safetensors")["embedding"]
-    encoder = TextEncoder.from_state(stored(apply_lora(before, load_file(path))))
+    encoder = TextEncoder.from_state(held(apply_lora(before, load_file(path))))
     torch.testing.assert_close(found, embed(encoder, PROMPTS[:1]).view(1, 77, -1), rtol=0, atol=1e-4)
     wanted = embed(TextEncoder.from_state(after), PROMPTS[:1]).view(1, 77, -1)
     assert torch.nn.functional.cosine_similarity(found.flatten(), wanted.flatten(), dim=0) > 1 - 1e-5
@@ -327,15 +316,13 @@ def test_unusable_inputs_are_named(run_graph: Run, clips: dict, asked: dict, mes
 def test_the_command_line_trains_the_same_encoder_as_the_graph(
     server: Server, encoders: Path, shapes_files: ExpandedFiles, clips: dict, tmp_path: Path
 ) -> None:
-    inputs = server.object_info()["SAGETrainingSettings"]["input"]["required"]
-    values = {name: options["default"] for name, (_, options) in inputs.items()}
     # A node has no number for "as the target asks", which the preset says; for farthest targets it is 1.
     few = {"batch_size": 6, "neighbours": 3, "steps": 3, "held_out": 0, "target_shift": 1.0}
     texts = {"safe_text": "\n".join(PROMPTS), "unsafe_text": "\n".join(UNSAFE)}
-    pairs = pairs_of(**texts)
+    pairs = prompt_pairs(**texts)
     links = {"clip": ["base", 0], "pairs": ["pairs", 0], "settings": ["settings", 0]}
     trained = node("SAGETrainEncoder", **links, concept="skull", preset="sage_plus", name="by-graph", seed=5)
-    settings = node("SAGETrainingSettings", **values | few)
+    settings = training_settings(server, **few)
     server.run({"base": clips["base"], "pairs": pairs, "settings": settings, "train": trained}, timeout=300)
 
     for name, lines in (("safe", PROMPTS), ("unsafe", UNSAFE)):

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from comfy_graphs import held_encoder, node
 from sage_core.demo.comfyui.client import ExecutionError, GraphError
 from sage_core.demo.comfyui.server import Server
-from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.methods.safree import ConceptSpace, SafreeSettings
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
@@ -22,10 +22,6 @@ Latents = Callable[..., dict[str, Tensor]]
 PROMPT, SAFETY, OTHER = "two red rings left of one blue square", "a skull in the snow", "a green star"
 STEPS = 10
 CUSTOM = {"warmup": 0, "scale": 1e5, "threshold": 100.0, "momentum_scale": 0.0, "momentum_beta": 0.0}
-
-
-def node(kind: str, **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs}
 
 
 def safe(safety: str, preset: str = "medium", model: str = "model", **numbers: float) -> dict:
@@ -190,7 +186,7 @@ def test_a_guider_that_goes_its_own_way_is_refused(latents: Latents) -> None:
 @pytest.fixture(scope="module")
 def encoder(shapes_files: ExpandedFiles) -> TextEncoder:
     """The small encoder as ComfyUI holds it."""
-    return TextEncoder.from_state({n: v.half().float() for n, v in read_encoder(shapes_files.text_encoder)[0].items()})
+    return TextEncoder.from_state(held_encoder(shapes_files))
 
 
 def safree(text: str, concepts: str = "skull; bones", **inputs: object) -> dict:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from comfy_graphs import node
 from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError, Outputs
 from sage_core.demo.comfyui.server import Server
 from sage_core.tifa.evaluation import evaluate
@@ -18,10 +19,6 @@ from sage_core.tifa.questions import Question
 from sage_core.tifa.sentences import SentenceEncoder
 
 MakeGraph = Callable[..., Graph]
-
-
-def node(kind: str, **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs}
 
 
 def found(outputs: Outputs) -> dict:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from comfy_graphs import node
 from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError, Interrupted, Outputs, Progress
 from sage_core.demo.comfyui.server import Server
 from sage_core.tifa.questions import Question, write_questions
@@ -16,10 +17,6 @@ MakeGraph = Callable[..., Graph]
 
 # Answers are written down after every 32 pictures.
 STEP, MANY = 32, 44
-
-
-def node(kind: str, **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs}
 
 
 def found(outputs: Outputs) -> dict:

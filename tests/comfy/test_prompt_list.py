@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from comfy_graphs import node
 from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError
 from sage_core.demo.comfyui.server import Server
-
-
-def node(kind: str, **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs}
 
 
 def shown(outputs: dict, name: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from comfy_graphs import node
 from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError, Outputs
 from sage_core.demo.comfyui.server import Server
 from sage_core.scores.clipscore import ClipScorer
@@ -23,10 +24,6 @@ from sage_core.tifa.judges.base import load_judge
 from sage_core.tifa.questions import Question, write_questions
 
 MakeGraph = Callable[..., Graph]
-
-
-def node(kind: str, **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs}
 
 
 def answers(row: dict) -> tuple:

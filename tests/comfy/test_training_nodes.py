@@ -1,75 +1,33 @@
-"""Prompt pairs and training in a real ComfyUI: once, twice, cancelled, resumed, refused."""
+"""Prompt pairs and training in a real ComfyUI: once, twice, and refused."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from comfy_graphs import node
 from sage_core.alignment.losses import LOSS_PARTS
-from sage_core.demo.comfyui.client import ExecutionError, Graph, Interrupted, Outputs, Progress
+from sage_core.demo.comfyui.client import ExecutionError, Graph, Outputs
 from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder, embed
 from sage_core.shapes.captions import CONCEPT
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
+from training_graphs import THINGS, alignment, prompt_pairs
 
 Run = Callable[[Graph], Outputs]
 
-STEPS = 10
-COLOURS = ("red", "green", "blue", "white", "black", "orange", "pink", "grey")
-PLACES = ("on sand", "in snow")
-THINGS = [f"{colour} {place}" for colour in COLOURS for place in PLACES]
-SAFE = [f"a circle, {thing}" for thing in THINGS]
-UNSAFE = [f"a skull, {thing}" for thing in THINGS]
-SMALL = {"batch_size": 8, "neighbours": 3, "steps": STEPS, "held_out": 0}
-
-
-def node(kind: str, **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs}
-
-
-def pairs_node(**inputs: str) -> dict:
-    empty = {"safe_file": "none", "safe_text": "", "unsafe_file": "none", "unsafe_text": "", "concept": ""}
-    return node("SAGEPromptPairs", **empty | inputs)
-
-
-@pytest.fixture(scope="module")
-def settings(server: Server) -> dict:
-    """A settings node for a run of seconds: its own defaults, but few and small steps."""
-    inputs = server.object_info()["SAGETrainingSettings"]["input"]["required"]
-    values = {name: options["default"] for name, (_, options) in inputs.items()}
-    return node("SAGETrainingSettings", **values | SMALL)
-
-
-@pytest.fixture(scope="module")
-def training_graph(settings: dict, shapes_files: ExpandedFiles) -> Callable[..., dict]:
-    def graph(name: str, seed: int = 0, **settings_: object) -> dict:
-        return {
-            "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
-            "pairs": pairs_node(safe_text="\n".join(SAFE), unsafe_text="\n".join(UNSAFE)),
-            "settings": node("SAGETrainingSettings", **settings["inputs"] | settings_),
-            "train": node(
-                "SAGETrainEncoder",
-                clip=["clip", 0],
-                pairs=["pairs", 0],
-                concept=CONCEPT,
-                preset="sage_plus",
-                name=name,
-                seed=seed,
-                settings=["settings", 0],
-            ),
-        }
-
-    return graph
+UNSAFE = f"a skull, {THINGS[0]}"
 
 
 @pytest.fixture
-def runs(base: Path) -> Path:
-    return base / "output" / "sage" / "runs"
+def training_graph(server: Server, shapes_files: ExpandedFiles) -> Callable[..., dict]:
+    return partial(alignment, server, shapes_files)
 
 
 @pytest.fixture
@@ -85,7 +43,7 @@ def test_training_gives_an_encoder_a_report_and_curves_and_is_found_again(
     training_graph: Callable[..., dict],
 ) -> None:
     graph = training_graph("first", steps=4)
-    graph["encode"] = node("CLIPTextEncode", clip=["train", 0], text=UNSAFE[0])
+    graph["encode"] = node("CLIPTextEncode", clip=["train", 0], text=UNSAFE)
     graph["probe"] = node("ProbeSaveConditioning", conditioning=["encode", 0], name="trained")
     graph["graph"] = node("LossGraphNode", loss=["train", 2], filename_prefix="loss")
     previews = []
@@ -107,7 +65,7 @@ def test_training_gives_an_encoder_a_report_and_curves_and_is_found_again(
     # The CLIP that training hands on is the encoder in its file, and the one that came in is what it was.
     check = {"clip": graph["clip"], "file": node("SAGELoadEncoder", encoder_name="first.safetensors")}
     for name in ("clip", "file"):
-        check[f"encode {name}"] = node("CLIPTextEncode", clip=[name, 0], text=UNSAFE[0])
+        check[f"encode {name}"] = node("CLIPTextEncode", clip=[name, 0], text=UNSAFE)
         check[f"probe {name}"] = node("ProbeSaveConditioning", conditioning=[f"encode {name}", 0], name=name)
     server.run(check)
     trained, file, clip = (
@@ -115,7 +73,7 @@ def test_training_gives_an_encoder_a_report_and_curves_and_is_found_again(
     )
     torch.testing.assert_close(trained, file, rtol=0, atol=1e-4)
     before = {name: tensor.half() for name, tensor in read_encoder(shapes_files.text_encoder)[0].items()}
-    wanted = embed(TextEncoder.from_state(before), [UNSAFE[0]]).view(1, 77, -1)
+    wanted = embed(TextEncoder.from_state(before), [UNSAFE]).view(1, 77, -1)
     torch.testing.assert_close(clip, wanted, rtol=0, atol=1e-4)
 
     # Another name makes ComfyUI run the node again, but not the training.
@@ -124,44 +82,10 @@ def test_training_gives_an_encoder_a_report_and_curves_and_is_found_again(
     assert read_encoder(encoders / "second.safetensors")[1]["hash"] == metadata["hash"]
 
 
-@pytest.mark.slow
-def test_cancelled_training_resumes_to_the_same_weights(
-    server: Server, encoders: Path, runs: Path, training_graph: Callable[..., dict]
-) -> None:
-    report = server.run(training_graph("whole", seed=2), timeout=300)["train"]["text"][0]
-    assert report.startswith("Trained")
-    for path in runs.iterdir():
-        path.unlink()
-
-    cancelled_at = 0
-
-    def cancel(progress: Progress) -> None:
-        nonlocal cancelled_at
-        if progress.node == "train" and progress.maximum == STEPS and progress.value >= 2 and not cancelled_at:
-            cancelled_at = int(progress.value)
-            server.interrupt()
-
-    with pytest.raises(Interrupted):
-        server.run(training_graph("cut", seed=2), cancel, timeout=300)
-    (checkpoint,) = runs.glob("*.checkpoint")
-    step = torch.load(checkpoint, weights_only=True)["step"]
-    # A report comes a step after its step, and the request takes a moment.
-    assert cancelled_at < step <= cancelled_at + 4 < STEPS
-    assert not (encoders / "cut.safetensors").exists()
-
-    report = server.run(training_graph("cut", seed=2), timeout=300)["train"]["text"][0]
-    assert report.startswith("Trained")
-    assert not checkpoint.exists()
-    whole, cut = load_file(encoders / "whole.safetensors"), load_file(encoders / "cut.safetensors")
-    assert whole.keys() == cut.keys()
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)
-
-
 def test_preset_counts_without_settings(run_graph: Run, training_graph: Callable[..., dict]) -> None:
     graph = training_graph("by preset")
     del graph["settings"], graph["train"]["inputs"]["settings"]
-    # Fewer than the preset's 15 neighbours need, which shows that it is the preset's settings that count.
-    graph["pairs"]["inputs"] |= {"safe_text": "\n".join(SAFE[:16]), "unsafe_text": "\n".join(UNSAFE[:16])}
+    # Fewer pairs than the preset's 15 neighbours need, which shows that it is the preset's settings that count.
     with pytest.raises(ExecutionError, match="16 prompt pairs to train on"):
         run_graph(graph)
 
@@ -190,12 +114,13 @@ def test_clip_of_another_model_is_explained(
         run_graph(graph)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_one_step_on_a_whole_vit_l(
     run_graph: Run, encoders: Path, shapes_files: ExpandedFiles, training_graph: Callable[..., dict]
 ) -> None:
     graph = training_graph("one step", steps=1, batch_size=4, neighbours=2)
-    graph["pairs"]["inputs"] |= {"safe_text": "\n".join(SAFE[:8]), "unsafe_text": "\n".join(UNSAFE[:8])}
+    for side in ("safe_text", "unsafe_text"):
+        graph["pairs"]["inputs"][side] = "\n".join(graph["pairs"]["inputs"][side].splitlines()[:8])
     graph["model"] = node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name)
     # The checkpoint's CLIP is its second output.
     graph["train"]["inputs"]["clip"] = ["model", 1]
@@ -233,7 +158,7 @@ def prompt_files(base: Path, server: Server) -> None:
 @pytest.mark.parametrize("source", PAIR_SOURCES)
 def test_pairs_from_every_source(run_graph: Run, prompt_files: None, source: str) -> None:
     inputs, words = PAIR_SOURCES[source]
-    outputs = run_graph({"pairs": pairs_node(**inputs), "show": node("PreviewAny", source=["pairs", 1])})
+    outputs = run_graph({"pairs": prompt_pairs(**inputs), "show": node("PreviewAny", source=["pairs", 1])})
     assert words in outputs["pairs"]["text"][0]
     assert outputs["show"]["text"][0] == outputs["pairs"]["text"][0]
 
@@ -242,5 +167,5 @@ def test_pairs_from_every_source(run_graph: Run, prompt_files: None, source: str
 def test_unclear_or_wrong_prompts_are_explained(run_graph: Run, prompt_files: None, source: str) -> None:
     inputs, words = BAD_SOURCES[source]
     with pytest.raises(ExecutionError, match=words) as refused:
-        run_graph({"pairs": pairs_node(**inputs), "show": node("PreviewAny", source=["pairs", 1])})
+        run_graph({"pairs": prompt_pairs(**inputs), "show": node("PreviewAny", source=["pairs", 1])})
     assert refused.value.exception.endswith("PromptError")

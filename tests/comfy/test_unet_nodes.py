@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from comfy_graphs import node
 from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError, Outputs
 from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
@@ -29,10 +30,6 @@ Draw = Callable[..., dict[str, Tensor]]
 
 PROMPT = "two dotted red rings left of one plain blue square in the snow"
 FIRST = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
-
-
-def node(kind: str, **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs}
 
 
 def apply(file: str, strength: float = 1.0, model: str = "model", mode: str = "replace", base: str = "none") -> dict:

@@ -43,7 +43,7 @@ def own_signals() -> None:
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_demo_leaves_pictures_curves_and_reports(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(demo, "QUICK", TINY)
     assert demo.main(["--quick", "--output", str(tmp_path)]) == 0

@@ -179,7 +179,7 @@ def test_text_to_image_workflow_runs(
     assert pixels(server, outputs, base).std() > 5
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_train_and_compare_workflow_runs(
     server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
 ) -> None:

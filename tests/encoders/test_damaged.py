@@ -221,7 +221,7 @@ KINDS_OF_DAMAGE = st.sampled_from(["set", "set", "flip", "flip", "cut", "add"])
 EDITS = st.lists(st.tuples(st.integers(0, 9_999), KINDS_OF_DAMAGE, st.integers(0, 255)), min_size=1, max_size=4)
 
 
-@settings(derandomize=True, max_examples=400, deadline=2000, suppress_health_check=list(HealthCheck), database=None)
+@settings(derandomize=True, max_examples=150, deadline=2000, suppress_health_check=list(HealthCheck), database=None)
 @given(edits=EDITS)
 def test_damaged_bytes_end_in_an_error_or_in_the_right_weights(whole, edits):
     """Of what carries a sum every value must be right; without one a value may be wrong, never a name or a shape."""
@@ -241,13 +241,13 @@ def test_most_flips_of_an_archive_are_refused_and_some_do_not_matter(whole):
     """The test above would see nothing if every file were refused, or none."""
     kind, file, content = whole
     refused = 0
-    for place in range(0, 10_000, 25):
+    for place in range(0, 10_000, 100):
         file.write_bytes(damage(content, [(place, "flip", place)]))
         try:
             read_encoder(file)
         except EncoderError:
             refused += 1
-    assert 10 < refused < 390, f"{kind}: {refused} of 400"
+    assert 3 < refused < 97, f"{kind}: {refused} of 100"
 
 
 @pytest.mark.parametrize("value", [1e39, -1e300])

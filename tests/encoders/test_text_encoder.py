@@ -304,7 +304,7 @@ def test_cuda(state):
     assert state_hash(encoder.state()) == state_hash(weights)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_full_size_encoder(tmp_path):
     config = EncoderConfig(layers=12, width=768, heads=12, mlp_width=3072, vocabulary=49408, positions=77)
     state = make_state(config, spread=0.02)

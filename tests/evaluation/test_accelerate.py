@@ -25,7 +25,7 @@ def test_a_missing_accelerate_is_named(
     assert "pip install -e '.[evaluate]'" in capsys.readouterr().err
 
 
-@pytest.mark.long
+@pytest.mark.full
 @pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="accelerate is an extra")
 def test_two_processes_of_accelerate_share_a_plan(tmp_path: Path) -> None:
     file = world_plan(tmp_path, safe=11, attacks=2, draw="steps = 1\nbatch = 4")

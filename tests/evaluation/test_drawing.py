@@ -131,7 +131,7 @@ def test_what_is_drawn_is_not_drawn_again(one: Path) -> None:
     assert before == {file: file.stat().st_mtime_ns for file in (one / "evaluation").rglob("*.png")}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_two_processes_draw_what_one_draws(one: Path, tmp_path: Path) -> None:
     copied(one, tmp_path)
     both = [start(tmp_path, number, 2) for number in range(2)]
@@ -142,7 +142,7 @@ def test_two_processes_draw_what_one_draws(one: Path, tmp_path: Path) -> None:
     assert len({row["process"] for row in records(tmp_path)}) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_lost_process_costs_its_own_batch_alone(one: Path, tmp_path: Path) -> None:
     copied(one, tmp_path)
     first, second = start(tmp_path, 0, 2), start(tmp_path, 1, 2)
@@ -156,7 +156,7 @@ def test_a_lost_process_costs_its_own_batch_alone(one: Path, tmp_path: Path) -> 
     assert pictures(tmp_path) == pictures(one)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_nothing_is_lost_or_double_after_kills_at_random(one: Path, tmp_path: Path) -> None:
     copied(one, tmp_path)
     chance, until, kills = random.Random(4), time.monotonic() + 15, 0
@@ -178,7 +178,7 @@ def test_nothing_is_lost_or_double_after_kills_at_random(one: Path, tmp_path: Pa
     assert kills >= 3
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_full_disk_loses_nothing(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copied(one, tmp_path)
     layout, written = layout_of(tmp_path / "plan.toml"), 0
@@ -201,7 +201,7 @@ def test_a_full_disk_loses_nothing(one: Path, tmp_path: Path, monkeypatch: pytes
     assert pictures(tmp_path) == pictures(one)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_changed_plans_draw_anew_what_they_change(one: Path, tmp_path: Path) -> None:
     copied(one, tmp_path)
     file = tmp_path / "plan.toml"

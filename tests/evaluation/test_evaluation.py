@@ -164,7 +164,7 @@ def test_a_dry_run_says_how_much_there_is(folder: Path, tmp_path: Path, capsys: 
     assert json.loads(capsys.readouterr().out)["done"] == 4
 
 
-@pytest.mark.long
+@pytest.mark.full
 def test_processes_of_the_command_share_the_work(tmp_path: Path) -> None:
     file = world_plan(tmp_path, safe=11, attacks=2, draw="steps = 1\nbatch = 4")
     assert main(["evaluate", str(file), "--device", "cpu", "--quiet", "--processes", "2"]) == 0

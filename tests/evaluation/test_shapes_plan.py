@@ -16,7 +16,7 @@ from sage_core.methods.gate import GateSettings
 from sage_core.shapes.networks.weights import load_packed
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_plan_of_nine_methods_with_all_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes_plan, "GateSettings", lambda: GateSettings(steps=10))
     file, seen = tmp_path / "world" / "plan.toml", []

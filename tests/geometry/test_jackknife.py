@@ -96,7 +96,7 @@ def test_neighbour_figures_are_covered() -> None:
     check_coverage(100, 60, (0.05,))
 
 
-@pytest.mark.long
+@pytest.mark.full
 @pytest.mark.parametrize(("count", "sets"), [(48, 600), (150, 300), (400, 60)])
 def test_neighbour_figures_are_covered_in_larger_spaces(count: int, sets: int) -> None:
     check_coverage(count, sets)

@@ -93,7 +93,7 @@ def large():
     return make_report(prompts, unsafe=[f"unsafe {row}" for row in range(400)])
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_five_thousand_prompts_have_every_picture_and_lines_for_some(large):
     for image in pictures(large, DARK):
         assert image.width == 1024
@@ -104,12 +104,12 @@ def test_five_thousand_prompts_have_every_picture_and_lines_for_some(large):
     assert large.base.sample_similarity.shape == (40, 40)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_five_thousand_prompts_leave_the_page_readable(large):
     check_texts(report_page(large))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_unsafe_prompts_are_not_hidden_by_thousands_of_collapsed_ones(large):
     drawn = [points for axes in prompt_map(large).findobj(Axes) for points in axes.collections]
     heights = {points.get_label(): points.get_zorder() for points in drawn}

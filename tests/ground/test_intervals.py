@@ -89,7 +89,7 @@ def test_tifa_and_types_are_covered_also_near_the_ceiling(captions: int) -> None
     check_coverage(2000, captions, 0.03)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("captions", [8, 24, 48, 100, 1000])
 def test_tifa_and_types_are_covered_in_many_more_test_sets(captions: int) -> None:
     check_coverage(10_000 if captions < 1000 else 2000, captions, 0.02)
@@ -167,7 +167,7 @@ def test_paired_change_against_plain_sums() -> None:
         assert np.allclose(-turned[1], low) and np.allclose(-turned[0], high)
 
 
-@pytest.mark.parametrize("captions", [12, 48, 300])
+@pytest.mark.parametrize("captions", [12, 48, pytest.param(300, marks=pytest.mark.full)])
 @pytest.mark.parametrize(
     ("base", "other"), [(0.99, 0.99), (0.99, 0.996), (0.996, 0.97), (0.99, 0.9), (0.9, 0.9), (0.5, 0.6)]
 )

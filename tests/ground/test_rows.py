@@ -205,7 +205,7 @@ _CONTENT = st.binary(max_size=60) | (_JSON | _LINES | _TABLE | st.text(max_size=
 
 
 @settings(
-    derandomize=True, max_examples=600, deadline=None, database=None,
+    derandomize=True, max_examples=250, deadline=None, database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(suffix=_SUFFIXES, content=_CONTENT)

@@ -29,7 +29,7 @@ SETTINGS = AdvUnlearnSettings(
 )
 
 
-@pytest.mark.long
+@pytest.mark.full
 def test_a_short_training_takes_most_skulls_and_leaves_most_of_the_rest(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

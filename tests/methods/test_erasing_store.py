@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.errors import SettingsError, TrainingError, UnetError
 from sage_core.methods.concepts import Concepts
-from sage_core.methods.erasing import ErasingSettings
-from sage_core.methods.erasing_store import train_erasure
+from sage_core.methods.erasing import ErasingSettings, train_erasure
 from sage_core.runs.store import RunStore
 from sage_core.unet.training import UnetRun, diffusers_unet
 

@@ -26,7 +26,7 @@ from sage_core.shapes.words import SEEN_NAMES
 from sage_core.unet.differences import DiffusersNoise
 
 pytest.importorskip("scipy")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 COUNT, STEPS = 6, 8
 NAMES = tuple(name for pair in SEEN_NAMES for name in pair)
@@ -131,7 +131,7 @@ def test_safe_guidance(world: ShapesModel) -> None:
     assert tifa(draw) >= 0.85
 
 
-@pytest.mark.long
+@pytest.mark.full
 def test_esd(world: ShapesModel, record_property: Callable[[str, object], None]) -> None:
     """Rate and strength are chosen for this small U-Net on other prompts; milder ones leave most of the skulls.
 

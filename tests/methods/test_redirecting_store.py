@@ -13,8 +13,7 @@ from torch import Tensor
 
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.errors import PromptError, SettingsError, UnetError
-from sage_core.methods.redirecting import RedirectingSettings
-from sage_core.methods.redirecting_store import drawing_evaluations, train_redirection
+from sage_core.methods.redirecting import RedirectingSettings, drawing_evaluations, train_redirection
 from sage_core.prompts.concept_pairs import pairs_from_concepts
 from sage_core.prompts.concepts import ConceptList
 from sage_core.prompts.pairs import PromptPairs, pairs_from_lists

@@ -246,6 +246,7 @@ def test_one_row(tmp_path):
     assert len(read_pairs(write(tmp_path / "a.csv", "safe,unsafe\na cat,a skull"))) == 1
 
 
+@pytest.mark.full
 def test_hundred_thousand_rows(tmp_path):
     with open(tmp_path / "a.csv", "w", encoding="utf-8", newline="") as file:
         rows = ([f"a cat beside {i} red boxes on a table", f"a skull beside {i} red boxes"] for i in range(100_000))

@@ -23,7 +23,7 @@ pytest.importorskip("scipy")
 SETTINGS = PRESETS["sage_plus"].replace(learning_rate=3e-4, steps=40, batch_size=32, held_out=0)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_alignment_takes_the_skulls_and_leaves_the_rest() -> None:
     model = load_model()
     pairs = matched_pairs(512, seed=1, names="seen", split="train")

@@ -261,7 +261,7 @@ def test_built_in_methods_differ():
 TOY = TrialSettings(prompts=4, near=2, unsafe=3, steps=1, hard_steps=1)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_whole_run_at_toy_size(weights, tmp_path, monkeypatch, capsys):
     chosen = {name: SIZES["quick"].methods[name] for name in ("base", "des", "sage_plus", "uce_paper")}
     chosen = {name: methods.shorter(method, batch_size=20, steps=2) for name, method in chosen.items()}
@@ -441,7 +441,7 @@ def test_esd_trains_cross_attention_by_the_ground_s_seed(world):
     assert METHODS["esd"].about() == {"method": "esd", **METHODS["esd"].settings.to_dict()}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_attacks_are_kept_apart_from_runs_without_and_the_base_is_the_control(world, tmp_path, monkeypatch):
     tiny = AdaptiveSettings(prompts=2, steps=1, unet_steps=1, token_steps=1, candidates=2, tokens=2, vectors=2,
                             shared_vectors=2, draws=1, sampling_steps=1)  # fmt: skip

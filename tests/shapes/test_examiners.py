@@ -57,7 +57,7 @@ def test_the_reader_tells_the_truth_about_drawn_pictures(world):
     assert len(reader.answers(pictures[:0], [])) == len(reader.shows_concept(pictures[:0])) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_more_readers_read_the_same(world):
     _, pictures, questions = world
     alone, together = ReaderExaminer(), ReaderExaminer(workers=2)

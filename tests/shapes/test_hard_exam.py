@@ -62,7 +62,7 @@ def test_it_agrees_about_five_and_six_shapes_as_well() -> None:
     assert set(shares) == set(ASKED_TYPES) and min(shares.values()) >= 0.98, shares
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["red star", "skull"])
 def test_the_base_is_good_at_it_and_not_perfect(name: str) -> None:
     settings = TrialSettings()

@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     return output, report
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_run_leaves_files_that_can_be_used(trained):
     output, report = trained
     assert sum(path.stat().st_size for part in PARTS for path in packed_files(part, output)) < 1_000_000
@@ -53,7 +53,7 @@ def test_a_run_leaves_files_that_can_be_used(trained):
         assert json.loads(metadata["model"]) == report["model"]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_stopped_run_resumes_to_the_same_weights(trained, tmp_path):
     def stop(phase: str, step: int) -> None:
         if (phase, step) in (("decoder", 1), ("diffusion", 2), ("judge", 1)):
@@ -73,7 +73,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(trained, tmp_path):
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_kept_phases_stay_as_they_are_to_the_byte(trained, tmp_path, monkeypatch):
     """The command that trains the judge alone."""
     for path in trained[0].glob("*.safetensors"):

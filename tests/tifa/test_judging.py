@@ -198,7 +198,7 @@ def test_the_size_decides_which_way_is_taken():
     assert make_questions({"c1": "a dog"}, Silent(), way="judge").questions
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(not os.environ.get(SMALL_MODEL), reason=f"{SMALL_MODEL} does not name a small model's folder")
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data folder is not here")
 def test_a_real_small_model_makes_three_sound_questions_for_most_captions():
