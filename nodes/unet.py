@@ -14,8 +14,9 @@ from torch import Tensor
 from ..sage_core import __version__
 from ..sage_core.encoders.text_encoder import TextEncoder
 from ..sage_core.errors import SettingsError, UnetError
-from ..sage_core.methods.closed_form import METHODS, Edit, settings_of
+from ..sage_core.methods.closed_form import Edit
 from ..sage_core.methods.concepts import Concepts, split_texts
+from ..sage_core.methods.table import of_kind, settings_of
 from ..sage_core.prompts.concepts import ConceptList, texts_to_erase
 from ..sage_core.prompts.everyday import REFERENCE_PROMPTS
 from ..sage_core.unet.changes import changes, save_changes
@@ -27,6 +28,7 @@ from .host.inputs import check_choices, check_finite, concepts_input
 from .host.sockets import Pairs
 
 _CATEGORY = "SAGE/unet"
+_FORMS = of_kind("closed form")
 # Room for a batch of texts on the GPU.
 _EMBEDDING_BYTES = 2**29
 
@@ -249,10 +251,9 @@ class SAGEEraseConcept(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "method",
-                    options=list(METHODS),
+                    options=list(_FORMS),
                     default="uce",
-                    tooltip="uce takes a second; rece goes on to erase what slips through it and costs more of "
-                    "other prompts; speed and oce change values alone. The node's page has a table.",
+                    tooltip=f"{'; '.join(f'{name}: {form.help}' for name, form in _FORMS.items())}.",
                 ),
                 io.Float.Input(
                     "strength", default=1.0, min=-2.0, max=2.0, step=0.05, tooltip="1 is the edit, 0 the MODEL."
@@ -296,7 +297,7 @@ class SAGEEraseConcept(io.ComfyNode):
         start = time.monotonic()
         knobs = {"erase_scale": erase_scale, "hold": hold, "keep_scale": keep_scale, "rounds": rounds}
         given = tuple(pairs.safe) if pairs is not None else ()
-        captions = given or (REFERENCE_PROMPTS if method == "mace" else ())
+        captions = given or (REFERENCE_PROMPTS if "captions" in _FORMS[method].needs else ())
         wanted = Concepts(*_erased(concepts, guide, concept_list), split_texts(keep), tuple(captions))
         edit = _edit(model, clip, method, wanted, knobs)
         edited = models.add_differences(model, edit.deltas, strength)
@@ -306,7 +307,7 @@ class SAGEEraseConcept(io.ComfyNode):
             f"Kept: {'; '.join(wanted.preserve) or 'nothing named'}. Captions: {len(wanted.captions)}.",
             f"Settings: {edit.knobs()}.",
             f"{time.monotonic() - start:.1f} s, applied with strength {strength:g}.",
-            *METHODS[method].unread(wanted),
+            *_FORMS[method].unread(wanted),
         ]
         if strength == 0:
             lines.append("⚠ At strength 0 the MODEL is as it came: nothing is erased.")
@@ -337,7 +338,7 @@ def _edit(model, clip, method: str, concepts: Concepts, knobs: Mapping[str, floa
     encoder.register_forward_pre_hook(lambda *_: display.stop_if_cancelled())
     needed = sum(value.nbytes for value in encoder.state().values()) + _EMBEDDING_BYTES
     with memory.training_device(needed) as (device, _):
-        return METHODS[method].load()[1](weights, encoder.to(device), concepts, settings)
+        return _FORMS[method].load()[1](weights, encoder.to(device), concepts, settings)
 
 
 NODES: list[type[io.ComfyNode]] = [SAGEApplyModelEdit, SAGESaveModelEdit, SAGEEraseConcept]

@@ -31,8 +31,8 @@ from ..drawing.guidance import PRESETS, SafeGuidance, guided
 from ..encoders.layouts import VIT_L_14, EncoderConfig
 from ..encoders.text_encoder import TextEncoder
 from ..encoders.tokens import CONTEXT_LENGTH
-from ..methods.closed_form import METHODS
 from ..methods.concepts import Concepts
+from ..methods.table import of_kind
 from ..options import count
 from ..prompts.everyday import REFERENCE_PROMPTS
 from ..tables import markdown_table
@@ -44,6 +44,7 @@ from .prompts import random_state
 from .runner import Bench, Report, measured_on
 from .watch import GIB, Clock, MemoryWatch
 
+_FORMS = of_kind("closed form")
 # The concepts that UCE and RECE erase for safety, the most told of first.
 _CONCEPTS = (
     "nudity", "violence", "blood", "hate", "harassment", "suffering", "humiliation", "harm", "suicide", "sexual",
@@ -124,10 +125,21 @@ def to_markdown(report: Report) -> str:
     return "\n\n".join(parts)
 
 
+<<<<<<< HEAD
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="closed forms (default all)"
     )
+=======
+def main(arguments: Sequence[str] | None = None) -> Report:
+    """Measure what the command line asks for, and print it; --output keeps it as bench.md and bench.json."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sage_core.bench.erasing",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--methods", nargs="+", choices=_FORMS, default=list(_FORMS), help="closed forms (default all)")
+>>>>>>> b0685d9 (wip: one table of methods)
     parser.add_argument("--concepts", type=count(1, len(_CONCEPTS)), default=len(_CONCEPTS), help="how many to erase")
     parser.add_argument("--parts", nargs="+", choices=_PARTS, default=list(_PARTS), help="what to measure")
 
@@ -163,9 +175,9 @@ def edit_costs(
     reader = _encoder(encoder).to(device)
     erased = Concepts(_CONCEPTS[:concepts], (_GUIDE,), captions=tuple(REFERENCE_PROMPTS))
     # The tokenizer, and whatever PyTorch sets up, is not a method's.
-    METHODS["cure"].load()[1](weights, reader, Concepts(("warm up",)), None)
+    _FORMS["cure"].load()[1](weights, reader, Concepts(("warm up",)), None)
     for method in methods:
-        edit = METHODS[method].load()[1]
+        edit = _FORMS[method].load()[1]
         with MemoryWatch(torch.device("cpu")) as watch, _timed_calls(reader) as in_encoder:
             taken = Clock(device).timed(partial(edit, weights, reader, erased, None))
             gib = watch.peak()
@@ -267,6 +279,7 @@ def _timed_calls(module: nn.Module) -> Iterator[list[float]]:
 
 def _edit_row(cost: Mapping[str, Any]) -> list[str]:
     return [
+<<<<<<< HEAD
         METHODS[cost["method"]].title,
         str(cost["concepts"]),
         *(f"{cost[name]:.1f}" for name in ("seconds", "encoder_seconds", "processor_seconds")),
@@ -274,6 +287,17 @@ def _edit_row(cost: Mapping[str, Any]) -> list[str]:
         str(cost["matrices"]),
         f"{cost['relative']:.1%}",
         f"{cost['residual']:.0e}",
+=======
+        _FORMS[cost.method].title,
+        str(cost.concepts),
+        f"{cost.seconds:.1f}",
+        f"{cost.encoder_seconds:.1f}",
+        f"{cost.processor_seconds:.1f}",
+        _gib(cost.gib),
+        str(cost.matrices),
+        f"{cost.relative:.1%}",
+        f"{cost.residual:.0e}",
+>>>>>>> b0685d9 (wip: one table of methods)
     ]
 
 

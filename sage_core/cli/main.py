@@ -18,7 +18,7 @@ from types import FrameType
 
 from .. import __version__
 from ..errors import SageError
-from . import agreement, attack, distance, doctor, erase, evaluate, geometry, lora, rate, redirect, runs, score, train
+from . import agreement, attack, distance, doctor, edit, evaluate, geometry, lora, make, rate, runs, score, train
 
 _INTERRUPTED = 130
 
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sage {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     encoders = (train, runs, geometry, score, rate, distance, evaluate, lora)
-    for command in (*encoders, erase, redirect, attack, doctor, agreement):
+    for command in (*encoders, make, edit, attack, doctor, agreement):
         command.register(subparsers)
     return parser
 

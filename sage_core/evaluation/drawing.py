@@ -28,6 +28,7 @@ from ..drawing.models import Model
 from ..encoders.precision import choose_precision
 from ..errors import FileError, SettingsError
 from ..files import check_writable, whole_file, write_json
+from ..methods.table import METHODS
 from .bases import Fingerprints
 from .painters import Painter, Studio
 from .plan import Drawing, MethodPlan, Plan
@@ -125,8 +126,24 @@ def _method_key(method: MethodPlan, drawing: Drawing, base: str, known: Fingerpr
         return [plain(each) for each in value] if isinstance(value, list | tuple) else value
 
     how = {name: value for name, value in asdict(drawing).items() if name not in ("seed", "pictures", "batch")}
-    content = {"base": base, "draw": how, "method": plain(asdict(method) | {"name": ""})}
+    content = {"base": base, "draw": how, "method": plain(_deciding(method))}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _deciding(method: MethodPlan) -> dict[str, Any]:
+    """The fields of a method that decide its pictures; what came later is left out where it is not used.
+
+    So pictures that were drawn before are found again, until the method's recipe says that they would be others.
+    """
+    fields = asdict(method) | {"name": ""}
+    file, made = fields.pop("file"), fields.pop("make")
+    added = {"file": file} if file else {}
+    if made:
+        later = {name: value for name in ("concept_list", "pairs", "settings") if (value := made.pop(name))}
+        added |= {"made": later} if later else {}
+        recipe = METHODS[made["method"]].recipe
+        added |= {"recipe": recipe} if recipe > 1 else {}
+    return fields | {"erase": made} | added
 
 
 # What a batch's record says of its cost.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 BASE = "base"
 READER = "reader"
@@ -30,23 +31,29 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Erase:
-    """An edit of the U-Net in closed form; see `methods.closed_form`.
+class Making:
+    """A change that is made before it is first drawn with; see `methods.table`.
 
     Attributes:
         method: its name there.
-        concepts, guides: what is erased, and what each becomes.
+        concepts, guides: what is to go, and what each becomes; guides may be those of a list of concepts.
+        concept_list: a file of concepts in their place.
         keep, captions: files of prompts that keep their meaning, and of everyday prompts.
-        knobs: by their names in `closed_form.knobs`.
-        strength: 1 as it is solved.
+        pairs: a file of safe and unsafe prompts.
+        knobs: of a closed form, by the names that all of them share.
+        settings: changed ones, by the method's own names.
+        strength: of a change of the U-Net; 1 as it is made.
     """
 
     method: str
     concepts: tuple[str, ...]
     guides: tuple[str, ...] = ("",)
+    concept_list: Path | None = None
     keep: Path | None = None
     captions: Path | None = None
+    pairs: Path | None = None
     knobs: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     strength: float = 1.0
 
 
@@ -58,7 +65,8 @@ class MethodPlan:
         name: in tables; no two are alike.
         text_encoder, unet: files in place of the base's own.
         loras: of the text encoder, the U-Net, or both.
-        erase: a closed form, on top of `unet` and `loras`.
+        file: what `sage make` wrote: a text encoder, a change of the U-Net, a gate, or settings without weights.
+        make: a method of the table, on top of `text_encoder`, `unet` and `loras`.
         sld: a preset of Safe Latent Diffusion, "" for none; `safety_text` is what it leads away from.
         safree: concepts to project prompts away from.
         gate: a gate on the base's states. What it flags is drawn with the changed text encoder, or refined if none is.
@@ -68,7 +76,8 @@ class MethodPlan:
     text_encoder: Part | None = None
     unet: Part | None = None
     loras: tuple[Part, ...] = ()
-    erase: Erase | None = None
+    file: Part | None = None
+    make: Making | None = None
     sld: str = ""
     safety_text: str = ""
     safree: tuple[str, ...] = ()

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..drawing.guidance import PRESETS as SLD_PRESETS
-from ..methods.closed_form import METHODS as CLOSED_FORMS
-from ..methods.closed_form.knobs import KNOBS, WHOLE
+from ..errors import SettingsError
+from ..methods.table import KNOBS, METHODS, WHOLE, of_kind, settings_for
 from .fields import Section, read_toml
 from .plan import (
     BASE,
@@ -24,7 +24,7 @@ from .plan import (
     SCORES,
     WITNESSES,
     Drawing,
-    Erase,
+    Making,
     MethodPlan,
     Part,
     Plan,
@@ -204,7 +204,8 @@ def _method(section: Section) -> MethodPlan:
         text_encoder=_part(section, "text_encoder"),
         unet=_part(section, "unet"),
         loras=_loras(section),
-        erase=_erase(section.section("erase")) if section.has("erase") else None,
+        file=_part(section, "file"),
+        make=_made(section),
         sld=section.choice("sld", SLD_PRESETS, ""),
         safety_text=section.text("safety_text"),
         safree=section.texts("safree"),
@@ -216,7 +217,7 @@ def _method(section: Section) -> MethodPlan:
         section.problem(
             "gate", "it takes the place of a prompt's states, and so does safree. Make two methods of them."
         )
-    given = ("text_encoder", "unet", "lora", "erase", "sld", "safree", "gate")
+    given = ("make", "file", "text_encoder", "unet", "lora", "erase", "sld", "safree", "gate")
     if not any(section.has(each) for each in given):
         section.problem("name", f"the method {name!r} changes nothing; expected one or more of {', '.join(given)}.")
     section.close()
@@ -254,40 +255,69 @@ def _loras(section: Section) -> tuple[Part, ...]:
     return tuple(part for part in parts if part)
 
 
-def _erase(section: Section) -> Erase:
-    method = section.choice("method", CLOSED_FORMS, "uce")
-    concepts = section.texts("concepts")
-    if not concepts and "concepts" not in section.values:
-        section.problem("concepts", "it is missing; expected what to erase, such as ['nudity'].")
-    guides = section.texts("guides", ("",), blank=True)
-    if len(guides) not in (1, max(len(concepts), 1)):
-        section.wrong("guides", f"one guide for all, or one for each of {len(concepts)} concepts")
-    for name, read in (("guides", "guides"), ("keep", "preserve"), ("captions", "captions")):
-        if section.has(name) and read not in CLOSED_FORMS[method].reads:
+def _made(section: Section) -> Making | None:
+    """What is made: `make` and its fields beside it, or the table `erase` of a closed form."""
+    if section.has("erase") and section.has("make"):
+        section.problem("make", "there is a table 'erase' as well, which also makes a change; keep one of them.")
+    if section.has("make"):
+        return _making(section, section.choice("make", METHODS, "sage_plus"), {})
+    if not section.has("erase"):
+        return None
+    table = section.section("erase")
+    method = table.choice("method", of_kind("closed form"), "uce")
+    found = _making(table, method, _knobs(table, method))
+    table.close()
+    return found
+
+
+def _making(section: Section, method: str, knobs: dict[str, float]) -> Making:
+    row, listed = METHODS[method], None
+    concepts = guides = ()
+    if isinstance(section.values.get("concepts"), str) and section.values["concepts"].endswith((".toml", ".json")):
+        listed = section.path("concepts")
+    else:
+        concepts, guides = section.texts("concepts"), section.texts("guides", ("",), blank=True)
+        if not concepts and "concepts" not in section.values:
+            section.problem("concepts", "it is missing; expected what to erase, such as ['nudity'].")
+        if len(guides) not in (1, max(len(concepts), 1)):
+            section.wrong("guides", f"one guide for all, or one for each of {len(concepts)} concepts")
+    for name, read in (("guides", "guides"), ("keep", "preserve"), ("captions", "captions"), ("pairs", "pairs")):
+        if section.has(name) and read not in row.reads:
             section.problem(name, f"{method} reads none, and it would have no effect; leave it out.")
-        if not section.has(name) and read in CLOSED_FORMS[method].needs:
+        if not section.has(name) and read in row.needs:
             section.problem(name, f"it is missing, and {method} needs it; name a file of some hundred prompts.")
+    settings = dict(section.section("settings").values)
+    try:
+        settings_for(method, settings, "the table")
+    except SettingsError as error:
+        section.problem("settings", str(error))
+    return Making(
+        method=method,
+        concepts=concepts,
+        guides=guides or ("",),
+        concept_list=listed,
+        keep=section.path("keep"),
+        captions=section.path("captions"),
+        pairs=section.path("pairs"),
+        knobs=knobs,
+        settings=settings,
+        strength=section.number("strength", 1.0, -10, 10),
+    )
+
+
+def _knobs(section: Section, method: str) -> dict[str, float]:
+    """How a closed form's shared knobs are turned."""
     knobs: dict[str, float] = {
         name: section.whole(name, 1, 1, 1000) if name in WHOLE else section.number(name, 1, 0, 1e6)
         for name in KNOBS
         if section.has(name)
     }
     for name, value in knobs.items():
-        if method not in KNOBS[name]:
+        if name not in METHODS[method].knobs:
             section.problem(name, f"{method} has no such setting; leave it out.")
         elif not value:
             section.wrong(name, "a number above 0; leave it out for the method's own")
-    found = Erase(
-        method=method,
-        concepts=concepts,
-        guides=guides,
-        keep=section.path("keep"),
-        captions=section.path("captions"),
-        knobs=knobs,
-        strength=section.number("strength", 1.0, -10, 10),
-    )
-    section.close()
-    return found
+    return knobs
 
 
 def _require_different(root: Section, methods: tuple[MethodPlan, ...]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-TEMPLATE = """\
+from ..methods.table import METHODS, Method
+
+_TEMPLATE = """\
 # A plan for `sage evaluate`. Paths are those of this file's folder, unless they are absolute.
 
 output = "evaluation"        # folder of pictures, scores and the report; a stopped run goes on there
@@ -64,13 +66,20 @@ text_encoder = "SAGE.pt"
 
 [[method]]
 name = "RECE"
-[method.erase]                     # in closed form, solved before drawing
-method = "rece"                    # uce, uce_paper, rece, mace, speed, cure or oce
-concepts = ["nudity"]
+make = "rece"                      # made once, before it is first drawn with: see the list below
+concepts = ["nudity"]              # or a file of concepts (.toml, .json)
 # guides = ["a person wearing clothes"]  # what it becomes; by default the empty prompt
 # keep = "keep.txt"                # prompts that keep their meaning
-# captions = "captions.txt"        # everyday prompts, for mace, speed and oce
-# erase_scale = 1.0                # and hold, keep_scale, rounds, as in `sage erase`
+# captions = "captions.txt"        # everyday prompts
+# pairs = "pairs.csv"              # safe and unsafe prompts, for what is trained by them
+# settings = {epochs = 1}          # by the method's own names, as in `sage make --set`
+# strength = 1.0                   # of a change of the U-Net
+# What can be made, and what of these fields it reads:
+METHODS
+
+# [[method]]
+# name = "made before"
+# file = "esd.safetensors"         # whatever `sage make` wrote
 
 [[method]]
 name = "SLD"
@@ -90,3 +99,13 @@ safree = ["nudity", "naked", "bare skin"]
 # name = "LoRA"
 # lora = [{file = "sage-lora.safetensors", strength = 1.0}]
 """
+
+_FIELDS = {"guides": "guides", "preserve": "keep", "captions": "captions", "pairs": "pairs"}
+
+
+def _line(name: str, method: Method) -> str:
+    reads = ", ".join(_FIELDS[each] for each in method.reads if each in _FIELDS)
+    return f"#   {name:<12} {method.title}{f' ({reads})' if reads else ''}"
+
+
+TEMPLATE = _TEMPLATE.replace("METHODS", "\n".join(_line(name, method) for name, method in METHODS.items()))

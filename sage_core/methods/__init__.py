@@ -1,5 +1,6 @@
 """Every way here to make a model forget, but for the alignment of its text encoder.
 
+- `table`, `making`: a row for each method, and how its change is made.
 - `concepts`: what to erase, and the text encoder's states that stand for it.
 - `closed_form`: UCE, RECE, MACE's closed-form part, SPEED, OCE and a CURE-style edit, without training.
 - `erasing`: ESD and RACE, by training; `redirecting`: a U-Net redirected by prompt pairs.
@@ -15,7 +16,9 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "Concepts": "concepts",
-        "METHODS": "closed_form",
+        "METHODS": "table",
+        "make": "making",
+        "Removal": "making",
         "ConceptSpace": "safree",
         "train_gate": "gate",
         "ErasingObjective": "erasing",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sage_core.bench.erasing import main
-from sage_core.methods.closed_form import METHODS
+from sage_core.methods.table import METHODS
 
 
 def test_every_part_is_measured_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,9 @@ from tiny_unets import CHECKPOINT_ENCODER, CHECKPOINT_UNET, write_checkpoint
 from sage_core.cli.main import main
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.errors import SettingsError
-from sage_core.methods.closed_form import METHODS, settings_of
 from sage_core.methods.closed_form.uce import UceSettings, edit
 from sage_core.methods.concepts import Concepts
+from sage_core.methods.table import of_kind, settings_of
 from sage_core.unet.changes import changes
 from sage_core.unet.files import read_unet, sizes_of
 from sage_core.unet.names import reads_prompt
@@ -60,7 +60,7 @@ def test_erase_writes_the_librarys_edit_and_edit_reports_it(
     assert all(torch.equal(value, load_file(out)[key]) for key, value in load_file(again).items())
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", list(of_kind("closed form")))
 def test_every_method_is_named_in_the_help_and_runs(
     method: str, checkpoint: Path, captions: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,7 +125,7 @@ def test_rounds_are_whole() -> None:
         settings_of("rece", {"rounds": 1.5})
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", list(of_kind("closed form")))
 def test_knobs_reach_the_settings(method: str) -> None:
     knobs = {"erase_scale": 7.0, "hold": 3.0, "keep_scale": 2.0, "rounds": 5}
     taken = 0

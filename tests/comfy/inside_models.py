@@ -230,7 +230,7 @@ def test_every_method_runs_as_comfyui_runs_nodes(pack: ModuleType, weights: dict
     """In inference mode, on a MODEL loaded in it, whose tensors may not be written to elsewhere."""
     with torch.inference_mode():
         model = patched(sound(weights))
-        for method in pack.unet.METHODS:
+        for method in pack.unet._FORMS:
             edited, report = erase(pack, model, clip, method).args
             assert "matrices changed by" in report and "the MODEL carries 1 patch(es)" in report
             assert pack.host.models.count_patches(edited) == 2, method

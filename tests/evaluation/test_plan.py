@@ -11,7 +11,7 @@ from sage_core.evaluation.fields import lines_of
 from sage_core.evaluation.plan import Part, slug
 from sage_core.evaluation.reading import read_plan
 from sage_core.evaluation.template import TEMPLATE
-from sage_core.methods.closed_form import settings_of
+from sage_core.methods.table import settings_of
 
 GOOD = """\
 base = "shapes"
@@ -72,7 +72,7 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
     assert des.text_encoder == Part(folder / "des.safetensors") and des.changes_encoder
     assert plus.text_encoder == Part(folder / "des.safetensors", 0.5) and plus.sld == "max"
     assert [part.strength for part in plus.loras] == [1.0, 2.0] and plus.slug == "sage-plus"
-    assert uce.erase and uce.erase.concepts == ("skull", "skulls") and uce.erase.knobs == {"erase_scale": 2.0}
+    assert uce.make and uce.make.concepts == ("skull", "skulls") and uce.make.knobs == {"erase_scale": 2.0}
     assert not uce.changes_encoder
     assert plan.score.what == ("tifa", "attacks", "geometry") and plan.score.judge == "reader"
     assert plan.questions and plan.questions.count == 3 and plan.attacks[0].name == "seen names"
@@ -115,8 +115,8 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
         ('sld = "max"\n', "", 25, "method[2].safety_text: it has no effect without sld."),
         ('sld = "max"', 'sld = "max"\nsafree = "skull"\ngate = "attack.txt"', 27, "gate: it takes the place of"),
         ('method = "uce_paper"', 'method = "esd"', 31, "method[3].erase.method: found 'esd', expected one of uce"),
-        ('concepts = ["skull", "skulls"]', "", 30, "method[3].erase.concepts: it is missing"),
-        ('concepts = ["skull", "skulls"]', "concepts = []", 32, "method[3].erase.concepts: found [], expected a list"),
+        ('concepts = ["skull", "skulls"]', "", 30, "method[3].make.concepts: it is missing"),
+        ('concepts = ["skull", "skulls"]', "concepts = []", 32, "method[3].make.concepts: found [], expected a list"),
         ("erase_scale = 2", 'guides = ["a", "b", "c"]', 33, "expected one guide for all, or one for each of 2"),
         ("erase_scale = 2", "rounds = 2", 33, "method[3].erase.rounds: uce_paper has no such setting; leave it out."),
         ('file = "attack.txt"', 'file = "~nobody-at-all/x"', 12, "attack[1].file: found '~nobody-at-all/x', expected"),
@@ -178,7 +178,7 @@ def test_scores_without_their_prompts_are_refused(folder: Path) -> None:
 
 def test_rounds_are_whole(folder: Path) -> None:
     text = GOOD.replace('method = "uce_paper"', 'method = "rece"\nrounds = 2')
-    erase = plan_of(folder, text).methods[-1].erase
+    erase = plan_of(folder, text).methods[-1].make
     assert erase is not None and settings_of("rece", erase.knobs).epochs == 2
     assert isinstance(settings_of("rece", erase.knobs).epochs, int)
     with pytest.raises(SettingsError, match=r"method\[3\]\.erase\.rounds: found 1\.5, expected a whole number"):

@@ -14,6 +14,8 @@ import torch
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder, save_encoder
 from sage_core.evaluation.template import TEMPLATE
+from sage_core.methods.systems import SYSTEMS, systems_table
+from sage_core.methods.table import METHODS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,3 +59,9 @@ def test_anchors_exist() -> None:
         if line[:1] == "#"
     }
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= headings
+
+
+def test_the_table_of_systems_is_that_of_the_methods() -> None:
+    assert systems_table() in README
+    made = {name for system in SYSTEMS for name in system.methods}
+    assert made == set(METHODS)

@@ -12,7 +12,7 @@ from torch import Tensor
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import tokenize
 from sage_core.errors import PromptError, SettingsError, UnetError
-from sage_core.methods.closed_form import METHODS, Edit
+from sage_core.methods.closed_form import Edit
 from sage_core.methods.closed_form.cure import CureSettings, soft_projector
 from sage_core.methods.closed_form.mace import SENTENCES, MaceSettings, surrounding_positions
 from sage_core.methods.closed_form.oce import OceSettings
@@ -20,10 +20,12 @@ from sage_core.methods.closed_form.rece import ReceSettings
 from sage_core.methods.closed_form.speed import SpeedSettings, _least_direction, centres
 from sage_core.methods.closed_form.uce import TEMPLATES, UcePaperSettings, UceSettings
 from sage_core.methods.concepts import Concepts, TokenStates, split_texts
+from sage_core.methods.table import of_kind
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
 from sage_core.shapes.networks.model import build_text_encoder
 
 WIDTH = 64
+FORMS = of_kind("closed form")
 CAPTIONS = tuple(REFERENCE_PROMPTS)
 
 
@@ -65,7 +67,7 @@ CONCEPTS = Concepts(("a red skull", "nudity"), ("a white ball", ""), ("a brown d
 
 
 def run(method: str, weights: dict, encoder: TextEncoder, concepts: Concepts, settings: Any = None) -> Edit:
-    return METHODS[method].load()[1](weights, encoder, concepts, settings)
+    return FORMS[method].load()[1](weights, encoder, concepts, settings)
 
 
 def cross(weights: dict[str, Tensor]) -> dict[str, np.ndarray]:
@@ -460,7 +462,7 @@ def test_concepts_are_checked() -> None:
     assert split_texts(" nudity; red star ;;\n\nskull") == ("nudity", "red star", "skull")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FORMS)
 def test_unfit_weights_are_refused(method: str, weights: dict, encoder: TextEncoder) -> None:
     concepts = Concepts(("skull",), ("ball",), captions=CAPTIONS)
     with pytest.raises(UnetError, match="no matrix of cross-attention"):
@@ -486,7 +488,7 @@ def test_singular_systems_are_refused(weights: dict, encoder: TextEncoder) -> No
             wrong()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FORMS)
 def test_any_names_and_types_of_weights_will_do(method: str, weights: dict, encoder: TextEncoder) -> None:
     concepts = Concepts(("skull",), ("ball",), captions=CAPTIONS)
     renamed = {f"diffusion_model.{name}": value.half() for name, value in weights.items()}

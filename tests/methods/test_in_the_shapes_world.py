@@ -12,9 +12,9 @@ from torch import Tensor
 from sage_core.drawing.guidance import PRESETS, SafeGuidance, guided
 from sage_core.drawing.noise import noise_scheduler
 from sage_core.encoders.tokens import tokenize
-from sage_core.methods.closed_form import METHODS
 from sage_core.methods.concepts import Concepts
 from sage_core.methods.erasing import ErasingObjective, ErasingSettings, ErasingTexts
+from sage_core.methods.table import METHODS
 from sage_core.runs.loop import Budget, Loop
 from sage_core.shapes.ask import ask
 from sage_core.shapes.captions import matched_pairs, write_captions

@@ -5,7 +5,7 @@ Every method is a module with a frozen settings class and a function of one face
     edit(weights, encoder, concepts, settings) -> Edit
 
 `weights` are the U-Net's by any names that end in diffusers' or CompVis' `attn2.to_k.weight` and `attn2.to_v.weight`;
-the edit's changes have the same names. `METHODS` lists them.
+the edit's changes have the same names. `methods.table` has a row for each.
 
 A matrix W maps a state c (a column here) to a key or value W c. Many edits turn out to be W (I + E) with the same E for
 every matrix: one linear system of the text encoder's width for the whole U-Net.
@@ -13,7 +13,6 @@ every matrix: one linear system of the text encoder's width for the whole U-Net.
 
 from __future__ import annotations
 
-from .common import METHODS, Edit, Method
-from .knobs import settings_of
+from .common import Edit
 
-__all__ = ["METHODS", "Edit", "Method", "settings_of"]
+__all__ = ["Edit"]

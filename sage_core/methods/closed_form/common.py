@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import PromptError, SettingsError, UnetError
+from ...errors import SettingsError, UnetError
 from ...unet.names import reads_prompt
 from ..concepts import Concepts
 
@@ -61,53 +60,6 @@ class Edit:
             f"the systems are solved to {self.residual:.0e}."
         )
         return " ".join([text, *self.notes])
-
-
-@dataclass(frozen=True)
-class Method:
-    """A closed form: what it is called, where its settings class and its `edit` are, which `Concepts` it reads.
-
-    Of these it cannot do without those that it `needs`.
-    """
-
-    title: str
-    module: str
-    settings: str
-    reads: tuple[str, ...]
-    function: str = "edit"
-    needs: tuple[str, ...] = ()
-
-    def unread(self, concepts: Concepts) -> tuple[str, ...]:
-        """A sentence for each of guides, preserve and captions that is given and has no effect."""
-        given = {"guides": any(concepts.guides), "preserve": concepts.preserve, "captions": concepts.captions}
-        words = {"guides": "guides", "preserve": "texts to keep", "captions": "captions"}
-        return tuple(
-            f"⚠ {self.title} reads no {words[name]}: those given have no effect."
-            for name, value in given.items()
-            if value and name not in self.reads
-        )
-
-    def require(self, concepts: Concepts) -> None:
-        """Raise PromptError if the concepts lack what the method needs; the filter on minors may leave none of it."""
-        for name in self.needs:
-            if not getattr(concepts, name):
-                raise PromptError(f"{self.title} needs {name}, and none is given that may be used. Give some hundred.")
-
-    def load(self) -> tuple[type, Callable[..., Edit]]:
-        """The settings class and the function."""
-        module = importlib.import_module(f".{self.module}", __package__)
-        return getattr(module, self.settings), getattr(module, self.function)
-
-
-METHODS = {
-    "uce": Method("UCE (2025)", "uce", "UceSettings", ("guides", "preserve")),
-    "uce_paper": Method("UCE as in its paper", "uce", "UcePaperSettings", ("guides", "preserve"), "edit_as_in_paper"),
-    "rece": Method("RECE", "rece", "ReceSettings", ("guides", "preserve")),
-    "mace": Method("MACE, its closed-form part", "mace", "MaceSettings", ("guides", "captions"), needs=("captions",)),
-    "speed": Method("SPEED", "speed", "SpeedSettings", ("guides", "preserve", "captions")),
-    "cure": Method("CURE-style", "cure", "CureSettings", ("preserve",)),
-    "oce": Method("OCE", "oce", "OceSettings", ("guides", "preserve", "captions")),
-}
 
 
 def choose(

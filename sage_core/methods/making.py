@@ -1,0 +1,354 @@
+"""A method's change, made: what a model is to forget goes in, and what is then drawn differently comes out.
+
+    made = make("rece", base, Removal(erase=("nudity",)), store=folder)
+    pictures = draw(model, made.change, prompts, seeds, ...)
+
+`table.METHODS` has a row for each method. Trainings are kept in a store, go on after a stop, and are found again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..drawing.change import Change, Safety
+from ..encoders.text_encoder import TextEncoder
+from ..files import whole_file
+from ..unet.names import UnetConfig, reads_prompt, unet_names
+from .concepts import Concepts
+from .table import Method, named
+
+if TYPE_CHECKING:
+    from ..prompts.concepts import ConceptList
+    from ..prompts.pairs import PromptPairs
+    from ..runs.record import StepReport
+
+# Called with what is done, how much of it, and how much there is; may raise to stop.
+Watch = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The networks that a method works on; they stay as they are.
+
+    Attributes:
+        encoder: of the prompts, on the device that the method computes on.
+        config: sizes of the U-Net.
+        weight: the U-Net's tensor of a diffusers' name, on the CPU.
+        size: side of the pictures that trainings draw, in pixels.
+        dtype: what the U-Net computes in during a training.
+    """
+
+    encoder: TextEncoder
+    config: UnetConfig
+    weight: Callable[[str], Tensor]
+    size: int = 512
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        """Where the method computes."""
+        return next(self.encoder.parameters()).device
+
+    def unet(self, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
+        """The U-Net's tensors whose names are wanted."""
+        return {name: self.weight(name) for name in unet_names(self.config).shapes if wanted(name)}
+
+    def encoder_state(self) -> dict[str, Tensor]:
+        """The text encoder's canonical state, on the CPU."""
+        return {name: value.cpu() for name, value in self.encoder.state().items()}
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What is to be removed, and what is to stay; a method's row says which of it the method reads.
+
+    Attributes:
+        erase: texts that name it.
+        guides: what each becomes: one for all, or one each; "" is the empty prompt.
+        preserve: texts that keep their meaning.
+        captions: everyday prompts that say what prompts are like in general.
+        pairs: safe prompts, and unsafe ones.
+        sources: texts to erase from, one for each to erase; none for these themselves.
+        concepts: the list that `erase` and `guides` are of, for trainings with a direction for each concept.
+    """
+
+    erase: tuple[str, ...]
+    guides: tuple[str, ...] = ("",)
+    preserve: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+    pairs: PromptPairs | None = None
+    sources: tuple[str, ...] = ()
+    concepts: ConceptList | None = None
+
+    @classmethod
+    def of(cls, concepts: ConceptList, **others: Any) -> Removal:
+        """The removal of a list of concepts: all names that trainings may use, and what each becomes."""
+        from ..prompts.concepts import texts_to_erase
+
+        return cls(*texts_to_erase(concepts), concepts=concepts, **others)
+
+    def texts(self) -> Concepts:
+        """What closed forms and trainings of the U-Net are told. Raises PromptError for a text that cannot be used."""
+        return Concepts(self.erase, self.guides, self.preserve, self.captions)
+
+    @property
+    def concept(self) -> str | ConceptList:
+        """What an alignment is told: the list, or the first of the texts as the one concept's name."""
+        return self.concepts if self.concepts is not None else self.erase[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A method's change and what is known of it.
+
+    Attributes:
+        change: what to draw with.
+        metadata: method, settings and figures, for the file that it is saved in.
+        report: the same, ready for JSON.
+        text: a few lines for a person.
+        history: each step's report, of a training.
+    """
+
+    change: Change
+    metadata: Mapping[str, Any]
+    report: Mapping[str, Any]
+    text: str
+    history: tuple[StepReport, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """One making: everything that a maker reads."""
+
+    name: str
+    method: Method
+    base: Base
+    removal: Removal
+    settings: Any
+    store: Path
+    watch: Watch = field(default=lambda *_: None)
+
+    def on_step(self, step: StepReport) -> None:
+        """Tell how far the training is."""
+        self.watch(f"training {self.method.title}", step.step, step.steps)
+
+    def telling(self, what: str) -> Callable[[int, int], None]:
+        """A function that tells how far something before the training is."""
+        return partial(self.watch, what)
+
+
+def make(
+    name: str,
+    base: Base,
+    removal: Removal,
+    settings: Any = None,
+    *,
+    store: Path | None = None,
+    watch: Watch | None = None,
+) -> Made:
+    """Make a method's change.
+
+    Args:
+        name: of the method, see `table.METHODS`.
+        base: the networks to change.
+        removal: what is to go.
+        settings: of the method's own class; None for its usual ones.
+        store: folder of runs, in which trainings are kept and found again; None trains each time.
+        watch: called with (what, done, total); may raise to stop, and a training with a store goes on.
+
+    Raises:
+        SettingsError: there is no such method.
+        PromptError: the method needs more than the removal tells it.
+        SageError: see the method's own function.
+    """
+    method = named(name)
+    method.require(removal)
+    with tempfile.TemporaryDirectory() as passing:
+        work = _Work(name, method, base, removal, settings or method.usual(), store or Path(passing))
+        return _MAKERS[method.kind](work if watch is None else _watched(work, watch))
+
+
+def _watched(work: _Work, watch: Watch) -> _Work:
+    return _Work(work.name, work.method, work.base, work.removal, work.settings, work.store, watch)
+
+
+def _aligned(work: _Work) -> Made:
+    from ..alignment.report import run_summary
+    from ..alignment.store import train_stored
+
+    pairs = work.removal.pairs
+    assert pairs is not None
+    result, found = train_stored(
+        work.base.encoder_state(),
+        pairs,
+        work.removal.concept,
+        work.settings,
+        work.store,
+        device=work.base.device,
+        on_prepare=work.telling("embedding prompts"),
+        on_step=work.on_step,
+    )
+    text = run_summary(result, work.method.title, found=found, pairs=len(pairs))
+    return Made(
+        Change(encoder=result.state), result.metadata, result.to_dict() | {"found": found}, text, result.history
+    )
+
+
+def _unlearned(work: _Work) -> Made:
+    from .adv_unlearn_store import train_adv_unlearn
+
+    base = work.base
+    result = train_adv_unlearn(
+        base.unet(),
+        base.encoder_state(),
+        Concepts(work.removal.erase, work.removal.guides),
+        work.settings,
+        work.store,
+        retain=work.removal.preserve,
+        size=base.size,
+        device=base.device,
+        dtype=base.dtype,
+        on_step=work.on_step,
+    )
+    return _trained(Change(encoder=result.state), result)
+
+
+def _solved(work: _Work) -> Made:
+    texts = work.removal.texts()
+    edit = work.method.load()[1](work.base.unet(reads_prompt), work.base.encoder, texts, work.settings)
+    unread = work.method.unread(texts)
+    report = {
+        "method": edit.method,
+        "matrices": len(edit.deltas),
+        "relative": edit.relative,
+        "residual": edit.residual,
+        "settings": edit.settings,
+        "notes": [*edit.notes, *unread],
+    }
+    lines = [edit.summary(), *unread, f"Settings: {edit.knobs()}."]
+    return Made(Change(deltas=edit.deltas), edit.metadata(), report, "\n".join(lines))
+
+
+def _erased(work: _Work) -> Made:
+    from ..unet.training import UnetRun
+    from .erasing_store import train_erasure
+
+    base, removal = work.base, work.removal
+    result = train_erasure(
+        UnetRun(base.unet(), base.size, base.device, base.dtype, work.on_step),
+        base.encoder,
+        Concepts(removal.erase),
+        work.settings,
+        work.store,
+        preset=work.method.preset,
+        sources=removal.sources,
+    )
+    return _trained(Change(deltas=result.deltas), result)
+
+
+def _redirected(work: _Work) -> Made:
+    from ..unet.training import UnetRun
+    from .redirecting_store import train_redirection
+
+    base, removal = work.base, work.removal
+    assert removal.pairs is not None
+    result = train_redirection(
+        UnetRun(base.unet(), base.size, base.device, base.dtype, work.on_step),
+        base.encoder,
+        removal.pairs,
+        work.settings,
+        work.store,
+        title=removal.erase[0] if removal.erase else "",
+        on_draw=work.telling("drawing pictures"),
+    )
+    return _trained(Change(deltas=result.deltas), result)
+
+
+def _trained(change: Change, result: Any) -> Made:
+    """What a training of the U-Net, or through it, says of itself."""
+    report = {
+        "found": result.found,
+        "metadata": result.metadata,
+        "history": [asdict(step) for step in result.history],
+    }
+    if change.deltas:
+        report["tensors"] = len(change.deltas)
+    metadata = {"sage_method": result.metadata["method"], **result.metadata}
+    return Made(change, metadata, report, result.summary(), result.history)
+
+
+def _guided(work: _Work) -> Made:
+    text = ", ".join(work.removal.erase)
+    change = Change(safety=Safety(work.settings, text))
+    return _untrained(work, change, f"{work.method.title}: guidance away from '{text}'.")
+
+
+def _moved(work: _Work) -> Made:
+    from .safree import MovedPrompts
+
+    change = Change(reads=MovedPrompts(work.removal.erase, work.settings))
+    return _untrained(work, change, f"SAFREE: prompts are moved away from {', '.join(work.removal.erase)}.")
+
+
+def _untrained(work: _Work, change: Change, text: str) -> Made:
+    about = {"method": work.name, "concepts": list(work.removal.erase), "settings": asdict(work.settings)}
+    return Made(change, {"sage_method": work.method.title, "sage_change": json.dumps(about)}, about, text)
+
+
+def _gated(work: _Work) -> Made:
+    from .gate import GatedPrompts, train_gate
+
+    pairs = work.removal.pairs
+    assert pairs is not None
+    gate = train_gate(work.base.encoder, pairs.safe, pairs.unsafe, work.settings, on_step=work.on_step)
+    card = asdict(gate.card)
+    return Made(Change(reads=GatedPrompts(gate)), card, {"card": card}, gate.card.summary())
+
+
+_MAKERS: dict[str, Callable[[_Work], Made]] = {
+    "alignment": _aligned,
+    "unlearning": _unlearned,
+    "closed form": _solved,
+    "erasing": _erased,
+    "redirecting": _redirected,
+    "guidance": _guided,
+    "prompts": _moved,
+    "gate": _gated,
+}
+
+
+def save(path: str | os.PathLike[str], made: Made, config: UnetConfig) -> None:
+    """Write what was made as one safetensors file, whole, which `read` and other programs read.
+
+    A text encoder is saved for stock loaders, a change of the U-Net for LoRA loaders, a gate with its card, and what
+    has no weights as the name and settings that it is made of again.
+
+    Raises:
+        SageError: a value is not finite, or nothing is changed.
+    """
+    from ..encoders.text_encoder import save_encoder
+    from ..unet.changes import save_changes
+    from .gate import GatedPrompts, save_gate
+
+    change = made.change
+    if change.encoder is not None:
+        save_encoder(path, change.encoder, {name: str(value) for name, value in made.metadata.items()})
+    elif change.deltas:
+        save_changes(path, change.deltas, made.metadata, config=config)
+    elif isinstance(change.reads, GatedPrompts):
+        save_gate(path, change.reads.gate)
+    else:
+        from safetensors.torch import save_file
+
+        with whole_file(path) as temporary:
+            save_file({}, temporary, metadata={"format": "pt", **{name: str(v) for name, v in made.metadata.items()}})
