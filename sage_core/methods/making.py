@@ -21,17 +21,22 @@ import torch
 from torch import Tensor
 
 from ..drawing.change import Change, Safety
+from ..encoders.layouts import is_safetensors
 from ..encoders.text_encoder import TextEncoder
+from ..errors import SettingsError
 from ..files import whole_file
+from ..rows import parse_json
 from ..unet.names import UnetConfig, reads_prompt, unet_names
 from .concepts import Concepts
-from .table import Method, named
+from .table import Method, named, settings_for
 
 if TYPE_CHECKING:
     from ..prompts.concepts import ConceptList
     from ..prompts.pairs import PromptPairs
     from ..runs.record import StepReport
 
+# Metadata of a file without weights: what it is made of again.
+_AGAIN = "sage_change"
 # Called with what is done, how much of it, and how much there is; may raise to stop.
 Watch = Callable[[str, int, int], None]
 
@@ -302,7 +307,7 @@ def _moved(work: _Work) -> Made:
 
 def _untrained(work: _Work, change: Change, text: str) -> Made:
     about = {"method": work.name, "concepts": list(work.removal.erase), "settings": asdict(work.settings)}
-    return Made(change, {"sage_method": work.method.title, "sage_change": json.dumps(about)}, about, text)
+    return Made(change, {"sage_method": work.method.title, _AGAIN: json.dumps(about)}, about, text)
 
 
 def _gated(work: _Work) -> Made:
@@ -352,3 +357,54 @@ def save(path: str | os.PathLike[str], made: Made, config: UnetConfig) -> None:
 
         with whole_file(path) as temporary:
             save_file({}, temporary, metadata={"format": "pt", **{name: str(v) for name, v in made.metadata.items()}})
+
+
+def what_is(path: str | os.PathLike[str]) -> str:
+    """What `save` wrote into a file: "gate", "settings", "U-Net" or "text encoder".
+
+    Raises:
+        SettingsError: the file is damaged, or says nothing of itself.
+    """
+    told = _header(path)
+    if any(name.startswith("sage_gate") for name in told):
+        return "gate"
+    if _AGAIN in told:
+        return "settings"
+    if "sage_method" in told:
+        return "U-Net"
+    if "method" in told:
+        return "text encoder"
+    raise SettingsError(
+        f"{path} was not written by `sage make` or a node of this pack. Name it as the method's text_encoder, unet, "
+        "lora or gate instead."
+    )
+
+
+def made_again(path: str | os.PathLike[str], base: Base) -> Made:
+    """What a file without weights says is made again.
+
+    Raises:
+        SettingsError: the file is damaged.
+    """
+    name, concepts, settings = _again(path)
+    return make(name, base, Removal(concepts), settings)
+
+
+def _again(path: str | os.PathLike[str]) -> tuple[str, tuple[str, ...], Any]:
+    try:
+        about = parse_json(_header(path)[_AGAIN])
+        return about["method"], tuple(about["concepts"]), settings_for(about["method"], about["settings"], str(path))
+    except (ValueError, KeyError, TypeError) as error:
+        raise SettingsError(f"{path} is damaged ({error}). Make it again with `sage make`.") from error
+
+
+def _header(path: str | os.PathLike[str]) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file() or not is_safetensors(Path(path)):
+        return {}
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise SettingsError(f"{path} is not a whole safetensors file ({error}). Make or copy it again.") from error
