@@ -125,21 +125,8 @@ def to_markdown(report: Report) -> str:
     return "\n\n".join(parts)
 
 
-<<<<<<< HEAD
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="closed forms (default all)"
-    )
-=======
-def main(arguments: Sequence[str] | None = None) -> Report:
-    """Measure what the command line asks for, and print it; --output keeps it as bench.md and bench.json."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sage_core.bench.erasing",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
     parser.add_argument("--methods", nargs="+", choices=_FORMS, default=list(_FORMS), help="closed forms (default all)")
->>>>>>> b0685d9 (wip: one table of methods)
     parser.add_argument("--concepts", type=count(1, len(_CONCEPTS)), default=len(_CONCEPTS), help="how many to erase")
     parser.add_argument("--parts", nargs="+", choices=_PARTS, default=list(_PARTS), help="what to measure")
 
@@ -279,25 +266,13 @@ def _timed_calls(module: nn.Module) -> Iterator[list[float]]:
 
 def _edit_row(cost: Mapping[str, Any]) -> list[str]:
     return [
-<<<<<<< HEAD
-        METHODS[cost["method"]].title,
+        _FORMS[cost["method"]].title,
         str(cost["concepts"]),
         *(f"{cost[name]:.1f}" for name in ("seconds", "encoder_seconds", "processor_seconds")),
         _gib(cost["gib"]),
         str(cost["matrices"]),
         f"{cost['relative']:.1%}",
         f"{cost['residual']:.0e}",
-=======
-        _FORMS[cost.method].title,
-        str(cost.concepts),
-        f"{cost.seconds:.1f}",
-        f"{cost.encoder_seconds:.1f}",
-        f"{cost.processor_seconds:.1f}",
-        _gib(cost.gib),
-        str(cost.matrices),
-        f"{cost.relative:.1%}",
-        f"{cost.residual:.0e}",
->>>>>>> b0685d9 (wip: one table of methods)
     ]
 
 

@@ -265,7 +265,7 @@ def _precision(precision: str, device: torch.device) -> str:
 
 def _removal(options: argparse.Namespace, *, drawn: bool) -> Removal:
     from ..methods.making import Removal
-    from ..methods.redirecting_store import drawable
+    from ..methods.redirecting import drawable
 
     def prompts(name: str) -> Sequence[str]:
         path = getattr(options, name, None)

@@ -189,7 +189,7 @@ def _watched(work: _Work, watch: Watch) -> _Work:
 
 def _aligned(work: _Work) -> Made:
     from ..alignment.report import run_summary
-    from ..alignment.store import train_stored
+    from ..alignment.training import train_stored
 
     pairs = work.removal.pairs
     assert pairs is not None
@@ -246,7 +246,7 @@ def _solved(work: _Work) -> Made:
 
 def _erased(work: _Work) -> Made:
     from ..unet.training import UnetRun
-    from .erasing_store import train_erasure
+    from .erasing import train_erasure
 
     base, removal = work.base, work.removal
     result = train_erasure(
@@ -263,7 +263,7 @@ def _erased(work: _Work) -> Made:
 
 def _redirected(work: _Work) -> Made:
     from ..unet.training import UnetRun
-    from .redirecting_store import train_redirection
+    from .redirecting import train_redirection
 
     base, removal = work.base, work.removal
     assert removal.pairs is not None
