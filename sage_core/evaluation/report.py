@@ -30,9 +30,9 @@ from ..tables import markdown_table
 from ..tifa.comparison import Comparison, compare
 from ..tifa.questions import captions_by_type
 from .bases import load_encoder
+from .changes import encoder_state
 from .drawing import Layout, progress
 from .page import write_page
-from .painters import encoder_state
 from .plan import CAPTIONS, MethodPlan, slug
 from .results import Results
 from .scoring import Scores, read_scores
