@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 BASE = "base"
+SHAPES = "shapes"
 READER = "reader"
 # By their names in plans: how reports spell them.
 _SAMPLERS = {"ddim": "DDIM", "euler": "Euler", "dpmpp_2m": "DPM-Solver++ (2M)"}
