@@ -235,10 +235,8 @@ def _make(options: argparse.Namespace, name: str, settings: Any, device: torch.d
 
 
 def _base(options: argparse.Namespace, device: torch.device | None) -> Base:
-    import torch
-
     from ..encoders.text_encoder import TextEncoder
-    from ..methods.making import Base
+    from ..methods.making import Base, unet_dtype
 
     unet = training_inputs.whole_unet(options.checkpoint)
     own = training_inputs.own_encoder(options.checkpoint)
@@ -250,17 +248,8 @@ def _base(options: argparse.Namespace, device: torch.device | None) -> Base:
         unet.names.config,
         lambda name: unet.stored[name].load(),
         options.size,
-        torch.bfloat16 if _precision(options.precision, device) == "bf16" else torch.float32,
+        unet_dtype(options.precision, device),
     )
-
-
-def _precision(precision: str, device: torch.device) -> str:
-    from ..encoders.precision import choose_precision
-
-    if precision != "auto":
-        return precision
-    # A CPU is timed for this, and might give another answer when an interrupted run is to be found.
-    return choose_precision("auto", device) if device.type == "cuda" else "fp32"
 
 
 def _removal(options: argparse.Namespace, *, drawn: bool) -> Removal:

@@ -1,8 +1,10 @@
-"""A method of a plan as a change of the base: its files opened, its closed form solved."""
+"""A method of a plan as a change of the base: its files opened, what is to be made made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,27 +16,40 @@ from ..encoders.layouts import EncoderConfig, read_encoder
 from ..encoders.lora import apply_lora
 from ..encoders.text_encoder import TextEncoder
 from ..errors import EncoderError, UnetError
-from ..methods.closed_form import METHODS as CLOSED_FORMS
-from ..methods.closed_form import settings_of
-from ..methods.concepts import Concepts
 from ..methods.gate import GatedPrompts, load_gate
+from ..methods.making import Base, Removal, Watch, made_again, make, unet_dtype, what_is
 from ..methods.safree import MovedPrompts
-from ..prompts.pairs import read_prompts
+from ..methods.table import METHODS, settings_for, settings_of
+from ..prompts.concept_files import read_concepts
+from ..prompts.concept_pairs import read_concepts_pairs
+from ..prompts.pairs import read_pairs, read_prompts
 from ..unet.changes import changes
 from ..unet.files import Handle, UnetFile, read_unet, sort_tensors
-from ..unet.names import UnetConfig, reads_prompt, unet_names
-from .plan import Erase, MethodPlan, Part
+from ..unet.names import UnetConfig
+from .plan import Making, MethodPlan, Part
 
 _LORA = "lora_te_"
+# Where each kind of file that `sage make` wrote belongs in a method.
+_FIELDS = {"text encoder": "text_encoder", "U-Net": "unet", "gate": "gate"}
 
 
-def change_of(method: MethodPlan, model: Model) -> Change:
+def change_of(
+    method: MethodPlan, model: Model, *, size: int = 512, store: Path | None = None, watch: Watch | None = None
+) -> Change:
     """What a method makes of a model, which stays as it is.
+
+    Args:
+        size: side of the pictures that trainings draw, in pixels.
+        store: folder of runs, in which trainings are kept and found again.
+        watch: called with (what, done, total) while something is made; may raise to stop.
 
     Raises:
         SageError: a file of the method does not fit the model.
     """
-    base = model.encoder.state()
+    base, again = model.encoder.state(), None
+    if method.file and what_is(method.file.file) == "settings":
+        again = made_again(method.file.file, _base(model, Change(), size)).change
+    method = sorted_file(method)
     state = encoder_state(method, base)
     change = Change(
         None if state is base else state,
@@ -46,8 +61,24 @@ def change_of(method: MethodPlan, model: Model) -> Change:
         file = open_unet(part, model.config, may_be_text)
         if file is not None:
             found = changes(file, {name: model.weight(name) for name in file.stored}).deltas
-            change += Change(deltas={name: part.strength * delta for name, delta in found.items()})
-    return change + _solved(method.erase, model, change) if method.erase else change
+            change += _scaled(Change(deltas=found), part.strength)
+    if again is not None:
+        change += again
+    return change + _made(method.make, _base(model, change, size), store, watch) if method.make else change
+
+
+def sorted_file(method: MethodPlan) -> MethodPlan:
+    """The method with its `file` as the part that it is; a file without weights is left out.
+
+    Raises:
+        SettingsError: the file says nothing of itself.
+    """
+    if method.file is None:
+        return method
+    found: dict[str, Any] = {"file": None}
+    if field := _FIELDS.get(what_is(method.file.file)):
+        found[field] = method.file.file if field == "gate" else method.file
+    return replace(method, **found)
 
 
 def _reader(method: MethodPlan, encoder: TextEncoder) -> Reader | None:
@@ -56,32 +87,48 @@ def _reader(method: MethodPlan, encoder: TextEncoder) -> Reader | None:
     return GatedPrompts(load_gate(method.gate, encoder)) if method.gate else None
 
 
-def _solved(erase: Erase, model: Model, change: Change) -> Change:
-    """A closed form, on a model with a change in it."""
+def _base(model: Model, change: Change, size: int) -> Base:
+    """The model's networks with a change in them."""
     encoder = model.encoder
     if change.encoder is not None:
         encoder = TextEncoder.from_state(change.encoder).to(model.device)
-    names = [name for name in unet_names(model.config).shapes if reads_prompt(name)]
-    weights = {name: model.weight(name) + change.deltas.get(name, 0) for name in names}
-    concepts, settings = erase_task(erase)
-    edit = CLOSED_FORMS[erase.method].load()[1](weights, encoder, concepts, settings)
-    return Change(deltas={name: erase.strength * delta for name, delta in edit.deltas.items()})
+
+    def weight(name: str) -> Tensor:
+        return model.weight(name) + change.deltas[name] if name in change.deltas else model.weight(name)
+
+    return Base(encoder, model.config, weight, size, unet_dtype("auto", model.device))
 
 
-def erase_task(erase: Erase) -> tuple[Concepts, Any]:
-    """What a closed form is told, and its settings.
+def _made(making: Making, base: Base, store: Path | None, watch: Watch | None) -> Change:
+    removal, settings = making_task(making)
+    return _scaled(make(making.method, base, removal, settings, store=store, watch=watch).change, making.strength)
+
+
+def _scaled(change: Change, strength: float) -> Change:
+    return replace(change, deltas={name: strength * delta for name, delta in change.deltas.items()})
+
+
+def making_task(making: Making) -> tuple[Removal, Any]:
+    """What a method is told, and its settings.
 
     Raises:
         PromptError, SettingsError: a text, a file of prompts or a value cannot be used.
     """
-    concepts = Concepts(
-        erase.concepts,
-        erase.guides,
-        read_prompts(erase.keep)[0] if erase.keep else (),
-        read_prompts(erase.captions)[0] if erase.captions else (),
-    )
-    CLOSED_FORMS[erase.method].require(concepts)
-    return concepts, settings_of(erase.method, erase.knobs)
+    about: dict[str, Any] = {
+        "preserve": read_prompts(making.keep)[0] if making.keep else (),
+        "captions": read_prompts(making.captions)[0] if making.captions else (),
+    }
+    if making.concept_list:
+        concepts = read_concepts(making.concept_list)
+        pairs = read_concepts_pairs(making.pairs, concepts) if making.pairs else None
+        removal = Removal.of(concepts, pairs=pairs, **about)
+    else:
+        pairs = read_pairs(making.pairs) if making.pairs else None
+        removal = Removal(making.concepts, making.guides, pairs=pairs, **about)
+    removal.texts()
+    METHODS[making.method].require(removal)
+    knobs, settings = making.knobs, making.settings
+    return removal, settings_of(making.method, knobs) if knobs else settings_for(making.method, settings)
 
 
 def encoder_state(method: MethodPlan, base: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -18,7 +18,7 @@ from ..tifa.sentences import RECOMMENDED as SENTENCES
 from ..unet.files import sizes_of
 from ..unet.names import UnetConfig
 from .bases import world
-from .changes import erase_task, open_unet
+from .changes import making_task, open_unet, sorted_file
 from .plan import READER, MethodPlan, Part, Plan
 
 
@@ -65,6 +65,10 @@ def _encoder_sizes(path: Path) -> EncoderConfig:
 def _method(method: MethodPlan, sizes: _Sizes) -> Iterator[str]:
     """What is wrong with a method's files."""
     checks: list[Callable[[], object]] = []
+    try:
+        method = sorted_file(method)
+    except SageError as error:
+        yield f"The method {method.name!r}: {error}"
     if method.name == "base":
         checks.append(lambda: (sizes.unet, sizes.encoder))
     if part := method.text_encoder:
@@ -74,8 +78,8 @@ def _method(method: MethodPlan, sizes: _Sizes) -> Iterator[str]:
     checks += [partial(_open_unet, lora, sizes, True) for lora in method.loras]
     if gate := method.gate:
         checks.append(partial(load_gate, gate))
-    if method.erase:
-        checks.append(partial(erase_task, method.erase))
+    if method.make:
+        checks.append(partial(making_task, method.make))
     if method.safree:
         checks.append(partial(check_concepts, method.safree))
     if method.safety_text:

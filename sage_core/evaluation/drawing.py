@@ -24,11 +24,13 @@ from PIL import Image
 
 from ..batches import is_out_of_memory
 from ..devices import device_name
+from ..drawing.change import Change
 from ..drawing.models import Model
 from ..drawing.pictures import ChangedModel
 from ..encoders.precision import choose_precision
 from ..errors import FileError, SettingsError
 from ..files import check_writable, whole_file, write_json
+from ..methods.making import Watch
 from ..methods.table import METHODS
 from .bases import Fingerprints
 from .changes import change_of
@@ -213,6 +215,7 @@ def draw(
     share: Share = ALONE,
     batches: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_making: Watch | None = None,
 ) -> int:
     """Draw what is missing, until nothing is: also what other processes have begun and lost.
 
@@ -223,6 +226,7 @@ def draw(
         share: processes begin at different methods, so that each changes the model's weights as seldom as can be.
         batches: stop after so many.
         on_progress: called with (pictures drawn by any process, pictures in all); what it raises stops the drawing.
+        on_making: called with (what, done, total) while a method's change is made; what it raises stops it.
 
     Returns:
         Pictures that this process drew.
@@ -236,7 +240,7 @@ def draw(
     start = share.number * len(jobs) // share.count
     jobs = [*jobs[start:], *jobs[:start]]
     drawn, left = 0, batches
-    artist = _Artist(layout, model, device)
+    artist = _Artist(layout, model, device, on_making)
     while jobs := [job for job in jobs if not job.is_done]:
         done = total - sum(len(job.items) for job in jobs)
         _tell(on_progress, done, total)
@@ -295,7 +299,10 @@ def claim(file: Path, *, wait: bool = False) -> Iterator[bool]:
 class _Artist:
     """Draws jobs one after the other; the model and the method in it are loaded when they are first needed."""
 
-    def __init__(self, layout: Layout, load: Callable[[], Model], device: torch.device) -> None:
+    def __init__(
+        self, layout: Layout, load: Callable[[], Model], device: torch.device, watch: Watch | None = None
+    ) -> None:
+        self.watch = watch
         self.layout, self.plan, self.load, self.device = layout, layout.plan, load, device
         self._model: Model | None = None
         self._changed: ChangedModel | None = None
@@ -342,8 +349,16 @@ class _Artist:
         if self._changed is None or self._method is not method:
             # Its text encoder goes before the next one comes.
             self._changed = None
-            self._changed, self._method = ChangedModel(self._model, change_of(method, self._model)), method
+            self._changed, self._method = ChangedModel(self._model, self._change_of(method, self._model)), method
         return self._changed
+
+    def _change_of(self, method: MethodPlan, model: Model) -> Change:
+        """The method's change; what has to be trained for it is trained by one of the processes."""
+        store, size = self.layout.output / "made", max(self.plan.draw.width, self.plan.draw.height)
+        if method.make is None:
+            return change_of(method, model, size=size)
+        with claim(self.layout.output / "locks" / f"made-{self.layout.folder(method)}.lock", wait=True):
+            return change_of(method, model, size=size, store=store, watch=self.watch)
 
 
 def draw_batch(changed: ChangedModel, items: Sequence[Item], drawing: Drawing, method: str) -> torch.Tensor:

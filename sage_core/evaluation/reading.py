@@ -271,7 +271,8 @@ def _made(section: Section) -> Making | None:
 
 def _making(section: Section, method: str, knobs: dict[str, float]) -> Making:
     row, listed = METHODS[method], None
-    concepts = guides = ()
+    concepts: tuple[str, ...] = ()
+    guides: tuple[str, ...] = ("",)
     if isinstance(section.values.get("concepts"), str) and section.values["concepts"].endswith((".toml", ".json")):
         listed = section.path("concepts")
     else:
@@ -293,7 +294,7 @@ def _making(section: Section, method: str, knobs: dict[str, float]) -> Making:
     return Making(
         method=method,
         concepts=concepts,
-        guides=guides or ("",),
+        guides=guides,
         concept_list=listed,
         keep=section.path("keep"),
         captions=section.path("captions"),

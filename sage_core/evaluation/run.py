@@ -67,6 +67,7 @@ def run(
         share=share,
         batches=batches,
         on_progress=told,
+        on_making=on_progress,
     )
     if batches is not None:
         return None

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..drawing.change import Change, Safety
 from ..encoders.layouts import is_safetensors
+from ..encoders.precision import choose_precision
 from ..encoders.text_encoder import TextEncoder
 from ..errors import SettingsError
 from ..files import whole_file
@@ -34,6 +35,15 @@ if TYPE_CHECKING:
     from ..prompts.concepts import ConceptList
     from ..prompts.pairs import PromptPairs
     from ..runs.record import StepReport
+
+
+def unet_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What a U-Net is trained in: as asked for; "auto" is bf16 on a GPU that computes in it natively, else fp32."""
+    if precision == "auto":
+        # A CPU is timed for this, and might give another answer when an interrupted run is to be found.
+        precision = choose_precision("auto", device) if device.type == "cuda" else "fp32"
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
 
 # Metadata of a file without weights: what it is made of again.
 _AGAIN = "sage_change"
@@ -286,9 +296,10 @@ def _trained(change: Change, result: Any) -> Made:
         "metadata": result.metadata,
         "history": [asdict(step) for step in result.history],
     }
+    metadata = dict(result.metadata)
     if change.deltas:
         report["tensors"] = len(change.deltas)
-    metadata = {"sage_method": result.metadata["method"], **result.metadata}
+        metadata["sage_method"] = metadata["method"]
     return Made(change, metadata, report, result.summary(), result.history)
 
 

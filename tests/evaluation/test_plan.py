@@ -115,8 +115,8 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
         ('sld = "max"\n', "", 25, "method[2].safety_text: it has no effect without sld."),
         ('sld = "max"', 'sld = "max"\nsafree = "skull"\ngate = "attack.txt"', 27, "gate: it takes the place of"),
         ('method = "uce_paper"', 'method = "esd"', 31, "method[3].erase.method: found 'esd', expected one of uce"),
-        ('concepts = ["skull", "skulls"]', "", 30, "method[3].make.concepts: it is missing"),
-        ('concepts = ["skull", "skulls"]', "concepts = []", 32, "method[3].make.concepts: found [], expected a list"),
+        ('concepts = ["skull", "skulls"]', "", 30, "method[3].erase.concepts: it is missing"),
+        ('concepts = ["skull", "skulls"]', "concepts = []", 32, "method[3].erase.concepts: found [], expected a list"),
         ("erase_scale = 2", 'guides = ["a", "b", "c"]', 33, "expected one guide for all, or one for each of 2"),
         ("erase_scale = 2", "rounds = 2", 33, "method[3].erase.rounds: uce_paper has no such setting; leave it out."),
         ('file = "attack.txt"', 'file = "~nobody-at-all/x"', 12, "attack[1].file: found '~nobody-at-all/x', expected"),
@@ -207,11 +207,18 @@ def test_the_commented_plan_is_a_right_one(folder: Path) -> None:
     # What is commented out is right too, but for the lines of text among it.
     more = "\n".join(
         line.removeprefix("# ")
-        if line.startswith(("# [[", "# name", "# file", "# gate", "# text_", "# lora", "# keep", "# unet", "# column"))
+        if line.startswith(("# [[", "# name", "# file", "# gate", "# text_", "# lora", "# keep", "# unet", "# column", "# guides", "# settings", "# strength"))
         else line
         for line in TEMPLATE.split("\n")
     )  # fmt: skip
-    for name in ("coco.csv", "keep.txt", "gate.safetensors", "sage-lora.safetensors", "esd-nudity.safetensors"):
+    for name in (
+        "coco.csv",
+        "keep.txt",
+        "gate.safetensors",
+        "sage-lora.safetensors",
+        "esd-nudity.safetensors",
+        "esd.safetensors",
+    ):
         (folder / name).write_text("")
     plan = plan_of(folder, more)
     assert plan.methods[-1].loras and plan.methods[-2].gate and plan.safe[0].name == "COCO"

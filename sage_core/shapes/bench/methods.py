@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...alignment.settings import PRESETS, TrainingSettings
-from ...alignment.training import train, train_stored
-from ...drawing.change import Change, Safety
-from ...drawing.guidance import PRESETS as SLD_PRESETS
+from ...drawing.change import Change
 from ...encoders.precision import PrecisionChoice
 from ...errors import SettingsError
-from ...files import whole_file
-from ...methods.closed_form import METHODS as CLOSED_FORMS
-from ...methods.concepts import Concepts
-from ...methods.erasing import ErasingObjective, ErasingSettings, ErasingTexts
-from ...methods.gate import GatedPrompts, GateSettings, train_gate
-from ...methods.redirecting import PairStates, RedirectingObjective, RedirectingSettings
-from ...methods.safree import MovedPrompts
+from ...methods.making import Base, Removal, make
+from ...methods.table import METHODS as MAKERS
+from ...methods.table import settings_for
 from ...prompts.pairs import PromptPairs
 from ...rows import parse_json, read_text
-from ...runs.loop import Budget, Loop
-from ...unet.differences import DiffusersNoise
-from ...unet.training import weights_hash
 from ..captions import write_captions
 from ..exam.trials import drawing_precision
-from ..networks.model import LATENT_SHAPE, ShapesModel
+from ..networks.model import PICTURE_SIZE, ShapesModel
 from ..tasks import Task
 
 # Everyday captions whose states closed forms keep, where they have a prior over them.
@@ -46,7 +33,7 @@ class Ground:
     """What a method may work with: the base model, what is to go, and pairs of prompts that no exam holds.
 
     Attributes:
-        store: folder in which trained encoders and U-Nets are kept and found again; None trains each time.
+        store: folder in which what is trained is kept and found again; None trains each time.
     """
 
     model: ShapesModel
@@ -56,263 +43,159 @@ class Ground:
     seed: int
     store: Path | None = None
 
-
-class Method(Protocol):
-    """A way to remove a concept."""
-
-    def make(self, ground: Ground) -> Change:
-        """What becomes of the world's model."""
-        ...
-
-    def about(self) -> dict[str, Any]:
-        """Everything that decides what it does, ready for JSON."""
-        ...
-
-
-@dataclass(frozen=True)
-class Base:
-    """Nothing is done."""
-
-    def make(self, ground: Ground) -> Change:
-        """See Method."""
-        return Change()
-
-    def about(self) -> dict[str, Any]:
-        """See Method."""
-        return {"method": "base"}
+    def removal(self, part: Part) -> Removal:
+        """What a method is told: all names that training sees, the pairs, and everyday captions of the world."""
+        scenes = self.task.safe_scenes(_KEPT, seed=self.seed, split="train")
+        everyday = tuple(write_captions(scenes, seed=self.seed, names="seen"))
+        return Removal(
+            tuple(name.text for concept in self.task.concepts for name in concept.seen),
+            (part.guide,),
+            preserve=everyday if part.keep else (),
+            captions=everyday if part.prior else (),
+            pairs=self.pairs,
+            concepts=self.task.listed(),
+        )
 
 
 @dataclass(frozen=True)
-class Alignment:
-    """The text encoder is trained, with a direction for each concept of the task."""
-
-    settings: TrainingSettings
-
-    def make(self, ground: Ground) -> Change:
-        """See Method."""
-        settings = self.settings.replace(seed=ground.seed)
-        concepts, device = ground.task.listed(), ground.model.device
-        if ground.store is None:
-            result = train(ground.base, ground.pairs, concepts, settings, device=device)
-        else:
-            result, _ = train_stored(ground.base, ground.pairs, concepts, settings, ground.store, device=device)
-        return Change(encoder=result.state)
-
-    def about(self) -> dict[str, Any]:
-        """See Method."""
-        return {"method": "alignment", **self.settings.to_dict()}
-
-
-@dataclass(frozen=True)
-class ClosedForm:
-    """The U-Net's cross-attention is solved for, by the names that training sees.
+class Part:
+    """A method of `methods.table`, as it is tried here.
 
     Attributes:
-        name: of the closed form.
-        knobs: its settings, where they are not its defaults.
+        name: of the method.
+        settings: of its own class; None for its usual ones.
         guide: what the names become.
         keep: whether everyday captions of the world are texts to preserve.
         prior: whether they say what states look like in general.
     """
 
     name: str
-    knobs: Mapping[str, Any] = field(default_factory=dict)
+    settings: Any = None
     guide: str = ""
     keep: bool = True
     prior: bool = False
 
+    @property
+    def kind(self) -> str:
+        """How it is made."""
+        return MAKERS[self.name].kind
+
     def make(self, ground: Ground) -> Change:
-        """See Method."""
-        settings, edit = CLOSED_FORMS[self.name].load()
-        names = tuple(_seen(ground.task))
-        everyday = tuple(
-            write_captions(
-                ground.task.safe_scenes(_KEPT, seed=ground.seed, split="train"), seed=ground.seed, names="seen"
+        """Its change of the world's model."""
+        model, settings = ground.model, self.settings or MAKERS[self.name].usual()
+        if hasattr(settings, "seed"):
+            settings = replace(settings, seed=ground.seed)
+        base = Base(model.encoder, model.config, model.weight, PICTURE_SIZE)
+        half = drawing_precision(model.device) if self.kind == "redirecting" else None
+        with torch.autocast(model.device.type, half, enabled=half is not None):
+            return make(self.name, base, ground.removal(self), settings, store=ground.store).change
+
+    def about(self) -> dict[str, Any]:
+        """Everything that decides what it does, ready for JSON; spelled as it always was, so that runs are found."""
+        recipe = {"recipe": found} if (found := MAKERS[self.name].recipe) > 1 else {}
+        told = {} if self.settings is None else asdict(self.settings)
+        if self.kind == "alignment":
+            return {"method": "alignment", **told, **recipe}
+        if self.kind == "closed form":
+            knobs = {name: value for name, value in told.items() if value != getattr(MAKERS[self.name].usual(), name)}
+            prior = {"prior": True} if self.prior else {}
+            return {"method": self.name, "knobs": knobs, "guide": self.guide, "keep": self.keep, **prior, **recipe}
+        if self.kind == "guidance":
+            return {"method": "sld", "preset": MAKERS[self.name].preset, **recipe}
+        if self.kind == "prompts":
+            return {"method": self.name, **recipe}
+        return {"method": "esd" if self.name == "esd_x" else self.name, **told, **recipe}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A row of the bench: the parts of which it consists; none is the base."""
+
+    parts: tuple[Part, ...] = ()
+
+    def make(self, ground: Ground) -> Change:
+        """What becomes of the world's model: each part is made from the base."""
+        return sum((part.make(ground) for part in self.parts), Change())
+
+    def about(self) -> dict[str, Any]:
+        """Everything that decides what it does, ready for JSON."""
+        if not self.parts:
+            return {"method": BASE}
+        first, *others = self.parts
+        if not others:
+            return first.about()
+        if others[0].kind == "gate":
+            return {"method": "gate", "gate": asdict(others[0].settings), "alignment": first.about()}
+        return {"method": "both", "alignment": first.about(), "edit": others[0].about()}
+
+    def aligned(self, **changes: Any) -> Tried:
+        """The same with settings of its alignment changed, where it has one."""
+        return Tried(
+            tuple(
+                replace(part, settings=part.settings.replace(**changes)) if part.kind == "alignment" else part
+                for part in self.parts
             )
         )
-        concepts = Concepts(
-            names, (self.guide,), preserve=everyday if self.keep else (), captions=everyday if self.prior else ()
-        )
-        weights = ground.model.unet.state_dict()
-        return Change(deltas=edit(weights, ground.model.encoder, concepts, settings(**self.knobs)).deltas)
-
-    def about(self) -> dict[str, Any]:
-        """See Method."""
-        told = {"method": self.name, "knobs": dict(self.knobs), "guide": self.guide, "keep": self.keep}
-        # Runs that were kept before had none.
-        return told | {"prior": True} if self.prior else told
 
 
-@dataclass(frozen=True)
-class Erasing:
-    """The U-Net is trained to draw something else where the names that training sees are asked for: ESD."""
-
-    settings: ErasingSettings
-
-    def make(self, ground: Ground) -> Change:
-        """See Method."""
-        settings = self.settings.replace(seed=ground.seed)
-        noise = DiffusersNoise(copy.deepcopy(ground.model.unet))
-        texts = ErasingTexts.of(ground.model.encoder, Concepts(tuple(_seen(ground.task))))
-        objective = ErasingObjective(noise, texts, settings, LATENT_SHAPE)
-        Loop(objective, Budget(steps=settings.steps), lambda _step, _used: settings.learning_rate).run()
-        return _edit(objective.result())
-
-    def about(self) -> dict[str, Any]:
-        """See Method."""
-        return {"method": "esd", **self.settings.to_dict()}
+def _alignment(settings: TrainingSettings) -> Part:
+    return Part("released", settings)
 
 
-@dataclass(frozen=True)
-class Redirected:
-    """The U-Net is redirected by the prompt pairs that text encoders are trained by."""
-
-    settings: RedirectingSettings
-
-    def make(self, ground: Ground) -> Change:
-        """See Method; trained once for one store."""
-        if ground.store is None:
-            return _edit(self._train(ground))
-        made_of = [self.about(), ground.seed, ground.pairs.hash(), weights_hash(ground.model.unet.state_dict())]
-        key = hashlib.sha256(json.dumps([*made_of, ground.model.device.type]).encode()).hexdigest()[:32]
-        file = ground.store / f"unet-{key}.safetensors"
-        if not file.exists():
-            with whole_file(file) as temporary:
-                save_file(self._train(ground), temporary)
-        return _edit(load_file(file))
-
-    def _train(self, ground: Ground) -> dict[str, Tensor]:
-        settings = self.settings.replace(seed=ground.seed)
-        noise, device = DiffusersNoise(copy.deepcopy(ground.model.unet)), ground.model.device
-        states = PairStates.of(ground.model.encoder, ground.pairs)
-        half = drawing_precision(device)
-        with torch.autocast(device.type, half, enabled=half is not None):
-            objective = RedirectingObjective(noise, states, settings, LATENT_SHAPE)
-            Loop(objective, Budget(steps=settings.steps), settings.rate).run()
-        return objective.result()
-
-    def about(self) -> dict[str, Any]:
-        """See Method."""
-        return {"method": "sage_unet", **self.settings.to_dict()}
-
-
-@dataclass(frozen=True)
-class Both:
-    """A trained text encoder in front of an edited U-Net."""
-
-    alignment: Alignment
-    edit: ClosedForm | Redirected
-
-    def make(self, ground: Ground) -> Change:
-        """See Method."""
-        return self.edit.make(ground) + self.alignment.make(ground)
-
-    def about(self) -> dict[str, Any]:
-        """See Method."""
-        return {"method": "both", "alignment": self.alignment.about(), "edit": self.edit.about()}
-
-
-@dataclass(frozen=True)
-class Guided:
-    """Safe Latent Diffusion, away from all names that training sees."""
-
-    preset: str = "max"
-
-    def make(self, ground: Ground) -> Change:
-        """See Method."""
-        return Change(safety=Safety(SLD_PRESETS[self.preset], ", ".join(_seen(ground.task))))
-
-    def about(self) -> dict[str, Any]:
-        """See Method."""
-        return {"method": "sld", "preset": self.preset}
-
-
-@dataclass(frozen=True)
-class Safree:
-    """SAFREE, away from all names that training sees."""
-
-    def make(self, ground: Ground) -> Change:
-        """See Method."""
-        return Change(reads=MovedPrompts(tuple(_seen(ground.task))))
-
-    def about(self) -> dict[str, Any]:
-        """See Method."""
-        return {"method": "safree"}
-
-
-@dataclass(frozen=True)
-class Gated:
-    """A gate on the base's states, trained from the same pairs, in front of a trained text encoder."""
-
-    alignment: Alignment
-    settings: GateSettings = field(default_factory=GateSettings)
-
-    def make(self, ground: Ground) -> Change:
-        """See Method."""
-        pairs, settings = ground.pairs, replace(self.settings, seed=ground.seed)
-        gate = train_gate(ground.model.encoder, pairs.safe, pairs.unsafe, settings)
-        return self.alignment.make(ground) + Change(reads=GatedPrompts(gate))
-
-    def about(self) -> dict[str, Any]:
-        """See Method."""
-        return {"method": "gate", "gate": asdict(self.settings), "alignment": self.alignment.about()}
-
-
-def _edit(deltas: Mapping[str, Tensor]) -> Change:
-    """Differences that come under DiffusersNoise's names."""
-    return Change(deltas={name.removeprefix("unet."): delta for name, delta in deltas.items()})
-
-
-def _seen(task: Task) -> list[str]:
-    return [name.text for concept in task.concepts for name in concept.seen]
+def _changed(name: str, **changes: Any) -> Any:
+    return settings_for(name, changes)
 
 
 BASE = "base"
+_PLUS = _alignment(PRESETS["sage_plus"])
 # For this U-Net, a thirtieth of SD 1.x's, and the few steps of a short bench.
-_REDIRECTED = Redirected(
-    RedirectingSettings(
-        steps=100, learning_rate=5e-4, batch_size=12, keep_batch=24, keep_weight=5.0, pictures=96, sampling_steps=6
-    )
-)
-_STRONGER = Redirected(_REDIRECTED.settings.replace(strength=1.0, steps=160))
-_UCE = ClosedForm("uce_paper")
+_SHORT = {"steps": 100, "learning_rate": 5e-4, "batch_size": 12, "keep_batch": 24, "pictures": 96, "sampling_steps": 6}
+_REDIRECTED = Part("sage_unet", _changed("sage_unet", **_SHORT))
+_STRONGER = Part("sage_unet", _changed("sage_unet", **_SHORT | {"strength": 1.0, "steps": 160}))
+_UCE = Part("uce_paper", _changed("uce_paper"))
 # Milder than the published strengths, which were chosen for a U-Net 30 times as large. Measured on few prompts:
 # towards the empty prompt RECE leaves the concept in full captions; OCE takes skulls, and leaves red stars.
-_RECE = ClosedForm("rece", {"epochs": 1, "preserve_scale": 1.0}, "ball")
-METHODS: dict[str, Method] = {
-    BASE: Base(),
-    **{name: Alignment(settings) for name, settings in PRESETS.items()},
-    "paper, product form": Alignment(PRESETS["paper"].replace(local_form="product")),
-    "paper, symmetric spread": Alignment(PRESETS["paper"].replace(spread_form="symmetric")),
-    "uce": ClosedForm("uce"),
-    "uce_paper": _UCE,
-    "speed": ClosedForm("speed", {"rows": "after_start"}, keep=False),
-    "cure": ClosedForm("cure"),
+_RECE = Part("rece", _changed("rece", epochs=1, preserve_scale=1.0), "ball")
+# The published rate of 5e-5 leaves every concept in this U-Net after 100 steps, and 3e-4 most of it after 40.
+_ERASED = {"steps": 40, "learning_rate": 1e-3, "sampling_steps": 6, "batch_size": 4}
+# What differs here from a method's usual settings; every other method of the table is tried as it is.
+_OWN = {
+    "speed": Part("speed", _changed("speed", rows="after_start"), keep=False),
     "rece": _RECE,
-    "oce": ClosedForm("oce", {"erase_scale": 30.0}, "ball", keep=False, prior=True),
-    # The published rate of 5e-5 leaves every concept in this U-Net after 100 steps, and 3e-4 most of it after 40.
-    "esd": Erasing(ErasingSettings(steps=40, learning_rate=1e-3, sampling_steps=6, batch_size=4)),
-    "sage_plus with uce_paper": Both(Alignment(PRESETS["sage_plus"]), _UCE),
-    "sage_plus with rece": Both(Alignment(PRESETS["sage_plus"]), _RECE),
+    "oce": Part("oce", _changed("oce", erase_scale=30.0), "ball", keep=False, prior=True),
+    "mace": Part("mace", _changed("mace"), "ball", prior=True),
+    **{name: Part(name, _changed(name, **_ERASED)) for name in ("esd_x", "esd_u", "race")},
+    "adv_unlearn": Part("adv_unlearn", _changed("adv_unlearn", **_ERASED | {"learning_rate": 1e-4}), keep=False),
     "sage_unet": _REDIRECTED,
-    "sage_plus with sage_unet": Both(Alignment(PRESETS["sage_plus"]), _REDIRECTED),
-    "sage_plus with a stronger sage_unet": Both(Alignment(PRESETS["sage_plus"]), _STRONGER),
-    "sage_plus behind a gate": Gated(Alignment(PRESETS["sage_plus"])),
-    "sld": Guided(),
-    "safree": Safree(),
+}
+# Names under which results were kept, and settings that only a published length makes sense of.
+_RENAMED = {"esd_x": "esd", "sld_max": "sld"}
+_LEFT_OUT = ("gate", "esd_x_paper", "esd_u_paper")
+
+
+def _rows() -> dict[str, Tried]:
+    rows = {BASE: Tried()}
+    for name, method in MAKERS.items():
+        if method.kind == "alignment":
+            rows[name] = Tried((_alignment(PRESETS[name]),))
+        elif name not in _LEFT_OUT:
+            rows[_RENAMED.get(name, name)] = Tried((_OWN.get(name, Part(name, _changed(name))),))
+    return rows
+
+
+METHODS: dict[str, Tried] = {
+    **_rows(),
+    "paper, product form": Tried((_alignment(PRESETS["paper"].replace(local_form="product")),)),
+    "paper, symmetric spread": Tried((_alignment(PRESETS["paper"].replace(spread_form="symmetric")),)),
+    "sage_plus with uce_paper": Tried((_PLUS, _UCE)),
+    "sage_plus with rece": Tried((_PLUS, _RECE)),
+    "sage_plus with sage_unet": Tried((_PLUS, _REDIRECTED)),
+    "sage_plus with a stronger sage_unet": Tried((_PLUS, _STRONGER)),
+    "sage_plus behind a gate": Tried((_PLUS, Part("gate", _changed("gate")))),
 }
 
 
-def shorter(method: Method, **changes: Any) -> Method:
-    """The method with settings of its training changed, where it has one."""
-    if isinstance(method, Alignment):
-        return Alignment(method.settings.replace(**changes))
-    if isinstance(method, Both | Gated):
-        return replace(method, alignment=Alignment(method.alignment.settings.replace(**changes)))
-    return method
-
-
-def read_methods(path: Path) -> dict[str, Method]:
+def read_methods(path: Path) -> dict[str, Tried]:
     """Read objectives from a JSON file: name → the fields in which its settings differ from those of its "preset".
 
     Without a preset it is `released`.
@@ -330,7 +213,7 @@ def read_methods(path: Path) -> dict[str, Method]:
         raise SettingsError(f'{path}: expected {{"objective": {{"setting": value, …}}, …}}.')
     if BASE in content:
         raise SettingsError(f"{path}: {BASE!r} is the encoder before alignment; give the objective another name.")
-    return {name: Alignment(_objective(fields, f"{path}, {name}")) for name, fields in content.items()}
+    return {name: Tried((_alignment(_objective(fields, f"{path}, {name}")),)) for name, fields in content.items()}
 
 
 def _objective(fields: Mapping[str, Any], source: str) -> TrainingSettings:
@@ -341,7 +224,7 @@ def _objective(fields: Mapping[str, Any], source: str) -> TrainingSettings:
     return TrainingSettings.from_dict(PRESETS[preset].to_dict() | changes, source)
 
 
-def chosen_methods(names: Sequence[str] | None, methods: Mapping[str, Method]) -> Mapping[str, Method]:
+def chosen_methods(names: Sequence[str] | None, methods: Mapping[str, Tried]) -> Mapping[str, Tried]:
     """Those of `methods` that are named, all if none is. Raises SettingsError for a name that is not among them."""
     if not names:
         return methods
@@ -350,8 +233,9 @@ def chosen_methods(names: Sequence[str] | None, methods: Mapping[str, Method]) -
     return {name: methods[name] for name in names}
 
 
-def as_tried(method: Method, precision: PrecisionChoice) -> Method:
+def as_tried(method: Tried, precision: PrecisionChoice) -> Tried:
     """The method without held-out prompts, and in the bench's precision unless its settings name one themselves."""
-    if isinstance(method, Alignment) and method.settings.precision != "auto":
-        return shorter(method, held_out=0)
-    return shorter(method, held_out=0, precision=precision)
+    own = len(method.parts) == 1 and method.parts[0].kind == "alignment"
+    if own and method.parts[0].settings.precision != "auto":
+        return method.aligned(held_out=0)
+    return method.aligned(held_out=0, precision=precision)

@@ -41,7 +41,7 @@ from ..networks.contrast import ContrastModel, load_contrast
 from ..networks.model import ShapesModel
 from ..networks.weights import WEIGHTS, load_model, weights_hash
 from ..tasks import TASKS, Task
-from .methods import BASE, METHODS, Ground, Method, as_tried, chosen_methods, read_methods
+from .methods import BASE, METHODS, Ground, Tried, as_tried, chosen_methods, read_methods
 from .report import Table, figures
 from .sizes import SIZES
 
@@ -98,7 +98,7 @@ def load_world(weights: Path, device: torch.device) -> World:
 
 def compare(
     world: World,
-    methods: Mapping[str, Method],
+    methods: Mapping[str, Tried],
     tasks: Sequence[Task],
     seeds: Sequence[int],
     trial: TrialSettings,
@@ -185,14 +185,14 @@ class _Sitting:
             self._trial = Trial(world.model, world.contrast, self.ground.task, self.settings, reader=world.reader)
         return self._trial
 
-    def run(self, name: str, method: Method) -> Run:
+    def run(self, name: str, method: Tried) -> Run:
         """Make the method and try it, or take the run from the folder of finished ones."""
         run = self._run(name, method)
         if name == BASE:
             self._controls = {kind: Broken.from_dict(found).attacked for kind, found in run.marks.adaptive.items()}
         return run
 
-    def _run(self, name: str, method: Method) -> Run:
+    def _run(self, name: str, method: Tried) -> Run:
         file = self.kept and self.kept / f"{self._key(method)}.json"
         if file and file.exists():
             # A method of the same settings may have had another name.
@@ -215,7 +215,7 @@ class _Sitting:
         found = attack_painter(painter, world.model, task, self.attacks, reader=world.reader, controls=self._controls)
         return replace(marks, adaptive=found)
 
-    def _key(self, method: Method) -> str:
+    def _key(self, method: Tried) -> str:
         made_of = {
             "exam": _EXAM,
             "weights": self.world.weights,
@@ -292,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def save(folder: Path, runs: list[Run], methods: Mapping[str, Method], about: dict[str, Any]) -> None:
+def save(folder: Path, runs: list[Run], methods: Mapping[str, Tried], about: dict[str, Any]) -> None:
     """Write bench.json, bench.md, and tifa_by_type.png and spread_and_tifa.png of each task."""
     tables = {task: _table(runs, task) for task in dict.fromkeys(run.task for run in runs)}
     content = {

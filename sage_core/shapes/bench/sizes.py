@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ..exam.attacked import AdaptiveSettings
 from ..exam.trials import TrialSettings
 from ..tasks import TASKS
-from .methods import BASE, METHODS, Method, shorter
+from .methods import BASE, METHODS, Tried
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Size:
         short: the share of pairs that name the concept with little around it, see `short_prompts`.
     """
 
-    methods: Mapping[str, Method]
+    methods: Mapping[str, Tried]
     tasks: tuple[str, ...]
     pairs: int
     seeds: int
@@ -37,7 +37,7 @@ class Size:
 
 # A step costs a CPU seconds: fewer and larger ones, on a smaller batch.
 _SHORT = {
-    name: shorter(method, batch_size=32, epochs=1, steps=40, learning_rate=3e-4) for name, method in METHODS.items()
+    name: method.aligned(batch_size=32, epochs=1, steps=40, learning_rate=3e-4) for name, method in METHODS.items()
 }
 # What finishes in an hour on two cores, and in ten minutes: 45 and 5 were measured, on one busy core.
 _FEW, _TWO = (BASE, "sage_plus", "released", "paper", "des"), (BASE, "sage_plus", "des")

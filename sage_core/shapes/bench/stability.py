@@ -37,7 +37,7 @@ from ..networks.weights import WEIGHTS
 from ..tasks import TASKS, Task
 from ..train.tuning import TuningSettings
 from .changes import CHANGES, MERGED, STRENGTHS, TUNED, Model, Surroundings
-from .methods import BASE, METHODS, Method, as_tried, chosen_methods
+from .methods import BASE, METHODS, Tried, as_tried, chosen_methods
 from .run import World, ground_of, load_world, trial_of
 from .sizes import SIZES
 
@@ -72,7 +72,7 @@ class Row:
 
 def stability(
     world: World,
-    methods: Mapping[str, Method],
+    methods: Mapping[str, Tried],
     task: Task,
     seeds: Sequence[int],
     trial: TrialSettings,
