@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import plots
 from ..errors import SettingsError
 from ..options import count
 from . import common
@@ -116,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
     if options.curve:
         curves: dict[str, AttackOutcome] = {"under attack": found.outcome}
         curves |= {"control: the base": control.outcome} if control else {}
-        common.save_figure(options.curve, success_curves(curves))
+        plots.save_figure(options.curve, success_curves(curves))
     common.write(options, _value(options, plan, found, control), summary(plan, found, control) + "\n")
     return 0
 

@@ -20,7 +20,6 @@ from ..options import number
 
 if TYPE_CHECKING:
     import torch
-    from matplotlib.figure import Figure
     from torch import Tensor
 
     from ..plots import Theme
@@ -222,15 +221,6 @@ def check_png(name: str, path: Path | None) -> None:
     """Raise SettingsError unless the file of a figure is named as a PNG; devices may be called anything."""
     if path is not None and path.suffix.lower() != ".png" and (path.is_file() or not path.exists()):
         raise SettingsError(f"{name} is '{path}'; expected a file name that ends in .png.")
-
-
-def save_figure(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG, whole."""
-    from ..files import whole_file
-    from ..plots import figure_to_image
-
-    with whole_file(path) as temporary:
-        figure_to_image(figure).save(temporary, format="PNG")
 
 
 def path_text(path: Path) -> str:

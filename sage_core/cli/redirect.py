@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import plots
 from ..errors import SettingsError
 from ..options import count
 from ..rows import shown
@@ -89,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     metadata = {"sage_method": result.metadata["method"], **result.metadata}
     save_changes(options.out, result.deltas, metadata, config=config)
     if options.curves:
-        common.save_figure(options.curves, training_curves(result.history))
+        plots.save_figure(options.curves, training_curves(result.history))
     out = common.path_text(options.out)
     found: dict[str, Any] = {
         "out": out,
