@@ -76,9 +76,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("--out", type=Path, metavar="FILE", help="the prompts (.txt), or embeddings (.safetensors)")
     command.add_argument("--curve", type=Path, metavar="PNG", help="draw success against tries")
     command.add_argument("--store", type=Path, default=Path(".sage-runs"), help="of attacks (default: %(default)s)")
-    common.add_device(command)
-    common.add_results(command)
-    common.add_quiet(command)
+    common.add_work(command)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -184,16 +182,13 @@ def _unet(path: Path) -> Mapping[str, Tensor]:
 
 
 def _save(path: Path, plan: AttackPlan, found: StoredAttack) -> None:
-    from ..attacks.embeddings import save_embedding
+    from ..attacks.embeddings import save_embeddings
     from ..files import write_text
 
-    if not plan.soft:
+    if plan.soft:
+        save_embeddings(path, found.embeddings(), found.metadata)
+    else:
         write_text(path, "".join(text + "\n" for text in found.texts()))
-        return
-    vectors = found.embeddings()
-    for number, each in enumerate(vectors, start=1):
-        name = path if len(vectors) == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
-        save_embedding(name, each, found.metadata)
 
 
 def _value(

@@ -10,7 +10,7 @@ import codecs
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,13 @@ def add_results(command: argparse.ArgumentParser) -> None:
 def add_quiet(command: argparse.ArgumentParser) -> None:
     """Add --quiet, for commands that show progress."""
     command.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def add_work(command: argparse.ArgumentParser) -> None:
+    """Add --device, --report, --json and --quiet, which nearly every command has."""
+    add_device(command)
+    add_results(command)
+    add_quiet(command)
 
 
 def text(argument: str) -> str:
@@ -209,6 +216,17 @@ class Bars:
 
         return update
 
+    def counter(self, name: str, total: int) -> Callable[[int], None]:
+        """A function that tells the bar of this name how much more is done, of `total`."""
+        update, done = self(name), 0
+
+        def count(more: int) -> None:
+            nonlocal done
+            done += more
+            update(done, total)
+
+        return count
+
 
 def theme(options: argparse.Namespace) -> Theme:
     """The theme of pictures, dark with --dark."""
@@ -248,20 +266,3 @@ def _takes_all_text(stream: Any) -> bool:
 def say(words: str) -> None:
     """Write a line to standard error."""
     sys.stderr.write(words + "\n")
-
-
-class Pictures(Sequence):
-    """Picture files that are opened only when asked for: thousands at once would be too many open files."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, place: Any) -> Any:
-        from ..images import open_picture
-
-        if isinstance(place, slice):
-            return Pictures(self.paths[place])
-        return open_picture(self.paths[place])

@@ -66,9 +66,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     ):
         command = common.add_command(subparsers, name, run, text)
         add_arguments(command)
-        common.add_device(command)
-        common.add_results(command)
-        common.add_quiet(command)
+        common.add_work(command)
 
 
 def _add_geometry(command: argparse.ArgumentParser) -> None:

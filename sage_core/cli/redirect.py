@@ -69,9 +69,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     command.add_argument("--store", type=Path, help="folder of runs (default: .sage-runs next to --out)")
     command.add_argument("--curves", type=Path, metavar="PNG", help="draw the losses")
-    common.add_device(command)
-    common.add_results(command)
-    common.add_quiet(command)
+    common.add_work(command)
 
 
 def run(options: argparse.Namespace) -> int:
