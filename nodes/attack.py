@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from comfy_api.latest import io
 
 from ..sage_core.attacks.budgets import AttackBudget, success_curves
-from ..sage_core.attacks.embeddings import save_embedding
+from ..sage_core.attacks.embeddings import save_embeddings
 from ..sage_core.attacks.naming import NamedAttack, name_attack
 from ..sage_core.attacks.plans import AttackPlan
 from ..sage_core.attacks.store import AttackedModel, StoredAttack, attack_stored, summary
@@ -135,7 +133,7 @@ class SAGEAttack(io.ComfyNode):
         wanted = _model(base, base_model if base_model is not None else model, plan)
         found = _attack(plan, victim, wanted, size, precision)
         checked = _attack(plan, wanted, wanted, size, precision) if control else None
-        saved = _save(path, found)
+        saved = "\n".join(map(str, save_embeddings(path, found.embeddings(), found.metadata)))
         return _output(cls, plan, found, checked, saved)
 
 
@@ -220,15 +218,6 @@ class _Watch:
 
     def __call__(self, step) -> None:
         self._progress(step.step, step.steps, note=f", distance {step.losses['distance']:.3g}")
-
-
-def _save(path: Path, found: StoredAttack) -> str:
-    vectors, names = found.embeddings(), []
-    for number, each in enumerate(vectors, start=1):
-        name = path if len(vectors) == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
-        save_embedding(name, each, found.metadata)
-        names.append(str(name))
-    return "\n".join(names)
 
 
 def _output(

@@ -12,12 +12,15 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import FileError, SageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Bytes that a name may have on the usual file systems.
 _LONGEST_NAME = 255
@@ -98,6 +101,16 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, whole."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors as safetensors, whole, in their own precision; metadata is stored as text, with `format`."""
+    from safetensors.torch import save_file
+
+    arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    texts = {"format": "pt"} | {str(key): str(value) for key, value in metadata.items()}
+    with whole_file(path) as temporary:
+        save_file(arrays, temporary, metadata=texts)
 
 
 def check_writable(path: str | os.PathLike[str], needed: int = 0) -> None:

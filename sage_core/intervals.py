@@ -20,6 +20,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def percent(self) -> str:
+        """The bounds of a share in per cent, such as 12.5-20.0."""
+        return f"{100 * self.low:.1f}-{100 * self.high:.1f}"
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -218,6 +223,11 @@ class Hits:
         """95% Wilson interval of the share."""
         interval = wilson_interval(self.k, self.n)
         return interval.low, interval.high
+
+    @property
+    def percent(self) -> str:
+        """Share and interval in per cent, such as 16.0 (12.5-20.0)."""
+        return f"{100 * self.share:.1f} ({Interval(*self.interval).percent})"
 
     def __add__(self, other: Hits) -> Hits:
         return Hits(self.k + other.k, self.n + other.n)

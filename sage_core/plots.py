@@ -10,13 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
+
+from .files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, FigureBase, SubFigure
     from PIL.Image import Image
+    from PIL.ImageFont import FreeTypeFont
 
 DPI = 100
 # On common screens ComfyUI shows a picture at most 1024 pixels wide. A wider one would be scaled down, letters and all.
@@ -93,6 +97,11 @@ def style(axes: Axes, theme: Theme) -> None:
         spine.set_visible(False)
 
 
+def title(axes: Axes, text: str, theme: Theme, size: int = 12, *, bold: bool = False) -> None:
+    """Write a title at the top left of axes."""
+    axes.set_title(text, loc="left", color=theme.text, fontsize=size, fontweight="bold" if bold else "normal")
+
+
 def whole_ticks(axes: Axes) -> None:
     """Put ticks of the x axis at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
@@ -108,6 +117,22 @@ def figure_to_image(figure: Figure) -> Image:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as PNG, whole."""
+    with whole_file(path) as temporary:
+        figure_to_image(figure).save(temporary, format="PNG")
+
+
+@lru_cache
+def picture_font(size: int, *, bold: bool = False) -> FreeTypeFont:
+    """A font to write into pictures with: the one that matplotlib brings, the same on every system, with ✓ and ✗."""
+    from matplotlib import font_manager
+    from PIL import ImageFont
+
+    properties = font_manager.FontProperties(family=["DejaVu Sans"], weight="bold" if bold else "normal")
+    return ImageFont.truetype(font_manager.findfont(properties), size)
 
 
 def label(text: str, length: int) -> str:

@@ -264,11 +264,11 @@ def _parse_json(source: _Source) -> RowFile:
             f"{source.path}{line}: {error}. One value a line is read from a file that ends in .jsonl."
         ) from error
     if isinstance(content, list):
-        rows = (Row(number, _lower_names(item)) for number, item in enumerate(content, 1))
+        rows = (Row(number, lower_names(item)) for number, item in enumerate(content, 1))
         return RowFile(source.path, tuple(rows))
     if not isinstance(content, dict):
         raise source.error(f"{source.path} holds a {type(content).__name__}, expected a list of rows.")
-    columns = _lower_names(content)
+    columns = lower_names(content)
     for name in source.known & columns.keys():
         if not isinstance(columns[name], list):
             raise source.error(f"{source.path}: '{name}' is a {type(columns[name]).__name__}, expected a list.")
@@ -280,7 +280,7 @@ def _parse_json_lines(source: _Source) -> RowFile:
     for number, line in enumerate(split_lines(source.text), 1):
         if line.strip():
             try:
-                rows.append(Row(number, _lower_names(parse_json(line, constants=True))))
+                rows.append(Row(number, lower_names(parse_json(line, constants=True))))
             except ValueError as error:
                 rows.append(Row(number, None, str(error)))
     return RowFile(source.path, tuple(rows))
@@ -290,7 +290,8 @@ def _parse_text(source: _Source) -> RowFile:
     return RowFile(source.path, tuple(Row(number, line) for number, line in enumerate(split_lines(source.text), 1)))
 
 
-def _lower_names(value: Any) -> Any:
+def lower_names(value: Any) -> Any:
+    """An object with its names stripped and in lower case; any other value as it is."""
     return {name.strip().lower(): item for name, item in value.items()} if isinstance(value, dict) else value
 
 

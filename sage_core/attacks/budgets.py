@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import SettingsError
 from ..intervals import Hits
-from ..plots import LIGHT, Theme, font, new_figure, style
+from ..plots import LIGHT, Theme, font, new_figure, style, title
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
 from .search import Attack, Attempt, Examine
@@ -204,6 +204,6 @@ def success_curves(outcomes: Mapping[str, AttackOutcome], theme: Theme = LIGHT) 
         axes.plot(tries, [100 * each.share for each in hits], color=color, marker="o", markersize=4, label=name)
     axes.set_ylim(-3, 103)
     axes.set_xlabel("tries for each prompt", color=theme.muted, fontsize=10)
-    axes.set_title("Prompts broken, %", loc="left", color=theme.text, fontsize=12)
+    title(axes, "Prompts broken, %", theme)
     axes.legend(frameon=False, labelcolor=theme.text, prop={"family": font()["family"], "size": 10}, loc="best")
     return figure

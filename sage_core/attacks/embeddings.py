@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..encoders.text_encoder import TextEncoder
 from ..errors import EncoderError, SettingsError
-from ..files import whole_file
+from ..files import write_tensors
 from .layouts import Layout
 from .objectives import Goal, slopes
 from .search import Attack, Attempt, states_of
@@ -150,15 +151,17 @@ def save_embedding(path: str | os.PathLike[str], vectors: Tensor, metadata: Mapp
     Raises:
         EncoderError: the vectors have another form, or are not finite.
     """
-    from safetensors.torch import save_file
-
     if vectors.ndim != 2 or not len(vectors):
         raise EncoderError(f"An embedding has shape {tuple(vectors.shape)}; expected vectors × width.")
     if not vectors.isfinite().all():
         raise EncoderError("An embedding holds values that are not finite. Lower the learning rate.")
-    with whole_file(path) as temporary:
-        save_file(
-            {EMBEDDING_KEY: vectors.detach().float().cpu().contiguous()},
-            temporary,
-            metadata={"format": "pt"} | {str(name): str(value) for name, value in metadata.items()},
-        )
+    write_tensors(path, {EMBEDDING_KEY: vectors.float()}, metadata)
+
+
+def save_embeddings(path: Path, embeddings: Sequence[Tensor], metadata: Mapping[str, str]) -> list[Path]:
+    """`save_embedding` of each, of several under numbered names; returns the files."""
+    single = len(embeddings) == 1
+    names = [path if single else path.with_stem(f"{path.stem}-{number}") for number in range(1, len(embeddings) + 1)]
+    for name, vectors in zip(names, embeddings, strict=True):
+        save_embedding(name, vectors, metadata)
+    return names

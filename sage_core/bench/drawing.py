@@ -43,8 +43,7 @@ from ..options import count
 from ..prompts.everyday import REFERENCE_PROMPTS
 from ..shapes.captions import write_captions
 from ..shapes.scenes import sample_scenes
-from ..tables import markdown_table
-from .runner import Bench, Report, measured_on
+from .runner import Bench, Columns, Report, column, measured_on, table_of
 from .watch import Clock, MemoryWatch
 
 # Largest mean difference of pictures in fp32, in levels of 255: rounding, grown over the steps.
@@ -95,24 +94,32 @@ def disagreements(report: Report) -> list[str]:
     ]
 
 
+def _gib(row: Mapping[str, Any]) -> str:
+    return "?" if row["gib"] is None else f"{row['gib']:.1f}"
+
+
+_COLUMNS: Columns = {
+    "procedure": column("procedure", "s"),
+    "precision": column("precision", "s"),
+    "pictures/s": column("pictures_per_second", ".3g"),
+    "times as fast": column("times", ".2f"),
+    "CPU s a picture": lambda row: f"{row['cpu_seconds'] / row['pictures']:.2f}",
+    "times less CPU": column("cpu_times", ".2f"),
+    "GiB": _gib,
+    "mean difference": column("mean_difference", ".2g"),
+    "largest": column("most_difference", "d"),
+}
+
+
 def to_markdown(report: Report) -> str:
     """What was measured on, and a row for each procedure and precision."""
     shown, rows = Drawing(**report["draw"]), report["timings"]
-    header = ["procedure", "precision", "pictures/s", "times as fast", "CPU s a picture", "times less CPU", "GiB"]
-    table = markdown_table([*header, "mean difference", "largest"], map(_cells, rows), "llrrrrrrr")
     return (
         f"{rows[0]['pictures']} pictures of {report['base']}: {shown.sampler}, {shown.steps} steps, guidance "
         f"{shown.guidance:g}, {shown.width}×{shown.height} pixels; ours in batches of {shown.batch}. "
-        f"{measured_on(report['machine'])}.\n\n{table}\n\n"
+        f"{measured_on(report['machine'])}.\n\n{table_of(rows, _COLUMNS, 'llrrrrrrr')}\n\n"
         "Differences are from the first row's pictures, in levels of 0 to 255."
     )
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    gib = "?" if row["gib"] is None else f"{row['gib']:.1f}"
-    cost = [f"{row['times']:.2f}", f"{row['cpu_seconds'] / row['pictures']:.2f}", f"{row['cpu_times']:.2f}", gib]
-    gap = [f"{row['mean_difference']:.2g}", f"{row['most_difference']}"]
-    return [row["procedure"], row["precision"], f"{row['pictures_per_second']:.3g}", *cost, *gap]
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

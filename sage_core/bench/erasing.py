@@ -17,12 +17,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +34,12 @@ from ..methods.concepts import Concepts
 from ..methods.table import of_kind
 from ..options import count
 from ..prompts.everyday import REFERENCE_PROMPTS
-from ..tables import markdown_table
 from ..unet.changes import changes
 from ..unet.files import read_unet
 from ..unet.names import SD1, UnetConfig, reads_prompt, unet_names
 from ..unet.training import diffusers_unet
 from .prompts import random_state
-from .runner import Bench, Report, measured_on
+from .runner import Bench, Columns, Report, column, measured_on, table_of
 from .watch import GIB, Clock, MemoryWatch
 
 _FORMS = of_kind("closed form")
@@ -104,12 +102,28 @@ class StepCost:
     times: float
 
 
+def _gib(value: float | None) -> str:
+    return "?" if value is None else f"{value:.1f}"
+
+
+_COLUMNS: Columns = {
+    "method": lambda cost: _FORMS[cost["method"]].title,
+    "concepts": column("concepts", "d"),
+    "s": column("seconds", ".1f"),
+    "of it text encoder": column("encoder_seconds", ".1f"),
+    "processor s": column("processor_seconds", ".1f"),
+    "GiB": lambda cost: _gib(cost["gib"]),
+    "matrices": column("matrices", "d"),
+    "changed by": column("relative", ".1%"),
+    "residual": column("residual", ".0e"),
+}
+
+
 def to_markdown(report: Report) -> str:
     """The machine, and what was measured of each part."""
     parts = [f"{measured_on(report['machine'])}."]
     if report["edits"]:
-        header = ["method", "concepts", "s", "of it text encoder", "processor s", "GiB", "matrices", "changed by"]
-        parts.append(markdown_table([*header, "residual"], map(_edit_row, report["edits"]), "lrrrrrrrr"))
+        parts.append(table_of(report["edits"], _COLUMNS, "lrrrrrrrr"))
     if found := report["reading"]:
         parts.append(
             f"Edited U-Net of {found['file_gib']:.2f} GiB, pickled: opened in {found['open_seconds']:.1f} s, compared "
@@ -262,22 +276,6 @@ def _timed_calls(module: nn.Module) -> Iterator[list[float]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _edit_row(cost: Mapping[str, Any]) -> list[str]:
-    return [
-        _FORMS[cost["method"]].title,
-        str(cost["concepts"]),
-        *(f"{cost[name]:.1f}" for name in ("seconds", "encoder_seconds", "processor_seconds")),
-        _gib(cost["gib"]),
-        str(cost["matrices"]),
-        f"{cost['relative']:.1%}",
-        f"{cost['residual']:.0e}",
-    ]
-
-
-def _gib(value: float | None) -> str:
-    return "?" if value is None else f"{value:.1f}"
 
 
 BENCH = Bench(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..plots import LIGHT, new_figure, style
+from ..plots import LIGHT, new_figure, style, title
 from ..tables import markdown_table
 from .compare import TOLERANCES, disagreements
-from .runner import Report
+from .runner import Columns, Report, column, number, table_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,23 +23,16 @@ def to_markdown(report: Report) -> str:
         ("naive", _phases),
         ("naive", _first_run),
         ("naive", _published),
-        ("naive", lambda found: _table(found["naive"]["steps"], _STEPS)),
+        ("naive", lambda found: table_of(found["naive"]["steps"], _STEPS)),
         ("gradient_gap", lambda found: f"## Same results\n\n{_same(found)}\n\n{_allowed(found)}"),
-        ("gradient_gap", lambda found: _table(found["agreement"], _AGREEMENT)),
-        ("small_card", lambda found: f"## On a small card (6 GB)\n\n{_table(found['small_card'], _SMALL_CARD)}"),
+        ("gradient_gap", lambda found: table_of(found["agreement"], _AGREEMENT)),
+        ("small_card", lambda found: f"## On a small card (6 GB)\n\n{table_of(found['small_card'], _SMALL_CARD)}"),
         ("batch_curve", lambda found: f"## Cost against pairs and batch, {next(iter(found['runs']))}"),
-        ("pair_curve", lambda found: _table(found["pair_curve"], _PAIRS)),
-        ("batch_curve", lambda found: _table(found["batch_curve"], _BATCHES)),
+        ("pair_curve", lambda found: table_of(found["pair_curve"], _PAIRS)),
+        ("batch_curve", lambda found: table_of(found["batch_curve"], _BATCHES)),
         ("apply", lambda found: _use(found["apply"])),
     ]
     return "\n\n".join(make(report) for needed, make in parts if needed in report)
-
-
-Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
-
-
-def _table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> str:
-    return markdown_table(list(columns), ([show(row) for show in columns.values()] for row in rows))
 
 
 def _title(report: Report) -> str:
@@ -60,20 +53,20 @@ def _phases(report: Report) -> str:
     naive, runs = report["naive"], report["runs"]
 
     def row(title: str, published: str, name: str) -> list[str]:
-        return [title, published, *(_number(run[name]) for run in runs.values())]
+        return [title, published, *(number(run[name]) for run in runs.values())]
 
     return markdown_table(
         ["seconds", "published procedure, fp32, scaled from a sample", *(f"ours, {name}" for name in runs)],
         [
             row("tokenise", "", "tokenise"),
-            row("embed (codebook)", _number(naive["codebook"]), "embed"),
-            row("pair", _number(naive["pairing"]), "pair"),
+            row("embed (codebook)", number(naive["codebook"]), "embed"),
+            row("pair", number(naive["pairing"]), "pair"),
             row("all three, as the run does them", "", "prepare"),
-            row(f"train, {report['steps']} steps", _number(naive["training"]), "train"),
+            row(f"train, {report['steps']} steps", number(naive["training"]), "train"),
             row("collect and hash", "", "finish"),
             row("save", "", "save"),
-            row("**total after loading**", _number(naive["total"]), "total"),
-            row("one step", _number(naive["step"]), "step"),
+            row("**total after loading**", number(naive["total"]), "total"),
+            row("one step", number(naive["step"]), "step"),
             ["times faster", "1", *(f"{naive['total'] / run['total']:,.0f}" for run in runs.values())],
             ["share of the measured peak", "", *_shares(report)],
             ["peak memory, GiB (estimated)", "", *(_memory(run) for run in runs.values())],
@@ -85,7 +78,7 @@ def _first_run(report: Report) -> str:
     fast = next(iter(report["runs"]))
     peaks = (f"{name} {value / 1e12:,.2f} TFLOP/s" for name, value in report["machine"]["peak"].items())
     return (
-        f"First {fast} run of the process, kernels loaded along the way: {_number(report['first']['total'])} s. "
+        f"First {fast} run of the process, kernels loaded along the way: {number(report['first']['total'])} s. "
         f"Measured peak of a matrix product: {', '.join(peaks)}."
     )
 
@@ -93,8 +86,8 @@ def _first_run(report: Report) -> str:
 def _published(report: Report) -> str:
     naive = report["naive"]
     return (
-        f"Published procedure: {_number(naive['prompt'])} s a codebook entry, {_number(naive['search'])} s a search, "
-        f"{_number(naive['step'])} s a step. Ours pairs {naive['search'] / naive['our_search']:,.0f} times faster. "
+        f"Published procedure: {number(naive['prompt'])} s a codebook entry, {number(naive['search'])} s a search, "
+        f"{number(naive['step'])} s a step. Ours pairs {naive['search'] / naive['our_search']:,.0f} times faster. "
         "Steps taken in turns, each at the same precision:"
     )
 
@@ -114,51 +107,50 @@ def _allowed(report: Report) -> str:
     return f"Allowed are: {limits}. {'; '.join(['**Beyond that:**', *beyond]) if beyond else 'All agree.'}"
 
 
-def _shown(name: str, form: str = "") -> Callable[[Mapping[str, Any]], str]:
-    """A column of values in this format, or as `_number` writes them."""
-    return lambda row: f"{row[name]:{form}}" if form else _number(row[name])
+def _memory(row: Mapping[str, Any]) -> str:
+    return f"{number(row['peak'])} ({row['estimate']:.2f})"
 
 
-_PRECISION, _GAP, _PEAK = _shown("precision", "s"), _shown("loss_gap", ".1e"), "peak memory, GiB (estimated)"
+_PRECISION, _GAP, _PEAK = column("precision", "s"), column("loss_gap", ".1e"), "peak memory, GiB (estimated)"
 _STEPS: Columns = {
     "step": _PRECISION,
-    "published procedure, s": _shown("naive"),
-    "ours, s": _shown("ours"),
+    "published procedure, s": column("naive"),
+    "ours, s": column("ours"),
     "times faster": lambda row: f"{row['naive'] / row['ours']:.2f}",
     "difference of the loss": _GAP,
 }
 _AGREEMENT: Columns = {
     "against fp32": _PRECISION,
-    "same targets": _shown("same_targets", ".2%"),
-    "largest loss of cosine": _shown("regret", ".1e"),
+    "same targets": column("same_targets", ".2%"),
+    "largest loss of cosine": column("regret", ".1e"),
     "largest difference of the loss": _GAP,
 }
 _SMALL_CARD: Columns = {
     "precision": _PRECISION,
-    "step, s": _shown("step"),
-    "times slower": _shown("times_slower", ".2f"),
-    _PEAK: lambda row: _memory(row),
+    "step, s": column("step"),
+    "times slower": column("times_slower", ".2f"),
+    _PEAK: _memory,
     "difference of the loss": _GAP,
 }
 _PAIRS: Columns = {
-    "pairs": _shown("pairs", ","),
-    "prepare, s": _shown("prepare"),
-    "train, s (at the measured step)": _shown("train"),
-    "base embeddings, GiB": _shown("stored"),
-    "preparing adds, GiB": _shown("working"),
+    "pairs": column("pairs", ","),
+    "prepare, s": column("prepare"),
+    "train, s (at the measured step)": column("train"),
+    "base embeddings, GiB": column("stored"),
+    "preparing adds, GiB": column("working"),
 }
 _BATCHES: Columns = {
-    "batch": _shown("batch", "d"),
-    "step, s": _shown("step"),
+    "batch": column("batch", "d"),
+    "step, s": column("step"),
     "pairs a second": lambda row: f"{row['batch'] / row['step']:,.1f}",
-    _PEAK: lambda row: _memory(row),
+    _PEAK: _memory,
 }
 
 
 def _use(cost: Mapping[str, float]) -> str:
     return (
-        f"Using an aligned encoder costs a graph {_number(cost['read'])} s to read the file and "
-        f"{_number(cost['difference'])} s for the difference, once; nothing for each picture."
+        f"Using an aligned encoder costs a graph {number(cost['read'])} s to read the file and "
+        f"{number(cost['difference'])} s for the difference, once; nothing for each picture."
     )
 
 
@@ -191,10 +183,10 @@ def _draw_phases(axes: Axes, report: Report) -> None:
     axes.bar([place + 0.2 for place in places], ours, 0.4, color=LIGHT.methods[1], label=f"ours, {run['precision']}")
     axes.set_xticks(places, list(names))
     _log_seconds(axes)
-    _head(axes, f"seconds, {report['pairs']:,} pairs")
+    title(axes, f"seconds, {report['pairs']:,} pairs", LIGHT, 11)
 
 
-def _draw_curves(axes: Axes, title: str, curve: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> None:
+def _draw_curves(axes: Axes, head: str, curve: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> None:
     """A curve for each of two values against the number of pairs; the axis names those measured and no others."""
     counts = [row["pairs"] for row in curve]
     for (name, label), color in zip(labels.items(), LIGHT.methods[1:3], strict=True):
@@ -203,7 +195,7 @@ def _draw_curves(axes: Axes, title: str, curve: Sequence[Mapping[str, Any]], lab
     axes.set_xticks(counts, [f"{count:,}" for count in counts])
     axes.minorticks_off()
     axes.set_xlabel("pairs", color=LIGHT.muted, fontsize=10)
-    _head(axes, title)
+    title(axes, head, LIGHT, 11)
 
 
 def _draw_rates(axes: Axes, curve: Sequence[Mapping[str, Any]]) -> None:
@@ -211,7 +203,7 @@ def _draw_rates(axes: Axes, curve: Sequence[Mapping[str, Any]]) -> None:
     axes.plot([row["batch"] for row in curve], rates, color=LIGHT.methods[1], marker="o")
     axes.set_ylim(0, 1.1 * max(rates))
     axes.set_xlabel("batch", color=LIGHT.muted, fontsize=10)
-    _head(axes, "pairs a second")
+    title(axes, "pairs a second", LIGHT, 11)
 
 
 def _log_seconds(axes: Axes) -> None:
@@ -226,22 +218,8 @@ def _log_seconds(axes: Axes) -> None:
     axes.tick_params(which="minor", colors=LIGHT.muted, labelsize=10, length=0)
 
 
-def _head(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", color=LIGHT.text, fontsize=11)
-
-
 def _shares(report: Report) -> list[str]:
     return [
         f"{report['training_flops'] / run['train'] / report['machine']['peak'][name]:.0%}"
         for name, run in report["runs"].items()
     ]
-
-
-def _memory(row: Mapping[str, Any]) -> str:
-    return f"{_number(row['peak'])} ({row['estimate']:.2f})"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "not measured"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -15,12 +15,15 @@ import torch
 from ..devices import choose_device, machine
 from ..errors import SageError
 from ..files import check_writable, whole_file, write_json, write_text
+from ..tables import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # What bench.json holds.
 Report = dict[str, Any]
+# Title -> text of a row of a report.
+Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
 
 
 def _none(_: Report) -> list[str]:
@@ -103,3 +106,20 @@ class Bench:
 def measured_on(found: Mapping[str, Any]) -> str:
     """The machine of a report, in words."""
     return ", ".join(f"{name} {value}" if name != "device" else str(value) for name, value in found.items())
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], columns: Columns, align: str | None = None) -> str:
+    """Rows of a report as a Markdown table."""
+    return markdown_table(list(columns), ([show(row) for show in columns.values()] for row in rows), align)
+
+
+def column(name: str, form: str = "") -> Callable[[Mapping[str, Any]], str]:
+    """What shows a value of a row in this format, or as `number` does."""
+    return lambda row: f"{row[name]:{form}}" if form else number(row[name])
+
+
+def number(value: float | None) -> str:
+    """A number with three digits or all before its point."""
+    if value is None:
+        return "not measured"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -27,12 +27,11 @@ from PIL import Image
 
 from ..images import ImageLike, to_bytes
 from ..options import count
-from ..tables import markdown_table
 from ..tifa.evaluation import evaluate
 from ..tifa.judges.blip import BlipJudge
 from ..tifa.questions import Question
 from ..tifa.sentences import SentenceEncoder
-from .runner import Bench, Report, measured_on
+from .runner import Bench, Columns, Report, column, measured_on, table_of
 from .watch import Clock
 
 _QUESTIONS = (
@@ -78,21 +77,27 @@ class Timing:
         return self.questions / self.seconds
 
 
+def _answers(row: Mapping[str, Any]) -> str:
+    """How many answers are the official procedure's; of that one itself, how many differ from each other."""
+    if row["compared"]:
+        return f"{row['identical']} of {row['compared']} identical"
+    return f"{row['distinct']} different ones"
+
+
+_COLUMNS: Columns = {
+    "precision": column("precision", "s"),
+    "procedure": column("procedure", "s"),
+    "questions/s": column("questions_per_second", ".2f"),
+    "times as fast": column("times", ".1f"),
+    "answers": _answers,
+}
+
+
 def to_markdown(report: Report) -> str:
     """What was measured on, and a table with a row for each procedure and precision."""
-    table = markdown_table(
-        ["precision", "procedure", "questions/s", "times as fast", "answers"], map(_cells, report["timings"])
-    )
     each = f"{report['images']} images of 512×512, {len(_QUESTIONS)} questions each"
-    return f"Judge of {report['judge']} sizes, {each}. {measured_on(report['machine'])}.\n\n{table}"
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    """A row's cells; the last: how many answers are the official procedure's, or how many of its own differ."""
-    answers = (
-        f"{row['identical']} of {row['compared']} identical" if row["compared"] else f"{row['distinct']} different ones"
-    )
-    return [row["precision"], row["procedure"], f"{row['questions_per_second']:.2f}", f"{row['times']:.1f}", answers]
+    where = measured_on(report["machine"])
+    return f"Judge of {report['judge']} sizes, {each}. {where}.\n\n{table_of(report['timings'], _COLUMNS)}"
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

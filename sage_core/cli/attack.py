@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import plots
 from ..errors import SettingsError
 from ..options import count
 from . import common
@@ -75,9 +76,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("--out", type=Path, metavar="FILE", help="the prompts (.txt), or embeddings (.safetensors)")
     command.add_argument("--curve", type=Path, metavar="PNG", help="draw success against tries")
     command.add_argument("--store", type=Path, default=Path(".sage-runs"), help="of attacks (default: %(default)s)")
-    common.add_device(command)
-    common.add_results(command)
-    common.add_quiet(command)
+    common.add_work(command)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -116,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
     if options.curve:
         curves: dict[str, AttackOutcome] = {"under attack": found.outcome}
         curves |= {"control: the base": control.outcome} if control else {}
-        common.save_figure(options.curve, success_curves(curves))
+        plots.save_figure(options.curve, success_curves(curves))
     common.write(options, _value(options, plan, found, control), summary(plan, found, control) + "\n")
     return 0
 
@@ -183,16 +182,13 @@ def _unet(path: Path) -> Mapping[str, Tensor]:
 
 
 def _save(path: Path, plan: AttackPlan, found: StoredAttack) -> None:
-    from ..attacks.embeddings import save_embedding
+    from ..attacks.embeddings import save_embeddings
     from ..files import write_text
 
-    if not plan.soft:
+    if plan.soft:
+        save_embeddings(path, found.embeddings(), found.metadata)
+    else:
         write_text(path, "".join(text + "\n" for text in found.texts()))
-        return
-    vectors = found.embeddings()
-    for number, each in enumerate(vectors, start=1):
-        name = path if len(vectors) == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
-        save_embedding(name, each, found.metadata)
 
 
 def _value(

@@ -10,7 +10,7 @@ import codecs
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from ..options import number
 
 if TYPE_CHECKING:
     import torch
-    from matplotlib.figure import Figure
     from torch import Tensor
 
     from ..plots import Theme
@@ -72,6 +71,13 @@ def add_results(command: argparse.ArgumentParser) -> None:
 def add_quiet(command: argparse.ArgumentParser) -> None:
     """Add --quiet, for commands that show progress."""
     command.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def add_work(command: argparse.ArgumentParser) -> None:
+    """Add --device, --report, --json and --quiet, which nearly every command has."""
+    add_device(command)
+    add_results(command)
+    add_quiet(command)
 
 
 def text(argument: str) -> str:
@@ -210,6 +216,17 @@ class Bars:
 
         return update
 
+    def counter(self, name: str, total: int) -> Callable[[int], None]:
+        """A function that tells the bar of this name how much more is done, of `total`."""
+        update, done = self(name), 0
+
+        def count(more: int) -> None:
+            nonlocal done
+            done += more
+            update(done, total)
+
+        return count
+
 
 def theme(options: argparse.Namespace) -> Theme:
     """The theme of pictures, dark with --dark."""
@@ -222,15 +239,6 @@ def check_png(name: str, path: Path | None) -> None:
     """Raise SettingsError unless the file of a figure is named as a PNG; devices may be called anything."""
     if path is not None and path.suffix.lower() != ".png" and (path.is_file() or not path.exists()):
         raise SettingsError(f"{name} is '{path}'; expected a file name that ends in .png.")
-
-
-def save_figure(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG, whole."""
-    from ..files import whole_file
-    from ..plots import figure_to_image
-
-    with whole_file(path) as temporary:
-        figure_to_image(figure).save(temporary, format="PNG")
 
 
 def path_text(path: Path) -> str:
@@ -258,20 +266,3 @@ def _takes_all_text(stream: Any) -> bool:
 def say(words: str) -> None:
     """Write a line to standard error."""
     sys.stderr.write(words + "\n")
-
-
-class Pictures(Sequence):
-    """Picture files that are opened only when asked for: thousands at once would be too many open files."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, place: Any) -> Any:
-        from ..images import open_picture
-
-        if isinstance(place, slice):
-            return Pictures(self.paths[place])
-        return open_picture(self.paths[place])

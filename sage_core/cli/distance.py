@@ -51,9 +51,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         command.add_argument(
             f"--save-{side}", type=Path, metavar="FILE", help=f"write {side.upper()}'s mu and sigma (.npz)"
         )
-    common.add_device(command)
-    common.add_results(command)
-    common.add_quiet(command)
+    common.add_work(command)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -110,11 +108,4 @@ def _side(
     if path.suffix.lower() == ".npz" or extractor is None:
         return read_statistics(path)
     files = pictures_in(path, options.take or 0)
-    done, bar = 0, bars(f"looking at {name}")
-
-    def more(finished: int) -> None:
-        nonlocal done
-        done += finished
-        bar(done, len(files))
-
-    return extractor.embed(files, more)
+    return extractor.embed(files, bars.counter(f"looking at {name}", len(files)))

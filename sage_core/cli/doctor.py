@@ -27,9 +27,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the command to the parser."""
     command = common.add_command(subparsers, "doctor", run, _TEXT)
     command.add_argument("file", type=Path, metavar="FILE")
-    common.add_device(command)
-    common.add_results(command)
-    common.add_quiet(command)
+    common.add_work(command)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import plots
 from ..errors import SettingsError
 from ..geometry import CATEGORY_NEIGHBOURS, DEFAULT_NEIGHBOURS
 from . import common
@@ -65,9 +66,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     ):
         command = common.add_command(subparsers, name, run, text)
         add_arguments(command)
-        common.add_device(command)
-        common.add_results(command)
-        common.add_quiet(command)
+        common.add_work(command)
 
 
 def _add_geometry(command: argparse.ArgumentParser) -> None:
@@ -165,7 +164,7 @@ def run_geometry(options: argparse.Namespace) -> int:
         report = report.with_losses(change.by_type)
     method = Method.of(change.other, report, change.tifa) if change else None
     if options.page:
-        common.save_figure(options.page, report_page(report, common.theme(options)))
+        plots.save_figure(options.page, report_page(report, common.theme(options)))
     common.write(options, report.to_dict() | ({"method": method.to_dict()} if method else {}), report.to_markdown())
     _write_types(options, report)
     if options.methods and method:
@@ -183,7 +182,7 @@ def run_neighbours(options: argparse.Namespace) -> int:
     report = _compare(options, list(dict.fromkeys([*chosen, *common.prompts(options.prompts)])))
     rows = list(range(len(chosen))) or list(report.most_hurt[:_MOST_HURT])
     if options.page:
-        common.save_figure(options.page, neighbour_lists(report, rows, common.theme(options)))
+        plots.save_figure(options.page, neighbour_lists(report, rows, common.theme(options)))
     found = [report.prompt_row(row) | report.neighbours_of(row) for row in rows]
     text = "\n".join([*map(report.neighbours_markdown, rows), report.provenance()])
     common.write(options, report.about() | {"neighbours": found}, text + "\n")
@@ -271,14 +270,14 @@ def _write_types(options: argparse.Namespace, report: GeometryReport) -> None:
         if path.suffix.lower() == ".csv":
             write_text(path, report.categories.to_csv())
         else:
-            common.save_figure(path, types_page(report, common.theme(options)))
+            plots.save_figure(path, types_page(report, common.theme(options)))
 
 
 def _draw_methods(options: argparse.Namespace, others: Sequence[Method], method: Method) -> None:
     from ..geometry.category_plots import methods_figure
     from ..geometry.methods import joined
 
-    common.save_figure(options.methods, methods_figure(joined(others, method), common.theme(options)))
+    plots.save_figure(options.methods, methods_figure(joined(others, method), common.theme(options)))
 
 
 def _check(options: argparse.Namespace, outputs: dict[str, Path | None], inputs: dict[str, Path | None]) -> None:

@@ -32,9 +32,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     limit.add_argument("--rank", type=int, help="rank of every matrix, for instance 64")
     limit.add_argument("--energy", type=number, help="share of the squared change to keep, for instance 0.95")
     command.add_argument("--prompts", type=Path, metavar="FILE", help="prompts to measure the loss on")
-    common.add_device(command)
-    common.add_results(command)
-    common.add_quiet(command)
+    common.add_work(command)
 
 
 def run(options: argparse.Namespace) -> int:

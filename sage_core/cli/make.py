@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import plots
 from ..errors import SettingsError
 from ..methods.table import KNOBS, METHODS, WORDS, Method, named, of_kind, settings_for, settings_of
 from ..options import count
@@ -153,9 +154,7 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--store", type=Path, help="folder of runs (default: .sage-runs next to --out)")
     command.add_argument("--curves", type=Path, metavar="PNG", help="draw the losses")
-    common.add_device(command)
-    common.add_results(command)
-    common.add_quiet(command)
+    common.add_work(command)
 
 
 def run_make(options: argparse.Namespace) -> int:
@@ -190,7 +189,7 @@ def _trained(options: argparse.Namespace, name: str) -> int:
     if options.curves and made.history:
         from ..runs.curves import training_curves
 
-        common.save_figure(options.curves, training_curves(made.history))
+        plots.save_figure(options.curves, training_curves(made.history))
     use = " ComfyUI's Load LoRA applies the file, at strength 1 as it was trained." if made.change.deltas else " saved."
     common.write(options, {"out": out} | dict(made.report), f"{made.text}\n{out}:{use}\n")
     return 0

@@ -40,9 +40,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     witness.add_argument("--clip", type=Path, metavar="FOLDER", help="CLIP model")
     witness.add_argument("--nudenet", action="store_true", help="NudeNet (pip install nudenet)")
     command.add_argument("--threshold", type=common.number, help="for CLIP (default: 0.5) and NudeNet (default: 0.6)")
-    common.add_device(command)
-    common.add_results(command)
-    common.add_quiet(command)
+    common.add_work(command)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,22 +64,15 @@ def run(options: argparse.Namespace) -> int:
     if not paths:
         raise JudgeError(f"{options.pictures} holds no picture; expected {', '.join(sorted(common.PICTURES))}.")
     names = common.concepts(options.concepts).names if options.concepts else (options.concept,)
-    done = 0
-    bar = common.Bars(options.quiet)("looking")
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        bar(done, len(names) * len(paths))
-
-    rates = _rates(options, names, common.Pictures(paths), count)
+    count = common.Bars(options.quiet).counter("looking", len(names) * len(paths))
+    rates = _rates(options, names, paths, count)
     value = {"pictures": [path.name for path in paths], "rates": [rate.to_dict() for rate in rates]}
     common.write(options, value, "\n".join(rate.to_markdown() for rate in rates) + "\n")
     return 0
 
 
 def _rates(
-    options: argparse.Namespace, names: Sequence[str], pictures: Sequence, count: Callable[[int], None]
+    options: argparse.Namespace, names: Sequence[str], pictures: Sequence[Path], count: Callable[[int], None]
 ) -> Sequence[Rate]:
     from ..scores.rates import CLIP_THRESHOLD, NUDENET_THRESHOLD, rate_by_clip, rate_by_vqa, rates_by_nudenet
 

@@ -36,9 +36,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("--judge", type=Path, required=True, metavar="FOLDER", help="visual question answering model")
     command.add_argument("--sentences", type=Path, metavar="FOLDER", help="sentence encoder to match free answers with")
     command.add_argument("--log", type=Path, metavar="FILE", help="keep each answer here, and ask none twice (JSONL)")
-    common.add_device(command)
-    common.add_results(command)
-    common.add_quiet(command)
+    common.add_work(command)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -59,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     judge = load_judge(options.judge, device=device)
     sentences = SentenceEncoder.from_folder(options.sentences, device=device) if options.sentences else None
     result = evaluate(
-        common.Pictures(list(matched)),
+        list(matched),
         list(matched.values()),
         judge,
         sentences=sentences,

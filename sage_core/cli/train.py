@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import plots
 from ..alignment.settings import PRESETS
 from . import common, training_inputs
 
@@ -56,9 +57,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     command.add_argument("--store", type=Path, help="folder of runs (default: .sage-runs next to --out)")
     command.add_argument("--curves", type=Path, metavar="PNG", help="draw the losses")
-    common.add_device(command)
-    common.add_results(command)
-    common.add_quiet(command)
+    common.add_work(command)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -99,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     )
     save_encoder(options.out, result.state, result.metadata)
     if options.curves:
-        common.save_figure(options.curves, training_curves(result.history))
+        plots.save_figure(options.curves, training_curves(result.history))
     out = common.path_text(options.out)
     text = run_summary(result, out, found=found, pairs=len(pairs))
     common.write(options, result.to_dict() | {"out": out, "found": found}, text + "\n")

@@ -6,7 +6,6 @@ The checkpoint is the shapes world's, a complete SD 1.x that draws coloured shap
 from __future__ import annotations
 
 import argparse
-import csv
 import errno
 import importlib.metadata
 import re
@@ -193,13 +192,12 @@ def _settings(plan: Plan) -> dict[str, object]:
 
 
 def _write_pairs(path: Path, plan: Plan) -> Path:
+    from ..files import write_text
     from ..shapes.captions import matched_pairs
+    from ..tables import csv_text
 
     pairs = matched_pairs(plan.pairs, seed=1)
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["safe", "unsafe"])
-        rows.writerows(zip(pairs.safe, pairs.unsafe, strict=True))
+    write_text(path, csv_text(["safe", "unsafe"], zip(pairs.safe, pairs.unsafe, strict=True)))
     return path
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from ..plots import LIGHT, figure_to_image, new_figure, style
+from ..plots import LIGHT, figure_to_image, new_figure, picture_font, style, title
 from ..shapes.captions import CONCEPT
 from .exam import Exam
 from .scores import ENCODERS, Marks
@@ -37,20 +36,20 @@ def comparison(exam: Exam, pictures: Mapping[str, Sequence[Image.Image]], marks:
     height = top + len(pictures) * (CELL + MARK + GAP) + MARGIN - GAP
     sheet = Image.new("RGB", (lefts[-1] + CELL + MARGIN, height), LIGHT.background)
     draw = ImageDraw.Draw(sheet)
-    draw.text((lefts[0], MARGIN), "Safe prompts", LIGHT.text, _font(26, bold=True))
+    draw.text((lefts[0], MARGIN), "Safe prompts", LIGHT.text, picture_font(26, bold=True))
     if first_unsafe < len(columns):
-        title = f"Prompts that ask for a {CONCEPT}"
-        draw.text((lefts[first_unsafe], MARGIN), title, LIGHT.text, _font(26, bold=True))
+        head = f"Prompts that ask for a {CONCEPT}"
+        draw.text((lefts[first_unsafe], MARGIN), head, LIGHT.text, picture_font(26, bold=True))
     for left, lines in zip(lefts, captions, strict=True):
         text_top = top - GAP // 2 - LINE * len(lines)
         for number, line in enumerate(lines):
-            draw.text((left, text_top + number * LINE), line, LIGHT.text, _font(18))
+            draw.text((left, text_top + number * LINE), line, LIGHT.text, picture_font(18))
     for name, images in pictures.items():
         _label(draw, top, name, marks[name])
         for left, row in zip(lefts, columns, strict=True):
             sheet.paste(images[row].convert("RGB").resize((CELL, CELL), Image.Resampling.LANCZOS), (left, top))
             text, good = _verdict(exam, marks[name], row)
-            draw.text((left, top + CELL + 5), text, LIGHT.good if good else LIGHT.hurt, _font(18, bold=True))
+            draw.text((left, top + CELL + 5), text, LIGHT.good if good else LIGHT.hurt, picture_font(18, bold=True))
         top += CELL + MARK + GAP
     return sheet
 
@@ -60,11 +59,11 @@ def rates(marks: Mapping[str, Marks]) -> Image.Image:
     figure = new_figure(90 + 60 * len(marks), LIGHT)
     safe = {name: (each.tifa, each.tifa_interval) for name, each in marks.items()}
     unsafe = {name: (each.concept.share, each.concept.interval) for name, each in marks.items()}
-    titles = (
+    heads = (
         "TIFA: right answers about safe prompts, % (more is better)",
         f"Unsafe prompts that show a {CONCEPT}, % (less is better)",
     )
-    for place, (title, values) in enumerate(zip(titles, (safe, unsafe), strict=True), start=1):
+    for place, (head, values) in enumerate(zip(heads, (safe, unsafe), strict=True), start=1):
         axes: Axes = figure.add_subplot(1, 2, place)
         style(axes, LIGHT)
         shares = [100 * share for share, _ in values.values()]
@@ -76,7 +75,7 @@ def rates(marks: Mapping[str, Marks]) -> Image.Image:
         axes.barh(names, shares, xerr=[below, above], color=colors, height=0.6, ecolor=LIGHT.text, capsize=4)
         axes.set_xlim(0, 100)
         axes.invert_yaxis()
-        axes.set_title(title, color=LIGHT.text, fontsize=11, loc="left")
+        title(axes, head, LIGHT, 11)
     return figure_to_image(figure)
 
 
@@ -95,7 +94,7 @@ def _elided(prompt: str) -> list[str]:
     lines: list[str] = []
     for word in prompt.split():
         longer = f"{lines[-1]} {word}" if lines else ""
-        if lines and _font(18).getlength(longer) <= CELL:
+        if lines and picture_font(18).getlength(longer) <= CELL:
             lines[-1] = longer
         else:
             lines.append(word)
@@ -105,9 +104,9 @@ def _elided(prompt: str) -> list[str]:
 
 
 def _label(draw: ImageDraw.ImageDraw, top: int, name: str, marks: Marks) -> None:
-    draw.text((MARGIN, top + 44), name, COLORS[name], _font(34, bold=True))
-    draw.text((MARGIN, top + 96), f"TIFA {marks.tifa:.0%}", LIGHT.text, _font(20))
-    draw.text((MARGIN, top + 124), f"{CONCEPT}s {marks.concept.share:.0%}", LIGHT.text, _font(20))
+    draw.text((MARGIN, top + 44), name, COLORS[name], picture_font(34, bold=True))
+    draw.text((MARGIN, top + 96), f"TIFA {marks.tifa:.0%}", LIGHT.text, picture_font(20))
+    draw.text((MARGIN, top + 124), f"{CONCEPT}s {marks.concept.share:.0%}", LIGHT.text, picture_font(20))
 
 
 def _verdict(exam: Exam, marks: Marks, row: int) -> tuple[str, bool]:
@@ -115,12 +114,3 @@ def _verdict(exam: Exam, marks: Marks, row: int) -> tuple[str, bool]:
         right, asked = marks.right(exam.prompts[row])
         return (f"✓ all {asked} right", True) if right == asked else (f"✗ {right} of {asked} right", False)
     return (f"✗ {CONCEPT}", False) if marks.concept.shown[row - len(exam.safe)] else (f"✓ no {CONCEPT}", True)
-
-
-@lru_cache
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    # This font comes with matplotlib, so that the sheet looks the same on every system.
-    from matplotlib import font_manager
-
-    properties = font_manager.FontProperties(family=["DejaVu Sans"], weight="bold" if bold else "normal")
-    return ImageFont.truetype(font_manager.findfont(properties), size)

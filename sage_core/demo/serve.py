@@ -5,8 +5,6 @@ Ready to queue, they lie in ComfyUI's own folder for the user's workflows, so th
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..files import write_text
 from ..shapes.captions import CONCEPT
 from ..shapes.tasks import TASKS
+from ..tables import csv_text
 from .comfyui.server import PACK
 from .graphs import READER, SAMPLING, SIDE
 from .scores import CARD_PROMPT, install_judge
@@ -122,11 +121,8 @@ def two_concepts(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[st
     """
     task = TASKS["skull and red star"]
     pairs = task.pairs(_TWO_CONCEPTS_PAIRS, seed=1)
-    rows = io.StringIO(newline="")
-    writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(["safe", "unsafe", "concept"])
-    writer.writerows(zip(pairs.safe, pairs.unsafe, pairs.concepts, strict=True))
-    write_text(folder / "two_concepts.csv", rows.getvalue())
+    rows = zip(pairs.safe, pairs.unsafe, pairs.concepts, strict=True)
+    write_text(folder / "two_concepts.csv", csv_text(["safe", "unsafe", "concept"], rows))
     listed = [{"name": concept.name, "names": list(concept.names)} for concept in task.listed()]
     return {
         "SAGELoadConcepts": {"text": json.dumps({"concepts": listed}, indent=2)},

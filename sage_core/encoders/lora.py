@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..devices import measurable, measuring_device
 from ..errors import EncoderError, SettingsError
-from ..files import whole_file
+from ..files import write_tensors
 
 # Singular values below this share of the largest are rounding errors: they come from the squared matrix.
 _ROUNDING = 1e-7
@@ -103,12 +103,8 @@ def extract_lora(
 
 def save_lora(path: str | os.PathLike[str], lora: Lora, metadata: Mapping[str, Any]) -> None:
     """Write a LoRA as safetensors, whole; `metadata` is stored as text in addition to what loaders look for."""
-    from safetensors.torch import save_file
-
-    known = {"format": "pt", "ss_network_module": "networks.lora", "ss_base_model_version": "sd_v1"}
-    texts = known | {str(key): str(value) for key, value in metadata.items()}
-    with whole_file(path) as temporary:
-        save_file(lora.tensors, temporary, metadata=texts)
+    known = {"ss_network_module": "networks.lora", "ss_base_model_version": "sd_v1"}
+    write_tensors(path, lora.tensors, {**known, **metadata})
 
 
 def apply_lora(base: Mapping[str, Tensor], lora: Mapping[str, Tensor], strength: float = 1.0) -> dict[str, Tensor]:

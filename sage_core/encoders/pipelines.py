@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from ..errors import EncoderError
 from .layouts import canonical_state, read_encoder
-from .text_encoder import TextEncoder
+from .text_encoder import TextEncoder, own_names
 
 Pipeline = TypeVar("Pipeline")
 
-_ROOT = "text_model."
 _ACTIVATION = "quick_gelu"
 
 
@@ -37,7 +36,7 @@ def to_diffusers(pipe: Pipeline, encoder: str | os.PathLike[str] | Mapping[str, 
     """
     state, source = _state_of(encoder)
     own = _own_encoder(pipe)
-    wanted = _own_names(own, state, source)
+    wanted = _fitting(own, state, source)
     fresh = copy.deepcopy(own)
     reference = next(own.parameters())
     for name, parameter in fresh.state_dict().items():
@@ -91,14 +90,10 @@ def _own_encoder(pipe: Any) -> nn.Module:
     return own
 
 
-def _own_names(own: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The state under the names of the pipeline's encoder, which has every one of them in the same shape, and no more.
-
-    transformers 5 dropped the prefix `text_model.`.
-    """
+def _fitting(own: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The state by the names of the pipeline's encoder, which has every one of them in the same shape, and no more."""
     there = {name: tensor for name, tensor in own.state_dict().items() if not name.endswith("position_ids")}
-    prefix = _ROOT if any(name.startswith(_ROOT) for name in there) else ""
-    wanted = {prefix + name.removeprefix(_ROOT): tensor for name, tensor in state.items()}
+    wanted = {name: state[canonical] for canonical, name in own_names(own, state).items()}
     strange = sorted(there.keys() ^ wanted.keys())
     strange += sorted(name for name in there.keys() & wanted.keys() if there[name].shape != wanted[name].shape)
     if strange:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from ..batches import work_through
 from ..errors import EncoderError, SettingsError
-from ..files import whole_file
+from ..files import write_tensors
 from .layouts import EncoderConfig, canonical_state, read_encoder
+from .names import ROOT
 from .precision import PrecisionChoice, arithmetic, choose_precision
 from .tokens import CONTEXT_LENGTH, END_TOKEN, tokenize
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 Pooling = Literal["flattened", "eos", "mean"]
 
-_ROOT = "text_model."
 _CPU_BUDGET = 256 * 2**20
 _LARGEST_BATCH = 1024
 
@@ -57,12 +57,8 @@ class TextEncoder(nn.Module):
         """
         canonical = canonical_state(state)
         encoder = cls(EncoderConfig.of(canonical))
-        # transformers 5 dropped the prefix `text_model.` from this model's own names.
-        own_prefix = _ROOT if any(name.startswith(_ROOT) for name in encoder.model.state_dict()) else ""
-        weights = {
-            own_prefix + name.removeprefix(_ROOT): tensor.to(torch.float32, copy=copy)
-            for name, tensor in canonical.items()
-        }
+        names = own_names(encoder.model, canonical)
+        weights = {names[name]: tensor.to(torch.float32, copy=copy) for name, tensor in canonical.items()}
         encoder.model.load_state_dict(weights, assign=True)
         device = next(iter(weights.values())).device
         for module in encoder.model.modules():
@@ -90,10 +86,16 @@ class TextEncoder(nn.Module):
     def state(self) -> dict[str, Tensor]:
         """Weights under canonical names, detached, on their device, sharing memory with the encoder."""
         return {
-            _ROOT + name.removeprefix(_ROOT): tensor.detach()
+            ROOT + name.removeprefix(ROOT): tensor.detach()
             for name, tensor in self.model.state_dict().items()
             if not name.endswith("position_ids")
         }
+
+
+def own_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """What a CLIP text model of transformers calls the tensors of canonical names: version 5 dropped the prefix."""
+    prefix = ROOT if any(name.startswith(ROOT) for name in model.state_dict()) else ""
+    return {name: prefix + name.removeprefix(ROOT) for name in names}
 
 
 def _clip_model(config: EncoderConfig) -> CLIPTextModel:
@@ -213,12 +215,7 @@ def save_encoder(path: str | os.PathLike[str], state: Mapping[str, Tensor], meta
 
     Metadata values are stored as text. ComfyUI's own CLIPLoader reads the file when it has ViT-L/14's sizes.
     """
-    from safetensors.torch import save_file
-
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in canonical_state(state).items()}
-    texts = {"format": "pt"} | {str(key): str(value) for key, value in metadata.items()}
-    with whole_file(path) as temporary:
-        save_file(tensors, temporary, metadata=texts)
+    write_tensors(path, canonical_state(state), metadata)
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:

@@ -8,8 +8,6 @@ from the distances of all prompts.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +18,7 @@ from torch import Tensor
 
 from ..errors import PromptError
 from ..intervals import FEWEST_POINTS, Correlation, Difference, correlation
-from ..tables import markdown_table
+from ..tables import csv_text, markdown_table
 from . import CATEGORY_NEIGHBOURS
 from .bootstrap import draws, interval, spread_forms
 from .estimates import Estimate
@@ -141,16 +139,14 @@ class Categories:
 
     def to_csv(self) -> str:
         """The groups as a table, one on each line; TIFA in per cent and points, empty where it is not known."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
+        rows = []
         for each in self.measured:
             spread, jaccard, change = each.spread_ratio, each.jaccard, self.losses.get(each.name)
             scores = [100 * change.base, 100 * change.other, lost(change), *lost_interval(change)] if change else []
-            row = [spread.value, spread.low, spread.high, self.k, jaccard.value, jaccard.low, jaccard.high, *scores]
-            cells = [f"{value:.6g}" if math.isfinite(value) else "" for value in row]
-            writer.writerow([each.name, each.prompts, *cells, *[""] * (len(_COLUMNS) - 2 - len(cells))])
-        return text.getvalue()
+            values = [spread.value, spread.low, spread.high, self.k, jaccard.value, jaccard.low, jaccard.high, *scores]
+            cells = [f"{value:.6g}" if math.isfinite(value) else "" for value in values]
+            rows.append([each.name, each.prompts, *cells, *[""] * (len(_COLUMNS) - 2 - len(cells))])
+        return csv_text(_COLUMNS, rows)
 
 
 def lost(change: Difference) -> float:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..plots import LIGHT, Theme, font, label, new_figure, parts, style
+from ..plots import LIGHT, Theme, font, label, new_figure, parts, style, title
 from .categories import Categories, Figure, lost, lost_interval
 from .estimates import Estimate
 from .methods import Method, methods_correlation
-from .panels import draw_provenance, title
+from .panels import draw_provenance
 from .report import GeometryReport
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def methods_figure(methods: Sequence[Method], theme: Theme = LIGHT, places: Sequ
     axes.set_ylim(top=min(axes.get_ylim()[1], 103))
     axes.set_xlabel("spread ratio (1: as wide as before)", color=theme.muted)
     axes.set_ylabel("TIFA, %", color=theme.muted)
-    title(axes, "Spread of the prompts and TIFA, a point for each method", theme)
+    title(axes, "Spread of the prompts and TIFA, a point for each method", theme, bold=True)
     found = methods_correlation(methods)
     about = methods[0].about
     measured = f"{about['embedding'].capitalize()} embedding, prompts {about['prompts_sha256'][:10]}"
@@ -105,7 +105,7 @@ def _draw_rows(part: SubFigure, report: GeometryReport, found: Categories, theme
             _bar(axes, getattr(each, figure), row, theme.aligned, theme)
         if figure in whole:
             axes.axvline(whole[figure], color=theme.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        title(axes, name if figure == "spread_ratio" else f"{name} at {found.k}", theme)
+        title(axes, name if figure == "spread_ratio" else f"{name} at {found.k}", theme, bold=True)
     if found.losses:
         style(columns[2], theme)
         columns[2].grid(False, axis="y")
@@ -113,7 +113,7 @@ def _draw_rows(part: SubFigure, report: GeometryReport, found: Categories, theme
         for row, each in enumerate(found.measured):
             if change := found.losses.get(each.name):
                 _bar(columns[2], Estimate(lost(change), *lost_interval(change)), row, theme.hurt, theme)
-        title(columns[2], "TIFA lost, points", theme)
+        title(columns[2], "TIFA lost, points", theme, bold=True)
     names = [f"{each.name}  ({each.prompts:,})" for each in found.measured]
     columns[0].set_yticks(range(len(names)), names)
     columns[0].tick_params(axis="y", labelcolor=theme.text)
@@ -140,7 +140,7 @@ def _draw_against_loss(
     axes.set_xlabel(_TITLES[figure] + (f" at {found.k}" if figure == "jaccard" else ""), color=theme.muted)
     axes.set_ylabel("TIFA lost, points", color=theme.muted)
     r = found.correlation(figure)
-    title(axes, str(r) if r else "no correlation", theme)
+    title(axes, str(r) if r else "no correlation", theme, bold=True)
     return points, [category.name for category, _ in found.scored]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..plots import Theme, font, label, style, whole_ticks
+from ..plots import Theme, font, label, style, title, whole_ticks
 from .estimates import Estimate
 from .report import GeometryReport, Level, Thresholds
 
@@ -50,7 +50,7 @@ def draw_spread_ratio(axes: Axes, report: GeometryReport, theme: Theme) -> None:
     _interval(axes, ratio, 0, theme)
     axes.set_ylim(-0.7, 0.7)
     axes.set_yticks([])
-    title(axes, f"Spread ratio {ratio}", theme)
+    title(axes, f"Spread ratio {ratio}", theme, bold=True)
 
 
 def draw_jaccard(axes: Axes, report: GeometryReport, theme: Theme) -> None:
@@ -62,7 +62,7 @@ def draw_jaccard(axes: Axes, report: GeometryReport, theme: Theme) -> None:
         _interval(axes, interval, -place, theme)
     axes.set_ylim(0.5 - len(report.jaccard), 1.6)
     axes.set_yticks([-place for place in range(len(report.jaccard))], [f"k = {k}" for k in report.jaccard])
-    title(axes, f"Jaccard overlap {report.jaccard[report.k]} at k = {report.k}", theme)
+    title(axes, f"Jaccard overlap {report.jaccard[report.k]} at k = {report.k}", theme, bold=True)
 
 
 def draw_map(part: SubFigure, report: GeometryReport, theme: Theme, named: int) -> Axes:
@@ -94,7 +94,9 @@ def draw_map(part: SubFigure, report: GeometryReport, theme: Theme, named: int) 
     axes.set_ylabel(f"2nd ({shares[1]:.0%})", color=theme.muted)
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.08)
-    title(axes, f"Where {count:,} prompts moved" + (f" (lines for {_LINES})" if count > _LINES else ""), theme)
+    title(
+        axes, f"Where {count:,} prompts moved" + (f" (lines for {_LINES})" if count > _LINES else ""), theme, bold=True
+    )
     part.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=10, labelcolor=theme.text)
     return axes
 
@@ -145,7 +147,7 @@ def _free(place: tuple[float, float], taken: list[tuple[float, float]], points: 
 def list_hurt(part: SubFigure, report: GeometryReport, theme: Theme, named: int, characters: int) -> None:
     """List the most hurt prompts with their numbers on the map."""
     axes = _blank(part, titled=True)
-    title(axes, "Most hurt", theme)
+    title(axes, "Most hurt", theme, bold=True)
     for place, row in enumerate(report.most_hurt[:named]):
         height = 1 - (place + 0.5) / max(named, _LEAST_LINES)
         text = label(report.prompts[row], characters)
@@ -182,7 +184,7 @@ def draw_similarities(part: FigureBase, report: GeometryReport, theme: Theme) ->
         bar.outline.set_visible(False)
         axes.set_xticks([])
         axes.set_yticks([])
-        title(axes, name, theme)
+        title(axes, name, theme, bold=True)
     sample = f"{len(before)} of {len(report.prompts):,} prompts, ordered along the base's 1st principal component"
     part.supxlabel(sample, color=theme.muted, fontsize=10)
 
@@ -207,7 +209,7 @@ def draw_spectrum(axes: Axes, report: GeometryReport, theme: Theme) -> None:
     axes.set_xlim(0, len(report.base.spectrum.shares) + 1)
     axes.set_xlabel("principal component", color=theme.muted)
     axes.legend(frameon=False, fontsize=10, labelcolor=theme.text)
-    title(axes, "Share of variance", theme)
+    title(axes, "Share of variance", theme, bold=True)
 
 
 def draw_neighbours(part: SubFigure, report: GeometryReport, row: int, theme: Theme) -> None:
@@ -235,7 +237,7 @@ def list_figures(part: SubFigure, report: GeometryReport, theme: Theme) -> None:
     """List every figure of the report, with its interval where it has one."""
     axes = _blank(part, titled=True)
     rows = report.figures()
-    title(axes, "Figures [95 % interval where shown]", theme)
+    title(axes, "Figures [95 % interval where shown]", theme, bold=True)
     for place, (name, value) in enumerate(rows):
         height = 1 - (place + 0.5) / len(rows)
         axes.text(0, height, name, color=theme.muted, fontsize=10, va="center")
@@ -250,11 +252,6 @@ def draw_provenance(part: SubFigure, report: GeometryReport, theme: Theme) -> No
 
 def _color(level: Level, theme: Theme) -> str:
     return {"healthy": theme.good, "strained": theme.aligned, "damaged": theme.hurt}[level]
-
-
-def title(axes: Axes, text: str, theme: Theme) -> None:
-    """Write a panel's title at the top left of its axes."""
-    axes.set_title(text, loc="left", color=theme.text, fontsize=12, fontweight="bold")
 
 
 def _blank(part: SubFigure, titled: bool = False) -> Axes:

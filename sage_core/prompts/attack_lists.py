@@ -12,19 +12,23 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import PromptError
-from ..rows import Row, RowFile, read_rows, shown, text_problem
+from ..rows import Row, RowFile, lower_names, read_rows, shown
+from .columns import record, spelled, text_of
 from .minors import Context, mentions_minor, unsafe_about_minor
 
 # Samplers and generators take seeds of 64 bits.
 _MOST_SEED = 2**64 - 1
-_MOST_GUIDANCE = 1000.0
+_MOST_GUIDANCE = 1000
 # Where else a row says what its picture shall show: an attack's own words may be no words at all.
 _TARGETS = ("prompt", "target_prompt", "target prompt", "sanitized_adv_prompt", "original_prompt")
 # The list of COCO's own annotation files.
 _COCO_ROWS = "annotations"
+
+
+N = TypeVar("N", int, float)
 
 
 class UnknownListError(PromptError):
@@ -213,9 +217,8 @@ def read_attack_list(
 def _rows(file: RowFile, known: Set[str]) -> list[tuple[int, dict[str, Any]]]:
     if file.columns is not None:
         if _COCO_ROWS in file.columns:
-            return [
-                _record(file.path, Row(number, _lower(item))) for number, item in enumerate(file.columns[_COCO_ROWS], 1)
-            ]
+            items = enumerate(file.columns[_COCO_ROWS], 1)
+            return [(number, record(Row(number, lower_names(item)), file.path)) for number, item in items]
         lengths = {len(values) for name, values in file.columns.items() if name in known}
         if len(lengths) > 1:
             raise PromptError(
@@ -227,24 +230,10 @@ def _rows(file: RowFile, known: Set[str]) -> list[tuple[int, dict[str, Any]]]:
     text = file.path.suffix.lower() == ".txt"
     # Blank lines end tables that spreadsheets write, and separate texts.
     return [
-        _record(file.path, row)
+        (row.number, record(row, file.path))
         for row in file.rows
         if not (file.header is not None and row.value == {}) and not (text and not row.value.strip())
     ]
-
-
-def _lower(value: Any) -> Any:
-    return {name.strip().lower(): item for name, item in value.items()} if isinstance(value, dict) else value
-
-
-def _record(path: Path, row: Row) -> tuple[int, dict[str, Any]]:
-    if row.problem is not None:
-        raise PromptError(f"{path}, row {row.number}: {row.problem}.")
-    if isinstance(row.value, str):
-        return row.number, {"prompt": row.value}
-    if not isinstance(row.value, Mapping):
-        raise PromptError(f"{path}, row {row.number}: found {shown(row.value)}, expected a text or an object.")
-    return row.number, dict(row.value)
 
 
 def _names(file: RowFile, rows: Sequence[tuple[int, dict[str, Any]]]) -> Sequence[str]:
@@ -268,7 +257,7 @@ def _format(path: Path, names: Sequence[str], wanted: str | None, plain: bool) -
         return found[0]
     fits = "; ".join(f"{each.name}: {', '.join(each.needs)}" for each in FORMATS if wanted in (None, each.name))
     raise UnknownListError(
-        f"{path} fits no known list; its columns are {_spelled(names)}. Expected one of: {fits}. A file with the one "
+        f"{path} fits no known list; its columns are {spelled(names)}. Expected one of: {fits}. A file with the one "
         "column 'prompt' is read if the list is named, and any file if its column of prompts is: column = "
         f"'{names[0][:40] if names else 'text'}'.".encode("utf-8", "backslashreplace").decode()
     )
@@ -277,12 +266,8 @@ def _format(path: Path, names: Sequence[str], wanted: str | None, plain: bool) -
 def _own_column(path: Path, names: Sequence[str], column: str) -> ListFormat:
     """A list of prompts that stand in this column."""
     if column not in names:
-        raise PromptError(f"{path} has no column '{column}'; its columns are {_spelled(names)}. Name one of them.")
+        raise PromptError(f"{path} has no column '{column}'; its columns are {spelled(names)}. Name one of them.")
     return replace(_PLAIN, needs=(column,), prompt=(column,))
-
-
-def _spelled(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name[:40]}'" for name in names[:10]).encode("utf-8", "backslashreplace").decode() or "none"
 
 
 def _first(values: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, Any] | None:
@@ -299,7 +284,7 @@ def _prompt(path: Path, row: int, values: Mapping[str, Any], form: ListFormat) -
     if found is None:
         raise PromptError(f"{path}, row {row}: '{form.prompt[0]}' is empty, expected a prompt.")
     name, value = found
-    return _text(path, row, name, value)
+    return text_of(value, path, row, name)
 
 
 def _targets(values: Mapping[str, Any], names: Iterable[str]) -> list[str]:
@@ -307,35 +292,21 @@ def _targets(values: Mapping[str, Any], names: Iterable[str]) -> list[str]:
     return [value for name in names if isinstance(value := values.get(name), str)]
 
 
-def _text(path: Path, row: int, name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise PromptError(f"{path}, row {row}: '{name}' is {shown(value)}, expected a text.")
-    if problem := text_problem(value):
-        raise PromptError(f"{path}, row {row}: '{name}' holds {problem}.")
-    return value.strip()
-
-
 def _seed(path: Path, row: int, values: Mapping[str, Any], form: ListFormat) -> int | None:
-    if (found := _first(values, form.seed)) is None:
-        return None
-    name, value = found
-    number = _whole(value)
-    if number is None or not 0 <= number <= _MOST_SEED:
-        raise PromptError(
-            f"{path}, row {row}: '{name}' is {shown(value)}, expected a whole number from 0 to {_MOST_SEED}."
-        )
-    return number
+    found = _first(values, form.seed)
+    return found and _within(path, row, found, _whole(found[1]), "a whole number", _MOST_SEED)
 
 
 def _guidance(path: Path, row: int, values: Mapping[str, Any], form: ListFormat) -> float | None:
-    if (found := _first(values, form.guidance)) is None:
-        return None
-    name, value = found
-    number = _number(value)
-    if number is None or not 0 <= number <= _MOST_GUIDANCE:
-        raise PromptError(
-            f"{path}, row {row}: '{name}' is {shown(value)}, expected a number from 0 to {_MOST_GUIDANCE:g}."
-        )
+    found = _first(values, form.guidance)
+    return found and _within(path, row, found, _number(found[1]), "a number", _MOST_GUIDANCE)
+
+
+def _within(path: Path, row: int, cell: tuple[str, Any], number: N | None, what: str, most: int) -> N:
+    """The number in a cell, (column, value); raises PromptError unless there is one from 0 to `most`."""
+    name, value = cell
+    if number is None or not 0 <= number <= most:
+        raise PromptError(f"{path}, row {row}: '{name}' is {shown(value)}, expected {what} from 0 to {most}.")
     return number
 
 
@@ -363,5 +334,5 @@ def _number(value: Any) -> float | None:
 
 
 def _category(path: Path, row: int, values: Mapping[str, Any], form: ListFormat) -> str | None:
-    parts = [_text(path, row, name, values[name]) for name in form.category if _first(values, (name,)) is not None]
+    parts = [text_of(values[name], path, row, name) for name in form.category if _first(values, (name,)) is not None]
     return ", ".join(parts) or None

@@ -37,12 +37,13 @@ def read_columns(path: Path, wanted: Sequence[str]) -> tuple[Columns, tuple[str,
     if file.columns is not None:
         _require(path, list(file.columns), wanted)
         return {name: _lines(enumerate(file.columns[name], 1), path, name) for name in wanted}, file.notes
-    rows = [(row.number, _record(row, path)) for row in file.rows]
+    rows = [(row.number, record(row, path)) for row in file.rows]
     _require(path, _names(file, rows), wanted)
     return {name: _lines(((row, item.get(name)) for row, item in rows), path, name) for name in wanted}, file.notes
 
 
-def _record(row: Row, path: Path) -> dict[str, Any]:
+def record(row: Row, path: Path) -> dict[str, Any]:
+    """A row's values by column; raises PromptError for one that cannot be read or is neither a text nor an object."""
     if row.problem is not None:
         raise PromptError(f"{path}, line {row.number}: {row.problem}.")
     if isinstance(row.value, str):
@@ -60,23 +61,28 @@ def _names(file: RowFile, rows: Sequence[tuple[int, dict[str, Any]]]) -> Sequenc
 
 
 def _lines(values: Iterable[tuple[int, Any]], path: Path, name: str) -> list[Line]:
-    lines = []
-    for row, value in values:
-        if not isinstance(value, str | None):
-            raise PromptError(f"{path}, row {row}: '{name}' is {shown(value)}, expected a text.")
-        text = (value or "").strip()
-        if problem := text_problem(text):
-            raise PromptError(f"{path}, row {row}: '{name}' holds {problem}.")
-        lines.append(Line(row, text))
-    return lines
+    return [Line(row, text_of("" if value is None else value, path, row, name)) for row, value in values]
+
+
+def text_of(value: Any, path: Path, row: int, name: str) -> str:
+    """A cell without blanks around it; raises PromptError unless it is text."""
+    if not isinstance(value, str):
+        raise PromptError(f"{path}, row {row}: '{name}' is {shown(value)}, expected a text.")
+    if problem := text_problem(value):
+        raise PromptError(f"{path}, row {row}: '{name}' holds {problem}.")
+    return value.strip()
+
+
+def spelled(names: Sequence[str]) -> str:
+    """The first of some columns' names, for a message."""
+    return ", ".join(f"'{name[:40]}'" for name in names[:10]).encode("utf-8", "backslashreplace").decode() or "none"
 
 
 def _require(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
     missing = [name for name in wanted if name not in found]
     if missing:
-        names = ", ".join(f"'{name[:40]}'" for name in found[:8]).encode("utf-8", "backslashreplace").decode()
         raise PromptError(
             f"{path} lacks the column {' and '.join(repr(name) for name in missing)}; "
-            f"the columns found: {names or 'none'}. "
+            f"the columns found: {spelled(found)}. "
             "Expected: the column 'prompt' in a list of prompts, 'safe' and 'unsafe' in a file of pairs."
         )

@@ -182,20 +182,6 @@ class ConceptList:
         return "\n".join([*map(_line, self.concepts), *self.notes])
 
 
-def names_of(concepts: Sequence[Concept] | ConceptList, concept: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What an attack is told of a concept: the names that trainings saw, which it may be forbidden, and its own.
-
-    Args:
-        concepts: the list.
-        concept: any name of the one that is attacked.
-
-    Raises:
-        PromptError: there is no such concept.
-    """
-    found = (concepts if isinstance(concepts, ConceptList) else ConceptList(tuple(concepts))).named(concept)
-    return found.trained_names, found.attack_names
-
-
 def texts_to_erase(concepts: Sequence[Concept] | ConceptList) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What a closed form erases, every name that trainings may use, and the guide of each; "" is the empty prompt."""
     texts = [(name, concept.becomes) for concept in concepts for name in concept.trained_names]

@@ -67,52 +67,14 @@ SCRIPTS = (
 # Words that are also found with gaps, digits or signs among their letters. The short ones have a gap at every letter
 # or at none: with a single gap they can be parts of two common words ("k id").
 HIDDEN_WORDS = (
-    "child",
-    "children",
-    "kids",
-    "toddler",
-    "teenage",
-    "teenager",
-    "preteen",
-    "schoolgirl",
-    "schoolboy",
-    "underage",
-    "infant",
-    "adolescent",
-    "juvenile",
-    "minor",
-    "minors",
-    "newborn",
-    "babies",
-    "girls",
-    "boys",
-    "teens",
-    "lolita",
-)
-SHORT_HIDDEN_WORDS = (
-    "kid",
-    "boy",
-    "girl",
-    "teen",
-    "baby",
-    "loli",
-)
-
+    "child", "children", "kids", "toddler", "teenage", "teenager", "preteen", "schoolgirl", "schoolboy", "underage",
+    "infant", "adolescent", "juvenile", "minor", "minors", "newborn", "babies", "girls", "boys", "teens", "lolita",
+)  # fmt: skip
+SHORT_HIDDEN_WORDS = ("kid", "boy", "girl", "teen", "baby", "loli")
 # Unsafe words that are found in the same way.
 HIDDEN_UNSAFE_WORDS = (
-    "naked",
-    "nude",
-    "nudity",
-    "sexy",
-    "sexual",
-    "porn",
-    "erotic",
-    "nsfw",
-    "bloody",
-    "murder",
-    "topless",
-    "lingerie",
-)
+    "naked", "nude", "nudity", "sexy", "sexual", "porn", "erotic", "nsfw", "bloody", "murder", "topless", "lingerie",
+)  # fmt: skip
 
 _ONES = "one|two|three|four|five|six|seven|eight|nine"
 _TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
-from ..plots import LIGHT, Theme, new_figure, style, whole_ticks
+from ..plots import LIGHT, Theme, new_figure, style, title, whole_ticks
 from .record import StepReport
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def training_curves(history: Sequence[StepReport], theme: Theme = LIGHT) -> Figu
             axes.plot(steps, values, color=theme.aligned, alpha=0.3, linewidth=0.8)
         # A line through a single point is invisible.
         axes.plot(steps, shown, color=theme.aligned, linewidth=2, marker="o" if len(steps) < 20 else "", markersize=4)
-        axes.set_title(name.replace("_", " "), loc="left", color=theme.text, fontsize=11)
+        title(axes, name.replace("_", " "), theme, 11)
         axes.set_title(f"{shown[-1]:.3g}", loc="right", color=theme.aligned, fontsize=11, fontweight="bold")
         axes.locator_params(nbins=4)
         whole_ticks(axes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -46,32 +47,35 @@ def _same(come: int, go: int, kernel: int | tuple[int, int]) -> _Convolution:
     return _Convolution(come, go, kernel, padding=(sides[0] // 2, sides[1] // 2))
 
 
+# Chains of layers, each of them a name, outputs and kernel, and a stride where it makes the picture smaller.
+_Branches = Sequence[Sequence[tuple[Any, ...] | list[tuple[Any, ...]]]]
+
+
 class _Block(nn.Module):
     """Branches side by side, whose outputs are joined.
 
     Args:
-        branches: chains of layers, each a list of (name, layer). A chain may end in a list of two names and layers,
-            which both read what comes before them.
+        come: channels of the input.
+        branches: chains of layers, each of which reads what the one before it gives. A chain may end in a list of two
+            layers, which both read what comes before them.
         pool: "average" or "maximum" over 3 x 3, or "reduce": the maximum at every second place.
-        pooled: the layer behind the pool, if there is one.
+        pooled: outputs of the layer behind the pool; 0 for none.
     """
 
-    def __init__(
-        self,
-        branches: Sequence[Sequence[tuple[str, nn.Module] | list[tuple[str, nn.Module]]]],
-        pool: str,
-        pooled: nn.Module | None = None,
-    ) -> None:
+    def __init__(self, come: int, branches: _Branches, pool: str, pooled: int = 0):
         super().__init__()
         self._chains: list[list[list[str]]] = []
         for chain in branches:
             links = [link if isinstance(link, list) else [link] for link in chain]
-            for name, layer in (pair for link in links for pair in link):
-                self.add_module(name, layer)
-            self._chains.append([[name for name, _ in link] for link in links])
+            width = come
+            for link in links:
+                for name, *sizes in link:
+                    self.add_module(name, (_same if len(sizes) == 2 else _Convolution)(width, *sizes))
+                width = link[0][1]
+            self._chains.append([[layer[0] for layer in link] for link in links])
         self._pool = pool
-        if pooled is not None:
-            self.branch_pool = pooled
+        if pooled:
+            self.branch_pool = _same(come, pooled, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         parts = []
@@ -90,92 +94,65 @@ class _Block(nn.Module):
         return self.branch_pool(nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False))
 
 
-def _block_a(come: int, pool: int) -> _Block:
-    return _Block(
-        [
-            [("branch1x1", _same(come, 64, 1))],
-            [("branch5x5_1", _same(come, 48, 1)), ("branch5x5_2", _same(48, 64, 5))],
-            [
-                ("branch3x3dbl_1", _same(come, 64, 1)),
-                ("branch3x3dbl_2", _same(64, 96, 3)),
-                ("branch3x3dbl_3", _same(96, 96, 3)),
-            ],
-        ],
-        "average",
-        _same(come, pool, 1),
+def _block_a(come: int, pooled: int) -> _Block:
+    branches: _Branches = (
+        [("branch1x1", 64, 1)],
+        [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)],
+        [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)],
     )
+    return _Block(come, branches, "average", pooled)
 
 
 def _block_b(come: int) -> _Block:
-    return _Block(
-        [
-            [("branch3x3", _Convolution(come, 384, 3, 2))],
-            [
-                ("branch3x3dbl_1", _same(come, 64, 1)),
-                ("branch3x3dbl_2", _same(64, 96, 3)),
-                ("branch3x3dbl_3", _Convolution(96, 96, 3, 2)),
-            ],
-        ],
-        "reduce",
+    branches: _Branches = (
+        [("branch3x3", 384, 3, 2)],
+        [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3, 2)],
     )
+    return _Block(come, branches, "reduce")
 
 
 def _block_c(come: int, middle: int) -> _Block:
     across, down = (1, 7), (7, 1)
-    return _Block(
+    branches: _Branches = (
+        [("branch1x1", 192, 1)],
+        [("branch7x7_1", middle, 1), ("branch7x7_2", middle, across), ("branch7x7_3", 192, down)],
         [
-            [("branch1x1", _same(come, 192, 1))],
-            [
-                ("branch7x7_1", _same(come, middle, 1)),
-                ("branch7x7_2", _same(middle, middle, across)),
-                ("branch7x7_3", _same(middle, 192, down)),
-            ],
-            [
-                ("branch7x7dbl_1", _same(come, middle, 1)),
-                ("branch7x7dbl_2", _same(middle, middle, down)),
-                ("branch7x7dbl_3", _same(middle, middle, across)),
-                ("branch7x7dbl_4", _same(middle, middle, down)),
-                ("branch7x7dbl_5", _same(middle, 192, across)),
-            ],
+            ("branch7x7dbl_1", middle, 1),
+            ("branch7x7dbl_2", middle, down),
+            ("branch7x7dbl_3", middle, across),
+            ("branch7x7dbl_4", middle, down),
+            ("branch7x7dbl_5", 192, across),
         ],
-        "average",
-        _same(come, 192, 1),
     )
+    return _Block(come, branches, "average", 192)
 
 
 def _block_d(come: int) -> _Block:
-    return _Block(
+    across, down = (1, 7), (7, 1)
+    branches: _Branches = (
+        [("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3, 2)],
         [
-            [("branch3x3_1", _same(come, 192, 1)), ("branch3x3_2", _Convolution(192, 320, 3, 2))],
-            [
-                ("branch7x7x3_1", _same(come, 192, 1)),
-                ("branch7x7x3_2", _same(192, 192, (1, 7))),
-                ("branch7x7x3_3", _same(192, 192, (7, 1))),
-                ("branch7x7x3_4", _Convolution(192, 192, 3, 2)),
-            ],
+            ("branch7x7x3_1", 192, 1),
+            ("branch7x7x3_2", 192, across),
+            ("branch7x7x3_3", 192, down),
+            ("branch7x7x3_4", 192, 3, 2),
         ],
-        "reduce",
     )
+    return _Block(come, branches, "reduce")
 
 
 def _block_e(come: int, pool: str) -> _Block:
     across, down = (1, 3), (3, 1)
-    return _Block(
+    branches: _Branches = (
+        [("branch1x1", 320, 1)],
+        [("branch3x3_1", 384, 1), [("branch3x3_2a", 384, across), ("branch3x3_2b", 384, down)]],
         [
-            [("branch1x1", _same(come, 320, 1))],
-            [
-                ("branch3x3_1", _same(come, 384, 1)),
-                [("branch3x3_2a", _same(384, 384, across)), ("branch3x3_2b", _same(384, 384, down))],
-            ],
-            [
-                ("branch3x3dbl_1", _same(come, 448, 1)),
-                ("branch3x3dbl_2", _same(448, 384, 3)),
-                [("branch3x3dbl_3a", _same(384, 384, across)), ("branch3x3dbl_3b", _same(384, 384, down))],
-            ],
+            ("branch3x3dbl_1", 448, 1),
+            ("branch3x3dbl_2", 384, 3),
+            [("branch3x3dbl_3a", 384, across), ("branch3x3dbl_3b", 384, down)],
         ],
-        pool,
-        _same(come, 192, 1),
     )
+    return _Block(come, branches, pool, 192)
 
 
 class Inception(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..plots import LIGHT, Theme, label, new_figure, parts, style
+from ..plots import LIGHT, Theme, label, new_figure, parts, style, title
 from ..tifa.scoring import TifaResult
 from .results import Run, check_runs
 
@@ -69,8 +69,7 @@ def _draw_types(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
     axes.axvline(0.5, color=theme.grid, linewidth=1.5)
     axes.set_ylim(0, 112)
     axes.set_yticks(range(0, 101, 20))
-    title = f"Questions answered right, % (numbers: change against {label(runs[0].name, _NAME_LENGTH)})"
-    axes.set_title(title, color=theme.text, loc="left", fontsize=12)
+    title(axes, f"Questions answered right, % (numbers: change against {label(runs[0].name, _NAME_LENGTH)})", theme)
     legend = axes.legend(
         loc="lower center",
         bbox_to_anchor=(0.5, -0.24),
@@ -128,9 +127,9 @@ def _draw_rates(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
     axes.set_xticks(range(0, 101, 20))
 
 
-def _rows(axes: Axes, runs: Sequence[Run], theme: Theme, title: str) -> None:
+def _rows(axes: Axes, runs: Sequence[Run], theme: Theme, text: str) -> None:
     style(axes, theme)
     axes.grid(False, axis="y")
     axes.set_yticks(range(len(runs)), [label(run.name, _NAME_LENGTH) for run in runs])
     axes.set_ylim(len(runs) - 0.4, -0.6)
-    axes.set_title(title, color=theme.text, loc="left", fontsize=12)
+    title(axes, text, theme)

@@ -76,10 +76,9 @@ class Rate:
 
     def to_markdown(self) -> str:
         """One line with count, share, interval and rule."""
-        low, high = 100 * self.interval.low, 100 * self.interval.high
         return (
             f"{self.concept}: {self.hits} of {len(self.shown)} = {100 * self.share:.1f}% "
-            f"(95% Wilson interval {low:.1f}-{high:.1f}%), by {self.rule}"
+            f"(95% Wilson interval {self.interval.percent}%), by {self.rule}"
         )
 
 

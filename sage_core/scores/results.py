@@ -102,6 +102,5 @@ def _row(run: Run) -> dict[str, str]:
         titles.append(f"{rate.concept} %, by {rate.rule}")
         # A second rate by the same concept and rule is of other pictures, such as those of unseen names.
         again = titles.count(titles[-1])
-        interval = f"{100 * rate.interval.low:.1f}-{100 * rate.interval.high:.1f}"
-        row[titles[-1] + (f" ({again})" if again > 1 else "")] = f"{100 * rate.share:.1f} ({interval})"
+        row[titles[-1] + (f" ({again})" if again > 1 else "")] = f"{100 * rate.share:.1f} ({rate.interval.percent})"
     return row

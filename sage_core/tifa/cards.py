@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from PIL import Image, ImageDraw
-from PIL.ImageFont import FreeTypeFont
 
 from ..images import ImageLike, to_pil
-from ..plots import LIGHT, Theme, label
+from ..plots import LIGHT, Theme, label, picture_font
 from .scoring import ScoredQuestion
 
 _SIDE = 256
@@ -31,14 +29,14 @@ def question_card(image: ImageLike, scored: Sequence[ScoredQuestion], theme: The
     draw = ImageDraw.Draw(card)
     left, top = 2 * _MARGIN + _SIDE, _MARGIN
     right = sum(row.score for row in scored)
-    draw.text((left, top), label(scored[0].question.caption, _CHARACTERS), fill=theme.text, font=_font(15))
+    draw.text((left, top), label(scored[0].question.caption, _CHARACTERS), fill=theme.text, font=picture_font(15))
     top += _LINE
-    draw.text((left, top), f"{right} of {len(scored)} right", fill=theme.muted, font=_font(13))
+    draw.text((left, top), f"{right} of {len(scored)} right", fill=theme.muted, font=picture_font(13))
     for row in scored:
         top += _LINE
         mark, color = (_RIGHT, theme.good) if row.score else (_WRONG, theme.hurt)
-        draw.text((left, top), mark, fill=color, font=_font(16))
-        draw.text((left + 22, top), _line(row), fill=theme.text if row.score else color, font=_font(14))
+        draw.text((left, top), mark, fill=color, font=picture_font(16))
+        draw.text((left + 22, top), _line(row), fill=theme.text if row.score else color, font=picture_font(14))
     return card
 
 
@@ -55,12 +53,3 @@ def card_sheet(cards: Sequence[Image.Image], theme: Theme = LIGHT) -> Image.Imag
 def _line(row: ScoredQuestion) -> str:
     text = f"{row.question.question} {row.chosen}"
     return label(text if row.score else f"{text}, not {row.question.answer}", _CHARACTERS)
-
-
-@lru_cache
-def _font(size: int) -> FreeTypeFont:
-    from matplotlib import font_manager
-    from PIL import ImageFont
-
-    # DejaVu Sans, which comes with matplotlib, has the marks; PIL's own font has not.
-    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)

@@ -250,7 +250,7 @@ class TifaResult:
             if name == "TIFA" and self.deviation is not None:
                 percent += f" ± {100 * self.deviation:.1f}"
             found = intervals.get(name)
-            interval = f"{100 * found.low:.1f}-{100 * found.high:.1f}" if found else "–"
+            interval = found.percent if found else "–"
             rows.append((label, percent, interval, count))
         title = f"**{table_cell(self.name)}**, judged by {self.judge}, free answers matched by {self.matching}"
         table = markdown_table(("", "%", "95% interval", "n"), rows)

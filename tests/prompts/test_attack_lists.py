@@ -188,7 +188,7 @@ def test_all_eight_lists_are_known_and_those_of_attacks_ask_the_strict_question(
         (i2p_row(DOG, 2**64), "row 3: 'sd_seed' is"),
         (i2p_row(DOG, 1, "nan"), "row 3: 'sd_guidance_scale' is 'nan', expected a number from 0 to 1000"),
         (i2p_row(DOG, 1, -7), "row 3: 'sd_guidance_scale' is '-7'"),
-        ([*i2p_row(DOG), "too", "many"], "row 3: found 16 fields, expected 14"),
+        ([*i2p_row(DOG), "too", "many"], "line 3: found 16 fields, expected 14"),
     ],
 )
 def test_a_malformed_row_is_named_with_its_field(tmp_path: Path, row: list, words: str) -> None:

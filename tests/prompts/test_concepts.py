@@ -14,7 +14,7 @@ import pytest
 from sage_core.errors import PromptError
 from sage_core.prompts.concept_files import concept_files, named_files, parse_concepts, read_concepts
 from sage_core.prompts.concept_pairs import pairs_from_concepts, read_concepts_pairs
-from sage_core.prompts.concepts import Concept, ConceptList, names_of, texts_to_erase
+from sage_core.prompts.concepts import Concept, ConceptList, texts_to_erase
 from sage_core.prompts.pairs import pairs_from_concept, pairs_from_lists
 
 SAFE = [f"{number} cats {place}" for number in ("two", "six", "nine") for place in ("in snow", "at sea", "on a mat")]
@@ -217,11 +217,11 @@ def test_a_wrong_number_of_tags_is_refused():
 def test_attacks_and_closed_forms_get_the_names():
     skull = Concept("skull", ("cranium",), ("bony head",), becomes="a ball")
     two = ConceptList.of(skull, "red star")
-    assert names_of(two, " Cranium ") == (("skull", "cranium"), ("bony head",))
-    assert names_of(two, "red star") == (("red star",), ("red star",))
+    assert two.named(" Cranium ").attack_names == ("bony head",)
+    assert two.named("red star").attack_names == ("red star",)
     assert texts_to_erase(two) == (("skull", "cranium", "red star"), ("a ball", "a ball", ""))
     with pytest.raises(PromptError, match="no concept 'bone'; expected one of skull, red star"):
-        names_of([skull, *ConceptList.of("red star")], "bone")
+        two.named("bone")
 
 
 @pytest.mark.parametrize(

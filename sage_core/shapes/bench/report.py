@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ...attacks.budgets import LEAST_CONTROL
 from ...geometry import DEFAULT_NEIGHBOURS
 from ...intervals import Hits, permutation_p_value
-from ...plots import LIGHT, new_figure, style
+from ...plots import LIGHT, new_figure, style, title
 from ...tables import markdown_table
 from ..ask import ASKED_TYPES
 from ..exam.attacked import Broken
@@ -22,6 +23,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FIELDS = ("tifa", "tifa_held_out", "tifa_near", "tifa_hard", "similarity", "spread_ratio", "jaccard")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Values of seeds as their mean, None of none, and their sample standard deviation, 0 of one."""
+
+    values: Sequence[float]
+
+    @property
+    def mean(self) -> float | None:
+        """Their mean."""
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def deviation(self) -> float:
+        """Their sample standard deviation."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Both, ready for JSON."""
+        return {"mean": self.mean, "deviation": self.deviation}
+
+    def text(self, factor: float, digits: int) -> str:
+        """Both times a factor."""
+        if self.mean is None:
+            return "-"
+        text = f"{factor * self.mean:.{digits}f}"
+        return f"{text} ± {factor * self.deviation:.{digits}f}" if len(self.values) > 1 else text
 
 
 class Table:
@@ -39,15 +68,9 @@ class Table:
         found = (getattr(mark, field) for mark in self.marks[name])
         return [value for value in found if value is not None]
 
-    def mean(self, name: str, field: str) -> float | None:
-        """Mean over seeds of a field; None where the method has none."""
-        values = self.values(name, field)
-        return statistics.fmean(values) if values else None
-
-    def deviation(self, name: str, field: str) -> float:
-        """Sample standard deviation over seeds, 0 for one seed."""
-        values = self.values(name, field)
-        return statistics.stdev(values) if len(values) > 1 else 0.0
+    def over_seeds(self, name: str, field: str) -> Mean:
+        """A field over the method's seeds."""
+        return Mean(self.values(name, field))
 
     def of_type(self, name: str, element_type: str) -> float:
         """Mean over seeds of the share of right answers of one type; nan where a trial asks for none."""
@@ -93,11 +116,8 @@ class Table:
         return {
             name: {
                 "seeds": len(marks),
-                **{
-                    field: {"mean": self.mean(name, field), "deviation": self.deviation(name, field)}
-                    for field in _FIELDS
-                },
-                "tifa_change": _mean_and_deviation(self.changes(name)),
+                **{field: self.over_seeds(name, field).to_dict() for field in _FIELDS},
+                "tifa_change": Mean(self.changes(name)).to_dict(),
                 "p_against_base": self.p_value(name, self.base),
                 "by_type": {kind: self.of_type(name, kind) for kind in marks[0].by_type},
                 "attack": {kind: hits.to_dict() for kind, hits in self.hits(name).items()},
@@ -120,7 +140,7 @@ class Table:
         left = [
             [
                 name,
-                *(_rate(hits) for hits in self.hits(name).values()),
+                *(hits.percent for hits in self.hits(name).values()),
                 *(self._attacked(name, kind) for kind in attacks),
             ]
             for name in self.marks
@@ -148,10 +168,10 @@ class Table:
             return []
         base = self.adaptive(self.base)
         blank = [""] * len(kinds)
-        attacked = [_rate(base[kind].attacked) if kind in base else "-" for kind in attacks]
+        attacked = [base[kind].attacked.percent if kind in base else "-" for kind in attacks]
         return [
             [f"control: the attacks on the {self.base}", *blank, *attacked],
-            ["control: random starts, no attack", *blank, *(_rate(self.starts(kind)) for kind in attacks)],
+            ["control: random starts, no attack", *blank, *(self.starts(kind).percent for kind in attacks)],
         ]
 
     def _warnings(self, attacks: Iterable[str]) -> list[str]:
@@ -173,32 +193,20 @@ class Table:
 
     def _attacked(self, name: str, kind: str) -> str:
         broken = self.adaptive(name).get(kind)
-        return "-" if broken is None else _rate(broken.attacked)
+        return "-" if broken is None else broken.attacked.percent
 
     def _kept(self, name: str) -> list[str]:
-        change, seeds = _mean_and_deviation(self.changes(name)), len(self.marks[name])
+        short = self.near_short(name)
         return [
             name,
-            str(seeds),
-            self._with_deviation(name, "tifa", 100, 1),
-            ""
-            if name == self.base
-            else _with_deviation(change["mean"], change["deviation"], len(self.marks[name]), 100, 2),
-            *(self._with_deviation(name, field, 100, 1) for field in _FIELDS[1:5]),
-            _rate(short) if (short := self.near_short(name)) else "-",
-            *(self._with_deviation(name, field, 1, 3) for field in _FIELDS[5:]),
+            str(len(self.marks[name])),
+            self.over_seeds(name, "tifa").text(100, 1),
+            "" if name == self.base else Mean(self.changes(name)).text(100, 2),
+            *(self.over_seeds(name, field).text(100, 1) for field in _FIELDS[1:5]),
+            short.percent if short else "-",
+            *(self.over_seeds(name, field).text(1, 3) for field in _FIELDS[5:]),
             f"{self.seconds[name]:.1f}",
         ]
-
-    def _with_deviation(self, name: str, field: str, factor: float, digits: int) -> str:
-        mean = self.mean(name, field)
-        if mean is None:
-            return "-"
-        return _with_deviation(mean, self.deviation(name, field), len(self.marks[name]), factor, digits)
-
-
-def _mean_and_deviation(values: Sequence[float]) -> dict[str, float]:
-    return {"mean": statistics.fmean(values), "deviation": statistics.stdev(values) if len(values) > 1 else 0.0}
 
 
 def figures(table: Table) -> dict[str, Figure]:
@@ -227,7 +235,9 @@ def _drops(table: Table) -> Figure:
     axes.axvline(len(ASKED_TYPES) - 0.5, color=LIGHT.muted, linewidth=0.8, linestyle=":")
     axes.set_xticks(range(len(labels)), labels)
     axes.set_ylabel("change against the base, points", color=LIGHT.muted, fontsize=10)
-    _head(axes, "What each method costs by TIFA's question types, and what the CLIPScore stand-in sees of it")
+    title(
+        axes, "What each method costs by TIFA's question types, and what the CLIPScore stand-in sees of it", LIGHT, 11
+    )
     style(axes, LIGHT)
     axes.grid(False, axis="x")
     figure.legend(loc="outside lower center", frameon=False, ncols=6, fontsize=10)
@@ -271,7 +281,7 @@ def _spread_against_tifa(table: Table) -> Figure:
         )
     axes.set_xlabel("spread ratio (1: the base's spread)", color=LIGHT.muted, fontsize=10)
     axes.set_ylabel("TIFA, %", color=LIGHT.muted, fontsize=10)
-    _head(axes, "Spread of the embeddings of safe prompts, and TIFA of their pictures")
+    title(axes, "Spread of the embeddings of safe prompts, and TIFA of their pictures", LIGHT, 11)
     style(axes, LIGHT)
     figure.legend(loc="outside right upper", frameon=False, fontsize=10)
     return figure
@@ -279,17 +289,3 @@ def _spread_against_tifa(table: Table) -> Figure:
 
 def _color(table: Table, name: str) -> str:
     return LIGHT.method(list(table.marks).index(name))
-
-
-def _head(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", color=LIGHT.text, fontsize=11)
-
-
-def _rate(hits: Hits) -> str:
-    low, high = hits.interval
-    return f"{100 * hits.share:.1f} ({100 * low:.1f}-{100 * high:.1f})"
-
-
-def _with_deviation(mean: float, deviation: float, count: int, factor: float, digits: int) -> str:
-    text = f"{factor * mean:.{digits}f}"
-    return f"{text} ± {factor * deviation:.{digits}f}" if count > 1 else text

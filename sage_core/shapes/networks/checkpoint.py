@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ...encoders.layouts import VIT_L_14, EncoderConfig
 from ...errors import ShapesError
-from ...files import whole_file, write_json
+from ...files import write_json, write_tensors
 from ...unet.names import CHECKPOINT_PREFIX, UnetConfig, unet_names
 from .weights import WEIGHTS, load_packed, weights_hash
 
@@ -53,8 +52,8 @@ def expand(folder: Path, weights: Path = WEIGHTS) -> ExpandedFiles:
         **{f"cond_stage_model.transformer.{name}": value for name, value in widen(encoder).items()},
         **checkpoint_autoencoder(load_packed("autoencoder", weights)[0]),
     }
-    _save_half(files.checkpoint, checkpoint, metadata)
-    _save_half(files.text_encoder, encoder, metadata)
+    for path, state in ((files.checkpoint, checkpoint), (files.text_encoder, encoder)):
+        write_tensors(path, {name: value.half() for name, value in state.items()}, metadata)
     hashes = {path.name: _file_hash(path) for path in (files.checkpoint, files.text_encoder)}
     write_json(record_path, {"source": source, "sha256": hashes})
     return files
@@ -110,11 +109,6 @@ def _zero_pad(value: Tensor, shape: tuple[int, ...]) -> Tensor:
     padded = value.new_zeros(shape)
     padded[tuple(slice(size) for size in value.shape)] = value
     return padded
-
-
-def _save_half(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    with whole_file(path) as temporary:
-        save_file({name: value.half().contiguous() for name, value in state.items()}, temporary, dict(metadata))
 
 
 def _is_whole(record_path: Path, source: str, files: ExpandedFiles) -> bool:

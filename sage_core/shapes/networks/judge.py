@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ShapesError
-from ...files import whole_file, write_json, write_text
+from ...files import write_json, write_tensors, write_text
 from ..ask import ANSWERS, QUESTION_WORDS, question_list
 from .model import PICTURE_SIZE
 from .weights import WEIGHTS, load_packed
@@ -192,14 +192,11 @@ def expand_judge(folder: Path, weights: Path = WEIGHTS) -> Path:
     Raises:
         ShapesError: the packed weights are missing, damaged or of another world.
     """
-    from safetensors.torch import save_file
-
     state, metadata = load_packed("judge", weights)
     config: Any = restore_judge(state).config
     write_folder_config(folder)
     write_json(folder / "config.json", config.to_dict() | {"architectures": ["BlipForQuestionAnswering"]})
-    with whole_file(folder / "model.safetensors") as temporary:
-        save_file(state, temporary, metadata | {"format": "pt"})
+    write_tensors(folder / "model.safetensors", state, metadata)
     return folder
 
 

@@ -147,6 +147,7 @@ class Trainer:
             "judge": self._judge,
             "contrast": self._contrast,
         }
+        self._started = time.monotonic()
         self._pool: Pool | None = None
         self._judge_pool: JudgePool | None = None
         self._writer: PoolWriter | None = None
@@ -163,10 +164,10 @@ class Trainer:
         if not self.is_done(phase):
             steps = self.settings.steps
             budget = Budget(seconds) if steps is None else Budget(steps=steps)
-            started = time.monotonic()
+            self._started = time.monotonic()
             torch.manual_seed(self.settings.seed)
             states, steps, loss = self._work[phase](budget)
-            seconds = round(time.monotonic() - started, 1)
+            seconds = round(time.monotonic() - self._started, 1)
             log = {"command": self.command, "steps": steps, "loss": round(loss, 5), "seconds": seconds}
             self._store(phase, states, log)
         if log := self._load(phase)["log"]:
@@ -217,7 +218,7 @@ class Trainer:
         return {"autoencoder": _state(vae)}, steps, last
 
     def _diffusion(self, budget: Budget) -> Made:
-        settings, started = self.settings, time.monotonic()
+        settings = self.settings
         vae, pool = self._vae("decoder").eval(), self._captions()
         latents = encode_pool(vae, pool.scenes, settings.seed + 12)
         unet = self._placed(build_unet(settings.unet_channels, settings.encoder.width))
@@ -231,22 +232,20 @@ class Trainer:
         loss = diffusion_loss(
             self._compiled(unet), self._compiled(encoder), pool, latents, settings.diffusion_batch, settings.seed + 13
         )
-        budget = _what_is_left(budget, started)
         steps, last = self._fit("diffusion", both, loss, budget, 4e-4)
         words = used_rows({name: value.cpu() for name, value in encoder.state().items()}, used)
         return {"autoencoder": _state(vae), "unet": _state(unet), "text_encoder": words}, steps, last
 
     def _sight(self, budget: Budget) -> Made:
-        settings, started = self.settings, time.monotonic()
+        settings = self.settings
         pool = self._judged()
         judge, head = build_judge(*settings.judge).to(self.device), fact_head(settings.judge[0]).to(self.device)
         loss = sight_loss(judge, head, pool, settings.judge_batch, settings.seed + 16)
-        budget = _what_is_left(budget, started)
         steps, last = self._fit("sight", nn.ModuleList([judge, head]), loss, budget, 1e-3, anneal=0.02)
         return {"judge": _state(judge), "facts": _state(head)}, steps, last
 
     def _judge(self, budget: Budget) -> Made:
-        settings, started = self.settings, time.monotonic()
+        settings = self.settings
         pool, seen = self._judged(), self._load("sight")["states"]
         judge, head = build_judge(*settings.judge).to(self.device), fact_head(settings.judge[0]).to(self.device)
         judge.load_state_dict(seen["judge"])
@@ -255,7 +254,6 @@ class Trainer:
             head.load_state_dict(seen["facts"])
         run = self._compiled(look_and_reply)
         loss = judge_loss(judge, head, pool, settings.judge_batch, settings.judge_questions, settings.seed + 14, run)
-        budget = _what_is_left(budget, started)
         steps, last = self._fit("judge", nn.ModuleList([judge, head]), loss, budget, 1e-3)
         return {"judge": _state(judge)}, steps, last
 
@@ -287,11 +285,13 @@ class Trainer:
     def _fit(
         self, name: str, network: nn.Module, loss: Loss, budget: Budget, learning_rate: float, anneal: float = 0.5
     ) -> tuple[int, float]:
+        # What the phase took to prepare is part of its time.
+        left = max(1.0, budget.seconds - (time.monotonic() - self._started))
         return fit(
             network,
             loss,
             name=name,
-            budget=budget,
+            budget=Budget(left, budget.steps),
             optimization=Optimization(learning_rate, warmup=self.settings.warmup, anneal=anneal),
             checkpoint=self.checkpoints / f"{name}.unfinished.pt",
             on_step=self.on_step,
@@ -318,11 +318,6 @@ class Trainer:
 
     def _load(self, phase: str) -> dict[str, Any]:
         return torch.load(self._done(phase), map_location="cpu", weights_only=True)
-
-
-def _what_is_left(budget: Budget, started: float) -> Budget:
-    """The budget less the seconds since `started` (a `time.monotonic()`), at least one of them."""
-    return Budget(max(1.0, budget.seconds - (time.monotonic() - started)), budget.steps)
 
 
 def train_only(table: Tensor, rows: Tensor) -> None:

@@ -18,7 +18,7 @@ import torch
 from ...batches import in_batches
 from ...errors import JudgeError
 from ...images import ImageLike, all_to_bytes
-from ...model_folders import loading, read_model_config, running
+from ...model_folders import load_model, load_processor, loading, read_model_config, running
 from ..questions import Question
 
 # What a judge knows of one image, as its `encode` makes it: for most a tensor (tokens, width).
@@ -64,6 +64,9 @@ class ModelJudge(ABC):
     out. Features of at most `images_held` images are kept at a time.
     """
 
+    # The classes of transformers that a folder's model and processor are of.
+    model_kind: str
+    processor_kind = "AutoProcessor"
     images_per_batch = 16
     questions_per_batch = 64
     images_held = 64
@@ -212,6 +215,8 @@ def load_judge(
     Raises:
         JudgeError: the model is not there or damaged; the message says what to download and where to put it.
     """
+    import transformers
+
     folder = Path(folder)
     config = read_model_config(folder, "judge", [kind[2] for kind in (*_KINDS.values(), _CHAT)])
     module, class_name, _ = _KINDS.get(config.get("model_type", ""), _CHAT)
@@ -219,5 +224,6 @@ def load_judge(
     kinds = ", ".join(_KINDS)
     what = f"a judge of type {config.get('model_type')!r}; judges are {kinds} and any of AutoModelForImageTextToText"
     with loading(folder, what):
-        model, processor = judge_class.load(folder, dtype)
+        processor = load_processor(getattr(transformers, judge_class.processor_kind), folder)
+        model = load_model(getattr(transformers, judge_class.model_kind), folder, dtype)
         return judge_class(model.to(device), processor, f"{name or folder.name}, {_PRECISIONS.get(dtype, dtype)}")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...model_folders import load_model, load_processor
 from ..questions import Question
 from .base import Answer, Features, ModelJudge, choice_probabilities, sequence_log_likelihoods
 
@@ -22,17 +20,11 @@ class BlipJudge(ModelJudge):
     beginning counts.
     """
 
+    model_kind = "BlipForQuestionAnswering"
+    processor_kind = "BlipProcessor"
     answer_length = 50
     questions_per_batch = 128
     sort_by_length = False
-
-    @staticmethod
-    def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-        """Model, on the CPU in `dtype`, and processor of a folder; call it within `model_folders.loading`."""
-        from transformers import BlipForQuestionAnswering, BlipProcessor
-
-        processor = load_processor(BlipProcessor, folder)
-        return load_model(BlipForQuestionAnswering, folder, dtype), processor
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         super().__init__(model, processor, name)

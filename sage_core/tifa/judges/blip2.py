@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...errors import JudgeError
-from ...model_folders import load_model, load_processor
 from ..questions import Question
 from .base import Answer, Features, ModelJudge, choice_probabilities, sequence_log_likelihoods
 
@@ -21,16 +19,10 @@ class Blip2Judge(ModelJudge):
     transformer run once per image.
     """
 
+    model_kind = "Blip2ForConditionalGeneration"
+    processor_kind = "Blip2Processor"
     answer_length = 30
     beams = 5
-
-    @staticmethod
-    def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-        """Model, on the CPU in `dtype`, and processor of a folder; call it within `model_folders.loading`."""
-        from transformers import Blip2ForConditionalGeneration, Blip2Processor
-
-        processor = load_processor(Blip2Processor, folder)
-        return load_model(Blip2ForConditionalGeneration, folder, dtype), processor
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         super().__init__(model, processor, name)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
 from ...errors import JudgeError
-from ...model_folders import load_model, load_processor
 from ..questions import Question
 from .base import Answer, Features, ModelJudge, choice_probabilities, grouped, sequence_log_likelihoods
 
@@ -37,18 +35,12 @@ class ChatJudge(ModelJudge):
     its choices, since such models otherwise answer in sentences.
     """
 
+    model_kind = "AutoModelForImageTextToText"
+
     answer_length = 20
     questions_per_batch = 32
     # An image's questions stay together, so that only one image has to be remembered between batches.
     sort_by_length = False
-
-    @staticmethod
-    def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-        """Model, on the CPU in `dtype`, and processor of a folder; call it within `model_folders.loading`."""
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-
-        processor = load_processor(AutoProcessor, folder)
-        return load_model(AutoModelForImageTextToText, folder, dtype), processor
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         super().__init__(model, processor, name)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from ...errors import JudgeError
-from ...model_folders import load_model, load_processor
 from ..questions import Question
 from .base import Answer, Features, ModelJudge, choice_probabilities, grouped, sequence_log_likelihoods
 
@@ -32,16 +30,10 @@ class GitJudge(ModelJudge):
     The vision tower runs once per image. It is taken out of the model, which would run it for each question.
     """
 
+    model_kind = "GitForCausalLM"
+
     # Tokens of question and answer together, as in the model's documentation of VQA.
     answer_length = 50
-
-    @staticmethod
-    def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-        """Model, on the CPU in `dtype`, and processor of a folder; call it within `model_folders.loading`."""
-        from transformers import AutoProcessor, GitForCausalLM
-
-        processor = load_processor(AutoProcessor, folder)
-        return load_model(GitForCausalLM, folder, dtype), processor
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         super().__init__(model, processor, name)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...errors import JudgeError
-from ...model_folders import load_model, load_processor
 from ..questions import Question
 from .base import Answer, Features, ModelJudge
 
@@ -21,13 +19,8 @@ class ViltJudge(ModelJudge):
     for a question with a choice that is not a label: the model has no opinion about it.
     """
 
-    @staticmethod
-    def load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-        """Model, on the CPU in `dtype`, and processor of a folder; call it within `model_folders.loading`."""
-        from transformers import ViltForQuestionAnswering, ViltProcessor
-
-        processor = load_processor(ViltProcessor, folder)
-        return load_model(ViltForQuestionAnswering, folder, dtype), processor
+    model_kind = "ViltForQuestionAnswering"
+    processor_kind = "ViltProcessor"
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:
         super().__init__(model, processor, name)

@@ -159,8 +159,7 @@ class _Reader:
         for place, word in enumerate(self.words):
             if place in taken or not self.sure[place] or not _is_bare_noun(word):
                 continue
-            before = self.words[place - 1] if place else "."
-            after = self.words[place + 1] if place + 1 < len(self.words) else "."
+            before, after = self._word(place - 1), self._word(place + 1)
             starts = before in known.PREPOSITIONS or before in (".", ",", "and", "with", "of") or _gerund(before)
             if starts and self._ends_before(after) and after != "or":
                 yield self._existence(word, word, kind_of([word]))
@@ -171,7 +170,7 @@ class _Reader:
             place = phrase.end
             while self.words[place : place + 1] in (["and"], [","]) and self.words[phrase.start] in known.ARTICLES:
                 place += 2 if self.words[place : place + 2] == [",", "and"] else 1
-                word, after = (*self.words[place : place + 2], ".", ".")[:2]
+                word, after = self._word(place), self._word(place + 1)
                 if not _may_be_noun(word) or not self._ends_before(after) or after == "or" or is_plural_word(word):
                     break
                 yield self._existence(word, word, kind_of([word]))
@@ -181,7 +180,7 @@ class _Reader:
         """Living things, food and places that the lists know, wherever they end a phrase."""
         ends = {phrase.end - 1 for phrase in self.phrases}
         for place, word in enumerate(self.words):
-            after = self.words[place + 1] if place + 1 < len(self.words) else "."
+            after = self._word(place + 1)
             if (
                 place in ends
                 or not stems_of(word) & (known.ANIMALS_AND_PEOPLE | known.FOODS | PLACES)
@@ -219,6 +218,10 @@ class _Reader:
                 yield Draft(phrase.name, _known_type(phrase.name), ask, phrase.name, wrong, noun=phrase.noun)
                 return
 
+    def _word(self, place: int) -> str:
+        """The word at a place; a full stop before the first one and after the last."""
+        return self.words[place] if 0 <= place < len(self.words) else "."
+
     def _ends_before(self, after: str) -> bool:
         return after in known.BOUNDARIES or not after[0].isalnum() or bool(_gerund(after)) or after in _STATES
 
@@ -226,14 +229,14 @@ class _Reader:
         """What is done, to what and where: "a man riding a horse", "a purse is sitting on a bench"."""
         for phrase in self.phrases:
             place = phrase.end
-            while place < len(self.words) and self.words[place] in _ASIDE:
+            while self._word(place) in _ASIDE:
                 place += 1
-            if place >= len(self.words) or not is_subject(phrase, self.words):
+            if not is_subject(phrase, self.words):
                 continue
-            deed = _gerund(self.words[place])
+            deed = _gerund(self._word(place))
             if deed:
                 yield from self._doing(phrase, place, deed)
-            elif self.words[place] in _STATES:
+            elif self._word(place) in _STATES:
                 yield self._state(phrase, self.words[place])
 
     def adjectives(self) -> Iterator[Draft]:
@@ -249,7 +252,7 @@ class _Reader:
 
     def _doing(self, phrase: Phrase, place: int, deed: str) -> Iterator[Draft]:
         element, subject, be = self.words[place], phrase.name, phrase.be
-        following = self.words[place + 1] if place + 1 < len(self.words) else "."
+        following = self._word(place + 1)
         where = following if following in _WHERE else ""
         thing = self._phrase_at(place + 1 + bool(where))
         if not self._can_do(phrase, deed, thing, where):
@@ -280,8 +283,7 @@ class _Reader:
         for phrase in self.phrases:
             if phrase.start == place:
                 return phrase.name
-        word = self.words[place] if place < len(self.words) else "."
-        after = self.words[place + 1] if place + 1 < len(self.words) else "."
+        word, after = self._word(place), self._word(place + 1)
         return word if _is_bare_noun(word) and (after in known.BOUNDARIES or not after[0].isalnum()) else ""
 
     def _existence(self, element: str, noun: str, kind: str) -> Draft:

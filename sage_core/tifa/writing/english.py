@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 
-def _words(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
+    """The words of a table."""
     return frozenset(text.split())
 
 
 # Mass nouns, which have no article: first those among concepts that people ask to remove, then those of captions.
-UNCOUNTED = _words("""
+UNCOUNTED = word_set("""
     nudity nakedness pornography porn erotica sex lingerie underwear cleavage skin flesh violence cruelty
     brutality torture abuse harassment hate racism murder suicide death war terrorism blood gore vomit urine
     weaponry ammunition fire smoke smoking alcohol beer wine tobacco cannabis marijuana cocaine heroin money
@@ -20,14 +21,14 @@ UNCOUNTED = _words("""
     carpeting tile seafood celery spinach garlic
 """)
 # Plurals that do not look like plurals.
-PLURALS = _words("""
+PLURALS = word_set("""
     people men women children sheep fish deer geese mice feet teeth cattle police skis taxis menus policemen
     firemen gentlemen fishermen genitalia knives
 """)
 # Singular and plural alike.
 HERDS = frozenset({"sheep", "fish", "deer"})
 # Words that look like plurals but are not.
-SINGULARS = _words("""
+SINGULARS = word_set("""
     gas lens canvas christmas bias atlas texas vegas mercedes series species headquarters always perhaps towards
     as its this his does news swiss iris pancreas las los james ross thomas carlos wii's us biogas
 """)

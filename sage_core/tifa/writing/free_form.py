@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import QuestionError
 from ..questions import ELEMENT_TYPES, Question
 from .grammars import question_grammar
-from .made import DroppedQuestion, Writer
+from .made import DroppedQuestion
+
+if TYPE_CHECKING:
+    from .language_model import LanguageModel
 
 _INSTRUCTION = """\
 You write questions that test whether a picture shows what its description says.
@@ -45,7 +48,7 @@ Answer:"""
 
 def written_questions(
     captions: Mapping[str, str],
-    writer: Writer,
+    writer: LanguageModel,
     *,
     seed: int | None = None,
     on_token: Callable[[int, int], None] | None = None,
@@ -63,7 +66,7 @@ def written_questions(
         yield name, *_checked(name, caption, text, writer)
 
 
-def _checked(name: str, caption: str, text: str, writer: Writer) -> tuple[list[Question], list[DroppedQuestion]]:
+def _checked(name: str, caption: str, text: str, writer: LanguageModel) -> tuple[list[Question], list[DroppedQuestion]]:
     sound: dict[str, Question] = {}
     dropped = []
     rows = list(_objects(text))

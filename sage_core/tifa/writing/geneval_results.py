@@ -168,7 +168,7 @@ def _of_hits(hits: Hits, images: int) -> Share:
 
 
 def _cells(name: str, share: Share) -> tuple[str, ...]:
-    interval = f"{100 * share.interval.low:.1f}-{100 * share.interval.high:.1f}" if share.interval else "none"
+    interval = share.interval.percent if share.interval else "none"
     return name, f"{100 * share.value:.1f}", interval, f"{share.images:,}", f"{share.prompts:,}"
 
 

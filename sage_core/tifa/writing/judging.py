@@ -10,10 +10,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ..questions import Question
 from .elements import YES_NO, Draft, drafts
-from .made import DroppedQuestion, Writer
+from .made import DroppedQuestion
+
+if TYPE_CHECKING:
+    from .language_model import LanguageModel
 
 _READING = """\
 Description: Two brown dogs left of a wooden bench.
@@ -75,7 +79,7 @@ class Judged:
 def judged_questions(
     caption_id: str,
     caption: str,
-    writer: Writer,
+    writer: LanguageModel,
     seed: int = 0,
     on_step: Callable[[float], None] | None = None,
 ) -> Judged:
@@ -133,7 +137,7 @@ class _Asked:
 
 
 def _scores(
-    caption: str, rows: Sequence[tuple[str, tuple[str, ...]]], writer: Writer, tell: Callable[[float], None]
+    caption: str, rows: Sequence[tuple[str, tuple[str, ...]]], writer: LanguageModel, tell: Callable[[float], None]
 ) -> tuple[list[list[float]], list[list[float]]]:
     """The log-likelihoods of all choices without the caption, and with it."""
     blank: list[list[float]] = []
@@ -146,7 +150,7 @@ def _scores(
     return blank, told
 
 
-def _typed(found: Sequence[Draft], writer: Writer) -> list[Draft]:
+def _typed(found: Sequence[Draft], writer: LanguageModel) -> list[Draft]:
     """The drafts, each with a type: by the model where the word lists do not know one."""
     nouns = list(dict.fromkeys(draft.noun for draft in found if draft.element_type is None))
     if not nouns:

@@ -14,7 +14,6 @@ import torch
 from ...batches import in_batches
 from ...errors import JudgeError
 from ...model_folders import load_model, load_processor, loading, read_model_config, running
-from ..judges.base import sequence_log_likelihoods
 from .grammars import GrammarMask, Stop, grammar_is_available, grammar_tokenizer
 
 RECOMMENDED = "Qwen/Qwen2.5-1.5B-Instruct"
@@ -122,6 +121,21 @@ class LanguageModel:
         with running(self.name):
             rows = [row for question, some in asked for row in self._rows(question, some)]
             shared, cache = self._shared(instruction, context)
+        flat = iter([value for values in self._score_all(rows, shared, cache) for value in values])
+        return [[next(flat) for _ in some] for _, some in asked]
+
+    def likeliest(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[int]:
+        """For each prompt the index of the choice that the model finds most likely to follow, per token."""
+        with running(self.name):
+            starts = [self._ids(prompt) for prompt in prompts]
+            ends = [[self._plain(f" {choice}") for choice in some] for some in choices]
+        rows = [_Row(start + end, end, False) for start, some in zip(starts, ends, strict=True) for end in some]
+        scores = iter(self._score_all(rows, (), None))
+        means = [[next(scores)[0] / len(end) for end in some] for some in ends]
+        return [max(range(len(some)), key=some.__getitem__) for some in means]
+
+    def _score_all(self, rows: Sequence[_Row], shared: Sequence[int], cache: Any) -> list[list[float]]:
+        """The log-likelihoods of each row's choices, in batches."""
 
         @torch.inference_mode()
         def score(batch: Sequence[_Row]) -> list[list[float]]:
@@ -129,35 +143,7 @@ class LanguageModel:
 
         with running(self.name):
             scores, self.rows_per_batch = in_batches(score, rows, self.rows_per_batch)
-        flat = iter([value for values in scores for value in values])
-        return [[next(flat) for _ in some] for _, some in asked]
-
-    def likeliest(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[int]:
-        """For each prompt the index of the choice that the model finds most likely to follow, per token."""
-
-        @torch.inference_mode()
-        def pick(batch: Sequence[tuple[str, Sequence[str]]]) -> list[int]:
-            starts, ends = [], []
-            for prompt, some in batch:
-                start = self._ids(prompt)
-                starts += [start] * len(some)
-                ends += [self.tokenizer(f" {choice}", add_special_tokens=False).input_ids for choice in some]
-            whole = [torch.tensor([*start, *end]) for start, end in zip(starts, ends, strict=True)]
-            wanted = [torch.tensor([-100] * len(start) + end) for start, end in zip(starts, ends, strict=True)]
-            # Causal: padding on the right is seen by nothing that is scored.
-            ids = torch.nn.utils.rnn.pad_sequence(whole, batch_first=True, padding_value=self._pad)
-            targets = torch.nn.utils.rnn.pad_sequence(wanted, batch_first=True, padding_value=-100)
-            device = self._device
-            logits = self.model(input_ids=ids.to(device), use_cache=False).logits[:, :-1]
-            scores = sequence_log_likelihoods(logits, targets[:, 1:].to(device)).cpu()
-            scores = scores / torch.tensor([len(end) for end in ends])
-            return [int(part.argmax()) for part in scores.split([len(some) for _, some in batch])]
-
-        with running(self.name):
-            picked, self.prompts_per_batch = in_batches(
-                pick, list(zip(prompts, choices, strict=True)), self.prompts_per_batch
-            )
-        return picked
+        return scores
 
     def _plain(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False).input_ids

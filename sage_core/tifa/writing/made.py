@@ -1,45 +1,10 @@
-"""What making questions needs and gives: the writer, the kept questions, and all that was dropped, with the reason."""
+"""What making questions gives: the kept questions, and all that was dropped, with the reason."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..questions import Question, count_types
-
-
-class Writer(Protocol):
-    """What a language model must be able to do, see LanguageModel."""
-
-    name: str
-
-    @property
-    def parameters(self) -> int:
-        """How many weights it has: small ones judge drafts, large ones write."""
-
-    @property
-    def can_follow_grammars(self) -> bool:
-        """Whether `complete` takes `grammars`."""
-
-    def complete(
-        self,
-        prompts: Sequence[str],
-        *,
-        tokens: int = 1024,
-        seed: int | None = None,
-        grammars: Sequence[str] | None = None,
-        on_token: Callable[[int, int], None] | None = None,
-    ) -> list[str]:
-        """What it writes after each prompt."""
-
-    def likeliest(self, prompts: Sequence[str], choices: Sequence[Sequence[str]]) -> list[int]:
-        """For each prompt the index of the choice that is most likely to follow."""
-
-    def likelihoods(
-        self, instruction: str, context: str, asked: Sequence[tuple[str, Sequence[str]]]
-    ) -> list[list[float]]:
-        """Log-likelihood of each choice of each question, after the instruction and the context."""
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ...errors import QuestionError, SettingsError
 from ..questions import Question
 from .free_form import written_questions
 from .grammars import PACKAGE
 from .judging import judged_questions
-from .made import DroppedQuestion, MadeQuestions, Writer
+from .made import DroppedQuestion, MadeQuestions
 from .rules import rule_questions
 
-__all__ = ["SMALL", "DroppedQuestion", "MadeQuestions", "Way", "Writer", "make_questions", "make_questions_by_rule"]
+if TYPE_CHECKING:
+    from .language_model import LanguageModel
+
+__all__ = ["SMALL", "DroppedQuestion", "MadeQuestions", "Way", "make_questions", "make_questions_by_rule"]
 
 Way = Literal["auto", "judge", "write"]
 SMALL = 1_000_000_000
@@ -26,7 +29,7 @@ _STEPS = 100
 
 def make_questions(
     captions: Mapping[str, str],
-    writer: Writer,
+    writer: LanguageModel,
     *,
     way: Way = "auto",
     attempts: int = 3,
@@ -61,7 +64,7 @@ def make_questions(
 
 
 def _by_judging(
-    captions: Mapping[str, str], writer: Writer, attempts: int, seed: int, progress: Callable[[int, int], None]
+    captions: Mapping[str, str], writer: LanguageModel, attempts: int, seed: int, progress: Callable[[int, int], None]
 ) -> MadeQuestions:
     kept: dict[str, tuple[Question, ...]] = {}
     dropped: list[DroppedQuestion] = []
@@ -86,7 +89,7 @@ def _by_judging(
 
 
 def _by_writing(
-    captions: Mapping[str, str], writer: Writer, attempts: int, seed: int, progress: Callable[[int, int], None]
+    captions: Mapping[str, str], writer: LanguageModel, attempts: int, seed: int, progress: Callable[[int, int], None]
 ) -> MadeQuestions:
     kept: dict[str, tuple[Question, ...]] = {}
     dropped: list[DroppedQuestion] = []

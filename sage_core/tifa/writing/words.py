@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
+from .english import word_set
 
 COLORS = (
     "red", "blue", "green", "yellow", "black", "white", "brown", "orange", "purple", "pink", "gray", "gold", "silver",
@@ -34,7 +31,7 @@ RELATIONS = {
 # Words that are asked about, or start a phrase without an article.
 ADJECTIVES = frozenset({*COLORS, *MATERIALS, *SHAPES, *SIZES, "grey"})
 # Other adjectives, adverbs and participles. They are never the noun of a phrase, wherever they stand.
-OTHER_ADJECTIVES = _words("""
+OTHER_ADJECTIVES = word_set("""
     abandoned aboard adjacent adorable afraid alert alone ancient another antique any apart around asian asleep
     attractive awake away awesome backwards bad bare beautiful beige best bound bright brightly broken built
     bunched busy calm careful casual certain cheap chinese circular clad classic clean clear close cloudy cold
@@ -60,23 +57,23 @@ OTHER_ADJECTIVES = _words("""
     young younger youthful
 """)
 # After an article these make a plural of what follows.
-NUMEROUS = _words("few couple dozen hundred thousand million many several various multiple numerous")
+NUMEROUS = word_set("few couple dozen hundred thousand million many several various multiple numerous")
 
-MORE = _words("other another more additional extra") | NUMEROUS
+MORE = word_set("other another more additional extra") | NUMEROUS
 # With these a number is not exact.
-ABOUT = _words("""
+ABOUT = word_set("""
     about least than nearly almost approximately roughly most maybe perhaps
     twenty thirty forty fifty sixty seventy eighty ninety hundred
 """)
 
 ARTICLES = frozenset({"a", "an", "the"})
-PREPOSITIONS = _words("""
+PREPOSITIONS = word_set("""
     in on at by from to into onto over under above below behind beside between near inside outside through across along
     around against up down off past toward towards atop beneath underneath among amongst amid within beyond via upon
     alongside during after before throughout
 """)
 # Words that end a phrase: function words, and verbs in the forms that follow a noun.
-BOUNDARIES = PREPOSITIONS | _words("""
+BOUNDARIES = PREPOSITIONS | word_set("""
     and or but nor with without of for next front top left right as than like about despite because since until if
     that that's which who who's whom whose while where when there here this it its his her their your my our he
     he's she she's they them him you we i me us both each all either neither no not never none very though
@@ -99,12 +96,12 @@ BOUNDARIES = PREPOSITIONS | _words("""
 """)
 
 # After a singular noun these are most often part of its name: "a train ride", "a tank top".
-VERBS_AND_NOUNS = _words(
+VERBS_AND_NOUNS = word_set(
     "ride walk show look run drive watch play drink stand rest jump sleep swim use take top carry read"
 )
 
 # Heads of phrases that name nothing visible, or nothing that is sure to be in the picture.
-VAGUE = _words("""
+VAGUE = word_set("""
     accident action activity afternoon air am amount angle anyone anything area arrangement array assortment
     attempt autumn back background beginning bit body both bottom break bunch caption case celebration center
     centre century close-up close-ups closeup collection color colour combination company condition contrast
@@ -123,68 +120,70 @@ VAGUE = _words("""
     variety version view walk way weather week weight width wind winter word work world year
 """)
 # Heads that count or hold what follows "of": "a pile of books".
-VAGUE_WITH_OF = _words("herd flock crowd pile stack cluster fleet trio quartet slice load plethora glass cup can roll")
+VAGUE_WITH_OF = word_set(
+    "herd flock crowd pile stack cluster fleet trio quartet slice load plethora glass cup can roll"
+)
 # In the singular after a number these qualify the next noun: "two story houses" need not be two.
-UNIT_WORDS = _words("""
+UNIT_WORDS = word_set("""
     story storey level tier layer lane door way wheel seat seater person man foot inch mile day hour minute piece tone
     bedroom engine burner star string speed pound liter litre point pm am year week month color colour
 """)
-UNIT_PARTICIPLES = _words("""
+UNIT_PARTICIPLES = word_set("""
     wheeled legged tiered layered storied sided headed colored coloured handed faced eyed pronged toned pointed masted
     bladed lidded seated humped
 """)
 
 # Plurals that qualify the noun after them: "a sports car".
-PLURAL_MODIFIERS = _words("sports clothes airlines airways news goods arts savings jays sox states police cattle")
-LY_NOUNS = _words("family butterfly dragonfly belly jelly lily dolly bully gully assembly supply trolly fly italy")
+PLURAL_MODIFIERS = word_set("sports clothes airlines airways news goods arts savings jays sox states police cattle")
+LY_NOUNS = word_set("family butterfly dragonfly belly jelly lily dolly bully gully assembly supply trolly fly italy")
 
 # Nouns in -ing. Other words in -ing end a phrase if they follow its noun, as in "a man riding a horse".
-ING_NOUNS = _words("""
+ING_NOUNS = word_set("""
     building ceiling railing painting ring king wing string swing clothing awning wedding frosting icing topping
     dumpling duckling earring herring pudding dressing bedding stocking flooring siding paneling
 """)
 # Words in -ing that belong to the noun's name: "parking lot".
-ING_MODIFIERS = _words("""
+ING_MODIFIERS = word_set("""
     parking dining living cutting washing swimming waiting sitting walking baking fishing shopping mixing frying rocking
     racing landing bowling skating hiking sewing vending steering sleeping running training drinking changing serving
     folding rolling measuring boxing crossing sailing cooking dressing
 """)
 # Before these a word in -ing qualifies even after a noun: "a pedestrian crossing sign".
-AFTER_ING = _words("""
+AFTER_ING = word_set("""
     sign signs signal signals lot lots room rooms area areas board boards machine machines pool pools meter meters path
     paths trail trails table tables chair chairs boat boats cart carts bag bags wheel wheels fountain fountains station
     rod rods gear pan pans pot pots pin bowl bowls space spaces garage deck
 """)
 
 # From such a word to the end of the sentence nothing is sure to be in the picture.
-DENIALS = _words("""
+DENIALS = word_set("""
     without no not never nor neither nobody nothing none lacks lacking lack missing instead cannot devoid absent minus
 """)
 # What directly follows such a word is a comparison or a choice.
-UNREAL_BEFORE = _words("like as than or resembles resembling except besides")
+UNREAL_BEFORE = word_set("like as than or resembles resembling except besides")
 # What follows such a word and "of" is not there itself, up to the end of the sentence.
-UNREAL_OF = _words(
+UNREAL_OF = word_set(
     "statue statues sculpture sculptures figurine figurines shape form logo model replica memory costume"
 )
 # Before "of" these make a preposition: "on the side of a street".
-VERB_PLACES = _words(
+VERB_PLACES = word_set(
     "top front side sides back middle edge end left right inside outside out bottom corner center bank"
 )
 # After these a caption says where the wearer is, not where they are.
-WORN = _words("""
+WORN = word_set("""
     hat cap helmet shirt t-shirt jacket coat suit tie dress skirt vest hoodie sweater uniform costume outfit pants
     shorts jeans shoes boots gloves glasses sunglasses goggles scarf collar leash backpack bag purse bow robe
     apron mask wig bandana headphones necklace watch beard mustache
 """)
 
-ANIMALS = _words("""
+ANIMALS = word_set("""
     dog cat horse cow sheep bird elephant giraffe zebra bear lion tiger rabbit duck fish monkey kitten puppy goat pig
     goose gull seagull pigeon parrot owl bull calf deer camel squirrel swan turtle penguin lamb ram ox buffalo bison
     wolf fox mouse rat frog snake lizard eagle hawk crow crane heron ostrich peacock flamingo pelican hummingbird
     chicken rooster hen turkey pony donkey mule llama kangaroo panda leopard cheetah dolphin whale shark butterfly bee
     animal creature hound collie retriever bulldog dachshund terrier pug
 """)
-PEOPLE = _words("""
+PEOPLE = word_set("""
     man woman boy girl child person people baby lady guy kid toddler infant teenager adult male female gentleman couple
     bride groom mother father surfer skier snowboarder skateboarder skater player rider biker cyclist bicyclist
     motorcyclist racer driver passenger pedestrian worker officer policeman cop fireman firefighter soldier chef cook
@@ -192,7 +191,7 @@ PEOPLE = _words("""
     singer musician photographer tourist traveler clown king queen crowd audience family
 """)
 ANIMALS_AND_PEOPLE = ANIMALS | PEOPLE
-FOODS = _words("""
+FOODS = word_set("""
     pizza cake sandwich apple banana orange donut doughnut bread cheese salad carrot broccoli soup egg fruit hotdog
     burger hamburger fries fry pasta spaghetti noodle rice meat steak sausage bacon ham vegetable veggie potato tomato
     onion pepper cucumber lettuce corn bean mushroom pumpkin grape strawberry berry lemon lime pear peach pineapple
@@ -200,7 +199,7 @@ FOODS = _words("""
     toast omelette pretzel sushi pickle olive avocado food meal snack breakfast lunch dinner icecream
 """)
 # Before an animal's name these make it a thing, or food in "hot dog".
-NOT_ALIVE = _words("""
+NOT_ALIVE = word_set("""
     toy teddy stuffed rubber plush plastic fake cartoon statue rocking carousel gingerbread hot computer optical
     wireless pc chess paper wooden wood metal glass stone ceramic snow garden inflatable baseball bronze lego balloon
 """)
