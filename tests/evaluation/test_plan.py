@@ -191,6 +191,11 @@ def test_photographs_have_no_reader(folder: Path) -> None:
         plan_of(folder, text)
 
 
+FIELDS = (
+    "name", "file", "gate", "text_", "lora", "keep", "unet", "column", "guides", "settings", "strength",
+)  # fmt: skip
+
+
 def test_the_commented_plan_is_a_right_one(folder: Path) -> None:
     for name in (
         "sd-v1-4.ckpt",
@@ -207,7 +212,7 @@ def test_the_commented_plan_is_a_right_one(folder: Path) -> None:
     # What is commented out is right too, but for the lines of text among it.
     more = "\n".join(
         line.removeprefix("# ")
-        if line.startswith(("# [[", "# name", "# file", "# gate", "# text_", "# lora", "# keep", "# unet", "# column", "# guides", "# settings", "# strength"))
+        if line.startswith(tuple(f"# {field}" for field in ("[[", *FIELDS)))
         else line
         for line in TEMPLATE.split("\n")
     )  # fmt: skip
