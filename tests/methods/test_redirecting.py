@@ -1,4 +1,4 @@
-"""The redirected U-Net against a slow reference on a small U-Net, its pictures, exact resume and chunks."""
+"""The redirected U-Net against a slow reference on a small U-Net, its pictures, exact resume, chunks, a whole run."""
 
 from __future__ import annotations
 
@@ -10,16 +10,26 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_unets import checkpoint_state, one_layer_encoder, two_level_unet
 from torch import Tensor, nn
 
 from sage_core.drawing.noise import noise_scheduler
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.errors import PromptError, SettingsError, TrainingError
-from sage_core.methods.redirecting import PairStates, RedirectingObjective, RedirectingSettings
-from sage_core.prompts.pairs import pairs_from_lists
+from sage_core.methods.redirecting import (
+    PairStates,
+    RedirectingObjective,
+    RedirectingSettings,
+    drawing_evaluations,
+    train_redirection,
+)
+from sage_core.prompts.concept_pairs import pairs_from_concepts
+from sage_core.prompts.concepts import ConceptList
+from sage_core.prompts.pairs import PromptPairs, pairs_from_lists
 from sage_core.runs.loop import Budget, Loop
 from sage_core.shapes.networks.model import build_text_encoder, build_unet
 from sage_core.unet.differences import DiffusersNoise
+from sage_core.unet.training import EditResult, UnetRun
 
 WIDTH, LATENTS = 16, (4, 4, 4)
 SMALL = RedirectingSettings(
@@ -237,3 +247,65 @@ def test_no_pairs_are_refused(states: PairStates) -> None:
     config = EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=16, vocabulary=49408, positions=77)
     with pytest.raises(PromptError):
         PairStates.of(build_text_encoder(config), pairs_from_lists([], []))
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    return checkpoint_state(two_level_unet())
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    return one_layer_encoder()
+
+
+def run(
+    state: dict[str, Tensor], encoder: TextEncoder, store: Path, pairs: PromptPairs = PAIRS, title: str = "skulls"
+) -> EditResult:
+    settings = SMALL.replace(steps=1)
+    return train_redirection(UnetRun(state, size=32), encoder, pairs, settings, store, title=title)
+
+
+def test_its_name_is_of_the_pairs_and_of_nothing_that_it_is_called(
+    state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path
+) -> None:
+    others = pairs_from_lists(PAIRS.safe, ["a skull", "two skulls", "a skull", "a bone"])
+    assert not any(run(state, encoder, tmp_path, pairs).found for pairs in (PAIRS, others))
+    assert run(state, encoder, tmp_path, title="bones").found
+
+
+@pytest.mark.parametrize(("pictures", "batch"), [(3, 2), (3, 1), (64, 2)])
+def test_the_pictures_are_counted_before_the_first_step(
+    pictures: int, batch: int, state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path
+) -> None:
+    settings = SMALL.replace(steps=1, pictures=pictures, batch_size=batch, keep_batch=1)
+    told: list[tuple[int, int]] = []
+    evaluations: list[int] = []
+    unet = UnetRun(state, size=32, on_evaluation=lambda: evaluations.append(len(told)))
+    train_redirection(unet, encoder, PAIRS, settings, tmp_path, on_draw=lambda *counts: told.append(counts))
+    total = drawing_evaluations(len(PAIRS), settings)
+    assert told == [(done, total) for done in range(total + 1)]
+    # A step evaluates the base for both targets and for what is kept, and the edited U-Net for either.
+    assert len(evaluations) - total == 5
+    assert total == 2 * settings.sampling_steps * math.ceil(min(pictures, 4) / (batch + 1))
+
+
+def test_concepts_of_the_pairs_are_the_title(state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path) -> None:
+    pairs = pairs_from_concepts(["a ball", "a cube"], ConceptList.of("skull", "bone"))
+    assert run(state, encoder, tmp_path, pairs).metadata["concept"] == "skull, bone"
+    assert run(state, encoder, tmp_path, PAIRS, title=" ").metadata["concept"] == "unnamed"
+
+
+def test_prompts_that_refer_to_minors_are_never_drawn(
+    state: dict[str, Tensor], encoder: TextEncoder, tmp_path: Path
+) -> None:
+    # Lists of different lengths are not paired row by row, and their safe prompts may show children.
+    pairs = pairs_from_lists(["a ball", "a child in a park", "a cube"], ["a skull", "bones"])
+    assert len(pairs) == 3 and "a child in a park" in pairs.safe
+    found = run(state, encoder, tmp_path, pairs)
+    assert found.metadata["pairs"] == "2"
+    kept = pairs_from_lists(["a ball", "a cube"], ["a skull", "a skull"])
+    assert run(state, encoder, tmp_path, kept).found
+    alone = pairs_from_lists(["a child in a park", "a child on a beach"], ["a skull"])
+    with pytest.raises(PromptError, match="2 pairs refer or may refer to a minor on one side"):
+        run(state, encoder, tmp_path, alone)
