@@ -49,6 +49,16 @@ def one_layer_encoder(width: int = WIDTH) -> TextEncoder:
     return build_text_encoder(config).requires_grad_(False)
 
 
+def spread_encoder(width: int = WIDTH, layers: int = 1, mlp_width: int = 16, seed: int = 1) -> TextEncoder:
+    """An encoder whose states differ: fresh token embeddings are so small that all would be nearly the same."""
+    torch.manual_seed(seed)
+    config = EncoderConfig(layers=layers, width=width, heads=1, mlp_width=mlp_width, vocabulary=49408, positions=77)
+    encoder = build_text_encoder(config)
+    with torch.no_grad():
+        encoder.token_table.weight.mul_(50)
+    return encoder
+
+
 def write_checkpoint(folder: Path) -> Path:
     """A checkpoint of SD 1.x's kind, with a U-Net and a text encoder."""
     draw = torch.Generator().manual_seed(0)

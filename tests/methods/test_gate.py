@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_unets import spread_encoder
 from torch import Tensor
 
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, embed, state_hash
+from sage_core.encoders.text_encoder import TextEncoder, embed, state_hash
 from sage_core.errors import EncoderError, PromptError, SettingsError
 from sage_core.methods.gate import (
     Gate,
@@ -28,7 +29,6 @@ from sage_core.methods.gate import (
 )
 from sage_core.runs.store import RunStore
 from sage_core.shapes.captions import matched_pairs
-from sage_core.shapes.networks.model import build_text_encoder
 
 WIDTH = 64
 SETTINGS = GateSettings(steps=80, learning_rate=2e-3, false_alarms=0.05)
@@ -36,13 +36,7 @@ SETTINGS = GateSettings(steps=80, learning_rate=2e-3, false_alarms=0.05)
 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
-    torch.manual_seed(0)
-    encoder = build_text_encoder(
-        EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=64, vocabulary=49408, positions=77)
-    )
-    with torch.no_grad():
-        encoder.token_table.weight.mul_(50)
-    return encoder
+    return spread_encoder(WIDTH, mlp_width=64, seed=0)
 
 
 PAIRS = matched_pairs(120, seed=1, names="seen", split="train")
