@@ -34,10 +34,9 @@ PROBE = Path(__file__).parent / "comfy" / "probe"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests that speak to a server together: what one leaves behind, another may go by."""
-    for item in items:
-        if "server" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Files that need a server come first: they are the longest, and each process takes one file after the other."""
+    slow = {item.path for item in items if "server" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path not in slow and item.path.name != "test_inside.py")
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,11 @@ _TEXT = """
 List the stored runs of trainings, and delete old ones.
 
 A finished training stays in its store, so that the same inputs find it again: about 500 MB for Stable Diffusion 1.x.
-An interrupted one leaves a checkpoint to go on from. Deleting a run loses no encoder that was saved from it.
+An interrupted one leaves a checkpoint to go on from. Deleting a run loses no encoder that was saved from it. Files that
+other programs wrote are neither listed nor deleted.
 
-STORE is a folder of runs: .sage-runs next to what `sage train` or `redirect` wrote, output/sage/runs in ComfyUI.
+STORE is a folder of runs: .sage-runs next to what `sage train` or `redirect` wrote; output/sage/runs, and for gates
+output/sage/gates, in ComfyUI.
 
 examples:
   sage runs .sage-runs

@@ -344,14 +344,6 @@ def test_schedules_fall_from_the_warm_up_to_nothing():
         TrainingSettings(schedule="step")
 
 
-def test_a_damaged_finished_run_says_which_file_to_delete(base, tmp_path):
-    train_stored(base, PAIRS, "skull", SETTINGS.replace(steps=2), tmp_path)
-    (weights,) = tmp_path.glob("*.safetensors")
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(TrainingError, match=rf"{weights.name}.*Delete it to train again"):
-        train_stored(base, PAIRS, "skull", SETTINGS.replace(steps=2), tmp_path)
-
-
 def test_alignment_moves_the_unsafe_prompts_and_keeps_the_safe_ones(base):
     result = train(base, PAIRS, "skull", SETTINGS.replace(epochs=8))
     before, after = TextEncoder.from_state(base), TextEncoder.from_state(result.state)
@@ -394,29 +386,12 @@ def test_a_cancelled_run_whose_newest_step_is_not_finite_leaves_no_checkpoint(ba
     assert not (tmp_path / "c").exists()
 
 
-def test_a_finished_run_that_has_changed_is_refused_and_what_a_kill_left_of_it_goes(base, tmp_path):
-    settings = SETTINGS.replace(steps=2)
-    first, _ = train_stored(base, PAIRS, "skull", settings, tmp_path)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    (weights,) = tmp_path.glob("*.safetensors")
-    # Killed after the result was written and before these went.
-    for suffix in (".checkpoint", ".lock"):
-        weights.with_suffix(suffix).write_bytes(b"")
-    again, found = train_stored(base, PAIRS, "skull", settings, tmp_path)
-    assert found and all(torch.equal(again.state[name], tensor) for name, tensor in first.state.items())
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
-    with pytest.raises(TrainingError, match=r"cannot be read \(its weights have changed since they were written\)"):
-        train_stored(base, PAIRS, "skull", settings, tmp_path)
-
-
-@pytest.mark.parametrize("change", [{"history": ["x"]}, {"history": None}, {"seconds": "x"}, {"seconds": None}])
-def test_a_damaged_report_of_a_finished_run_is_named(base, tmp_path, change):
+@pytest.mark.parametrize("seconds", ["x", None])
+def test_a_damaged_report_of_a_finished_run_is_named(base, tmp_path, seconds):
     settings = SETTINGS.replace(steps=2)
     train_stored(base, PAIRS, "skull", settings, tmp_path)
     (report,) = tmp_path.glob("*.json")
-    report.write_text(json.dumps(json.loads(report.read_text()) | change))
+    report.write_text(json.dumps(json.loads(report.read_text()) | {"seconds": seconds}))
     with pytest.raises(TrainingError, match=r"finished run .* cannot be read"):
         train_stored(base, PAIRS, "skull", settings, tmp_path)
 

@@ -1,8 +1,9 @@
-"""Whole attacks by a plan: found again, gone on with, damaged ones told, and refused before anything runs."""
+"""Whole attacks by a plan: found again, gone on with, and refused before anything runs."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch import nn
 from sage_core.attacks.budgets import AttackBudget
 from sage_core.attacks.plans import AttackPlan
 from sage_core.attacks.store import AttackedModel, attack_stored, summary
-from sage_core.encoders.text_encoder import TextEncoder
+from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import detokenize
-from sage_core.errors import PromptError, SettingsError, TrainingError, UnetError
+from sage_core.errors import PromptError, SettingsError, UnetError
 from sage_core.runs.store import RunStore
 
 PLAN = AttackPlan(
@@ -71,17 +72,23 @@ def test_other_inputs_are_other_runs(models, tmp_path: Path) -> None:
     weak, base = models
     for plan, victim in ((PLAN, weak), (PLAN, base), (replace(PLAN, seed=1), weak)):
         assert not attack_stored(plan, victim, base, tmp_path).found
-    assert len(RunStore(tmp_path).runs()) == 3
+    listed = [run.summary().split("MiB")[1].strip() for run in RunStore(tmp_path).runs()]
+    attack = "token search, attack on the embedding, skull, 3 steps"
+    assert sorted(listed) == [attack, attack, attack.replace("attack on", "control of an attack on")]
 
 
-def test_a_damaged_attack_is_told(models, tmp_path: Path) -> None:
-    attack_stored(PLAN, *models, tmp_path)
-    (path,) = tmp_path.glob("*.safetensors")
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(TrainingError, match="has changed since it was written"):
-        attack_stored(PLAN, *models, tmp_path)
+def test_the_name_of_a_run_stays(tmp_path: Path) -> None:
+    """A run whose name changes would be made again by everyone who has it."""
+
+    def stop(report: object) -> None:
+        raise KeyboardInterrupt
+
+    config = EncoderConfig(layers=1, width=16, heads=1, mlp_width=16, vocabulary=49408, positions=77)
+    exact = {name: (torch.arange(prod(shape)) % 7 / 64).view(shape) for name, shape in config.shapes().items()}
+    model = AttackedModel(exact)
+    with pytest.raises(KeyboardInterrupt):
+        attack_stored(PLAN, model, model, tmp_path, on_step=stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["c544b21d5d295636f01845a7c73dea35.checkpoint"]
 
 
 def test_a_found_text_about_a_minor_is_withheld(models, tmp_path: Path) -> None:

@@ -21,20 +21,12 @@ from sage_core.demo.serve import write_workflows
 from sage_core.files import write_text
 from sage_core.shapes.captions import matched_pairs
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
+from shipped_workflows import NAMES
 
 from .conftest import Tab
 
 pytestmark = pytest.mark.full
 
-NAMES = [
-    "erase_a_concept",
-    "evaluate_base_and_sage",
-    "remove_two_concepts",
-    "safe_in_many_ways",
-    "score_one_picture",
-    "text_to_image_base_and_sage",
-    "train_and_compare",
-]
 RENDERERS = ["classic", "vue"]
 # Nodes that promise a text, and those that promise a picture.
 TEXTS = {

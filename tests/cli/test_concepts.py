@@ -16,6 +16,7 @@ from sage_core.alignment.training import train
 from sage_core.cli.main import main
 from sage_core.encoders.layouts import EncoderConfig, read_encoder
 from sage_core.encoders.text_encoder import TextEncoder, save_encoder
+from sage_core.images import to_pil
 from sage_core.methods.closed_form.uce import UceSettings, edit
 from sage_core.methods.concepts import Concepts
 from sage_core.prompts.concept_files import read_concepts
@@ -114,7 +115,7 @@ class Judge:
     def answer(self, images: Any, questions: Any, *, on_batch: Any = None, **_: Any) -> list[list[Answer]]:
         on_batch(len(images))
         asked = questions[0][0].question
-        dark = ["skull" in asked and sum(image.convert("L").tobytes()) == 0 for image in images]
+        dark = ["skull" in asked and sum(to_pil(image).convert("L").tobytes()) == 0 for image in images]
         return [[Answer("yes" if seen else "no", None)] for seen in dark]
 
 

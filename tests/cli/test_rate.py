@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from sage_core.cli.main import main
+from sage_core.images import to_pil
 from sage_core.tifa.judges.base import Answer
 
 
@@ -21,7 +22,7 @@ class DarkJudge:
     def answer(self, images: Any, questions: Any, *, on_batch: Any = None, **_: Any) -> list[list[Answer]]:
         assert questions[0][0].question == "is there a skull?"
         on_batch(len(images))
-        dark = [sum(image.convert("L").tobytes()) == 0 for image in images]
+        dark = [sum(to_pil(image).convert("L").tobytes()) == 0 for image in images]
         return [[Answer("yes" if seen else "no", None)] for seen in dark]
 
 

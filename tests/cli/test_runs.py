@@ -14,11 +14,10 @@ from sage_core.cli.main import main
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     for age, key in ((200, "a" * 32), (100, "b" * 32)):
-        for suffix in (".safetensors", ".json"):
+        report = {"metadata": {"concept": "skull", "steps": "4"}, "history": []}
+        for suffix, content in ((".safetensors", "0" * 900), (".json", json.dumps(report))):
             path = tmp_path / f"{key}{suffix}"
-            path.write_text(
-                json.dumps({"metadata": {"concept": "skull", "steps": "4"}}) if suffix == ".json" else "0" * 900
-            )
+            path.write_text(content)
             os.utime(path, (1e9 - age, 1e9 - age))
     return tmp_path
 
@@ -35,9 +34,10 @@ def test_a_limit_deletes_the_oldest(store: Path, capsys: pytest.CaptureFixture[s
     assert main(["runs", str(store), "--limit", "0.000001", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [run["key"][0] for run in found["deleted"]] == ["a"] and [run["key"][0] for run in found["runs"]] == ["b"]
+    (store / f"{'c' * 32}.json").write_text('{"of": "another program"}')
     assert main(["runs", str(store), "--clear"]) == 0
     assert "Deleted 1 runs" in capsys.readouterr().out
-    assert list(store.iterdir()) == []
+    assert [path.name for path in store.iterdir()] == [f"{'c' * 32}.json"]
 
 
 @pytest.mark.parametrize("limit", ["nan", "-1", "x"])

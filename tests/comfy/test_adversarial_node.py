@@ -18,7 +18,7 @@ from sage_core.methods.adv_unlearn_store import train_adv_unlearn
 from sage_core.methods.concepts import Concepts
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
 from sage_core.unet.names import CHECKPOINT_PREFIX
-from training_graphs import RETAIN, adv_unlearn, prompt_pairs
+from training_graphs import RETAIN, UNLEARNING_SEED, adv_unlearn, prompt_pairs
 
 
 def with_pictures(graph: dict) -> dict:
@@ -58,7 +58,7 @@ def test_it_is_the_librarys_training_draws_and_is_found_again(
     assert (metadata["method"], metadata["concept"]) == ("AdvUnlearn", "skull")
     assert metadata["base_hash"] == state_hash(held) and metadata["hash"] == state_hash(state)
     unet = {n: v.float() for n, v in load_file(shapes_files.checkpoint).items() if n.startswith(CHECKPOINT_PREFIX)}
-    settings = AdvUnlearnSettings(steps=2, learning_rate=1e-3, retain_batch=1)
+    settings = AdvUnlearnSettings(seed=UNLEARNING_SEED, steps=2, learning_rate=1e-3, retain_batch=1)
     wanted = train_adv_unlearn(unet, held, Concepts(("skull",)), settings, tmp_path, retain=RETAIN, size=64)
     for name, value in wanted.state.items():
         if ".layers." in name and name.endswith("weight") and value.dim() == 2:

@@ -59,10 +59,10 @@ def test_a_cancelled_training_resumes_to_the_same_weights(
     assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-def gate_of_many_steps(shapes_files: ExpandedFiles, steps: int, seed: int) -> Graph:
+def gate_of_many_steps(shapes_files: ExpandedFiles, steps: int) -> Graph:
     pairs = matched_pairs(40, seed=1, names="seen", split="train")
     sources = prompt_pairs(safe_text="\n".join(pairs.safe), unsafe_text="\n".join(pairs.unsafe))
-    return gate(shapes_files, sources, steps=steps, seed=seed)
+    return gate(shapes_files, sources, steps=steps)
 
 
 # Makes a graph, its steps, the step at which it is cancelled, and how its report begins.
@@ -82,7 +82,7 @@ def test_so_does_all_that_takes_steps(
     cancelled_at: Callable[[Graph, int, int], int],
 ) -> None:  # fmt: skip
     make, steps, step, begins = OTHERS[kind]
-    graph = make(shapes_files, steps=steps, seed=7)
+    graph = make(shapes_files, steps=steps)
     folder = base / "output" / "sage" / ("gates" if kind == "gate" else "runs")
     before = set(folder.glob("*"))
     if kind == "redirected U-Net":

@@ -57,6 +57,8 @@ def test_a_gate_is_trained_kept_and_found_again(server: Server, base: Path, comm
     assert first.startswith("Trained: ") and "set for at most 5.0%" in first
     (path,) = (base / "output" / "sage" / "gates").iterdir()
     assert load_gate(path).card.detected > 0.9
+    listed = server.run({"runs": node("SAGEStoredRuns", action="list", limit_gb=5.0)})["runs"]["text"][0]
+    assert f"{path.stem[:8]}  " in listed and "gate, 60 steps" in listed
     server.free()
     # ComfyUI forgets results only after the next graph that it runs, whichever that is.
     server.run({"other": node("PreviewAny", source="anything")})

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 
 from sage_core.demo.comfyui.client import Graph
 from sage_core.demo.comfyui.server import Server
+from shipped_workflows import to_api
 
 RELEASE = Path(__file__).parent / "release_0_1"
 NODES: dict[str, dict[str, Any]] = json.loads((RELEASE / "nodes.json").read_text(encoding="utf-8"))
@@ -36,10 +35,6 @@ def described(schema: dict[str, Any], section: str) -> list[dict[str, Any]]:
         kind, *options = schema["input"][section][name]
         rows.append({"name": name, "type": kind, **(options[0] if options else {})})
     return rows
-
-
-def test_all_nodes_of_the_release_are_known() -> None:
-    assert len(NODES) == 18
 
 
 KEPT = ("name", "type", "forceInput", "default")
@@ -73,16 +68,6 @@ def test_outputs_are_those_of_the_release(node: str, info: dict[str, Any]) -> No
 
 
 # -- saved workflows ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def to_api() -> Callable[[dict, dict], Graph]:
-    """What the frontend queues for a workflow, from the tests of the shipped ones."""
-    path = RELEASE.parents[1] / "demo" / "test_workflows.py"
-    spec = importlib.util.spec_from_file_location("workflow_tests", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.to_api
 
 
 def widgets_of_the_release(info: dict[str, Any]) -> dict[str, Any]:
@@ -134,9 +119,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_workflow_saved_with_the_release_can_be_queued(
-    name: str, server: Server, info: dict[str, Any], to_api: Callable[[dict, dict], Graph]
-) -> None:
+def test_a_workflow_saved_with_the_release_can_be_queued(name: str, server: Server, info: dict[str, Any]) -> None:
     graph = to_api(read(RELEASE / f"{name}.json"), widgets_of_the_release(info))
     assert problems(server, with_files_that_are_here(graph, info), info) == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from sage_core.demo.comfyui.client import ExecutionError, GraphError
 from sage_core.demo.comfyui.server import Server
@@ -15,7 +16,7 @@ KEY = "0123456789abcdef" * 2
 def test_runs_are_listed_and_limited(server: Server, base: Path) -> None:
     folder = base / "output" / "sage" / "runs"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{KEY}.checkpoint").write_bytes(b"0" * 3000)
+    torch.save({"key": KEY, "seconds": 1.0, "optimizer": {}, "history": []}, folder / f"{KEY}.checkpoint")
     inputs = {"limit_gb": 10_000.0}
 
     def report(action: object) -> str:

@@ -20,7 +20,7 @@ from sage_core.shapes.networks.checkpoint import ExpandedFiles
 from sage_core.unet.files import read_unet
 from sage_core.unet.names import CHECKPOINT_PREFIX, UnetConfig
 from sage_core.unet.training import EditResult, UnetRun
-from training_graphs import SAFE, UNSAFE, erasure, prompt_pairs, redirecting
+from training_graphs import ERASING_SEED, SAFE, UNSAFE, erasure, prompt_pairs, redirecting
 
 STEPS = 2
 GRAPHS = {"erasure": erasure, "redirected": redirecting}
@@ -39,9 +39,11 @@ def saving(kind: str, shapes_files: ExpandedFiles, **inputs: object) -> Graph:
 
 def by_the_library(kind: str, run: UnetRun, encoder: TextEncoder, folder: Path) -> EditResult:
     if kind == "erasure":
-        return train_erasure(run, encoder, Concepts(("skull",)), PRESETS["esd_x"].replace(steps=STEPS), folder)
-    settings = RedirectingSettings(steps=STEPS, batch_size=2)
-    return train_redirection(run, encoder, pairs_from_lists(SAFE, UNSAFE), settings, folder)
+        return train_erasure(
+            run, encoder, Concepts(("skull",)), PRESETS["esd_x"].replace(steps=STEPS, seed=ERASING_SEED), folder
+        )
+    pairs = pairs_from_lists(SAFE, UNSAFE)
+    return train_redirection(run, encoder, pairs, RedirectingSettings(steps=STEPS, batch_size=2), folder)
 
 
 @pytest.mark.parametrize("kind", GRAPHS)

@@ -81,6 +81,7 @@ def test_demo_leaves_pictures_curves_and_reports(tmp_path: Path, monkeypatch, ca
     assert page.count("data:image/png;base64,") == 10 and "| SAGE+ |" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_leaves_nothing_running(tmp_path: Path, ending: signal.Signals, interruptible: None) -> None:

@@ -130,7 +130,7 @@ time.sleep(600)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("ending", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.full)])
 def test_server_ends_with_its_owner(comfyui: Path, tmp_path: Path, ending: signal.Signals, interruptible: None) -> None:
     owner = subprocess.Popen([sys.executable, "-c", OWNER, comfyui, tmp_path], stdout=subprocess.PIPE, text=True)
     try:

@@ -1,11 +1,9 @@
-"""A tiny U-Net, text encoder and checkpoint of random weights, and what holds for every stored training of a U-Net."""
+"""A tiny U-Net, text encoder and checkpoint of random weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -13,7 +11,6 @@ from torch import Tensor, nn
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.shapes.networks.model import build_text_encoder
 from sage_core.unet.names import CHECKPOINT_PREFIX, UnetConfig, unet_names
-from sage_core.unet.training import EditResult
 
 # Of the states that the U-Net of two levels reads.
 WIDTH = 16
@@ -52,6 +49,16 @@ def one_layer_encoder(width: int = WIDTH) -> TextEncoder:
     return build_text_encoder(config).requires_grad_(False)
 
 
+def spread_encoder(width: int = WIDTH, layers: int = 1, mlp_width: int = 16, seed: int = 1) -> TextEncoder:
+    """An encoder whose states differ: fresh token embeddings are so small that all would be nearly the same."""
+    torch.manual_seed(seed)
+    config = EncoderConfig(layers=layers, width=width, heads=1, mlp_width=mlp_width, vocabulary=49408, positions=77)
+    encoder = build_text_encoder(config)
+    with torch.no_grad():
+        encoder.token_table.weight.mul_(50)
+    return encoder
+
+
 def write_checkpoint(folder: Path) -> Path:
     """A checkpoint of SD 1.x's kind, with a U-Net and a text encoder."""
     draw = torch.Generator().manual_seed(0)
@@ -67,37 +74,3 @@ def write_checkpoint(folder: Path) -> Path:
     path = folder / "tiny.safetensors"
     save_file(tensors, path)
     return path
-
-
-def check_resumed(run: Callable[..., EditResult], folder: Path, hook: str, call: int, steps: int) -> None:
-    """A training that is stopped and gone on with is equal to one that was not, to the bit.
-
-    Args:
-        run: trains in a store, with options of UnetRun.
-        folder: of the stores.
-        hook: the option whose function stops it.
-        call: at which call of it, after the first step and before the last.
-        steps: of a whole training.
-    """
-
-    class Stop(Exception):
-        pass
-
-    calls = 0
-
-    def stop(*_: object) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == call:
-            raise Stop
-
-    with pytest.raises(Stop):
-        run(folder / "parts", **{hook: stop})
-    assert list((folder / "parts").glob("*.checkpoint"))
-    done: list[int] = []
-    parts = run(folder / "parts", on_step=lambda report: done.append(report.step))
-    whole = run(folder / "whole")
-    assert 0 < len(done) < steps
-    assert parts.deltas.keys() == whole.deltas.keys()
-    assert all(torch.equal(parts.deltas[name], whole.deltas[name]) for name in whole.deltas)
-    assert not list((folder / "parts").glob("*.checkpoint"))

@@ -11,6 +11,9 @@ SAFE = ["a red circle", "two blue circles", "a green circle on sand"]
 UNSAFE = ["a red skull", "two blue skulls", "a green skull on sand"]
 COLOURS = ("red", "green", "blue", "white", "black", "orange", "pink", "grey")
 THINGS = [f"{colour} {place}" for colour in COLOURS for place in ("on sand", "in snow")]
+# Each step begins with so much of a drawing as its random numbers say, up to 50 steps of it. With these two seeds the
+# first six steps draw 27 and 28 together; with seed 0 it would be more than 140.
+ERASING_SEED, UNLEARNING_SEED = 2098, 4272
 RETAIN = ("a red circle on sand", "two blue stars in snow")
 
 
@@ -30,7 +33,7 @@ def prompt_pairs(**inputs: object) -> dict:
 
 def erasure(shapes_files: ExpandedFiles, **inputs: object) -> dict:
     about = {"concepts": "skull", "erase_from": "", "preset": "esd_x", "steps": 3, "size": 64, "batch_size": 1}
-    more = {"model": ["model", 0], "clip": ["clip", 0], "precision": "fp32", "seed": 0}
+    more = {"model": ["model", 0], "clip": ["clip", 0], "precision": "fp32", "seed": ERASING_SEED}
     return loaders(shapes_files) | {"train": node("SAGETrainErasure", **about | more | inputs)}
 
 
@@ -45,9 +48,9 @@ def redirecting(shapes_files: ExpandedFiles, **inputs: object) -> dict:
 
 def adv_unlearn(shapes_files: ExpandedFiles, **inputs: object) -> dict:
     settings = {"steps": 2, "learning_rate": 1e-3, "retain_weight": 0.3, "retain_batch": 1, "radius": 1.0}
-    more = {"attack_steps": 1, "layers": 0, "batch_size": 1, "size": 64, "precision": "fp32", "seed": 0}
+    more = {"attack_steps": 1, "layers": 0, "batch_size": 1, "size": 64, "precision": "fp32"}
     about = {"concepts": "skull", "name": "unlearned", "retain_prompts": "\n".join(RETAIN), "guide": ""}
-    links = {"model": ["model", 0], "clip": ["clip", 0]}
+    links = {"model": ["model", 0], "clip": ["clip", 0], "seed": UNLEARNING_SEED}
     return loaders(shapes_files) | {"train": node("SAGETrainAdvUnlearn", **links | settings | more | about | inputs)}
 
 

@@ -1,27 +1,26 @@
-"""AdvUnlearn against slow references in float64 on a small U-Net, its attack, exact resume, and retain prompts."""
+"""AdvUnlearn against slow references in float64 on a small U-Net, its attack, and retain prompts."""
 
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_unets import WIDTH, spread_encoder
 from torch import Tensor, nn
 
 from sage_core.drawing.noise import noise_scheduler
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import tokenize
 from sage_core.errors import PromptError, SettingsError, TrainingError
 from sage_core.methods.adv_unlearn import AdvUnlearnObjective, AdvUnlearnSettings, retain_prompts
 from sage_core.methods.concepts import Concepts
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
 from sage_core.runs.loop import Budget, Loop
-from sage_core.shapes.networks.model import build_text_encoder, build_unet
 from sage_core.unet.differences import DiffusersNoise
 
-WIDTH, LATENTS = 16, (4, 4, 4)
+LATENTS = (4, 4, 4)
 SMALL = AdvUnlearnSettings(
     steps=4, learning_rate=1e-3, sampling_steps=4, batch_size=2, retain_batch=3, retain_weight=0.7, strength=1.5
 )
@@ -30,20 +29,8 @@ RETAIN = ("a red star on sand", "two cats", "an old man in snow", "a wooden chai
 
 
 @pytest.fixture(scope="module")
-def unet() -> nn.Module:
-    torch.manual_seed(0)
-    return build_unet(32, WIDTH).eval()
-
-
-@pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
-    torch.manual_seed(1)
-    encoder = build_text_encoder(
-        EncoderConfig(layers=2, width=WIDTH, heads=1, mlp_width=16, vocabulary=49408, positions=77)
-    )
-    with torch.no_grad():
-        encoder.token_table.weight.mul_(50)
-    return encoder
+    return spread_encoder(layers=2)
 
 
 def objective(unet: nn.Module, encoder: TextEncoder, settings: AdvUnlearnSettings) -> AdvUnlearnObjective:
@@ -277,31 +264,6 @@ def test_training_lowers_the_loss(unet: nn.Module, encoder: TextEncoder) -> None
         it.optimizer.zero_grad()
         last = it.gradients(0)[0]
     assert last < first
-
-
-def test_resume_is_exact(unet: nn.Module, encoder: TextEncoder, tmp_path: Path) -> None:
-    def loop(checkpoint: Path | None) -> tuple[AdvUnlearnObjective, Loop]:
-        it = objective(unet, encoder, SMALL)
-        return it, Loop(it, Budget(steps=4), lambda step, used: 1e-3, checkpoint=checkpoint, key="same")
-
-    whole, run = loop(None)
-    run.run()
-
-    class Stop(Exception):
-        pass
-
-    def stop(report: Any) -> None:
-        if report.step == 1:
-            raise Stop
-
-    _, run = loop(tmp_path / "run")
-    with pytest.raises(Stop):
-        run.run(stop)
-    resumed, run = loop(tmp_path / "run")
-    assert 0 < run.step < 4
-    assert len(run.run()) == 4
-    for name, value in whole.result().items():
-        assert torch.equal(resumed.result()[name], value)
 
 
 def test_chunks_give_the_same_gradients(unet: nn.Module, encoder: TextEncoder) -> None:

@@ -1,9 +1,8 @@
-"""ESD and RACE against slow references on a small U-Net, exact resume, and the choice of parameters."""
+"""ESD and RACE against slow references on a small U-Net, and the choice of parameters."""
 
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sage_core.drawing.noise import noise_scheduler
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.errors import SettingsError, UnetError
 from sage_core.methods.concepts import Concepts
 from sage_core.methods.erasing import (
@@ -22,29 +21,11 @@ from sage_core.methods.erasing import (
     RaceSettings,
 )
 from sage_core.runs.loop import Budget, Loop
-from sage_core.shapes.networks.model import build_text_encoder, build_unet
 from sage_core.unet.differences import DiffusersNoise, trained_names
 from sage_core.unet.names import kind_of, unet_names
 
-WIDTH, LATENTS = 16, (4, 4, 4)
+LATENTS = (4, 4, 4)
 SMALL = ErasingSettings(sampling_steps=4, steps=4, learning_rate=1e-3, batch_size=2)
-
-
-@pytest.fixture(scope="module")
-def unet() -> nn.Module:
-    torch.manual_seed(0)
-    return build_unet(32, WIDTH).eval()
-
-
-@pytest.fixture(scope="module")
-def encoder() -> TextEncoder:
-    torch.manual_seed(1)
-    encoder = build_text_encoder(
-        EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=16, vocabulary=49408, positions=77)
-    )
-    with torch.no_grad():
-        encoder.token_table.weight.mul_(50)
-    return encoder
 
 
 CONCEPTS = Concepts(("a skull", "death mask"))
@@ -128,13 +109,6 @@ def test_the_loss_and_its_gradient_are_the_formula(
         torch.testing.assert_close(delta.grad, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max()) + 1e-8)
 
 
-def test_the_published_target_is_that_of_both_forms() -> None:
-    """2 ε("") − ε(c), of η = 2 from ε(c) on as of η = 1 from ε("") on."""
-    concept, empty = torch.tensor([3.0]), torch.tensor([1.0])
-    assert concept - PRESETS["esd_x"].strength * (concept - empty) == 2 * empty - concept
-    assert empty - PRESETS["esd_x_paper"].strength * (concept - empty) == 2 * empty - concept
-
-
 def test_the_base_is_left_as_it_is_and_learns_nothing(unet: nn.Module, encoder: TextEncoder) -> None:
     it = objective(unet, encoder, SMALL)
     before = {name: value.clone() for name, value in it.base.items()}
@@ -155,31 +129,6 @@ def test_training_lowers_the_loss(preset: str, unet: nn.Module, encoder: TextEnc
         it.optimizer.step()
         it.optimizer.zero_grad()
     assert it.gradients(0)[0] < first
-
-
-def test_resume_is_exact(unet: nn.Module, encoder: TextEncoder, tmp_path: Path) -> None:
-    def loop(steps: int, checkpoint: Path | None) -> tuple[ErasingObjective, Loop]:
-        it = objective(unet, encoder, SMALL)
-        return it, Loop(it, Budget(steps=steps), lambda step, used: 1e-3, checkpoint=checkpoint, key="same")
-
-    whole, run = loop(4, None)
-    run.run()
-
-    class Stop(Exception):
-        pass
-
-    def stop(report: Any) -> None:
-        if report.step == 1:
-            raise Stop
-
-    _, run = loop(4, tmp_path / "run")
-    with pytest.raises(Stop):
-        run.run(stop)
-    resumed, run = loop(4, tmp_path / "run")
-    assert 0 < run.step < 4
-    assert len(run.run()) == 4
-    for name, delta in whole.result().items():
-        assert torch.equal(resumed.result()[name], delta)
 
 
 def test_chunks_give_the_same_gradients(unet: nn.Module, encoder: TextEncoder) -> None:

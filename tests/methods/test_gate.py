@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_unets import spread_encoder
 from torch import Tensor
 
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, embed, state_hash
+from sage_core.encoders.text_encoder import TextEncoder, embed, state_hash
 from sage_core.errors import EncoderError, PromptError, SettingsError
 from sage_core.methods.gate import (
     Gate,
@@ -18,6 +19,7 @@ from sage_core.methods.gate import (
     GateNetwork,
     GateSettings,
     RefineSettings,
+    gate_name,
     load_gate,
     refine,
     route,
@@ -25,8 +27,8 @@ from sage_core.methods.gate import (
     threshold_for,
     train_gate,
 )
+from sage_core.runs.store import RunStore
 from sage_core.shapes.captions import matched_pairs
-from sage_core.shapes.networks.model import build_text_encoder
 
 WIDTH = 64
 SETTINGS = GateSettings(steps=80, learning_rate=2e-3, false_alarms=0.05)
@@ -34,13 +36,7 @@ SETTINGS = GateSettings(steps=80, learning_rate=2e-3, false_alarms=0.05)
 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
-    torch.manual_seed(0)
-    encoder = build_text_encoder(
-        EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=64, vocabulary=49408, positions=77)
-    )
-    with torch.no_grad():
-        encoder.token_table.weight.mul_(50)
-    return encoder
+    return spread_encoder(WIDTH, mlp_width=64, seed=0)
 
 
 PAIRS = matched_pairs(120, seed=1, names="seen", split="train")
@@ -172,11 +168,31 @@ def test_its_file(gate: Gate, encoder: TextEncoder, tmp_path: Path) -> None:
         save_file(damage, path, metadata=metadata)
         with pytest.raises(EncoderError, match=message):
             load_gate(path)
+    save_gate(path, gate)
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+    with pytest.raises(EncoderError, match="its weights have changed since they were written"):
+        load_gate(path)
     path.write_bytes(b"12")
     with pytest.raises(EncoderError, match="not a whole safetensors"):
         load_gate(path)
     with pytest.raises(EncoderError, match="not a whole safetensors"):
         load_gate(tmp_path / "none.safetensors")
+
+
+def test_it_is_kept_under_a_name_that_stays(gate: Gate, encoder: TextEncoder, tmp_path: Path) -> None:
+    """Gates of before were kept under it, without a hash, and must be found; prompts count once."""
+    settings = GateSettings(steps=60, false_alarms=0.05)
+    name = gate_name("ab" * 32, ["a ball", "a cube", "a ball"], ["a skull"], settings)
+    assert name == "3bae6884a565d3ef55f5b2bda586cdef"
+    assert name == gate_name("ab" * 32, ["a ball", "a cube"], ["a skull"], settings)
+    assert name != gate_name("ab" * 32, ["a ball", "a cube"], ["a skull"], GateSettings(steps=61, false_alarms=0.05))
+    path = tmp_path / f"{name}.safetensors"
+    save_gate(path, gate)
+    (listed,) = RunStore(tmp_path).runs()
+    assert listed.finished and listed.summary().endswith("gate, 80 steps")
+    save_file(load_file(path), path, metadata={"sage_gate_1": json.dumps(gate.card.__dict__)})
+    assert load_gate(path, encoder).card == gate.card
 
 
 def test_it_works_in_inference_mode(gate: Gate, encoder: TextEncoder, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The redirected U-Net against a slow reference on a small U-Net, its pictures, exact resume and chunks."""
+"""The redirected U-Net against a slow reference on a small U-Net, its pictures, exact resume, chunks, a whole run."""
 
 from __future__ import annotations
 
@@ -10,18 +10,26 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_unets import checkpoint_state, one_layer_encoder, two_level_unet
 from torch import Tensor, nn
 
 from sage_core.drawing.noise import noise_scheduler
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.errors import PromptError, SettingsError, TrainingError
-from sage_core.methods.redirecting import PairStates, RedirectingObjective, RedirectingSettings
-from sage_core.prompts.pairs import pairs_from_lists
-from sage_core.runs.loop import Budget, Loop
-from sage_core.shapes.networks.model import build_text_encoder, build_unet
+from sage_core.methods.redirecting import (
+    PairStates,
+    RedirectingObjective,
+    RedirectingSettings,
+    drawing_evaluations,
+    train_redirection,
+)
+from sage_core.prompts.concept_pairs import pairs_from_concepts
+from sage_core.prompts.concepts import ConceptList
+from sage_core.prompts.pairs import PromptPairs, pairs_from_lists
 from sage_core.unet.differences import DiffusersNoise
+from sage_core.unet.training import EditResult, UnetRun
 
-WIDTH, LATENTS = 16, (4, 4, 4)
+LATENTS = (4, 4, 4)
 SMALL = RedirectingSettings(
     steps=4,
     learning_rate=1e-3,
@@ -37,18 +45,7 @@ PAIRS = pairs_from_lists(["a ball", "two balls", "a cube", "a kite"], ["a skull"
 
 
 @pytest.fixture(scope="module")
-def unet() -> nn.Module:
-    torch.manual_seed(0)
-    return build_unet(32, WIDTH).eval()
-
-
-@pytest.fixture(scope="module")
-def states() -> PairStates:
-    torch.manual_seed(1)
-    config = EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=16, vocabulary=49408, positions=77)
-    encoder: TextEncoder = build_text_encoder(config)
-    with torch.no_grad():
-        encoder.token_table.weight.mul_(50)
+def states(encoder: TextEncoder) -> PairStates:
     return PairStates.of(encoder, PAIRS)
 
 
@@ -180,28 +177,6 @@ def test_training_lowers_the_loss_and_leaves_the_base(unet: nn.Module, states: P
     assert all(value.grad is None for value in it.base.values())
 
 
-def test_resume_is_exact(unet: nn.Module, states: PairStates, tmp_path: Path) -> None:
-    def loop(checkpoint: Path | None) -> tuple[RedirectingObjective, Loop]:
-        it = objective(unet, states)
-        return it, Loop(it, Budget(steps=4), SMALL.rate, checkpoint=checkpoint, key="same")
-
-    class Stop(Exception):
-        pass
-
-    def stop(report: Any) -> None:
-        if report.step == 1:
-            raise Stop
-
-    whole, run = loop(None)
-    run.run()
-    with pytest.raises(Stop):
-        loop(tmp_path / "run")[1].run(stop)
-    resumed, run = loop(tmp_path / "run")
-    assert 0 < run.step < 4
-    assert len(run.run()) == 4
-    assert all(torch.equal(resumed.result()[name], delta) for name, delta in whole.result().items())
-
-
 def test_chunks_give_the_same_gradients(unet: nn.Module, states: PairStates) -> None:
     whole, parts = objective(unet, states), objective(unet, states)
     disturb(whole)
@@ -233,7 +208,68 @@ def test_wrong_settings_are_refused(field: str, value: Any) -> None:
         RedirectingSettings(**{field: value})
 
 
-def test_no_pairs_are_refused(states: PairStates) -> None:
-    config = EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=16, vocabulary=49408, positions=77)
+def test_no_pairs_are_refused(encoder: TextEncoder) -> None:
     with pytest.raises(PromptError):
-        PairStates.of(build_text_encoder(config), pairs_from_lists([], []))
+        PairStates.of(encoder, pairs_from_lists([], []))
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    return checkpoint_state(two_level_unet())
+
+
+@pytest.fixture(scope="module")
+def reader() -> TextEncoder:
+    return one_layer_encoder()
+
+
+def run(
+    state: dict[str, Tensor], reader: TextEncoder, store: Path, pairs: PromptPairs = PAIRS, title: str = "skulls"
+) -> EditResult:
+    settings = SMALL.replace(steps=1)
+    return train_redirection(UnetRun(state, size=32), reader, pairs, settings, store, title=title)
+
+
+def test_its_name_is_of_the_pairs_and_of_nothing_that_it_is_called(
+    state: dict[str, Tensor], reader: TextEncoder, tmp_path: Path
+) -> None:
+    others = pairs_from_lists(PAIRS.safe, ["a skull", "two skulls", "a skull", "a bone"])
+    assert not any(run(state, reader, tmp_path, pairs).found for pairs in (PAIRS, others))
+    assert run(state, reader, tmp_path, title="bones").found
+
+
+@pytest.mark.parametrize(("pictures", "batch"), [(3, 2), (3, 1), (64, 2)])
+def test_the_pictures_are_counted_before_the_first_step(
+    pictures: int, batch: int, state: dict[str, Tensor], reader: TextEncoder, tmp_path: Path
+) -> None:
+    settings = SMALL.replace(steps=1, pictures=pictures, batch_size=batch, keep_batch=1)
+    told: list[tuple[int, int]] = []
+    evaluations: list[int] = []
+    unet = UnetRun(state, size=32, on_evaluation=lambda: evaluations.append(len(told)))
+    train_redirection(unet, reader, PAIRS, settings, tmp_path, on_draw=lambda *counts: told.append(counts))
+    total = drawing_evaluations(len(PAIRS), settings)
+    assert told == [(done, total) for done in range(total + 1)]
+    # A step evaluates the base for both targets and for what is kept, and the edited U-Net for either.
+    assert len(evaluations) - total == 5
+    assert total == 2 * settings.sampling_steps * math.ceil(min(pictures, 4) / (batch + 1))
+
+
+def test_concepts_of_the_pairs_are_the_title(state: dict[str, Tensor], reader: TextEncoder, tmp_path: Path) -> None:
+    pairs = pairs_from_concepts(["a ball", "a cube"], ConceptList.of("skull", "bone"))
+    assert run(state, reader, tmp_path, pairs).metadata["concept"] == "skull, bone"
+    assert run(state, reader, tmp_path, PAIRS, title=" ").metadata["concept"] == "unnamed"
+
+
+def test_prompts_that_refer_to_minors_are_never_drawn(
+    state: dict[str, Tensor], reader: TextEncoder, tmp_path: Path
+) -> None:
+    # Lists of different lengths are not paired row by row, and their safe prompts may show children.
+    pairs = pairs_from_lists(["a ball", "a child in a park", "a cube"], ["a skull", "bones"])
+    assert len(pairs) == 3 and "a child in a park" in pairs.safe
+    found = run(state, reader, tmp_path, pairs)
+    assert found.metadata["pairs"] == "2"
+    kept = pairs_from_lists(["a ball", "a cube"], ["a skull", "a skull"])
+    assert run(state, reader, tmp_path, kept).found
+    alone = pairs_from_lists(["a child in a park", "a child on a beach"], ["a skull"])
+    with pytest.raises(PromptError, match="2 pairs refer or may refer to a minor on one side"):
+        run(state, reader, tmp_path, alone)

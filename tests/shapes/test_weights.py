@@ -189,7 +189,6 @@ def test_the_shipped_weights_draw_and_tell_their_origin():
         assert scores["tifa"] > 0.9
 
 
-@pytest.mark.full
 def test_the_shipped_model_draws_what_it_is_told():
     from sage_core.shapes.exam.reader import read_pictures
 
