@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..seeds import generator_of
 from .settings import TrainingSettings
 
 
@@ -40,7 +41,7 @@ def batch_sizes(pairs: int, settings: TrainingSettings) -> list[int]:
 
 def epoch_order(pairs: int, epoch: int, seed: int) -> Tensor:
     """The order in which epoch `epoch`, counted from 0, goes through the pairs, int64 (pairs,)."""
-    return torch.randperm(pairs, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    return torch.randperm(pairs, generator=generator_of(seed, epoch))
 
 
 def total_steps(pairs: int, settings: TrainingSettings) -> int:

@@ -16,21 +16,17 @@ concept in the attacked model, as Pham et al. (ICLR 2024) used it to bring erase
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from ..drawing.noise import TRAINING_STEPS, noise_scheduler
+from ..drawing.denoising import Noise, Step, Texts, denoise
+from ..drawing.noise import TRAINING_STEPS, make_scheduler, noise_of, noised
 from ..errors import SettingsError
+from ..seeds import generator_of, seed_of
 from .objectives import Goal
-
-Noise = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-# Far apart, so that neighbouring seeds share no picture.
-_SEED_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +85,7 @@ class NoisyPictures:
         for start in range(0, len(prompted), chunk):
             rows = prompted[start : start + chunk]
             first = _noise_of(seed, range(start, start + len(rows)), shape).to(rows)
-            parts.append(_along_the_way(noise, first, rows, plain, kept, sampling_steps, guidance))
+            parts.append(_along_the_way(noise, first, Texts(plain, rows), kept, sampling_steps, guidance))
         latents, times, targets, without = (torch.cat(each) for each in zip(*parts, strict=True))
         return cls(latents, times, targets, (without - targets).square().flatten(1).mean(1))
 
@@ -112,12 +108,11 @@ class NoisyPictures:
             raise SettingsError(f"draws is {draws}, expected 1 or more.")
         shape = cast("tuple[int, int, int]", tuple(references.shape[1:]))
         added = torch.stack([_noise_of(seed + draw, range(len(references)), shape) for draw in range(draws)], dim=1)
-        generator = torch.Generator().manual_seed(seed * _SEED_STRIDE)
+        generator = generator_of(seed, 0)
         stretch = (torch.arange(draws) + torch.rand(len(references), draws, generator=generator)) / draws
         times = (stretch * TRAINING_STEPS).long().clamp(max=TRAINING_STEPS - 1).to(references.device)
-        alphas = cast(Any, noise_scheduler()).alphas_cumprod.to(references)[times][..., None, None, None]
         added = added.to(references)
-        latents = alphas.sqrt() * references[:, None] + (1 - alphas).sqrt() * added
+        latents = noised(references[:, None], times, added)
         errors = []
         for row in range(len(references)):
             for start in range(0, draws, chunk):
@@ -148,23 +143,20 @@ class NoiseGoal(Goal):
 
 
 def _noise_of(seed: int, rows: range, shape: tuple[int, int, int]) -> Tensor:
-    """Noise of each row, which depends on the seed and the row alone; drawn on the CPU, whatever the device."""
-    generator = torch.Generator()
-    return torch.stack([torch.randn(shape, generator=generator.manual_seed(seed * _SEED_STRIDE + row)) for row in rows])
+    """Noise of each row, which depends on the seed and the row alone."""
+    return noise_of((seed_of(seed, row) for row in rows), shape)
 
 
 def _along_the_way(
-    noise: Noise, latents: Tensor, prompted: Tensor, plain: Tensor, kept: set[int], steps: int, guidance: float
+    noise: Noise, latents: Tensor, texts: Texts, kept: set[int], steps: int, guidance: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Latents, times, noise with the prompt and noise without it, at the `kept` steps of a sampler, (B, D, …) each."""
-    scheduler: Any = noise_scheduler()
-    scheduler.set_timesteps(steps)
-    states = torch.cat([plain.expand_as(prompted), prompted])
     found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    for number, time in enumerate(scheduler.timesteps[: max(kept) + 1]):
-        times = torch.full((2 * len(latents),), int(time), device=latents.device)
-        without, with_prompt = noise(torch.cat([latents, latents]), times, states).to(latents.dtype).chunk(2)
-        if number in kept:
-            found.append((latents, times[: len(latents)], with_prompt, without))
-        latents = scheduler.step(without + guidance * (with_prompt - without), time, latents).prev_sample
+
+    def keep(step: Step) -> None:
+        if step.number in kept:
+            times = step.time.to(latents.device).expand(len(latents))
+            found.append((step.latents, times, step.prompted, step.plain))
+
+    denoise(noise, make_scheduler("ddim", steps), latents, texts, guidance, steps=max(kept) + 1, watch=keep)
     return cast("tuple[Tensor, Tensor, Tensor, Tensor]", tuple(torch.stack(e, 1) for e in zip(*found, strict=True)))

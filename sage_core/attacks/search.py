@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from ..encoders.text_encoder import TextEncoder
 from ..errors import TrainingError
 from ..runs.loop import Objective
+from ..seeds import generator_of, seed_of
 from .objectives import Goal
 
-# Far apart, so that the steps and restarts of neighbouring seeds share no draw.
-_SEED_STRIDE = 1_000_003
+# Far apart, so that the steps of restarts share no draw.
 _RESTART_STRIDE = 10_007
 # Prompts that go through the text encoder at once, until memory runs out.
 CHUNK = 64
@@ -158,9 +158,7 @@ class Attack(Objective):
 
     def generator(self, restart: int, step: int) -> torch.Generator:
         """Random numbers that depend on seed, restart and step alone; on the CPU, since devices draw differently."""
-        return torch.Generator().manual_seed(
-            (self.seed * _SEED_STRIDE + restart * _RESTART_STRIDE) * _SEED_STRIDE + step
-        )
+        return generator_of(seed_of(self.seed, restart * _RESTART_STRIDE), step)
 
     @torch.no_grad()
     def distances_of_ids(self, ids: Tensor, rows: Tensor) -> Tensor:

@@ -30,11 +30,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..drawing.models import Model
+from ..drawing.noise import make_scheduler
 from ..encoders.tokens import clip_tokenizer
 from ..errors import SettingsError
 from ..evaluation.bases import load
 from ..evaluation.drawing import DTYPES, Layout, draw, precision_of
-from ..evaluation.painters import make_scheduler
 from ..evaluation.plan import BASE, Drawing, MethodPlan, Plan, PromptFile, Scoring, usual_drawing
 from ..evaluation.prompts import Item, PromptList, harmless_lists, read_lists
 from ..evaluation.run import open_plan

@@ -105,7 +105,7 @@ def _init(options: argparse.Namespace) -> int:
     if options.plan.suffix.lower() != ".toml":
         raise SettingsError(f"PLAN is '{options.plan}'; expected a file name that ends in .toml.")
     if options.shapes:
-        from ..evaluation.shapes_plan import write_shapes_plan
+        from ..shapes.evaluation_plan import write_shapes_plan
 
         write_shapes_plan(options.plan, device=common.device(options), on_progress=_Bars(options.quiet))
     elif options.plan.exists():

@@ -1,4 +1,4 @@
-"""A checkpoint of SD 1.x or a diffusers folder as one model that draws; no hub is ever asked.
+"""A checkpoint of SD 1.x or a diffusers folder as one model to draw with; no hub is ever asked.
 
 The U-Net and the autoencoder are diffusers', the text encoder and its tokens are this package's own. SD 1.x's sizes are
 read from the weights.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,13 @@ from ..unet.files import UnetFile, read_unet, sizes_of
 from ..unet.names import UnetConfig
 from ..unet.state_dicts import flattened, unwrapped
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 LATENT_FACTOR = 0.18215
 _VAE_PREFIX = "first_stage_model."
-# Pictures that are decoded at a time: the autoencoder takes far more memory for each than the U-Net.
-_DECODED = 4
+# Models by a name in place of a file: each a module with the functions of `shapes.world`, imported when it is named.
+NAMED = {"shapes": "sage_core.shapes.world"}
 
 
 @dataclass(eq=False)
@@ -39,26 +43,48 @@ class Model:
         unet: diffusers' UNet2DConditionModel.
         vae: decodes latents by `decode`.
         encoder: the base's text encoder, in fp32.
-        config: sizes of the U-Net.
-        weight: the base's own tensor of the U-Net by its diffusers' name, on the CPU and as exact as the file has it.
         title: for messages.
+        weights: reads the base's own tensor of the U-Net by its diffusers' name, on the CPU and as exact as the file
+            has it; None keeps a copy of the U-Net's own before it is first cast or changed.
+        dtype: what the U-Net's weights are in.
+        autocast: what everything computes in where that is not the type of the weights.
+        decoded: pictures that are decoded at a time: the autoencoder takes far more memory for each than the U-Net.
+        puts: how often `put_in` has written into the U-Net.
     """
 
     unet: nn.Module
     vae: nn.Module
     encoder: TextEncoder
-    config: UnetConfig
-    weight: Callable[[str], Tensor]
-    title: str
+    title: str = "the model"
+    weights: Callable[[str], Tensor] | None = None
     dtype: torch.dtype = torch.float32
+    autocast: torch.dtype | None = None
+    decoded: int = 4
+    puts: int = field(default=0, init=False)
+    _changed: tuple[str, ...] = field(default=(), init=False)
 
     @property
     def device(self) -> torch.device:
         """Where it draws."""
         return next(self.unet.parameters()).device
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Model:
+    @cached_property
+    def config(self) -> UnetConfig:
+        """Sizes of the U-Net."""
+        return UnetConfig.of({name: tuple(value.shape) for name, value in self.unet.state_dict().items()})
+
+    def weight(self, name: str) -> Tensor:
+        """The base's own tensor of the U-Net by its diffusers' name."""
+        if self.weights is None:
+            self.weights = {name: value.cpu().clone() for name, value in self.unet.state_dict().items()}.__getitem__
+        return self.weights(name)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
         """Move all parts there; the U-Net in `dtype`, the autoencoder too unless that is bf16, which it shows."""
+        dtype = dtype or self.dtype
+        if dtype != self.dtype:
+            # Before they are rounded.
+            self.weight(next(iter(self.unet.state_dict())))
         self.dtype = dtype
         # PyTorch's own `to`: diffusers' warns of modules that must stay in fp32 even where there are none.
         nn.Module.to(self.unet, device, dtype)
@@ -67,10 +93,24 @@ class Model:
         return self
 
     @torch.no_grad()
+    def put_in(self, deltas: Mapping[str, Tensor]) -> None:
+        """Write base and differences into the U-Net, and the base's own where those before had changed it."""
+        parameters = dict(self.unet.named_parameters())
+        for name in {*self._changed, *deltas}:
+            value = self.weight(name)
+            parameters[name].copy_(value + deltas[name].to(value.device) if name in deltas else value)
+        self._changed = tuple(deltas)
+        self.puts += 1
+
+    def noise(self, latents: Tensor, times: Tensor, states: Tensor) -> Tensor:
+        """What the U-Net predicts; see `denoising.Noise`."""
+        return cast(Any, self.unet)(latents.to(self.dtype), times, states.to(self.dtype)).sample
+
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (N, 3, H, W) in 0..1 of latents (N, 4, H/8, W/8)."""
         own = next(self.vae.parameters()).dtype
-        parts = [self._decode(part.to(own)).float() for part in latents.split(_DECODED)]
+        parts = [self._decode(part.to(own)).float() for part in latents.split(self.decoded)]
         return torch.cat(parts).clamp(0, 1)
 
     def _decode(self, latents: Tensor) -> Tensor:
@@ -89,8 +129,7 @@ def load(base: Path) -> Model:
     encoder = load_encoder(base)
     _require_fitting(stored.names.config, encoder.config, base)
     vae = _folder_vae(base) if base.is_dir() else _checkpoint_vae(base)
-    weight = _reader(stored)
-    return Model(_unet(stored, base), vae, encoder, stored.names.config, weight, base.name)
+    return Model(_unet(stored, base), vae, encoder, base.name, _reader(stored))
 
 
 def load_encoder(base: Path) -> TextEncoder:

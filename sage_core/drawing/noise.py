@@ -1,9 +1,10 @@
-"""The noise schedule of Stable Diffusion 1.x, and pictures drawn a part of the way by it."""
+"""The noise schedule of Stable Diffusion 1.x, samplers on it, and the noise that pictures begin with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -30,30 +31,44 @@ def noise_scheduler() -> DDIMScheduler:
     )
 
 
-@torch.no_grad()
-def partly_drawn(
-    noise: Callable[[Tensor, Tensor, Tensor], Tensor],
-    scheduler: Any,
-    latents: Tensor,
-    plain: Tensor,
-    prompted: Tensor,
-    guidance: float,
-    steps: int,
-) -> Tensor:
-    """Latents (B, 4, H, W) after the first `steps` steps of a sampler with classifier-free guidance.
+def make_scheduler(sampler: str, steps: int | None = None) -> Any:
+    """A sampler on SD 1.x's noise schedule, set for so many steps if they are given.
+
+    None of them draws noise of its own, so that a seed decides a picture.
 
     Args:
-        noise: predicts the noise of latents at times (B,) under states (B, 77, width).
-        scheduler: diffusers', with its timesteps set.
-        plain, prompted: states of what the guidance leads away from and to, one each for a picture.
+        sampler: "ddim" (Song et al. 2021, η = 0), "euler" or "dpmpp_2m".
+        steps: 1 to 1,000.
     """
-    both = torch.cat([plain, prompted])
-    for time in scheduler.timesteps[:steps]:
-        times = torch.full((2 * len(latents),), int(time), device=latents.device)
-        without, with_prompt = noise(torch.cat([latents, latents]), times, both).float().chunk(2)
-        guided = without + guidance * (with_prompt - without)
-        latents = scheduler.step(guided, time, latents).prev_sample
-    return latents
+    import diffusers
+
+    scheduler: Any = noise_scheduler()
+    if sampler != "ddim":
+        kind = {"euler": diffusers.EulerDiscreteScheduler, "dpmpp_2m": diffusers.DPMSolverMultistepScheduler}[sampler]
+        scheduler = kind.from_config(scheduler.config)
+    if steps is not None:
+        scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def noise_of(seeds: Iterable[int], shape: Sequence[int]) -> Tensor:
+    """Latent noise (N, *shape) on the CPU, each row from its own seed, whatever its batch and the device."""
+    generator = torch.Generator("cpu")
+    return torch.stack([torch.randn(*shape, generator=generator.manual_seed(seed)) for seed in seeds])
+
+
+@cache
+# What a host makes in inference mode could take no part in a training later.
+@torch.inference_mode(False)
+def _kept(device: torch.device) -> Tensor:
+    """ᾱ, how much of a picture's variance is left at each time, (1000,)."""
+    return cast(Any, noise_scheduler()).alphas_cumprod.to(device)
+
+
+def noised(latents: Tensor, times: Tensor, noise: Tensor) -> Tensor:
+    """√ᾱ x + √(1 − ᾱ) ε: latents (..., 4, H, W) with the noise of their times (...)."""
+    kept = _kept(latents.device).to(latents.dtype)[times.to(latents.device)][..., None, None, None]
+    return kept.sqrt() * latents + (1 - kept).sqrt() * noise
 
 
 def time_between(done: int, steps: int, generator: torch.Generator) -> int:

@@ -1,10 +1,9 @@
 """Whole test sets drawn and scored by many methods, from one plan: the paper's tables and figures for any of them.
 
 - `plan`, `reading`, `fields`: the plan, a TOML file, checked whole. `prompts`: what it draws.
-- `models`, `painters`: a checkpoint with a method in it, which draws a batch.
+- `bases`, `changes`: the model of a plan, and what each of its methods makes of it.
 - `drawing`: all pictures, by any number of processes, each of which may end at any time.
 - `scoring`: what the pictures are worth; `tables`, `figures`, `report`, `page`: what is told of it.
-- `shapes_plan`: a plan of the shapes world with all of its files, which runs anywhere.
 """
 
 from __future__ import annotations

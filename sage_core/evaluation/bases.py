@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ..drawing import models
 from ..drawing.models import Model
 from ..encoders.text_encoder import TextEncoder
 from ..files import write_json
-from ..shapes.networks.weights import load_model, load_packed, weights_hash
+from .plan import SHAPES
 
 # What of a diffusers folder decides a picture.
 _PARTS = ("unet", "vae", "text_encoder")
+
+
+def world(name: str = SHAPES) -> Any:
+    """A world that is named in place of a file, as a module like `shapes.world`; imported when it is first needed."""
+    return import_module(models.NAMED[name])
 
 
 def load(base: Path | None) -> Model:
@@ -22,12 +29,12 @@ def load(base: Path | None) -> Model:
     Raises:
         UnetError, EncoderError, SettingsError: see `models.load`.
     """
-    return load_model().to_draw() if base is None else models.load(base)
+    return world().load() if base is None else models.load(base)
 
 
 def load_encoder(base: Path | None) -> TextEncoder:
     """The base's text encoder alone."""
-    return TextEncoder.from_state(load_packed("text_encoder")[0]) if base is None else models.load_encoder(base)
+    return world().load_encoder() if base is None else models.load_encoder(base)
 
 
 def _hashes(file: Path) -> dict[str, str]:
@@ -49,7 +56,7 @@ class Fingerprints:
     def of(self, path: Path | None) -> str:
         """The hash of a file, of what decides a picture in a folder, or, for None, of the shapes world."""
         if path is None:
-            return weights_hash()
+            return world().weights_hash()
         if path.is_file():
             return self._file(path)
         files = sorted(

@@ -14,10 +14,9 @@ import torch
 from ..errors import JudgeError
 from ..scores.clipscore import ClipScorer
 from ..scores.features import Extractor, load_extractor, pictures_in
-from ..shapes.exam.reader_judge import ReaderJudge
 from ..tifa.judges.base import Judge, load_judge
 from ..tifa.sentences import SentenceEncoder
-from .bases import Fingerprints
+from .bases import Fingerprints, world
 from .drawing import DTYPES, Layout
 from .plan import CAPTIONS, DISTANCES, READER, MethodPlan
 from .prompts import PromptList, harmless_lists
@@ -37,7 +36,7 @@ class Bench:
     def judge(self) -> Judge:
         """Who answers questions."""
         if self.settings.judge == READER:
-            return ReaderJudge()
+            return world().ReaderJudge()
         precision = DTYPES[self.settings.judge_precision]
         return load_judge(self.settings.judge, device=self.device, dtype=precision)
 

@@ -14,11 +14,11 @@ from ..methods.gate import load_gate
 from ..methods.safree import check_concepts
 from ..model_folders import read_model_config
 from ..scores.clipscore import RECOMMENDED as CLIP
-from ..shapes.networks.weights import load_packed
 from ..tifa.sentences import RECOMMENDED as SENTENCES
 from ..unet.files import sizes_of
 from ..unet.names import UnetConfig
-from .painters import erase_task, open_unet
+from .bases import world
+from .changes import erase_task, open_unet
 from .plan import READER, MethodPlan, Part, Plan
 
 
@@ -46,14 +46,14 @@ class _Sizes:
     def unet(self) -> UnetConfig:
         """Of the U-Net."""
         if self.base is None:
-            return UnetConfig.of({name: value.shape for name, value in load_packed("unet")[0].items()})
+            return world().sizes()[0]
         return sizes_of(self.base)
 
     @cached_property
     def encoder(self) -> EncoderConfig:
         """Of the text encoder."""
         if self.base is None:
-            return EncoderConfig.of(load_packed("text_encoder")[0])
+            return world().sizes()[1]
         return _encoder_sizes(self.base / "text_encoder" if self.base.is_dir() else self.base)
 
 

@@ -25,11 +25,12 @@ from PIL import Image
 from ..batches import is_out_of_memory
 from ..devices import device_name
 from ..drawing.models import Model
+from ..drawing.pictures import ChangedModel
 from ..encoders.precision import choose_precision
 from ..errors import FileError, SettingsError
 from ..files import check_writable, whole_file, write_json
 from .bases import Fingerprints
-from .painters import Painter, Studio
+from .changes import change_of
 from .plan import Drawing, MethodPlan, Plan
 from .prompts import Item, PromptList
 
@@ -279,17 +280,16 @@ class _Artist:
 
     def __init__(self, layout: Layout, load: Callable[[], Model], device: torch.device) -> None:
         self.layout, self.plan, self.load, self.device = layout, layout.plan, load, device
-        self._studio: Studio | None = None
-        self._painter: Painter | None = None
+        self._model: Model | None = None
+        self._changed: ChangedModel | None = None
+        self._method: MethodPlan | None = None
 
     def draw(self, job: Job) -> None:
         """Draw a batch, write its pictures and its record."""
-        painter = self._painter_of(job.method)
+        changed = self._changed_by(job.method)
         started = time.monotonic()
         try:
-            pictures = painter.draw(
-                [item.prompt for item in job.items], [item.seed for item in job.items], job.items[0].guidance
-            )
+            pictures = draw_batch(changed, job.items, self.plan.draw, job.method.name)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -311,21 +311,51 @@ class _Artist:
             "bytes": sum(size for _, size in written),
             "seconds": time.monotonic() - started,
             "device": device_name(self.device),
-            "precision": _PRECISIONS[painter.model.dtype],
+            "precision": _PRECISIONS[changed.model.dtype],
             "process": os.getpid(),
             "torch": torch.__version__,
         }
         write_json(job.record, record)
 
-    def _painter_of(self, method: MethodPlan) -> Painter:
-        if self._studio is None:
+    def _changed_by(self, method: MethodPlan) -> ChangedModel:
+        if self._model is None:
             if self.device.type == "cpu":
                 torch.set_num_threads(self.plan.draw.threads)
-            self._studio = Studio(self.load().to(self.device, DTYPES[settled_precision(self.layout, self.device)]))
-        if self._painter is None or self._painter.method is not method:
-            self._painter = None
-            self._painter = self._studio.painter(method, self.plan.draw)
-        return self._painter
+            self._model = self.load().to(self.device, DTYPES[settled_precision(self.layout, self.device)])
+        if self._changed is None or self._method is not method:
+            # Its text encoder goes before the next one comes.
+            self._changed = None
+            self._changed, self._method = ChangedModel(self._model, change_of(method, self._model)), method
+        return self._changed
+
+
+def draw_batch(changed: ChangedModel, items: Sequence[Item], drawing: Drawing, method: str) -> torch.Tensor:
+    """Pictures (N, 3, H, W) in 0..1, fp32 on the CPU, of prompts that have the first one's guidance.
+
+    Args:
+        changed: the base with the method in it.
+        items: the batch.
+        drawing: how, where the prompts do not say otherwise.
+        method: its name, for messages.
+
+    Raises:
+        SettingsError: a picture holds NaN, as fp16 can make of some models.
+    """
+    own = items[0].guidance
+    pictures = changed.draw(
+        [item.prompt for item in items],
+        [item.seed for item in items],
+        steps=drawing.steps,
+        guidance=drawing.guidance if own is None else own,
+        sampler=drawing.sampler,
+        size=(drawing.width, drawing.height),
+    ).cpu()
+    if not pictures.isfinite().all():
+        raise SettingsError(
+            f"{changed.model.title} with {method!r} draws NaN in {changed.model.dtype}. Set draw.precision to 'fp32' "
+            "or 'bf16'."
+        )
+    return pictures
 
 
 def precision_of(drawing: Drawing, device: torch.device) -> str:

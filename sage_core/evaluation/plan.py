@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BASE = "base"
+SHAPES = "shapes"
 READER = "reader"
 # By their names in plans: how reports spell them.
 _SAMPLERS = {"ddim": "DDIM", "euler": "Euler", "dpmpp_2m": "DPM-Solver++ (2M)"}

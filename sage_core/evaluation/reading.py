@@ -22,6 +22,7 @@ from .plan import (
     READER,
     SAMPLERS,
     SCORES,
+    SHAPES,
     WITNESSES,
     Drawing,
     Erase,
@@ -33,8 +34,6 @@ from .plan import (
     slug,
     usual_drawing,
 )
-
-SHAPES = "shapes"
 
 
 def read_plan(file: str | os.PathLike[str]) -> Plan:

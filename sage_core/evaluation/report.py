@@ -28,9 +28,9 @@ from ..tables import csv_text
 from ..tifa.comparison import Comparison, compare
 from ..tifa.questions import captions_by_type
 from .bases import load_encoder
+from .changes import encoder_state
 from .drawing import Layout, progress
 from .page import page_of
-from .painters import encoder_state
 from .plan import CAPTIONS, MethodPlan, slug
 from .results import Results
 from .scoring import Scores, read_scores

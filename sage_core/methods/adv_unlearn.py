@@ -32,7 +32,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..drawing.noise import TRAINING_STEPS, noise_scheduler, partly_drawn, time_between
+from ..drawing.denoising import Texts, denoise
+from ..drawing.noise import TRAINING_STEPS, make_scheduler, time_between
 from ..encoders.layouts import EncoderConfig
 from ..encoders.text_encoder import TextEncoder
 from ..encoders.tokens import END_TOKEN, START_TOKEN, tokenize
@@ -40,10 +41,8 @@ from ..errors import PromptError, SettingsError, TrainingError
 from ..prompts.everyday import REFERENCE_PROMPTS
 from ..prompts.minors import mentions_minor
 from ..runs.loop import Objective
+from ..seeds import generator_of
 from .concepts import Concepts, last_subject
-
-# Far apart, so that the runs of neighbouring seeds share no step.
-_SEED_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -200,8 +199,7 @@ class AdvUnlearnObjective(Objective):
         self.device = next(encoder.parameters()).device
         self.trained = _trained(self.encoder, settings.layers)
         self.optimizer = torch.optim.Adam(self.trained.values(), lr=settings.learning_rate)
-        self.scheduler = cast(Any, noise_scheduler())
-        self.scheduler.set_timesteps(settings.sampling_steps)
+        self.scheduler = make_scheduler("ddim", settings.sampling_steps)
         self.chunk = settings.batch_size + settings.retain_batch
         self.concept_ids, self.retain_ids = (tokenize(texts).to(self.device) for texts in (concepts.erase, retain))
         self.empty_ids = tokenize([""]).to(self.device)
@@ -262,7 +260,7 @@ class AdvUnlearnObjective(Objective):
 
     def _draw(self, step: int) -> _Draw:
         settings = self.settings
-        generator = torch.Generator().manual_seed(settings.seed * _SEED_STRIDE + step)
+        generator = generator_of(settings.seed, step)
         count, retained = settings.batch_size, settings.retain_batch
         chosen = torch.randint(len(self.concept_ids), (count,), generator=generator)
         kept = torch.randint(max(len(self.retain_ids), 1), (retained,), generator=generator)
@@ -283,8 +281,13 @@ class AdvUnlearnObjective(Objective):
         guidance = self.settings.guidance
         return torch.cat(
             [
-                partly_drawn(
-                    self.noise, self.scheduler, draw.start[part], plain[part], prompted[part], guidance, draw.done
+                denoise(
+                    self.noise,
+                    self.scheduler,
+                    draw.start[part],
+                    Texts(plain[part], prompted[part]),
+                    guidance,
+                    steps=draw.done,
                 )
                 for part in self._parts(len(ids))
             ]

@@ -13,7 +13,7 @@ RACE (Kim et al., ECCV 2024) moves the text's states within a small box first, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -22,10 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..drawing.noise import TRAINING_STEPS, noise_scheduler, partly_drawn, time_between
+from ..drawing.denoising import Noise, Texts, denoise
+from ..drawing.noise import TRAINING_STEPS, make_scheduler, time_between
 from ..encoders.text_encoder import TextEncoder, embed
 from ..encoders.tokens import CONTEXT_LENGTH
 from ..errors import SettingsError
+from ..seeds import generator_of
 from ..unet.differences import DifferencesObjective, Trained
 from ..unet.training import EditResult, UnetRun
 from .concepts import Concepts
@@ -34,8 +36,6 @@ Form = Literal["2025", "2023"]
 
 # Raised when the same inputs no longer give the same edit.
 _RECIPE = 1
-# Far apart, so that the runs of neighbouring seeds share no step.
-_SEED_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -167,12 +167,11 @@ class ErasingObjective(DifferencesObjective):
         super().__init__(noise, settings.trained, settings.learning_rate, settings.batch_size, latent_shape)
         self.settings = settings
         self.texts = ErasingTexts(*(getattr(texts, name).to(self.device) for name in ("erase", "sources", "empty")))
-        self.scheduler = cast(Any, noise_scheduler())
-        self.scheduler.set_timesteps(settings.sampling_steps)
+        self.scheduler = make_scheduler("ddim", settings.sampling_steps)
 
     def gradients(self, step: int) -> Tensor:
         """See Objective."""
-        generator = torch.Generator().manual_seed(self.settings.seed * _SEED_STRIDE + step)
+        generator = generator_of(self.settings.seed, step)
         count = self.settings.batch_size
         chosen = torch.randint(len(self.texts.erase), (count,), generator=generator)
         done = int(torch.randint(self.settings.sampling_steps, (), generator=generator))
@@ -213,9 +212,9 @@ class ErasingObjective(DifferencesObjective):
 
     def partly_drawn(self, latents: Tensor, states: Tensor, steps: int) -> Tensor:
         """Latents after `steps` steps of DDIM with guidance: by the base, in the 2023 form by the edited U-Net."""
-        noise: Callable[..., Tensor] = self.edited if self.settings.form == "2023" else self.noise
-        plain = self.texts.empty.expand_as(states)
-        return partly_drawn(noise, self.scheduler, latents, plain, states, self.settings.guidance, steps)
+        noise: Noise = self.edited if self.settings.form == "2023" else self.noise
+        texts = Texts(self.texts.empty, states)
+        return denoise(noise, self.scheduler, latents, texts, self.settings.guidance, steps=steps)
 
     def _attacked(self, latents: Tensor, times: Tensor, states: Tensor, start: Tensor, shift: Tensor) -> Tensor:
         """States in the box around the given ones under which the edited U-Net predicts the starting noise best."""

@@ -13,19 +13,21 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..drawing.change import Moved, Reading, states_of
 from ..encoders.text_encoder import TextEncoder, embed, state_hash
 from ..encoders.tokens import CONTEXT_LENGTH
 from ..errors import EncoderError, PromptError, SettingsError
 from ..runs.keeping import save_tensors, weights_hash
 from ..runs.loop import Budget, Loop, Objective
 from ..runs.record import StepReport
+from ..seeds import generator_of
 
 QUERIES, WIDTH, HEADS = 4, 256, 4
 # The store of runs knows gates by it.
@@ -214,6 +216,39 @@ def _slope(gates: Sequence[Gate], states: Tensor) -> Tensor:
         return torch.autograd.grad(total, leaf)[0]
 
 
+@dataclass(frozen=True, eq=False)
+class GatedPrompts:
+    """A gate as a reader of prompts, see `drawing.change.Reader`: it reads the base's states.
+
+    What it flags is read by the changed text encoder, or refined where none is changed.
+    """
+
+    gate: Gate
+    settings: RefineSettings = field(default_factory=RefineSettings)
+
+    def reading(self, base: TextEncoder, changed: TextEncoder) -> Reading:
+        """Prompts go through the gate; all other texts are read by the base.
+
+        Raises:
+            EncoderError: the gate belongs to another text encoder than the base's.
+        """
+        if state_hash(base.state()) != self.gate.card.encoder:
+            raise EncoderError("The gate reads the states of another text encoder: train a gate for this one.")
+        self.gate.network.to(next(base.parameters()).device)
+
+        def gated(prompts: Sequence[str]) -> Moved:
+            states = states_of(base, prompts).float()
+            if changed is not base:
+                return Moved(route([self.gate], states, states_of(changed, prompts).float())[0])
+            return Moved(refine([self.gate], states, self.settings).states)
+
+        return Reading(base, gated)
+
+    def summary(self) -> str:
+        """A few words for a person."""
+        return "a gate before the prompts"
+
+
 class GateObjective(Objective):
     """A gate's classification as the training loop sees it."""
 
@@ -235,7 +270,7 @@ class GateObjective(Objective):
 
     def gradients(self, step: int) -> Tensor:
         """See Objective."""
-        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step)
+        generator = generator_of(self.settings.seed, step)
         half = self.settings.batch_size // 2
         batch = torch.cat([
             states[torch.randint(len(states), (half,), generator=generator)].to(self.device, torch.float32)

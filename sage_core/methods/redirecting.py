@@ -29,20 +29,20 @@ import torch
 from torch import Tensor, nn
 
 from ..batches import work_through
-from ..drawing.noise import TRAINING_STEPS, noise_scheduler, partly_drawn
+from ..drawing.denoising import Noise, Texts, denoise
+from ..drawing.noise import TRAINING_STEPS, make_scheduler, noise_of, noised
 from ..encoders.text_encoder import TextEncoder, embed
 from ..encoders.tokens import CONTEXT_LENGTH, tokenize
 from ..errors import PromptError, SettingsError, TrainingError
 from ..prompts.minors import without_minors
 from ..prompts.pairs import PromptPairs
+from ..seeds import generator_of, seed_of
 from ..unet.differences import DifferencesObjective, Trained
 from ..unet.training import EditResult, UnetRun
 
 METHOD, PRESET = "SAGE U-Net", "sage_unet"
 # Raised when the same inputs no longer give the same edit.
 _RECIPE = 1
-# Far apart, so that the runs of neighbouring seeds share no step.
-_SEED_STRIDE = 1_000_003
 # The share of rows whose picture is that of the pair's other side.
 _CROSSED = 0.3
 # The share of rows whose prompts are any pair's: of pairs without pictures, too, the states are then seen.
@@ -164,7 +164,7 @@ class PairPictures:
     @classmethod
     def drawn(
         cls,
-        noise: Callable[[Tensor, Tensor, Tensor], Tensor],
+        noise: Noise,
         states: PairStates,
         rows: Tensor,
         settings: RedirectingSettings,
@@ -175,20 +175,16 @@ class PairPictures:
 
         Fewer, where memory does not suffice.
         """
-        scheduler = cast(Any, noise_scheduler())
-        scheduler.set_timesteps(settings.sampling_steps)
+        scheduler = make_scheduler("ddim", settings.sampling_steps)
 
         def side_of(states_of: Callable[[Tensor], Tensor]) -> Tensor:
             drawn: list[Tensor] = []
 
             def draw(part: slice) -> None:
                 pairs = rows[part]
-                noises = [_noise_of(settings.seed, int(pair), shape) for pair in pairs]
-                prompted = states_of(pairs)
-                start = torch.stack(noises).to(prompted.device)
-                plain = states.empty.expand_as(prompted)
-                steps, guidance = settings.sampling_steps, settings.guidance
-                drawn.append(partly_drawn(noise, scheduler, start, plain, prompted, guidance, steps))
+                texts = Texts(states.empty, states_of(pairs))
+                start = noise_of((seed_of(settings.seed, int(pair)) for pair in pairs), shape).to(texts.plain.device)
+                drawn.append(denoise(noise, scheduler, start, texts, settings.guidance))
 
             work_through(draw, len(rows), chunk, TrainingError)
             return torch.cat(drawn)
@@ -216,15 +212,14 @@ class RedirectingObjective(DifferencesObjective):
         super().__init__(noise, settings.trained, settings.learning_rate, rows, latent_shape)
         self.settings, self.states = settings, states
         # A stream of its own: steps take theirs from their number.
-        generator = torch.Generator().manual_seed(settings.seed * _SEED_STRIDE - 1)
+        generator = generator_of(settings.seed, -1)
         self.drawn = torch.randperm(len(states), generator=generator)[: settings.pictures]
         self.pictures = PairPictures.drawn(noise, self.states, self.drawn, settings, latent_shape, rows)
-        self._alphas = cast(Any, noise_scheduler()).alphas_cumprod.to(self.device)
 
     def gradients(self, step: int) -> Tensor:
         """See Objective."""
         settings = self.settings
-        generator = torch.Generator().manual_seed(settings.seed * _SEED_STRIDE + step)
+        generator = generator_of(settings.seed, step)
         parts = [self._redirected(settings.batch_size, generator), self._kept(settings.keep_batch, generator)]
         found = []
         for rows, weight in zip(parts, (1.0, settings.keep_weight), strict=True):
@@ -263,12 +258,7 @@ class RedirectingObjective(DifferencesObjective):
         safe = (torch.rand(count, 1, 1, 1, generator=generator) < crossed).to(self.device)
         at = which.to(self.device)
         clean = torch.where(safe, self.pictures.safe[at], self.pictures.unsafe[at])
-        alphas = self._alphas[times.to(self.device)][:, None, None, None]
-        return (
-            pairs,
-            alphas.sqrt() * clean + (1 - alphas).sqrt() * added,
-            times.to(self.device),
-        )
+        return pairs, noised(clean, times, added), times.to(self.device)
 
     @torch.no_grad()
     def _by_base(self, latents: Tensor, times: Tensor, states: Tensor) -> Tensor:
@@ -285,11 +275,6 @@ class _Rows:
 
     def __getitem__(self, rows: Tensor) -> _Rows:
         return _Rows(self.latents[rows], self.times[rows], self.states[rows], self.targets[rows])
-
-
-def _noise_of(seed: int, row: int, shape: tuple[int, int, int]) -> Tensor:
-    """Noise that depends on the seed and the pair alone; drawn on the CPU, whatever the device."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed * _SEED_STRIDE + row))
 
 
 def train_redirection(

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from ..drawing.change import Moved, Reading
 from ..encoders.text_encoder import TextEncoder, embed
 from ..encoders.tokens import CONTEXT_LENGTH, require_short, tokenize
 from ..errors import PromptError, SettingsError
@@ -118,6 +119,33 @@ class ConceptSpace:
         beta = 1 - float(cosines.mean())
         share = (filter_steps(beta, settings) + 1) / PUBLISHED_STEPS if settings.filtered else 1.0
         return SafePrompt(changed, states, tuple(triggers), tuple(distances.tolist()), beta, share)
+
+
+@dataclass(frozen=True)
+class MovedPrompts:
+    """SAFREE as a reader of prompts; see `drawing.change.Reader`."""
+
+    concepts: tuple[str, ...]
+    settings: SafreeSettings = field(default_factory=SafreeSettings)
+
+    def reading(self, base: TextEncoder, changed: TextEncoder) -> Reading:
+        """Prompts are moved by the changed encoder. Raises PromptError as `check_concepts`."""
+        space = ConceptSpace(changed, self.concepts)
+        device = next(changed.parameters()).device
+
+        def moved(prompts: Sequence[str]) -> Moved:
+            found = [space.project(prompt, self.settings) for prompt in prompts]
+            return Moved(
+                torch.stack([each.states for each in found]).to(device),
+                torch.stack([each.original for each in found]).to(device),
+                torch.tensor([each.share for each in found], device=device),
+            )
+
+        return Reading(changed, moved, space.negative_prompt)
+
+    def summary(self) -> str:
+        """A few words for a person."""
+        return f"prompts moved away from '{', '.join(self.concepts)}'"
 
 
 def projector(rows: Tensor) -> Tensor:

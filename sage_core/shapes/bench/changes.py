@@ -10,6 +10,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from ...drawing.change import Change
 from ...encoders.text_encoder import TextEncoder
 from ...errors import SettingsError
 from ..captions import write_captions
@@ -40,7 +41,7 @@ class Model:
         Raises:
             SettingsError: it has no text encoder and U-Net of its own, as guidance and a gate have none.
         """
-        if not isinstance(painter, ModelPainter) or painter.reads is not None:
+        if not isinstance(painter, ModelPainter) or not painter.is_weights:
             raise SettingsError(
                 "This method has no text encoder and U-Net of its own, so that nothing can become of them. Choose one "
                 "that changes weights."
@@ -49,7 +50,7 @@ class Model:
 
     def painter(self) -> ModelPainter:
         """It, ready to draw."""
-        return ModelPainter(self.model, self.encoder)
+        return ModelPainter(self.model, Change(encoder=self.encoder.state()))
 
     def with_weights(self, change: Callable[[str, Tensor], Tensor]) -> Model:
         """A copy with each weight changed; names start with "unet." or "encoder."."""
@@ -98,7 +99,7 @@ class Surroundings:
         return self.tuned(self.base, encoder=True)
 
 
-Change = Callable[[Model, Surroundings], Model]
+Treatment = Callable[[Model, Surroundings], Model]
 
 
 def with_unet(model: ShapesModel, weights: Mapping[str, Tensor]) -> ShapesModel:
@@ -145,18 +146,18 @@ def rounded(given: Model, around: Surroundings, *, kind: torch.dtype) -> Model:
     return given.with_weights(lambda _, weight: weight.to(kind).to(weight.dtype))
 
 
-STRENGTHS: dict[str, Change] = {
+STRENGTHS: dict[str, Treatment] = {
     f"strength {strength:g}": partial(at_strength, strength=strength) for strength in (0.5, 0.75, 1.25, 1.5)
 }
 MERGED = "merged at 0.5 with a tuned base"
 # What depends on how models are fine-tuned.
-TUNED: dict[str, Change] = {
+TUNED: dict[str, Treatment] = {
     "LoRA on the U-Net": partial(tuned, rank=8),
     "U-Net tuned": tuned,
     "U-Net and text encoder tuned": partial(tuned, encoder=True),
     MERGED: merged,
 }
-CHANGES: dict[str, Change] = {
+CHANGES: dict[str, Treatment] = {
     "as made": as_made,
     **TUNED,
     "clip skip 2": skipping,

@@ -1,4 +1,4 @@
-"""What the bench compares: each method makes a painter of the world's model, for one task and seed."""
+"""What the bench compares: each method makes a change of the world's model, for one task and seed."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from torch import Tensor
 
 from ...alignment.settings import PRESETS, TrainingSettings
 from ...alignment.training import train, train_stored
+from ...drawing.change import Change, Safety
+from ...drawing.guidance import PRESETS as SLD_PRESETS
 from ...encoders.precision import PrecisionChoice
-from ...encoders.text_encoder import TextEncoder
 from ...errors import SettingsError
 from ...files import whole_file
 from ...methods.closed_form import METHODS as CLOSED_FORMS
 from ...methods.concepts import Concepts
 from ...methods.erasing import ErasingObjective, ErasingSettings, ErasingTexts
-from ...methods.gate import GateSettings, train_gate
+from ...methods.gate import GatedPrompts, GateSettings, train_gate
 from ...methods.redirecting import PairStates, RedirectingObjective, RedirectingSettings
+from ...methods.safree import MovedPrompts
 from ...prompts.pairs import PromptPairs
 from ...rows import parse_json, read_text
 from ...runs.loop import Budget, Loop
 from ...unet.differences import DiffusersNoise
 from ...unet.training import weights_hash
 from ..captions import write_captions
-from ..exam.trials import ModelPainter, Painter, drawing_precision
+from ..exam.trials import drawing_precision
 from ..networks.model import LATENT_SHAPE, ShapesModel
 from ..tasks import Task
-from .painters import GatedEncoder, GuidedPainter, SafreePainter
 
 # Everyday captions whose states closed forms keep, where they have a prior over them.
 _KEPT = 150
@@ -59,8 +60,8 @@ class Ground:
 class Method(Protocol):
     """A way to remove a concept."""
 
-    def paint(self, ground: Ground) -> Painter:
-        """The world's model with the method applied."""
+    def make(self, ground: Ground) -> Change:
+        """What becomes of the world's model."""
         ...
 
     def about(self) -> dict[str, Any]:
@@ -72,9 +73,9 @@ class Method(Protocol):
 class Base:
     """Nothing is done."""
 
-    def paint(self, ground: Ground) -> Painter:
+    def make(self, ground: Ground) -> Change:
         """See Method."""
-        return ModelPainter(ground.model)
+        return Change()
 
     def about(self) -> dict[str, Any]:
         """See Method."""
@@ -87,19 +88,15 @@ class Alignment:
 
     settings: TrainingSettings
 
-    def encoder(self, ground: Ground) -> TextEncoder:
-        """The trained encoder."""
+    def make(self, ground: Ground) -> Change:
+        """See Method."""
         settings = self.settings.replace(seed=ground.seed)
         concepts, device = ground.task.listed(), ground.model.device
         if ground.store is None:
             result = train(ground.base, ground.pairs, concepts, settings, device=device)
         else:
             result, _ = train_stored(ground.base, ground.pairs, concepts, settings, ground.store, device=device)
-        return TextEncoder.from_state(result.state).to(device)
-
-    def paint(self, ground: Ground) -> Painter:
-        """See Method."""
-        return ModelPainter(ground.model, self.encoder(ground))
+        return Change(encoder=result.state)
 
     def about(self) -> dict[str, Any]:
         """See Method."""
@@ -124,8 +121,8 @@ class ClosedForm:
     keep: bool = True
     prior: bool = False
 
-    def model(self, ground: Ground) -> ShapesModel:
-        """A copy of the model with the edit in its U-Net."""
+    def make(self, ground: Ground) -> Change:
+        """See Method."""
         settings, edit = CLOSED_FORMS[self.name].load()
         names = tuple(_seen(ground.task))
         everyday = tuple(
@@ -137,11 +134,7 @@ class ClosedForm:
             names, (self.guide,), preserve=everyday if self.keep else (), captions=everyday if self.prior else ()
         )
         weights = ground.model.unet.state_dict()
-        return _edited(ground.model, edit(weights, ground.model.encoder, concepts, settings(**self.knobs)).deltas)
-
-    def paint(self, ground: Ground) -> Painter:
-        """See Method."""
-        return ModelPainter(self.model(ground))
+        return Change(deltas=edit(weights, ground.model.encoder, concepts, settings(**self.knobs)).deltas)
 
     def about(self) -> dict[str, Any]:
         """See Method."""
@@ -156,14 +149,14 @@ class Erasing:
 
     settings: ErasingSettings
 
-    def paint(self, ground: Ground) -> Painter:
+    def make(self, ground: Ground) -> Change:
         """See Method."""
         settings = self.settings.replace(seed=ground.seed)
         noise = DiffusersNoise(copy.deepcopy(ground.model.unet))
         texts = ErasingTexts.of(ground.model.encoder, Concepts(tuple(_seen(ground.task))))
         objective = ErasingObjective(noise, texts, settings, LATENT_SHAPE)
         Loop(objective, Budget(steps=settings.steps), lambda _step, _used: settings.learning_rate).run()
-        return ModelPainter(_edited(ground.model, objective.result()))
+        return _edit(objective.result())
 
     def about(self) -> dict[str, Any]:
         """See Method."""
@@ -176,17 +169,17 @@ class Redirected:
 
     settings: RedirectingSettings
 
-    def model(self, ground: Ground) -> ShapesModel:
-        """A copy of the model with the edit in its U-Net, which is trained once for one store."""
+    def make(self, ground: Ground) -> Change:
+        """See Method; trained once for one store."""
         if ground.store is None:
-            return _edited(ground.model, self._train(ground))
+            return _edit(self._train(ground))
         made_of = [self.about(), ground.seed, ground.pairs.hash(), weights_hash(ground.model.unet.state_dict())]
         key = hashlib.sha256(json.dumps([*made_of, ground.model.device.type]).encode()).hexdigest()[:32]
         file = ground.store / f"unet-{key}.safetensors"
         if not file.exists():
             with whole_file(file) as temporary:
                 save_file(self._train(ground), temporary)
-        return _edited(ground.model, load_file(file))
+        return _edit(load_file(file))
 
     def _train(self, ground: Ground) -> dict[str, Tensor]:
         settings = self.settings.replace(seed=ground.seed)
@@ -197,10 +190,6 @@ class Redirected:
             objective = RedirectingObjective(noise, states, settings, LATENT_SHAPE)
             Loop(objective, Budget(steps=settings.steps), settings.rate).run()
         return objective.result()
-
-    def paint(self, ground: Ground) -> Painter:
-        """See Method."""
-        return ModelPainter(self.model(ground))
 
     def about(self) -> dict[str, Any]:
         """See Method."""
@@ -214,9 +203,9 @@ class Both:
     alignment: Alignment
     edit: ClosedForm | Redirected
 
-    def paint(self, ground: Ground) -> Painter:
+    def make(self, ground: Ground) -> Change:
         """See Method."""
-        return ModelPainter(self.edit.model(ground), self.alignment.encoder(ground))
+        return self.edit.make(ground) + self.alignment.make(ground)
 
     def about(self) -> dict[str, Any]:
         """See Method."""
@@ -229,9 +218,9 @@ class Guided:
 
     preset: str = "max"
 
-    def paint(self, ground: Ground) -> Painter:
+    def make(self, ground: Ground) -> Change:
         """See Method."""
-        return GuidedPainter(ground.model, ", ".join(_seen(ground.task)), self.preset)
+        return Change(safety=Safety(SLD_PRESETS[self.preset], ", ".join(_seen(ground.task))))
 
     def about(self) -> dict[str, Any]:
         """See Method."""
@@ -242,9 +231,9 @@ class Guided:
 class Safree:
     """SAFREE, away from all names that training sees."""
 
-    def paint(self, ground: Ground) -> Painter:
+    def make(self, ground: Ground) -> Change:
         """See Method."""
-        return SafreePainter(ground.model, _seen(ground.task))
+        return Change(reads=MovedPrompts(tuple(_seen(ground.task))))
 
     def about(self) -> dict[str, Any]:
         """See Method."""
@@ -258,26 +247,20 @@ class Gated:
     alignment: Alignment
     settings: GateSettings = field(default_factory=GateSettings)
 
-    def paint(self, ground: Ground) -> Painter:
+    def make(self, ground: Ground) -> Change:
         """See Method."""
-        base, pairs = ground.model.encoder, ground.pairs
-        gate = train_gate(base, pairs.safe, pairs.unsafe, replace(self.settings, seed=ground.seed))
-        return ModelPainter(ground.model, reads=GatedEncoder(base, self.alignment.encoder(ground), gate))
+        pairs, settings = ground.pairs, replace(self.settings, seed=ground.seed)
+        gate = train_gate(ground.model.encoder, pairs.safe, pairs.unsafe, settings)
+        return self.alignment.make(ground) + Change(reads=GatedPrompts(gate))
 
     def about(self) -> dict[str, Any]:
         """See Method."""
         return {"method": "gate", "gate": asdict(self.settings), "alignment": self.alignment.about()}
 
 
-def _edited(model: ShapesModel, deltas: Mapping[str, Tensor]) -> ShapesModel:
-    """A copy of the model with differences added to its U-Net; they may come under the prefix `unet.`."""
-    weights = model.unet.state_dict()
-    for key, delta in deltas.items():
-        name = key.removeprefix("unet.")
-        weights[name] = weights[name] + delta.to(weights[name])
-    unet = copy.deepcopy(model.unet)
-    unet.load_state_dict(weights)
-    return ShapesModel(unet, model.vae, model.encoder)
+def _edit(deltas: Mapping[str, Tensor]) -> Change:
+    """Differences that come under DiffusersNoise's names."""
+    return Change(deltas={name.removeprefix("unet."): delta for name, delta in deltas.items()})
 
 
 def _seen(task: Task) -> list[str]:

@@ -36,7 +36,7 @@ from ...intervals import Hits
 from ...options import count
 from ..exam.attacked import AdaptiveSettings, Broken, attack_painter
 from ..exam.examiners import ReaderExaminer
-from ..exam.trials import Painter, Trial, TrialMarks, TrialSettings
+from ..exam.trials import ModelPainter, Painter, Trial, TrialMarks, TrialSettings
 from ..networks.contrast import ContrastModel, load_contrast
 from ..networks.model import ShapesModel
 from ..networks.weights import WEIGHTS, load_model, weights_hash
@@ -198,7 +198,9 @@ class _Sitting:
             # A method of the same settings may have had another name.
             return Run.from_dict({**json.loads(file.read_text(encoding="utf-8")), "method": name})
         started = time.monotonic()
-        painter = method.paint(self.ground)
+        painter = ModelPainter(self.world.model, method.make(self.ground))
+        # An edit is put in and an encoder built as a part of the making.
+        _ = painter.model
         made = time.monotonic()
         marks = self._attacked(self.trial.mark(painter), painter)
         run = Run(self.ground.task.name, name, self.ground.seed, marks, made - started, time.monotonic() - made)

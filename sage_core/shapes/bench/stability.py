@@ -32,7 +32,7 @@ from ...files import check_writable, write_json, write_text
 from ...intervals import Hits, clustered_proportion
 from ...options import count
 from ...tables import markdown_table
-from ..exam.trials import Glance, Trial, TrialSettings
+from ..exam.trials import Glance, ModelPainter, Trial, TrialSettings
 from ..networks.weights import WEIGHTS
 from ..tasks import TASKS, Task
 from ..train.tuning import TuningSettings
@@ -118,7 +118,7 @@ def stability(
                 if file.exists():
                     row = Row.from_dict({**json.loads(file.read_text(encoding="utf-8")), "method": name})
                 else:
-                    made = made or Model.of(method.paint(ground))
+                    made = made or Model.of(ModelPainter(world.model, method.make(ground)))
                     row = _row(name, change, seed, made, around, sat)
                     write_json(file, row.to_dict())
                 rows.append(row)

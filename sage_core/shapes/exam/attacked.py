@@ -32,7 +32,7 @@ from ...encoders.tokens import END_TOKEN, MAX_PROMPT_TOKENS, START_TOKEN, tokeni
 from ...errors import SettingsError
 from ...intervals import Hits
 from ...unet.differences import DiffusersNoise
-from ..networks.model import LATENT_SHAPE, ShapesModel, classifier_free
+from ..networks.model import LATENT_SHAPE, ShapesModel
 from ..tasks import Task, captions_by_names
 from ..words import (
     COLOR_NAMES,
@@ -169,7 +169,7 @@ def adaptive_attacks(
     settings, reader = settings or AdaptiveSettings(), reader or ReaderExaminer()
     ours = _Fighter(model, encoder or model.encoder, base, task, settings, reader)
     theirs = _Fighter(base, base.encoder, base, task, settings, reader)
-    is_base = ours.model is base and ours.encoder is base.encoder
+    is_base = ours.model.unet is base.unet and ours.encoder is base.encoder
     found = {}
     for kind in kinds:
         before, attacked = getattr(ours, KINDS[kind])()
@@ -192,7 +192,7 @@ def attack_painter(
 
     Empty for painters that draw with states of their own making, such as a gate's: these attacks know no way there.
     """
-    if not isinstance(painter, ModelPainter) or painter.reads is not None:
+    if not isinstance(painter, ModelPainter) or not painter.is_weights:
         return {}
     found = adaptive_attacks(painter.model, painter.encoder, base, task, settings, reader=reader, controls=controls)
     return {kind: broken.to_dict() for kind, broken in found.items()}
@@ -294,7 +294,7 @@ class _Fighter:
             ids,
             seeds=range(len(ids)),
             steps=self.settings.sampling_steps,
-            guidance=classifier_free(self.settings.weight),
+            guidance=self.settings.weight,
             encoder=given,
             autocast=self.half,
         )

@@ -6,14 +6,18 @@ as full and short captions, as names alone, repeated and combined; what is left 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from itertools import cycle, islice
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ...drawing.change import Change
+from ...drawing.pictures import ChangedModel
 from ...encoders.precision import choose_precision
 from ...encoders.text_encoder import TextEncoder, embed
 from ...errors import SettingsError
@@ -25,7 +29,7 @@ from ..ask import ASKED_TYPES, ask
 from ..captions import write_captions
 from ..concepts import Name, WorldConcept
 from ..networks.contrast import ContrastModel
-from ..networks.model import ShapesModel, classifier_free
+from ..networks.model import PICTURE_SIZE, ShapesModel
 from ..scenes import Scenes
 from ..short_prompts import EXAMINED_OPENERS, short_near_misses
 from ..tasks import Task, captions_by_names
@@ -52,30 +56,49 @@ class Painter(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ModelPainter:
-    """Draws with a model of the world.
+    """Draws with a model of the world and a change in it.
 
     Attributes:
-        model: the world's, or a copy with an edit in it.
-        encoder: a text encoder in place of the model's own.
-        reads: in place of either, what makes states (B, 77, width) of token ids, though it is no text encoder.
+        base: the world's, which stays as it is.
+        change: what a method makes of it.
     """
 
-    model: ShapesModel
-    encoder: TextEncoder | None = None
-    reads: nn.Module | None = None
+    base: ShapesModel
+    change: Change = field(default_factory=Change)
+
+    @cached_property
+    def _changed(self) -> ChangedModel:
+        base, half = self.base, drawing_precision(self.base.device)
+        unet = copy.deepcopy(base.unet) if self.change.deltas else base.unet
+        weights = base.unet.state_dict().__getitem__
+        return ChangedModel(ShapesModel(unet, base.vae, base.encoder, weights=weights, autocast=half), self.change)
+
+    @property
+    def model(self) -> ShapesModel:
+        """The model, if need be a copy with an edit in its U-Net."""
+        return cast(ShapesModel, self._changed.model)
+
+    @property
+    def encoder(self) -> TextEncoder | None:
+        """See Painter."""
+        return None if self.change.encoder is None else self._changed.encoder
+
+    @property
+    def is_weights(self) -> bool:
+        """Whether a text encoder and a U-Net are all that it draws with."""
+        return self.change.safety is None and self.change.reads is None
 
     def draw(self, prompts: Sequence[str], *, steps: int, weight: float) -> Tensor:
         """See Painter."""
-        return self.model.generate(
-            list(prompts),
-            seeds=range(len(prompts)),
+        return self._changed.draw(
+            prompts,
+            range(len(prompts)),
             steps=steps,
-            guidance=classifier_free(weight),
-            encoder=self.reads or self.encoder,
-            autocast=drawing_precision(self.model.device),
-            batch_size=1000 if self.model.device.type == "cuda" else BATCH,
+            guidance=weight,
+            size=(PICTURE_SIZE, PICTURE_SIZE),
+            batch=1000 if self.base.device.type == "cuda" else BATCH,
         )
 
 

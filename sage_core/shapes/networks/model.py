@@ -12,13 +12,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ...drawing.denoising import Texts, denoise
 from ...drawing.models import Model
-from ...drawing.noise import noise_scheduler
+from ...drawing.noise import make_scheduler, noise_of
 from ...encoders.layouts import EncoderConfig
 from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from ...errors import ShapesError
-from ...unet.names import UnetConfig
 
 PICTURE_SIZE = 64
 LATENT_SHAPE = (4, PICTURE_SIZE // 8, PICTURE_SIZE // 8)
@@ -89,49 +89,23 @@ class TinyAutoencoder(nn.Module):
         return cast(Tensor, self.decoder(latents / self.scale + self.shift))
 
 
-Guidance = Callable[[Tensor, Tensor], Tensor]
-
-
-def classifier_free(weight: float) -> Guidance:
-    """Classifier-free guidance (Ho & Salimans 2022, eq. 6): `weight` 1 is the prompt's own prediction, 0 ignores it."""
-
-    def guide(plain: Tensor, prompted: Tensor) -> Tensor:
-        return plain + weight * (prompted - plain)
-
-    return guide
-
-
-DEFAULT_GUIDANCE = classifier_free(4.0)
-
-
-class ShapesModel:
+class ShapesModel(Model):
     """The three networks together, able to draw prompts.
 
     The networks stay on whatever device and in whatever precision they are given in; `to` moves them all.
     """
 
-    def __init__(self, unet: nn.Module, vae: TinyAutoencoder, encoder: TextEncoder) -> None:
-        self.unet = unet
-        self.vae = vae
-        self.encoder = encoder
+    vae: TinyAutoencoder
 
-    def to(self, device: str | torch.device) -> ShapesModel:
-        """Move the networks to `device`; returns this model."""
-        for network in (self.unet, self.vae, self.encoder):
-            network.to(device)
-        return self
+    def __init__(self, unet: nn.Module, vae: TinyAutoencoder, encoder: TextEncoder, **how: Any) -> None:
+        """Around three networks; `how` as in Model."""
+        super().__init__(unet, vae, encoder, **{"title": "the shapes world", "decoded": 1000, **how})
 
     def eval(self) -> ShapesModel:
         """Put the networks into evaluation mode; returns this model."""
         for network in (self.unet, self.vae, self.encoder):
             network.eval()
         return self
-
-    def to_draw(self) -> Model:
-        """The same networks as a model of any size, which keeps the weights that they have now."""
-        weights = {name: value.clone() for name, value in self.unet.state_dict().items()}
-        config = UnetConfig.of({name: tuple(value.shape) for name, value in weights.items()})
-        return Model(self.unet, self.vae, self.encoder, config, weights.__getitem__, "the shapes world")
 
     @torch.no_grad()
     def generate(
@@ -140,7 +114,7 @@ class ShapesModel:
         *,
         seeds: Sequence[int],
         steps: int = 20,
-        guidance: Guidance = DEFAULT_GUIDANCE,
+        guidance: float = 4.0,
         encoder: nn.Module | None = None,
         device: str | torch.device | None = None,
         batch_size: int = 500,
@@ -149,14 +123,14 @@ class ShapesModel:
     ) -> Tensor:
         """Pictures (N,3,64,64) in 0..1, float32, on the model's device.
 
-        DDIM (Song et al. 2021, η = 0), guided away from the empty prompt; classifier-free unless told otherwise.
-        A picture's noise comes from its own seed alone, so that the picture does not depend on its batch.
+        DDIM (Song et al. 2021, η = 0) with classifier-free guidance (Ho & Salimans 2022, eq. 6) away from the empty
+        prompt. A picture's noise comes from its own seed alone, so that the picture does not depend on its batch.
 
         Args:
             prompts: what to draw, one picture each: texts, or token ids (N, 77).
             seeds: one a prompt.
             steps: of DDIM, 1 to 1000.
-            guidance: one noise prediction from those without and with the prompt, each (N,4,8,8).
+            guidance: its weight; 1 is the prompt's own prediction, 0 ignores it.
             encoder: draws with this text encoder, an aligned one for instance, instead of the model's own.
             device: moves the model (and `encoder`) there first.
             batch_size: pictures at a time.
@@ -173,44 +147,18 @@ class ShapesModel:
         self.to(device or self.device)
         encoder = self.encoder if encoder is None else encoder.to(self.device)
         pictures = torch.empty(len(prompts), 3, PICTURE_SIZE, PICTURE_SIZE, device=self.device)
+        scheduler = make_scheduler("ddim", steps)
         with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
-            unconditional = encoder(tokenize([""]).to(self.device))
+            plain = encoder(tokenize([""]).to(self.device))
             for start in range(0, len(prompts), batch_size):
                 part = slice(start, start + batch_size)
                 ids = prompts[part] if isinstance(prompts, Tensor) else tokenize(prompts[part])
-                embeddings = encoder(ids.to(self.device))
-                latents = self._denoise(initial_noise(seeds[part]), embeddings, unconditional, steps, guidance)
-                pictures[part] = self.vae.decode(latents).float().clamp(0, 1)
+                texts = Texts(plain, encoder(ids.to(self.device)))
+                noise = noise_of(seeds[part], LATENT_SHAPE).to(self.device)
+                pictures[part] = self.decode(denoise(self.noise, scheduler, noise, texts, guidance))
                 if on_batch is not None:
                     on_batch(min(start + batch_size, len(prompts)), len(prompts))
         return pictures
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks are."""
-        return self.vae.shift.device
-
-    def _denoise(
-        self, latents: Tensor, embeddings: Tensor, unconditional: Tensor, steps: int, guidance: Guidance
-    ) -> Tensor:
-        scheduler: Any = noise_scheduler()
-        scheduler.set_timesteps(steps)
-        latents = latents.to(embeddings.device)
-        context = torch.cat([unconditional.expand_as(embeddings), embeddings])
-        for step in scheduler.timesteps:
-            noise = self.unet(torch.cat([latents, latents]), step, context).sample.float()
-            plain, prompted = noise.chunk(2)
-            latents = scheduler.step(guidance(plain, prompted), step, latents).prev_sample
-        return latents
-
-
-def initial_noise(seeds: Sequence[int]) -> Tensor:
-    """Latent noise (N,4,8,8); row i depends on seeds[i] alone.
-
-    Drawn on the CPU whatever the model's device, since generators differ between devices.
-    """
-    generator = torch.Generator("cpu")
-    return torch.stack([torch.randn(LATENT_SHAPE, generator=generator.manual_seed(seed)) for seed in seeds])
 
 
 class _Block(nn.Module):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...drawing.noise import TRAINING_STEPS, noise_scheduler
+from ...drawing.noise import TRAINING_STEPS, noise_scheduler, noised
 from ...encoders.tokens import VOCABULARY_SIZE, tokenize
 from ..networks.contrast import ContrastModel, contrastive_loss
 from ..networks.model import LATENT_SHAPE, TinyAutoencoder
@@ -128,8 +128,7 @@ def diffusion_loss(unet: nn.Module, encoder: nn.Module, pool: Pool, latents: Ten
         tokens = torch.where((uniform() < EMPTY_SHARE)[:, None], empty, tokens)
         times = (uniform() * TRAINING_STEPS).long()
         noise = torch.randn(batch, *LATENT_SHAPE, device=latents.device, generator=generator)
-        kept = alphas[times].view(-1, 1, 1, 1)
-        noisy = kept.sqrt() * latents[rows] + (1 - kept).sqrt() * noise
+        noisy = noised(latents[rows], times, noise)
         with mixed_precision(latents.device):
             predicted = unet(noisy, times, encoder(tokens)).sample
         return ((predicted.float() - noise).square().mean((1, 2, 3)) * weights[times]).mean()

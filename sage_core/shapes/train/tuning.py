@@ -6,22 +6,19 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ...drawing.noise import TRAINING_STEPS, noise_scheduler
+from ...drawing.noise import TRAINING_STEPS, noised
 from ...encoders.precision import arithmetic, choose_precision
 from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import tokenize
 from ...errors import SettingsError
 from ...runs.loop import Budget, Loop, Objective
+from ...seeds import generator_of
 from ..networks.model import ShapesModel
-
-# Far apart, so that neighbouring seeds share no draw.
-_SEED_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -100,8 +97,6 @@ class Denoising(Objective):
             layers = {name: weight for name, weight in self.encoder.named_parameters() if ".layers." in name}
             self.trained |= {f"encoder.{name}": weight.requires_grad_(True) for name, weight in layers.items()}
         self.optimizer = torch.optim.AdamW(self.trained.values(), lr=self.rate)
-        scheduler: Any = noise_scheduler()
-        self.alphas: Tensor = scheduler.alphas_cumprod.to(self.device)
 
     def state(self) -> Mapping[str, Tensor]:
         """See Objective."""
@@ -109,12 +104,11 @@ class Denoising(Objective):
 
     def gradients(self, step: int) -> Tensor:
         """See Objective."""
-        generator = torch.Generator().manual_seed(self.settings.seed * _SEED_STRIDE + step)
+        generator = generator_of(self.settings.seed, step)
         rows = torch.randint(len(self.ids), (self.settings.batch,), generator=generator).to(self.device)
         times = torch.randint(TRAINING_STEPS, (self.settings.batch,), generator=generator).to(self.device)
         noise = torch.randn(len(rows), *self.latents.shape[1:], generator=generator).to(self.latents)
-        kept = self.alphas[times].view(-1, 1, 1, 1)
-        noisy = kept.sqrt() * self.latents[rows] + (1 - kept).sqrt() * noise
+        noisy = noised(self.latents[rows], times, noise)
         predicted = self.model.unet(noisy, times, self.encoder(self.ids[rows])).sample
         loss = (predicted.to(noise.dtype) - noise).square().mean()
         loss.backward()

@@ -18,12 +18,12 @@ from ..files import check_writable, write_text
 from ..methods.gate import GateSettings, save_gate, train_gate
 from ..prompts.pairs import pairs_from_lists
 from ..runs.record import StepReport
-from ..shapes.ask import ask
-from ..shapes.captions import CONCEPT, matched_pairs, write_captions
-from ..shapes.networks.weights import load_packed
-from ..shapes.scenes import sample_scenes
-from ..shapes.tasks import TASKS
 from ..tifa.questions import write_questions
+from .ask import ask
+from .captions import CONCEPT, matched_pairs, write_captions
+from .networks.weights import load_packed
+from .scenes import sample_scenes
+from .tasks import TASKS
 
 # Name in tables -> preset of the alignment.
 ENCODERS = {"DES": "des", "SAGE released": "released", "SAGE paper": "paper", "SAGE+": "sage_plus"}

@@ -1,0 +1,111 @@
+"""Pictures of prompts, drawn by a model with a change in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..encoders.text_encoder import TextEncoder
+from ..errors import SettingsError
+from .change import Change, read_plainly, states_of
+from .denoising import Step, Texts, denoise
+from .guidance import SafeGuidance
+from .models import Model
+from .noise import make_scheduler, noise_of
+
+_CHANNELS, _FACTOR = 4, 8
+
+
+class ChangedModel:
+    """A model with a change in it, until another is put into the model."""
+
+    def __init__(self, model: Model, change: Change | None = None) -> None:
+        """Put a change into a model in place of the one before.
+
+        Raises:
+            SageError: the change does not fit the model.
+        """
+        change = change or Change()
+        self.model, self.safety = model, change.safety
+        encoder = model.encoder
+        if change.encoder is not None:
+            encoder = TextEncoder.from_state(change.encoder).to(model.device)
+        self.encoder = encoder
+        self._is_read = change.reads is not None
+        self._reading = change.reads.reading(model.encoder, encoder) if change.reads else read_plainly(encoder)
+        model.put_in(change.deltas)
+        self._puts = model.puts
+
+    @torch.no_grad()
+    def draw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int,
+        guidance: float,
+        sampler: str = "ddim",
+        size: tuple[int, int] = (512, 512),
+        batch: int | None = None,
+        watch: Callable[[Step], None] | None = None,
+    ) -> Tensor:
+        """Pictures (N, 3, height, width) in 0..1, fp32 on the model's device.
+
+        Picture i comes from prompt i and seed i, whatever its batch.
+
+        Args:
+            prompts: what to draw, one picture each.
+            seeds: one a prompt.
+            steps: of the sampler, 1 to 1,000.
+            guidance: weight of classifier-free guidance; 1 is none.
+            sampler: see `noise.make_scheduler`.
+            size: width and height in pixels.
+            batch: pictures at a time; None for all.
+            watch: called with each step of each batch; may raise to stop.
+
+        Raises:
+            SettingsError: the numbers of prompts and seeds differ, or another change has been put into the model.
+        """
+        if len(prompts) != len(seeds):
+            raise SettingsError(f"There are {len(prompts)} prompts but {len(seeds)} seeds: give one seed a prompt.")
+        model, shape = self.model, (_CHANNELS, size[1] // _FACTOR, size[0] // _FACTOR)
+        if model.puts != self._puts:
+            raise SettingsError(f"Another change has been put into {model.title} since. Make a new ChangedModel.")
+        acts = self.safety is not None and self.safety.settings.acts(guidance)
+        pictures = []
+        with torch.autocast(model.device.type, model.autocast, enabled=model.autocast is not None):
+            for start in range(0, len(prompts), batch or len(prompts)):
+                part = slice(start, start + (batch or len(prompts)))
+                safe = SafeGuidance(self.safety.settings, steps) if self.safety is not None and acts else None
+                latents = noise_of(seeds[part], shape).to(model.device)
+                texts = self.texts(prompts[part])
+                scheduler = make_scheduler(sampler, steps)
+                latents = denoise(model.noise, scheduler, latents, texts, guidance, safe=safe, watch=watch)
+                pictures.append(model.decode(latents))
+        return torch.cat(pictures)
+
+    @torch.no_grad()
+    def texts(self, prompts: Sequence[str]) -> Texts:
+        """The states that a batch of prompts is drawn with."""
+        reading = self._reading
+        # A gate's threshold, and what is a trigger for SAFREE, were set in fp32.
+        with torch.autocast("cuda", enabled=torch.is_autocast_enabled("cuda") and not self._is_read):
+            moved = reading.prompts(prompts)
+            texts = Texts(states_of(reading.encoder, [reading.negative]), moved.prompted, moved.late, moved.until)
+            if self.safety is None:
+                return texts
+            return replace(texts, safety=states_of(reading.encoder, [self.safety.text]))
+
+
+def draw(
+    model: Model, change: Change | None, prompts: Sequence[str], seeds: Sequence[int], *, steps: int, guidance: float,
+    sampler: str = "ddim", size: tuple[int, int] = (512, 512), batch: int | None = None,
+    watch: Callable[[Step], None] | None = None,
+) -> Tensor:  # fmt: skip
+    """Pictures of prompts by a model with a change in it, which stays in; see `ChangedModel.draw`."""
+    return ChangedModel(model, change).draw(
+        prompts, seeds, steps=steps, guidance=guidance, sampler=sampler, size=size, batch=batch, watch=watch
+    )
