@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from sage_core.drawing.change import Change
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import SettingsError
 from sage_core.intervals import Hits
+from sage_core.methods.safree import MovedPrompts
 from sage_core.shapes.bench import stability
 from sage_core.shapes.bench.changes import CHANGES, STRENGTHS, Model, Surroundings
 from sage_core.shapes.bench.methods import METHODS
-from sage_core.shapes.bench.painters import TextPainter
 from sage_core.shapes.bench.run import World, load_world
 from sage_core.shapes.exam.trials import Glance, ModelPainter, TrialSettings
 from sage_core.shapes.networks.model import ShapesModel
@@ -185,7 +186,7 @@ def test_rows_of_seeds_are_counted_together() -> None:
 
 def test_what_has_no_weights_of_its_own_is_refused(world: World) -> None:
     with pytest.raises(SettingsError, match="no text encoder and U-Net of its own"):
-        Model.of(TextPainter(world.model))
+        Model.of(ModelPainter(world.model, Change(reads=MovedPrompts(("a skull",)))))
     assert Model.of(ModelPainter(world.model)).encoder is world.model.encoder
     assert set(METHODS) >= set(stability._USUAL)
     for wrong in ({"steps": 0}, {"learning_rate": float("nan")}, {"rank": -1}):
