@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from sage_core.drawing import ChangedModel
 from sage_core.errors import PromptError, SettingsError
 from sage_core.evaluation.bases import load
-from sage_core.evaluation.drawing import Layout, Share, draw
-from sage_core.evaluation.painters import Studio
-from sage_core.evaluation.plan import MethodPlan
+from sage_core.evaluation.drawing import Layout, Share, draw, draw_batch
 from sage_core.evaluation.prompts import PromptList, read_lists
 from sage_core.evaluation.reading import read_plan
 from sage_core.evaluation.run import open_plan, run
@@ -143,12 +143,12 @@ def test_pictures_are_drawn_by_their_own_settings(tmp_path: Path) -> None:
     # The same prompt and seed, drawn alone by each guidance.
     from sage_core.images import open_picture, to_bytes
 
-    painter = Studio(load(None)).painter(MethodPlan("base"), plan.draw)
+    base = ChangedModel(load(None))
     files = layout.files(plan.methods[0], prompts)
     for item, file in zip(prompts.items, files, strict=True):
-        expected = painter.draw([item.prompt], [item.seed], item.guidance or 4.0)[0]
+        expected = draw_batch(base, [item], plan.draw, "base")[0]
         assert (to_bytes(open_picture(file)).float() / 255 - expected).abs().max() < 0.01, item
-    other = painter.draw([prompts.items[1].prompt], [7], 4.0)[0]
+    other = draw_batch(base, [replace(prompts.items[1], seed=7, guidance=4.0)], plan.draw, "base")[0]
     assert (to_bytes(open_picture(files[1])).float() / 255 - other).abs().max() > 0.03
 
 

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
-from sage_core.drawing.guidance import PRESETS, SafeGuidance, guided
-from sage_core.drawing.noise import noise_scheduler
-from sage_core.encoders.tokens import tokenize
+from sage_core.drawing.change import Change, Safety
+from sage_core.drawing.guidance import PRESETS
+from sage_core.drawing.pictures import ChangedModel
 from sage_core.methods.concepts import Concepts
 from sage_core.methods.erasing import ErasingObjective, ErasingSettings, ErasingTexts
 from sage_core.methods.table import METHODS
@@ -19,7 +18,7 @@ from sage_core.runs.loop import Budget, Loop
 from sage_core.shapes.ask import ask
 from sage_core.shapes.captions import matched_pairs, write_captions
 from sage_core.shapes.exam.reader import answer_by_reading, shows_concept
-from sage_core.shapes.networks.model import LATENT_SHAPE, ShapesModel, initial_noise
+from sage_core.shapes.networks.model import LATENT_SHAPE, ShapesModel
 from sage_core.shapes.networks.weights import load_model
 from sage_core.shapes.scenes import sample_scenes
 from sage_core.shapes.words import SEEN_NAMES
@@ -48,32 +47,18 @@ def world() -> ShapesModel:
 
 
 def draw_with(world: ShapesModel, deltas: dict[str, Tensor]) -> Draw:
-    """Draws prompts by a copy of the model whose U-Net has the differences in it."""
-    other = load_model()
-    weights = other.unet.state_dict()
-    for name, delta in deltas.items():
-        weights[name.removeprefix("unet.")] += delta
-    other.unet.load_state_dict(weights)
-    return lambda prompts: other.generate(prompts, seeds=range(len(prompts)), steps=STEPS)
+    """Draws prompts by a model whose U-Net has the differences in it."""
+    change = Change(deltas={name.removeprefix("unet."): delta for name, delta in deltas.items()})
+    return drawn_by(ChangedModel(load_model(), change))
 
 
 def draw_safely(world: ShapesModel, text: str, preset: str) -> Draw:
-    """Draws with safe guidance away from a text; the rest is `ShapesModel.generate`."""
+    """Draws with safe guidance away from a text."""
+    return drawn_by(ChangedModel(world, Change(safety=Safety(PRESETS[preset], text))))
 
-    @torch.no_grad()
-    def draw(prompts: Sequence[str]) -> Tensor:
-        texts = [[""] * len(prompts), prompts, [text] * len(prompts)]
-        states = torch.cat([world.encoder(tokenize(list(some))) for some in texts])
-        scheduler: Any = noise_scheduler()
-        scheduler.set_timesteps(STEPS)
-        latents, safe = initial_noise(range(len(prompts))), SafeGuidance(PRESETS[preset], STEPS)
-        for number, step in enumerate(scheduler.timesteps):
-            plain, prompted, safety = world.unet(torch.cat([latents] * 3), step, states).sample.chunk(3)
-            noise = guided(safe.prompted(prompted, plain, safety, number), plain, 4.0)
-            latents = scheduler.step(noise, step, latents).prev_sample
-        return world.vae.decode(latents).clamp(0, 1)
 
-    return draw
+def drawn_by(changed: ChangedModel) -> Draw:
+    return lambda prompts: changed.draw(prompts, range(len(prompts)), steps=STEPS, guidance=4.0, size=(64, 64))
 
 
 def skulls(draw: Draw) -> float:

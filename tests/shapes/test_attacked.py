@@ -7,15 +7,17 @@ from typing import cast
 
 import pytest
 
+from sage_core.drawing.change import Change, Safety
+from sage_core.drawing.guidance import PRESETS
 from sage_core.errors import SettingsError
 from sage_core.intervals import Hits
-from sage_core.shapes.bench.painters import TextPainter
+from sage_core.methods.safree import MovedPrompts
 from sage_core.shapes.exam.attacked import (
     AdaptiveSettings,
     Broken,
     attack_painter,
 )
-from sage_core.shapes.exam.trials import TrialMarks
+from sage_core.shapes.exam.trials import ModelPainter, TrialMarks
 from sage_core.shapes.networks.model import ShapesModel
 from sage_core.shapes.tasks import TASKS
 from sage_core.shapes.words import OPENERS
@@ -35,7 +37,8 @@ def test_marks_hold_adaptive_attacks_and_old_files_are_still_read():
 
 def test_painters_with_states_of_their_own_are_not_attacked():
     nothing = cast(ShapesModel, None)
-    assert attack_painter(TextPainter(nothing), nothing, TASKS["skull"]) == {}
+    for change in (Change(reads=MovedPrompts(("a skull",))), Change(safety=Safety(PRESETS["max"], "a skull"))):
+        assert attack_painter(ModelPainter(nothing, change), nothing, TASKS["skull"]) == {}
 
 
 def test_the_exam_is_no_larger_than_its_openers():

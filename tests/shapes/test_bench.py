@@ -15,14 +15,14 @@ from sage_core.alignment.settings import PRESETS
 from sage_core.attacks.tokens import AttackSettings
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder
-from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
+from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 from sage_core.errors import SettingsError, ShapesError
 from sage_core.intervals import Hits, wilson_interval
 from sage_core.methods.erasing import ErasingSettings
+from sage_core.methods.gate import GatedPrompts, GateSettings
 from sage_core.shapes.ask import ANSWERS, ASKED_TYPES
 from sage_core.shapes.bench import methods, run
 from sage_core.shapes.bench.methods import METHODS, Alignment, Erasing, Ground, Redirected, Safree
-from sage_core.shapes.bench.painters import GatedEncoder, GuidedPainter, SafreePainter, TextPainter, Texts
 from sage_core.shapes.bench.report import Table, figures
 from sage_core.shapes.bench.run import compare, load_world, main, read_methods
 from sage_core.shapes.bench.sizes import SIZES, Size
@@ -355,7 +355,7 @@ def test_rendered_scenes_get_full_marks(world):
 def test_an_edited_model_is_a_copy(world):
     ground = Ground(world.model, world.model.encoder.state(), TASKS["skull"], TASKS["skull"].pairs(8, seed=1), 0)
     before = {name: tensor.clone() for name, tensor in world.model.unet.state_dict().items()}
-    painter = METHODS["uce_paper"].paint(ground)
+    painter = ModelPainter(world.model, METHODS["uce_paper"].make(ground))
     changed = [
         name for name, tensor in painter.model.unet.state_dict().items() if not torch.equal(tensor, before[name])
     ]
@@ -370,7 +370,7 @@ def test_two_defences_share_one_encoder_that_is_trained_once(world, tmp_path, mo
     painters = []
     for name in ("sage_plus with uce_paper", "sage_plus with rece"):
         method = methods.shorter(METHODS[name], batch_size=20, steps=1, held_out=0, precision="fp32")
-        painters.append(method.paint(ground))
+        painters.append(ModelPainter(world.model, method.make(ground)))
         monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained what another method had trained"))
     for painter in painters:
         assert any(not torch.equal(tensor, before[key]) for key, tensor in painter.model.unet.state_dict().items())
@@ -391,14 +391,14 @@ def test_a_redirected_unet_is_trained_once_for_one_store(world, tmp_path, monkey
     )
     alone = Redirected(short)
     assert alone.about() == {"method": "sage_unet", **short.to_dict()}
-    painter = alone.paint(ground)
+    painter = ModelPainter(world.model, alone.make(ground))
     assert painter.encoder is None and len(list(tmp_path.glob("unet-*.safetensors"))) == 1
     edited = painter.model.unet.state_dict()
     changed = [name for name in before if not torch.equal(edited[name], before[name])]
     assert changed and all("attn2" in name for name in changed)
     assert all(torch.equal(tensor, before[name]) for name, tensor in world.model.unet.state_dict().items())
     monkeypatch.setattr(Redirected, "_train", lambda *_: pytest.fail("trained what another method had trained"))
-    again = alone.model(ground).unet.state_dict()
+    again = ModelPainter(world.model, alone.make(ground)).model.unet.state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in edited.items())
 
 
@@ -417,7 +417,7 @@ def test_closed_forms_take_everyday_captions_as_texts_to_keep_or_as_a_prior(worl
     ground = Ground(world.model, world.model.encoder.state(), task, task.pairs(8, seed=1), 0)
     for name in ("rece", "oce"):
         before = world.model.unet.state_dict()
-        after = METHODS[name].paint(ground).model.unet.state_dict()
+        after = ModelPainter(world.model, METHODS[name].make(ground)).model.unet.state_dict()
         assert any(not torch.equal(tensor, before[key]) for key, tensor in after.items())
     (rece, rounds), (oce, strength) = given["rece"], given["oce"]
     assert rece.erase == oce.erase == tuple(name.text for concept in task.concepts for name in concept.seen)
@@ -431,8 +431,8 @@ def test_esd_trains_cross_attention_by_the_ground_s_seed(world):
     ground = Ground(world.model, world.model.encoder.state(), task, task.pairs(8, seed=1), 3)
     method = Erasing(ErasingSettings(steps=2, sampling_steps=2, learning_rate=1e-3))
     before = {name: tensor.clone() for name, tensor in world.model.unet.state_dict().items()}
-    one, again = (method.paint(ground).model.unet.state_dict() for _ in range(2))
-    other = method.paint(replace(ground, seed=4)).model.unet.state_dict()
+    grounds = (ground, ground, replace(ground, seed=4))
+    one, again, other = (ModelPainter(world.model, method.make(g)).model.unet.state_dict() for g in grounds)
     changed = [name for name in before if not torch.equal(one[name], before[name])]
     assert changed and all("attn2" in name for name in changed)
     assert all(torch.equal(one[name], again[name]) for name in before)
@@ -466,43 +466,28 @@ def test_attacks_are_kept_apart_from_runs_without_and_the_base_is_the_control(wo
     assert bench(None) == plain
 
 
-class Plain(TextPainter):
-    """Draws with the states that the model itself would make."""
-
-    def texts(self, prompts):
-        states = self._states(prompts)
-        return Texts(self._states([""]), states, states, torch.full((len(prompts),), 0.5))
-
-
 PROMPTS = ["two red stars on the grass", "a blue ring at night", "three skulls in the snow"]
 
 
-def test_painters_that_change_nothing_draw_what_the_model_draws(world):
-    expected = ModelPainter(world.model).draw(PROMPTS, steps=3, weight=2.0)
-    torch.testing.assert_close(Plain(world.model).draw(PROMPTS, steps=3, weight=2.0), expected, rtol=0, atol=0.02)
+def test_a_painter_draws_what_the_model_draws(world):
+    expected = world.model.generate(
+        PROMPTS, seeds=range(3), steps=3, guidance=2.0, autocast=trials.drawing_precision(world.model.device)
+    )
+    assert torch.equal(ModelPainter(world.model).draw(PROMPTS, steps=3, weight=2.0), expected)
 
 
-def test_states_of_a_share_of_the_steps_give_way_to_others():
-    early, late = torch.zeros(2, 77, 4), torch.ones(2, 77, 4)
-    texts = Texts(early[:1], early, late, torch.tensor([0.5, 0.0]))
-    assert [texts.at(step, 4)[:, 0, 0].tolist() for step in range(4)] == [[0, 1], [0, 1], [1, 1], [1, 1]]
-
-
-def test_safe_guidance_and_projected_prompts_change_pictures(world):
+def test_guidance_and_readers_change_pictures(world):
+    ground = Ground(world.model, world.model.encoder.state(), TASKS["skull"], TASKS["skull"].pairs(8, seed=1), 0)
     plain = ModelPainter(world.model).draw(PROMPTS, steps=3, weight=2.0)
-    for painter in (GuidedPainter(world.model, "a skull", "max"), SafreePainter(world.model, ["a skull"])):
-        pictures = painter.draw(PROMPTS, steps=3, weight=2.0)
+    for name in ("sld", "safree"):
+        pictures = ModelPainter(world.model, METHODS[name].make(ground)).draw(PROMPTS, steps=3, weight=2.0)
         assert pictures.shape == plain.shape and not torch.allclose(pictures, plain, atol=1e-3)
 
 
-def test_a_gate_takes_the_safe_encoder_for_what_it_flags_alone(world):
-    base = world.model.encoder
-    safe = TextEncoder.from_state({name: value + 0.1 for name, value in base.state().items()})
-
-    class Flags:
-        def flags(self, states):
-            return torch.tensor([True, False, False])
-
-    ids = tokenize(PROMPTS)
-    states = GatedEncoder(base, safe, Flags())(ids)
-    assert torch.equal(states[1:], base(ids)[1:]) and torch.equal(states[0], safe(ids)[0])
+def test_a_gate_stands_before_a_trained_encoder(world):
+    task = TASKS["red star"]
+    ground = Ground(world.model, world.model.encoder.state(), task, task.pairs(300, seed=1), 0)
+    method = methods.shorter(METHODS["sage_plus behind a gate"], batch_size=20, steps=1, held_out=0, precision="fp32")
+    change = replace(method, settings=GateSettings(steps=1)).make(ground)
+    assert change.encoder is not None and isinstance(change.reads, GatedPrompts)
+    assert change.reads.gate.card.settings["seed"] == 0

@@ -9,16 +9,16 @@ import pytest
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import relative_change
 from sage_core.errors import SettingsError
-from sage_core.evaluation import shapes_plan
 from sage_core.evaluation.run import open_plan
-from sage_core.evaluation.shapes_plan import write_shapes_plan
 from sage_core.methods.gate import GateSettings
+from sage_core.shapes import evaluation_plan
+from sage_core.shapes.evaluation_plan import write_shapes_plan
 from sage_core.shapes.networks.weights import load_packed
 
 
 @pytest.mark.full
 def test_a_plan_of_nine_methods_with_all_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shapes_plan, "GateSettings", lambda: GateSettings(steps=10))
+    monkeypatch.setattr(evaluation_plan, "GateSettings", lambda: GateSettings(steps=10))
     file, seen = tmp_path / "world" / "plan.toml", []
     sizes = {"captions": 12, "attacks": 3, "steps": 1, "pairs": 240}
     write_shapes_plan(file, **sizes, on_progress=lambda what, *_: seen.append(what))

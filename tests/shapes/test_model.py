@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sage_core.drawing.noise import noise_scheduler
+from sage_core.drawing.noise import noise_of, noise_scheduler
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
@@ -20,8 +20,6 @@ from sage_core.shapes.networks.model import (
     build_text_encoder,
     build_unet,
     build_vae,
-    classifier_free,
-    initial_noise,
 )
 
 TINY = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
@@ -73,7 +71,7 @@ def test_sampling_is_ddim_with_classifier_free_guidance(model):
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     kept = (1 - betas).cumprod(0)
     context, empty = model.encoder(tokenize(PROMPTS[:1])), model.encoder(tokenize([""]))
-    latents = initial_noise([5]).double()
+    latents = noise_of([5], LATENT_SHAPE).double()
     with torch.no_grad():
         for time in [751, 501, 251, 1]:
             prompted, plain = (model.unet(latents.float(), time, c).sample.double() for c in (context, empty))
@@ -82,16 +80,9 @@ def test_sampling_is_ddim_with_classifier_free_guidance(model):
             before = kept[time - 250] if time >= 250 else kept[0]
             latents = before.sqrt() * clean + (1 - before).sqrt() * noise
         expected = model.vae.decode(latents.float()).clamp(0, 1)
-    drawn = model.generate(PROMPTS[:1], seeds=[5], steps=steps, guidance=classifier_free(guidance))
+    drawn = model.generate(PROMPTS[:1], seeds=[5], steps=steps, guidance=guidance)
     assert torch.allclose(drawn, expected, atol=2e-3)
     assert noise_scheduler().alphas_cumprod.double().numpy() == pytest.approx(kept.numpy(), rel=1e-4)
-
-
-def test_noise_of_a_seed_is_always_the_same():
-    noise = initial_noise([3, 4, 3])
-    assert noise.shape == (3, *LATENT_SHAPE)
-    assert torch.equal(noise[0], noise[2]) and not torch.equal(noise[0], noise[1])
-    assert torch.equal(noise[0], torch.randn(LATENT_SHAPE, generator=torch.Generator().manual_seed(3)))
 
 
 def test_latents_are_shifted_and_scaled():

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from sage_core.drawing.change import Change
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import SettingsError
 from sage_core.intervals import Hits
+from sage_core.methods.safree import MovedPrompts
 from sage_core.shapes.bench import stability
 from sage_core.shapes.bench.changes import CHANGES, STRENGTHS, Model, Surroundings
 from sage_core.shapes.bench.methods import METHODS
-from sage_core.shapes.bench.painters import TextPainter
 from sage_core.shapes.bench.run import World, load_world
 from sage_core.shapes.exam.trials import Glance, ModelPainter, TrialSettings
 from sage_core.shapes.networks.model import ShapesModel
@@ -129,7 +130,7 @@ def test_tuning_s_gradient_is_that_of_the_denoising_loss(base: Model, around: Su
     objective = Denoising(double, base.encoder, captions, pictures, TuningSettings(batch=3, encoder=True))
     for part in (objective.model.unet, objective.encoder):
         part.double()
-    objective.latents, objective.alphas = objective.latents.double(), objective.alphas.double()
+    objective.latents = objective.latents.double()
     objective.gradients(0)
     name, weight = next((n, w) for n, w in objective.trained.items() if n.endswith("attn2.to_v.weight"))
     way = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)).double()
@@ -185,7 +186,7 @@ def test_rows_of_seeds_are_counted_together() -> None:
 
 def test_what_has_no_weights_of_its_own_is_refused(world: World) -> None:
     with pytest.raises(SettingsError, match="no text encoder and U-Net of its own"):
-        Model.of(TextPainter(world.model))
+        Model.of(ModelPainter(world.model, Change(reads=MovedPrompts(("a skull",)))))
     assert Model.of(ModelPainter(world.model)).encoder is world.model.encoder
     assert set(METHODS) >= set(stability._USUAL)
     for wrong in ({"steps": 0}, {"learning_rate": float("nan")}, {"rank": -1}):

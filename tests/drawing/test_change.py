@@ -1,0 +1,115 @@
+"""Changes add up, are put in and taken out again, and say what they are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sage_core.drawing import Change, ChangedModel, Model, draw
+from sage_core.drawing.change import Moved, Reading, Safety, states_of
+from sage_core.drawing.guidance import PRESETS
+from sage_core.encoders.layouts import EncoderConfig
+from sage_core.encoders.text_encoder import TextEncoder
+from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
+from sage_core.errors import SettingsError
+from sage_core.shapes.networks.model import ShapesModel, build_unet, build_vae
+
+TINY = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
+NAME = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight"
+PROMPTS, SEEDS = ["two red stars", "a ring", "a skull"], [4, 5, 6]
+HOW = {"steps": 2, "guidance": 2.0, "size": (64, 64)}
+SAFETY = Change(safety=Safety(PRESETS["max"], "a skull"))
+
+
+@pytest.fixture
+def model() -> Model:
+    torch.manual_seed(0)
+    return ShapesModel(build_unet(32, 64), build_vae(8), TextEncoder.fresh(TINY)).eval()
+
+
+@pytest.fixture
+def edit(model: Model) -> Change:
+    return Change(deltas={NAME: model.unet.state_dict()[NAME].clone()})
+
+
+class Backwards:
+    """Reads prompts from their end, and half way as they are."""
+
+    def reading(self, base: TextEncoder, changed: TextEncoder) -> Reading:
+        def prompts(texts) -> Moved:
+            until = torch.full((len(texts),), 0.5)
+            return Moved(states_of(changed, [text[::-1] for text in texts]), states_of(base, texts), until)
+
+        return Reading(changed, prompts, "nothing")
+
+    def summary(self) -> str:
+        return "prompts read backwards"
+
+
+def test_changes_add_up_and_say_what_they_are(edit: Change) -> None:
+    other = Change(deltas={NAME: torch.ones_like(edit.deltas[NAME]), "other": torch.ones(1)})
+    whole = edit + other + SAFETY + Change(encoder={"name": torch.ones(1)}) + Change(reads=Backwards())
+    torch.testing.assert_close(whole.deltas[NAME], edit.deltas[NAME] + 1)
+    assert whole.deltas.keys() == {NAME, "other"} and edit.deltas.keys() == {NAME}
+    assert whole.summary() == (
+        "another text encoder; 2 tensors of the U-Net; guidance away from 'a skull'; prompts read backwards"
+    )
+    assert Change().summary() == "nothing" and (Change() + edit).deltas.keys() == {NAME}
+    for field in ("encoder", "safety", "reads"):
+        one = Change(**{field: getattr(whole, field)})
+        with pytest.raises(SettingsError, match=r"Two changes of .* cannot be in one model: .*Leave one out"):
+            one + whole
+
+
+def test_a_change_is_put_in_and_taken_out(model: Model, edit: Change) -> None:
+    before = {name: value.clone() for name, value in model.unet.state_dict().items()}
+    plain = draw(model, None, PROMPTS, SEEDS, **HOW)
+    assert plain.shape == (3, 3, 64, 64) and 0 <= plain.min() < plain.max() <= 1
+    first = ChangedModel(model, edit)
+    torch.testing.assert_close(model.unet.state_dict()[NAME], 2 * before[NAME])
+    edited = first.draw(PROMPTS, SEEDS, **HOW)
+    assert torch.equal(first.draw(PROMPTS, SEEDS, **HOW), edited) and not torch.equal(edited, plain)
+    assert torch.equal(draw(model, Change(), PROMPTS, SEEDS, **HOW), plain)
+    assert all(torch.equal(value, before[name]) for name, value in model.unet.state_dict().items())
+    with pytest.raises(SettingsError, match="Another change has been put into the shapes world since"):
+        first.draw(PROMPTS, SEEDS, **HOW)
+    with pytest.raises(SettingsError, match="3 prompts but 2 seeds"):
+        ChangedModel(model).draw(PROMPTS, SEEDS[:2], **HOW)
+
+
+def test_weights_come_back_exactly_after_they_were_rounded(model: Model, edit: Change) -> None:
+    before = model.unet.state_dict()[NAME].clone()
+    model.to("cpu", torch.float16)
+    assert torch.equal(model.weight(NAME), before) and next(model.unet.parameters()).dtype == torch.float16
+    ChangedModel(model, Change(deltas={NAME: edit.deltas[NAME] / 3}))
+    assert torch.equal(model.unet.state_dict()[NAME], (before + edit.deltas[NAME] / 3).half())
+    ChangedModel(model)
+    assert torch.equal(model.unet.state_dict()[NAME], before.half())
+
+
+def test_batches_and_one_draw_the_same(model: Model) -> None:
+    changed, seen = ChangedModel(model, SAFETY), []
+    whole = changed.draw(PROMPTS, SEEDS, **HOW)
+    parts = changed.draw(PROMPTS, SEEDS, **HOW, batch=2, watch=lambda step: seen.append(len(step.latents)))
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-4)
+    assert seen == [2, 2, 1, 1]
+
+
+def test_a_safety_text_leads_away_where_there_is_guidance(model: Model) -> None:
+    plain, guided = (draw(model, change, PROMPTS, SEEDS, **HOW) for change in (None, SAFETY))
+    assert (plain - guided).abs().max() > 1e-3
+    weak = {**HOW, "guidance": 1.0}
+    assert torch.equal(*(draw(model, change, PROMPTS, SEEDS, **weak) for change in (None, SAFETY)))
+
+
+def test_a_reader_s_states_lead(model: Model) -> None:
+    state = {name: value * 1.5 for name, value in model.encoder.state().items()}
+    changed = ChangedModel(model, Change(encoder=state, reads=Backwards()) + SAFETY)
+    texts = changed.texts(PROMPTS)
+    assert torch.equal(texts.prompted, states_of(changed.encoder, ["srats der owt", "gnir a", "lluks a"]))
+    assert torch.equal(texts.late, states_of(model.encoder, PROMPTS)) and texts.until.tolist() == [0.5] * 3
+    assert torch.equal(texts.plain, states_of(changed.encoder, ["nothing"]))
+    assert torch.equal(texts.safety, states_of(changed.encoder, ["a skull"]))
+    whole = changed.draw(PROMPTS, SEEDS, **HOW)
+    other = ChangedModel(model, Change(encoder=state) + SAFETY)
+    assert not torch.equal(other.draw(PROMPTS, SEEDS, **HOW), whole)
