@@ -19,7 +19,7 @@ from sage_core.errors import EncoderError, SageError, SettingsError, UnetError
 from sage_core.evaluation.bases import load
 from sage_core.evaluation.changes import change_of
 from sage_core.evaluation.drawing import draw_batch
-from sage_core.evaluation.plan import Drawing, Erase, MethodPlan, Part
+from sage_core.evaluation.plan import Drawing, Making, MethodPlan, Part
 from sage_core.evaluation.prompts import Item
 from sage_core.methods.gate import GateSettings, save_gate, train_gate
 from sage_core.shapes.bench.methods import METHODS, Ground
@@ -57,14 +57,14 @@ def test_closed_forms_are_those_of_the_bench_and_leave_no_trace(model) -> None:
     ground = Ground(model, model.encoder.state(), task, task.pairs(8, seed=1), 0)
     names = tuple(name.text for concept in task.concepts for name in concept.seen)
     before = drawn(model, BASE)
-    expected = replace(METHODS["uce_paper"], keep=False).make(ground).deltas
-    erase = Erase("uce_paper", names)
-    found = drawn(model, MethodPlan("uce", erase=erase))
-    solved = change_of(MethodPlan("uce", erase=erase), model).deltas
+    expected = replace(METHODS["uce_paper"].parts[0], keep=False).make(ground).deltas
+    making = Making("uce_paper", names)
+    found = drawn(model, MethodPlan("uce", make=making))
+    solved = change_of(MethodPlan("uce", make=making), model).deltas
     assert solved.keys() == expected.keys() and len(solved) > 2
     for name, delta in solved.items():
         torch.testing.assert_close(delta, expected[name])
-    half = drawn(model, MethodPlan("uce", erase=replace(erase, strength=0.0)))
+    half = drawn(model, MethodPlan("uce", make=replace(making, strength=0.0)))
     assert torch.equal(half, before) and torch.equal(drawn(model, BASE), before) and not torch.equal(found, before)
 
 

@@ -18,11 +18,13 @@ from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 from sage_core.errors import SettingsError, ShapesError
 from sage_core.intervals import Hits, wilson_interval
+from sage_core.methods.closed_form import oce, rece
 from sage_core.methods.erasing import ErasingSettings
 from sage_core.methods.gate import GatedPrompts, GateSettings
+from sage_core.runs.loop import Loop
 from sage_core.shapes.ask import ANSWERS, ASKED_TYPES
 from sage_core.shapes.bench import methods, run
-from sage_core.shapes.bench.methods import METHODS, Alignment, Erasing, Ground, Redirected, Safree
+from sage_core.shapes.bench.methods import METHODS, Ground, Part, Tried, alignment
 from sage_core.shapes.bench.report import Table, figures
 from sage_core.shapes.bench.run import compare, load_world, main, read_methods
 from sage_core.shapes.bench.sizes import SIZES, Size
@@ -237,9 +239,9 @@ def test_objectives_from_a_file(tmp_path):
         '"printed": {"preset": "paper", "local_form": "product"}}'
     )
     objectives = read_methods(path)
-    assert objectives["mine"] == Alignment(PRESETS["released"].replace(learning_rate=1e-4, keep_mse=5.0))
-    assert objectives["theirs"] == Alignment(PRESETS["released"])
-    assert objectives["printed"] == Alignment(PRESETS["paper"].replace(local_form="product"))
+    assert objectives["mine"] == alignment(PRESETS["released"].replace(learning_rate=1e-4, keep_mse=5.0))
+    assert objectives["theirs"] == alignment(PRESETS["released"])
+    assert objectives["printed"] == alignment(PRESETS["paper"].replace(local_form="product"))
     for content, message in (
         ("[]", "expected"), ("{}", "expected"), ('{" ": {}}', "expected"), ("{", "JSON"),
         ('{"a": {"lr": 1}}', "a"), ('{"base": {}}', "another name"),
@@ -264,7 +266,7 @@ TOY = TrialSettings(prompts=4, near=2, unsafe=3, steps=1, hard_steps=1)
 @pytest.mark.full
 def test_a_whole_run_at_toy_size(weights, tmp_path, monkeypatch, capsys):
     chosen = {name: SIZES["quick"].methods[name] for name in ("base", "des", "sage_plus", "uce_paper")}
-    chosen = {name: methods.shorter(method, batch_size=20, steps=2) for name, method in chosen.items()}
+    chosen = {name: method.aligned(batch_size=20, steps=2) for name, method in chosen.items()}
     monkeypatch.setitem(run.SIZES, "quick", Size(chosen, ("red star",), pairs=40, seeds=1, trial=TOY))
     arguments = ["--output", str(tmp_path), "--weights", str(weights), "--quick", "--device", "cpu"]
     assert main(arguments) == 0
@@ -369,7 +371,7 @@ def test_two_defences_share_one_encoder_that_is_trained_once(world, tmp_path, mo
     before, base = world.model.unet.state_dict(), world.model.encoder.state()
     painters = []
     for name in ("sage_plus with uce_paper", "sage_plus with rece"):
-        method = methods.shorter(METHODS[name], batch_size=20, steps=1, held_out=0, precision="fp32")
+        method = METHODS[name].aligned(batch_size=20, steps=1, held_out=0, precision="fp32")
         painters.append(ModelPainter(world.model, method.make(ground)))
         monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained what another method had trained"))
     for painter in painters:
@@ -386,50 +388,51 @@ def test_a_redirected_unet_is_trained_once_for_one_store(world, tmp_path, monkey
     task = TASKS["red star"]
     ground = Ground(world.model, world.model.encoder.state(), task, task.pairs(8, seed=1), 0, tmp_path)
     before = {name: tensor.clone() for name, tensor in world.model.unet.state_dict().items()}
-    short = METHODS["sage_unet"].settings.replace(
-        steps=1, batch_size=1, keep_batch=1, pictures=1, sampling_steps=1, learning_rate=1e-3
+    short = (
+        METHODS["sage_unet"]
+        .parts[0]
+        .settings.replace(steps=1, batch_size=1, keep_batch=1, pictures=1, sampling_steps=1, learning_rate=1e-3)
     )
-    alone = Redirected(short)
+    alone = Tried((Part("sage_unet", short),))
     assert alone.about() == {"method": "sage_unet", **short.to_dict()}
     painter = ModelPainter(world.model, alone.make(ground))
-    assert painter.encoder is None and len(list(tmp_path.glob("unet-*.safetensors"))) == 1
+    assert painter.encoder is None and len(list(tmp_path.glob("*.safetensors"))) == 1
     edited = painter.model.unet.state_dict()
     changed = [name for name in before if not torch.equal(edited[name], before[name])]
     assert changed and all("attn2" in name for name in changed)
     assert all(torch.equal(tensor, before[name]) for name, tensor in world.model.unet.state_dict().items())
-    monkeypatch.setattr(Redirected, "_train", lambda *_: pytest.fail("trained what another method had trained"))
+    monkeypatch.setattr(Loop, "run", lambda *_: pytest.fail("trained what another method had trained"))
     again = ModelPainter(world.model, alone.make(ground)).model.unet.state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in edited.items())
 
 
 def test_closed_forms_take_everyday_captions_as_texts_to_keep_or_as_a_prior(world, monkeypatch):
     given = {}
-    for name in ("rece", "oce"):
-        settings, edit = methods.CLOSED_FORMS[name].load()
+    for kind in (rece, oce):
+        name = kind.__name__.rpartition(".")[2]
 
-        def listen(weights, encoder, concepts, chosen, name=name, edit=edit):
+        def listen(weights, encoder, concepts, chosen, name=name, edit=kind.edit):
             given[name] = concepts, chosen
             return edit(weights, encoder, concepts, chosen)
 
-        entry = type("Entry", (), {"load": staticmethod(lambda settings=settings, listen=listen: (settings, listen))})
-        monkeypatch.setitem(methods.CLOSED_FORMS, name, entry)
+        monkeypatch.setattr(kind, "edit", listen)
     task = TASKS["red star"]
     ground = Ground(world.model, world.model.encoder.state(), task, task.pairs(8, seed=1), 0)
     for name in ("rece", "oce"):
         before = world.model.unet.state_dict()
         after = ModelPainter(world.model, METHODS[name].make(ground)).model.unet.state_dict()
         assert any(not torch.equal(tensor, before[key]) for key, tensor in after.items())
-    (rece, rounds), (oce, strength) = given["rece"], given["oce"]
-    assert rece.erase == oce.erase == tuple(name.text for concept in task.concepts for name in concept.seen)
-    assert len(rece.preserve) == len(oce.captions) == 150 and oce.preserve == rece.captions == ()
-    assert set(rece.guides) == set(oce.guides) == {"ball"}
+    (told, rounds), (other, strength) = given["rece"], given["oce"]
+    assert told.erase == other.erase == tuple(name.text for concept in task.concepts for name in concept.seen)
+    assert len(told.preserve) == len(other.captions) == 150 and other.preserve == told.captions == ()
+    assert set(told.guides) == set(other.guides) == {"ball"}
     assert (rounds.epochs, rounds.preserve_scale, strength.erase_scale) == (1, 1.0, 30.0)
 
 
 def test_esd_trains_cross_attention_by_the_ground_s_seed(world):
     task = TASKS["red star"]
     ground = Ground(world.model, world.model.encoder.state(), task, task.pairs(8, seed=1), 3)
-    method = Erasing(ErasingSettings(steps=2, sampling_steps=2, learning_rate=1e-3))
+    method = Tried((Part("esd_x", ErasingSettings(steps=2, sampling_steps=2, learning_rate=1e-3)),))
     before = {name: tensor.clone() for name, tensor in world.model.unet.state_dict().items()}
     grounds = (ground, ground, replace(ground, seed=4))
     one, again, other = (ModelPainter(world.model, method.make(g)).model.unet.state_dict() for g in grounds)
@@ -438,14 +441,14 @@ def test_esd_trains_cross_attention_by_the_ground_s_seed(world):
     assert all(torch.equal(one[name], again[name]) for name in before)
     assert not all(torch.equal(one[name], other[name]) for name in before)
     assert all(torch.equal(tensor, before[name]) for name, tensor in world.model.unet.state_dict().items())
-    assert METHODS["esd"].about() == {"method": "esd", **METHODS["esd"].settings.to_dict()}
+    assert METHODS["esd"].about() == {"method": "esd", **METHODS["esd"].parts[0].settings.to_dict()}
 
 
 @pytest.mark.full
 def test_attacks_are_kept_apart_from_runs_without_and_the_base_is_the_control(world, tmp_path, monkeypatch):
     tiny = AdaptiveSettings(prompts=2, steps=1, unet_steps=1, token_steps=1, candidates=2, tokens=2, vectors=2,
                             shared_vectors=2, draws=1, sampling_steps=1)  # fmt: skip
-    chosen = {"uce_paper": METHODS["uce_paper"], "safree": Safree()}
+    chosen = {"uce_paper": METHODS["uce_paper"], "safree": METHODS["safree"]}
     monkeypatch.setattr(type(TASKS["red star"]), "shown", lambda *_: True)
 
     def bench(attacks):
@@ -487,7 +490,7 @@ def test_guidance_and_readers_change_pictures(world):
 def test_a_gate_stands_before_a_trained_encoder(world):
     task = TASKS["red star"]
     ground = Ground(world.model, world.model.encoder.state(), task, task.pairs(300, seed=1), 0)
-    method = methods.shorter(METHODS["sage_plus behind a gate"], batch_size=20, steps=1, held_out=0, precision="fp32")
-    change = replace(method, settings=GateSettings(steps=1)).make(ground)
+    method = METHODS["sage_plus behind a gate"].aligned(batch_size=20, steps=1, held_out=0, precision="fp32")
+    change = Tried((method.parts[0], Part("gate", GateSettings(steps=1)))).make(ground)
     assert change.encoder is not None and isinstance(change.reads, GatedPrompts)
     assert change.reads.gate.card.settings["seed"] == 0

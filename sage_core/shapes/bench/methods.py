@@ -138,8 +138,9 @@ class Tried:
         )
 
 
-def _alignment(settings: TrainingSettings) -> Part:
-    return Part("released", settings)
+def alignment(settings: TrainingSettings) -> Tried:
+    """The text encoder is trained with these settings, whichever preset's they are."""
+    return Tried((Part("released", settings),))
 
 
 def _changed(name: str, **changes: Any) -> Any:
@@ -147,7 +148,7 @@ def _changed(name: str, **changes: Any) -> Any:
 
 
 BASE = "base"
-_PLUS = _alignment(PRESETS["sage_plus"])
+_PLUS = Part("sage_plus", PRESETS["sage_plus"])
 # For this U-Net, a thirtieth of SD 1.x's, and the few steps of a short bench.
 _SHORT = {"steps": 100, "learning_rate": 5e-4, "batch_size": 12, "keep_batch": 24, "pictures": 96, "sampling_steps": 6}
 _REDIRECTED = Part("sage_unet", _changed("sage_unet", **_SHORT))
@@ -177,7 +178,7 @@ def _rows() -> dict[str, Tried]:
     rows = {BASE: Tried()}
     for name, method in MAKERS.items():
         if method.kind == "alignment":
-            rows[name] = Tried((_alignment(PRESETS[name]),))
+            rows[name] = alignment(PRESETS[name])
         elif name not in _LEFT_OUT:
             rows[_RENAMED.get(name, name)] = Tried((_OWN.get(name, Part(name, _changed(name))),))
     return rows
@@ -185,8 +186,8 @@ def _rows() -> dict[str, Tried]:
 
 METHODS: dict[str, Tried] = {
     **_rows(),
-    "paper, product form": Tried((_alignment(PRESETS["paper"].replace(local_form="product")),)),
-    "paper, symmetric spread": Tried((_alignment(PRESETS["paper"].replace(spread_form="symmetric")),)),
+    "paper, product form": alignment(PRESETS["paper"].replace(local_form="product")),
+    "paper, symmetric spread": alignment(PRESETS["paper"].replace(spread_form="symmetric")),
     "sage_plus with uce_paper": Tried((_PLUS, _UCE)),
     "sage_plus with rece": Tried((_PLUS, _RECE)),
     "sage_plus with sage_unet": Tried((_PLUS, _REDIRECTED)),
@@ -213,7 +214,7 @@ def read_methods(path: Path) -> dict[str, Tried]:
         raise SettingsError(f'{path}: expected {{"objective": {{"setting": value, …}}, …}}.')
     if BASE in content:
         raise SettingsError(f"{path}: {BASE!r} is the encoder before alignment; give the objective another name.")
-    return {name: Tried((_alignment(_objective(fields, f"{path}, {name}")),)) for name, fields in content.items()}
+    return {name: alignment(_objective(fields, f"{path}, {name}")) for name, fields in content.items()}
 
 
 def _objective(fields: Mapping[str, Any], source: str) -> TrainingSettings:
