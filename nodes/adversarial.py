@@ -75,7 +75,7 @@ class SAGETrainAdvUnlearn(io.ComfyNode):
     def execute(
         cls, model, clip, concepts, name, size, precision, pairs=None, retain_prompts="", guide="", **knobs
     ) -> io.NodeOutput:
-        check_finite(**knobs)
+        check_finite(**{name: value for name, value in knobs.items() if isinstance(value, float)})
         check_choices(cls, precision=precision)
         settings = AdvUnlearnSettings(**knobs)
         path = files.new_trained_path(name)
