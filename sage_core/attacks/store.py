@@ -16,8 +16,9 @@ from ..encoders.layouts import EncoderConfig, canonical_state, require_positions
 from ..encoders.text_encoder import TextEncoder, state_hash
 from ..encoders.tokens import detokenize
 from ..errors import SettingsError, UnetError
+from ..files import write_tensors
 from ..prompts.minors import mentions_minor
-from ..runs.keeping import SOFTWARE, kept, read_run, run_name, save_run, save_tensors, weights_hash
+from ..runs.keeping import SOFTWARE, kept, read_run, run_name, save_run, weights_hash
 from ..runs.record import StepReport
 from ..unet.training import FACTOR, TypedNoise, checked_config, diffusers_unet
 from .budgets import AttackOutcome, report, run_attack
@@ -222,7 +223,7 @@ def _tensors(outcome: AttackOutcome) -> dict[str, Tensor]:
 
 def _save(weights: Path, attack: StoredAttack) -> None:
     tensors, history = _tensors(attack.outcome), attack.outcome.history
-    save_run(weights, save_tensors, tensors, attack.metadata, history, hash=weights_hash(tensors))
+    save_run(weights, write_tensors, tensors, attack.metadata, history, hash=weights_hash(tensors))
 
 
 def _read(weights: Path) -> StoredAttack:

@@ -24,7 +24,8 @@ from ..drawing.change import Moved, Reading, states_of
 from ..encoders.text_encoder import TextEncoder, embed, state_hash
 from ..encoders.tokens import CONTEXT_LENGTH
 from ..errors import EncoderError, PromptError, SettingsError
-from ..runs.keeping import save_tensors, weights_hash
+from ..files import write_tensors
+from ..runs.keeping import SOFTWARE, weights_hash
 from ..runs.loop import Budget, Loop, Objective
 from ..runs.record import StepReport
 from ..seeds import generator_of
@@ -375,8 +376,8 @@ def _made_of(encoder_hash: str, kinds: Sequence[Sequence[str]], settings: GateSe
 def save_gate(path: str | os.PathLike[str], gate: Gate) -> None:
     """Write a gate as safetensors with its card, whole."""
     tensors, card = gate.network.state_dict(), asdict(gate.card)
-    about = {"method": "gate", "steps": str(card["settings"]["steps"]), "hash": weights_hash(tensors)}
-    save_tensors(Path(path), tensors, {**about, _FORMAT: json.dumps(card)})
+    steps, known = card["settings"]["steps"], {_FORMAT: json.dumps(card), "software": SOFTWARE}
+    write_tensors(path, tensors, {"method": "gate", "steps": steps, "hash": weights_hash(tensors), **known})
 
 
 @torch.inference_mode(False)

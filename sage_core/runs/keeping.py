@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from .. import __version__
 from ..errors import SageError, TrainingError
-from ..files import check_writable, whole_file, write_json
+from ..files import check_writable, write_json
 from ..rows import parse_json
 from .record import StepReport
 from .store import CHECKPOINT, REPORT, WEIGHTS, RunStore
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What a file says that this program wrote.
+# What a file of a run says in its metadata, so that it is known as this program's.
 SOFTWARE = f"sage-alignment {__version__}"
 # What reading a damaged file raises.
 _UNREADABLE = (SageError, SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -163,15 +163,6 @@ def read_run(
         # safetensors carries no checksum.
         raise ValueError("its weights have changed since they were written")
     return tensors, metadata, history, content
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors as safetensors, whole, with the software's name in the header."""
-    from safetensors.torch import save_file
-
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with whole_file(path) as temporary:
-        save_file(ready, temporary, metadata={"format": "pt", "software": SOFTWARE, **(metadata or {})})
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:

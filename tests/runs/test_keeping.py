@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sage_core.errors import FileError, TrainingError
-from sage_core.runs.keeping import kept, read_run, run_name, save_run, save_tensors, weights_hash
+from sage_core.files import write_tensors
+from sage_core.runs.keeping import kept, read_run, run_name, save_run, weights_hash
 from sage_core.runs.loop import Budget, Loop, Objective
 from sage_core.runs.record import StepReport
 from sage_core.runs.store import RunStore
@@ -53,7 +54,7 @@ class Slope(Objective):
 
 
 def save(weights: Path, run: Training) -> None:
-    save_run(weights, save_tensors, *run, own="anything")
+    save_run(weights, write_tensors, *run, own="anything")
 
 
 def train(
@@ -129,10 +130,11 @@ def test_a_run_that_another_process_is_at_is_refused(tmp_path: Path) -> None:
         pytest.raises(TrainingError, match=rf"Another process is training this very run .*{KEY}.lock"),
     ):
         train(tmp_path, on_step=never)
-    # What is finished needs no lock.
-    train(tmp_path)
-    with RunStore(tmp_path).locked(KEY):
-        assert train(tmp_path)[1]
+    stopped(tmp_path, OLD)
+    write_tensors(tmp_path / f"{OLD}.safetensors", {}, {})
+    with RunStore(tmp_path).locked(OLD):
+        RunStore(tmp_path).tidy(OLD)
+    assert names(tmp_path) == {f"{OLD}.checkpoint", f"{OLD}.safetensors"}, "it is left to who is at it"
 
 
 def test_what_another_process_finished_meanwhile_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +188,7 @@ def test_a_killed_process_costs_no_more_than_its_last_steps(at: str, tmp_path: P
             kill()
 
     def dying(weights: Path, run: Training) -> None:
-        save_run(weights, kill if at == "report" else save_tensors, *run, own="anything")
+        save_run(weights, kill if at == "report" else write_tensors, *run, own="anything")
         kill()
 
     stopped(tmp_path)

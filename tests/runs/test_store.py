@@ -150,13 +150,6 @@ def test_what_killed_processes_left_of_a_finished_run_goes(store: RunStore) -> N
     assert {path.name for path in store.folder.iterdir() if KEYS[0] in path.name} == kept
 
 
-def test_a_run_that_another_process_is_at_is_left_alone(store: RunStore) -> None:
-    with store.locked(KEYS[2]):
-        store.tidy(KEYS[2])
-        assert store.path(KEYS[2], ".checkpoint").exists()
-    assert not store.path(KEYS[2], ".lock").exists()
-
-
 def test_runs_that_vanish_while_they_are_listed_are_left_out(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     describe = store_module._in_report
 
