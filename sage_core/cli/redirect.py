@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .. import plots
 from ..errors import SettingsError
 from ..options import count
-from ..rows import shown
+from ..settings import settings_from
 from . import common, training_inputs
 
 if TYPE_CHECKING:
@@ -149,24 +149,9 @@ def _settings(options: argparse.Namespace) -> RedirectingSettings:
     """The defaults with --seed, --steps and --set; raises SettingsError for what is no setting, or of another type."""
     from ..methods.redirecting import RedirectingSettings
 
-    settings = RedirectingSettings(seed=options.seed)
-    values = settings.to_dict()
     changed = training_inputs.changes(options.set)
-    for name in changed:
-        if name not in values:
-            raise SettingsError(f"--set has no setting {shown(name)}; expected one of {', '.join(values)}.")
-        if name in ("seed", "steps") and (name == "seed" or options.steps):
+    for name in ("seed", "steps") if options.steps else ("seed",):
+        if name in changed:
             raise SettingsError(f"{name} comes from --{name}; leave it out of --set.")
-    return settings.replace(
-        **({"steps": options.steps} if options.steps else {}),
-        **{name: _of_type(name, value, type(values[name])) for name, value in changed.items()},
-    )
-
-
-def _of_type(name: str, value: Any, kind: type) -> Any:
-    allowed = {float: (int, float), int: (int,), str: (str,)}[kind]
-    if isinstance(value, bool) or not isinstance(value, allowed):
-        words = {float: "a number", int: "a whole number", str: "a word"}[kind]
-        raise SettingsError(f"--set {name} is {shown(value)}; expected {words}.")
-    # A whole number for a fraction gives the same run as the fraction.
-    return kind(value)
+    given = {"seed": options.seed} | ({"steps": options.steps} if options.steps else {})
+    return settings_from(RedirectingSettings, given | changed, "--set")
