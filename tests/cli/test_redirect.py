@@ -128,7 +128,7 @@ def test_help_has_examples_that_the_command_line_takes(
     [
         (
             "--pairs pairs.csv --set paint=1",
-            "--set: unknown setting 'paint'. Did you mean plain? Known settings: trained,",
+            "unknown setting 'paint'. Did you mean plain? Known settings: trained,",
         ),
         ("--pairs pairs.csv --set pictures=2.5", "--set: pictures is 2.5, expected a whole number, 1 or more"),
         ("--pairs pairs.csv --set strength=big", "--set: strength is 'big', expected a finite number, 0 or more"),
