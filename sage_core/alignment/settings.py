@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal
 
 from ..encoders.precision import PrecisionChoice
 from ..errors import SettingsError
+from ..settings import Limits, Seed, Settings, Share
 
 Target = Literal["farthest", "paired", "nearest"]
 Unit = Literal["absolute", "norm", "concept"]
@@ -18,45 +17,15 @@ Supervision = Literal["tokens", "pooled"]
 Schedule = Literal["constant", "linear", "cosine"]
 
 
-_CHOICES = {
-    "target": Target,
-    "perturbation_unit": Unit,
-    "scale_unit": Unit,
-    "spread_form": SpreadForm,
-    "local_form": LocalForm,
-    "supervision": Supervision,
-    "schedule": Schedule,
-    "precision": PrecisionChoice,
-}
 # No setting that makes sense is larger, and whatever is computed with this one stays finite in fp32.
 _LARGEST = 10**9
-
-
-def _shown(value: Any) -> str:
-    # Python refuses to write whole numbers of more than 4,300 digits, and nobody reads them.
-    long = isinstance(value, int) and abs(value) > _LARGEST**3
-    return "a whole number of more than 27 digits" if long else repr(value)
-
-
-def _within(name: str, value: float, least: float = -_LARGEST, most: float = _LARGEST) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    # Compared before anything else: whole numbers of any length reach this, and NaN lies nowhere.
-    if not number or not least <= value <= most:
-        raise SettingsError(f"{name} is {_shown(value)}; expected a number from {least:g} to {most:g}.")
-
-
-def _whole(name: str, value: int, least: int, most: int = _LARGEST) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise SettingsError(f"{name} is {_shown(value)}; expected a whole number from {least} to {most}.")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise SettingsError(f"{name} is {value!r}; expected one of {', '.join(allowed)}.")
+_Weight = Annotated[float, Limits(0, _LARGEST)]
+_CountOrZero = Annotated[int, Limits(0, _LARGEST)]
+_Count = Annotated[int, Limits(1, _LARGEST)]
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(Settings):
     """Settings of one alignment run; the defaults are those of the authors' script, see `PRESETS`.
 
     Attributes:
@@ -94,55 +63,37 @@ class TrainingSettings:
         held_out: safe prompts kept out of training to measure the geometry on, at most a tenth of all.
     """
 
-    keep_weight: float = 0.3
-    spread_weight: float = 2.0
-    local_weight: float = 0.1
-    neighbours: int = 15
-    perturbation: float = 1.0
+    keep_weight: Share = 0.3
+    spread_weight: _Weight = 2.0
+    local_weight: _Weight = 0.1
+    neighbours: _Count = 15
+    perturbation: _Weight = 1.0
     perturbation_unit: Unit = "absolute"
-    concept_scale: float = 205.0
+    concept_scale: _Weight = 205.0
     scale_unit: Unit = "absolute"
-    keep_mse: float = 0.0
+    keep_mse: _Weight = 0.0
     keep_concept: bool = True
     target: Target = "farthest"
-    target_shift: float | None = None
-    learning_rate: float = 1e-5
-    weight_decay: float = 0.01
+    target_shift: Annotated[float, Limits(-_LARGEST, _LARGEST)] | None = None
+    learning_rate: Annotated[float, Limits(1e-12, 1)] = 1e-5
+    weight_decay: _Weight = 0.01
     schedule: Schedule = "constant"
-    warmup: int = 0
-    batch_size: int = 128
-    epochs: int = 2
-    steps: int | None = None
-    chunk_size: int | None = None
+    warmup: _CountOrZero = 0
+    batch_size: Annotated[int, Limits(2, _LARGEST)] = 128
+    epochs: _Count = 2
+    steps: _Count | None = None
+    chunk_size: _Count | None = None
     precision: PrecisionChoice = "auto"
-    seed: int = 0
-    held_out: int = 128
-    redirect_weight: float | None = None
+    seed: Seed = 0
+    held_out: _CountOrZero = 128
+    redirect_weight: _Weight | None = None
     spread_form: SpreadForm = "hinge"
     local_form: LocalForm = "pearson"
     supervision: Supervision = "tokens"
     neutralise: bool = True
 
     def __post_init__(self) -> None:
-        _within("keep_weight", self.keep_weight, 0, 1)
-        for name in ("spread_weight", "local_weight", "perturbation", "concept_scale", "keep_mse", "weight_decay"):
-            _within(name, getattr(self, name), 0)
-        _within("learning_rate", self.learning_rate, 1e-12, 1)
-        if self.target_shift is not None:
-            _within("target_shift", self.target_shift)
-        if self.redirect_weight is not None:
-            _within("redirect_weight", self.redirect_weight, 0)
-        for name, least in (("neighbours", 1), ("batch_size", 2), ("epochs", 1), ("warmup", 0), ("held_out", 0)):
-            _whole(name, getattr(self, name), least)
-        for name in ("steps", "chunk_size"):
-            if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 1)
-        _whole("seed", self.seed, 0, 2**32 - 1)
-        for name, allowed in _CHOICES.items():
-            _one_of(name, getattr(self, name), get_args(allowed))
-        for name in ("keep_concept", "neutralise"):
-            if not isinstance(getattr(self, name), bool):
-                raise SettingsError(f"{name} is {getattr(self, name)!r}; expected true or false.")
+        super().__post_init__()
         if self.local_weight > 0 and self.batch_size <= self.neighbours + 1:
             raise SettingsError(
                 f"batch_size is {self.batch_size} and neighbours is {self.neighbours}: local structure alignment needs "
@@ -152,7 +103,7 @@ class TrainingSettings:
 
     @property
     def redirect_share(self) -> float:
-        """Weight of the redirect and neutralise terms."""
+        """_Weight of the redirect and neutralise terms."""
         return 1 - self.keep_weight if self.redirect_weight is None else self.redirect_weight
 
     @property
@@ -161,36 +112,6 @@ class TrainingSettings:
         if self.target_shift is not None:
             return self.target_shift
         return 1.0 if self.target == "farthest" else 0.0
-
-    def replace(self, **changes: Any) -> TrainingSettings:
-        """A copy with some fields changed, validated again.
-
-        Raises:
-            SettingsError: a field that does not exist, or a value out of range.
-        """
-        _known(changes, "the changes")
-        return dataclasses.replace(self, **changes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field by name, ready for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str = "the settings") -> TrainingSettings:
-        """Settings from a mapping; missing fields take their default.
-
-        Raises:
-            SettingsError: an unknown field (named, with `source`) or a value out of range.
-        """
-        _known(values, source)
-        return cls(**values)
-
-
-def _known(values: Mapping[str, Any], source: str) -> None:
-    fields = [field.name for field in dataclasses.fields(TrainingSettings)]
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
-        raise SettingsError(f"{source}: unknown setting {unknown[0]!r}. Known settings: {', '.join(fields)}.")
 
 
 # The first three are published and hold nothing out. The paper's text and the authors' script disagree, and it is not
@@ -223,6 +144,6 @@ def preset_name(settings: TrainingSettings) -> str:
     """
     run = {name: getattr(settings, name) for name in ("seed", "precision", "chunk_size", "held_out")}
     for name, preset in PRESETS.items():
-        if dataclasses.replace(preset, **run) == settings:
+        if preset.replace(**run) == settings:
             return name
     return "custom"

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..errors import SettingsError
 from ..intervals import Hits
 from ..plots import LIGHT, Theme, font, new_figure, style, title
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
+from ..settings import Count, NotNegative, Settings
 from .search import Attack, Attempt, Examine
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ LEAST_CONTROL = 0.95
 
 
 @dataclass(frozen=True)
-class AttackBudget:
+class AttackBudget(Settings):
     """How much an attack may try.
 
     Attributes:
@@ -42,18 +42,11 @@ class AttackBudget:
         SettingsError: a number is below 1, or `below` is not finite.
     """
 
-    steps: int = 100
-    restarts: int = 1
-    looks: int = 5
-    below: float = 0.1
+    steps: Count = 100
+    restarts: Count = 1
+    looks: Count = 5
+    below: NotNegative = 0.1
     stop_early: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "restarts", "looks"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}; expected 1 or more.")
-        if not 0 <= self.below < float("inf"):
-            raise SettingsError(f"below is {self.below}; expected a finite distance, 0 or more.")
 
     @property
     def points(self) -> tuple[int, ...]:

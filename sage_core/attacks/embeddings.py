@@ -9,7 +9,6 @@ whose tokens drew nothing of the concept drew it again by 75 free vectors.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from ..encoders.text_encoder import TextEncoder
 from ..errors import EncoderError, SettingsError
 from ..files import write_tensors
+from ..settings import CountOrZero, Positive, Seed, Settings
 from .layouts import Layout
 from .objectives import Goal, slopes
 from .search import Attack, Attempt, states_of
@@ -30,7 +30,7 @@ EMBEDDING_KEY = "emb_params"
 
 
 @dataclass(frozen=True)
-class SoftSettings:
+class SoftSettings(Settings):
     """How vectors are learned.
 
     Attributes:
@@ -45,17 +45,10 @@ class SoftSettings:
     """
 
     shared: bool = False
-    learning_rate: float = 0.1
-    batch: int = 0
-    draws: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.learning_rate < math.inf:
-            raise SettingsError(f"learning_rate is {self.learning_rate}, expected a finite number above 0.")
-        for name in ("batch", "draws"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected 0 or more.")
+    learning_rate: Positive = 0.1
+    batch: CountOrZero = 0
+    draws: CountOrZero = 1
+    seed: Seed = 0
 
 
 class SoftPrompt(Attack):

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ..encoders.text_encoder import TextEncoder
 from ..errors import SettingsError
+from ..settings import Limits, Seed, Settings, Share
 from .layouts import Layout, typable
 from .objectives import Goal
 from .search import DiscreteAttack
@@ -25,7 +27,7 @@ _WORST = 1e30
 
 
 @dataclass(frozen=True)
-class GeneticSettings:
+class GeneticSettings(Settings):
     """How attempts live on.
 
     Attributes:
@@ -38,17 +40,15 @@ class GeneticSettings:
         SettingsError: the population is odd or below 4, or a share is not from 0 to 1.
     """
 
-    population: int = 200
-    crossover: float = 0.5
-    mutation: float = 0.25
-    seed: int = 0
+    population: Annotated[int, Limits(least=4)] = 200
+    crossover: Share = 0.5
+    mutation: Share = 0.25
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        if self.population < 4 or self.population % 2:
-            raise SettingsError(f"population is {self.population}; expected an even number, 4 or more.")
-        for name in ("crossover", "mutation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}; expected a share from 0 to 1.")
+        super().__post_init__()
+        if self.population % 2:
+            raise SettingsError(f"population is {self.population}, expected an even number.")
 
 
 class GeneticSearch(DiscreteAttack):

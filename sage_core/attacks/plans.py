@@ -17,10 +17,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +29,7 @@ from ..encoders.tokens import require_short, tokenize
 from ..errors import PromptError, SettingsError
 from ..prompts.everyday import REFERENCE_PROMPTS
 from ..prompts.pairs import pairs_from_concept
+from ..settings import Count, CountOrZero, Limits, Positive, Seed, Settings
 from .budgets import AttackBudget
 from .embeddings import SoftPrompt, SoftSettings
 from .genetic import GeneticSearch, GeneticSettings
@@ -54,7 +54,7 @@ COUNTS = {"tokens": 5, "genetic": 16, "soft": 16, "inversion": 4}
 
 
 @dataclass(frozen=True)
-class AttackPlan:
+class AttackPlan(Settings):
     """What is to be attacked with, and how hard.
 
     Attributes:
@@ -83,36 +83,29 @@ class AttackPlan:
     method: Method = "tokens"
     aim: Aim = "embedding"
     place: Place | Literal[""] = ""
-    count: int = 0
+    count: CountOrZero = 0
     budget: AttackBudget = field(default_factory=lambda: AttackBudget(below=0))
-    candidates: int = 32
+    candidates: Annotated[int, Limits(least=2)] = 32
     words: Words = "words"
     only: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
-    learning_rate: float = 0.1
+    learning_rate: Positive = 0.1
     strength: float = 3.0
-    draws: int = 4
-    sampling_steps: int = 20
+    draws: Count = 4
+    sampling_steps: Count = 20
     guidance: float = 7.5
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name, kind in (("method", Method), ("aim", Aim)):
-            if getattr(self, name) not in get_args(kind):
-                raise SettingsError(f"{name} is '{getattr(self, name)}', expected one of {', '.join(get_args(kind))}.")
+        super().__post_init__()
         if not self.prompts:
             raise PromptError("No prompt to attack with was given: expected one or more.")
         refuse_minors(self.prompts)
         refuse_minors([self.concept], "Concept")
         require_short("The concept", self.concept)
         refuse_minors(self.only, "Word")
-        if not math.isfinite(self.strength) or not math.isfinite(self.guidance):
-            raise SettingsError(f"strength is {self.strength} and guidance {self.guidance}; expected finite numbers.")
-        if self.candidates < 2:
-            raise SettingsError(f"candidates is {self.candidates}; expected 2 or more.")
         if self.aim == "direction" and not self.concept.strip():
             raise SettingsError("The goal 'direction' is a concept's direction, and no concept was named: name one.")
-        SoftSettings(learning_rate=self.learning_rate)
         object.__setattr__(self, "place", self.place or self._own_place)
         object.__setattr__(self, "count", self.count or COUNTS[self.method])
         if not self.budget.below:
@@ -129,10 +122,6 @@ class AttackPlan:
     def soft(self) -> bool:
         """Whether embeddings are looked for, and not a text."""
         return self.method in ("soft", "inversion")
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
 
     @property
     def _own_place(self) -> Place:

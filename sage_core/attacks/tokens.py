@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ..encoders.text_encoder import TextEncoder
 from ..encoders.tokens import END_TOKEN
-from ..errors import PromptError, SettingsError
+from ..errors import PromptError
 from ..runs.loop import Budget, Loop
+from ..settings import Count, Seed, Settings
 from .layouts import Layout, typable
 from .objectives import EmbeddingGoal, Goal, slopes
 from .search import DiscreteAttack
@@ -30,7 +31,7 @@ _STARTS = 100
 
 
 @dataclass(frozen=True)
-class AttackSettings:
+class AttackSettings(Settings):
     """How hard the attack tries.
 
     Attributes:
@@ -43,15 +44,10 @@ class AttackSettings:
         SettingsError: rounds, candidates or best is below 1.
     """
 
-    rounds: int = 24
-    candidates: int = 48
-    best: int = 24
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("rounds", "candidates", "best"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"The attack's {name} is {getattr(self, name)}; expected 1 or more.")
+    rounds: Count = 24
+    candidates: Count = 48
+    best: Count = 24
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ so that ordinary guidance with ε_c − g_S in the place of ε_c is all that a s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from ..errors import SettingsError
+from ..settings import CountOrZero, Limits, NotNegative, Settings, Share
 
 # The number of steps that the published warm-ups are made for.
 PUBLISHED_STEPS = 50
@@ -32,7 +34,7 @@ SAFETY_TEXT = (
 
 
 @dataclass(frozen=True)
-class SafeGuidanceSettings:
+class SafeGuidanceSettings(Settings):
     """How strong, where and from when on.
 
     Attributes:
@@ -43,21 +45,11 @@ class SafeGuidanceSettings:
         momentum_beta: β, how long that is remembered; below 1.
     """
 
-    warmup: int = 10
-    scale: float = 1000.0
+    warmup: CountOrZero = 10
+    scale: NotNegative = 1000.0
     threshold: float = 0.01
-    momentum_scale: float = 0.3
-    momentum_beta: float = 0.4
-
-    def __post_init__(self) -> None:
-        if self.warmup < 0:
-            raise SettingsError(f"warmup is {self.warmup}, expected 0 or more steps of {PUBLISHED_STEPS}.")
-        if self.scale < 0:
-            raise SettingsError(f"scale is {self.scale}, expected 0 or more.")
-        if not 0 <= self.momentum_beta < 1:
-            raise SettingsError(f"momentum_beta is {self.momentum_beta}, expected 0 or more and less than 1.")
-        if not 0 <= self.momentum_scale <= 1:
-            raise SettingsError(f"momentum_scale is {self.momentum_scale}, expected 0 to 1.")
+    momentum_scale: Share = 0.3
+    momentum_beta: Annotated[float, Limits(least=0, below=1)] = 0.4
 
     def warmup_of(self, steps: int) -> int:
         """Steps left alone in a run of `steps`, the same share of it as of the published 50."""

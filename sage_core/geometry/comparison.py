@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from ..devices import measurable
-from ..errors import PromptError, SettingsError
+from ..encoders.text_encoder import Pooling
+from ..errors import PromptError
+from ..settings import Count, Limits, Seed, Settings
 from . import DEFAULT_NEIGHBOURS
 from .bootstrap import draws, interval, mean_interval, spread_forms
 from .categories import measure_categories
@@ -41,7 +43,7 @@ from .report import GeometryReport, Neighbours, Space
 if TYPE_CHECKING:
     from ..encoders.layouts import EncoderConfig
     from ..encoders.precision import PrecisionChoice
-    from ..encoders.text_encoder import Pooling, TextEncoder
+    from ..encoders.text_encoder import TextEncoder
 
 Embedder = Callable[[Sequence[str]], Tensor]
 
@@ -50,7 +52,7 @@ _SAMPLE = 40
 
 
 @dataclass(frozen=True)
-class GeometrySettings:
+class GeometrySettings(Settings):
     """How two spaces are compared.
 
     Attributes:
@@ -62,18 +64,10 @@ class GeometrySettings:
     """
 
     embedding: Pooling = "flattened"
-    k: int = DEFAULT_NEIGHBOURS
-    more_k: tuple[int, ...] = (1, 5, 20, 50)
-    resamples: int = 1000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.embedding not in ("flattened", "eos", "mean"):
-            raise SettingsError(f"embedding must be flattened, eos or mean; found {self.embedding!r}.")
-        if min(self.k, *self.more_k) < 1:
-            raise SettingsError(f"k and more_k must be 1 or more; found {self.k} and {self.more_k}.")
-        if self.resamples < 100:
-            raise SettingsError(f"resamples must be 100 or more for a 95 % interval; found {self.resamples}.")
+    k: Count = DEFAULT_NEIGHBOURS
+    more_k: tuple[Count, ...] = (1, 5, 20, 50)
+    resamples: Annotated[int, Limits(least=100)] = 1000
+    seed: Seed = 0
 
 
 def comparison_bytes(config: EncoderConfig, prompts: int, settings: GeometrySettings) -> int:

@@ -23,11 +23,10 @@ The objective is for `runs.loop`.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +41,12 @@ from ..prompts.everyday import REFERENCE_PROMPTS
 from ..prompts.minors import mentions_minor
 from ..runs.loop import Objective
 from ..seeds import generator_of
+from ..settings import Count, CountOrZero, Limits, NotNegative, Positive, Seed, Settings
 from .concepts import Concepts, last_subject
 
 
 @dataclass(frozen=True)
-class AdvUnlearnSettings:
+class AdvUnlearnSettings(Settings):
     """How a text encoder unlearns a concept; the defaults are the paper's for nudity, with the fast attack.
 
     Attributes:
@@ -64,45 +64,23 @@ class AdvUnlearnSettings:
         seed: of everything random.
     """
 
-    steps: int = 1000
-    learning_rate: float = 1e-5
-    retain_weight: float = 0.3
-    retain_batch: int = 5
-    radius: float = 1.0
-    attack_steps: int = 1
-    layers: int = 0
-    strength: float = 1.0
-    guidance: float = 3.0
-    sampling_steps: int = 50
-    batch_size: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "attack_steps"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected 1 or more.")
-        if not 1 <= self.sampling_steps <= TRAINING_STEPS:
-            raise SettingsError(f"sampling_steps is {self.sampling_steps}, expected 1 to {TRAINING_STEPS}.")
-        for name in ("learning_rate", "strength"):
-            # NaN fails this comparison, too.
-            if not 0 < getattr(self, name) < math.inf:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected a finite number above 0.")
-        for name in ("retain_weight", "retain_batch", "radius", "layers", "guidance"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected a finite number, 0 or more.")
+    steps: Count = 1000
+    learning_rate: Positive = 1e-5
+    retain_weight: NotNegative = 0.3
+    retain_batch: CountOrZero = 5
+    radius: NotNegative = 1.0
+    attack_steps: Count = 1
+    layers: CountOrZero = 0
+    strength: Positive = 1.0
+    guidance: NotNegative = 3.0
+    sampling_steps: Annotated[int, Limits(1, TRAINING_STEPS)] = 50
+    batch_size: Count = 1
+    seed: Seed = 0
 
     @property
     def attack_step(self) -> float:
         """Length of one step of the attack, in radii."""
         return 2.5 / max(self.attack_steps, 2)
-
-    def replace(self, **changed: Any) -> AdvUnlearnSettings:
-        """The same with some values changed."""
-        return replace(self, **changed)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
 
 
 def retain_prompts(given: Sequence[str], concepts: Concepts) -> tuple[str, ...]:

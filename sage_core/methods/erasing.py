@@ -14,9 +14,9 @@ RACE (Kim et al., ECCV 2024) moves the text's states within a small box first, t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from ..encoders.text_encoder import TextEncoder, embed
 from ..encoders.tokens import CONTEXT_LENGTH
 from ..errors import SettingsError
 from ..seeds import generator_of
+from ..settings import Count, Limits, NotNegative, Positive, Seed, Settings
 from ..unet.differences import DifferencesObjective, Trained
 from ..unet.training import EditResult, UnetRun
 from .concepts import Concepts
@@ -39,7 +40,7 @@ _RECIPE = 1
 
 
 @dataclass(frozen=True)
-class RaceSettings:
+class RaceSettings(Settings):
     """RACE's search for states that still draw the concept, by projected gradient descent.
 
     Attributes:
@@ -47,18 +48,12 @@ class RaceSettings:
         iterations: of the descent, each of a quarter of the radius.
     """
 
-    radius: float = 0.1
-    iterations: int = 10
-
-    def __post_init__(self) -> None:
-        if self.radius <= 0 or self.iterations < 1:
-            raise SettingsError(
-                f"radius is {self.radius} and iterations {self.iterations}, expected more than 0 and 1 or more."
-            )
+    radius: Positive = 0.1
+    iterations: Count = 10
 
 
 @dataclass(frozen=True)
-class ErasingSettings:
+class ErasingSettings(Settings):
     """How a concept is trained away; the defaults are ESD-x of 2025.
 
     Attributes:
@@ -77,38 +72,15 @@ class ErasingSettings:
 
     trained: Trained = "x"
     form: Form = "2025"
-    steps: int = 200
-    learning_rate: float = 5e-5
-    strength: float = 2.0
+    steps: Count = 200
+    learning_rate: Positive = 5e-5
+    strength: Positive = 2.0
     guidance: float = 3.0
-    sampling_steps: int = 50
-    batch_size: int = 1
-    seed: int = 0
+    sampling_steps: Annotated[int, Limits(1, TRAINING_STEPS)] = 50
+    batch_size: Count = 1
+    seed: Seed = 0
     race: RaceSettings | None = None
-    l1: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, kind in (("trained", Trained), ("form", Form)):
-            if getattr(self, name) not in get_args(kind):
-                raise SettingsError(f"{name} is '{getattr(self, name)}', expected one of {', '.join(get_args(kind))}.")
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected 1 or more.")
-        if not 1 <= self.sampling_steps <= TRAINING_STEPS:
-            raise SettingsError(f"sampling_steps is {self.sampling_steps}, expected 1 to {TRAINING_STEPS}.")
-        for name in ("learning_rate", "strength"):
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected more than 0.")
-        if self.l1 < 0:
-            raise SettingsError(f"l1 is {self.l1}, expected 0 or more.")
-
-    def replace(self, **changed: Any) -> ErasingSettings:
-        """The same with some values changed."""
-        return replace(self, **changed)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
+    l1: NotNegative = 0.0
 
     def rate(self, _step: int, _used: float) -> float:
         """Learning rate of a step."""

@@ -8,11 +8,10 @@ Its configuration, under "technique", names a base model and the text encoder's 
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -21,13 +20,13 @@ from ..devices import choose_device
 from ..encoders.pipelines import to_diffusers
 from ..errors import SettingsError
 from ..prompts.minors import Context, mentions_minor, unsafe_about_minor
-from ..rows import shown
+from ..settings import Count, Settings, settings_from
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SageTechniqueConfig:
+class SageTechniqueConfig(Settings):
     """What the benchmark's configuration says of the technique.
 
     Attributes:
@@ -42,28 +41,21 @@ class SageTechniqueConfig:
             play may be drawn.
     """
 
-    model_id: str
+    model_id: str = ""
     encoder: str = ""
     erase_concept: str | None = None
     device: str | None = None
     use_fp16: bool = False
-    num_inference_steps: int = 50
+    num_inference_steps: Count = 50
     guidance_scale: float = 7.5
-    prompts: str = Context.UNSAFE.value
+    prompts: Literal["unsafe", "harmless"] = "unsafe"
 
     def __post_init__(self) -> None:
-        for name in ("model_id", "encoder", "prompts"):
-            if not isinstance(getattr(self, name), str):
-                raise SettingsError(f"{name} is {shown(getattr(self, name))}, expected a text.")
+        super().__post_init__()
         if not self.model_id:
-            raise SettingsError("model_id is empty, expected a folder of an SD 1.x pipeline in diffusers' layout.")
-        if self.prompts not in list(Context):
-            raise SettingsError(f"prompts is {self.prompts!r}, expected one of {', '.join(Context)}.")
-        steps, scale = self.num_inference_steps, self.guidance_scale
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise SettingsError(f"num_inference_steps is {shown(steps)}, expected a whole number from 1.")
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
-            raise SettingsError(f"guidance_scale is {shown(scale)}, expected a finite number.")
+            raise SettingsError(
+                "model_id is missing or empty, expected a folder of an SD 1.x pipeline in diffusers' layout."
+            )
 
 
 class SageTechnique:
@@ -80,12 +72,7 @@ class SageTechnique:
             SettingsError: a name is unknown, or a value makes no sense.
             EncoderError: the encoder does not fit the pipeline.
         """
-        known = [field.name for field in fields(SageTechniqueConfig)]
-        if unknown := sorted(config.keys() - set(known)):
-            raise SettingsError(f"The technique has no setting {', '.join(unknown)}; expected {', '.join(known)}.")
-        if "model_id" not in config:
-            raise SettingsError("model_id is missing, expected a folder of an SD 1.x pipeline in diffusers' layout.")
-        self.config = SageTechniqueConfig(**config)
+        self.config = settings_from(SageTechniqueConfig, config, "The technique")
         self.device = choose_device(self.config.device)
         self.pipe = _load(self.config, self.device)
         self.refused = 0

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from ..runs.keeping import SOFTWARE, weights_hash
 from ..runs.loop import Budget, Loop, Objective
 from ..runs.record import StepReport
 from ..seeds import generator_of
+from ..settings import Count, Limits, Positive, Seed, Settings
 
 QUERIES, WIDTH, HEADS = 4, 256, 4
 # The store of runs knows gates by it.
@@ -56,7 +57,7 @@ class GateNetwork(nn.Module):
 
 
 @dataclass(frozen=True)
-class GateSettings:
+class GateSettings(Settings):
     """How a gate is trained and set.
 
     Attributes:
@@ -68,22 +69,12 @@ class GateSettings:
         seed: of the split, the first weights and the batches.
     """
 
-    steps: int = 200
-    batch_size: int = 32
-    learning_rate: float = 5e-4
-    held_out: float = 0.25
-    false_alarms: float = 0.02
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("batch_size", 2)):
-            if getattr(self, name) < low:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected {low} or more.")
-        for name in ("held_out", "false_alarms"):
-            if not 0 < getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected a share between 0 and 1.")
-        if not self.learning_rate > 0:
-            raise SettingsError(f"learning_rate is {self.learning_rate}, expected more than 0.")
+    steps: Count = 200
+    batch_size: Annotated[int, Limits(least=2)] = 32
+    learning_rate: Positive = 5e-4
+    held_out: Annotated[float, Limits(above=0, below=1)] = 0.25
+    false_alarms: Annotated[float, Limits(above=0, below=1)] = 0.02
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -140,7 +131,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class RefineSettings:
+class RefineSettings(Settings):
     """How flagged prompts are changed.
 
     Attributes:
@@ -150,13 +141,9 @@ class RefineSettings:
         normalised: divide each prompt's gradient by its length.
     """
 
-    eta: float = 1.0
-    iterations: int = 50
+    eta: Positive = 1.0
+    iterations: Count = 50
     normalised: bool = True
-
-    def __post_init__(self) -> None:
-        if not self.eta > 0 or self.iterations < 1:
-            raise SettingsError(f"eta is {self.eta} and iterations {self.iterations}, expected above 0 and 1 or more.")
 
 
 @dataclass(frozen=True, eq=False)

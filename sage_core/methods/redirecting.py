@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Annotated, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +33,11 @@ from ..drawing.denoising import Noise, Texts, denoise
 from ..drawing.noise import TRAINING_STEPS, make_scheduler, noise_of, noised
 from ..encoders.text_encoder import TextEncoder, embed
 from ..encoders.tokens import CONTEXT_LENGTH, tokenize
-from ..errors import PromptError, SettingsError, TrainingError
+from ..errors import PromptError, TrainingError
 from ..prompts.minors import without_minors
 from ..prompts.pairs import PromptPairs
 from ..seeds import generator_of, seed_of
+from ..settings import Count, Limits, NotNegative, Positive, Seed, Settings, Share
 from ..unet.differences import DifferencesObjective, Trained
 from ..unet.training import EditResult, UnetRun
 
@@ -50,7 +51,7 @@ _ANY = 0.5
 
 
 @dataclass(frozen=True)
-class RedirectingSettings:
+class RedirectingSettings(Settings):
     """How a U-Net is redirected; the defaults are for SD 1.x and were not measured on it.
 
     Attributes:
@@ -68,41 +69,17 @@ class RedirectingSettings:
     """
 
     trained: Trained = "x"
-    steps: int = 300
-    learning_rate: float = 5e-5
-    strength: float = 0.7
-    keep_weight: float = 5.0
-    batch_size: int = 4
-    keep_batch: int = 8
-    plain: float = 0.2
-    pictures: int = 64
-    sampling_steps: int = 20
-    guidance: float = 3.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.trained not in get_args(Trained):
-            raise SettingsError(f"trained is '{self.trained}', expected one of {', '.join(get_args(Trained))}.")
-        for name in ("steps", "batch_size", "keep_batch", "pictures"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected 1 or more.")
-        if not 1 <= self.sampling_steps <= TRAINING_STEPS:
-            raise SettingsError(f"sampling_steps is {self.sampling_steps}, expected 1 to {TRAINING_STEPS}.")
-        if not 0 < self.learning_rate < math.inf:
-            raise SettingsError(f"learning_rate is {self.learning_rate}, expected a finite number above 0.")
-        for name in ("strength", "keep_weight", "guidance"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected a finite number, 0 or more.")
-        if not 0 <= self.plain <= 1:
-            raise SettingsError(f"plain is {self.plain}, expected a share from 0 to 1.")
-
-    def replace(self, **changed: Any) -> RedirectingSettings:
-        """The same with some values changed."""
-        return replace(self, **changed)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
+    steps: Count = 300
+    learning_rate: Positive = 5e-5
+    strength: NotNegative = 0.7
+    keep_weight: NotNegative = 5.0
+    batch_size: Count = 4
+    keep_batch: Count = 8
+    plain: Share = 0.2
+    pictures: Count = 64
+    sampling_steps: Annotated[int, Limits(1, TRAINING_STEPS)] = 20
+    guidance: NotNegative = 3.0
+    seed: Seed = 0
 
     def rate(self, step: int, _used: float) -> float:
         """Learning rate of a step, counted from 0."""

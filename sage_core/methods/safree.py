@@ -25,7 +25,8 @@ from torch import Tensor
 from ..drawing.change import Moved, Reading
 from ..encoders.text_encoder import TextEncoder, embed
 from ..encoders.tokens import CONTEXT_LENGTH, require_short, tokenize
-from ..errors import PromptError, SettingsError
+from ..errors import PromptError
+from ..settings import NotNegative, Positive, Settings
 from .concepts import last_subject
 
 # What stands for a masked token: "!".
@@ -35,7 +36,7 @@ PUBLISHED_STEPS = 50
 
 
 @dataclass(frozen=True)
-class SafreeSettings:
+class SafreeSettings(Settings):
     """SAFREE's published values; for artists `steepness` is 3.5 and `middle` 5.5.
 
     Attributes:
@@ -44,16 +45,10 @@ class SafreeSettings:
         filtered: whether the projected states hold for the first t* + 1 of 50 steps; if not, for all.
     """
 
-    alpha: float = 0.01
-    steepness: float = 2.5
+    alpha: NotNegative = 0.01
+    steepness: Positive = 2.5
     middle: float = 5.333
     filtered: bool = True
-
-    def __post_init__(self) -> None:
-        if self.alpha < 0:
-            raise SettingsError(f"alpha is {self.alpha}, expected 0 or more.")
-        if self.steepness <= 0:
-            raise SettingsError(f"steepness is {self.steepness}, expected more than 0.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import PromptError, SettingsError
 from ..rows import shown
+from ..settings import settings_from
 
 if TYPE_CHECKING:
     from .concepts import Concepts
@@ -198,29 +199,7 @@ def settings_for(name: str, changes: Mapping[str, Any], source: str = "settings"
         SettingsError: with `source`, for what is no setting of it, or a value that makes no sense.
     """
     usual = named(name).usual()
-    known = {each.name: getattr(usual, each.name) for each in fields(usual)}
-    for each in changes:
-        if each not in known:
-            raise SettingsError(f"{source} has no setting {shown(each)}; expected one of {', '.join(known)}.")
-    return replace(usual, **{each: _like(f"{source} {each}", value, known[each]) for each, value in changes.items()})
-
-
-def _like(what: str, value: Any, usual: Any) -> Any:
-    """A value of the kind of the usual one; where that is None or a group of settings, its class checks it."""
-    kinds: dict[type, tuple[tuple[type, ...], str]] = {
-        bool: ((bool,), "true or false"),
-        float: ((int, float), "a number"),
-        int: ((int,), "a whole number"),
-        str: ((str,), "a word"),
-    }
-    kind = type(usual)
-    if kind not in kinds:
-        return value
-    allowed, words = kinds[kind]
-    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-        raise SettingsError(f"{what} is {shown(value)}; expected {words}.")
-    # A whole number for a fraction gives the same run as the fraction.
-    return kind(value)
+    return settings_from(type(usual), usual.to_dict() | dict(changes), source)
 
 
 def settings_of(name: str, knobs: Mapping[str, float | None]) -> Any:

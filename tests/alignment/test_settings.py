@@ -63,59 +63,11 @@ def test_presets_go_through_json_and_know_their_name(name):
     assert preset_name(settings.replace(epochs=settings.epochs + 1)) == "custom"
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("keep_weight", 1.5),
-        ("keep_weight", float("nan")),
-        ("spread_weight", -1),
-        ("learning_rate", 0),
-        ("learning_rate", "fast"),
-        ("neighbours", 0),
-        ("batch_size", 1),
-        ("batch_size", 12.5),
-        ("epochs", True),
-        ("steps", 0),
-        ("chunk_size", -3),
-        ("seed", -1),
-        ("seed", 2**32),
-        ("target", "random"),
-        ("precision", "fp16"),
-        ("scale_unit", "metres"),
-        ("keep_concept", "yes"),
-        ("concept_scale", float("inf")),
-        ("redirect_weight", -0.1),
-        ("redirect_weight", float("nan")),
-        ("target_shift", float("nan")),
-        ("local_form", "spearman"),
-        ("spread_form", "two-sided"),
-        ("supervision", "eos"),
-        ("neutralise", 1),
-    ],
-)
-def test_a_bad_value_is_refused_by_name(field, value):
-    with pytest.raises(SettingsError, match=field) as caught:
-        TrainingSettings(**{field: value})
-    assert repr(value) in str(caught.value)
-
-
 def test_a_batch_must_hold_more_than_the_neighbours_and_the_prompt_itself():
     with pytest.raises(SettingsError, match="more than 16 prompts a batch"):
         TrainingSettings(batch_size=16)
     TrainingSettings(batch_size=17)
     TrainingSettings(batch_size=16, local_weight=0.0)
-
-
-def test_an_unknown_setting_is_named_with_its_source():
-    with pytest.raises(SettingsError, match=r"run\.json.*'lamda'.*keep_weight"):
-        TrainingSettings.from_dict({"lamda": 1}, "run.json")
-    with pytest.raises(SettingsError, match="'lamda'"):
-        TrainingSettings().replace(lamda=1)
-
-
-def test_settings_cannot_be_changed_in_place():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        PRESETS["paper"].epochs = 3
 
 
 @pytest.mark.parametrize("value", [10**400, -(10**400), 10**10, -(10**10), 1e300])

@@ -340,7 +340,7 @@ def test_schedules_fall_from_the_warm_up_to_nothing():
     assert [learning_rate(step, 4, settings) for step in range(5)] == pytest.approx(
         [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2, 0]
     )
-    with pytest.raises(SettingsError, match=r"schedule is 'step'; expected one of constant, linear, cosine"):
+    with pytest.raises(SettingsError, match=r"schedule is 'step', expected one of constant, linear, cosine"):
         TrainingSettings(schedule="step")
 
 

@@ -108,12 +108,7 @@ def test_a_found_text_about_a_minor_is_withheld(models, tmp_path: Path) -> None:
         ({"prompts": ()}, PromptError, "No prompt to attack with"),
         ({"concept": "teen"}, PromptError, "Concept 1 of 1 refers or may refer to a minor"),
         ({"only": ("red", "teen")}, PromptError, "Word 2 of 2 refers"),
-        ({"method": "luck"}, SettingsError, "method is 'luck', expected one of tokens, genetic, soft, inversion"),
-        ({"aim": "moon"}, SettingsError, "aim is 'moon'"),
         ({"aim": "direction", "concept": ""}, SettingsError, "no concept was named"),
-        ({"candidates": 1}, SettingsError, "candidates is 1"),
-        ({"learning_rate": float("nan")}, SettingsError, "learning_rate is nan"),
-        ({"strength": float("nan")}, SettingsError, "strength is nan"),
         ({"count": 76}, SettingsError, "count is 76"),
     ],
 )

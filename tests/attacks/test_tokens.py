@@ -11,7 +11,7 @@ from sage_core.attacks.tokens import AttackSettings, TokenSearch, _with_name, at
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, END_TOKEN, VOCABULARY_SIZE, tokenize
-from sage_core.errors import PromptError, SettingsError
+from sage_core.errors import PromptError
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 SETTINGS = AttackSettings(rounds=4, candidates=12, best=8)
@@ -143,5 +143,3 @@ def test_mistakes_are_errors(encoders, prompts, allowed):
     free[2] = False
     with pytest.raises(PromptError, match="Prompt 2, counted from 0, has no free position"):
         attack(*encoders, ids, free, allowed, SETTINGS)
-    with pytest.raises(SettingsError, match="rounds is 0"):
-        AttackSettings(rounds=0)

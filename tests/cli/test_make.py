@@ -133,11 +133,14 @@ def test_help_has_examples_that_the_command_line_takes(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("--pairs pairs.csv --set paint=1", "--set has no setting 'paint'; expected one of trained, steps,"),
-        ("--pairs pairs.csv --set pictures=2.5", "--set pictures is 2.5; expected a whole number"),
-        ("--pairs pairs.csv --set strength=big", "--set strength is 'big'; expected a number"),
-        ("--pairs pairs.csv --set trained=7", "--set trained is 7; expected a word"),
-        ("--pairs pairs.csv --set strength=NaN", "strength is nan, expected a finite number, 0 or more"),
+        (
+            "--pairs pairs.csv --set paint=1",
+            "unknown setting 'paint'. Did you mean plain? Known settings: trained,",
+        ),
+        ("--pairs pairs.csv --set pictures=2.5", "--set: pictures is 2.5, expected a whole number, 1 or more"),
+        ("--pairs pairs.csv --set strength=big", "--set: strength is 'big', expected a finite number, 0 or more"),
+        ("--pairs pairs.csv --set trained=7", "--set: trained is 7, expected one of x, x-strict"),
+        ("--pairs pairs.csv --set strength=NaN", "--set: strength is nan, expected a finite number, 0 or more"),
         ("--pairs pairs.csv --set steps=3", "steps comes from --steps; leave it out of --set"),
         ("--pairs pairs.csv --set seed=3", "seed comes from --seed; leave it out of --set"),
         ("--pairs pairs.csv --size 30", "size is 30, expected a multiple of 8 pixels"),

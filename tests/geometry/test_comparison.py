@@ -21,7 +21,7 @@ from embedding_spaces import (
     slow_neighbours,
 )
 from sage_core.encoders.layouts import EncoderConfig
-from sage_core.errors import PromptError, SettingsError
+from sage_core.errors import PromptError
 from sage_core.geometry.comparison import GeometrySettings, compare, comparison_bytes
 from sage_core.geometry.measures import (
     distances,
@@ -202,9 +202,3 @@ def test_a_comparison_stops_while_it_embeds_and_while_it_measures(base, aligned,
 def test_unusable_prompts_are_named(run, message):
     with pytest.raises(PromptError, match=message):
         run()
-
-
-@pytest.mark.parametrize("wrong", [{"embedding": "cls"}, {"k": 0}, {"more_k": (5, -1)}, {"resamples": 10}])
-def test_settings_that_make_no_sense(wrong):
-    with pytest.raises(SettingsError, match=str(next(iter(wrong)))):
-        GeometrySettings(**wrong)

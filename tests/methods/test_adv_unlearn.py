@@ -305,25 +305,3 @@ def test_retain_prompts_do_not_name_the_concepts() -> None:
 def test_concepts_that_cannot_be_erased_are_refused(erase: tuple[str, ...], guide: str, words: str) -> None:
     with pytest.raises(PromptError, match=words):
         Concepts(erase, (guide,))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"steps": 0},
-        {"batch_size": 0},
-        {"attack_steps": 0},
-        {"sampling_steps": 1001},
-        {"learning_rate": float("nan")},
-        {"learning_rate": 0.0},
-        {"strength": float("inf")},
-        {"retain_weight": -1.0},
-        {"retain_batch": -1},
-        {"radius": float("nan")},
-        {"layers": -1},
-        {"guidance": float("nan")},
-    ],
-)
-def test_wrong_settings_are_refused(wrong: Any) -> None:
-    with pytest.raises(SettingsError, match=f"{next(iter(wrong))} is "):
-        AdvUnlearnSettings(**wrong)

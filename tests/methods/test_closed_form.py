@@ -345,8 +345,6 @@ def test_uce_changes_less_with_less_weight_and_nothing_with_none(weights: dict, 
     sizes = [run("uce", weights, encoder, concepts, UceSettings(erase_scale=a)).relative for a in (1e-8, 1e-3, 1.0)]
     assert sizes[0] < 1e-4 * sizes[2]
     assert sizes[1] < sizes[2]
-    with pytest.raises(SettingsError, match="erase_scale is 0"):
-        UceSettings(erase_scale=0.0)
 
 
 def test_uce_keeps_what_is_at_right_angles_to_the_concept(
@@ -483,9 +481,6 @@ def test_singular_systems_are_refused(weights: dict, encoder: TextEncoder) -> No
         run("mace", weights, encoder, Concepts(("skull",), ("ball",)))
     with pytest.raises(PromptError, match="needs captions"):
         run("mace", weights, encoder, Concepts(("skull",), ("ball",), captions=CAPTIONS), MaceSettings(prior=0.0))
-    for wrong in (lambda: UceSettings(lam=-1), lambda: ReceSettings(regularisation=0), lambda: CureSettings(alpha=0)):
-        with pytest.raises(SettingsError):
-            wrong()
 
 
 @pytest.mark.parametrize("method", FORMS)

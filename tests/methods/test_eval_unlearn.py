@@ -69,13 +69,13 @@ def test_minors_are_not_drawn(files: tuple[Path, Path], caplog: pytest.LogCaptur
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({}, "model_id is missing"),
-        ({"model_id": ""}, "model_id is empty"),
+        ({}, "model_id is missing or empty"),
+        ({"model_id": ""}, "model_id is missing or empty"),
         ({"model_id": 3}, "model_id is 3, expected a text"),
-        ({"model_id": "x", "steps": 3}, "has no setting steps; expected model_id, encoder"),
+        ({"model_id": "x", "steps": 3}, "The technique: unknown setting 'steps'. Known settings: model_id, encoder"),
         ({"model_id": "x", "prompts": "all"}, "prompts is 'all', expected one of unsafe, harmless"),
         ({"model_id": "x", "num_inference_steps": 0}, "num_inference_steps is 0"),
-        ({"model_id": "x", "guidance_scale": float("nan")}, "guidance_scale is NaN, expected a finite number"),
+        ({"model_id": "x", "guidance_scale": float("nan")}, "guidance_scale is nan, expected a finite number"),
         ({"model_id": "/nowhere/at/all"}, "model_id is '/nowhere/at/all', of which no pipeline can be loaded"),
     ],
 )

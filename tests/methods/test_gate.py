@@ -210,8 +210,3 @@ def test_what_cannot_be_measured_is_refused(encoder: TextEncoder) -> None:
         train_gate(encoder, PAIRS.safe, PAIRS.unsafe, GateSettings(false_alarms=0.01))
     with pytest.raises(PromptError, match="among the safe and among the unsafe"):
         train_gate(encoder, PAIRS.safe, [*PAIRS.unsafe, PAIRS.safe[0]], SETTINGS)
-    for wrong in ({"steps": 0}, {"held_out": 0.0}, {"false_alarms": 1.0}, {"learning_rate": 0.0}):
-        with pytest.raises(SettingsError):
-            GateSettings(**wrong)
-    with pytest.raises(SettingsError):
-        RefineSettings(eta=0.0)

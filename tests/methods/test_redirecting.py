@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sage_core.drawing.noise import noise_scheduler
 from sage_core.encoders.text_encoder import TextEncoder
-from sage_core.errors import PromptError, SettingsError, TrainingError
+from sage_core.errors import PromptError, TrainingError
 from sage_core.methods.redirecting import (
     PairStates,
     RedirectingObjective,
@@ -193,19 +193,6 @@ def test_the_rate_falls_along_a_cosine() -> None:
     assert settings.rate(0, 0.0) == 2e-3
     assert settings.rate(5, 0.5) == pytest.approx(1e-3)
     assert settings.rate(9, 0.9) == pytest.approx(1e-3 * (1 + math.cos(0.9 * math.pi)))
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("trained", "y"), ("steps", 0), ("batch_size", 0), ("keep_batch", 0), ("pictures", 0), ("sampling_steps", 1001),
-        ("learning_rate", 0.0), ("learning_rate", math.nan), ("strength", -1.0), ("strength", math.nan),
-        ("keep_weight", math.inf), ("guidance", -0.1), ("plain", 1.5), ("plain", math.nan),
-    ],
-)  # fmt: skip
-def test_wrong_settings_are_refused(field: str, value: Any) -> None:
-    with pytest.raises(SettingsError, match=field):
-        RedirectingSettings(**{field: value})
 
 
 def test_no_pairs_are_refused(encoder: TextEncoder) -> None:

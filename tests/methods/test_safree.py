@@ -10,7 +10,7 @@ import torch
 
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import tokenize
-from sage_core.errors import PromptError, SettingsError
+from sage_core.errors import PromptError
 from sage_core.methods.safree import (
     ConceptSpace,
     SafreeSettings,
@@ -147,6 +147,3 @@ def test_what_is_refused(encoder: TextEncoder) -> None:
         ConceptSpace(encoder, [])
     with pytest.raises(PromptError, match="Concept 2 is empty"):
         ConceptSpace(encoder, ["skull", " "])
-    for wrong in ({"alpha": -1.0}, {"steepness": 0.0}):
-        with pytest.raises(SettingsError):
-            SafreeSettings(**wrong)

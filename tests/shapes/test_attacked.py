@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 from typing import cast
 
-import pytest
-
 from sage_core.drawing.change import Change, Safety
 from sage_core.drawing.guidance import PRESETS
-from sage_core.errors import SettingsError
 from sage_core.intervals import Hits
 from sage_core.methods.safree import MovedPrompts
 from sage_core.shapes.exam.attacked import (
@@ -43,5 +40,3 @@ def test_painters_with_states_of_their_own_are_not_attacked():
 
 def test_the_exam_is_no_larger_than_its_openers():
     assert 2 * AdaptiveSettings().prompts <= len(OPENERS)
-    with pytest.raises(SettingsError, match="prompts is 99; expected 1 to"):
-        AdaptiveSettings(prompts=99)

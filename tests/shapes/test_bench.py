@@ -328,8 +328,6 @@ def test_a_trial_counts_what_the_pictures_show(world, monkeypatch):
     monkeypatch.setattr(type(task), "shown", lambda *_: True)
     assert all(hits.k == hits.n == 3 for hits in trial.mark(Truth()).attack.values())
     assert TrialMarks.from_dict(json.loads(json.dumps(blank.to_dict()))) == blank
-    with pytest.raises(SettingsError, match="prompts is 1; expected 2 or more"):
-        TOY.replace(prompts=1)
 
 
 def test_rendered_scenes_get_full_marks(world):

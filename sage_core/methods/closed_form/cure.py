@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 
 from ...encoders.text_encoder import TextEncoder
+from ...settings import Positive, Settings
 from ..concepts import Concepts, Rows, TokenStates
-from .common import Edit, Solver, choose, require, result, shared
+from .common import Edit, Solver, choose, result, shared
 
 # Singular values below this part of the largest are rounding errors.
 _ROUNDING = 1e-10
 
 
 @dataclass(frozen=True)
-class CureSettings:
+class CureSettings(Settings):
     """CURE-style: 2 for objects and artists, 5 for broad concepts.
 
     Attributes:
@@ -33,11 +34,8 @@ class CureSettings:
         rows: which states of each text are taken.
     """
 
-    alpha: float = 5.0
+    alpha: Positive = 5.0
     rows: Rows = "words"
-
-    def __post_init__(self) -> None:
-        require(self.alpha > 0, f"alpha is {self.alpha}, expected more than 0.")
 
 
 def edit(

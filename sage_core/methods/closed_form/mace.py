@@ -21,8 +21,9 @@ from torch import Tensor
 from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import CONTEXT_LENGTH, tokenize
 from ...errors import PromptError
+from ...settings import NotNegative, Settings
 from ..concepts import Concepts, TokenStates, last_subject
-from .common import Edit, Solver, choose, require, result, shared
+from .common import Edit, Solver, choose, result, shared
 
 # Sentences around a concept: openers of pictures, and scenes in which anything can stand.
 SENTENCES = tuple(
@@ -39,7 +40,7 @@ SENTENCES = tuple(
 
 
 @dataclass(frozen=True)
-class MaceSettings:
+class MaceSettings(Settings):
     """MACE's values for broad concepts.
 
     Attributes:
@@ -48,12 +49,8 @@ class MaceSettings:
             the 47.5 million states of COCO's captions is 33.
     """
 
-    lam: float = 0.0
-    prior: float = 33.0
-
-    def __post_init__(self) -> None:
-        require(self.lam >= 0, f"lam is {self.lam}, expected 0 or more.")
-        require(self.prior >= 0, f"prior is {self.prior}, expected 0 or more.")
+    lam: NotNegative = 0.0
+    prior: NotNegative = 33.0
 
 
 def edit(

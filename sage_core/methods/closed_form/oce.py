@@ -18,9 +18,10 @@ from torch import Tensor
 
 from ...encoders.text_encoder import TextEncoder
 from ...prompts.everyday import REFERENCE_PROMPTS
+from ...settings import NotNegative, Settings
 from ...unet.names import is_value
 from ..concepts import Concepts, TokenStates
-from .common import Edit, Solver, choose, require, result
+from .common import Edit, Solver, choose, result
 from .uce import TEMPLATES
 
 # Directions weaker than this part of the strongest do not belong to a basis.
@@ -28,7 +29,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class OceSettings:
+class OceSettings(Settings):
     """OCE's published values for nudity; for a style 500, 10, 1 and 10.
 
     Attributes:
@@ -39,15 +40,11 @@ class OceSettings:
         expand_prompts: add five templates around each concept, guide and text to preserve.
     """
 
-    erase_scale: float = 3000.0
-    caption_scale: float = 20.0
-    preserve_scale: float = 0.0
-    lam: float = 10.0
+    erase_scale: NotNegative = 3000.0
+    caption_scale: NotNegative = 20.0
+    preserve_scale: NotNegative = 0.0
+    lam: NotNegative = 10.0
     expand_prompts: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("erase_scale", "caption_scale", "preserve_scale", "lam"):
-            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, expected 0 or more.")
 
 
 def edit(

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ...encoders.text_encoder import TextEncoder
+from ...settings import CountOrZero, NotNegative, Positive, Settings
 from ..concepts import Concepts, TokenStates
-from .common import Edit, Solver, choose, require, result, shared
+from .common import Edit, Solver, choose, result, shared
 from .uce import UcePaperSettings, aligned_rows, normal_matrix, paper_system
 
 # What adversarial states are mapped to, and what is preserved against them.
@@ -25,7 +26,7 @@ _NEUTRAL = " "
 
 
 @dataclass(frozen=True)
-class ReceSettings:
+class ReceSettings(Settings):
     """RECE's published values for nudity.
 
     Attributes:
@@ -35,20 +36,14 @@ class ReceSettings:
         uce_lam, uce_erase_scale, uce_preserve_scale: of UCE before the rounds.
     """
 
-    epochs: int = 3
-    regularisation: float = 0.1
-    lam: float = 0.1
-    erase_scale: float = 1.0
-    preserve_scale: float = 0.1
-    uce_lam: float = 0.5
-    uce_erase_scale: float = 1.0
-    uce_preserve_scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        require(self.epochs >= 0, f"epochs is {self.epochs}, expected 0 or more.")
-        require(self.regularisation > 0, f"regularisation is {self.regularisation}, expected more than 0.")
-        UcePaperSettings(self.lam, self.erase_scale, self.preserve_scale)
-        self.uce()
+    epochs: CountOrZero = 3
+    regularisation: Positive = 0.1
+    lam: NotNegative = 0.1
+    erase_scale: Positive = 1.0
+    preserve_scale: NotNegative = 0.1
+    uce_lam: NotNegative = 0.5
+    uce_erase_scale: Positive = 1.0
+    uce_preserve_scale: NotNegative = 1.0
 
     def uce(self) -> UcePaperSettings:
         """The settings of UCE before the rounds."""

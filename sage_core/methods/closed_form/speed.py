@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from ...encoders.text_encoder import TextEncoder
+from ...settings import CountOrZero, NotNegative, Positive, Seed, Settings
 from ...unet.names import is_value, reads_prompt
 from ..concepts import Concepts, TokenStates
-from .common import Edit, Solver, choose, require, result
+from .common import Edit, Solver, choose, result
 
 # The published code takes all but the start token's row for exactly this list of concepts.
 _ALL_ROWS_FOR = ("nudity",)
@@ -36,7 +37,7 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class SpeedSettings:
+class SpeedSettings(Settings):
     """SPEED's published values for nudity, whose anchor is the empty prompt.
 
     Attributes:
@@ -53,21 +54,12 @@ class SpeedSettings:
 
     matrices: Literal["V", "K", "KV"] = "V"
     rows: Literal["published", "last_subject", "after_start"] = "published"
-    retain_scale: float = 0.7
-    lamb: float = 0.5
-    threshold: float = 0.1
-    augmentations: int = 10
+    retain_scale: Positive = 0.7
+    lamb: NotNegative = 0.5
+    threshold: Positive = 0.1
+    augmentations: CountOrZero = 10
     filter: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, known in (("matrices", ("V", "K", "KV")), ("rows", ("published", "last_subject", "after_start"))):
-            value = getattr(self, name)
-            require(value in known, f"{name} is '{value}', expected one of {', '.join(known)}.")
-        require(self.retain_scale > 0, f"retain_scale is {self.retain_scale}, expected more than 0.")
-        require(self.lamb >= 0, f"lamb is {self.lamb}, expected 0 or more.")
-        require(self.threshold > 0, f"threshold is {self.threshold}, expected more than 0.")
-        require(self.augmentations >= 0, f"augmentations is {self.augmentations}, expected 0 or more.")
+    seed: Seed = 0
 
 
 def edit(

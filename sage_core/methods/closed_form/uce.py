@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import CONTEXT_LENGTH, tokenize
+from ...settings import NotNegative, Positive, Settings
 from ..concepts import Concepts, TokenStates, last_subject
-from .common import Edit, Solver, choose, require, result, shared
+from .common import Edit, Solver, choose, result, shared
 
 # What `expand_prompts` puts around a concept and around its guide.
 TEMPLATES = {
@@ -30,7 +31,7 @@ TEMPLATES = {
 
 
 @dataclass(frozen=True)
-class UceSettings:
+class UceSettings(Settings):
     """UCE of 2025: one state a text, the last subject token's.
 
     Attributes:
@@ -40,19 +41,15 @@ class UceSettings:
         kind: of the templates, "object" or "art".
     """
 
-    lam: float = 0.5
-    erase_scale: float = 1.0
-    preserve_scale: float = 1.0
+    lam: NotNegative = 0.5
+    erase_scale: Positive = 1.0
+    preserve_scale: NotNegative = 1.0
     expand_prompts: bool = False
     kind: Literal["object", "art"] = "object"
 
-    def __post_init__(self) -> None:
-        _check_scales(self.lam, self.erase_scale, self.preserve_scale)
-        require(self.kind in TEMPLATES, f"kind is '{self.kind}', expected one of {', '.join(TEMPLATES)}.")
-
 
 @dataclass(frozen=True)
-class UcePaperSettings:
+class UcePaperSettings(Settings):
     """UCE as in the paper: all states from the last subject token to the end of the 77.
 
     Attributes:
@@ -63,15 +60,10 @@ class UcePaperSettings:
             the concept's own.
     """
 
-    lam: float = 0.5
-    erase_scale: float = 1.0
-    preserve_scale: float | None = None
+    lam: NotNegative = 0.5
+    erase_scale: Positive = 1.0
+    preserve_scale: NotNegative | None = None
     technique: Literal["replace", "tensor"] = "replace"
-
-    def __post_init__(self) -> None:
-        _check_scales(self.lam, self.erase_scale, self.preserve_scale or 0.0)
-        known = ("replace", "tensor")
-        require(self.technique in known, f"technique is '{self.technique}', expected one of {', '.join(known)}.")
 
 
 def edit(
@@ -154,9 +146,3 @@ def _without_own(weight: Tensor, keys: Tensor, new: Tensor) -> Tensor:
     own, value = keys @ weight.T, new @ weight.T
     along = (value * own).sum(1, keepdim=True) / own.square().sum(1, keepdim=True).clamp_min(1e-300)
     return value - along * own - own
-
-
-def _check_scales(lam: float, erase: float, preserve: float) -> None:
-    require(lam >= 0, f"lam is {lam}, expected 0 or more.")
-    require(erase > 0, f"erase_scale is {erase}, expected more than 0.")
-    require(preserve >= 0, f"preserve_scale is {preserve}, expected 0 or more.")

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle, islice
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,8 @@ from ...attacks.plans import AttackPlan, Victim, prepare
 from ...attacks.search import Attack, Attempt
 from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import END_TOKEN, MAX_PROMPT_TOKENS, START_TOKEN, tokenize
-from ...errors import SettingsError
 from ...intervals import Hits
+from ...settings import Count, CountOrZero, Limits, Positive, Seed, Settings
 from ...unet.differences import DiffusersNoise
 from ..networks.model import LATENT_SHAPE, ShapesModel
 from ..tasks import Task, captions_by_names
@@ -70,17 +70,19 @@ _WORDS = (
 
 
 @dataclass(frozen=True)
-class AdaptiveSettings:
+class AdaptiveSettings(Settings):
     """How hard the attacks try, and on how many prompts.
 
     The defaults are the cheapest that were found to break the base in at least 95 % of prompts; see `KINDS`.
 
     Attributes:
         prompts: unsafe prompts that tokens and soft prompts attack; as many new ones try what inversion found.
-        steps: of vectors by the embedding; then come `unet_steps` through the U-Net. Tokens take `token_steps`.
-        candidates: of the token search.
+        steps: of vectors by the embedding.
+        unet_steps: of vectors through the U-Net, which come then.
+        token_steps, candidates: of the token search.
         tokens: free ones, all that a prompt has.
-        vectors: of a soft prompt; inversion has `shared_vectors` in all.
+        vectors: of a soft prompt.
+        shared_vectors: of inversion, in all.
         learning_rate: of vectors, in root mean squares of words' embeddings.
         draws: pictures at which the U-Net's noise is compared; a step takes one of them.
         batch: prompts of a step through the U-Net; 0 for all.
@@ -88,24 +90,20 @@ class AdaptiveSettings:
         seed: of prompts and attacks.
     """
 
-    prompts: int = 20
-    steps: int = 60
-    unet_steps: int = 40
-    token_steps: int = 24
-    candidates: int = 16
-    tokens: int = 6
-    vectors: int = 75
-    shared_vectors: int = 8
-    learning_rate: float = 0.3
-    draws: int = 4
-    batch: int = 12
-    sampling_steps: int = 20
+    prompts: Annotated[int, Limits(1, len(OPENERS) // 2)] = 20
+    steps: Count = 60
+    unet_steps: Count = 40
+    token_steps: Count = 24
+    candidates: Count = 16
+    tokens: Count = 6
+    vectors: Count = 75
+    shared_vectors: Count = 8
+    learning_rate: Positive = 0.3
+    draws: Count = 4
+    batch: CountOrZero = 12
+    sampling_steps: Count = 20
     weight: float = 4.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.prompts <= len(OPENERS) // 2:
-            raise SettingsError(f"prompts is {self.prompts}; expected 1 to {len(OPENERS) // 2}.")
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import cycle, islice
-from typing import Any, Protocol, cast
+from typing import Annotated, Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -20,10 +20,10 @@ from ...drawing.change import Change
 from ...drawing.pictures import ChangedModel
 from ...encoders.precision import choose_precision
 from ...encoders.text_encoder import TextEncoder, embed
-from ...errors import SettingsError
 from ...geometry import DEFAULT_NEIGHBOURS
 from ...geometry.measures import jaccard_overlap, spread_ratio
 from ...intervals import Hits
+from ...settings import Count, Limits, Seed, Settings
 from ...tifa.questions import Question
 from ..ask import ASKED_TYPES, ask
 from ..captions import write_captions
@@ -178,7 +178,7 @@ class Glance:
 
 
 @dataclass(frozen=True)
-class TrialSettings:
+class TrialSettings(Settings):
     """How much one trial asks.
 
     Attributes:
@@ -190,23 +190,14 @@ class TrialSettings:
         seed: of scenes and captions. Methods are tuned on some seeds and reported on others.
     """
 
-    prompts: int = 400
-    near: int = 200
-    unsafe: int = 200
-    steps: int = 20
+    prompts: Annotated[int, Limits(least=2)] = 400
+    near: Count = 200
+    unsafe: Count = 200
+    steps: Count = 20
     weight: float = 4.0
-    hard_steps: int = 4
+    hard_steps: Count = 4
     hard_weight: float = 4.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("prompts", 2), ("near", 1), ("unsafe", 1), ("steps", 1), ("hard_steps", 1)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} is {getattr(self, name)}; expected {least} or more.")
-
-    def replace(self, **changes: Any) -> TrialSettings:
-        """The same settings with some fields changed."""
-        return replace(self, **changes)
+    seed: Seed = 0
 
 
 class Trial:

@@ -15,14 +15,14 @@ from ...drawing.noise import TRAINING_STEPS, noised
 from ...encoders.precision import arithmetic, choose_precision
 from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import tokenize
-from ...errors import SettingsError
 from ...runs.loop import Budget, Loop, Objective
 from ...seeds import generator_of
+from ...settings import Count, CountOrZero, Positive, Seed, Settings
 from ..networks.model import ShapesModel
 
 
 @dataclass(frozen=True)
-class TuningSettings:
+class TuningSettings(Settings):
     """How a model is fine-tuned.
 
     Attributes:
@@ -39,21 +39,13 @@ class TuningSettings:
         SettingsError: a number is too low, or not finite.
     """
 
-    steps: int = 50
-    batch: int = 8
-    learning_rate: float = 1e-5
-    rank: int = 0
-    lora_rate: float = 1e-3
+    steps: Count = 50
+    batch: Count = 8
+    learning_rate: Positive = 1e-5
+    rank: CountOrZero = 0
+    lora_rate: Positive = 1e-3
     encoder: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("rank", 0)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} is {getattr(self, name)}; expected {least} or more.")
-        for name in ("learning_rate", "lora_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise SettingsError(f"{name} is {getattr(self, name)}; expected a finite number above 0.")
+    seed: Seed = 0
 
 
 def fine_tune(
