@@ -323,6 +323,8 @@ def test_uce_in_the_graph_is_the_librarys(
     assert "UCE: " in draw.shown["uce"] and "solved to" in draw.shown["uce"] and " s, applied" in draw.shown["uce"]
 
 
+# Each method runs inside one ComfyUI in inside_models.py; here their pictures are drawn as well.
+@pytest.mark.full
 def test_every_method_runs_and_says_how_well_it_solved(models: dict, draw: Draw) -> None:
     graph = models | {method: erase(method) for method in FORMS}
     found = draw(graph, "model", *FORMS)
