@@ -60,7 +60,7 @@ def test_a_cancelled_training_resumes_to_the_same_weights(
 
 
 def gate_of_many_steps(shapes_files: ExpandedFiles, steps: int) -> Graph:
-    pairs = matched_pairs(40, seed=1, names="seen", split="train")
+    pairs = matched_pairs(80, seed=1, names="seen", split="train")
     sources = prompt_pairs(safe_text="\n".join(pairs.safe), unsafe_text="\n".join(pairs.unsafe))
     return gate(shapes_files, sources, steps=steps)
 
