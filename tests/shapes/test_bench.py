@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sage_core.alignment import store
+from sage_core.alignment import training
 from sage_core.alignment.settings import PRESETS
 from sage_core.attacks.tokens import AttackSettings
 from sage_core.encoders.layouts import EncoderConfig
@@ -371,7 +371,7 @@ def test_two_defences_share_one_encoder_that_is_trained_once(world, tmp_path, mo
     for name in ("sage_plus with uce_paper", "sage_plus with rece"):
         method = methods.shorter(METHODS[name], batch_size=20, steps=1, held_out=0, precision="fp32")
         painters.append(ModelPainter(world.model, method.make(ground)))
-        monkeypatch.setattr(store, "train", lambda *_, **__: pytest.fail("trained what another method had trained"))
+        monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained what another method had trained"))
     for painter in painters:
         assert any(not torch.equal(tensor, before[key]) for key, tensor in painter.model.unet.state_dict().items())
         assert any(not torch.equal(tensor, base[key]) for key, tensor in painter.encoder.state().items())
