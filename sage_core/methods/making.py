@@ -117,6 +117,11 @@ class Removal:
         return Concepts(self.erase, self.guides, self.preserve, self.captions)
 
     @property
+    def usable_captions(self) -> tuple[str, ...]:
+        """The captions that do not refer to minors."""
+        return self.texts().captions
+
+    @property
     def concept(self) -> str | ConceptList:
         """What an alignment is told: the list, or the first of the texts as the one concept's name."""
         return self.concepts if self.concepts is not None else self.erase[0]

@@ -16,6 +16,7 @@ from ..settings import settings_from
 
 if TYPE_CHECKING:
     from .concepts import Concepts
+    from .making import Removal
 
 Kind = Literal["alignment", "unlearning", "closed form", "erasing", "redirecting", "guidance", "prompts", "gate"]
 
@@ -68,10 +69,10 @@ class Method:
             if value and name not in self.reads
         )
 
-    def require(self, given: Any) -> None:
-        """Raise PromptError if what is given lacks what the method needs; the filter on minors may leave none of it."""
+    def require(self, given: Removal) -> None:
+        """Raise PromptError if a removal lacks what the method needs; the filter on minors may leave none of it."""
         for name in self.needs:
-            if not getattr(given, name):
+            if not (given.usable_captions if name == "captions" else getattr(given, name)):
                 raise PromptError(
                     f"{self.title} needs {WORDS[name]}, and none is given that may be used. Give some hundred."
                 )
