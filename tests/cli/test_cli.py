@@ -292,7 +292,7 @@ OUT = ("--concept", "x", "--out", "o.safetensors")
         (["train", "{base}", "{prompts}", *OUT, "--set", "learning_rate=Infinity"], "learning_rate is inf"),
         (["train", "{base}", "{prompts}", *OUT, "--set", "epochs=" + "[" * 100_000], "epochs is '[[["),
         (["train", "{base}", "{prompts}", *OUT, "--set", "epochs=" + "9" * 5000], "epochs is '999"),
-        (["geometry", "{base}", "{aligned}", "{prompts}", "-k", "0"], "k and more_k must be 1 or more"),
+        (["geometry", "{base}", "{aligned}", "{prompts}", "-k", "0"], "k is 0, expected a whole number, 1 or more"),
         (["extract-lora", "{base}", "{aligned}", "lora.safetensors", "--rank", "0"], "rank must be 1 or more"),
         (["extract-lora", "{base}", "{aligned}", "lora.safetensors", "--energy", "-1"], "energy"),
         (["score", "nowhere", "nowhere.json", "--judge", "nowhere"], "nowhere.json"),
