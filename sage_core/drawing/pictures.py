@@ -67,18 +67,18 @@ class ChangedModel:
             watch: called with each step of each batch; may raise to stop.
 
         Raises:
-            SettingsError: the numbers of prompts and seeds differ, or another change has been put into the model.
+            SettingsError: there is no prompt, or not a seed for each, or another change has been put into the model.
         """
-        if len(prompts) != len(seeds):
-            raise SettingsError(f"There are {len(prompts)} prompts but {len(seeds)} seeds: give one seed a prompt.")
+        if not prompts or len(prompts) != len(seeds):
+            raise SettingsError(f"There are {len(prompts)} prompts but {len(seeds)} seeds: give prompts, a seed each.")
         model, shape = self.model, (_CHANNELS, size[1] // _FACTOR, size[0] // _FACTOR)
         if model.puts != self._puts:
             raise SettingsError(f"Another change has been put into {model.title} since. Make a new ChangedModel.")
         acts = self.safety is not None and self.safety.settings.acts(guidance)
         pictures = []
         with torch.autocast(model.device.type, model.autocast, enabled=model.autocast is not None):
-            for start in range(0, len(prompts), batch or len(prompts)):
-                part = slice(start, start + (batch or len(prompts)))
+            for start in range(0, len(prompts), batch := batch or len(prompts)):
+                part = slice(start, start + batch)
                 safe = SafeGuidance(self.safety.settings, steps) if self.safety is not None and acts else None
                 latents = noise_of(seeds[part], shape).to(model.device)
                 texts = self.texts(prompts[part])

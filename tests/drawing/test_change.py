@@ -75,6 +75,8 @@ def test_a_change_is_put_in_and_taken_out(model: Model, edit: Change) -> None:
         first.draw(PROMPTS, SEEDS, **HOW)
     with pytest.raises(SettingsError, match="3 prompts but 2 seeds"):
         ChangedModel(model).draw(PROMPTS, SEEDS[:2], **HOW)
+    with pytest.raises(SettingsError, match="0 prompts but 0 seeds"):
+        ChangedModel(model).draw([], [], **HOW)
 
 
 def test_weights_come_back_exactly_after_they_were_rounded(model: Model, edit: Change) -> None:

@@ -293,7 +293,7 @@ def test_too_large_a_batch_is_named(one: Path, tmp_path: Path, monkeypatch: pyte
     def no_memory(*_):
         raise MemoryError("out of memory")
 
-    monkeypatch.setattr(drawing.Painter, "draw", no_memory)
+    monkeypatch.setattr(drawing, "draw_batch", no_memory)
     with pytest.raises(SettingsError, match=r"draw\.batch: memory does not suffice for 4 pictures at a time"):
         draw_all(layout_of(tmp_path / "plan.toml"))
 
