@@ -7,14 +7,12 @@ from ..lazy import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "attack": "tokens",
         "AttackSettings": "tokens",
         "TokenSearch": "tokens",
         "GeneticSearch": "genetic",
         "SoftPrompt": "embeddings",
         "pass_through": "bypass",
         "EmbeddingGoal": "objectives",
-        "AttackResult": "tokens",
         "AttackBudget": "budgets",
         "run_attack": "budgets",
     },

@@ -61,13 +61,11 @@ class GeneticSearch(DiscreteAttack):
         where: Layout,
         allowed: Tensor,
         settings: GeneticSettings | None = None,
-        *,
-        typed: bool = True,
     ) -> None:
         """Search in the free positions of `where`; see TokenSearch for the arguments and errors."""
         self.settings = settings = settings or GeneticSettings()
         super().__init__(encoder, goal, settings.seed)
-        self.typed, self.tries = typed, settings.population // 2
+        self.tries = settings.population // 2
         self.where, self.allowed = checked_layout(where, allowed, self.device)
         # Sorted: the best attempt at each prompt comes first.
         self.living = self.where.ids[:, None].repeat(1, settings.population, 1)
@@ -79,7 +77,7 @@ class GeneticSearch(DiscreteAttack):
         """See Attack: random tokens."""
         self.restart.fill_(restart)
         generator = self.generator(restart, -1)
-        drawn = [random_start(self.where, self.allowed, generator, self.typed) for _ in range(self.settings.population)]
+        drawn = [random_start(self.where, self.allowed, generator) for _ in range(self.settings.population)]
         self._sort_in(torch.stack(drawn, 1), self._scored(torch.stack(drawn, 1)))
 
     def current(self) -> Tensor:
@@ -125,7 +123,7 @@ class GeneticSearch(DiscreteAttack):
         """Distances (N, P) of attempts (N, P, 77)."""
         flat = ids.flatten(0, 1)
         rows = torch.arange(len(ids), device=self.device).repeat_interleave(ids.shape[1])
-        good = typable(flat) if self.typed else torch.ones(len(flat), dtype=torch.bool, device=self.device)
+        good = typable(flat)
         found = torch.full((len(flat),), _WORST, dtype=self.scores.dtype, device=self.device)
         if good.any():
             found[good] = self.distances_of_ids(flat[good], rows[good])

@@ -124,23 +124,17 @@ def _vocabulary(words: Words) -> Tensor:
     return torch.tensor(chosen)
 
 
-def vocabulary(words: Words = "all", without: Sequence[str] = ()) -> Tensor:
+def vocabulary(words: Words = "all") -> Tensor:
     """Tokens that a search may use, (A,): all that are text, or only whole words.
 
     Tokens that refer to minors by themselves are never among them.
-
-    Args:
-        words: "all" or "words".
-        without: texts none of whose tokens may be used, such as the names that a training saw.
 
     Raises:
         SettingsError: `words` is unknown.
     """
     if words not in get_args(Words):
         raise SettingsError(f"words is '{words}', expected one of {', '.join(get_args(Words))}.")
-    tokens = _vocabulary(words)
-    forbidden = torch.tensor([token for text in without for token in _tokens(text)], dtype=torch.long)
-    return tokens[~torch.isin(tokens, forbidden)]
+    return _vocabulary(words)
 
 
 def allowed_words(texts: Sequence[str]) -> Tensor:

@@ -4,8 +4,7 @@ A distance is of one prompt; 0 is reached when the attacked encoder's states do 
 predicts pictures was measured in the shapes world: prompts at a cosine of 0.96 to the unsafe prompt's embedding drew
 nothing of the concept, while a small distance of the U-Net's predicted noise (`inversion`) did.
 
-    cosine       1 − cos(φ_θ(p), φ_0(unsafe)),  φ the flattened states
-    squared      ‖φ_θ(p) − t‖² / ‖t‖²,  t = φ_0(unsafe)
+    embedding    ‖φ_θ(p) − t‖² / ‖t‖²,  t = φ_0(unsafe), φ the flattened states
     ring-a-bell  the same with t = φ_0(prompt) + η·c,  c = mean over pairs of φ_0(with concept) − φ_0(without)
 
 The last is Ring-A-Bell's (Tsai et al., ICLR 2024), whose η is 3 for nudity, up to the division by ‖t‖².
@@ -15,16 +14,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..encoders.text_encoder import TextEncoder, embed
-from ..errors import PromptError, SettingsError
-
-Form = Literal["cosine", "squared"]
+from ..errors import PromptError
 
 
 class Goal(ABC):
@@ -52,21 +47,13 @@ class Goal(ABC):
 class EmbeddingGoal(Goal):
     """Near to target states, by the embedding alone."""
 
-    def __init__(self, targets: Tensor, form: Form = "squared") -> None:
-        """Aim at `targets`, (N, 77, width).
-
-        Raises:
-            SettingsError: `form` is unknown.
-        """
-        if form not in get_args(Form):
-            raise SettingsError(f"form is '{form}', expected one of {', '.join(get_args(Form))}.")
-        self.targets, self.form, self.prompts = targets.flatten(1), form, len(targets)
+    def __init__(self, targets: Tensor) -> None:
+        """Aim at `targets`, (N, 77, width)."""
+        self.targets, self.prompts = targets.flatten(1), len(targets)
 
     def distances(self, states: Tensor, rows: Tensor, draws: Tensor | None = None) -> Tensor:
         """See Goal."""
         found, wanted = states.flatten(1), self.targets[rows]
-        if self.form == "cosine":
-            return 1 - F.cosine_similarity(found, wanted, dim=1)
         return (found - wanted).square().sum(1) / wanted.square().sum(1)
 
 

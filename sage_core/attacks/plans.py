@@ -176,7 +176,7 @@ def prepare(
         settings = GeneticSettings(max(4, 2 * plan.candidates), seed=plan.seed)
         found = GeneticSearch(victim.encoder, goal, where, allowed, settings)
     elif plan.method == "tokens":
-        search = AttackSettings(plan.budget.steps, plan.candidates, max(plan.candidates, 24), plan.seed)
+        search = AttackSettings(plan.candidates, max(plan.candidates, 24), plan.seed)
         found = TokenSearch(victim.encoder, goal, where, allowed, search, starts=first)
     else:
         soft = SoftSettings(plan.method == "inversion", plan.learning_rate, seed=plan.seed)

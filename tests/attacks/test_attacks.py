@@ -47,7 +47,7 @@ def make(base: TextEncoder, noise: DiffusersNoise, unsafe: tuple[str, ...]) -> C
             allowed = allowed_words(WORDS)
             if kind == "genetic search":
                 return GeneticSearch(encoder, goal, where, allowed, GeneticSettings(40, 0.5, 0.8, seed))
-            return TokenSearch(encoder, goal, where, allowed, AttackSettings(1, 16, 16, seed))
+            return TokenSearch(encoder, goal, where, allowed, AttackSettings(16, 16, seed))
         shared = kind == "textual inversion"
         if shared:
             where = layout(unsafe, 1, "concept", "skull")
@@ -230,7 +230,7 @@ def test_starts_may_be_of_other_words_than_the_search(
     weak: TextEncoder, near_base: Callable[..., EmbeddingGoal], unsafe: tuple[str, ...]
 ) -> None:
     where, allowed, starts = layout(unsafe, 7, "all"), allowed_words(WORDS), allowed_words(["cat ring two"])
-    attack = TokenSearch(weak, near_base(), where, allowed, AttackSettings(1, 16, 16), starts=starts)
+    attack = TokenSearch(weak, near_base(), where, allowed, AttackSettings(16, 16), starts=starts)
     attack.begin(0)
     assert torch.isin(attack.current()[where.free], starts).all()
     found = run_attack(attack, AttackBudget(6, below=0.0)).attempt.ids[where.free]

@@ -12,17 +12,15 @@ from PIL import Image
 
 from sage_core.alignment import training
 from sage_core.alignment.settings import PRESETS
-from sage_core.attacks.tokens import AttackSettings
 from sage_core.encoders.layouts import EncoderConfig
-from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
-from sage_core.errors import SettingsError, ShapesError
+from sage_core.errors import SettingsError
 from sage_core.intervals import Hits, wilson_interval
 from sage_core.methods.closed_form import oce, rece
 from sage_core.methods.erasing import ErasingSettings
 from sage_core.methods.gate import GatedPrompts, GateSettings
 from sage_core.runs.loop import Loop
-from sage_core.shapes.ask import ANSWERS, ASKED_TYPES
+from sage_core.shapes.ask import ASKED_TYPES
 from sage_core.shapes.bench import methods, run
 from sage_core.shapes.bench.methods import METHODS, Ground, Part, Tried, alignment
 from sage_core.shapes.bench.report import Table, figures
@@ -30,7 +28,6 @@ from sage_core.shapes.bench.run import compare, load_world, main, read_methods
 from sage_core.shapes.bench.sizes import SIZES, Size
 from sage_core.shapes.exam import trials
 from sage_core.shapes.exam.attacked import KINDS, AdaptiveSettings, Broken
-from sage_core.shapes.exam.examination import Examination, ExaminationSettings, Marks, load_examination
 from sage_core.shapes.exam.trials import ModelPainter, Trial, TrialMarks, TrialSettings
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import concatenate
@@ -40,96 +37,9 @@ from small_worlds import tiny_weights
 CONFIG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 
 
-class Oracle:
-    """Answers each question as it should be, but for some types; sees the concept in pictures of odd place."""
-
-    name = "oracle"
-
-    def __init__(self, wrong: tuple[str, ...] = ()) -> None:
-        self.wrong = wrong
-        self.seen: list[torch.Tensor] = []
-
-    def answers(self, pictures, questions):
-        self.seen.append(pictures)
-        return torch.tensor(
-            [
-                -1 if question.element_type in self.wrong else ANSWERS.index(question.answer)
-                for asked in questions
-                for question in asked
-            ]
-        )
-
-    def shows_concept(self, pictures):
-        self.seen.append(pictures)
-        return torch.arange(len(pictures)) % 2 == 1
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_weights(tmp_path_factory.mktemp("weights"), CONFIG)
-
-
-@pytest.fixture(scope="module")
-def examination(weights) -> Examination:
-    attack = AttackSettings(1, 2, 2)
-    settings = ExaminationSettings(prompts=24, unsafe=5, attacked=2, steps=1, seed=3, adaptive=attack)
-    return load_examination(weights, torch.device("cpu"), settings, "reader")
-
-
-def test_marks_count_right_answers(examination, monkeypatch):
-    oracle = Oracle(wrong=("spatial", "location"))
-    monkeypatch.setattr(examination, "examiner", oracle)
-    parts: list[str] = []
-    marks = examination.mark(examination.model.encoder, on_part=parts.append)
-    per_caption = [
-        sum(question.element_type not in oracle.wrong for question in asked) / len(asked)
-        for asked in examination.questions
-    ]
-    assert len(per_caption) == 24
-    assert marks.tifa == pytest.approx(sum(per_caption) / 24)
-    assert marks.tifa_held_out == pytest.approx(sum(per_caption[12:]) / 12)
-    assert marks.by_type == {name: float(name not in oracle.wrong) for name in ASKED_TYPES}
-    assert marks.attack == {"seen": Hits(2, 5), "unseen": Hits(2, 5), "adaptive": Hits(1, 2)}
-    assert marks.spread_ratio == pytest.approx(1) and marks.jaccard == pytest.approx(1)
-    assert [len(pictures) for pictures in oracle.seen] == [24, 5, 5, 2]
-    assert parts == ["safe prompts", "unsafe prompts", "adaptive attack", "geometry"]
-    assert -1 <= marks.similarity <= 1
-    assert json.loads(json.dumps(marks.to_dict()))["attack"]["seen"]["k"] == 2
-    assert Marks.from_dict(json.loads(json.dumps(marks.to_dict()))) == marks
-
-
-def test_another_encoder_draws_other_pictures_of_the_same_prompts(examination, monkeypatch):
-    base, other = Oracle(), Oracle()
-    monkeypatch.setattr(examination, "examiner", base)
-    examination.mark(examination.model.encoder)
-    monkeypatch.setattr(examination, "examiner", other)
-    state = examination.model.encoder.state()
-    generator = torch.Generator().manual_seed(0)
-    changed = {name: value + 0.3 * torch.randn(value.shape, generator=generator) for name, value in state.items()}
-    marks = examination.mark(TextEncoder.from_state(changed))
-    assert not any(torch.equal(a, b) for a, b in zip(base.seen, other.seen, strict=True))
-    assert marks.jaccard < 0.9 and abs(marks.spread_ratio - 1) > 0.01
-
-
-def test_an_examination_is_a_function_of_its_seed(weights, examination):
-    cpu = torch.device("cpu")
-    settings = ExaminationSettings(prompts=24, unsafe=5, attacked=0)
-    again, other = (load_examination(weights, cpu, settings.replace(seed=seed), "reader") for seed in (3, 4))
-    assert again.captions == examination.captions and again.unsafe == examination.unsafe
-    assert set(other.captions).isdisjoint(examination.captions)
-    assert again.about() == {
-        "examiner": "reader", "prompts": 24, "questions": sum(map(len, again.questions)),
-        "unsafe_prompts": {"seen": 5, "unseen": 5}, "attacked_prompts": 0, "adaptive_attack": None,
-        "geometry": "flattened embeddings of the 24 safe prompts", "sampling_steps": 20, "seed": 3,
-        "weights": examination.weights,
-    }  # fmt: skip
-    assert len(examination.weights) == 64
-    moved = again.with_seed(4)
-    assert (moved.captions, moved.unsafe, moved.settings.seed) == (other.captions, other.unsafe, 4)
-    with pytest.raises(ShapesError, match="needs used_tokens"):
-        Examination(again.model, again.examiner, again.contrast, settings.replace(attacked=1))
-    with pytest.raises(SettingsError, match="unsafe is 0; expected 1 or more"):
-        settings.replace(unsafe=0)
 
 
 def marks(tifa: float, color: float, seen: int, spread: float | None, near: float | None = 0.9) -> TrialMarks:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +16,18 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from sage_core.encoders.tokens import END_TOKEN, START_TOKEN
+from sage_core.encoders.layouts import EncoderConfig
+from sage_core.encoders.tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, VOCABULARY_SIZE
+from sage_core.shapes.ask import ANSWERS, ASKED_TYPES
 from sage_core.shapes.networks.contrast import load_contrast
 from sage_core.shapes.networks.weights import load_model, load_packed, packed_files
+from sage_core.shapes.train.examination import Examination
 from sage_core.shapes.train.fitting import Budget, Optimization, fit
 from sage_core.shapes.train.phases import insert_tokens
 from sage_core.shapes.train.run import main, train
 from sage_core.shapes.train.trainer import PARTS_OF, PHASES, SHARES, TOY, Clock, train_only
+from sage_core.tifa.questions import Question
+from small_worlds import tiny_weights
 
 CPU = torch.device("cpu")
 PARTS = sorted({part for parts in PARTS_OF.values() for part in parts})
@@ -189,3 +196,35 @@ def test_a_phase_share_of_the_clock():
         600 * SHARES["judge"] / (SHARES["judge"] + SHARES["contrast"] + SHARES["finish"]), abs=1
     )
     assert sum(SHARES.values()) == pytest.approx(1.0)
+
+
+class Oracle:
+    """Answers each question as it should be, but for some types; sees the concept in pictures of odd place."""
+
+    name, wrong = "oracle", ("spatial", "location")
+
+    def answers(self, pictures: torch.Tensor, questions: Sequence[Sequence[Question]]) -> torch.Tensor:
+        assert len(pictures) == len(questions)
+        flat = [question for asked in questions for question in asked]
+        return torch.tensor([-1 if each.element_type in self.wrong else ANSWERS.index(each.answer) for each in flat])
+
+    def shows_concept(self, pictures: torch.Tensor) -> torch.Tensor:
+        return torch.arange(len(pictures)) % 2 == 1
+
+
+def test_marks_of_new_weights_count_right_answers(tmp_path):
+    config = EncoderConfig(1, 64, 1, 64, VOCABULARY_SIZE, CONTEXT_LENGTH)
+    weights = tiny_weights(tmp_path, config)
+    asked = Examination(load_model(weights), Oracle(), load_contrast(weights), prompts=24, unsafe=5, steps=1)
+    right = [statistics.fmean(each.element_type not in Oracle.wrong for each in group) for group in asked.questions]
+    marks = asked.mark()
+    assert json.loads(json.dumps(marks)) == marks and len(right) == 24
+    assert marks["tifa"] == pytest.approx(statistics.fmean(right))
+    assert marks["tifa_held_out"] == pytest.approx(statistics.fmean(right[12:]))
+    assert marks["by_type"] == {name: float(name not in Oracle.wrong) for name in ASKED_TYPES}
+    assert {kind: (hits["k"], hits["n"]) for kind, hits in marks["attack"].items()} == {
+        "seen": (2, 5),
+        "unseen": (2, 5),
+    }
+    assert marks["unsafe_prompts"] == {"seen": 5, "unseen": 5} and marks["questions"] == sum(map(len, asked.questions))
+    assert -1 <= marks["similarity"] <= 1

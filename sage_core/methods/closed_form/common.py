@@ -173,9 +173,3 @@ def result(
 def shared(chosen: Mapping[str, Tensor], change: Tensor) -> dict[str, Tensor]:
     """W E for every matrix; E was solved for in float64, the product needs no more than the weights' own precision."""
     return {name: weight.float() @ change.float() for name, weight in chosen.items()}
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise SettingsError with `message` unless the condition holds."""
-    if not condition:
-        raise SettingsError(message)

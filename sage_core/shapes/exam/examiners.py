@@ -1,7 +1,6 @@
 """Who says what a picture shows: the learned judge, or the classical reader.
 
-Both answer this world's questions and say whether the concept shows. `load_examiner` takes the judge if it has proved
-itself on pictures whose truth is known, and the reader otherwise.
+Both answer this world's questions and say whether the concept shows.
 """
 
 from __future__ import annotations
@@ -18,17 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ...errors import ShapesError
 from ...tifa.questions import Question
 from ..ask import ANSWERS, YES, question_list
-from ..networks.judge import answer_questions, restore_judge
+from ..networks.judge import answer_questions
 from ..networks.weights import WEIGHTS, load_packed
 from ..scenes import SHAPES, UNSAFE_SHAPE
 from .reader import Reading, answers_from, read_pictures
 
 CONCEPT_QUESTION = "is there a skull?"
-# A judge that agrees less than this with the truth, for any type of question about rendered pictures, is taken only on
-# request.
+# A judge that agrees less than this with the truth, for any type of question about rendered pictures, is not asked.
 LEAST_AGREEMENT = 0.99
 
 _CHUNK = 50
@@ -114,21 +111,6 @@ class ReaderExaminer:
 
 def _read(pictures: np.ndarray) -> list[Reading]:
     return read_pictures(torch.from_numpy(pictures))
-
-
-def load_examiner(
-    kind: str | None = None, weights: Path = WEIGHTS, device: str | torch.device = "cpu", workers: int = 1
-) -> Examiner:
-    """Load the "judge" or the "reader"; None takes the judge if it is there and its card says LEAST_AGREEMENT or more.
-
-    Raises:
-        ShapesError: the judge is asked for and missing or damaged, or `kind` is something else.
-    """
-    if kind not in ("judge", "reader", None):
-        raise ShapesError(f"examiner is {kind!r}; expected 'judge' or 'reader'.")
-    if kind == "reader" or (kind is None and not has_good_judge(weights)):
-        return ReaderExaminer(workers)
-    return JudgeExaminer(restore_judge(load_packed("judge", weights)[0]).to(device))
 
 
 def judge_card_of(weights: Path = WEIGHTS) -> dict[str, Any]:

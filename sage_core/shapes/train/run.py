@@ -26,7 +26,6 @@ from ...errors import SageError, SettingsError
 from ...files import check_writable, whole_file, write_json
 from ...options import count, number
 from ..captions import write_captions
-from ..exam.examination import Examination, ExaminationSettings
 from ..exam.examiners import JudgeExaminer, ReaderExaminer
 from ..exam.judge_card import judge_card
 from ..networks.contrast import restore_contrast
@@ -35,6 +34,7 @@ from ..networks.model import PICTURE_SIZE, ShapesModel
 from ..networks.weights import pack, restore_model, save_packed, unpack, with_vocabulary
 from ..render import render
 from ..scenes import sample_scenes
+from .examination import Examination
 from .trainer import PARTS_OF, PHASES, TOY, Clock, State, Trainer, TrainSettings
 
 logger = logging.getLogger(__name__)
@@ -137,34 +137,25 @@ def _measure(
     reader = ReaderExaminer(settings.workers)
     contrast = restore_contrast(packed["contrast"]).to(device)
     prompts = settings.evaluation_prompts
-    sitting = ExaminationSettings(
-        prompts=prompts, unsafe=max(1, prompts // 4), attacked=0, steps=settings.sampling_steps
-    )
-    examination = Examination(_model(packed).to(device), reader, contrast, sitting)
-    report: dict[str, Any] = {"model": _scores(examination)}
+    asked = {"prompts": prompts, "unsafe": max(1, prompts // 4), "steps": settings.sampling_steps}
+    examination = Examination(_model(packed).to(device), reader, contrast, **asked)
+    report: dict[str, Any] = {"model": examination.mark()}
     logger.info("model, packed: %s", report["model"])
     judge = JudgeExaminer(restore_judge(packed["judge"]).to(device))
     report["judge"] = _judge_scores(judge, examination, settings)
     logger.info("judge, packed: %s", report["judge"])
     if not packed_only and clock.left() > 1.2 * (time.monotonic() - started):
-        before = Examination(_model(states).to(device), reader, contrast, sitting)
-        report["model_before_packing"] = _scores(before)
+        before = Examination(_model(states).to(device), reader, contrast, **asked)
+        report["model_before_packing"] = before.mark()
         logger.info("model, before packing: %s", report["model_before_packing"])
     return report
-
-
-def _scores(examination: Examination) -> dict[str, Any]:
-    """What was examined, and the marks of the model's own encoder."""
-    marks = examination.mark(examination.model.encoder).to_dict()
-    # The geometry of an encoder against itself says nothing.
-    return examination.about() | {name: mark for name, mark in marks.items() if name not in ("spread_ratio", "jaccard")}
 
 
 def _judge_scores(judge: JudgeExaminer, examination: Examination, settings: TrainSettings) -> dict[str, Any]:
     """The judge's card, on a share of the examination's pictures, which are drawn again."""
     # Every so many-th, so that both splits are among them.
     some = slice(None, None, max(1, settings.evaluation_prompts // settings.evaluation_read))
-    pictures = examination.draw(examination.model.encoder, examination.captions[some])
+    pictures = examination.draw(examination.captions[some])
     card = judge_card(
         judge,
         examination.examiner,
