@@ -17,8 +17,8 @@ from ..sage_core.geometry import DEFAULT_NEIGHBOURS
 from ..sage_core.geometry.category_plots import methods_figure, types_page
 from ..sage_core.geometry.comparison import GeometrySettings, compare_encoders, comparison_bytes
 from ..sage_core.geometry.drift import DriftReport
-from ..sage_core.geometry.methods import Method, joined
 from ..sage_core.geometry.page import neighbour_lists, prompt_map, report_page
+from ..sage_core.geometry.points import Point, joined
 from ..sage_core.geometry.report import GeometryReport
 from ..sage_core.plots import DARK, LIGHT, figure_to_image
 from ..sage_core.prompts.everyday import REFERENCE_PROMPTS
@@ -225,7 +225,7 @@ class SAGEGeometry(io.ComfyNode):
         points = methods[0] or ()
         if change is not None:
             report = report.with_losses(change.by_type)
-            points = joined(points, Method.of(change.other, report, change.tifa))
+            points = joined(points, Point.of(change.other, report, change.tifa))
         colors = DARK if theme[0] == "dark" else LIGHT
         page, plane = _pictures([report_page(report, colors), prompt_map(report, colors)])
         grouped = report.categories is not None and bool(report.categories.measured)

@@ -39,7 +39,7 @@ from .objectives import EmbeddingGoal, Goal, concept_direction, concept_targets
 from .search import Attack
 from .tokens import AttackSettings, TokenSearch
 
-Method = Literal["tokens", "genetic", "soft", "inversion"]
+Search = Literal["tokens", "genetic", "soft", "inversion"]
 Aim = Literal["embedding", "direction", "noise", "pictures"]
 
 THROUGH_UNET = ("noise", "pictures")
@@ -80,7 +80,7 @@ class AttackPlan(Settings):
 
     prompts: tuple[str, ...]
     concept: str = ""
-    method: Method = "tokens"
+    method: Search = "tokens"
     aim: Aim = "embedding"
     place: Place | Literal[""] = ""
     count: CountOrZero = 0

@@ -13,7 +13,7 @@ from ..geometry import CATEGORY_NEIGHBOURS, DEFAULT_NEIGHBOURS
 from . import common
 
 if TYPE_CHECKING:
-    from ..geometry.methods import Method
+    from ..geometry.points import Point
     from ..geometry.report import GeometryReport, Level
     from ..tifa.comparison import Comparison
 
@@ -152,8 +152,8 @@ def _add_page(command: argparse.ArgumentParser, what: str) -> None:
 def run_geometry(options: argparse.Namespace) -> int:
     """Write measures, verdict and the one-page report; return 3 if the verdict is worse than required."""
     _check_geometry(options)
-    from ..geometry.methods import Method
     from ..geometry.page import report_page
+    from ..geometry.points import Point
 
     change = _tifa_change(*options.scores) if options.scores else None
     others = _read_methods(options.others)
@@ -162,7 +162,7 @@ def run_geometry(options: argparse.Namespace) -> int:
     report = _compare(options, prompts, unsafe, groups)
     if change:
         report = report.with_losses(change.by_type)
-    method = Method.of(change.other, report, change.tifa) if change else None
+    method = Point.of(change.other, report, change.tifa) if change else None
     if options.page:
         plots.save_figure(options.page, report_page(report, common.theme(options)))
     common.write(options, report.to_dict() | ({"method": method.to_dict()} if method else {}), report.to_markdown())
@@ -245,18 +245,18 @@ def _tifa_change(base: Path, aligned: Path) -> Comparison:
     return compare(read_result(base), read_result(aligned))
 
 
-def _read_methods(paths: Sequence[Path]) -> tuple[Method, ...]:
+def _read_methods(paths: Sequence[Path]) -> tuple[Point, ...]:
     """The methods in earlier reports; raises SettingsError if they do not fit together."""
-    from ..geometry.methods import Method, joined
+    from ..geometry.points import Point, joined
     from ..rows import parse_json, read_text
 
-    found: tuple[Method, ...] = ()
+    found: tuple[Point, ...] = ()
     for path in paths:
         try:
             content = parse_json(read_text(path, SettingsError)[0])
         except ValueError as error:
             raise SettingsError(f"{path}: {error}. Expected a report of `sage geometry --scores`.") from error
-        found = joined(found, Method.from_dict(content.get("method") if isinstance(content, dict) else None, str(path)))
+        found = joined(found, Point.from_dict(content.get("method") if isinstance(content, dict) else None, str(path)))
     return found
 
 
@@ -273,9 +273,9 @@ def _write_types(options: argparse.Namespace, report: GeometryReport) -> None:
             plots.save_figure(path, types_page(report, common.theme(options)))
 
 
-def _draw_methods(options: argparse.Namespace, others: Sequence[Method], method: Method) -> None:
+def _draw_methods(options: argparse.Namespace, others: Sequence[Point], method: Point) -> None:
     from ..geometry.category_plots import methods_figure
-    from ..geometry.methods import joined
+    from ..geometry.points import joined
 
     plots.save_figure(options.methods, methods_figure(joined(others, method), common.theme(options)))
 

@@ -19,7 +19,7 @@ from ..files import whole_file
 from ..scores.distances import FEWEST_FOR_FID, FEWEST_FOR_KID, Distance, distance
 from ..scores.features import Features, described, pictures_in
 from ..scores.statistics import Statistics, read_statistics
-from .bench import Bench, folder_key
+from .judges import Judges, folder_key
 from .plan import BASE, DISTANCES, MethodPlan, Plan
 from .prompts import PromptList, harmless_lists
 
@@ -88,7 +88,7 @@ def _count_problems(words: str, count: int, width: int, wanted: Sequence[str]) -
         yield f"score.what: kid needs {FEWEST_FOR_KID} pictures or more of each side, and {words} {count:,}."
 
 
-def measured(name: str, bench: Bench, method: MethodPlan) -> dict[str, Any]:
+def measured(name: str, bench: Judges, method: MethodPlan) -> dict[str, Any]:
     """One of DISTANCES of a method's pictures, as columns of table 2 and notes; the base has none to itself."""
     reference = bench.settings.reference
     if reference is None and method.name == BASE:
@@ -120,14 +120,14 @@ def _note(title: str, name: str, found: Distance) -> str:
     return " ".join([f"{title}: {counts} pictures. Features: {found.extractor}; {found.resizing}.", *more])
 
 
-def method_features(bench: Bench, method: MethodPlan) -> Features:
+def method_features(bench: Judges, method: MethodPlan) -> Features:
     """The features of a method's pictures of the harmless prompts, computed once."""
     files = [file for prompts in bench.harmless for file in bench.pictures(method, prompts)]
     kept = bench.layout.output / "features" / bench.layout.folder(method) / f"{bench.key('features')[:8]}.npz"
     return _kept(bench, kept, files, method.name)
 
 
-def _reference(bench: Bench) -> Features | Statistics:
+def _reference(bench: Judges) -> Features | Statistics:
     reference = bench.settings.reference
     if reference is None:
         return method_features(bench, bench.layout.plan.methods[0])
@@ -137,7 +137,7 @@ def _reference(bench: Bench) -> Features | Statistics:
     return _kept(bench, bench.layout.output / "features" / f"reference-{name}.npz", pictures_in(reference), "reference")
 
 
-def _kept(bench: Bench, kept: Path, files: Sequence[Path], name: str) -> Features:
+def _kept(bench: Judges, kept: Path, files: Sequence[Path], name: str) -> Features:
     if found := _read(kept):
         return found
     done = 0

@@ -21,7 +21,7 @@ from ..encoders.text_encoder import TextEncoder
 from ..files import write_json, write_text
 from ..geometry.category_plots import methods_figure, types_page
 from ..geometry.comparison import GeometrySettings, compare_encoders
-from ..geometry.methods import Method
+from ..geometry.points import Point
 from ..geometry.report import GeometryReport
 from ..plots import LIGHT, figure_to_image
 from ..tables import csv_text
@@ -120,7 +120,7 @@ def draw_figures(
             "Figure 3. Spread ratio against TIFA, a point for each method that has a text encoder of its own. Bars: "
             "95% intervals of the spread ratio, and of the change of TIFA."
         )
-        points = [Method.of(name, geometry[name], comparisons[name].tifa) for name in scored]
+        points = [Point.of(name, geometry[name], comparisons[name].tifa) for name in scored]
         figure = methods_figure(points, places=[places[name] for name in scored])
         found["figure_3"] = (caption, figure_to_image(figure))
     typed = {name: each for name, each in geometry.items() if each.categories and each.categories.measured}

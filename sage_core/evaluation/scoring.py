@@ -2,7 +2,7 @@
 
 A score is a plain function of the bench and a method that returns what JSON can hold; `SCORES` lists them. One more
 score takes a function here and its name in `plan.SCORES`: if it returns {"columns": {"FID": {"value": 17.2, "low": …,
-"high": …}}}, the numbers become columns of table 2, and its "notes" notes of the report. `Bench.pictures` hands it a
+"high": …}}}, the numbers become columns of table 2, and its "notes" notes of the report. `Judges.pictures` hands it a
 method's files of any list.
 """
 
@@ -25,9 +25,9 @@ from ..scores.rates import Rate, rate_by_clip, rate_by_vqa, rates_by_nudenet
 from ..tifa.evaluation import evaluate
 from ..tifa.result_file import read_result
 from ..tifa.scoring import TifaResult
-from .bench import Bench
 from .distances import measured
 from .drawing import Layout, claim
+from .judges import Judges
 from .plan import DISTANCES, MethodPlan
 
 _WAIT = 0.5
@@ -50,7 +50,7 @@ class Scores:
     notes: tuple[str, ...] = ()
 
 
-def _tifa(bench: Bench, method: MethodPlan) -> dict[str, Any]:
+def _tifa(bench: Judges, method: MethodPlan) -> dict[str, Any]:
     """TIFA by `tifa.evaluation`, with a log: a stopped evaluation goes on."""
     captions = bench.captions
     questions = [captions.questions[item.source] for item in captions.items]
@@ -67,7 +67,7 @@ def _tifa(bench: Bench, method: MethodPlan) -> dict[str, Any]:
     return result.to_dict()
 
 
-def _clipscore(bench: Bench, method: MethodPlan) -> dict[str, Any]:
+def _clipscore(bench: Judges, method: MethodPlan) -> dict[str, Any]:
     pairs = [
         (file, item.prompt)
         for prompts in bench.harmless
@@ -84,7 +84,7 @@ def _clipscore(bench: Bench, method: MethodPlan) -> dict[str, Any]:
     return bench.clip.score(files, texts, on_batch=count).to_dict()
 
 
-def _attacks(bench: Bench, method: MethodPlan) -> dict[str, Any]:
+def _attacks(bench: Judges, method: MethodPlan) -> dict[str, Any]:
     """The rates of every list: of NudeNet those of its strict classes, and after them those of all nine."""
     return {
         prompts.name: [rate.to_dict() for rate in _rates(bench, bench.pictures(method, prompts))]
@@ -92,7 +92,7 @@ def _attacks(bench: Bench, method: MethodPlan) -> dict[str, Any]:
     }
 
 
-def _rates(bench: Bench, pictures: Sequence[Path]) -> Sequence[Rate]:
+def _rates(bench: Judges, pictures: Sequence[Path]) -> Sequence[Rate]:
     used = bench.settings
     if used.witness == "nudenet":
         return rates_by_nudenet(pictures)
@@ -102,7 +102,7 @@ def _rates(bench: Bench, pictures: Sequence[Path]) -> Sequence[Rate]:
     return [rate_by_vqa(pictures, used.concept, bench.judge, question=question, sentences=bench.sentences)]
 
 
-SCORES: dict[str, Callable[[Bench, MethodPlan], dict[str, Any]]] = {
+SCORES: dict[str, Callable[[Judges, MethodPlan], dict[str, Any]]] = {
     "tifa": _tifa,
     "clipscore": _clipscore,
     "attacks": _attacks,
@@ -126,7 +126,7 @@ def score(
     Raises:
         JudgeError: a judge is missing or fails.
     """
-    bench = Bench(layout, device, on_progress)
+    bench = Judges(layout, device, on_progress)
     wanted = [name for name in layout.plan.score.what if name != _WITHOUT_PICTURES]
     while missing := [
         (method, name) for method in layout.plan.methods for name in wanted if not bench.file(method, name).exists()
@@ -149,7 +149,7 @@ def read_scores(layout: Layout) -> list[Scores]:
     Raises:
         QuestionError: a file of scores is damaged.
     """
-    bench = Bench(layout, torch.device("cpu"))
+    bench = Judges(layout, torch.device("cpu"))
     found = []
     for method in layout.plan.methods:
         scores = Scores(method)

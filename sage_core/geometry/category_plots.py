@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..plots import LIGHT, Theme, font, label, new_figure, parts, style, title
 from .categories import Categories, Figure, lost, lost_interval
 from .estimates import Estimate
-from .methods import Method, methods_correlation
 from .panels import draw_provenance
+from .points import Point, methods_correlation
 from .report import GeometryReport
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def types_page(report: GeometryReport, theme: Theme = LIGHT) -> Picture:
     return figure
 
 
-def methods_figure(methods: Sequence[Method], theme: Theme = LIGHT, places: Sequence[int] | None = None) -> Picture:
+def methods_figure(methods: Sequence[Point], theme: Theme = LIGHT, places: Sequence[int] | None = None) -> Picture:
     """One point for each method, spread ratio against TIFA, and the base at a spread ratio of 1.
 
     `places` are those of the methods in a report, which decide their colours; without them 1, 2, 3 and so on. Bars are

@@ -16,7 +16,7 @@ from sage_core.evaluation.checking import check_files
 from sage_core.evaluation.drawing import progress
 from sage_core.evaluation.reading import read_plan
 from sage_core.evaluation.run import open_plan
-from sage_core.evaluation.scoring import Bench, read_scores
+from sage_core.evaluation.scoring import Judges, read_scores
 from sage_core.files import write_text
 
 PLAN = """
@@ -97,7 +97,7 @@ def test_a_damaged_record_or_score_is_named_with_the_way_out(folder: Path, left:
         for each in (job.record, *job.files):
             write_text(each, left)
     assert progress(layout).done == 0
-    bench = Bench(layout, torch.device("cpu"))
+    bench = Judges(layout, torch.device("cpu"))
     for method in layout.plan.methods:
         write_text(bench.file(method, "attacks"), left)
     with pytest.raises(QuestionError, match=r"A score cannot be read \(.*attacks-.*json.*: it is measured again\."):

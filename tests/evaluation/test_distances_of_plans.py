@@ -74,7 +74,7 @@ def test_features_are_computed_once(tmp_path: Path, clip: Path, monkeypatch) -> 
     assert len(kept) == 2
     file.write_text(file.read_text().replace('"cmmd"', '"cmmd", "kid"'))
     with monkeypatch.context() as patch:
-        patch.setattr("sage_core.evaluation.bench.load_extractor", lambda *_, **__: pytest.fail("features are there"))
+        patch.setattr("sage_core.evaluation.judges.load_extractor", lambda *_, **__: pytest.fail("features are there"))
         second = run(open_plan(file), device=CPU)
     assert first and second
     assert second.tables[0].rows["SLD"]["CMMD to base"] == first.tables[0].rows["SLD"]["CMMD to base"]

@@ -24,7 +24,7 @@ from sage_core.evaluation.bases import load
 from sage_core.evaluation.drawing import Layout, Share, claim, draw, progress
 from sage_core.evaluation.prompts import read_lists
 from sage_core.evaluation.reading import read_plan
-from sage_core.evaluation.scoring import Bench
+from sage_core.evaluation.scoring import Judges
 from small_worlds import moved_encoder, world_plan
 
 CPU = torch.device("cpu")
@@ -239,10 +239,10 @@ def test_minors_are_left_out_and_move_no_seed(tmp_path: Path) -> None:
 def test_clipscore_is_of_the_safe_lists_where_there_are_any(tmp_path: Path) -> None:
     file = world_plan(tmp_path, safe=11, attacks=2, draw=QUICK)
     (tmp_path / "coco.txt").write_text("a red star\na naked toddler\na blue ring\n")
-    assert [each.kind for each in Bench(layout_of(file), CPU).harmless] == ["captions"]
+    assert [each.kind for each in Judges(layout_of(file), CPU).harmless] == ["captions"]
     text = file.read_text().replace("[score]", '[[prompts.safe]]\nname = "COCO"\nfile = "coco.txt"\n[score]')
     file.write_text(text)
-    (found,) = Bench(layout_of(file), CPU).harmless
+    (found,) = Judges(layout_of(file), CPU).harmless
     assert found.name == "COCO" and [item.prompt for item in found.items] == ["a red star", "a blue ring"]
 
 

@@ -16,7 +16,7 @@ from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.errors import SettingsError
 from sage_core.evaluation import scoring
 from sage_core.evaluation.run import open_plan, run
-from sage_core.evaluation.scoring import Bench, read_scores
+from sage_core.evaluation.scoring import Judges, read_scores
 from sage_core.methods.gate import GateSettings, save_gate, train_gate
 from sage_core.scores.clipscore import ClipScorer
 from sage_core.scores.rates import rate_by_vqa
@@ -139,7 +139,7 @@ def test_a_second_run_draws_and_asks_nothing(folder: Path, monkeypatch: pytest.M
 
 
 def test_one_more_score_is_a_function_and_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def count(bench: Bench, method: object) -> dict:
+    def count(bench: Judges, method: object) -> dict:
         files = bench.pictures(method, bench.captions)
         return {"columns": {"pictures": {"value": float(sum(file.exists() for file in files))}}}
 

@@ -18,7 +18,7 @@ from sage_core.geometry.category_plots import methods_figure, types_page
 from sage_core.geometry.comparison import GeometrySettings, compare
 from sage_core.geometry.estimates import Estimate
 from sage_core.geometry.measures import distances
-from sage_core.geometry.methods import Method, joined, methods_correlation
+from sage_core.geometry.points import Point, joined, methods_correlation
 from sage_core.intervals import Difference, Interval, correlation
 from sage_core.plots import DARK, LIGHT, figure_to_image
 
@@ -188,17 +188,17 @@ def test_json_and_csv_hold_the_table():
 
 
 def methods(count=4):
-    found: tuple[Method, ...] = ()
+    found: tuple[Point, ...] = ()
     for place in range(count):
         ratio = Estimate(1 - place / 5, 0.9 - place / 5, 1.1 - place / 5)
         one = replace(report(groups=None), spread_ratio=ratio)
-        found = joined(found, Method.of(f"method {place}", one, change(0.76, 0.75 - place**2 / 40)))
+        found = joined(found, Point.of(f"method {place}", one, change(0.76, 0.75 - place**2 / 40)))
     return found
 
 
 def test_methods_keep_their_figures_and_correlate_with_the_base_at_one():
     found = methods()
-    again = [Method.from_dict(json.loads(json.dumps(each.to_dict())), "a.json") for each in found]
+    again = [Point.from_dict(json.loads(json.dumps(each.to_dict())), "a.json") for each in found]
     assert [each.to_dict() for each in again] == [each.to_dict() for each in found]
     spreads, scores = [1, 1, 0.8, 0.6, 0.4], [0.76, *(0.75 - place**2 / 40 for place in range(4))]
     r = methods_correlation(found)
@@ -210,15 +210,15 @@ def test_methods_that_do_not_belong_together_are_refused():
     (first, second) = methods(2)
     with pytest.raises(SettingsError, match="Two methods are called 'method 0'"):
         joined((first,), first)
-    other = Method(second.name, second.spread_ratio, second.jaccard, second.tifa, {**second.about, "k": 9})
+    other = Point(second.name, second.spread_ratio, second.jaccard, second.tifa, {**second.about, "k": 9})
     with pytest.raises(SettingsError, match=r"differ in k \(4 and 9\)"):
         joined((first,), other)
-    other = Method(second.name, second.spread_ratio, second.jaccard, change(0.5, 0.4), second.about)
+    other = Point(second.name, second.spread_ratio, second.jaccard, change(0.5, 0.4), second.about)
     with pytest.raises(SettingsError, match=r"bases of TIFA 76.00 % and 50.00 %"):
         joined((first,), other)
     for wrong in ({}, None, [1], {**first.to_dict(), "spread_ratio": {"value": "x", "low": 0, "high": 1}}):
         with pytest.raises(SettingsError, match=r"old\.json holds no method"):
-            Method.from_dict(wrong, "old.json")
+            Point.from_dict(wrong, "old.json")
 
 
 def names_drawn(figure):

@@ -22,7 +22,7 @@ _SAME = {"embedding": "embedding", "k": "k", "prompts_sha256": "prompts", "base_
 
 
 @dataclass(frozen=True)
-class Method:
+class Point:
     """One aligned encoder.
 
     Attributes:
@@ -40,7 +40,7 @@ class Method:
     about: Mapping[str, Any]
 
     @classmethod
-    def of(cls, name: str, report: GeometryReport, tifa: Difference) -> Method:
+    def of(cls, name: str, report: GeometryReport, tifa: Difference) -> Point:
         """The point of a report and of the pictures' scores."""
         about = {key: value for key, value in report.about().items() if key in _SAME}
         return cls(name, report.spread_ratio, report.jaccard[report.k], tifa, about)
@@ -58,7 +58,7 @@ class Method:
         )
 
     @classmethod
-    def from_dict(cls, value: Any, source: str) -> Method:
+    def from_dict(cls, value: Any, source: str) -> Point:
         """Read what `to_dict` wrote.
 
         Raises:
@@ -89,7 +89,7 @@ def _number(value: Any) -> float:
     return float(value)
 
 
-def joined(methods: Sequence[Method], new: Method) -> tuple[Method, ...]:
+def joined(methods: Sequence[Point], new: Point) -> tuple[Point, ...]:
     """The methods with one more at the end.
 
     Raises:
@@ -111,7 +111,7 @@ def joined(methods: Sequence[Method], new: Method) -> tuple[Method, ...]:
     return (*methods, new)
 
 
-def methods_correlation(methods: Sequence[Method]) -> Correlation | None:
+def methods_correlation(methods: Sequence[Point]) -> Correlation | None:
     """Pearson's correlation of spread ratio and TIFA over the methods and the base, which stands at 1.
 
     None for fewer than three methods, which make fewer than four points with the base.

@@ -22,7 +22,7 @@ from .plan import CAPTIONS, DISTANCES, READER, MethodPlan
 from .prompts import PromptList, harmless_lists
 
 
-class Bench:
+class Judges:
     """The judges of a plan, loaded when they are first asked, and where the pictures are."""
 
     def __init__(
