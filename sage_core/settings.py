@@ -143,7 +143,7 @@ class Setting:
     help: str
 
 
-def settings_of(cls: type[Settings]) -> tuple[Setting, ...]:
+def fields_of(cls: type[Settings]) -> tuple[Setting, ...]:
     """The fields of a settings class, in their order."""
     kinds, bare, told = _kinds(cls), get_type_hints(cls), _attributes(cls)
     found = []

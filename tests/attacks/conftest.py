@@ -80,4 +80,4 @@ def noise(unet: nn.Module) -> DiffusersNoise:
 @pytest.fixture
 def near_base(base: TextEncoder) -> Callable[..., EmbeddingGoal]:
     """A goal: the base's embedding of UNSAFE."""
-    return lambda form="squared": EmbeddingGoal(base(tokenize(list(UNSAFE))), form)
+    return lambda: EmbeddingGoal(base(tokenize(list(UNSAFE))))

@@ -24,8 +24,8 @@ from sage_core.settings import (
     Setting,
     Settings,
     Share,
+    fields_of,
     settings_from,
-    settings_of,
 )
 
 # What a class cannot be made without.
@@ -76,7 +76,7 @@ def wrong(setting: Setting) -> Iterator[Any]:
 
 
 def test_every_field_refuses_what_makes_no_sense(classes: list[type[Settings]]) -> None:
-    for cls, setting in [(each, setting) for each in classes for setting in settings_of(each)]:
+    for cls, setting in [(each, setting) for each in classes for setting in fields_of(each)]:
         for value in wrong(setting):
             with pytest.raises(SettingsError) as caught:
                 made(cls, **{setting.name: value})
@@ -88,7 +88,7 @@ def test_every_field_refuses_what_makes_no_sense(classes: list[type[Settings]]) 
 
 def test_settings_go_through_json_and_refuse_unknown_names(classes: list[type[Settings]]) -> None:
     for cls in classes:
-        settings, first = made(cls), settings_of(cls)[0].name
+        settings, first = made(cls), fields_of(cls)[0].name
         assert cls.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings == settings.replace()
         with pytest.raises(SettingsError, match=f"^plan.toml: unknown setting '{first}s'. Did you mean {first}.*"):
             settings_from(cls, {f"{first}s": 1}, "plan.toml")
@@ -101,7 +101,7 @@ def test_settings_go_through_json_and_refuse_unknown_names(classes: list[type[Se
 
 
 def test_every_field_is_explained(classes: list[type[Settings]]) -> None:
-    missing = [f"{cls.__name__}.{each.name}" for cls in classes for each in settings_of(cls) if not each.help]
+    missing = [f"{cls.__name__}.{each.name}" for cls in classes for each in fields_of(cls) if not each.help]
     assert missing == []
 
 
@@ -194,7 +194,7 @@ def test_what_lies_within_stays_as_it_was_given() -> None:
 
 
 def test_a_setting_tells_what_a_form_needs() -> None:
-    told = {each.name: each for each in settings_of(Example)}
+    told = {each.name: each for each in fields_of(Example)}
     assert told["prompt"] == Setting(
         "prompt", str, dataclasses.MISSING, "a text", None, (), "what is drawn; on two lines."
     )
