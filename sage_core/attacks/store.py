@@ -197,7 +197,7 @@ def _metadata(plan: AttackPlan, outcome: AttackOutcome, *, control: bool) -> dic
     names = {"tokens": "token search", "genetic": "genetic search", "soft": "soft prompts"}
     return {
         "method": names.get(plan.method, "textual inversion"),
-        "preset": f"{'control of an ' if control else ''}attack on the {plan.aim}",
+        "preset": f"attack on the {plan.aim}{', control on the base' if control else ''}",
         "concept": plan.concept or "unnamed",
         "steps": str(len(outcome.history)),
         "broken": f"{outcome.success.k} of {outcome.success.n}",

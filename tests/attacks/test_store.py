@@ -74,7 +74,7 @@ def test_other_inputs_are_other_runs(models, tmp_path: Path) -> None:
         assert not attack_stored(plan, victim, base, tmp_path).found
     listed = [run.summary().split("MiB")[1].strip() for run in RunStore(tmp_path).runs()]
     attack = "token search, attack on the embedding, skull, 3 steps"
-    assert sorted(listed) == [attack, attack, attack.replace("attack on", "control of an attack on")]
+    assert sorted(listed) == [attack.replace("embedding", "embedding, control on the base"), attack, attack]
 
 
 def test_the_name_of_a_run_stays(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_it_finds_prompts_and_finds_them_again(server: Server, base: Path, shape
     again = server.run(attack(shapes_files), timeout=500)["train"]["text"][0]
     assert again.startswith("Found, not run again") and again.split("\n\n")[1].splitlines() == found
     listed = server.run({"runs": node("SAGEStoredRuns", action="list", limit_gb=5.0)})["runs"]["text"][0]
-    assert "token search, attack on the embedding, skull, 2 steps" in listed
+    assert "token search, attack on the embedding, control on the base, skull, 2 steps" in listed
 
 
 def test_comfyui_reads_the_embedding(server: Server, base: Path, shapes_files: ExpandedFiles) -> None:
