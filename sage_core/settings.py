@@ -1,12 +1,14 @@
 """Settings that check themselves: what a field may be stands in its type, and one function holds every field to it.
 
-@dataclass(frozen=True)
-class SearchSettings(Settings):
-steps: Count = 200
-learning_rate: Positive = 1e-3
-share: Annotated[float, Limits(above=0, below=1)] = 0.5
-form: Literal["plain", "noisy"] = "plain"
-chunk: Count | None = None
+    @dataclass(frozen=True)
+    class SearchSettings(Settings):
+        steps: Count = 200
+        learning_rate: Positive = 1e-3
+        share: Annotated[float, Limits(above=0, below=1)] = 0.5
+        form: Literal["plain", "noisy"] = "plain"
+        chunk: Count | None = None
+
+Whole numbers may stand for fractions; true and false are no numbers, and no number is NaN or infinite.
 """
 
 from __future__ import annotations

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from ..tifa.questions import ELEMENT_TYPES
 
-SOURCE = "Yousaf et al., ECCV 2026, SD 1.4"
-
 # TIFA of each type in the order of ELEMENT_TYPES without "other", then TIFA, CLIPScore and FID.
 _QUALITY = {
     "base": "78.9 82.8 89.8 79.9 84.1 83.7 79.6 63.6 58.0 68.2 52.9 76.3 26.5 17.23",
