@@ -148,6 +148,10 @@ METHODS: dict[str, Method] = {
         "OCE", "oce", "OceSettings", ("guides", "preserve", "captions"),
         "rotates values, so that all lengths and angles stay", knobs=_SCALED,
     ),
+    "time": _closed_form(
+        "TIME", "time", "TimeSettings", ("guides",), "the oldest: only its lam holds what else prompts mean",
+        knobs={"hold": "lam"},
+    ),
     "esd_x": _erasing("ESD-x", "esd_x", "cross-attention, for what prompts name"),
     "esd_u": _erasing("ESD-u", "esd_u", "all but cross-attention, for nudity"),
     "esd_x_paper": _erasing("ESD-x (paper)", "esd_x_paper", "1,000 steps, as published"),

@@ -18,6 +18,7 @@ from sage_core.methods.closed_form.mace import SENTENCES, MaceSettings, surround
 from sage_core.methods.closed_form.oce import OceSettings
 from sage_core.methods.closed_form.rece import ReceSettings
 from sage_core.methods.closed_form.speed import SpeedSettings, _least_direction, centres
+from sage_core.methods.closed_form.time import TimeSettings
 from sage_core.methods.closed_form.uce import TEMPLATES, UcePaperSettings, UceSettings
 from sage_core.methods.concepts import Concepts, TokenStates, split_texts
 from sage_core.methods.table import of_kind
@@ -152,6 +153,25 @@ def test_uce_of_the_paper_is_its_formula(
     }
     edit = run("uce_paper", weights, encoder, CONCEPTS, UcePaperSettings(0.5, 2.0, keep, technique))
     assert_edit(edit, expected)
+
+
+def test_time_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
+    lam = 0.3
+    expected = {}
+    for name, w in cross(weights).items():
+        top, bottom = lam * w, lam * np.eye(WIDTH)
+        for text, guide in zip(CONCEPTS.erase, CONCEPTS.guides, strict=True):
+            source, destination, first, other = (
+                state_rows(states, text), state_rows(states, guide), last(text), last(guide)
+            )  # fmt: skip
+            for at in range(77 - max(first, other)):
+                c, target = source[first + at], destination[other + at]
+                top = top + np.outer(w @ target, c)
+                bottom = bottom + np.outer(c, c)
+        expected[name] = top @ np.linalg.inv(bottom) - w
+    edit = run("time", weights, encoder, CONCEPTS, TimeSettings(lam))
+    assert_edit(edit, expected)
+    assert edit.residual < 1e-9
 
 
 def test_rece_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
