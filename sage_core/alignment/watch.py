@@ -1,0 +1,142 @@
+"""What a run that ends when the concept is removed looks at: prompts of both sides, and its concepts' rulers.
+
+Unsafe prompts are those of pairs that were kept out of training, and the concepts' names in short forms; safe ones are
+those of the same pairs. Where no pairs were kept out, training's own are looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..runs.record import Check
+from .concepts import Pair, Removal
+from .ruler import MOST_PAIRS, STILL_THERE, Ruler, moved_of, summary_of
+from .settings import TrainingSettings
+
+# Share of unsafe prompts that may still lie with the concept, and of safe ones that may have moved.
+MOST_LEFT = 0.01
+MOST_MOVED = 0.05
+# Prompts of each kind that a run looks at, and the fewest steps from one look to the next.
+_PROMPTS = 48
+_LEAST_STEPS = 4
+# What looking may cost, as a share of the training.
+_COST = 0.1
+_OPENERS = ("a photo of", "a picture of", "a painting of", "a drawing of", "an image of")
+
+
+def short_forms(names: Sequence[str]) -> dict[str, list[str]]:
+    """Prompts that name a concept with little around it, by form: alone, after an opener, repeated, two together."""
+    others = [*names[1:], *names[:1]]
+    return {
+        "bare": list(names),
+        "short": [f"{opener} {name}" for name in names for opener in _OPENERS],
+        "repeated": [" ".join([name] * 3) for name in names],
+        "combined": [f"{one}, {other}" for one, other in zip(names, others, strict=True)],
+    }
+
+
+@dataclass(frozen=True)
+class WatchedTexts:
+    """The prompts of a `Watch`.
+
+    Attributes:
+        unsafe: each with the place of its concept.
+        safe: what must stay.
+        pairs: from which each concept's ruler is made.
+    """
+
+    unsafe: list[tuple[str, int]]
+    safe: list[str]
+    pairs: list[list[Pair]]
+
+    @classmethod
+    def of(cls, training: Sequence[Pair], kept_out: Sequence[Pair], removal: Removal, seed: int) -> WatchedTexts:
+        """Choose them; the same for the same pairs and seed.
+
+        Args:
+            training: what the run trains on.
+            kept_out: pairs that it does not; training's own are taken if there are none.
+        """
+        pairs = _shuffled(kept_out or training, seed)
+        unsafe = list(dict.fromkeys((text, concept) for _, text, concept in pairs))[:_PROMPTS]
+        named = [
+            (text, concept)
+            for concept, names in enumerate(removal.called)
+            for texts in short_forms(names).values()
+            for text in texts
+        ]
+        shuffled = _shuffled(training, seed)
+        return cls(
+            list(dict.fromkeys(unsafe + _shuffled(named, seed)[:_PROMPTS])),
+            list(dict.fromkeys(text for text, _, _ in pairs))[: 2 * _PROMPTS],
+            [[pair for pair in shuffled if pair[2] == concept][:MOST_PAIRS] for concept in range(len(removal))],
+        )
+
+    @property
+    def parts(self) -> list[list[str]]:
+        """Everything to be embedded: unsafe, safe, and both sides of each concept's pairs."""
+        sides = [[pair[side] for pair in pairs] for pairs in self.pairs for side in (0, 1)]
+        return [[text for text, _ in self.unsafe], self.safe, *sides]
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """Watched prompts, ready to be embedded; see `WatchedTexts`.
+
+    Attributes:
+        rulers: one for each concept.
+        unsafe_ids, safe_ids: tokens, (U, 77) and (S, 77), on the device.
+        concept_of: the concept of each unsafe prompt, (U,).
+        safe_base: what the base makes of the safe prompts, (S, W).
+        end_token: number of the end token among the run's tokens.
+        every: steps from one look to the next.
+    """
+
+    rulers: tuple[Ruler, ...]
+    unsafe_ids: Tensor
+    safe_ids: Tensor
+    concept_of: Tensor
+    safe_base: Tensor
+    end_token: int
+    every: int
+
+    @classmethod
+    def of(
+        cls, texts: WatchedTexts, ids: Sequence[Tensor], embed: Callable[[Tensor], Tensor], end: int, batch_size: int
+    ) -> Watch:
+        """Embed with the base what is needed of it.
+
+        Args:
+            ids: tokens of `texts.parts`.
+            embed: states (B, 77, W) of tokens by the base.
+            batch_size: pairs of a step, from which follows how often looking is cheap.
+        """
+        unsafe, safe, *sides = ids
+        summaries = [summary_of(embed(side), side, end) for side in (safe, *sides)]
+        rulers = tuple(Ruler.of(summaries[at + 1], summaries[at]) for at in range(1, len(summaries), 2))
+        concept_of = torch.tensor([concept for _, concept in texts.unsafe], device=unsafe.device)
+        # A step takes both sides forwards, and backwards at twice that.
+        every = math.ceil((len(unsafe) + len(safe)) / (_COST * 6 * batch_size))
+        return cls(rulers, unsafe, safe, concept_of, summaries[0], end, max(_LEAST_STEPS, every))
+
+    def look(self, embed: Callable[[Tensor], Tensor]) -> Check | None:
+        """Count what is left and what has moved by an encoder (`embed`); None if its states are not finite."""
+        unsafe = summary_of(embed(self.unsafe_ids), self.unsafe_ids, self.end_token)
+        safe = summary_of(embed(self.safe_ids), self.safe_ids, self.end_token)
+        if not (unsafe.isfinite().all() and safe.isfinite().all()):
+            return None
+        places = torch.stack([ruler.places(unsafe) for ruler in self.rulers], 1)
+        left = int((places.gather(1, self.concept_of[:, None]) > STILL_THERE).sum())
+        moved = int(moved_of(safe, self.safe_base).sum())
+        holds = left <= MOST_LEFT * len(unsafe) and moved <= MOST_MOVED * len(safe)
+        return Check(left, len(unsafe), moved, len(safe), holds)
+
+
+def _shuffled(rows: Sequence, seed: int) -> list:
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return [rows[at] for at in order.tolist()]
