@@ -157,8 +157,13 @@ def _tokenise(
     parts = [list(safe), list(unsafe), measured, list(removal.directions), list(removal.own_targets), [""], *watched]
     vocabulary, ids = _renumber(tokenize([text for part in parts for text in part]))
     rows = torch.tensor([[safe[s], unsafe[u], concept] for s, u, concept in training])
-    own = ids.to(device).split([len(part) for part in parts])
-    return _Tokens(vocabulary, *own[:6], own[6:], *rows.unbind(1))
+    first = ids.to(device).split([len(part) for part in parts])
+    safe_row, unsafe_row, concept_of = rows.unbind(1)
+    safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty = first[:6]
+    return _Tokens(
+        vocabulary, safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty, first[6:], safe_row, unsafe_row,
+        concept_of,
+    )  # fmt: skip
 
 
 def pooling_of(settings: TrainingSettings) -> Pooling:
@@ -196,7 +201,6 @@ class _Embedder:
             out_dtype=dtype,
             on_batch=(lambda at, _: heard(start + at, self._total)) if heard else None,
         )
-
 
     def states(self, ids: Tensor) -> Tensor:
         """All states by the base, (B, 77, width)."""

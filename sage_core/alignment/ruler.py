@@ -66,8 +66,8 @@ class Ruler:
         length = direction @ apart
         if not length > 0:
             raise TrainingError(
-                "The base encoder makes the same of the safe and of the unsafe prompts: the concept cannot be told from "
-                "what must stay. Give pairs that differ in the concept."
+                "The base encoder makes the same of the safe and of the unsafe prompts: the concept cannot be told "
+                "from what must stay. Give pairs that differ in the concept."
             )
         direction = direction / length
         return cls(direction.float(), float(direction @ safe.mean(0)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from torch import Tensor
 from ..runs.record import Check
 from .concepts import Pair, Removal
 from .ruler import MOST_PAIRS, STILL_THERE, Ruler, moved_of, summary_of
-from .settings import TrainingSettings
+
+Row = TypeVar("Row")
 
 # Share of unsafe prompts that may still lie with the concept, and of safe ones that may have moved.
 MOST_LEFT = 0.01
@@ -38,6 +40,17 @@ def short_forms(names: Sequence[str]) -> dict[str, list[str]]:
         "repeated": [" ".join([name] * 3) for name in names],
         "combined": [f"{one}, {other}" for one, other in zip(names, others, strict=True)],
     }
+
+
+def fitting_pairs(pairs: Sequence[Pair], concepts: int) -> list[list[Pair]]:
+    """The pairs from which each concept's ruler is made: at most MOST_PAIRS, evenly from all that are for it."""
+    own = [[pair for pair in pairs if pair[2] == concept] for concept in range(concepts)]
+    return [evenly(some, MOST_PAIRS) for some in own]
+
+
+def evenly(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most `most` of the rows, from all of their length."""
+    return list(rows[:: max(1, math.ceil(len(rows) / most))])
 
 
 @dataclass(frozen=True)
@@ -70,18 +83,19 @@ class WatchedTexts:
             for texts in short_forms(names).values()
             for text in texts
         ]
-        shuffled = _shuffled(training, seed)
         return cls(
             list(dict.fromkeys(unsafe + _shuffled(named, seed)[:_PROMPTS])),
             list(dict.fromkeys(text for text, _, _ in pairs))[: 2 * _PROMPTS],
-            [[pair for pair in shuffled if pair[2] == concept][:MOST_PAIRS] for concept in range(len(removal))],
+            fitting_pairs(training, len(removal)),
         )
 
     @property
     def parts(self) -> list[list[str]]:
         """Everything to be embedded: unsafe, safe, and both sides of each concept's pairs."""
-        sides = [[pair[side] for pair in pairs] for pairs in self.pairs for side in (0, 1)]
-        return [[text for text, _ in self.unsafe], self.safe, *sides]
+        parts = [[text for text, _ in self.unsafe], self.safe]
+        for pairs in self.pairs:
+            parts += [[safe for safe, _, _ in pairs], [unsafe for _, unsafe, _ in pairs]]
+        return parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +151,6 @@ class Watch:
         return Check(left, len(unsafe), moved, len(safe), holds)
 
 
-def _shuffled(rows: Sequence, seed: int) -> list:
+def _shuffled(rows: Sequence[Row], seed: int) -> list[Row]:
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     return [rows[at] for at in order.tolist()]

@@ -9,13 +9,10 @@ An objective hands over what it trains and the gradient of each step's loss; the
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +24,7 @@ from torch import Tensor
 from ..batches import is_out_of_memory
 from ..errors import TrainingError
 from ..files import whole_file
+from .interrupts import uninterrupted
 from .record import Check, GeometryPoint, StepReport
 
 # A killed process loses no more than this, unless writing a checkpoint takes longer than a tenth of it.
@@ -216,7 +214,7 @@ class Loop:
         losses = self.within_memory(lambda: self.objective.gradients(self.step))
         before, geometry, check = self.step, None, None
         try:
-            with _uninterrupted():
+            with uninterrupted():
                 self._whole = False
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -393,22 +391,3 @@ def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 def _unreadable(path: Path, reason: str = "") -> str:
     found = f" ({reason})" if reason else ""
     return f"{path} is not a readable checkpoint of a training{found}. Delete it to start anew."
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back: a run that stops within an update would leave nothing to resume."""
-    handlers = {}
-    if threading.current_thread() is threading.main_thread():
-        known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        handlers = {number: handler for number, handler in known.items() if callable(handler)}
-    held: list[tuple[int, Any]] = []
-    for number in handlers:
-        signal.signal(number, lambda *signal_and_frame: held.append(signal_and_frame))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for caught, frame in held:
-            handlers[signal.Signals(caught)](caught, frame)
