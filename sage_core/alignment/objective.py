@@ -100,8 +100,7 @@ class AlignmentObjective(Objective):
             return None
         p = self.prepared
         with torch.no_grad():
-            parts = p.measured_ids.split(min(self.chunk_size, 128))
-            aligned = torch.cat([self._embed(ids, "flattened") for ids in parts])
+            aligned = self._flattened(p.measured_ids)
         if not torch.isfinite(aligned).all():
             raise self._diverged(step)
         k = min(DEFAULT_NEIGHBOURS, len(aligned) - 1)
@@ -119,7 +118,7 @@ class AlignmentObjective(Objective):
         if watch is None or step % watch.every:
             return None
         with torch.no_grad():
-            check = watch.look(self._states)
+            check = watch.look(self._flattened)
         if check is None:
             raise self._diverged(step)
         return check
@@ -162,10 +161,9 @@ class AlignmentObjective(Objective):
     def _diverged(self, step: int) -> Diverged:
         return Diverged(f"An embedding is not finite after step {step}. {self.advice}")
 
-    def _states(self, ids: Tensor) -> Tensor:
-        """States of prompts, (B, 77, width) fp32, in parts that a step has memory for."""
-        parts = ids.split(min(self.chunk_size, 128))
-        return torch.cat([self._embed(part, "flattened").unflatten(1, (ids.shape[1], -1)) for part in parts])
+    def _flattened(self, ids: Tensor) -> Tensor:
+        """Flattened embeddings in parts that a step has memory for."""
+        return torch.cat([self._embed(part, "flattened") for part in ids.split(min(self.chunk_size, 128))])
 
     def _embed(self, ids: Tensor, pooling: Pooling | None = None) -> Tensor:
         with arithmetic(self.precision, self.device):

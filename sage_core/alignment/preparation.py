@@ -106,8 +106,8 @@ def prepare(
     measured_base = embedded(tokens.measured, pooling="flattened")
     watch = None
     if watched:
-        end = len(tokens.vocabulary) - 1
-        watch = Watch.of(watched, tokens.watched, embedded.states, end, max(batch_sizes(len(training), settings)))
+        largest = max(batch_sizes(len(training), settings))
+        watch = Watch.of(watched, tokens.watched, lambda ids: embedded(ids, pooling="flattened"), largest)
     return Prepared(
         encoder=encoder,
         vocabulary=tokens.vocabulary,
@@ -201,10 +201,6 @@ class _Embedder:
             out_dtype=dtype,
             on_batch=(lambda at, _: heard(start + at, self._total)) if heard else None,
         )
-
-    def states(self, ids: Tensor) -> Tensor:
-        """All states by the base, (B, 77, width)."""
-        return self(ids, pooling="flattened").unflatten(1, (ids.shape[1], -1))
 
 
 def _rows(tokens: _Tokens, safe: Tensor, embedded: _Embedder, settings: TrainingSettings, removal: Removal) -> Tensor:

@@ -21,7 +21,7 @@ def ending(result: TrainingResult, pairs: int) -> list[str]:
             f"{check.left} of {check.unsafe} watched prompts still lie with the concept, {check.moved} of {check.safe} "
             "safe ones have moved"
         )
-        if check.holds and steps < result.history[-1].steps:
+        if check.holds:
             return [f"Removed after {steps} steps: by their embeddings {counts}."]
         what = "Not removed" if check.left else "Removed, but not kept,"
         return [

@@ -24,10 +24,10 @@ from ..intervals import Hits
 from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
 from .concepts import Pair, Removal
-from .ruler import STILL_THERE, Ruler, moved_of, summary_of
-from .watch import MOST_LEFT, MOST_MOVED, evenly, fitting_pairs, short_forms
+from .ruler import STILL_THERE, Ruler, moved_of
+from .watch import MOST_LEFT, MOST_MOVED, evenly, fitting_pairs, places_of, short_forms
 
-# Prompts of full pairs that are judged, and prompts embedded at once: 77 states of each are held for a moment.
+# Prompts of full pairs that are judged, and prompts from one call of `on_batch` to the next.
 MOST_FULL = 128
 _BATCH = 64
 # Share of the prompts that name the concept which the ruler must see as such in the base, to be believed.
@@ -193,19 +193,19 @@ def judge(
     sides = fitting_pairs(removal.tagged(pairs), len(removal))
     texts = [text for text, _, _ in prompts]
     whole = 2 * (len(texts) + len(safe)) + 2 * sum(map(len, sides))
-    summaries = _Summaries(torch.device(device), precision, whole, on_batch)
-    before = _encoder(base, summaries.device)
+    embedded = _Embedder(torch.device(device), precision, whole, on_batch)
+    before = _encoder(base, embedded.device)
     rulers = [
         Ruler.of(
-            summaries(before, [unsafe for _, unsafe, _ in some]),
-            summaries(before, [safe for safe, _, _ in some]),
+            embedded(before, [unsafe for _, unsafe, _ in some]),
+            embedded(before, [safe for safe, _, _ in some]),
         )
         for some in sides
     ]
-    concept_of = torch.tensor([concept for _, _, concept in prompts], device=summaries.device)
-    base_places, base_safe = _places(rulers, summaries(before, texts), concept_of), summaries(before, safe)
-    after = _encoder(aligned, summaries.device)
-    places, aligned_safe = _places(rulers, summaries(after, texts), concept_of), summaries(after, safe)
+    concept_of = torch.tensor([concept for _, _, concept in prompts], device=embedded.device)
+    base_places, base_safe = places_of(rulers, embedded(before, texts), concept_of), embedded(before, safe)
+    after = _encoder(aligned, embedded.device)
+    places, aligned_safe = places_of(rulers, embedded(after, texts), concept_of), embedded(after, safe)
     if not (places.isfinite().all() and aligned_safe.isfinite().all()):
         raise TrainingError("An embedding of the aligned encoder is not finite: the encoder is damaged.")
     return _verdict(removal.title, prompts, base_places.tolist(), places.tolist(), moved_of(aligned_safe, base_safe))
@@ -241,8 +241,8 @@ def _verdict(
     return Verdict(title, left, Hits(int(moved.sum()), len(moved)), unseen, tuple(worst))
 
 
-class _Summaries:
-    """Embeds prompts by `summary_of` and counts what is done."""
+class _Embedder:
+    """Embeds prompts, all their states flattened, and counts what is done."""
 
     def __init__(
         self,
@@ -255,26 +255,20 @@ class _Summaries:
         self._precision, self._total, self._on_batch, self._done = precision, total, on_batch, 0
 
     def __call__(self, encoder: TextEncoder, texts: Sequence[str]) -> Tensor:
-        """(N, width) of N texts."""
-        ids = tokenize(list(texts)).to(self.device)
-        return torch.cat([self._part(encoder, part) for part in ids.split(_BATCH)])
+        """(N, D) of N texts."""
+        return torch.cat([self._part(encoder, part) for part in tokenize(list(texts)).split(_BATCH)])
 
     def _part(self, encoder: TextEncoder, ids: Tensor) -> Tensor:
-        states = embed(encoder, ids, precision=self._precision).unflatten(1, (ids.shape[1], -1))
+        embeddings = embed(encoder, ids, precision=self._precision)
         self._done += len(ids)
         if self._on_batch:
             self._on_batch(self._done, self._total)
-        return summary_of(states, ids)
+        return embeddings
 
 
 def _encoder(given: Mapping[str, Tensor] | TextEncoder, device: torch.device) -> TextEncoder:
     encoder = given if isinstance(given, TextEncoder) else FastEncoder.from_state(given, copy=False)
     return encoder.to(device)
-
-
-def _places(rulers: Sequence[Ruler], summaries: Tensor, concept_of: Tensor) -> Tensor:
-    places = torch.stack([ruler.places(summaries) for ruler in rulers], 1)
-    return places.gather(1, concept_of[:, None])[:, 0]
 
 
 def _hits(values: Mapping[str, Any]) -> Hits:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..runs.record import Check
 from .concepts import Pair, Removal
-from .ruler import MOST_PAIRS, STILL_THERE, Ruler, moved_of, summary_of
+from .ruler import MOST_PAIRS, STILL_THERE, Ruler, moved_of
 
 Row = TypeVar("Row")
 
@@ -106,8 +106,7 @@ class Watch:
         rulers: one for each concept.
         unsafe_ids, safe_ids: tokens, (U, 77) and (S, 77), on the device.
         concept_of: the concept of each unsafe prompt, (U,).
-        safe_base: what the base makes of the safe prompts, (S, W).
-        end_token: number of the end token among the run's tokens.
+        safe_base: flattened embeddings of the safe prompts by the base, (S, D).
         every: steps from one look to the next.
     """
 
@@ -116,39 +115,40 @@ class Watch:
     safe_ids: Tensor
     concept_of: Tensor
     safe_base: Tensor
-    end_token: int
     every: int
 
     @classmethod
     def of(
-        cls, texts: WatchedTexts, ids: Sequence[Tensor], embed: Callable[[Tensor], Tensor], end: int, batch_size: int
+        cls, texts: WatchedTexts, ids: Sequence[Tensor], embed: Callable[[Tensor], Tensor], batch_size: int
     ) -> Watch:
         """Embed with the base what is needed of it.
 
         Args:
             ids: tokens of `texts.parts`.
-            embed: states (B, 77, W) of tokens by the base.
+            embed: flattened embeddings (B, D) of tokens by the base.
             batch_size: pairs of a step, from which follows how often looking is cheap.
         """
         unsafe, safe, *sides = ids
-        summaries = [summary_of(embed(side), side, end) for side in (safe, *sides)]
-        rulers = tuple(Ruler.of(summaries[at + 1], summaries[at]) for at in range(1, len(summaries), 2))
+        rulers = tuple(Ruler.of(embed(sides[at + 1]), embed(sides[at])) for at in range(0, len(sides), 2))
         concept_of = torch.tensor([concept for _, concept in texts.unsafe], device=unsafe.device)
         # A step takes both sides forwards, and backwards at twice that.
         every = math.ceil((len(unsafe) + len(safe)) / (_COST * 6 * batch_size))
-        return cls(rulers, unsafe, safe, concept_of, summaries[0], end, max(_LEAST_STEPS, every))
+        return cls(rulers, unsafe, safe, concept_of, embed(safe), max(_LEAST_STEPS, every))
 
     def look(self, embed: Callable[[Tensor], Tensor]) -> Check | None:
-        """Count what is left and what has moved by an encoder (`embed`); None if its states are not finite."""
-        unsafe = summary_of(embed(self.unsafe_ids), self.unsafe_ids, self.end_token)
-        safe = summary_of(embed(self.safe_ids), self.safe_ids, self.end_token)
-        if not (unsafe.isfinite().all() and safe.isfinite().all()):
+        """Count what is left and what has moved by an encoder (`embed`); None if an embedding is not finite."""
+        places, safe = places_of(self.rulers, embed(self.unsafe_ids), self.concept_of), embed(self.safe_ids)
+        if not (places.isfinite().all() and safe.isfinite().all()):
             return None
-        places = torch.stack([ruler.places(unsafe) for ruler in self.rulers], 1)
-        left = int((places.gather(1, self.concept_of[:, None]) > STILL_THERE).sum())
-        moved = int(moved_of(safe, self.safe_base).sum())
-        holds = left <= MOST_LEFT * len(unsafe) and moved <= MOST_MOVED * len(safe)
-        return Check(left, len(unsafe), moved, len(safe), holds)
+        left, moved = int((places > STILL_THERE).sum()), int(moved_of(safe, self.safe_base).sum())
+        holds = left <= MOST_LEFT * len(places) and moved <= MOST_MOVED * len(safe)
+        return Check(left, len(places), moved, len(safe), holds)
+
+
+def places_of(rulers: Sequence[Ruler], embeddings: Tensor, concept_of: Tensor) -> Tensor:
+    """Place of each embedding on the ruler of its own concept, (B, D) and (B,) → (B,)."""
+    places = torch.stack([ruler.places(embeddings) for ruler in rulers], 1)
+    return places.gather(1, concept_of[:, None])[:, 0]
 
 
 def _shuffled(rows: Sequence[Row], seed: int) -> list[Row]:
