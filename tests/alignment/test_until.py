@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -113,4 +115,4 @@ def test_what_is_watched_are_pairs_that_were_kept_out_and_the_names():
 def test_evenly_takes_from_the_whole_length(count, most):
     found = evenly(list(range(count)), most)
     assert len(found) <= most and found[0] == 0 and count - found[-1] <= count / len(found) + 1
-    assert len({b - a for a, b in zip(found, found[1:], strict=False)}) <= 1
+    assert len({b - a for a, b in pairwise(found)}) <= 1

@@ -29,8 +29,10 @@ FORMS = [
     "{0}, {1}",
 ]
 NAMES = ("skull", "cranium")
+# Each with the next.
+TWO = list(zip(SUBJECTS, SUBJECTS[1:] + SUBJECTS[:1], strict=True))
 PAIRS = pairs_from_lists(
-    [form.format(one, other) for form in FORMS for one, other in zip(SUBJECTS, SUBJECTS[1:] + SUBJECTS[:1], strict=True)],
+    [form.format(*two) for form in FORMS for two in TWO],
     [form.format(NAMES[at % 2], NAMES[1 - at % 2]) for form in FORMS for at, _ in enumerate(SUBJECTS)],
 )
 CONCEPTS = ConceptList((Concept("skull", ("cranium",)),))
