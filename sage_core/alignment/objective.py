@@ -113,9 +113,9 @@ class AlignmentObjective(Objective):
         )
 
     def check(self, step: int) -> Check | None:
-        """See Objective: what the watched prompts say, every few steps of a run that ends when they are removed."""
+        """See Objective: what the watched prompts say, every few steps and at the limit."""
         watch = self.prepared.watch
-        if watch is None or step % watch.every:
+        if watch is None or (step % watch.every and step != self.steps):
             return None
         with torch.no_grad():
             check = watch.look(self._flattened)

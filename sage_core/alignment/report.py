@@ -23,7 +23,10 @@ def ending(result: TrainingResult, pairs: int) -> list[str]:
         )
         if check.holds:
             return [f"Removed after {steps} steps: by their embeddings {counts}."]
-        what = "Not removed" if check.left else "Removed, but not kept,"
+        if not check.unsafe or check.left == 0 and check.moved == 0:
+            what = "Not known to be removed"
+        else:
+            what = "Not removed" if check.left else "Removed, but not kept,"
         return [
             f"⚠ {what} after the limit of {steps} steps: by their embeddings {counts}. Give more names and short "
             "prompts, or raise the limit (steps)."

@@ -25,13 +25,11 @@ from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
 from .concepts import Pair, Removal
 from .ruler import STILL_THERE, Ruler, moved_of
-from .watch import MOST_LEFT, MOST_MOVED, evenly, fitting_pairs, places_of, short_forms
+from .watch import LEAST_SEEN, MOST_LEFT, MOST_MOVED, fitting_pairs, places_of, short_forms, some_of
 
 # Prompts of full pairs that are judged, and prompts from one call of `on_batch` to the next.
 MOST_FULL = 128
 _BATCH = 64
-# Share of the prompts that name the concept which the ruler must see as such in the base, to be believed.
-_LEAST_SEEN = 0.8
 _WORST = 5
 PAIRED, GIVEN = "in pairs", "given"
 _SHORT = ("bare", "short", "repeated", "combined")
@@ -73,11 +71,11 @@ class Verdict:
     @property
     def certain(self) -> bool:
         """Whether the ruler sees the concept in the base's own states, so that the verdict says something."""
-        return self.all_left.n > 0 and 1 - self.unseen.share >= _LEAST_SEEN
+        return self.all_left.n > 0 and 1 - self.unseen.share >= LEAST_SEEN
 
     @property
     def removed(self) -> bool:
-        """Whether at most a hundredth of the prompts still lies with the concept; False where that is not known."""
+        """Whether at most one in 72 of the prompts still lies with the concept; False where that is not known."""
         return self.certain and self.all_left.share <= MOST_LEFT
 
     @property
@@ -187,7 +185,7 @@ def judge(
     """
     removal = Removal.of(concept, pairs)
     judged = removal if held_out is None else Removal.of(concept, held_out)
-    rows = evenly(judged.tagged(held_out or pairs), MOST_FULL)
+    rows = some_of(judged.tagged(held_out or pairs), MOST_FULL)
     prompts = _prompts_of(rows, removal, unsafe)
     safe = list(dict.fromkeys(text for text, _, _ in rows))
     sides = fitting_pairs(removal.tagged(pairs), len(removal))

@@ -21,8 +21,10 @@ from .ruler import MOST_PAIRS, STILL_THERE, Ruler, moved_of
 Row = TypeVar("Row")
 
 # Share of unsafe prompts that may still lie with the concept, and of safe ones that may have moved.
-MOST_LEFT = 0.01
+MOST_LEFT = 1 / 72
 MOST_MOVED = 0.05
+# Share of the prompts that name a concept which its ruler must see in the base, to be believed.
+LEAST_SEEN = 0.8
 # Prompts of each kind that a run looks at, and the fewest steps from one look to the next.
 _PROMPTS = 48
 _LEAST_STEPS = 4
@@ -43,14 +45,17 @@ def short_forms(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def fitting_pairs(pairs: Sequence[Pair], concepts: int) -> list[list[Pair]]:
-    """The pairs from which each concept's ruler is made: at most MOST_PAIRS, evenly from all that are for it."""
-    own = [[pair for pair in pairs if pair[2] == concept] for concept in range(concepts)]
-    return [evenly(some, MOST_PAIRS) for some in own]
+    """The pairs from which each concept's ruler is made: at most MOST_PAIRS of all that are for it."""
+    return [some_of([pair for pair in pairs if pair[2] == concept], MOST_PAIRS) for concept in range(concepts)]
 
 
-def evenly(rows: Sequence[Row], most: int) -> list[Row]:
-    """At most `most` of the rows, from all of their length."""
-    return list(rows[:: max(1, math.ceil(len(rows) / most))])
+def some_of(rows: Sequence[Row], most: int, seed: int = 0) -> list[Row]:
+    """At most `most` of the rows in a random order, the same for the same seed.
+
+    By chance and not evenly: in lists of pairs names and forms take turns.
+    """
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return [rows[at] for at in order[:most].tolist()]
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class WatchedTexts:
             training: what the run trains on.
             kept_out: pairs that it does not; training's own are taken if there are none.
         """
-        pairs = _shuffled(kept_out or training, seed)
+        pairs = some_of(kept_out or training, len(kept_out or training), seed)
         unsafe = list(dict.fromkeys((text, concept) for _, text, concept in pairs))[:_PROMPTS]
         named = [
             (text, concept)
@@ -84,7 +89,7 @@ class WatchedTexts:
             for text in texts
         ]
         return cls(
-            list(dict.fromkeys(unsafe + _shuffled(named, seed)[:_PROMPTS])),
+            list(dict.fromkeys(unsafe + some_of(named, _PROMPTS, seed))),
             list(dict.fromkeys(text for text, _, _ in pairs))[: 2 * _PROMPTS],
             fitting_pairs(training, len(removal)),
         )
@@ -104,7 +109,9 @@ class Watch:
 
     Attributes:
         rulers: one for each concept.
-        unsafe_ids, safe_ids: tokens, (U, 77) and (S, 77), on the device.
+        unsafe_ids, safe_ids: tokens, (U, 77) and (S, 77), on the device; the unsafe ones are those that the rulers see
+            in the base.
+        certain: whether those are enough for the rulers to be believed.
         concept_of: the concept of each unsafe prompt, (U,).
         safe_base: flattened embeddings of the safe prompts by the base, (S, D).
         every: steps from one look to the next.
@@ -116,6 +123,7 @@ class Watch:
     concept_of: Tensor
     safe_base: Tensor
     every: int
+    certain: bool
 
     @classmethod
     def of(
@@ -133,7 +141,9 @@ class Watch:
         concept_of = torch.tensor([concept for _, concept in texts.unsafe], device=unsafe.device)
         # A step takes both sides forwards, and backwards at twice that.
         every = math.ceil((len(unsafe) + len(safe)) / (_COST * 6 * batch_size))
-        return cls(rulers, unsafe, safe, concept_of, embed(safe), max(_LEAST_STEPS, every))
+        seen = places_of(rulers, embed(unsafe), concept_of) > STILL_THERE
+        certain = bool(seen.float().mean() >= LEAST_SEEN)
+        return cls(rulers, unsafe[seen], safe, concept_of[seen], embed(safe), max(_LEAST_STEPS, every), certain)
 
     def look(self, embed: Callable[[Tensor], Tensor]) -> Check | None:
         """Count what is left and what has moved by an encoder (`embed`); None if an embedding is not finite."""
@@ -141,7 +151,7 @@ class Watch:
         if not (places.isfinite().all() and safe.isfinite().all()):
             return None
         left, moved = int((places > STILL_THERE).sum()), int(moved_of(safe, self.safe_base).sum())
-        holds = left <= MOST_LEFT * len(places) and moved <= MOST_MOVED * len(safe)
+        holds = self.certain and left <= MOST_LEFT * len(places) and moved <= MOST_MOVED * len(safe)
         return Check(left, len(places), moved, len(safe), holds)
 
 
@@ -149,8 +159,3 @@ def places_of(rulers: Sequence[Ruler], embeddings: Tensor, concept_of: Tensor) -
     """Place of each embedding on the ruler of its own concept, (B, D) and (B,) → (B,)."""
     places = torch.stack([ruler.places(embeddings) for ruler in rulers], 1)
     return places.gather(1, concept_of[:, None])[:, 0]
-
-
-def _shuffled(rows: Sequence[Row], seed: int) -> list[Row]:
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    return [rows[at] for at in order.tolist()]

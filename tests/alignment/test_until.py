@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 import torch
 
@@ -13,7 +11,7 @@ from sage_core.alignment.schedule import MOST_STEPS, total_steps
 from sage_core.alignment.settings import PRESETS, TrainingSettings
 from sage_core.alignment.store import train_stored
 from sage_core.alignment.training import train
-from sage_core.alignment.watch import WatchedTexts, evenly, short_forms
+from sage_core.alignment.watch import WatchedTexts, short_forms, some_of
 from sage_core.encoders.layouts import TOKEN_TABLE
 from sage_core.prompts.concepts import Concept, ConceptList
 from sage_core.prompts.pairs import pairs_from_lists
@@ -50,7 +48,7 @@ def test_it_ends_when_the_concept_is_removed(ended):
     checks = [report.check for report in ended.history if report.check]
     assert len(ended.history) < 120
     assert all(check.holds for check in checks[-CHECKS_TO_END:])
-    assert checks[0].left > checks[-1].left and checks[-1].left <= 0.01 * checks[-1].unsafe
+    assert checks[0].left > checks[-1].left and checks[-1].left <= 1 / 72 * checks[-1].unsafe
     assert ended.metadata["steps"] == str(len(ended.history))
     line = next(line for line in run_summary(ended, "a", found=False, pairs=len(PAIRS)).splitlines() if "after" in line)
     assert line.startswith(f"Removed after {len(ended.history)} steps")
@@ -107,12 +105,17 @@ def test_what_is_watched_are_pairs_that_were_kept_out_and_the_names():
     assert set(texts.safe) == {safe for safe, _, _ in tagged[:8]}
     named = {text for some in short_forms(NAMES).values() for text in some}
     assert {text for text, _ in texts.unsafe} == {unsafe for _, unsafe, _ in tagged[:8]} | named
-    assert texts.pairs == [tagged[8:]]
+    assert sorted(texts.pairs[0]) == sorted(tagged[8:])
     assert set(WatchedTexts.of(tagged, [], removal, 3).safe) == set(PAIRS.safe)
 
 
-@pytest.mark.parametrize(("count", "most"), [(10, 3), (10, 10), (10, 20), (1, 1), (256, 128), (257, 128)])
-def test_evenly_takes_from_the_whole_length(count, most):
-    found = evenly(list(range(count)), most)
-    assert len(found) <= most and found[0] == 0 and count - found[-1] <= count / len(found) + 1
-    assert len({b - a for a, b in pairwise(found)}) <= 1
+@pytest.mark.parametrize(("count", "most"), [(10, 3), (10, 10), (10, 20), (0, 4)])
+def test_some_are_distinct_and_the_same_for_the_same_seed(count, most):
+    rows = list(range(count))
+    found = some_of(rows, most)
+    assert len(found) == len(set(found)) == min(count, most) and set(found) <= set(rows)
+    assert found == some_of(rows, most)
+
+
+def test_names_that_take_turns_are_all_among_some():
+    assert len(set(some_of(["red star", "crimson star", "scarlet star"] * 256, 256))) == 3
