@@ -23,7 +23,7 @@ def ending(result: TrainingResult, pairs: int) -> list[str]:
         )
         if check.holds:
             return [f"Removed after {steps} steps: by their embeddings {counts}."]
-        if not check.unsafe or check.left == 0 and check.moved == 0:
+        if not check.unsafe or (check.left == 0 and check.moved == 0):
             what = "Not known to be removed"
         else:
             what = "Not removed" if check.left else "Removed, but not kept,"
