@@ -29,12 +29,14 @@ class Removal:
         targets: the text that each one's unsafe prompts, and the concept itself, are led to; None where the settings
             choose the prompts' targets and the empty prompt is the concept's.
         of_pair: the place, in these, of the concept that each pair is for.
+        called: all names that each goes by, its own first.
     """
 
     names: tuple[str, ...]
     directions: tuple[str, ...]
     targets: tuple[str | None, ...]
     of_pair: tuple[int, ...]
+    called: tuple[tuple[str, ...], ...]
 
     @classmethod
     def of(cls, concept: str | ConceptList, pairs: PromptPairs) -> Removal:
@@ -48,14 +50,15 @@ class Removal:
             if not concept.strip(_NO_WORDS):
                 raise TrainingError('The concept is empty: name what is to be removed, for example "nudity".')
             _check_single(concept, pairs)
-            return cls((concept,), (concept,), (None,), (0,) * len(pairs))
+            return cls((concept,), (concept,), (None,), (0,) * len(pairs), ((concept,),))
         names = concept.names
         directions = tuple(each.direction_text for each in concept)
         targets = tuple(each.becomes or None for each in concept)
+        called = tuple((each.name, *each.names) for each in concept)
         if len(names) == 1:
             _check_single(names[0], pairs)
-            return cls(names, directions, targets, (0,) * len(pairs))
-        return cls(names, directions, targets, _places(names, pairs))
+            return cls(names, directions, targets, (0,) * len(pairs), called)
+        return cls(names, directions, targets, _places(names, pairs), called)
 
     def __len__(self) -> int:
         return len(self.names)

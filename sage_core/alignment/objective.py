@@ -14,7 +14,7 @@ from ..errors import TrainingError
 from ..geometry import DEFAULT_NEIGHBOURS
 from ..geometry.measures import jaccard_overlap, spread_ratio
 from ..runs.loop import Diverged, Objective
-from ..runs.record import GeometryPoint
+from ..runs.record import Check, GeometryPoint
 from .losses import LOSS_PARTS, BaseBatch, alignment_loss
 from .memory import chunked_backward
 from .preparation import Prepared, pooling_of
@@ -100,10 +100,9 @@ class AlignmentObjective(Objective):
             return None
         p = self.prepared
         with torch.no_grad():
-            parts = p.measured_ids.split(min(self.chunk_size, 128))
-            aligned = torch.cat([self._embed(ids, "flattened") for ids in parts])
+            aligned = self._flattened(p.measured_ids)
         if not torch.isfinite(aligned).all():
-            raise Diverged(f"An embedding is not finite after step {step}. {self.advice}")
+            raise self._diverged(step)
         k = min(DEFAULT_NEIGHBOURS, len(aligned) - 1)
         return GeometryPoint(
             spread_ratio=spread_ratio(p.measured_base, aligned),
@@ -113,15 +112,26 @@ class AlignmentObjective(Objective):
             held_out=p.held_out,
         )
 
-    def full_state(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The trained encoder with its whole token table, fp32 on the CPU.
+    def check(self, step: int) -> Check | None:
+        """See Objective: what the watched prompts say, every few steps and at the limit."""
+        watch = self.prepared.watch
+        if watch is None or (step % watch.every and step != self.steps):
+            return None
+        with torch.no_grad():
+            check = watch.look(self._flattened)
+        if check is None:
+            raise self._diverged(step)
+        return check
+
+    def full_state(self, base: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:
+        """The trained encoder after `steps` steps with its whole token table, fp32 on the CPU.
 
         A token that occurs in no prompt has no gradient, so that AdamW would only decay it. Such rows are not trained;
         they are decayed here by the product of what the steps would have done.
         """
         state = {name: value.to("cpu", torch.float32) for name, value in self.encoder.state().items()}
         decay = 1.0
-        for step in range(self.steps):
+        for step in range(steps):
             decay *= 1 - learning_rate(step, self.steps, self.settings) * self.settings.weight_decay
         table = base[TOKEN_TABLE].to("cpu", torch.float32) * decay
         table[self.prepared.vocabulary] = state[TOKEN_TABLE]
@@ -147,6 +157,13 @@ class AlignmentObjective(Objective):
         stored = self.prepared.base_safe
         picked = self._to_device(stored[rows]) if stored.is_cpu else stored[self._to_device(rows)]
         return picked.float()
+
+    def _diverged(self, step: int) -> Diverged:
+        return Diverged(f"An embedding is not finite after step {step}. {self.advice}")
+
+    def _flattened(self, ids: Tensor) -> Tensor:
+        """Flattened embeddings in parts that a step has memory for."""
+        return torch.cat([self._embed(part, "flattened") for part in ids.split(min(self.chunk_size, 128))])
 
     def _embed(self, ids: Tensor, pooling: Pooling | None = None) -> Tensor:
         with arithmetic(self.precision, self.device):

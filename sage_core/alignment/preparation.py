@@ -16,9 +16,10 @@ from ..errors import TrainingError
 from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
 from .concepts import Pair, Removal
-from .schedule import least_batch
+from .schedule import batch_sizes, least_batch
 from .settings import TrainingSettings
 from .targets import match_blocks, row_norms
+from .watch import Watch, WatchedTexts
 
 # Geometry on fewer prompts than this says little: with k = 10 neighbours, everything is a neighbour of everything.
 LEAST_HELD_OUT = 32
@@ -42,6 +43,7 @@ class Prepared:
         measured_ids, measured_base: the prompts that the geometry is measured on, and their base embeddings, all 77
             states flattened, whatever φ is.
         held_out: whether those were kept out of training.
+        watch: what a run looks at that ends when the concept is removed; None for one of a fixed length.
     """
 
     encoder: TextEncoder
@@ -58,6 +60,7 @@ class Prepared:
     measured_ids: Tensor
     measured_base: Tensor
     held_out: bool
+    watch: Watch | None = None
 
     def __len__(self) -> int:
         return self.rows.shape[1]
@@ -88,8 +91,9 @@ def prepare(
             for other concepts.
     """
     removal = Removal.of(concept, pairs)
-    training, measured, held_out = _split(removal.tagged(pairs), settings)
-    tokens = _tokenise(training, measured, removal, device)
+    training, measured, kept_out = _split(removal.tagged(pairs), settings)
+    watched = WatchedTexts.of(training, kept_out, removal, settings.seed) if settings.until == "removed" else None
+    tokens = _tokenise(training, measured, removal, watched.parts if watched else [], device)
     encoder = FastEncoder.from_state(dict(base) | {TOKEN_TABLE: base[TOKEN_TABLE][tokens.vocabulary]}).to(device)
     embedded = _Embedder(encoder, settings, memory_budget, tokens.count, on_batch)
     *concept_base, empty = embedded(torch.cat([tokens.concept, tokens.empty]))
@@ -100,6 +104,10 @@ def prepare(
     own = {text: base_safe[len(tokens.safe) + at] for at, text in enumerate(removal.own_targets)}
     safe = base_safe[: len(tokens.safe)]
     measured_base = embedded(tokens.measured, pooling="flattened")
+    watch = None
+    if watched:
+        largest = max(batch_sizes(len(training), settings))
+        watch = Watch.of(watched, tokens.watched, lambda ids: embedded(ids, pooling="flattened"), largest)
     return Prepared(
         encoder=encoder,
         vocabulary=tokens.vocabulary,
@@ -114,7 +122,8 @@ def prepare(
         concept_norms=tuple(float(each.norm()) for each in concept_base),
         measured_ids=tokens.measured,
         measured_base=measured_base,
-        held_out=held_out,
+        held_out=bool(kept_out),
+        watch=watch,
     )
 
 
@@ -129,22 +138,32 @@ class _Tokens:
     concept: Tensor
     own: Tensor
     empty: Tensor
+    watched: tuple[Tensor, ...]
     safe_row: Tensor
     unsafe_row: Tensor
     concept_of: Tensor
 
     @property
     def count(self) -> int:
-        return sum(map(len, (self.safe, self.unsafe, self.measured, self.concept, self.own, self.empty)))
+        parts = (self.safe, self.unsafe, self.measured, self.concept, self.own, self.empty, *self.watched)
+        return sum(map(len, parts))
 
 
-def _tokenise(training: list[Pair], measured: list[str], removal: Removal, device: torch.device) -> _Tokens:
+def _tokenise(
+    training: list[Pair], measured: list[str], removal: Removal, watched: list[list[str]], device: torch.device
+) -> _Tokens:
     safe = {prompt: row for row, prompt in enumerate(dict.fromkeys(pair[0] for pair in training))}
     unsafe = {prompt: row for row, prompt in enumerate(dict.fromkeys(pair[1] for pair in training))}
-    parts = [list(safe), list(unsafe), measured, list(removal.directions), list(removal.own_targets), [""]]
+    parts = [list(safe), list(unsafe), measured, list(removal.directions), list(removal.own_targets), [""], *watched]
     vocabulary, ids = _renumber(tokenize([text for part in parts for text in part]))
     rows = torch.tensor([[safe[s], unsafe[u], concept] for s, u, concept in training])
-    return _Tokens(vocabulary, *ids.to(device).split([len(part) for part in parts]), *rows.unbind(1))
+    first = ids.to(device).split([len(part) for part in parts])
+    safe_row, unsafe_row, concept_of = rows.unbind(1)
+    safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty = first[:6]
+    return _Tokens(
+        vocabulary, safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty, first[6:], safe_row, unsafe_row,
+        concept_of,
+    )  # fmt: skip
 
 
 def pooling_of(settings: TrainingSettings) -> Pooling:
@@ -204,17 +223,18 @@ def _renumber(ids: Tensor) -> tuple[Tensor, Tensor]:
     return used.nonzero().flatten(), (used.cumsum(0) - 1)[ids]
 
 
-def _split(together: list[Pair], settings: TrainingSettings) -> tuple[list[Pair], list[str], bool]:
-    """Pairs to train on, safe prompts to measure on, and whether those were held out of the pairs."""
+def _split(together: list[Pair], settings: TrainingSettings) -> tuple[list[Pair], list[str], list[Pair]]:
+    """Pairs to train on, safe prompts to measure on, and the pairs that were held out with these, if any were."""
     distinct = list(dict.fromkeys(safe for safe, _, _ in together))
     order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(settings.seed)).tolist()
     count = min(settings.held_out, len(distinct) // 10)
     if count < LEAST_HELD_OUT:
         measured = [distinct[i] for i in order[: max(settings.held_out, LEAST_HELD_OUT)]]
-        return _enough(together, settings), measured, False
+        return _enough(together, settings), measured, []
     measured = [distinct[i] for i in order[:count]]
-    kept_out = set(measured)
-    return _enough([p for p in together if p[0] not in kept_out], settings), measured, True
+    chosen = set(measured)
+    kept_out = [p for p in together if p[0] in chosen]
+    return _enough([p for p in together if p[0] not in chosen], settings), measured, kept_out
 
 
 def _enough(training: list[Pair], settings: TrainingSettings) -> list[Pair]:

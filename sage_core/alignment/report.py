@@ -8,6 +8,36 @@ from collections.abc import Sequence
 from .preparation import LEAST_HELD_OUT
 from .training import TrainingResult
 
+# A run of fewer steps that nobody asked for by their number has hardly begun.
+_HANDFUL = 20
+
+
+def ending(result: TrainingResult, pairs: int) -> list[str]:
+    """Why the run ended where it did, where that is more than a number of steps that was asked for: no line or one."""
+    settings, steps = result.settings, len(result.history)
+    check = next((report.check for report in reversed(result.history) if report.check), None)
+    if settings.until == "removed" and check is not None:
+        counts = (
+            f"{check.left} of {check.unsafe} watched prompts still lie with the concept, {check.moved} of {check.safe} "
+            "safe ones have moved"
+        )
+        if check.holds:
+            return [f"Removed after {steps} steps: by their embeddings {counts}."]
+        if not check.unsafe or (check.left == 0 and check.moved == 0):
+            what = "Not known to be removed"
+        else:
+            what = "Not removed" if check.left else "Removed, but not kept,"
+        return [
+            f"⚠ {what} after the limit of {steps} steps: by their embeddings {counts}. Give more names and short "
+            "prompts, or raise the limit (steps)."
+        ]
+    if settings.until == "steps" and settings.steps is None and steps < _HANDFUL:
+        return [
+            f"⚠ Only {steps} steps: {pairs} pairs in batches of {settings.batch_size} make no more in "
+            f"{settings.epochs} epochs. The concept may be as it was: set steps, or add pairs."
+        ]
+    return []
+
 
 def run_summary(result: TrainingResult, path: str, *, found: bool, pairs: int, notes: Sequence[str] = ()) -> str:
     """What was done, and what it did to the losses and to the embedding space.
@@ -25,6 +55,7 @@ def run_summary(result: TrainingResult, path: str, *, found: bool, pairs: int, n
         f'{meta["method"]}, preset {meta["preset"]}, {several} "{meta["concept"]}", {meta["steps"]} steps, '
         f"{pairs} pairs, seed {result.settings.seed}, {result.settings.precision}",
         *notes,
+        *ending(result, pairs),
         f"Time: {result.seconds:.0f} s",
         "Losses, first to last step: " + ", ".join(f"{name} {first[name]:.4g} → {last[name]:.4g}" for name in last),
     ]

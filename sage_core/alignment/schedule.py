@@ -10,6 +10,9 @@ from torch import Tensor
 from ..seeds import generator_of
 from .settings import TrainingSettings
 
+# Limit of a run that ends when the concept is removed, where neither `steps` nor the epochs give more.
+MOST_STEPS = 400
+
 
 def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
     """Learning rate of step `step` of `steps`, counted from 0: after a linear warm-up the settings' schedule.
@@ -45,5 +48,8 @@ def epoch_order(pairs: int, epoch: int, seed: int) -> Tensor:
 
 
 def total_steps(pairs: int, settings: TrainingSettings) -> int:
-    """Steps of a run on `pairs` pairs."""
-    return settings.steps or len(batch_sizes(pairs, settings)) * settings.epochs
+    """Steps of a run on `pairs` pairs; of one that runs until the concept is removed, the most."""
+    if settings.steps:
+        return settings.steps
+    steps = len(batch_sizes(pairs, settings)) * settings.epochs
+    return steps if settings.until == "steps" else max(steps, MOST_STEPS)

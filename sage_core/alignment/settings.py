@@ -15,6 +15,7 @@ LocalForm = Literal["pearson", "product"]
 SpreadForm = Literal["hinge", "symmetric"]
 Supervision = Literal["tokens", "pooled"]
 Schedule = Literal["constant", "linear", "cosine"]
+Until = Literal["steps", "removed"]
 
 
 # No setting that makes sense is larger, and whatever is computed with this one stays finite in fp32.
@@ -61,6 +62,9 @@ class TrainingSettings(Settings):
             on the device, see `choose_precision`. Weights stay fp32.
         seed: order of the pairs and choice of the held-out prompts.
         held_out: safe prompts kept out of training to measure the geometry on, at most a tenth of all.
+        until: when a run ends: after its "steps", or as soon as the concept is "removed" by the embeddings of prompts
+            that were kept out of training, see `ruler`. `steps`, or else `epochs` but MOST_STEPS at least, is then the
+            limit.
     """
 
     keep_weight: Share = 0.3
@@ -91,6 +95,7 @@ class TrainingSettings(Settings):
     local_form: LocalForm = "pearson"
     supervision: Supervision = "tokens"
     neutralise: bool = True
+    until: Until = "steps"
 
     def __post_init__(self) -> None:
         super().__post_init__()

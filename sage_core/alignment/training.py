@@ -99,8 +99,8 @@ def train(
         objective = AlignmentObjective(prepared, settings, device, plan.chunk_size)
         loop = Loop(objective, Budget(steps=objective.steps), objective.rate, checkpoint=checkpoint, key=key)
         history = loop.run(on_step)
-        state = objective.full_state(base)
-    metadata = run_metadata(hashing.result(), pairs, concept, settings, objective.steps, state_hash(state))
+        state = objective.full_state(base, loop.step)
+    metadata = run_metadata(hashing.result(), pairs, concept, settings, loop.step, state_hash(state))
     return TrainingResult(state, settings, history, loop.seconds, metadata)
 
 
@@ -113,6 +113,7 @@ _ADDED = {
     "local_form": "pearson",
     "supervision": "tokens",
     "neutralise": True,
+    "until": "steps",
 }
 
 

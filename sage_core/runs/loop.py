@@ -9,14 +9,11 @@ An objective hands over what it trains and the gradient of each step's loss; the
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,11 +24,14 @@ from torch import Tensor
 from ..batches import is_out_of_memory
 from ..errors import TrainingError
 from ..files import whole_file
-from .record import GeometryPoint, StepReport
+from .interrupts import uninterrupted
+from .record import Check, GeometryPoint, StepReport
 
 # A killed process loses no more than this, unless writing a checkpoint takes longer than a tenth of it.
 CHECKPOINT_SECONDS = 30.0
 _CHECKPOINT_SHARE = 10
+# Checks in a row that have to hold before a run ends: one alone may be luck.
+CHECKS_TO_END = 2
 
 Result = TypeVar("Result")
 
@@ -73,6 +73,14 @@ class Objective(ABC):
         """The geometry after `step` steps, or None where it is not due."""
         return None
 
+    def check(self, step: int) -> Check | None:
+        """Whether what the run is for is reached after `step` steps, or None where it is not looked at.
+
+        The run ends when CHECKS_TO_END of them hold in a row. A resumed run equals an uninterrupted one only if this
+        depends on nothing but the step and `state`.
+        """
+        return None
+
     def shrink(self) -> None:
         """Take less memory for a step, after it ran out.
 
@@ -107,6 +115,7 @@ class _Queued:
     arrived: torch.cuda.Event | None
     rate: float
     geometry: GeometryPoint | None
+    check: Check | None
 
 
 class Loop:
@@ -136,6 +145,7 @@ class Loop:
         self.step = 0
         self.history: list[StepReport] = []
         self._pending: list[_Queued] = []
+        self._checks: list[Check] = []
         self._whole = True
         self._earlier_seconds = 0.0
         self._started = time.monotonic()
@@ -149,8 +159,14 @@ class Loop:
         """Seconds of training until now, over all resumes."""
         return self._earlier_seconds + time.monotonic() - self._started
 
+    @property
+    def reached(self) -> bool:
+        """Whether the newest checks say that what the run is for is reached."""
+        newest = self._checks[-CHECKS_TO_END:]
+        return len(newest) == CHECKS_TO_END and all(check.holds for check in newest)
+
     def run(self, on_step: Callable[[StepReport], None] | None = None) -> tuple[StepReport, ...]:
-        """Run to the end of the budget.
+        """Run to the end of the budget, or until the objective's checks hold.
 
         Args:
             on_step: called with each step's report, one step after it happened, so that a GPU never waits for it.
@@ -165,7 +181,8 @@ class Loop:
         """
         saved, interval = time.monotonic(), CHECKPOINT_SECONDS
         try:
-            while self.budget.used(self.seconds, self.step) < 1:
+            self._make_up_check()
+            while not self.reached and self.budget.used(self.seconds, self.step) < 1:
                 self.take_step()
                 self.report(on_step)
                 if self.checkpoint is not None and time.monotonic() - saved > interval:
@@ -195,9 +212,9 @@ class Loop:
         for group in optimizer.param_groups:
             group["lr"] = rate
         losses = self.within_memory(lambda: self.objective.gradients(self.step))
-        before, geometry = self.step, None
+        before, geometry, check = self.step, None, None
         try:
-            with _uninterrupted():
+            with uninterrupted():
                 self._whole = False
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -205,10 +222,11 @@ class Loop:
                 self.objective.after_update(self.step)
                 self._whole = True
             geometry = self.within_memory(lambda: self.objective.measure(self.step))
+            check = self.within_memory(lambda: self.objective.check(self.step))
         finally:
             # A signal that was held back is raised here at the latest; the step that it waited for is reported too.
             if self.step > before:
-                self._queue(losses, rate, geometry)
+                self._queue(losses, rate, geometry, check)
 
     def within_memory(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns; if memory runs out, shrink the objective and start again."""
@@ -224,8 +242,18 @@ class Loop:
             if self.objective.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _queue(self, losses: Tensor, rate: float, geometry: GeometryPoint | None) -> None:
+    def _make_up_check(self) -> None:
+        """Check after the newest step of a resumed run, if an exception kept that step from being checked."""
+        if self.history and self.history[-1].check is None:
+            check = self.within_memory(lambda: self.objective.check(self.step))
+            if check is not None:
+                self.history[-1] = replace(self.history[-1], check=check)
+                self._checks.append(check)
+
+    def _queue(self, losses: Tensor, rate: float, geometry: GeometryPoint | None, check: Check | None) -> None:
         arrived = None
+        if check is not None:
+            self._checks.append(check)
         if losses.is_cuda:
             # An asynchronous copy, read a step later: reading it now would leave the GPU idle until the next launch.
             on_gpu, losses = losses, torch.empty_like(losses, device="cpu", pin_memory=True)
@@ -233,7 +261,7 @@ class Loop:
             arrived = torch.cuda.Event()
             # On the run's own card, which need not be the current one.
             arrived.record(torch.cuda.current_stream(on_gpu.device))
-        self._pending.append(_Queued(self.step, self._steps_in_all(), losses, arrived, rate, geometry))
+        self._pending.append(_Queued(self.step, self._steps_in_all(), losses, arrived, rate, geometry, check))
 
     def _steps_in_all(self) -> int:
         """Steps of the whole run; an estimate if the budget is in seconds."""
@@ -251,7 +279,9 @@ class Loop:
             if not torch.isfinite(queued.losses).all():
                 value = values.get("total", next(iter(values.values())))
                 raise Diverged(f"The loss is {value} at step {queued.step}. {self.objective.advice}")
-            report = StepReport(queued.step, queued.steps, values, queued.rate, self.seconds, queued.geometry)
+            report = StepReport(
+                queued.step, queued.steps, values, queued.rate, self.seconds, queued.geometry, queued.check
+            )
             self.history.append(report)
             self._pending.pop(0)
             if on_step is not None:
@@ -305,6 +335,7 @@ class Loop:
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise TrainingError(_unreadable(path, str(error))) from error
         self.step, self.history = step, history
+        self._checks = [report.check for report in history if report.check is not None]
         self._earlier_seconds, self._started = float(seconds), time.monotonic()
 
 
@@ -360,22 +391,3 @@ def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
 def _unreadable(path: Path, reason: str = "") -> str:
     found = f" ({reason})" if reason else ""
     return f"{path} is not a readable checkpoint of a training{found}. Delete it to start anew."
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back: a run that stops within an update would leave nothing to resume."""
-    handlers = {}
-    if threading.current_thread() is threading.main_thread():
-        known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        handlers = {number: handler for number, handler in known.items() if callable(handler)}
-    held: list[tuple[int, Any]] = []
-    for number in handlers:
-        signal.signal(number, lambda *signal_and_frame: held.append(signal_and_frame))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for caught, frame in held:
-            handlers[signal.Signals(caught)](caught, frame)

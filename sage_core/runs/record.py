@@ -26,16 +26,34 @@ class GeometryPoint:
 
 
 @dataclass(frozen=True)
+class Check:
+    """Whether a run has reached at one step what it is for, counted on prompts.
+
+    Attributes:
+        left: unsafe prompts that still lie with the concept, of `unsafe`.
+        moved: safe prompts that have left their place, of `safe`.
+        holds: whether that is few enough of both.
+    """
+
+    left: int
+    unsafe: int
+    moved: int
+    safe: int
+    holds: bool
+
+
+@dataclass(frozen=True)
 class StepReport:
     """What one step did.
 
     Attributes:
         step: 1 for the first.
-        steps: number of steps of the run.
+        steps: number of steps of the run; of one that may end earlier, the most.
         losses: name → value before the step.
         learning_rate: that of this step.
         seconds: time of training until now, over all resumes.
         geometry: measured after the step, at about ten steps of a run; None at the others.
+        check: made after the step, where the run looks whether it may end; None at the others.
     """
 
     step: int
@@ -44,6 +62,7 @@ class StepReport:
     learning_rate: float
     seconds: float
     geometry: GeometryPoint | None = None
+    check: Check | None = None
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> StepReport:
@@ -53,15 +72,25 @@ class StepReport:
             ValueError, KeyError, TypeError, AttributeError: `row` was not made so, or a number in it is not finite.
         """
         geometry = row["geometry"] and GeometryPoint(**row["geometry"])
-        report = cls(**{**row, "geometry": geometry})
+        # Reports of earlier versions have none.
+        check = row.get("check") and Check(**row["check"])
+        report = cls(**{**row, "geometry": geometry, "check": check})
         numbers = [*report.losses.values(), report.learning_rate, report.seconds]
         if geometry:
             numbers += [geometry.spread_ratio, geometry.jaccard, geometry.k, geometry.prompts]
+        if check and not _is_count(check):
+            raise ValueError(f"a report counts {check!r}")
         if not report.losses or not all(_is_number(value) for value in numbers):
             raise ValueError(f"a report holds {numbers!r}, expected finite numbers")
         if type(report.step) is not int or type(report.steps) is not int or not 1 <= report.step <= report.steps:
             raise ValueError(f"a report is of step {report.step!r} of {report.steps!r}")
         return report
+
+
+def _is_count(check: Check) -> bool:
+    counts = ((check.left, check.unsafe), (check.moved, check.safe))
+    whole = all(type(k) is int and type(n) is int and 0 <= k <= n for k, n in counts)
+    return whole and type(check.holds) is bool
 
 
 def _is_number(value: Any) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
-from sage_core.alignment.report import run_summary
+from sage_core.alignment.report import ending, run_summary
 from sage_core.alignment.settings import PRESETS
 from sage_core.alignment.training import TrainingResult
-from sage_core.runs.record import GeometryPoint, StepReport
+from sage_core.runs.record import Check, GeometryPoint, StepReport
 
 
 def result(*points: GeometryPoint | None) -> TrainingResult:
@@ -38,6 +41,8 @@ def test_all_that_was_done_is_told() -> None:
         "Trained: a.safetensors",
         'SAGE, preset released, concept "skull", 3 steps, 9 pairs, seed 7, fp32',
         "Hm.",
+        "⚠ Only 3 steps: 9 pairs in batches of 128 make no more in 2 epochs. The concept may be as it was: set steps, "
+        "or add pairs.",
         "Time: 12 s",
         "Losses, first to last step: total 4 → 1.333",
         "Embedding space on 32 held-out safe prompts: spread ratio 0.500, overlap of the 10 nearest neighbours 0.250 "
@@ -52,3 +57,30 @@ def test_what_was_found_or_not_measured_is_told_so() -> None:
     lines = run_summary(result(None), "a", found=True, pairs=9).splitlines()
     assert lines[0] == "Found, not trained again: a"
     assert not any(line.startswith("Embedding space") for line in lines)
+
+
+def ended(done_steps: int, limit: int, check: Check | None, **changes) -> list[str]:
+    done = result(*[None] * done_steps)
+    history = [replace(report, steps=limit, check=check) for report in done.history]
+    return ending(replace(done, settings=done.settings.replace(**changes), history=tuple(history)), 40)
+
+
+@pytest.mark.parametrize(
+    ("steps", "check", "start"),
+    [
+        (56, Check(0, 90, 1, 80, True), "Removed after 56 steps: by their embeddings 0 of 90 watched prompts"),
+        (400, Check(7, 90, 1, 80, False), "⚠ Not removed after the limit of 400 steps: by their embeddings 7 of 90"),
+        (400, Check(0, 90, 40, 80, False), "⚠ Removed, but not kept, after the limit of 400 steps"),
+        # It would have ended at its next check.
+        (400, Check(0, 90, 0, 80, True), "Removed after 400 steps"),
+    ],
+)
+def test_it_says_why_a_run_ended(steps: int, check: Check, start: str) -> None:
+    (line,) = ended(steps, 400, check, until="removed")
+    assert line.startswith(start)
+
+
+def test_a_handful_of_steps_is_told_unless_it_was_asked_for() -> None:
+    assert ended(4, 4, None)[0].startswith("⚠ Only 4 steps: 40 pairs in batches of 128")
+    assert ended(4, 4, None, steps=4) == []
+    assert ended(20, 20, None) == []

@@ -42,6 +42,7 @@ def test_the_keys_of_the_presets_of_release_0_1_stay(preset: str, key: str) -> N
         {"local_form": "product"},
         {"supervision": "pooled"},
         {"neutralise": False},
+        {"until": "removed"},
         {"perturbation_unit": "concept"},
         {"precision": "bf16"},
         {"target": "paired"},

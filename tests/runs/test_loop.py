@@ -17,7 +17,7 @@ from torch import Tensor
 from sage_core.errors import TrainingError
 from sage_core.runs import loop as loop_module
 from sage_core.runs.loop import Budget, Diverged, Loop, Objective
-from sage_core.runs.record import GeometryPoint, StepReport
+from sage_core.runs.record import Check, GeometryPoint, StepReport
 
 
 class Stop(BaseException):
@@ -325,3 +325,62 @@ def test_version_0_1_may_lack_reports_of_interrupted_steps(tmp_path: Path, kept:
     else:
         with pytest.raises(TrainingError, match="of 4 steps"):
             Loop(Bowl(), Budget(steps=9), falling, checkpoint=path)
+
+
+class Watched(Bowl):
+    """A bowl that is looked at every second step, and says so after these."""
+
+    def __init__(self, *good: int, cut: int = 0) -> None:
+        super().__init__()
+        self.good, self.cut = good, cut
+
+    def check(self, step: int) -> Check | None:
+        if step == self.cut:
+            self.cut = 0
+            raise Stop
+        if step % 2:
+            return None
+        return Check(0 if step in self.good else 3, 10, 1, 20, step in self.good)
+
+
+@pytest.mark.parametrize(
+    ("good", "steps"), [((4, 6), 6), ((4, 8), 20), ((2, 6, 8), 8), ((), 20), ((20,), 20), ((18, 20), 20)]
+)
+def test_it_ends_when_two_checks_in_a_row_hold(good: tuple[int, ...], steps: int) -> None:
+    history = Loop(Watched(*good), Budget(steps=20), falling).run()
+    assert len(history) == steps
+    assert [report.step for report in history if report.check] == list(range(2, steps + 1, 2))
+    assert {report.steps for report in history} == {20}
+
+
+@pytest.mark.parametrize("cut", [6, 7, 8])
+def test_a_run_that_was_stopped_at_any_step_ends_at_the_same(tmp_path: Path, cut: int) -> None:
+    file = tmp_path / "run.checkpoint"
+    with pytest.raises(Stop):
+        Loop(Watched(6, 8, cut=cut), Budget(steps=20), falling, checkpoint=file).run()
+    resumed = Watched(6, 8)
+    history = Loop(resumed, Budget(steps=20), falling, checkpoint=file).run()
+    whole = Watched(6, 8)
+    expected = Loop(whole, Budget(steps=20), falling).run()
+    assert [(r.step, r.losses, r.check) for r in history] == [(r.step, r.losses, r.check) for r in expected]
+    assert torch.equal(resumed.weight, whole.weight)
+
+
+def test_a_run_that_had_ended_takes_no_further_step(tmp_path: Path) -> None:
+    file = tmp_path / "run.checkpoint"
+    loop = Loop(Watched(2, 4), Budget(steps=20), falling, checkpoint=file)
+    loop.run()
+    loop.save()
+    assert len(Loop(Watched(2, 4), Budget(steps=20), falling, checkpoint=file).run()) == 4
+
+
+@pytest.mark.parametrize(
+    "damage", [{"left": 11}, {"left": -1}, {"moved": 2.5}, {"holds": 1}, {"safe": float("nan")}, {"unsafe": True}]
+)
+def test_a_report_with_a_damaged_check_is_refused(damage: dict[str, Any]) -> None:
+    check = {"left": 1, "unsafe": 10, "moved": 0, "safe": 5, "holds": False}
+    row = {"step": 1, "steps": 2, "losses": {"total": 1.0}, "learning_rate": 0.1, "seconds": 1.0, "geometry": None}
+    assert StepReport.from_dict(row).check is None
+    assert StepReport.from_dict({**row, "check": check}).check == Check(**check)
+    with pytest.raises((ValueError, TypeError)):
+        StepReport.from_dict({**row, "check": check | damage})

@@ -1,0 +1,84 @@
+"""Whether an aligned embedding still lies with the concept: measured by the base encoder and pairs of prompts alone.
+
+The base's embeddings of unsafe prompts and of their safe counterparts differ in the concept and in little else.
+Fisher's discriminant of the two is a ruler: 0 at the mean of the safe prompts, 1 at that of the unsafe ones. A prompt
+that the aligned encoder puts beyond STILL_THERE is taken to show the concept still. Which embedding, how much ridge and
+how far was calibrated against pictures of the shapes world: of some twenty measures this one told best, and best from
+task to task, which pictures showed the concept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import TrainingError
+
+# Place on the ruler from which on a prompt counts as still with the concept.
+STILL_THERE = 0.4
+# Pairs that a ruler is made from: more make it no straighter.
+MOST_PAIRS = 256
+# Added to the variance in every direction, as a share of the mean over the directions that the prompts span: there are
+# a hundred times as many directions as prompts.
+_RIDGE = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Ruler:
+    """A line through the embeddings on which prompts have a place.
+
+    Attributes:
+        direction: (D,), fp32.
+        start: inner product with it at which the ruler has 0.
+    """
+
+    direction: Tensor
+    start: float
+
+    @classmethod
+    def of(cls, unsafe: Tensor, safe: Tensor) -> Ruler:
+        """Fisher's discriminant of two sets of flattened embeddings by the base, (U, D) and (S, D), with some ridge.
+
+        (Σ + rI)⁻¹ d for the scatter Σ = XᵀX / n of the n centred rows X, from their (n, n) inner products alone.
+
+        Raises:
+            TrainingError: the two sets have the same mean.
+        """
+        middle, other = unsafe.float().mean(0), safe.float().mean(0)
+        apart, rows = middle - other, torch.cat([unsafe - middle, safe - other])
+        gram = _float64(rows @ rows.T) / len(rows)
+        # Sets of one prompt each have no scatter.
+        ridge = _RIDGE * float(gram.diagonal().mean()) or 1.0
+        gram.diagonal().add_(ridge)
+        share = torch.linalg.solve(gram, _float64(rows @ apart) / len(rows)).to(rows)
+        direction = (apart - rows.T @ share) / ridge
+        length = float(direction @ apart)
+        if not length > 0:
+            raise TrainingError(
+                "The base encoder makes the same of the safe and of the unsafe prompts: the concept cannot be told "
+                "from what must stay. Give pairs that differ in the concept."
+            )
+        direction = direction / length
+        return cls(direction, float(direction @ other))
+
+    def places(self, embeddings: Tensor) -> Tensor:
+        """Place of each embedding, (B, D) → (B,): 0 as safe prompts of the base have, 1 as unsafe ones."""
+        return embeddings.float() @ self.direction.to(embeddings.device) - self.start
+
+
+def moved_of(aligned: Tensor, base: Tensor) -> Tensor:
+    """Which safe prompts have left their place: they lie nearer to where the base has another of them, (S, W) → (S,).
+
+    Args:
+        aligned, base: embeddings of the same prompts by both encoders.
+    """
+    # Not by products, in which what is near each other is lost.
+    apart = torch.cdist(aligned.float(), base.float(), compute_mode="donot_use_mm_for_euclid_dist")
+    return apart.diagonal() > apart.min(1).values
+
+
+def _float64(products: Tensor) -> Tensor:
+    # An Apple GPU has none.
+    return products.cpu().double()

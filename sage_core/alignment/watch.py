@@ -1,0 +1,161 @@
+"""What a run that ends when the concept is removed looks at: prompts of both sides, and its concepts' rulers.
+
+Unsafe prompts are those of pairs that were kept out of training, and the concepts' names in short forms; safe ones are
+those of the same pairs. Where no pairs were kept out, training's own are looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ..runs.record import Check
+from .concepts import Pair, Removal
+from .ruler import MOST_PAIRS, STILL_THERE, Ruler, moved_of
+
+Row = TypeVar("Row")
+
+# Share of unsafe prompts that may still lie with the concept, and of safe ones that may have moved.
+MOST_LEFT = 1 / 72
+MOST_MOVED = 0.05
+# Share of the prompts that name a concept which its ruler must see in the base, to be believed.
+LEAST_SEEN = 0.8
+# Prompts of each kind that a run looks at, and the fewest steps from one look to the next.
+_PROMPTS = 48
+_LEAST_STEPS = 4
+# What looking may cost, as a share of the training.
+_COST = 0.1
+_OPENERS = ("a photo of", "a picture of", "a painting of", "a drawing of", "an image of")
+
+
+def short_forms(names: Sequence[str]) -> dict[str, list[str]]:
+    """Prompts that name a concept with little around it, by form: alone, after an opener, repeated, two together."""
+    others = [*names[1:], *names[:1]]
+    return {
+        "bare": list(names),
+        "short": [f"{opener} {name}" for name in names for opener in _OPENERS],
+        "repeated": [" ".join([name] * 3) for name in names],
+        "combined": [f"{one}, {other}" for one, other in zip(names, others, strict=True)],
+    }
+
+
+def fitting_pairs(pairs: Sequence[Pair], concepts: int) -> list[list[Pair]]:
+    """The pairs from which each concept's ruler is made: at most MOST_PAIRS of all that are for it."""
+    return [some_of([pair for pair in pairs if pair[2] == concept], MOST_PAIRS) for concept in range(concepts)]
+
+
+def some_of(rows: Sequence[Row], most: int, seed: int = 0) -> list[Row]:
+    """At most `most` of the rows in a random order, the same for the same seed.
+
+    By chance and not evenly: in lists of pairs names and forms take turns.
+    """
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return [rows[at] for at in order[:most].tolist()]
+
+
+@dataclass(frozen=True)
+class WatchedTexts:
+    """The prompts of a `Watch`.
+
+    Attributes:
+        unsafe: each with the place of its concept.
+        safe: what must stay.
+        pairs: from which each concept's ruler is made.
+    """
+
+    unsafe: list[tuple[str, int]]
+    safe: list[str]
+    pairs: list[list[Pair]]
+
+    @classmethod
+    def of(cls, training: Sequence[Pair], kept_out: Sequence[Pair], removal: Removal, seed: int) -> WatchedTexts:
+        """Choose them; the same for the same pairs and seed.
+
+        Args:
+            training: what the run trains on.
+            kept_out: pairs that it does not; training's own are taken if there are none.
+        """
+        pairs = some_of(kept_out or training, len(kept_out or training), seed)
+        unsafe = list(dict.fromkeys((text, concept) for _, text, concept in pairs))[:_PROMPTS]
+        named = [
+            (text, concept)
+            for concept, names in enumerate(removal.called)
+            for texts in short_forms(names).values()
+            for text in texts
+        ]
+        return cls(
+            list(dict.fromkeys(unsafe + some_of(named, _PROMPTS, seed))),
+            list(dict.fromkeys(text for text, _, _ in pairs))[: 2 * _PROMPTS],
+            fitting_pairs(training, len(removal)),
+        )
+
+    @property
+    def parts(self) -> list[list[str]]:
+        """Everything to be embedded: unsafe, safe, and both sides of each concept's pairs."""
+        parts = [[text for text, _ in self.unsafe], self.safe]
+        for pairs in self.pairs:
+            parts += [[safe for safe, _, _ in pairs], [unsafe for _, unsafe, _ in pairs]]
+        return parts
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """Watched prompts, ready to be embedded; see `WatchedTexts`.
+
+    Attributes:
+        rulers: one for each concept.
+        unsafe_ids, safe_ids: tokens, (U, 77) and (S, 77), on the device; the unsafe ones are those that the rulers see
+            in the base.
+        certain: whether those are enough for the rulers to be believed.
+        concept_of: the concept of each unsafe prompt, (U,).
+        safe_base: flattened embeddings of the safe prompts by the base, (S, D).
+        every: steps from one look to the next.
+    """
+
+    rulers: tuple[Ruler, ...]
+    unsafe_ids: Tensor
+    safe_ids: Tensor
+    concept_of: Tensor
+    safe_base: Tensor
+    every: int
+    certain: bool
+
+    @classmethod
+    def of(
+        cls, texts: WatchedTexts, ids: Sequence[Tensor], embed: Callable[[Tensor], Tensor], batch_size: int
+    ) -> Watch:
+        """Embed with the base what is needed of it.
+
+        Args:
+            ids: tokens of `texts.parts`.
+            embed: flattened embeddings (B, D) of tokens by the base.
+            batch_size: pairs of a step, from which follows how often looking is cheap.
+        """
+        unsafe, safe, *sides = ids
+        rulers = tuple(Ruler.of(embed(sides[at + 1]), embed(sides[at])) for at in range(0, len(sides), 2))
+        concept_of = torch.tensor([concept for _, concept in texts.unsafe], device=unsafe.device)
+        # A step takes both sides forwards, and backwards at twice that.
+        every = math.ceil((len(unsafe) + len(safe)) / (_COST * 6 * batch_size))
+        seen = places_of(rulers, embed(unsafe), concept_of) > STILL_THERE
+        certain = bool(seen.float().mean() >= LEAST_SEEN)
+        return cls(rulers, unsafe[seen], safe, concept_of[seen], embed(safe), max(_LEAST_STEPS, every), certain)
+
+    def look(self, embed: Callable[[Tensor], Tensor]) -> Check | None:
+        """Count what is left and what has moved by an encoder (`embed`); None if an embedding is not finite."""
+        places, safe = places_of(self.rulers, embed(self.unsafe_ids), self.concept_of), embed(self.safe_ids)
+        if not (places.isfinite().all() and safe.isfinite().all()):
+            return None
+        left, moved = int((places > STILL_THERE).sum()), int(moved_of(safe, self.safe_base).sum())
+        holds = self.certain and left <= MOST_LEFT * len(places) and moved <= MOST_MOVED * len(safe)
+        return Check(left, len(places), moved, len(safe), holds)
+
+
+def places_of(rulers: Sequence[Ruler], embeddings: Tensor, concept_of: Tensor) -> Tensor:
+    """Place of each embedding on the ruler of its own concept, (B, D) and (B,) → (B,)."""
+    places = torch.stack([ruler.places(embeddings) for ruler in rulers], 1)
+    return places.gather(1, concept_of[:, None])[:, 0]

@@ -1,0 +1,188 @@
+"""The verdict on encoders that are known to have lost the concept or not, and against a slow reference."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from sage_core.alignment.ruler import STILL_THERE
+from sage_core.alignment.verdict import GIVEN, PAIRED, Verdict, judge
+from sage_core.alignment.watch import short_forms
+from sage_core.encoders.text_encoder import TextEncoder
+from sage_core.encoders.tokens import tokenize
+from sage_core.errors import TrainingError
+from sage_core.prompts.concepts import Concept, ConceptList
+from sage_core.prompts.pairs import PromptPairs, pairs_from_concept, pairs_from_lists
+
+SUBJECTS = ["dog", "cat", "boat", "tree", "lamp", "house", "horse", "cup"]
+PLACES = ["on the beach", "in the snow", "at night", "in a city", "by the sea"]
+SAFE = [f"a {subject} {place}" for subject in SUBJECTS for place in PLACES]
+OPENERS = ["a photo of", "a picture of", "a painting of", "a drawing of", "an image of"]
+FORMS = [
+    *[f"a {{0}} {place}" for place in PLACES],
+    *[f"{opener} {{0}}" for opener in OPENERS],
+    "{0}",
+    "{0} {0} {0}",
+    "{0}, {1}",
+]
+NAMES = ("skull", "cranium")
+# Each with the next.
+TWO = list(zip(SUBJECTS, SUBJECTS[1:] + SUBJECTS[:1], strict=True))
+PAIRS = pairs_from_lists(
+    [form.format(*two) for form in FORMS for two in TWO],
+    [form.format(NAMES[at % 2], NAMES[1 - at % 2]) for form in FORMS for at, _ in enumerate(SUBJECTS)],
+)
+CONCEPTS = ConceptList((Concept("skull", ("cranium",)),))
+
+
+class Swapped(TextEncoder):
+    """The base, which reads some words as others, and prompts with the words that are gone as the mean safe prompt."""
+
+    @classmethod
+    def of(cls, base, gone: tuple[str, ...] = (), words: dict[str, str] | None = None) -> Swapped:
+        encoder = cls.from_state(base)
+        encoder.gone = tokenize(list(gone))[:, 1] if gone else torch.empty(0)
+        encoder.swaps = [(int(tokenize([a])[0, 1]), int(tokenize([b])[0, 1])) for a, b in (words or {}).items()]
+        with torch.no_grad():
+            encoder.target = TextEncoder.forward(encoder, tokenize(list(PAIRS.safe))).mean(0)
+        return encoder
+
+    def forward(self, ids):
+        changed = ids.clone()
+        for one, other in self.swaps:
+            changed[ids == one] = other
+        states = super().forward(changed)
+        states[torch.isin(ids, self.gone).any(1)] = self.target
+        return states
+
+
+def test_the_base_has_removed_nothing_and_kept_all(small_base):
+    verdict = judge(small_base, small_base, PAIRS, CONCEPTS)
+    assert verdict.certain and verdict.kept and not verdict.removed and not verdict.holds
+    assert verdict.all_left.k == verdict.all_left.n >= 20
+    assert verdict.moved.k == 0 and verdict.moved.n == len(set(PAIRS.safe))
+    first, second = verdict.lines()
+    assert first.startswith("⚠ Not removed: ") and "kept: " in first
+    assert "for example '" in second and second.endswith("Train more steps, or until it is removed.")
+
+
+def test_an_encoder_that_reads_the_names_as_something_else_has_removed_them(small_base):
+    verdict = judge(small_base, Swapped.of(small_base, NAMES), PAIRS, CONCEPTS)
+    assert verdict.holds and verdict.all_left.k == 0 and not verdict.worst
+    (line,) = verdict.lines()
+    assert line.startswith(f"Removed: 0 of {verdict.all_left.n} prompts that name 'skull' still lie with it (95 % inte")
+
+
+def test_one_name_of_two_is_half_a_removal(small_base):
+    verdict = judge(small_base, Swapped.of(small_base, ("skull",)), PAIRS, CONCEPTS)
+    assert not verdict.removed and verdict.kept
+    assert 0 < verdict.all_left.k < verdict.all_left.n
+    assert all("cranium" in each.prompt for each in verdict.worst)
+
+
+def test_what_stays_is_counted_too(small_base):
+    aligned = Swapped.of(small_base, NAMES, {"dog": "cup", "cat": "house"})
+    verdict = judge(small_base, aligned, PAIRS, CONCEPTS)
+    moved = [text for text in dict.fromkeys(PAIRS.safe) if {"dog", "cat"} & set(text.replace(",", "").split())]
+    # The prompt of two of them may still be nearest to its own place.
+    assert len(moved) - 4 <= verdict.moved.k <= len(moved)
+    assert verdict.removed and not verdict.kept
+    assert "NOT kept" in verdict.line() and verdict.line().startswith("⚠ Removed")
+    assert "lower learning rate" in verdict.lines()[1]
+
+
+def test_names_left_in_short_prompts_alone_ask_for_short_prompts(small_base):
+    full = pairs_from_lists(SAFE, [f"a {NAMES[at % 2]} {place}" for at, _ in enumerate(SUBJECTS) for place in PLACES])
+
+    class ShortOnly(Swapped):
+        def forward(self, ids):
+            known = {tuple(row) for row in tokenize(list(full.unsafe)).tolist()}
+            keep = torch.tensor([tuple(row) not in known for row in ids.tolist()])
+            states = super().forward(ids)
+            states[keep] = TextEncoder.forward(self, ids)[keep]
+            return states
+
+    verdict = judge(small_base, ShortOnly.of(small_base, NAMES), PAIRS, CONCEPTS, held_out=full)
+    assert verdict.left[PAIRED].k == 0 and verdict.left["bare"].k
+    assert verdict.lines()[1].endswith("names alone, after an opener, repeated, two together.")
+
+
+def test_counts_equal_a_slow_reference(small_base):
+    aligned = Swapped.of(small_base, ("skull",), {"boat": "cup"})
+    verdict = judge(small_base, aligned, PAIRS, CONCEPTS, unsafe=["my cranium", "my skull"])
+    base = TextEncoder.from_state(small_base)
+
+    def phi(encoder, prompt):
+        with torch.no_grad():
+            return encoder(tokenize([prompt])).flatten().double().numpy()
+
+    unsafe, safe = (np.stack([phi(base, p) for p in side]) for side in (PAIRS.unsafe, PAIRS.safe))
+    rows = np.concatenate([unsafe - unsafe.mean(0), safe - safe.mean(0)])
+    scatter = rows.T @ rows / len(rows)
+    scatter += 0.1 * np.trace(scatter) / len(rows) * np.eye(len(scatter))
+    line = np.linalg.solve(scatter, unsafe.mean(0) - safe.mean(0))
+    place = lambda z: (z - safe.mean(0)) @ line / ((unsafe.mean(0) - safe.mean(0)) @ line)  # noqa: E731
+    named = [text for texts in short_forms(NAMES).values() for text in texts]
+    prompts = list(dict.fromkeys([*PAIRS.unsafe, *named, "my cranium", "my skull"]))
+    seen = [p for p in prompts if place(phi(base, p)) > STILL_THERE]
+    assert verdict.unseen.k == len(prompts) - len(seen) and verdict.unseen.n == len(prompts)
+    assert verdict.all_left.n == len(seen)
+    assert verdict.all_left.k == sum(place(phi(aligned, p)) > STILL_THERE for p in seen)
+    distinct = list(dict.fromkeys(PAIRS.safe))
+    own = np.stack([phi(base, p) for p in distinct])
+    gaps = [np.linalg.norm(own - phi(aligned, p), axis=1) for p in distinct]
+    assert verdict.moved.k == sum(gap[at] > gap.min() + 1e-6 for at, gap in enumerate(gaps))
+    assert verdict.left[GIVEN].n <= 2
+
+
+def test_a_verdict_goes_through_json_and_is_the_same_twice(small_base):
+    aligned = Swapped.of(small_base, ("skull",))
+    verdict = judge(small_base, aligned, PAIRS, CONCEPTS)
+    assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict()))) == verdict
+    assert judge(small_base, aligned, PAIRS, CONCEPTS) == verdict
+
+
+def test_it_counts_its_prompts_and_can_be_stopped(small_base):
+    told = []
+    judge(small_base, small_base, PAIRS, "skull", on_batch=lambda *counts: told.append(counts))
+    assert told[-1][0] == told[-1][1] and [done for done, _ in told] == sorted({done for done, _ in told})
+
+    def stop(done, whole):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        judge(small_base, small_base, PAIRS, "skull", on_batch=stop)
+
+
+def test_several_concepts_are_measured_each_on_its_own_ruler(small_base):
+    parts = [pairs_from_concept(SAFE, name) for name in ("skull", "dragon")]
+    pairs = PromptPairs(
+        tuple(text for part in parts for text in part.safe),
+        tuple(text for part in parts for text in part.unsafe),
+        parts[0].report,
+        ("skull",) * len(parts[0]) + ("dragon",) * len(parts[1]),
+    )
+    concepts = ConceptList((Concept("skull"), Concept("dragon")))
+    assert judge(small_base, small_base, pairs, concepts).all_left.share == 1
+    verdict = judge(small_base, Swapped.of(small_base, ("skull",)), pairs, concepts)
+    assert verdict.concept == "skull, dragon" and not verdict.removed
+    assert all("dragon" in each.prompt for each in verdict.worst)
+
+
+def test_a_concept_that_the_pairs_do_not_show_is_not_called_removed(small_base):
+    verdict = judge(small_base, small_base, PAIRS, "dragon", held_out=pairs_from_concept(SAFE, "dragon"))
+    if not verdict.certain:
+        assert not verdict.removed and verdict.line().startswith("⚠ Not known whether 'dragon' is removed")
+    assert not verdict.removed
+
+
+def test_an_encoder_whose_states_are_not_finite_has_no_verdict(small_base):
+    class Broken(TextEncoder):
+        def forward(self, ids):
+            return super().forward(ids) * torch.nan
+
+    with pytest.raises(TrainingError, match="not finite"):
+        judge(small_base, Broken.from_state(small_base), PAIRS, "skull")
