@@ -18,15 +18,15 @@ CONCEPT_SUFFIXES = (".toml", ".json")
 # How messages call a list that comes from no file.
 _TYPED = "The list of concepts"
 _TEXTS = ("name", "direction", "becomes")
-_LISTS = ("names", "unseen", "templates", "unsafe")
+_LISTS = ("names", "unseen", "near", "templates", "unsafe")
 _WAY = 'TOML has a [[concepts]] for each, JSON {"concepts": [{"name": "skull"}]}'
 
 
 def read_concepts(path: str | os.PathLike[str]) -> ConceptList:
     """The concepts of a file, with the prompts of the files that it names in `unsafe`.
 
-    Each concept has a `name` and may have `names`, `unseen`, `templates`, `direction`, `becomes`, as `Concept` says,
-    and `unsafe`: one or more names of prompt files, which lie in the folder of this file or below it. TOML needs
+    Each concept has a `name` and may have `names`, `unseen`, `near`, `templates`, `direction`, `becomes`, as `Concept`
+    says, and `unsafe`: one or more names of prompt files, which lie in the folder of this file or below it. TOML needs
     Python 3.11 or the package tomli.
 
     Raises:
