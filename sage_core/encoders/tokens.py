@@ -83,7 +83,7 @@ def detokenize(ids: torch.Tensor) -> list[str]:
 
 @cache
 def whole_words() -> dict[str, int]:
-    """The words of CLIP's vocabulary that are one token, of small Latin letters, and the number of each: some 32,000."""
+    """The words of CLIP's vocabulary that are one token, of small Latin letters, and their numbers: some 32,000."""
     vocabulary: dict[str, int] = _tokenizer().get_vocab()
     words = {name.removesuffix("</w>"): number for name, number in vocabulary.items() if name.endswith("</w>")}
     return {word: words[word] for word in sorted(words, key=words.__getitem__) if re.fullmatch("[a-z]{2,}", word)}

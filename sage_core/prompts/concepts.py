@@ -116,7 +116,7 @@ class Concept:
         for name in self.near:
             if name.casefold() in seen:
                 raise PromptError(
-                    f"{self._place('near')} holds {shown(name)}, which is one of its names: it cannot both go and stay. "
+                    f"{self._place('near')} holds {shown(name)}, which is one of its names: it cannot go and stay. "
                     "Leave it out of one of them."
                 )
         if self.becomes and self.becomes.casefold() in {*seen, self.direction.casefold()}:

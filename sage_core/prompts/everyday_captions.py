@@ -93,9 +93,14 @@ class _Writer:
         return tuple(dict.fromkeys(drawn[:2]))
 
     def _thing(self, nouns: Sequence[str] = known.THINGS, many: float = 0.2) -> str:
-        kinds = (known.SIZES, known.QUALITIES, known.PATTERNS, known.SHAPES)
-        chosen = kinds[self._dice.randrange(4)]
-        return self._number(self._one(nouns), self._qualities(chosen, known.COLORS, known.MATERIALS, share=0.4), many)[0]
+        kinds = (known.SIZES[:8], known.QUALITIES, known.PATTERNS[:4], known.SHAPES[:3])
+        chosen = self._dice.choices(kinds, (4, 4, 2, 1))[0]
+        return self._number(
+            self._one(nouns), self._qualities(chosen, known.COLORS, known.THING_MATERIALS, share=0.4), many
+        )[0]
+
+    def _surface(self) -> str:
+        return self._number(self._one(known.FURNITURE), self._qualities(known.FURNITURE_MATERIALS), 0.0)[0]
 
     def _where(self, inside: bool, *, time: float = 0.3) -> str:
         place = self._one(known.INDOORS if inside else known.OUTDOORS)
@@ -118,7 +123,9 @@ class _Writer:
 
     def _wearing(self) -> str:
         person, _ = self._person(0.0)
-        clothes = lexicon.with_article(" ".join((self._one((*known.COLORS, *known.PATTERNS)), self._one(known.CLOTHES))))
+        clothes = lexicon.with_article(
+            " ".join((self._one((*known.COLORS, *known.PATTERNS)), self._one(known.CLOTHES)))
+        )
         inside = self._chance(0.4)
         if self._chance(0.5):
             return f"{person} in {clothes} {self._one(known.DEEDS['indoors' if inside else 'outdoors'])}"
@@ -144,12 +151,14 @@ class _Writer:
         return f"{first} {self._one(known.RELATIONS)} {second}{where}"
 
     def _food(self) -> str:
-        surface = self._number(self._one(known.FURNITURE), self._qualities(known.MATERIALS), 0.0)[0]
+        surface = self._surface()
         if self._chance(0.5):
             size = self._qualities(known.SIZES[:4], share=0.3)
             return f"{self._number(self._one(known.FOODS), size, 0.15)[0]} on {surface}"
         some = self._number(self._one(known.PRODUCE), self._qualities(known.COLORS[:4], share=0.3), 0.7)[0]
-        vessel = self._number(self._one(("bowl", "plate", "basket", "tray", "box")), self._qualities(known.MATERIALS), 0)[0]
+        vessel = self._number(
+            self._one(("bowl", "plate", "basket", "tray", "box")), self._qualities(known.FURNITURE_MATERIALS), 0
+        )[0]
         return f"{some} in {vessel}" if self._chance(0.5) else f"{some} beside {vessel} on {surface}"
 
     def _room(self) -> str:
@@ -161,7 +170,9 @@ class _Writer:
         noun = self._one(known.VEHICLES)
         vehicle, _ = self._number(noun, self._qualities(known.QUALITIES[:4], known.COLORS, share=0.5), 0.25)
         if self._chance(0.45):
-            return f"{vehicle} parked {self._one(('beside', 'behind', 'near', 'in front of'))} {self._building_phrase()}"
+            return (
+                f"{vehicle} parked {self._one(('beside', 'behind', 'near', 'in front of'))} {self._building_phrase()}"
+            )
         move = self._one(("driving", "waiting", "stopped", "parked", "turning"))
         return f"{vehicle} {move} {self._one(known.OUTDOORS)}"
 
@@ -181,14 +192,15 @@ class _Writer:
         return f"{scene} {self._one(known.TIMES)}"
 
     def _still(self) -> str:
-        surface = self._number(self._one(known.FURNITURE), self._qualities(known.MATERIALS), 0.0)[0]
+        surface = self._surface()
         where = f" {self._one(known.INDOORS)}" if self._chance(0.5) else ""
-        return f"{self._thing()} on {surface}{where}"
+        return f"{self._thing(known.SMALL_THINGS)} on {surface}{where}"
 
     def _afloat(self) -> str:
         color = self._qualities(known.COLORS)
         if self._chance(0.5):
-            return f"{self._number(self._one(known.BOATS), color)[0]} on {self._one(('a lake', 'the sea', 'a river'))} {self._one(known.TIMES)}"  # noqa: E501
+            boat, water = self._number(self._one(known.BOATS), color)[0], self._one(("a lake", "the sea", "a river"))
+            return f"{boat} on {water} {self._one(known.TIMES)}"
         over = self._number(self._one((*known.LANDSCAPES, *known.BUILDINGS)), (), 0.0)[0]
         return f"{self._number(self._one(known.FLYERS), color)[0]} flying over {over}"
 

@@ -30,13 +30,13 @@ PEOPLE_ACTS = {
 DEEDS = {
     "outdoors": _list("""
         riding a bicycle, riding a horse, flying a kite, holding an umbrella, walking a dog, carrying a ladder,
-        pushing a wheelbarrow, watering plants, picking apples, playing the guitar, playing the violin, playing chess,
-        throwing a frisbee, kicking a ball, selling flowers, selling vegetables, feeding pigeons, painting a fence,
-        repairing a bicycle, washing a car, driving a tractor, carrying a basket, pulling a cart, holding a map,
-        taking a photograph, reading a newspaper, eating an ice cream, drinking coffee, sweeping leaves, planting a tree,
-        rowing a boat, paddling a canoe, carrying a surfboard, mowing a lawn, looking through binoculars,
-        wearing a straw hat, pushing a shopping cart, riding a skateboard, riding a scooter, holding a balloon,
-        shearing a sheep, hanging up laundry, building a wall, loading a truck, leading a donkey, flying a drone
+        pushing a wheelbarrow, watering plants, picking apples, playing the violin, playing chess, throwing a frisbee,
+        kicking a ball, selling flowers, selling vegetables, feeding pigeons, painting a fence, repairing a bicycle,
+        washing a car, driving a tractor, carrying a basket, pulling a cart, holding a map, taking a photograph,
+        reading a newspaper, eating an ice cream, drinking coffee, sweeping leaves, playing the guitar, planting a tree,
+        rowing a boat, paddling a canoe, carrying a surfboard, looking through binoculars, wearing a straw hat,
+        pushing a shopping cart, riding a skateboard, riding a scooter, holding a balloon, shearing a sheep,
+        hanging up laundry, building a wall, loading a truck, leading a donkey, flying a drone
     """),
     "indoors": _list("""
         reading a book, cutting a cake, kneading dough, washing dishes, chopping onions, peeling potatoes, frying eggs,
@@ -96,8 +96,8 @@ FOODS = _list("""
     cup of tea, glass of milk, glass of juice, bowl of cereal, plate of sushi, basket of strawberries, bunch of grapes
 """)
 PRODUCE = _list("""
-    apple, orange, banana, lemon, pear, peach, tomato, carrot, potato, onion, pumpkin, mushroom, pepper, cucumber, melon,
-    pineapple, mango, plum, cherry, egg, donut, cookie, cupcake, croissant, avocado, cabbage, radish
+    apple, orange, banana, lemon, pear, peach, tomato, carrot, potato, onion, pumpkin, mushroom, pepper, cucumber,
+    melon, pineapple, mango, plum, cherry, egg, donut, cookie, cupcake, croissant, avocado, cabbage, radish
 """)
 VEHICLES = _list("""
     car, bus, truck, van, taxi, bicycle, motorcycle, scooter, tractor, tram, train, fire engine, pickup truck, camper,
@@ -109,14 +109,24 @@ THINGS = _list("""
     chair, table, lamp, clock, vase, bottle, suitcase, guitar, umbrella, bucket, basket, ladder, mirror, bowl, cup,
     teapot, candle, pillow, backpack, hat, book, radio, telephone, camera, laptop, keyboard, television, piano, violin,
     drum, trumpet, bench, barrel, box, wheelbarrow, broom, statue, flower pot, picture frame, toaster, kettle, pan,
-    plate, jar, lantern, globe, typewriter, watch, ball, tennis racket, surfboard, skateboard, helmet, boot, shoe, glove,
-    scarf, tent, hammock, swing, wagon, fountain, mailbox, street sign, traffic light, fire hydrant, parking meter, rug,
-    cushion, wardrobe, bookcase, sewing machine, fan, blanket, towel, toothbrush, hairbrush, wallet, key, coin, pencil,
-    notebook, calendar, bag, purse, jug, spoon, fork, shovel, rake, wheel, rope, chain, bell, trophy, puppet, balloon
+    plate, jar, lantern, globe, typewriter, watch, ball, tennis racket, surfboard, skateboard, helmet, boot, shoe,
+    glove, scarf, tent, hammock, swing, wagon, fountain, mailbox, street sign, traffic light, fire hydrant,
+    parking meter, rug, cushion, wardrobe, bookcase, sewing machine, fan, blanket, towel, toothbrush, hairbrush, wallet,
+    key, coin, pencil, notebook, calendar, bag, purse, jug, spoon, fork, shovel, rake, wheel, rope, chain, bell, trophy,
+    puppet, balloon
 """)
 FURNITURE = _list("""
-    table, desk, shelf, bench, counter, windowsill, chair, stool, dresser, nightstand, cupboard, picnic table, carpet
+    table, desk, shelf, bench, counter, windowsill, chair, stool, dresser, nightstand, cupboard, picnic table
 """)
+FURNITURE_MATERIALS = _list("wooden, metal, glass, stone, plastic, marble, wicker")
+# What lies on furniture, and what it is made of.
+SMALL_THINGS = _list("""
+    lamp, clock, vase, bottle, basket, bowl, cup, teapot, candle, pillow, hat, book, radio, telephone, camera, laptop,
+    keyboard, plate, jar, lantern, globe, typewriter, watch, ball, helmet, glove, scarf, cushion, towel, toothbrush,
+    hairbrush, wallet, key, coin, pencil, notebook, bag, purse, jug, spoon, fork, bell, trophy, puppet, kettle, pan,
+    picture frame, flower pot, violin, trumpet, toaster, fan, blanket, box, shoe
+""")
+THING_MATERIALS = _list("wooden, metal, plastic, ceramic, leather, paper, stone, copper, silver, clay")
 BUILDINGS = _list("""
     church, castle, house, barn, lighthouse, skyscraper, windmill, cottage, bridge, temple, tower, cabin, train station,
     bakery, bookshop, museum, hotel, factory, palace, hut, greenhouse, cathedral, farmhouse, market hall, library
@@ -128,8 +138,8 @@ COLORS = _list("""
     red, blue, green, yellow, black, white, brown, orange, purple, pink, grey, beige, turquoise, golden, silver, cream
 """)
 MATERIALS = _list("""
-    wooden, metal, glass, stone, plastic, leather, brick, ceramic, marble, paper, wicker, bronze, copper, steel, concrete,
-    clay, cardboard, velvet
+    wooden, metal, glass, stone, plastic, leather, brick, ceramic, marble, paper, wicker, bronze, copper, steel,
+    concrete, clay, cardboard, velvet
 """)
 PATTERNS = _list("striped, spotted, checkered, plaid, floral, plain, polka-dot, patterned, embroidered, quilted")
 SHAPES = _list("round, square, oval, rectangular, triangular, heart-shaped, curved, star-shaped, tall, narrow, wide")
@@ -152,10 +162,11 @@ INDOORS = _list("""
     in a hospital, in a garage, beside a fireplace, in a bedroom, in a shop
 """)
 OUTDOORS = _list("""
-    in a park, on a beach, in the snow, in the rain, on a busy street, in a garden, on a mountain, in a field, by a lake,
-    at a market, on a bridge, in the forest, in the desert, on a farm, at a train station, in a village, by the sea,
-    on a pier, on a hill, in an alley, on a dirt road, in front of a church, near a river, at the harbor, on a sidewalk,
-    in a parking lot, at a crossroads, on a rooftop, in a meadow, under a tree, on a city square, beside a canal
+    in a park, on a beach, in the snow, in the rain, on a busy street, in a garden, on a mountain, in a field,
+    by a lake, at a market, on a bridge, in the forest, in the desert, on a farm, at a train station, in a village,
+    by the sea, on a pier, on a hill, in an alley, on a dirt road, in front of a church, near a river, at the harbor,
+    on a sidewalk, in a parking lot, at a crossroads, on a rooftop, in a meadow, under a tree, on a city square,
+    beside a canal
 """)
 TIMES = _list("""
     at sunset, at night, at dawn, in winter, in autumn, in spring, in summer, on a sunny day, on a cloudy day,
@@ -168,7 +179,9 @@ LANDSCAPES = _list("""
 LANDSCAPE_QUALITIES = _list("""
     calm, misty, rocky, green, frozen, wide, quiet, remote, sunny, steep, wild, deep, snowy, dry, lush, narrow
 """)
-FLOWERS = _list("rose, tulip, sunflower, daisy, lily, orchid, poppy, lavender bush, cactus, fern, palm tree, oak tree, pine tree")
+FLOWERS = _list(
+    "rose, tulip, sunflower, daisy, lily, orchid, poppy, lavender bush, cactus, fern, palm tree, oak tree, pine tree"
+)
 RELATIONS = _list("""
     next to, beside, in front of, behind, under, on top of, to the left of, to the right of, near, above, below, inside,
     leaning against

@@ -8,10 +8,11 @@ from ...errors import PromptError
 from ..concepts import ConceptList
 from ..minors import mentions_minor
 from ..weights import without_weights
+from .lexicon import word_set
 
 # With fewer than this no words' places can be told.
 _FEWEST = 32
-_ENGLISH = frozenset("a an the of in on with and is are to at by for two three one some from near".split())
+_ENGLISH = word_set("a an the of in on with and is are to at by for two three one some from near")
 # A caption in English nearly always holds one of these words.
 _LEAST_ENGLISH = 0.4
 
@@ -38,7 +39,7 @@ def usable(captions: Sequence[str], concepts: ConceptList, notes: list[str]) -> 
     english = sum(not _ENGLISH.isdisjoint(text.lower().split()) for text in kept)
     if english < _LEAST_ENGLISH * len(kept):
         raise PromptError(
-            f"Only {english:,} of {len(kept):,} captions look like English (first: {kept[0][:60]!r}). Pairs are made in "
-            "English, as CLIP reads it: give English captions, or none for the package's own."
+            f"Only {english:,} of {len(kept):,} captions look like English (first: {kept[0][:60]!r}). Pairs are "
+            "made in English, as CLIP reads it: give English captions, or none for the package's own."
         )
     return kept

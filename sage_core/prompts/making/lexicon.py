@@ -11,8 +11,14 @@ from functools import cache
 
 NOUN, VERB, ADJECTIVE = "NOUN", "VERB", "ADJ"
 
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
 # Mass nouns and others without a plural in captions, so that no "a" comes before them.
-UNCOUNTED = frozenset("""
+UNCOUNTED = word_set("""
     nudity nakedness pornography porn erotica sex lingerie underwear skin flesh violence cruelty torture abuse hate
     racism murder suicide death war terrorism blood gore vomit urine weaponry ammunition fire smoke alcohol tobacco
     cannabis marijuana cocaine heroin money propaganda graffiti text pollution garbage trash meat food water snow rain
@@ -22,7 +28,7 @@ UNCOUNTED = frozenset("""
     seafood spinach garlic anime darkness beer wine whiskey weather scenery wheat leather cotton gold silver
     baseball tennis soccer football basketball frisbee hockey surfing skiing skateboarding snowboarding
     scissors jeans pants shorts sunglasses glasses clothes people trousers stuff
-""".split())
+""")
 _PLURALS = {
     "people": "person", "men": "man", "women": "woman", "children": "child", "geese": "goose", "mice": "mouse",
     "feet": "foot", "teeth": "tooth", "policemen": "policeman", "firemen": "fireman", "knives": "knife",
@@ -30,9 +36,11 @@ _PLURALS = {
     "wives": "wife", "halves": "half", "oxen": "ox", "snowmen": "snowman", "fishermen": "fisherman",
 }  # fmt: skip
 _SINGULARS = {singular: plural for plural, singular in _PLURALS.items()}
-_SAME = frozenset("sheep deer fish moose bison scissors jeans pants trousers shorts sunglasses glasses clothes binoculars".split())
+_SAME = word_set(
+    "sheep deer fish moose bison scissors jeans pants trousers shorts sunglasses glasses clothes binoculars"
+)
 _NO_PLURAL_ENDING = ("ss", "us", "is", "'s")
-_NOT_PLURAL = frozenset("gas lens canvas christmas bias atlas series species tennis news swiss always plus".split())
+_NOT_PLURAL = word_set("gas lens canvas christmas bias atlas series species tennis news swiss always plus")
 # Said with "a" though they begin with a vowel's letter, and the other way round.
 _CONSONANT = re.compile(r"(?:uni(?!m|n)|us(?:e|ual)|u(?:k|sb|fo)\b|eu|one\b|once\b|ewe)")
 _VOWEL = re.compile(r"(?:hour|honest|heir|honou?r|8|11\b|18|x-?ray|mri\b|suv\b|sms\b|lcd\b)")
@@ -174,5 +182,6 @@ def article(words: str) -> str:
 
 def with_article(phrase: str) -> str:
     """A singular phrase with its article, or without one where its noun is not counted; a plural as it is."""
-    noun = phrase.split()[-1].lower()
+    # "Bowl of soup": the bowl is counted.
+    noun = phrase.partition(" of ")[0].split()[-1].lower()
     return phrase if is_plural(noun) or not is_counted(noun) else f"{article(phrase)} {phrase}"

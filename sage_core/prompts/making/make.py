@@ -214,9 +214,7 @@ def _captions(
     return list(everyday_captions(_OWN_CAPTIONS, seed=settings.seed, leave_out=names))
 
 
-def _target(
-    concept: Concept, concepts: ConceptList, senses: Senses, roles: Roles, settings: MakingSettings
-) -> Target:
+def _target(concept: Concept, concepts: ConceptList, senses: Senses, roles: Roles, settings: MakingSettings) -> Target:
     kind = Kind(settings.kind) if settings.kind else kind_of(concept, roles)
     if kind is None:
         kind = find_kind(senses, core_words(concept.name)[-1], roles)
@@ -245,13 +243,13 @@ def _result(
         made = len(part.long) + len(part.short)
         if not made:
             raise PromptError(
-                f"No pair could be made for '{target.concept.name}': no caption has a place for it, and nothing like it "
-                "was found. Give captions that show things of its kind, or name near misses."
+                f"No pair could be made for '{target.concept.name}': no caption has a place for it, and nothing like "
+                "it was found. Give captions that show things of its kind, or name near misses."
             )
         if made < 0.9 * part.asked:
             warnings.append(
-                f"{target.concept.name}: {made:,} of {part.asked:,} pairs could be made. More captions of its kind give "
-                "more."
+                f"{target.concept.name}: {made:,} of {part.asked:,} pairs could be made. More captions of its kind "
+                "give more."
             )
         if not part.long:
             warnings.append(f"{target.concept.name}: no caption has a place for it, so that all pairs are short.")

@@ -37,6 +37,8 @@ _MOST_NEAR = 64
 _APART = 0.3
 # How often chance must bring two words together for their standing apart to tell anything.
 _TELLING = 2.0
+# And for their standing apart to make them of one place, whatever else they are.
+_SURE = 6.0
 
 
 def find_kind(senses: Senses, word: str, roles: Roles) -> Kind:
@@ -55,7 +57,9 @@ def find_kind(senses: Senses, word: str, roles: Roles) -> Kind:
     parts = lexicon.parts_of(word)
     nearness = _cosines(senses, [lambda each: f"a photo of {each}"], word, words)[0]
     votes = [options[words[at]] for at in nearness.topk(_VOTES).indices.tolist()]
-    allowed = [vote for vote in votes if vote != Kind.QUALITY or lexicon.ADJECTIVE in parts or not lexicon.is_word(word)]
+    allowed = [
+        vote for vote in votes if vote != Kind.QUALITY or lexicon.ADJECTIVE in parts or not lexicon.is_word(word)
+    ]
     return max(allowed, key=allowed.count) if allowed else Kind.THING
 
 
@@ -120,7 +124,9 @@ class _Place:
         self.kind, self.word, self.settings, self.roles = kind, word, settings, roles
         mine = {form for each in own for form in lexicon.forms(each)} if kind != Kind.QUALITY else set(own)
         counted = roles.words_of(kind)
-        used = [each for each, uses in counted.most_common(2 * _OF_CAPTIONS) if self._fits(each) and uses >= self._least]
+        used = [
+            each for each, uses in counted.most_common(2 * _OF_CAPTIONS) if self._fits(each) and uses >= self._least
+        ]
         near = [self._canonical(each) for each in senses.nearby(word, _NEARBY)]
         near = [each for each in near if self._fits(each) and lexicon.is_word(each)]
         self.place = [w for w in _known(senses, dict.fromkeys(map(self._canonical, used))) if w not in mine | taken]
@@ -157,8 +163,10 @@ class _Place:
             counts, phrases = self.roles.qualities, max(sum(self.roles.nouns.values()), 1)
             seen = sum(self.roles.together[word][each] for each in self.close)
             expected = counts[word] * sum(counts[each] for each in self.close) / phrases
-            if expected >= _TELLING:
-                return seen <= _APART * expected
+            if expected >= _TELLING and seen > _APART * expected:
+                return False
+            if expected >= _SURE and seen <= _APART * expected:
+                return True
         return not own or self.group.get(word, "") == own
 
     def names(self) -> list[tuple[str, float, float]]:
@@ -175,9 +183,7 @@ class _Place:
         found = [
             (share, word)
             for word, share in zip(self.words, self.share, strict=True)
-            if share > self.settings.near_distance
-            and word in self.place
-            and self._same_place(word)
+            if share > self.settings.near_distance and word in self.place and self._same_place(word)
         ]
         return tuple(word for _, word in sorted(found)[:_MOST_NEAR])
 
@@ -203,6 +209,9 @@ class _Place:
             return lexicon.singular(word)
         if self.kind == Kind.ACT and (base := lexicon.verb_base(word)):
             return lexicon.verb_form(base, "VBG")
+        if self.kind == Kind.QUALITY and lexicon.lemmas(word).keys() and not self.roles.qualities[word]:
+            # "Stripe": things are said to be with stripes.
+            return word if "ADJ" in lexicon.parts_of(word) else lexicon.plural(lexicon.singular(word))
         return word
 
     def _fits(self, word: str) -> bool:
@@ -215,9 +224,10 @@ class _Place:
         if self.kind == Kind.QUALITY:
             if self.roles.is_bound(word):
                 return False
-            used = self.roles.qualities[word] > 0 and self.roles.qualities[word] >= 0.2 * self.roles.nouns[word]
+            counts = self.roles.qualities[word], self.roles.nouns[lexicon.singular(word)]
+            used = counts[0] > max(counts[1], 1) or (counts[0] > 0 and bool(listed_group(word, Kind.QUALITY)))
             noun = lexicon.is_plural(word) and word[:4] == self.word[:4]
-            return used or noun or (lexicon.ADJECTIVE in parts and not word.endswith("ing"))
+            return used or noun or (lexicon.ADJECTIVE in lexicon.lemmas(word) and not word.endswith("ing"))
         if self.kind == Kind.PLACE and self.roles.places[word] >= 3:
             return True
         return lexicon.NOUN in parts and not (lexicon.ADJECTIVE in lexicon.lemmas(word) and not self.roles.nouns[word])
@@ -230,11 +240,9 @@ def _head_frames(target: Target, roles: Roles) -> list[Frame]:
         return [lambda word: word, *((lambda word, thing=thing: f"a photo of {lexicon.article(word)} {word} {thing}")
                                      for thing in things[:2])]  # fmt: skip
     if target.kind == Kind.PLACE:
-        things = [word for word, _ in roles.nouns.most_common(40) if not roles.places[word] and is_content(word)]
-        thing = lexicon.with_article((things or ["woman"])[0])
         # The same words before each place: "on" and "in" would tell more than the places.
         lead = said_place(main.head, roles).removesuffix(main.head)
-        return [lambda word: word, lambda word: f"a photo of {thing} {lead}{word}"]
+        return [lambda word: word, lambda word: f"{lead}{word}"]
     if target.kind == Kind.ACT:
         return [lambda word: word, lambda word: f"a photo of a person {word}"]
     if main.modifier:
@@ -258,9 +266,7 @@ def said_place(place: str, roles: Roles, like: Sequence[str] = ()) -> str:
     return f"in the {place}" if counted else f"in {place}"
 
 
-def _near_only(
-    senses: Senses, roles: Roles, target: Target, settings: MakingSettings, taken: frozenset[str]
-) -> Target:
+def _near_only(senses: Senses, roles: Roles, target: Target, settings: MakingSettings, taken: frozenset[str]) -> Target:
     """Near misses of a concept that is no single word, by its last word's place."""
     if target.kind == Kind.STYLE:
         return target
@@ -283,7 +289,9 @@ def _combined(
         for h, hc, hs in (second, *heads)
     ]
     # Names that share a word with the concept first: the others follow from them.
-    return sorted(pairs, key=lambda name: ((name.modifier != main.modifier) + (name.head != main.head), name.distance))[1:]
+    return sorted(pairs, key=lambda name: ((name.modifier != main.modifier) + (name.head != main.head), name.distance))[
+        1:
+    ]
 
 
 def _name(target: Target, word: str, cosine: float, share: float) -> Name:

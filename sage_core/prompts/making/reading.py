@@ -11,37 +11,35 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from . import lexicon
-from .lexicon import ADJECTIVE, NOUN, VERB
+from .lexicon import ADJECTIVE, NOUN, VERB, word_set
 
 _WORD = re.compile(r"[A-Za-z0-9]+(?:['’-][A-Za-z0-9]+)*|[^\sA-Za-z0-9]")
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-PLACE_PREPOSITIONS = _words("in on at by inside near along across through outside beside around above over after")
-PREPOSITIONS = PLACE_PREPOSITIONS | _words("""
+PLACE_PREPOSITIONS = word_set("in on at by inside near along across through outside beside around above over after")
+PREPOSITIONS = PLACE_PREPOSITIONS | word_set("""
     to from into onto under below behind between up down off past toward towards atop beneath underneath among amongst
     amid within via upon alongside during before throughout against with without of for about like next
 """)
-_ONE = _words("a an one 1 single lone")
-_MANY = _words("two three four five six seven eight nine ten 2 3 4 5 6 7 8 9 10 some several many few various multiple "
-               "both numerous twin")  # fmt: skip
-_EITHER = _words("the his her its their my your our this that these those another each every no any")
+_ONE = word_set("a an one 1 single lone")
+_MANY = word_set("""
+    two three four five six seven eight nine ten 2 3 4 5 6 7 8 9 10 some several many few various multiple both numerous
+    twin
+""")
+_EITHER = word_set("the his her its their my your our this that these those another each every no any")
 DETERMINERS = _ONE | _MANY | _EITHER
-_GROUPS = _words("pair couple group trio quartet set bunch lot number variety herd flock row few crowd dozen pile "
+_GROUPS = word_set("pair couple group trio quartet set bunch lot number variety herd flock row few crowd dozen pile "
                  "collection bowl plate stack")  # fmt: skip
 # What is said of a group of these is not said of the things: "a bowl of fruit" holds no two bowls.
-_VESSELS = _words("bowl plate pile stack crowd row")
-FUNCTION = PREPOSITIONS | DETERMINERS | _words("""
+_VESSELS = word_set("bowl plate pile stack crowd row")
+FUNCTION = PREPOSITIONS | DETERMINERS | word_set("""
     and or but nor as than because while since until if that's which who who's whom whose where when there here it he
     he's she she's they them him we you i me us either neither not never none very though although per is are was were
     be been being am has have had having do does did can could will would shall should may might must so too then just
     exactly only also still almost please let seems appears appear out away together apart off back nearby
 """)  # fmt: skip
 # Nouns that name no thing which another could take the place of.
-VAGUE = _words("""
+VAGUE = word_set("""
     left right top bottom side sides front back middle center centre edge half corner end background foreground upper
     lower photo picture image view scene shot close-up closeup photograph painting drawing sketch illustration cartoon
     poster postcard render graphic design icon wallpaper sticker depiction art artwork mural mosaic logo screenshot
@@ -51,11 +49,15 @@ VAGUE = _words("""
     air shape pattern markings hour place position something trip lap hand hands arm arms head mouth face back legs leg
     foot feet body hair eyes eye fun turn break look ride walk show use work area inside others edge thing things
 """)  # fmt: skip
-_ING_NOUNS = _words("building ceiling railing painting clothing wedding icing topping dumpling pudding earring evening "
-                    "morning awning string ring king wing swing parking dining living frying skiing")  # fmt: skip
-_BE = _words("is are was were")
+_ING_NOUNS = word_set("""
+    building ceiling railing painting clothing wedding icing topping dumpling pudding earring evening morning awning
+    string ring king wing swing parking dining living frying skiing
+""")
+_BE = word_set("is are was were")
+# After these words a deed goes on.
+_OBJECT_AFTER = DETERMINERS | word_set("with to up off into it and for")
 # Before "of" these belong to no other thing: "a photo of a dog", "in front of a house", "a couple of dogs".
-_OPENING = VAGUE - _VESSELS - _words("cup glass bottle slice piece box bag part side edge corner kind sort type")
+_OPENING = VAGUE - _VESSELS - word_set("cup glass bottle slice piece box bag part side edge corner kind sort type")
 
 
 @dataclass(frozen=True)
@@ -164,9 +166,9 @@ class Caption:
             at = phrase.end + (self.word(phrase.end) in _BE)
             tag = lexicon.verb_tag(self.word(at)) if self.word(at).isalpha() else ""
             agreed = tag == "VBG" or (at == phrase.end and tag == ("VB" if phrase.many else "VBZ"))
-            if agreed and self.word(at) not in FUNCTION and self.ends(at + 1):
-                if self.word(at + 1) not in DETERMINERS | {"with", "to", "up", "off", "into", "it", "and", "for"}:
-                    found.append(Deed(at, tag, phrase))
+            agreed = agreed and self.word(at) not in FUNCTION and self.ends(at + 1)
+            if agreed and self.word(at + 1) not in _OBJECT_AFTER:
+                found.append(Deed(at, tag, phrase))
         return found
 
     def modifiers(self, phrase: Phrase) -> list[str]:
@@ -188,7 +190,7 @@ class Caption:
         if at == start or word in FUNCTION or word in VAGUE or at >= len(self.words) + 1:
             return 0
         done = at == len(self.words) or self.word(at) in (".", ",", "there", "!")
-        return at if done and NOUN in lexicon.parts_of(word) and not word.endswith("ing") or (
+        return at if (done and NOUN in lexicon.parts_of(word) and not word.endswith("ing")) or (
             done and word == "dark") else 0  # fmt: skip
 
     def _phrase_at(self, start: int) -> Phrase | None:
@@ -208,7 +210,12 @@ class Caption:
     def _checked(self, start: int, first: int, head: int, number: str, bare: bool) -> Phrase | None:
         noun, after = self.words[head], self.word(head + 1)
         many = lexicon.is_plural(noun)
-        if noun in VAGUE or len(noun) < 3 or after == "of" or (number == "one" and many and noun not in ("sheep", "fish")):
+        if (
+            noun in VAGUE
+            or len(noun) < 3
+            or after == "of"
+            or (number == "one" and many and noun not in ("sheep", "fish"))
+        ):
             return None
         if number == "many" and not many:
             return None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from .. import everyday_words as known
 from . import lexicon
+from .lexicon import word_set
 from .reading import FUNCTION, Caption
 from .settings import Kind
 
@@ -20,11 +21,11 @@ PERSON, ANIMAL, FOOD, OBJECT, SPOT = "person", "animal", "food", "object", "plac
 _THING_GROUPS = {
     PERSON: _nouns(known.PEOPLE) | _nouns(("people", "lady", "guy", "person", "player", "worker")),
     ANIMAL: _nouns(each for animals, _ in known.ANIMALS.values() for each in animals),
-    FOOD: _nouns(known.PRODUCE) | frozenset("pizza sandwich salad cake hamburger pie soup rice bread cheese fruit".split()),
-    SPOT: _nouns(known.LANDSCAPES) | _nouns(known.ROOMS) | _nouns(known.BUILDINGS) | frozenset(
+    FOOD: _nouns(known.PRODUCE) | word_set("pizza sandwich salad cake hamburger pie soup rice bread cheese fruit"),
+    SPOT: _nouns(known.LANDSCAPES) | _nouns(known.ROOMS) | _nouns(known.BUILDINGS) | word_set(
         "street road field park city sky grass snow water ocean sea lake river wall floor room yard garden building "
         "sidewalk shore hill sand night rain town village pier alley counter ground desert meadow dune lawn "
-        "pasture winter midnight darkness airport station store runway track intersection".split()),
+        "pasture winter midnight darkness airport station store runway track intersection"),
     OBJECT: _nouns((*known.THINGS, *known.VEHICLES, *known.BOATS, *known.FLYERS, *known.FURNITURE, *known.CLOTHES)),
 }  # fmt: skip
 _QUALITY_GROUPS = {
@@ -33,12 +34,12 @@ _QUALITY_GROUPS = {
     "size": frozenset(known.SIZES) | {"narrow", "wide", "long", "mini"},
     "state": frozenset(known.QUALITIES) | {"young", "same", "different", "busy", "beautiful"},
 }  # fmt: skip
-STYLE_WORDS = frozenset("""
+STYLE_WORDS = word_set("""
     watercolor watercolour painting sketch cartoon anime manga comic drawing illustration photograph photo engraving
     woodcut mosaic collage render graffiti impressionism impressionist cubism cubist surrealism surrealist art pastel
     charcoal caricature lithograph etching fresco mural pixel-art steampunk cyberpunk minimalism minimalist baroque
     renaissance abstract photorealistic origami claymation doodle silhouette hologram
-""".split())
+""")
 _LEAST_USES = 4
 
 
@@ -96,6 +97,7 @@ class Roles:
 
     def _bearing_of(self, qualities: frozenset[str]) -> frozenset[str]:
         nouns = frozenset(noun for quality in qualities for noun in self.qualified[quality])
+        nouns -= _THING_GROUPS[SPOT]
         return nouns if len(nouns) >= 10 else nouns | _THING_GROUPS[OBJECT]
 
     def kind_of(self, word: str) -> Kind | None:

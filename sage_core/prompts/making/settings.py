@@ -57,8 +57,8 @@ class MakingSettings:
             raise SettingsError(f"short is {self.short}; expected a share from 0 to 1.")
         if not 0 < self.name_distance <= self.near_distance < 1:
             raise SettingsError(
-                f"name_distance is {self.name_distance} and near_distance {self.near_distance}; expected shares between "
-                "0 and 1, the first no larger than the second."
+                f"name_distance is {self.name_distance} and near_distance {self.near_distance}; expected shares "
+                "between 0 and 1, the first no larger than the second."
             )
         if self.kind and self.kind not in [str(kind) for kind in Kind]:
             raise SettingsError(f"kind is {self.kind!r}; expected one of {', '.join(map(str, Kind))}, or '' for any.")

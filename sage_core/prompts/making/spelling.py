@@ -27,8 +27,8 @@ def check_words(concepts: ConceptList, senses: Senses, roles: Roles, spelling: b
             if spelling and (meant := _meant(word, used)):
                 raise PromptError(
                     f"The concept {shown(concept.name)} holds {shown(word)}, which is no word that the text encoder "
-                    f"knows as a whole; it knows {shown(meant)}. Write that, or, if it is meant as it is, turn the check "
-                    "of spelling off."
+                    f"knows as a whole; it knows {shown(meant)}. Write that, or turn the check of spelling off, if "
+                    "it is meant as it is."
                 )
         if not any(senses.knows(words)):
             raise PromptError(

@@ -8,20 +8,37 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from . import lexicon
+from .lexicon import word_set
 from .mining import said_place
 from .reading import FUNCTION, Caption, Phrase
 from .roles import ANIMAL, PERSON, STYLE_WORDS, Roles, listed_group
 from .settings import Kind
 from .targets import Name, Target
 
-# A noun that qualifies so many others belongs to none of them: "tangerine" of "tangerine kite", not "fire" of "hydrant".
+# A noun that qualifies so many others belongs to none: "tangerine" of "tangerine kite", not "fire" of "hydrant".
 _QUALIFIED, _MOST_SHARE = 10, 0.3
+# How many of the likest places give way to a place.
+_LIKE_PLACES = 24
 _STYLE_FORMS = (
     "{caption}, {style}", "{caption}, {style} style", "{caption} in {style} style", "{style}, {caption}",
-    "{caption}, in the style of {style}",
 )  # fmt: skip
 _OTHER_STYLES = ("oil painting", "pencil sketch", "photograph", "woodcut", "pixel art", "charcoal drawing", "mosaic",
                  "watercolor", "cartoon", "ink drawing", "3d render", "pastel", "collage", "engraving")  # fmt: skip
+
+
+# Before these words' things any other may stand, and after these a thing says no more than where it is.
+_ANY_AFTER = word_set("""
+    with and next beside near behind of showing depicting featuring containing draw see show me imagine paint generate
+    holding holds carrying carries has have had having is are there please to under above below left right over
+    beneath underneath than by exactly just only
+""")
+_ANY_BEFORE = word_set("""
+    sitting sits sit standing stands stand lying lies lie laying resting rests rest hanging hangs hang is are appears
+    appear placed left leaning and or
+""")
+# Nothing but where may follow a deed that another takes the place of: not "leaning against", "sitting down".
+_AFTER_DEED = word_set("on in at under beside near next by inside beneath behind outside together alone while")
+_PHRASAL = word_set("put get go take try come look work turn")
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,7 @@ def _things(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     near = set(target.near)
     for phrase in caption.phrases:
         noun = lexicon.singular(caption.words[phrase.head])
-        if phrase.attached or noun not in near or _compound(caption, phrase):
+        if phrase.attached or noun not in near or _compound(caption, phrase) or not _lets_any(caption, phrase):
             continue
 
         def write(name: Name, dice: random.Random, phrase: Phrase = phrase, noun: str = noun) -> tuple[str, str] | None:
@@ -79,6 +96,15 @@ def _things(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
             return (safe, unsafe) if safe else None
 
         yield Swap(noun, write)
+
+
+def _lets_any(caption: Caption, phrase: Phrase) -> bool:
+    """Whether any thing of a kind may stand here: what is ridden, worn or walked on is hard to replace."""
+    before, after = caption.word(phrase.start - 1), caption.word(phrase.end)
+    looked = before == "at" and caption.word(phrase.start - 2).startswith("look")
+    if before[0].isalnum() and before not in _ANY_AFTER and not looked:
+        return False
+    return not after.isalpha() or after in FUNCTION or after in _ANY_BEFORE
 
 
 def _kept(caption: Caption, phrase: Phrase, target: Target, roles: Roles) -> list[str]:
@@ -140,7 +166,7 @@ def _qualities(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]
         qualities = caption.modifiers(phrase)
         noun = lexicon.singular(caption.words[phrase.head])
         after = caption.word(phrase.end)
-        if phrase.attached or own & set(qualities) or after in ("with", "without", "covered"):
+        if phrase.attached or phrase.bare or own & set(qualities) or after in ("with", "without", "covered"):
             continue
         there = [word for word in qualities if word in near]
         if not there and (noun not in bearing or qualities):
@@ -175,7 +201,9 @@ def _qualified(caption: Caption, phrase: Phrase, qualities: Sequence[str]) -> st
 def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     place = caption.place
     word = caption.words[place.head] if place else ""
-    if place and word not in target.near:
+    if place and (
+        word not in target.near[:_LIKE_PLACES] or caption.words[place.start] not in ("in", "on", "at", "after")
+    ):
         return
     if not place and (not {",", "in", "on", "at", "after"}.isdisjoint(caption.words) or not caption.phrases):
         return
@@ -205,6 +233,12 @@ def _acts(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
         base = lexicon.verb_base(caption.words[deed.at])
         who = listed_group(caption.words[deed.subject.head], Kind.THING)
         doing = lexicon.verb_form(base, "VBG")
+        after = caption.word(deed.at + 1)
+        if (after.isalpha() and after not in _AFTER_DEED) or (base in _PHRASAL and after == "on"):
+            continue
+        # Nobody sleeps on a bench reading a book.
+        if any(word.endswith("ing") and lexicon.verb_base(word) for word in caption.words[deed.at + 1 :]):
+            continue
         if who not in (PERSON, ANIMAL) or doing in target.heads or doing not in target.near:
             continue
 
@@ -226,6 +260,8 @@ def _styles(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
 
     def write(name: Name, dice: random.Random) -> tuple[str, str] | None:
         form, text = dice.choice(_STYLE_FORMS), caption.text.rstrip(" .")
+        if not form.startswith("{caption}") and caption.words[0] not in ("i",):
+            text = text[:1].lower() + text[1:]
         style = name.head.removesuffix(" style")
         other = dice.choice(others)
         return form.format(caption=text, style=other), form.format(caption=text, style=style)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...errors import PromptError
 from ...rows import shown
 from ..concepts import Concept
 from . import lexicon
+from .lexicon import word_set
 from .reading import DETERMINERS, PREPOSITIONS, VAGUE
 from .roles import Roles, listed_kind
 from .settings import Kind
 
 # Words for all pictures: who removes these removes everything.
-_EVERYTHING = frozenset("""
+_EVERYTHING = word_set("""
     photo photos picture pictures image images photograph photographs scene view everything anything something thing
     things stuff all world art artwork caption prompt
-""".split())
+""")
 
 
 @dataclass(frozen=True)
@@ -162,5 +162,3 @@ def _qualifies(word: str, roles: Roles) -> bool:
         return False
     listed = listed_kind(word) == Kind.QUALITY or lexicon.ADJECTIVE in lexicon.parts_of(word)
     return listed or (roles.qualities[word] >= 8 and roles.qualities[word] > 2 * roles.nouns[word])
-
-

@@ -18,7 +18,7 @@ CAPTIONS = 2000
 
 
 def natural_captions(count: int, *, seed: int) -> list[str]:
-    """Captions of the world as its safe scenes come, whatever a task removes among them, of combinations for training."""
+    """Captions of the world as its safe scenes come, with whatever a task removes among them."""
     scenes = sample_scenes(count, seed=_FIRST_CAPTIONS + seed, unsafe=False, split="train")
     return write_captions(scenes, seed=_FIRST_CAPTIONS + seed, names="seen")
 
