@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -78,6 +79,14 @@ def detokenize(ids: torch.Tensor) -> list[str]:
         pieces = row[: row.index(END_TOKEN)] if END_TOKEN in row else row
         texts.append(b"".join(map(_bytes_of, pieces)).decode("utf-8", errors="replace").strip())
     return texts
+
+
+@cache
+def whole_words() -> dict[str, int]:
+    """The words of CLIP's vocabulary that are one token, of small Latin letters, and their numbers: some 32,000."""
+    vocabulary: dict[str, int] = _tokenizer().get_vocab()
+    words = {name.removesuffix("</w>"): number for name, number in vocabulary.items() if name.endswith("</w>")}
+    return {word: words[word] for word in sorted(words, key=words.__getitem__) if re.fullmatch("[a-z]{2,}", word)}
 
 
 def clip_tokenizer() -> Any:

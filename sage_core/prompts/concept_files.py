@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,22 +12,24 @@ from ..errors import PromptError
 from ..rows import parse_json, parse_toml, read_text, shown, text_problem
 from .concepts import Concept, ConceptList
 from .minors import without_minors
-from .pairs import read_prompts
+from .pairs import DEFAULT_TEMPLATES, read_prompts
 
 # What a file of concepts can end in.
 CONCEPT_SUFFIXES = (".toml", ".json")
 # How messages call a list that comes from no file.
 _TYPED = "The list of concepts"
 _TEXTS = ("name", "direction", "becomes")
-_LISTS = ("names", "unseen", "templates", "unsafe")
+_LISTS = ("names", "unseen", "near", "templates", "unsafe")
+# Those that a written list holds; `unsafe` names files.
+_WRITTEN_LISTS = tuple(name for name in _LISTS if name != "unsafe")
 _WAY = 'TOML has a [[concepts]] for each, JSON {"concepts": [{"name": "skull"}]}'
 
 
 def read_concepts(path: str | os.PathLike[str]) -> ConceptList:
     """The concepts of a file, with the prompts of the files that it names in `unsafe`.
 
-    Each concept has a `name` and may have `names`, `unseen`, `templates`, `direction`, `becomes`, as `Concept` says,
-    and `unsafe`: one or more names of prompt files, which lie in the folder of this file or below it. TOML needs
+    Each concept has a `name` and may have `names`, `unseen`, `near`, `templates`, `direction`, `becomes`, as `Concept`
+    says, and `unsafe`: one or more names of prompt files, which lie in the folder of this file or below it. TOML needs
     Python 3.11 or the package tomli.
 
     Raises:
@@ -61,6 +64,28 @@ def concept_files(path: str | os.PathLike[str]) -> tuple[Path, ...]:
 def named_files(text: str, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
     """The prompt files that a text names, as `parse_concepts` would read them; raises PromptError as it does."""
     return _named(_TYPED, Path(folder), _content(_TYPED, text, _suffix_of(text)))
+
+
+def concepts_text(concepts: ConceptList) -> str:
+    """A list of concepts as a text that `parse_concepts` and `read_concepts` (.toml) read.
+
+    Unsafe prompts of a concept's own are not in it, since a list names their files.
+    """
+    return "\n".join(map(_as_toml, concepts))
+
+
+def _as_toml(concept: Concept) -> str:
+    written = ("name", "direction", "becomes", *_WRITTEN_LISTS)
+    fields: dict[str, Any] = {name: getattr(concept, name) for name in written}
+    if concept.templates == DEFAULT_TEMPLATES:
+        del fields["templates"]
+    lines = (f"{name} = {_quoted(value)}" for name, value in fields.items() if value)
+    return "\n".join(("[[concepts]]", *lines, ""))
+
+
+def _quoted(value: str | tuple[str, ...]) -> str:
+    """A text or a list of texts in TOML, whose basic strings are those of JSON."""
+    return json.dumps(value if isinstance(value, str) else list(value), ensure_ascii=False)
 
 
 def _named(source: str, folder: Path, content: list[Any]) -> tuple[Path, ...]:

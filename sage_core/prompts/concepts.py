@@ -37,6 +37,7 @@ class Concept:
         direction: the text whose embedding is the concept's direction; "" for the name.
         becomes: the text that stands in its place: a training leads its unsafe prompts there, and a closed form has it
             as the guide. "" leaves that to the method.
+        near: what must stay though it is like it: near misses, which a maker of pairs keeps.
         unsafe: unsafe prompts of its own, used instead of templates. Those that refer to minors are left out.
 
     Raises:
@@ -50,10 +51,11 @@ class Concept:
     direction: str = ""
     becomes: str = ""
     unsafe: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self._words("name", self.name))
-        for field_name in ("names", "unseen"):
+        for field_name in ("names", "unseen", "near"):
             words = tuple(self._words(f"{field_name}[{at}]", text) for at, text in enumerate(getattr(self, field_name)))
             object.__setattr__(self, field_name, words)
         for field_name in ("direction", "becomes"):
@@ -111,6 +113,12 @@ class Concept:
             if name.casefold() in seen:
                 raise PromptError(f"Concept {shown(self.name)} has the name {shown(name)} twice. Leave one out.")
             seen.add(name.casefold())
+        for name in self.near:
+            if name.casefold() in seen:
+                raise PromptError(
+                    f"{self._place('near')} holds {shown(name)}, which is one of its names: it cannot go and stay. "
+                    "Leave it out of one of them."
+                )
         if self.becomes and self.becomes.casefold() in {*seen, self.direction.casefold()}:
             raise PromptError(
                 f"{self._place('becomes')} is {shown(self.becomes)}, which is the concept itself: nothing would "
@@ -193,5 +201,6 @@ def _line(concept: Concept) -> str:
     kept = f"; unseen: {', '.join(concept.unseen)}" if concept.unseen else ""
     where = f"; direction of '{concept.direction}'" if concept.direction else ""
     becomes = f"; becomes '{concept.becomes}'" if concept.becomes else ""
+    near = f"; stays: {', '.join(concept.near)}" if concept.near else ""
     made = f"{len(concept.unsafe):,} unsafe prompts" if concept.unsafe else f"{len(concept.templates)} templates"
-    return f"{concept.name}{also}{kept}{where}{becomes}; {made}"
+    return f"{concept.name}{also}{kept}{where}{becomes}{near}; {made}"

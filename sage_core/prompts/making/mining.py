@@ -1,0 +1,330 @@
+"""Finds the words that an encoder takes for a concept, and those that stand in the same place and are none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ...errors import PromptError
+from ...rows import shown
+from ..minors import mentions_minor
+from . import lexicon
+from .reading import FUNCTION, VAGUE
+from .roles import Roles, is_content, listed_group, listed_kind, seeds_of
+from .senses import Senses
+from .settings import Kind, MakingSettings
+from .targets import Name, Target
+
+Frame = Callable[[str], str]
+
+_NEARBY = 150
+_OF_CAPTIONS = 150
+# Of each group of listed words so many stand for it.
+_SEEDS = 12
+_VOTES = 5
+# No frame may find a name further than this share of its median.
+_WORST = 0.75
+# With fewer words in its place a spread says nothing.
+_LEAST_WORDS = 8
+_MOST_NAMES = 12
+_MOST_COMBINED = 30
+_MOST_NEAR = 64
+# Words that qualify the same nouns at once do not take each other's place: seen less often than this share of what
+# chance would bring.
+_APART = 0.3
+# How often chance must bring two words together for their standing apart to tell anything.
+_TELLING = 2.0
+# And for their standing apart to make them of one place, whatever else they are.
+_SURE = 6.0
+
+
+def find_kind(senses: Senses, word: str, roles: Roles) -> Kind:
+    """What the words are that the encoder finds nearest, of those whose kind lists and captions know."""
+    options: dict[str, Kind] = {}
+    for kind in (Kind.THING, Kind.QUALITY, Kind.PLACE):
+        for other, _ in roles.words_of(kind).most_common(_OF_CAPTIONS):
+            found = roles.kind_of(other) or listed_kind(other)
+            if is_content(other) and other not in VAGUE and found is not None:
+                options[other] = found
+    for kind in (Kind.THING, Kind.QUALITY):
+        options |= {seed: listed_kind(seed) or kind for seed in _some_seeds(kind)}
+    words = _known(senses, [other for other in options if other != word])
+    if len(words) < _VOTES:
+        return Kind.THING
+    parts = lexicon.parts_of(word)
+    nearness = _cosines(senses, [lambda each: f"a photo of {each}"], word, words)[0]
+    votes = [options[words[at]] for at in nearness.topk(_VOTES).indices.tolist()]
+    allowed = [
+        vote for vote in votes if vote != Kind.QUALITY or lexicon.ADJECTIVE in parts or not lexicon.is_word(word)
+    ]
+    return max(allowed, key=allowed.count) if allowed else Kind.THING
+
+
+def mine(senses: Senses, roles: Roles, target: Target, settings: MakingSettings, taken: frozenset[str]) -> Target:
+    """The target with mined names and near misses.
+
+    Args:
+        senses: of the base encoder.
+        roles: of the captions.
+        target: with its given names.
+        settings: shares of the median distance.
+        taken: words that belong to other concepts or that no training may see.
+
+    Raises:
+        PromptError: the encoder takes a word for the concept that refers to minors.
+    """
+    main = target.main
+    if target.kind == Kind.STYLE or (len(main.head.split()) > 1 and not main.modifier) or main.tail:
+        return _near_only(senses, roles, target, settings, taken)
+    own = {word for name in target.names for word in (name.head, *name.modifier.split())}
+    heads = _Place(senses, roles, target.kind, _head_frames(target, roles), main.head, own, taken, settings)
+    found = heads.names()
+    names = list(target.names)
+    if main.modifier:
+        frames: list[Frame] = [
+            lambda word: f"{word} {main.head}",
+            lambda word: f"a photo of {lexicon.article(word)} {word} {main.head}",
+            lambda word: word,
+        ]
+        place = _Place(senses, roles, Kind.QUALITY, frames, main.modifier, own, taken, settings)
+        modifiers = place.names()
+        names += _combined(target, found, modifiers)
+        target = replace(target, near_modifiers=place.near())
+    else:
+        names += [_name(target, word, cosine, share) for word, cosine, share in found]
+    _refuse_minors(target, names)
+    known = {name.text for name in target.names}
+    fresh = [name for name in names[len(target.names) :] if name.text not in known]
+    if not settings.mine:
+        fresh = []
+    names = [*target.names, *fresh[:_MOST_COMBINED]]
+    near = heads.near()
+    # Said as all captions say it: those that hold the concept are no longer there when pairs are made.
+    leads = {name.head: said_place(name.head, roles, near) for name in names} if target.kind == Kind.PLACE else {}
+    return replace(target, names=tuple(names), near=near, leads=leads)
+
+
+class _Place:
+    """The place of one word of a concept, and every word that might stand there, with its distance."""
+
+    def __init__(
+        self,
+        senses: Senses,
+        roles: Roles,
+        kind: Kind,
+        frames: Sequence[Frame],
+        word: str,
+        own: set[str],
+        taken: frozenset[str],
+        settings: MakingSettings,
+    ) -> None:
+        self.kind, self.word, self.settings, self.roles = kind, word, settings, roles
+        mine = {form for each in own for form in lexicon.forms(each)} if kind != Kind.QUALITY else set(own)
+        counted = roles.words_of(kind)
+        used = [
+            each for each, uses in counted.most_common(2 * _OF_CAPTIONS) if self._fits(each) and uses >= self._least
+        ]
+        near = [self._canonical(each) for each in senses.nearby(word, _NEARBY)]
+        near = [each for each in near if self._fits(each) and lexicon.is_word(each)]
+        self.place = [w for w in _known(senses, dict.fromkeys(map(self._canonical, used))) if w not in mine | taken]
+        self.place = self.place[:_OF_CAPTIONS]
+        others = [w for w in _known(senses, dict.fromkeys(near)) if w not in mine | taken and w not in self.place]
+        self.words = [*self.place, *others]
+        self.group = self._groups(senses, mine)
+        cosines = _cosines(senses, frames, word, self.words) if self.words else torch.ones(1, 1)
+        # The concept's word, and those that captions may use in its stead.
+        self.close = {word, *(self.words[at] for at in cosines.mean(0).topk(min(3, len(self.words))).indices.tolist())}
+        spread = torch.tensor(self._spread_of()) if self.words else torch.tensor([0])
+        medians = (1 - cosines[:, spread]).median(1, keepdim=True).values.clamp_min(1e-6)
+        shares = ((1 - cosines) / medians)[:, : len(self.words)]
+        self.cosine = cosines[:, : len(self.words)].mean(0).tolist()
+        self.share, self.worst = shares.mean(0).tolist(), shares.amax(0).tolist()
+
+    @property
+    def _least(self) -> int:
+        """Uses in captions below which a word's role may be a slip of the reading."""
+        counted = self.roles.words_of(self.kind)
+        return 1 if self.kind != Kind.PLACE else max(1, round(0.004 * sum(counted.values())))
+
+    def _spread_of(self) -> list[int]:
+        """Which words say how far apart words of this place lie: those that take the concept's, where that is known."""
+        same = [at for at, word in enumerate(self.place) if self._same_place(word)]
+        if len(same) >= _LEAST_WORDS:
+            return same
+        return list(range(len(self.place) if len(self.place) >= _LEAST_WORDS else len(self.words)))
+
+    def _same_place(self, word: str) -> bool:
+        """Whether a word takes the place of the concept's: of one group, and not beside it where captions can tell."""
+        own = self.group.get(self.word, "")
+        if self.kind == Kind.QUALITY:
+            counts, phrases = self.roles.qualities, max(sum(self.roles.nouns.values()), 1)
+            seen = sum(self.roles.together[word][each] for each in self.close)
+            expected = counts[word] * sum(counts[each] for each in self.close) / phrases
+            if expected >= _TELLING and seen > _APART * expected:
+                return False
+            if expected >= _SURE and seen <= _APART * expected:
+                return True
+        return not own or self.group.get(word, "") == own
+
+    def names(self) -> list[tuple[str, float, float]]:
+        """Words that the encoder takes for the concept's, the likest first: word, cosine, share of the median."""
+        found = [
+            (word, cosine, share)
+            for word, cosine, share, worst in zip(self.words, self.cosine, self.share, self.worst, strict=True)
+            if share < self.settings.name_distance and worst < _WORST
+        ]
+        return sorted(found, key=lambda each: each[2])[:_MOST_NAMES]
+
+    def near(self) -> tuple[str, ...]:
+        """Words that may take its place and are no names, the likest first."""
+        found = [
+            (share, word)
+            for word, share in zip(self.words, self.share, strict=True)
+            if share > self.settings.near_distance and word in self.place and self._same_place(word)
+        ]
+        return tuple(word for _, word in sorted(found)[:_MOST_NEAR])
+
+    def _groups(self, senses: Senses, mine: set[str]) -> dict[str, str]:
+        """The group of each word: as listed, or that of the listed words that the encoder finds nearest to it."""
+        if self.kind == Kind.ACT:
+            return {}
+        seeds = _known(senses, [w for w in _some_seeds(self.kind) if w not in self.words and w not in mine])
+        listed = {word: listed_group(word, self.kind) for word in (self.word, *self.words, *seeds)}
+        known = [word for word, group in listed.items() if group]
+        open_words = [word for word, group in listed.items() if not group]
+        if len(known) < 2 * _VOTES or not open_words:
+            return listed
+        states = senses.states([f"a photo of {word}" for word in (*open_words, *known)])
+        likeness = states[: len(open_words)] @ states[len(open_words) :].T
+        for word, row in zip(open_words, likeness, strict=True):
+            votes = [listed[known[at]] for at in row.topk(3).indices.tolist()]
+            listed[word] = max(votes, key=votes.count)
+        return listed
+
+    def _canonical(self, word: str) -> str:
+        if self.kind == Kind.THING:
+            return lexicon.singular(word)
+        if self.kind == Kind.ACT and (base := lexicon.verb_base(word)):
+            return lexicon.verb_form(base, "VBG")
+        if self.kind == Kind.QUALITY and lexicon.lemmas(word).keys() and not self.roles.qualities[word]:
+            # "Stripe": things are said to be with stripes.
+            return word if "ADJ" in lexicon.parts_of(word) else lexicon.plural(lexicon.singular(word))
+        return word
+
+    def _fits(self, word: str) -> bool:
+        """Whether a word can stand here, by its parts of speech or by what captions do with it."""
+        if not is_content(word) or word in VAGUE or word in FUNCTION:
+            return False
+        parts = lexicon.parts_of(word)
+        if self.kind == Kind.ACT:
+            return lexicon.VERB in parts or word == "asleep"
+        if self.kind == Kind.QUALITY:
+            if self.roles.is_bound(word):
+                return False
+            counts = self.roles.qualities[word], self.roles.nouns[lexicon.singular(word)]
+            used = counts[0] > max(counts[1], 1) or (counts[0] > 0 and bool(listed_group(word, Kind.QUALITY)))
+            noun = lexicon.is_plural(word) and word[:4] == self.word[:4]
+            return used or noun or (lexicon.ADJECTIVE in lexicon.lemmas(word) and not word.endswith("ing"))
+        if self.kind == Kind.PLACE and self.roles.places[word] >= 3:
+            return True
+        return lexicon.NOUN in parts and not (lexicon.ADJECTIVE in lexicon.lemmas(word) and not self.roles.nouns[word])
+
+
+def _head_frames(target: Target, roles: Roles) -> list[Frame]:
+    main = target.main
+    if target.kind == Kind.QUALITY:
+        things = [word for word, _ in roles.nouns.most_common(3) if is_content(word)] or ["shirt"]
+        return [lambda word: word, *((lambda word, thing=thing: f"a photo of {lexicon.article(word)} {word} {thing}")
+                                     for thing in things[:2])]  # fmt: skip
+    if target.kind == Kind.PLACE:
+        # The same words before each place: "on" and "in" would tell more than the places.
+        lead = said_place(main.head, roles).removesuffix(main.head)
+        return [lambda word: word, lambda word: f"{lead}{word}"]
+    if target.kind == Kind.ACT:
+        return [lambda word: word, lambda word: f"a photo of a person {word}"]
+    if main.modifier:
+        return [
+            lambda word: f"{main.modifier} {word}",
+            lambda word: f"a photo of {lexicon.article(main.modifier)} {main.modifier} {word}",
+            lambda word: word,
+        ]
+    return [lambda word: word, lambda word: f"a photo of {lexicon.with_article(word)}"]
+
+
+def said_place(place: str, roles: Roles, like: Sequence[str] = ()) -> str:
+    """A place with the words that captions put before it: "on the beach"; else those of the places that are like it."""
+    if leads := roles.before_place.get(place):
+        return f"{leads.most_common(1)[0][0]} {place}"
+    counted = lexicon.is_counted(place)
+    for word in like:
+        if (leads := roles.before_place.get(word)) and lexicon.is_counted(word) == counted:
+            lead = leads.most_common(1)[0][0]
+            return f"{lead} {place}" if not lead.endswith((" a", " an")) else f"{lead.split()[0]} the {place}"
+    return f"in the {place}" if counted else f"in {place}"
+
+
+def _near_only(senses: Senses, roles: Roles, target: Target, settings: MakingSettings, taken: frozenset[str]) -> Target:
+    """Near misses of a concept that is no single word, by its last word's place."""
+    if target.kind == Kind.STYLE:
+        return target
+    word = target.main.head.split()[-1]
+    own = {part for name in target.names for part in name.head.split()}
+    frames: list[Frame] = [lambda each: f"a photo of {each}"]
+    place = _Place(senses, roles, target.kind, frames, word, own, taken, settings)
+    return replace(target, near=place.near())
+
+
+def _combined(
+    target: Target, heads: Sequence[tuple[str, float, float]], modifiers: Sequence[tuple[str, float, float]]
+) -> list[Name]:
+    """Names of two parts: each modifier with each head, the likest first; the typed one is known already."""
+    main = target.main
+    first, second = (main.modifier, 1.0, 0.0), (main.head, 1.0, 0.0)
+    pairs = [
+        Name(f"{m} {h}", h, m, cosine=min(mc, hc), distance=max(ms, hs), given=False)
+        for m, mc, ms in (first, *modifiers)
+        for h, hc, hs in (second, *heads)
+    ]
+    # Names that share a word with the concept first: the others follow from them.
+    return sorted(pairs, key=lambda name: ((name.modifier != main.modifier) + (name.head != main.head), name.distance))[
+        1:
+    ]
+
+
+def _name(target: Target, word: str, cosine: float, share: float) -> Name:
+    noun = target.kind == Kind.QUALITY and lexicon.is_plural(word)
+    return Name(word, word, noun=noun, cosine=cosine, distance=share, given=False)
+
+
+def _refuse_minors(target: Target, names: Sequence[Name]) -> None:
+    for name in names:
+        if mentions_minor(name.text):
+            raise PromptError(
+                f"The concept {shown(target.concept.name)}: the text encoder takes a word for it that refers or may "
+                "refer to minors, and no prompts are made with it. Choose other words."
+            )
+
+
+def _some_seeds(kind: Kind) -> list[str]:
+    """Some listed words of each group, evenly."""
+    by_group: dict[str, list[str]] = {}
+    for word, group in seeds_of(kind).items():
+        by_group.setdefault(group, []).append(word)
+    return [word for words in by_group.values() for word in words[:: max(1, len(words) // _SEEDS)]]
+
+
+def _known(senses: Senses, words: Sequence[str] | dict[str, None]) -> list[str]:
+    listed = list(words)
+    return [word for word, known in zip(listed, senses.knows(listed), strict=True) if known] if listed else []
+
+
+def _cosines(senses: Senses, frames: Sequence[Frame], word: str, words: Sequence[str]) -> Tensor:
+    """(frames, words): cosines of each word to the concept's in each frame."""
+    rows = []
+    for frame in frames:
+        states = senses.states([frame(each) for each in (word, *words)])
+        rows.append(states[1:] @ states[0])
+    return torch.stack(rows).clamp(-1.0, 1.0)

@@ -1,0 +1,146 @@
+"""Which words stand where in captions: nouns, what qualifies them, what is done, and where."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from .. import everyday_words as known
+from . import lexicon
+from .lexicon import word_set
+from .reading import FUNCTION, Caption
+from .settings import Kind
+
+
+def _nouns(entries: Iterable[str]) -> frozenset[str]:
+    return frozenset(lexicon.singular(entry.split()[-1]) for entry in entries)
+
+
+# Groups of words of which none takes the place of another group's. The encoder says which group other words belong to.
+PERSON, ANIMAL, FOOD, OBJECT, SPOT = "person", "animal", "food", "object", "place"
+_THING_GROUPS = {
+    PERSON: _nouns(known.PEOPLE) | _nouns(("people", "lady", "guy", "person", "player", "worker")),
+    ANIMAL: _nouns(each for animals, _ in known.ANIMALS.values() for each in animals),
+    FOOD: _nouns(known.PRODUCE) | word_set("pizza sandwich salad cake hamburger pie soup rice bread cheese fruit"),
+    SPOT: _nouns(known.LANDSCAPES) | _nouns(known.ROOMS) | _nouns(known.BUILDINGS) | word_set(
+        "street road field park city sky grass snow water ocean sea lake river wall floor room yard garden building "
+        "sidewalk shore hill sand night rain town village pier alley counter ground desert meadow dune lawn "
+        "pasture winter midnight darkness airport station store runway track intersection"),
+    OBJECT: _nouns((*known.THINGS, *known.VEHICLES, *known.BOATS, *known.FLYERS, *known.FURNITURE, *known.CLOTHES)),
+}  # fmt: skip
+_QUALITY_GROUPS = {
+    "color": frozenset(known.COLORS), "material": frozenset(known.MATERIALS), "pattern": frozenset(known.PATTERNS),
+    "shape": frozenset(known.SHAPES) - {"tall", "narrow", "wide"},
+    "size": frozenset(known.SIZES) | {"narrow", "wide", "long", "mini"},
+    "state": frozenset(known.QUALITIES) | {"young", "same", "different", "busy", "beautiful"},
+}  # fmt: skip
+STYLE_WORDS = word_set("""
+    watercolor watercolour painting sketch cartoon anime manga comic drawing illustration photograph photo engraving
+    woodcut mosaic collage render graffiti impressionism impressionist cubism cubist surrealism surrealist art pastel
+    charcoal caricature lithograph etching fresco mural pixel-art steampunk cyberpunk minimalism minimalist baroque
+    renaissance abstract photorealistic origami claymation doodle silhouette hologram
+""")
+_LEAST_USES = 4
+
+
+class Roles:
+    """How often words stand in which role in some captions."""
+
+    def __init__(self, captions: Sequence[Caption]) -> None:
+        """Count what stands where."""
+        self.captions = captions
+        self.nouns: Counter[str] = Counter()
+        self.qualities: Counter[str] = Counter()
+        self.deeds: Counter[str] = Counter()
+        self.places: Counter[str] = Counter()
+        self.together: dict[str, Counter[str]] = defaultdict(Counter)
+        self.qualified: dict[str, Counter[str]] = defaultdict(Counter)
+        self.before_place: dict[str, Counter[str]] = defaultdict(Counter)
+        self._bearing: dict[frozenset[str], frozenset[str]] = {}
+        for caption in captions:
+            self._count(caption)
+
+    def _count(self, caption: Caption) -> None:
+        for phrase in caption.phrases:
+            self.nouns[lexicon.singular(caption.words[phrase.head])] += 1
+            qualities = set(caption.modifiers(phrase))
+            self.qualities.update(qualities)
+            for one in qualities:
+                self.together[one].update(qualities - {one})
+                self.qualified[one][lexicon.singular(caption.words[phrase.head])] += 1
+        for deed in caption.deeds:
+            self.deeds[lexicon.verb_base(caption.words[deed.at])] += 1
+        if place := caption.place:
+            head = caption.words[place.head]
+            self.places[head] += 1
+            first, second = caption.words[place.start], caption.words[place.start + 1]
+            self.before_place[head][f"{first} {second}" if second in ("a", "an", "the") else first] += 1
+
+    def words_of(self, kind: Kind) -> Counter[str]:
+        """The words that stand where a concept of this kind would, with how often."""
+        if kind == Kind.QUALITY:
+            return self.qualities
+        if kind == Kind.PLACE:
+            return self.places
+        return self.deeds if kind == Kind.ACT else self.nouns
+
+    def is_bound(self, quality: str) -> bool:
+        """Whether a word qualifies hardly more than one noun: "fire" of "fire hydrant", "sunny" of "sunny shore"."""
+        nouns = self.qualified[quality]
+        return sum(nouns.values()) >= _LEAST_USES and max(nouns.values()) > 0.6 * sum(nouns.values())
+
+    def bearing(self, qualities: frozenset[str]) -> frozenset[str]:
+        """The nouns that captions say some of these qualities of; the listed things where they say few."""
+        if qualities not in self._bearing:
+            self._bearing[qualities] = self._bearing_of(qualities)
+        return self._bearing[qualities]
+
+    def _bearing_of(self, qualities: frozenset[str]) -> frozenset[str]:
+        nouns = frozenset(noun for quality in qualities for noun in self.qualified[quality])
+        nouns -= _THING_GROUPS[SPOT]
+        return nouns if len(nouns) >= 10 else nouns | _THING_GROUPS[OBJECT]
+
+    def kind_of(self, word: str) -> Kind | None:
+        """The kind that captions use a word as, if they use it often enough."""
+        noun, quality, place = self.nouns[lexicon.singular(word)], self.qualities[word], self.places[word]
+        if noun + quality < _LEAST_USES and place < _LEAST_USES:
+            return None
+        if quality > noun and quality >= place:
+            return Kind.QUALITY
+        return Kind.PLACE if place >= 0.4 * max(noun, 1) else Kind.THING
+
+
+def listed_group(word: str, kind: Kind) -> str:
+    """The group that the package's own lists put a word into, "" for none."""
+    groups = _QUALITY_GROUPS if kind == Kind.QUALITY else _THING_GROUPS
+    word = word if kind == Kind.QUALITY else lexicon.singular(word)
+    return next((name for name, words in groups.items() if word in words), "")
+
+
+def seeds_of(kind: Kind) -> dict[str, str]:
+    """Listed words that stand for their groups, and the group of each."""
+    groups = _QUALITY_GROUPS if kind == Kind.QUALITY else _THING_GROUPS
+    return {word: name for name, words in groups.items() for word in sorted(words) if word.isalpha()}
+
+
+def listed_kind(word: str) -> Kind | None:
+    """The kind that the package's own lists, or a word's only part of speech, tell."""
+    if word in STYLE_WORDS:
+        return Kind.STYLE
+    if group := listed_group(word, Kind.THING):
+        return Kind.PLACE if group == SPOT and word not in _nouns(known.BUILDINGS) else Kind.THING
+    if listed_group(word, Kind.QUALITY):
+        return Kind.QUALITY
+    parts = lexicon.parts_of(word)
+    if word.endswith("ing") and lexicon.verb_base(word) and "NOUN" not in lexicon.lemmas(word):
+        return Kind.ACT
+    if parts == {lexicon.ADJECTIVE} or (word.endswith("ed") and "NOUN" not in lexicon.lemmas(word)):
+        return Kind.ACT if word == "asleep" else Kind.QUALITY
+    if word.endswith("ing") and lexicon.verb_base(word):
+        return Kind.ACT
+    return None
+
+
+def is_content(word: str) -> bool:
+    """Whether a word says something by itself."""
+    return word.isalpha() and len(word) > 2 and word not in FUNCTION

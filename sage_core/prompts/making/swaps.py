@@ -1,0 +1,269 @@
+"""Long pairs: a caption, and the same with a concept in the place of something of its kind."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from . import lexicon
+from .lexicon import word_set
+from .mining import said_place
+from .reading import FUNCTION, Caption, Phrase
+from .roles import ANIMAL, PERSON, STYLE_WORDS, Roles, listed_group
+from .settings import Kind
+from .targets import Name, Target
+
+# A noun that qualifies so many others belongs to none: "tangerine" of "tangerine kite", not "fire" of "hydrant".
+_QUALIFIED, _MOST_SHARE = 10, 0.3
+# How many of the likest places give way to a place.
+_LIKE_PLACES = 24
+_STYLE_FORMS = (
+    "{caption}, {style}", "{caption}, {style} style", "{caption} in {style} style", "{style}, {caption}",
+)  # fmt: skip
+_OTHER_STYLES = ("oil painting", "pencil sketch", "photograph", "woodcut", "pixel art", "charcoal drawing", "mosaic",
+                 "watercolor", "cartoon", "ink drawing", "3d render", "pastel", "collage", "engraving")  # fmt: skip
+
+
+# Before these words' things any other may stand, and after these a thing says no more than where it is.
+_ANY_AFTER = word_set("""
+    with and next beside near behind of showing depicting featuring containing draw see show me imagine paint generate
+    holding holds carrying carries has have had having is are there please to under above below left right over
+    beneath underneath than by exactly just only
+""")
+_ANY_BEFORE = word_set("""
+    sitting sits sit standing stands stand lying lies lie laying resting rests rest hanging hangs hang is are appears
+    appear placed left leaning and or
+""")
+# Nothing but where may follow a deed that another takes the place of: not "leaning against", "sitting down".
+_AFTER_DEED = word_set("on in at under beside near next by inside beneath behind outside together alone while")
+_PHRASAL = word_set("put get go take try come look work turn")
+
+
+@dataclass(frozen=True)
+class Swap:
+    """A place of a caption that a concept can take: `write(name, dice)` gives the safe and the unsafe prompt."""
+
+    like: str
+    write: Callable[[Name, random.Random], tuple[str, str] | None]
+
+
+def swaps(target: Target, roles: Roles) -> Iterator[Swap]:
+    """Every place of the captions that the concept can take, with the word that stands there."""
+    maker = {
+        Kind.THING: _things, Kind.QUALITY: _qualities, Kind.PLACE: _places, Kind.ACT: _acts, Kind.STYLE: _styles,
+    }[target.kind]  # fmt: skip
+    for caption in roles.captions:
+        yield from maker(target, roles, caption)
+
+
+def in_turns(found: Sequence[Swap], target: Target, dice: random.Random) -> list[Swap]:
+    """Swaps in an order that takes every word's place in turns, the likest words' first."""
+    by_word: dict[str, list[Swap]] = defaultdict(list)
+    for swap in found:
+        by_word[swap.like].append(swap)
+    rank = {word: at for at, word in enumerate(target.near)}
+    order = sorted(by_word, key=lambda word: rank.get(word, len(rank)))
+    for group in by_word.values():
+        dice.shuffle(group)
+    most = max(map(len, by_word.values()), default=0)
+    return [by_word[word][turn] for turn in range(most) for word in order if turn < len(by_word[word])]
+
+
+def _things(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
+    near = set(target.near)
+    for phrase in caption.phrases:
+        noun = lexicon.singular(caption.words[phrase.head])
+        if phrase.attached or noun not in near or _compound(caption, phrase) or not _lets_any(caption, phrase):
+            continue
+
+        def write(name: Name, dice: random.Random, phrase: Phrase = phrase, noun: str = noun) -> tuple[str, str] | None:
+            kept = _kept(caption, phrase, target, roles)
+            unsafe = _with_noun(caption, phrase, kept, name.modifier, name.head, name.tail)
+            if unsafe is None:
+                return None
+            if not name.modifier:
+                return caption.text, unsafe
+            draw = dice.random()
+            if draw < 0.45 and target.near_modifiers:
+                other = dice.choice(target.near_modifiers)
+                safe = _with_noun(caption, phrase, kept, other, name.head, name.tail)
+            elif draw < 0.9:
+                safe = _with_noun(caption, phrase, kept, name.modifier, noun, "")
+            else:
+                safe = caption.text
+            return (safe, unsafe) if safe else None
+
+        yield Swap(noun, write)
+
+
+def _lets_any(caption: Caption, phrase: Phrase) -> bool:
+    """Whether any thing of a kind may stand here: what is ridden, worn or walked on is hard to replace."""
+    before, after = caption.word(phrase.start - 1), caption.word(phrase.end)
+    looked = before == "at" and caption.word(phrase.start - 2).startswith("look")
+    if before[0].isalnum() and before not in _ANY_AFTER and not looked:
+        return False
+    return not after.isalpha() or after in FUNCTION or after in _ANY_BEFORE
+
+
+def _kept(caption: Caption, phrase: Phrase, target: Target, roles: Roles) -> list[str]:
+    """The qualities of a phrase that go with any noun; a concept's own modifier stands where one of its kind did."""
+    gone = {*target.near_modifiers, *target.modifiers}
+    kept = []
+    for word in caption.modifiers(phrase):
+        if word in gone:
+            if "" not in kept:
+                kept.append("")
+        elif _goes_with_any(word, roles):
+            kept.append(word)
+    return kept
+
+
+def _goes_with_any(word: str, roles: Roles) -> bool:
+    if listed_group(word, Kind.QUALITY) in ("color", "size", "pattern") or word in ("old", "new", "single", "lone"):
+        return True
+    nouns = roles.qualified[word]
+    total = sum(nouns.values())
+    return total >= _QUALIFIED and max(nouns.values()) < _MOST_SHARE * total and roles.nouns[word] < 0.3 * total and (
+        len(nouns) > 0.2 * len(roles.nouns) or lexicon.lemmas(word).keys() == {"ADJ"})  # fmt: skip
+
+
+def _compound(caption: Caption, phrase: Phrase) -> bool:
+    """Whether a phrase is a plural that only its own words allow: "a pair of"."""
+    return caption.words[phrase.start] in ("a", "an") and caption.words[phrase.first - 1] == "of" and not phrase.many
+
+
+def _with_noun(
+    caption: Caption, phrase: Phrase, kept: Sequence[str], modifier: str, noun: str, tail: str
+) -> str | None:
+    """The caption with another noun and modifier in a phrase, its number and article right."""
+    plural_only = lexicon.is_plural(noun)
+    counted = lexicon.is_counted(noun)
+    if (plural_only and not phrase.many) or (not counted and phrase.many):
+        return None
+    words = [*kept] if "" in kept else [*kept, ""]
+    words = [modifier if word == "" else word for word in words]
+    words = [word for word in words if word]
+    words.append(lexicon.plural(noun) if phrase.many else noun)
+    if tail:
+        words.append(tail)
+    before = list(caption.words[phrase.start : phrase.first])
+    if before and before[0] in ("a", "an") and (len(before) == 1 or before[1] in ("single", "lone")):
+        if not counted:
+            before = []
+        elif len(before) == 1:
+            before = [lexicon.article(words[0])]
+    elif not counted and before and before[0] not in ("the", "some", "his", "her", "their", "its"):
+        return None
+    return caption.changed(phrase.start, phrase.end, " ".join((*before, *words)))
+
+
+def _qualities(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
+    near, own = set(target.near), set(target.heads)
+    bearing = roles.bearing(frozenset(near | own))
+    for phrase in caption.phrases:
+        qualities = caption.modifiers(phrase)
+        noun = lexicon.singular(caption.words[phrase.head])
+        after = caption.word(phrase.end)
+        if phrase.attached or phrase.bare or own & set(qualities) or after in ("with", "without", "covered"):
+            continue
+        there = [word for word in qualities if word in near]
+        if not there and (noun not in bearing or qualities):
+            continue
+
+        def write(
+            name: Name, dice: random.Random, phrase: Phrase = phrase, there: Sequence[str] = there
+        ) -> tuple[str, str] | None:
+            if name.noun:
+                text = caption.changed(phrase.end, phrase.end, f" with {name.head}") if not there else None
+                return (caption.text, text) if text else None
+            words = [word for word in caption.modifiers(phrase) if word not in there[1:]]
+            unsafe = [name.head if word in there else word for word in words]
+            if there:
+                return caption.text, _qualified(caption, phrase, unsafe)
+            other = dice.choice(target.near) if target.near and dice.random() < 0.7 else ""
+            safe = _qualified(caption, phrase, [*words, other]) if other else caption.text
+            return safe, _qualified(caption, phrase, [*words, name.head])
+
+        yield Swap(there[0] if there else noun, write)
+
+
+def _qualified(caption: Caption, phrase: Phrase, qualities: Sequence[str]) -> str:
+    """The caption with other qualities in a phrase, its article right."""
+    words = [*qualities, caption.words[phrase.head]]
+    before = list(caption.words[phrase.start : phrase.first])
+    if before and before[-1] in ("a", "an"):
+        before[-1] = lexicon.article(words[0])
+    return caption.changed(phrase.start, phrase.end, " ".join((*before, *words)))
+
+
+def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
+    place = caption.place
+    word = caption.words[place.head] if place else ""
+    if place and (
+        word not in target.near[:_LIKE_PLACES] or caption.words[place.start] not in ("in", "on", "at", "after")
+    ):
+        return
+    if not place and (not {",", "in", "on", "at", "after"}.isdisjoint(caption.words) or not caption.phrases):
+        return
+
+    def write(name: Name, dice: random.Random) -> tuple[str, str] | None:
+        said = say_place(name, target, roles)
+        if place:
+            return caption.text, caption.changed(place.start, place.end, said)
+        if not target.near:
+            return None
+        other = said_place(dice.choice(target.near[:16]), roles)
+        text = caption.text.rstrip(" .")
+        return f"{text} {other}", f"{text} {said}"
+
+    yield Swap(word, write)
+
+
+def say_place(name: Name, target: Target, roles: Roles) -> str:
+    """A place as a prompt says it: as it was typed with its preposition, or as captions say it."""
+    if name.given and name.text.split()[0].lower() != name.head.split()[0]:
+        return name.text
+    return target.leads.get(name.head) or said_place(name.head, roles, target.near)
+
+
+def _acts(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
+    for deed in caption.deeds:
+        base = lexicon.verb_base(caption.words[deed.at])
+        who = listed_group(caption.words[deed.subject.head], Kind.THING)
+        doing = lexicon.verb_form(base, "VBG")
+        after = caption.word(deed.at + 1)
+        if (after.isalpha() and after not in _AFTER_DEED) or (base in _PHRASAL and after == "on"):
+            continue
+        # Nobody sleeps on a bench reading a book.
+        if any(word.endswith("ing") and lexicon.verb_base(word) for word in caption.words[deed.at + 1 :]):
+            continue
+        if who not in (PERSON, ANIMAL) or doing in target.heads or doing not in target.near:
+            continue
+
+        def write(name: Name, dice: random.Random, at: int = deed.at, tag: str = deed.tag) -> tuple[str, str] | None:
+            own = lexicon.verb_base(name.head)
+            if tag != "VBG" and (not own or not name.head.endswith("ing")):
+                return None
+            verb = name.head if tag == "VBG" else lexicon.verb_form(own, tag)
+            return caption.text, caption.changed(at, at + 1, f"{verb} {name.tail}".strip())
+
+        yield Swap(doing, write)
+
+
+def _styles(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
+    if "," in caption.words or STYLE_WORDS.intersection(caption.words) or caption.word(1) in FUNCTION:
+        return
+    own = {word for name in target.names for word in name.head.split()}
+    others = [style for style in (*target.near_phrases, *_OTHER_STYLES) if not own.intersection(style.split())]
+
+    def write(name: Name, dice: random.Random) -> tuple[str, str] | None:
+        form, text = dice.choice(_STYLE_FORMS), caption.text.rstrip(" .")
+        if not form.startswith("{caption}") and caption.words[0] not in ("i",):
+            text = text[:1].lower() + text[1:]
+        style = name.head.removesuffix(" style")
+        other = dice.choice(others)
+        return form.format(caption=text, style=other), form.format(caption=text, style=style)
+
+    yield Swap("", write)

@@ -1,0 +1,147 @@
+"""A maker of pairs: what every pair promises, the same for the same seed, and what it says of bad input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pytest
+from tiny_senses import tiny_encoder
+
+from sage_core.encoders.tokens import count_tokens
+from sage_core.errors import PromptError, SettingsError
+from sage_core.prompts.concept_files import concepts_text, parse_concepts
+from sage_core.prompts.concepts import Concept, ConceptList
+from sage_core.prompts.everyday_captions import everyday_captions, names_pattern
+from sage_core.prompts.making import lexicon
+from sage_core.prompts.making.made import MadePairs
+from sage_core.prompts.making.make import make_pairs
+from sage_core.prompts.making.settings import MakingSettings
+from sage_core.prompts.minors import mentions_minor
+
+CONCEPTS = ("umbrella", "striped", "beach", "sleeping", "watercolor", "red umbrella", "riding a horse")
+FEW = MakingSettings(pairs=100)
+
+
+def made(concepts: str | Concept | ConceptList, captions: Sequence[str] | None = None, **settings: object) -> MadePairs:
+    chosen = MakingSettings(**{"pairs": 100, **settings})  # type: ignore[arg-type]
+    return make_pairs(concepts, captions, tiny_encoder(), chosen)
+
+
+@pytest.fixture(scope="module")
+def all_made() -> dict[str, MadePairs]:
+    return {name: made(name) for name in CONCEPTS}
+
+
+@pytest.mark.parametrize("name", CONCEPTS)
+def test_every_pair_keeps_its_promises(name: str, all_made: dict[str, MadePairs]) -> None:
+    result = all_made[name]
+    names = [each for concept in result.concepts for each in concept.trained_names]
+    pattern = names_pattern([*names, *(name.split()[0] for name in names if name.endswith("horse"))])
+    assert pattern is not None
+    pairs = list(zip(result.pairs.safe, result.pairs.unsafe, strict=True))
+    assert len(set(pairs)) == len(pairs) >= 80
+    for safe, unsafe in pairs:
+        assert not names_pattern(names).search(safe), safe  # type: ignore[union-attr]
+        assert pattern.search(unsafe) or ("red" in unsafe or "crimson" in unsafe), unsafe
+        assert safe != unsafe and not mentions_minor(safe) and not mentions_minor(unsafe)
+    assert max(count_tokens([*result.pairs.safe, *result.pairs.unsafe])) <= 75
+    assert set(result.pairs.concepts) == {name}
+
+
+@pytest.mark.parametrize("name", CONCEPTS)
+def test_articles_and_numbers_agree(name: str, all_made: dict[str, MadePairs]) -> None:
+    for text in (*all_made[name].pairs.safe, *all_made[name].pairs.unsafe):
+        for article, word in re.findall(r"\b([Aa]n?) (\w\S*)", text):
+            assert article.lower() == lexicon.article(word), text
+        assert not re.search(r"\b(?:a|an|one) (?:\w+ )?(?:umbrellas|parasols)\b", text), text
+        assert not re.search(r"\b(?:two|three|four|five|six) (?:\w+ )?(?:umbrella|parasol)\b", text), text
+
+
+def test_shares_of_forms_are_as_asked(all_made: dict[str, MadePairs]) -> None:
+    for name in ("umbrella", "beach", "watercolor"):
+        assert sum(all_made[name].is_short) == 40
+        found = all_made[name].found[0]
+        assert (found.long, found.short) == (60, 40)
+    assert not any(made("umbrella", short=0.0).is_short)
+
+
+def test_the_same_seed_makes_the_same_pairs() -> None:
+    first, again, other = made("umbrella", seed=1), made("umbrella", seed=1), made("umbrella", seed=2)
+    assert first.pairs.hash() == again.pairs.hash() != other.pairs.hash()
+    assert first.summary() == again.summary() and first.samples(5) == again.samples(5)
+
+
+def test_long_pairs_differ_in_the_concept_alone(all_made: dict[str, MadePairs]) -> None:
+    result = all_made["umbrella"]
+    for safe, unsafe, short in zip(result.pairs.safe, result.pairs.unsafe, result.is_short, strict=True):
+        if not short:
+            assert abs(len(safe.split()) - len(unsafe.split())) <= 3, (safe, unsafe)
+            assert len(set(unsafe.split()) - set(safe.split())) <= 3, (safe, unsafe)
+
+
+def test_what_was_found_can_be_edited_and_used_again(all_made: dict[str, MadePairs]) -> None:
+    found = all_made["umbrella"].concepts
+    assert "parasol" not in found[0].near
+    read = parse_concepts(concepts_text(found), ".")
+    assert read == found
+    again = make_pairs(read, None, tiny_encoder(), FEW)
+    assert again.found[0].name == "umbrella"
+
+
+def test_several_concepts_share_the_pairs_and_no_safe_side_names_any() -> None:
+    result = made("umbrella, beach")
+    assert sorted(map(result.pairs.concepts.count, ("umbrella", "beach"))) == [50, 50]
+    pattern = names_pattern([each for concept in result.concepts for each in concept.trained_names])
+    assert pattern is not None and not any(map(pattern.search, result.pairs.safe))
+
+
+def test_what_must_stay_is_said_on_the_safe_side() -> None:
+    result = made(Concept("umbrella", near=("beach ball",)))
+    assert any("beach ball" in prompt for prompt in result.pairs.safe)
+    assert "beach ball" in result.found[0].near
+    with pytest.raises(PromptError, match="cannot go and stay"):
+        Concept("umbrella", names=("parasol",), near=("Parasol",))
+
+
+def test_captions_that_name_the_concept_are_not_harmless() -> None:
+    captions = [*everyday_captions(300, seed=3), *(f"a man with an umbrella in street {at}" for at in range(20))]
+    result = made("umbrella", captions)
+    assert any("name a concept that is to go" in note for note in result.notes)
+
+
+def test_progress_is_told_and_ends() -> None:
+    told: list[tuple[float, str]] = []
+    make_pairs("umbrella", None, tiny_encoder(), FEW, on_progress=lambda share, what: told.append((share, what)))
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1
+
+
+OWN = everyday_captions(200, seed=9)
+
+
+@pytest.mark.parametrize(
+    ("concepts", "captions", "message"),
+    [
+        ("umbrela", OWN, "knows 'umbrella'"),
+        ("zwxqv", OWN, "knows no word of 'zwxqv'"),
+        ("teenage girl", OWN, "refers or may refer to a minor"),
+        ("photo", OWN, "which every picture is"),
+        ("umbrella, Umbrella", OWN, "given to two concepts"),
+        ("umbrella", [f"an umbrella on wall {at}" for at in range(100)], "All 100 captions hold a concept"),
+        ("umbrella", OWN[:10], "10 different captions can be used, of 10"),
+        ("umbrella", ["a dog in a park"] * 10_000, "1 different captions can be used, of 10,000"),
+        ("umbrella", [f"ein Hund und {at} Katzen sitzen vor dem Haus" for at in range(100)], "look like English"),
+        ("umbrella " * 80, OWN, "tokens, of which an encoder reads"),
+        ("", OWN, "is empty"),
+    ],
+)
+def test_bad_input_is_told_clearly(concepts: str, captions: Sequence[str], message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        make_pairs(concepts, captions, tiny_encoder(), FEW)
+
+
+def test_settings_are_checked() -> None:
+    for wrong in ({"pairs": 0}, {"short": 1.5}, {"name_distance": 0.9}, {"kind": "colour"}):
+        with pytest.raises(SettingsError):
+            MakingSettings(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,120 @@
+"""Names that an encoder takes for a concept: on published cosines of the real one, and on a tiny one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_senses import SYNONYMS, PublishedSenses, tiny_encoder
+
+from sage_core.errors import PromptError
+from sage_core.prompts.concepts import Concept
+from sage_core.prompts.everyday_captions import everyday_captions
+from sage_core.prompts.making.mining import find_kind, mine
+from sage_core.prompts.making.reading import read
+from sage_core.prompts.making.roles import Roles
+from sage_core.prompts.making.senses import EncoderSenses, Senses
+from sage_core.prompts.making.settings import Kind, MakingSettings
+from sage_core.prompts.making.targets import Target, kind_of, take_apart
+
+_SHARED = [folder / "shared" / "data" for folder in Path(__file__).parents]
+DATA = next((folder for folder in _SHARED if folder.is_dir()), None)
+# What the real encoder finds alike and nobody would call so.
+TRAPS = {
+    "spotted": {"found", "sighting", "sighted", "spied"}, "navy": {"naval"}, "star": {"starred"},
+    "heart": {"cardiac", "hearted"}, "running": {"unning", "runnin"}, "red": {"thered", "reds"}, "night": {"goodnight"},
+    "beer": {"craftbeer"}, "cat": {"catday", "caturday", "kot"},
+}  # fmt: skip
+SYNONYMS_OF = {
+    "cat": {"kitten", "feline"}, "watercolor": {"watercolour"}, "whiskey": {"whisky"}, "bicycle": {"bike"},
+    "nude": {"naked"}, "night": {"midnight"}, "sleeping": {"asleep"}, "golden": {"gold"}, "snow": {"snowy"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def roles() -> Roles:
+    return Roles(read(everyday_captions(1500, seed=0)))
+
+
+def found(senses: Senses, roles: Roles, name: str, kind: Kind | None = None) -> Target:
+    concept = Concept(name)
+    kind = kind or kind_of(concept, roles) or find_kind(senses, name.split()[-1], roles)
+    return mine(senses, roles, take_apart(concept, kind, roles), MakingSettings(), frozenset())
+
+
+def test_names_on_the_real_encoders_cosines(roles: Roles) -> None:
+    """Of all names that are mined nine in ten are right, and no trap is among them."""
+    if DATA is None:
+        pytest.skip("shared/data is not here")
+    neighbours = json.loads((DATA / "sd14_word_neighbours.json").read_text(encoding="utf-8"))["neighbours"]
+    senses = PublishedSenses(neighbours)
+    mined: dict[str, set[str]] = {}
+    for word in neighbours:
+        mined[word] = {name.text for name in found(senses, roles, word).names[1:]}
+        assert mined[word] <= _forms(neighbours[word])
+    wrong = {word: names & TRAPS.get(word, set()) for word, names in mined.items()}
+    total = sum(map(len, mined.values()))
+    assert sum(map(len, wrong.values())) <= 0.1 * total, wrong
+    assert total >= 15
+    got = sum(bool(mined[word] & names) for word, names in SYNONYMS_OF.items() if word not in ("watercolor", "snow"))
+    assert got >= 5, mined
+
+
+def test_the_published_list_of_pairs_knows_inflections_as_one_word() -> None:
+    """Plurals of a thing are no further names: they are written where the number asks for them."""
+    if DATA is None:
+        pytest.skip("shared/data is not here")
+    pairs = json.loads((DATA / "sd14_token_cosines.json").read_text(encoding="utf-8"))["pairs"]
+    neighbours: dict[str, dict[str, float]] = {}
+    for one, other, cosine in pairs:
+        neighbours.setdefault(one, {})[other] = cosine
+    roles = Roles(read(everyday_captions(300, seed=0)))
+    for word in ("herb", "airport"):
+        if word in neighbours:
+            assert not found(PublishedSenses(neighbours), roles, word, Kind.THING).names[1:]
+
+
+def _forms(words: dict[str, float]) -> set[str]:
+    """The words with their forms as names are written: singulars, plurals and gerunds."""
+    from sage_core.prompts.making import lexicon
+
+    forms = {lexicon.verb_form(lexicon.verb_base(word), "VBG") for word in words if lexicon.verb_base(word)}
+    return (
+        forms | {lexicon.singular(word) for word in words} | {lexicon.plural(lexicon.singular(word)) for word in words}
+    )
+
+
+@pytest.mark.parametrize("words", SYNONYMS, ids=lambda words: words[0])
+def test_a_tiny_encoders_synonyms_are_found_and_others_are_not(words: tuple[str, ...], roles: Roles) -> None:
+    senses = EncoderSenses(tiny_encoder())
+    target = found(senses, roles, words[0])
+    texts = {name.text for name in target.names[1:]}
+    single = {word for word in words[1:] if senses.nearby(words[0], 150).count(word)}
+    assert single <= texts or not single
+    assert texts <= set(words[1:]) | {"red"}
+    assert not set(target.near) & set(words)
+
+
+def test_the_parts_of_a_phrase_are_mined_apart(roles: Roles) -> None:
+    target = found(EncoderSenses(tiny_encoder()), roles, "crimson umbrella")
+    assert target.main.modifier == "crimson" and target.main.head == "umbrella"
+    assert {"red umbrella", "crimson parasol", "red parasol"} >= {name.text for name in target.names[1:]}
+    assert "red umbrella" in {name.text for name in target.names}
+    assert "blue" in target.near_modifiers and "parasol" not in target.near
+
+
+def test_a_mined_name_that_refers_to_minors_is_refused(roles: Roles) -> None:
+    senses = PublishedSenses({"lady": {"girl": 0.97}})
+    with pytest.raises(PromptError, match="refers or may refer to minors"):
+        found(senses, roles, "lady")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("umbrella", "thing"), ("red", "quality"), ("striped", "quality"), ("shiny", "quality"), ("beach", "place"),
+     ("kitchen", "place"), ("at night", "place"), ("sleeping", "act"), ("riding a horse", "act"), ("dancing", "act"),
+     ("watercolor", "style"), ("anime", "style"), ("red star", "thing"), ("woman with a gun", "thing")],
+)  # fmt: skip
+def test_kinds_of_concepts(name: str, kind: str, roles: Roles) -> None:
+    assert kind_of(Concept(name), roles) == kind
