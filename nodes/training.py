@@ -10,6 +10,7 @@ from ..sage_core.alignment.memory import estimate_memory, plan_memory
 from ..sage_core.alignment.report import run_summary
 from ..sage_core.alignment.settings import PRESETS, TrainingSettings
 from ..sage_core.alignment.training import TrainingResult, train_stored
+from ..sage_core.alignment.verdict import verdict_lines
 from ..sage_core.encoders.layouts import EncoderConfig, require_sd1
 from ..sage_core.encoders.text_encoder import save_encoder
 from ..sage_core.errors import TrainingError
@@ -27,7 +28,7 @@ _SHIFT = 1.0
 _MAIN_SETTINGS = {
     "learning_rate", "epochs", "steps", "batch_size", "keep_weight", "spread_weight", "local_weight", "keep_mse"
 }  # fmt: skip
-_LATER_SETTINGS = {"redirect_weight", "spread_form", "local_form", "supervision", "neutralise"}
+_LATER_SETTINGS = {"redirect_weight", "spread_form", "local_form", "supervision", "neutralise", "until"}
 
 
 class SAGETrainingSettings(io.ComfyNode):
@@ -55,7 +56,8 @@ class SAGETrainingSettings(io.ComfyNode):
 
 
 def _setting_inputs() -> list[io.Input]:
-    defaults = _DEFAULTS.to_dict() | {"target_shift": _SHIFT, "redirect_weight": 0.0}
+    # Saved graphs that came before `until` have runs of a set length.
+    defaults = _DEFAULTS.to_dict() | {"target_shift": _SHIFT, "redirect_weight": 0.0, "until": "steps"}
 
     def few(name: str) -> dict[str, bool]:
         # What came after release 0.1 is optional: a saved graph of its has none of it.
@@ -136,6 +138,12 @@ def _setting_inputs() -> list[io.Input]:
             tooltip="Lead the concept itself to the empty prompt.",
             **few("neutralise"),
         ),
+        choice(
+            "until",
+            ["steps", "removed"],
+            "steps: the run has its epochs or steps. removed: it ends as soon as held-out prompts say that the concept "
+            "is gone; steps, or 400, is then the limit.",
+        ),
     ]
 
 
@@ -190,11 +198,11 @@ class SAGETrainEncoder(io.ComfyNode):
         check_choices(cls, preset=preset)
         path = files.new_trained_path(name)
         settings = (settings or PRESETS[preset]).replace(seed=seed)
-        result, found, needed, aligned = _train(clip, pairs, concept_list or concept, settings)
+        result, found, needed, aligned, verdict = _train(clip, pairs, concept_list or concept, settings)
         if saved_metadata(path).get("hash") != result.metadata["hash"]:
             save_encoder(path, result.state, result.metadata)
         report = run_summary(result, str(path), found=found, pairs=len(pairs), notes=[f"Memory: {needed}"])
-        report = "\n".join([report, *clips.patch_notes(clip), pairs.report.summary()])
+        report = "\n".join([*verdict, report, *clips.patch_notes(clip), pairs.report.summary()])
         display.log.info("SAGE: %s\n%s", path.name, report)
         loss_map, curves = display.loss_curves(result.history)
         shown = display.preview(curves, report, cls)
@@ -203,8 +211,8 @@ class SAGETrainEncoder(io.ComfyNode):
 
 def _train(
     clip, pairs: PromptPairs, concept: str | ConceptList, settings: TrainingSettings
-) -> tuple[TrainingResult, bool, str, Any]:
-    """The result, whether it was found, the announced memory, and the aligned CLIP."""
+) -> tuple[TrainingResult, bool, str, Any, list[str]]:
+    """The result, whether it was found, the announced memory, the aligned CLIP, and what embeddings say of it."""
     base = clips.private_copy(clips.own_weights(clip))
     config = EncoderConfig.of(base)
     require_sd1(config, "This CLIP")
@@ -228,7 +236,9 @@ def _train(
                 f"Out of memory on {device} with batch_size {settings.batch_size} and chunk_size "
                 f"{settings.chunk_size or 'automatic'}; {needed} was expected. Lower chunk_size, then batch_size."
             ) from error
-        return result, found, needed, clips.add_difference(clip, result.state, base, 1.0)
+        told = display.Progress("looking at the result")
+        verdict = verdict_lines(base, result.state, pairs, concept, device=device, on_batch=told)
+        return result, found, needed, clips.add_difference(clip, result.state, base, 1.0), verdict
 
 
 class _Watch(display.LiveCurves):

@@ -209,6 +209,22 @@ def judge(
     return _verdict(removal.title, prompts, base_places.tolist(), places.tolist(), moved_of(aligned_safe, base_safe))
 
 
+def verdict_lines(
+    base: Mapping[str, Tensor],
+    aligned: Mapping[str, Tensor],
+    pairs: PromptPairs,
+    concept: str | ConceptList,
+    *,
+    device: str | torch.device = "cpu",
+    on_batch: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """What `judge` says in one or two lines, or a line that says why it can say nothing."""
+    try:
+        return judge(base, aligned, pairs, concept, device=device, on_batch=on_batch).lines()
+    except TrainingError as error:
+        return [f"⚠ No verdict: {error}"]
+
+
 # Prompt, its form, and the place of its concept.
 _Prompt = tuple[str, str, int]
 

@@ -129,7 +129,7 @@ def _check(options: argparse.Namespace) -> None:
             raise SettingsError(f"{name} has no effect on the goal {options.goal}; add --goal noise, or leave it out.")
     if options.attacked_unet is not None and options.unet is None:
         raise SettingsError("--unet is missing; --attacked-unet is compared with the base's U-Net.")
-    common.check_png("--curve", options.curve)
+    common.check_suffix("--curve", options.curve, ".png")
     if options.out and options.method in ("soft", "inversion"):
         common.check_safetensors("--out", options.out)
     elif options.out and options.out.suffix.lower() != ".txt":

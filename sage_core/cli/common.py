@@ -235,10 +235,10 @@ def theme(options: argparse.Namespace) -> Theme:
     return DARK if options.dark else LIGHT
 
 
-def check_png(name: str, path: Path | None) -> None:
-    """Raise SettingsError unless the file of a figure is named as a PNG; devices may be called anything."""
-    if path is not None and path.suffix.lower() != ".png" and (path.is_file() or not path.exists()):
-        raise SettingsError(f"{name} is '{path}'; expected a file name that ends in .png.")
+def check_suffix(name: str, path: Path | None, suffix: str) -> None:
+    """Raise SettingsError unless a file ends in what tells programs what it is; devices may be called anything."""
+    if path is not None and path.suffix.lower() != suffix and (path.is_file() or not path.exists()):
+        raise SettingsError(f"{name} is '{path}'; expected a file name that ends in {suffix}.")
 
 
 def path_text(path: Path) -> str:

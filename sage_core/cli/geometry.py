@@ -284,7 +284,7 @@ def _check(options: argparse.Namespace, outputs: dict[str, Path | None], inputs:
     known = {"BASE": options.base, "ALIGNED": options.aligned, "PROMPTS": options.prompts}
     common.check_outputs({"--report": options.report, **outputs}, {**known, **inputs})
     for name in ("--page", "--methods"):
-        common.check_png(name, outputs.get(name))
+        common.check_suffix(name, outputs.get(name), ".png")
 
 
 def _compare(

@@ -18,7 +18,7 @@ from types import FrameType
 
 from .. import __version__
 from ..errors import SageError
-from . import agreement, attack, distance, doctor, edit, evaluate, geometry, lora, make, rate, runs, score, train
+from . import agreement, attack, distance, doctor, edit, evaluate, geometry, lora, make, pairs, rate, runs, score, train
 
 _INTERRUPTED = 130
 
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sage", description="Safe text encoders for Stable Diffusion 1.x.")
     parser.add_argument("--version", action="version", version=f"sage {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    encoders = (train, runs, geometry, score, rate, distance, evaluate, lora)
+    encoders = (pairs, train, runs, geometry, score, rate, distance, evaluate, lora)
     for command in (*encoders, make, edit, attack, doctor, agreement):
         command.register(subparsers)
     return parser

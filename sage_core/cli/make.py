@@ -203,7 +203,7 @@ def _check(options: argparse.Namespace) -> None:
     inputs |= {"CHECKPOINT": options.checkpoint} | common.concept_inputs(options.concepts)
     curves = getattr(options, "curves", None)
     common.check_outputs({"--out": options.out, "--curves": curves, "--report": options.report}, inputs)
-    common.check_png("--curves", curves)
+    common.check_suffix("--curves", curves, ".png")
 
 
 def _settings(options: argparse.Namespace, name: str) -> Any:

@@ -68,9 +68,10 @@ def run(options: argparse.Namespace) -> int:
         {"BASE": options.base, "PAIRS": options.pairs, "--unsafe": options.unsafe}
         | common.concept_inputs(options.concepts),
     )
-    common.check_png("--curves", options.curves)
+    common.check_suffix("--curves", options.curves, ".png")
     from ..alignment.report import run_summary
     from ..alignment.training import train_stored
+    from ..alignment.verdict import verdict_lines
     from ..encoders.layouts import EncoderConfig, require_sd1
     from ..encoders.text_encoder import save_encoder
     from ..runs.curves import training_curves
@@ -100,8 +101,9 @@ def run(options: argparse.Namespace) -> int:
     if options.curves:
         plots.save_figure(options.curves, training_curves(result.history))
     out = common.path_text(options.out)
-    text = run_summary(result, out, found=found, pairs=len(pairs))
-    common.write(options, result.to_dict() | {"out": out, "found": found}, text + "\n")
+    verdict = verdict_lines(base, result.state, pairs, concept, device=device, on_batch=bars("looking at the result"))
+    text = "\n".join([*verdict, run_summary(result, out, found=found, pairs=len(pairs))])
+    common.write(options, result.to_dict() | {"out": out, "found": found, "verdict": verdict}, text + "\n")
     return 0
 
 

@@ -205,7 +205,7 @@ class _Writer:
         return f"{self._number(self._one(known.FLYERS), color)[0]} flying over {over}"
 
     def _styled(self) -> str:
-        plain = self._one((self._animal, self._still, self._nature, self._building, self._people_do))
+        plain = self._dice.choice((self._animal, self._still, self._nature, self._building, self._people_do))
         return f"{self._one(known.STYLES)} of {plain()}"
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Annotated
 
 from ...errors import SettingsError
+from ...settings import Count, Limits, Seed, Settings, Share
+
+_Inner = Annotated[float, Limits(above=0, below=1)]
 
 
 class Kind(str, Enum):
@@ -23,7 +27,7 @@ class Kind(str, Enum):
 
 
 @dataclass(frozen=True)
-class MakingSettings:
+class MakingSettings(Settings):
     """How pairs are made.
 
     Attributes:
@@ -41,24 +45,21 @@ class MakingSettings:
         SettingsError: a value makes no sense.
     """
 
-    pairs: int = 512
-    short: float = 0.4
-    seed: int = 0
+    pairs: Count = 512
+    short: Share = 0.4
+    seed: Seed = 0
     mine: bool = True
-    name_distance: float = 0.4
-    near_distance: float = 0.6
+    name_distance: _Inner = 0.4
+    near_distance: _Inner = 0.6
     kind: str = ""
     check_spelling: bool = True
 
     def __post_init__(self) -> None:
-        if self.pairs < 1:
-            raise SettingsError(f"pairs is {self.pairs}; expected 1 or more.")
-        if not 0 <= self.short <= 1:
-            raise SettingsError(f"short is {self.short}; expected a share from 0 to 1.")
-        if not 0 < self.name_distance <= self.near_distance < 1:
+        super().__post_init__()
+        if self.name_distance > self.near_distance:
             raise SettingsError(
-                f"name_distance is {self.name_distance} and near_distance {self.near_distance}; expected shares "
-                "between 0 and 1, the first no larger than the second."
+                f"name_distance is {self.name_distance} and near_distance {self.near_distance}, expected the first no "
+                "larger than the second."
             )
         if self.kind and self.kind not in [str(kind) for kind in Kind]:
-            raise SettingsError(f"kind is {self.kind!r}; expected one of {', '.join(map(str, Kind))}, or '' for any.")
+            raise SettingsError(f"kind is {self.kind!r}, expected one of {', '.join(map(str, Kind))}, or '' for any.")
