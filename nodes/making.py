@@ -11,7 +11,6 @@ from ..sage_core.encoders.layouts import EncoderConfig, require_sd1
 from ..sage_core.encoders.text_encoder import TextEncoder
 from ..sage_core.errors import PromptError
 from ..sage_core.prompts.concept_files import concepts_text
-from ..sage_core.prompts.making.make import make_pairs
 from ..sage_core.prompts.making.settings import MakingSettings
 from ..sage_core.prompts.pairs import read_prompts
 from ..sage_core.rows import split_lines
@@ -94,6 +93,9 @@ class SAGEMakePairs(io.ComfyNode):
         check_finite(short=short)
         what = "Concepts come from concepts or from concept_list"
         exactly_one(concepts.strip(), concept_list is not None, what, PromptError)
+        # Here, so that a pack without its dictionary of English still has all other nodes.
+        from ..sage_core.prompts.making.make import make_pairs
+
         captions, notes = _captions(captions_file, captions_text)
         base = clips.private_copy(clips.own_weights(clip))
         require_sd1(EncoderConfig.of(base), "This CLIP")
