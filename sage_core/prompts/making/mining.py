@@ -27,6 +27,8 @@ _SEEDS = 12
 _VOTES = 5
 # Words that are no nearer than this beyond the median of all tell nothing.
 _NOTHING = 1e-5
+# The share of votes for a group that makes a word one of it.
+_CERTAIN = 0.6
 # No frame may find a name further than this share of its median.
 _WORST = 0.75
 # With fewer words in its place a spread says nothing.
@@ -142,6 +144,9 @@ class _Place:
         if kind == Kind.STYLE:
             self.place = [w for w in _known(senses, sorted(STYLE_WORDS)) if w.isalpha() and w not in mine | taken]
         self.place = self.place[:_OF_CAPTIONS]
+        own_group = listed_group(word, kind)
+        alike = [each for each, group in seeds_of(kind).items() if group == own_group] if own_group else []
+        self.place += [w for w in _known(senses, alike) if w not in mine | taken and w not in self.place]
         others = [w for w in _known(senses, dict.fromkeys(near)) if w not in mine | taken and w not in self.place]
         self.words = [*self.place, *others]
         self.group = self._groups(senses, mine)
@@ -216,7 +221,8 @@ class _Place:
             # A word that is far nearer than the rest counts for all of them.
             for at, weight in zip(best.indices.tolist(), (best.values - row.median()).square().tolist(), strict=True):
                 weights[listed[known[at]]] = weights.get(listed[known[at]], 0.0) + weight
-            listed[word] = max(weights, key=weights.__getitem__)
+            group = max(weights, key=weights.__getitem__)
+            listed[word] = group if weights[group] > _CERTAIN * sum(weights.values()) else ""
         return listed
 
     @property
@@ -229,7 +235,12 @@ class _Place:
             return lexicon.singular(word)
         if self.kind == Kind.ACT and (base := lexicon.verb_base(word)):
             return lexicon.verb_form(base, "VBG")
-        if self.kind == Kind.QUALITY and self._has_nouns and lexicon.is_word(word) and not self.roles.qualities[word]:
+        if (
+            self.kind == Kind.QUALITY
+            and self._has_nouns
+            and lexicon.NOUN in lexicon.lemmas(word)
+            and (word[:4] == self.word[:4] or not self.roles.qualities[word])
+        ):
             # "Stripe": things are said to be with stripes.
             return word if "ADJ" in lexicon.parts_of(word) else lexicon.plural(lexicon.singular(word))
         return word

@@ -97,7 +97,7 @@ class Roles:
 
     def _bearing_of(self, qualities: frozenset[str]) -> frozenset[str]:
         nouns = frozenset(noun for quality in qualities for noun in self.qualified[quality])
-        nouns -= _THING_GROUPS[SPOT]
+        nouns -= _THING_GROUPS[SPOT] | _THING_GROUPS[PERSON]
         return nouns if len(nouns) >= 10 else nouns | _THING_GROUPS[OBJECT]
 
     def kind_of(self, word: str) -> Kind | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from . import lexicon
 from .lexicon import word_set
 from .mining import said_place
-from .reading import FUNCTION, Caption, Phrase
+from .reading import FUNCTION, PREPOSITIONS, Caption, Phrase
 from .roles import ANIMAL, PERSON, STYLE_WORDS, Roles, listed_group
 from .settings import Kind
 from .targets import Name, Target
@@ -38,6 +38,7 @@ _ANY_BEFORE = word_set("""
 """)
 # Nothing but where may follow a deed that another takes the place of: not "leaning against", "sitting down".
 _AFTER_DEED = word_set("on in at under beside near next by inside beneath behind outside together alone while")
+_STAYING = word_set("sit stand work eat rest wait stay play")
 _PHRASAL = word_set("put get go take try come look work turn")
 
 
@@ -104,6 +105,9 @@ def _lets_any(caption: Caption, phrase: Phrase) -> bool:
     looked = before == "at" and caption.word(phrase.start - 2).startswith("look")
     if before[0].isalnum() and before not in _ANY_AFTER and not looked:
         return False
+    if after in ("is", "are", "that", "which", "has", "have", "was", "were", "can", "being"):
+        then = caption.word(phrase.end + 1)
+        return after in ("is", "are") and (then in PREPOSITIONS or then in _ANY_BEFORE)
     return not after.isalpha() or after in FUNCTION or after in _ANY_BEFORE
 
 
@@ -234,7 +238,8 @@ def _acts(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
         who = listed_group(caption.words[deed.subject.head], Kind.THING)
         doing = lexicon.verb_form(base, "VBG")
         after = caption.word(deed.at + 1)
-        if (after.isalpha() and after not in _AFTER_DEED) or (base in _PHRASAL and after == "on"):
+        aside = (base in _PHRASAL and after == "on") or (after == "at" and base not in _STAYING)
+        if (after.isalpha() and after not in _AFTER_DEED) or aside:
             continue
         # Nobody sleeps on a bench reading a book.
         if any(word.endswith("ing") and lexicon.verb_base(word) for word in caption.words[deed.at + 1 :]):
