@@ -36,6 +36,7 @@ _LEAST_WORDS = 8
 _MOST_NAMES = 12
 _MOST_COMBINED = 30
 _MOST_NEAR = 64
+_FEW_ALIKE = 4
 # Words that qualify the same nouns at once do not take each other's place: seen less often than this share of what
 # chance would bring.
 _APART = 0.3
@@ -183,7 +184,8 @@ class _Place:
                 return False
             if expected >= _SURE and seen <= _APART * expected:
                 return True
-        return not own or self.group.get(word, "") == own
+        group = self.group.get(word, "")
+        return not own or group == own or (self.kind != Kind.QUALITY and not group)
 
     def names(self) -> list[tuple[str, float, float]]:
         """Words that the encoder takes for the concept's, the likest first: word, cosine, share of the median."""
@@ -201,7 +203,12 @@ class _Place:
             for word, share in zip(self.words, self.share, strict=True)
             if share > self.settings.near_distance and word in self.place and self._same_place(word)
         ]
-        return tuple(word for _, word in sorted(found)[:_MOST_NEAR])
+        found.sort()
+        # Beer takes the place of milk, not of a bottle.
+        alike = [each for each in found if lexicon.is_counted(each[1]) == lexicon.is_counted(self.word)]
+        if self.kind == Kind.THING and len(alike) >= _FEW_ALIKE:
+            found = alike
+        return tuple(word for _, word in found[:_MOST_NEAR])
 
     def _groups(self, senses: Senses, mine: set[str]) -> dict[str, str]:
         """The group of each word: as listed, or that of the listed words that the encoder finds nearest to it."""
@@ -265,6 +272,8 @@ class _Place:
             return used or noun or (lexicon.ADJECTIVE in lexicon.lemmas(word) and not word.endswith("ing"))
         if self.kind == Kind.PLACE and self.roles.places[word] >= 3:
             return True
+        if word.endswith("ing") and lexicon.verb_base(word) and not self.roles.nouns[word]:
+            return False
         noun = lexicon.NOUN in lexicon.lemmas(word) or not lexicon.lemmas(word)
         return lexicon.NOUN in parts and (noun or self.roles.nouns[word] > 0)
 

@@ -107,7 +107,7 @@ class ShortForms:
             return f"{who} {deed}", deed
         thing = lexicon.with_article(dice.choice(self.things))
         style = name.head.removesuffix(" style")
-        return f"{thing} in {style} style", style if dice.random() < 0.5 else f"{style}, {thing}"
+        return f"{thing} in {style} style", style if dice.random() < 0.5 else f"{style} picture"
 
     def _thing(self, name: Name, dice: random.Random) -> tuple[str, str]:
         noun = " ".join(part for part in (name.modifier, name.head) if part)

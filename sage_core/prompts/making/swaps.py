@@ -11,12 +11,14 @@ from . import lexicon
 from .lexicon import word_set
 from .mining import said_place
 from .reading import FUNCTION, PREPOSITIONS, Caption, Phrase
-from .roles import ANIMAL, PERSON, STYLE_WORDS, Roles, listed_group
+from .roles import ANIMAL, PERSON, SPOT, STYLE_WORDS, Roles, listed_group
 from .settings import Kind
 from .targets import Name, Target
 
 # A noun that qualifies so many others belongs to none: "tangerine" of "tangerine kite", not "fire" of "hydrant".
 _QUALIFIED, _MOST_SHARE = 10, 0.3
+# How many of the likest words give way before all others do.
+_LIKEST = 24
 # How many of the likest places give way to a place.
 _LIKE_PLACES = 24
 _STYLE_FORMS = (
@@ -68,15 +70,23 @@ def in_turns(found: Sequence[Swap], target: Target, dice: random.Random) -> list
     order = sorted(by_word, key=lambda word: rank.get(word, len(rank)))
     for group in by_word.values():
         dice.shuffle(group)
-    most = max(map(len, by_word.values()), default=0)
-    return [by_word[word][turn] for turn in range(most) for word in order if turn < len(by_word[word])]
+    parts = order[:_LIKEST], order[_LIKEST:]
+    return [
+        by_word[word][turn]
+        for part in parts
+        for turn in range(max((len(by_word[word]) for word in part), default=0))
+        for word in part
+        if turn < len(by_word[word])
+    ]
 
 
 def _things(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     near = set(target.near)
     for phrase in caption.phrases:
         noun = lexicon.singular(caption.words[phrase.head])
-        if phrase.attached or noun not in near or _compound(caption, phrase) or not _lets_any(caption, phrase):
+        # "A bottle of water" may hold beer; "a slice of pizza" no umbrella.
+        apart = phrase.attached and (lexicon.is_counted(noun) or lexicon.is_counted(target.main.head))
+        if apart or noun not in near or _compound(caption, phrase) or not _lets_any(caption, phrase):
             continue
 
         def write(name: Name, dice: random.Random, phrase: Phrase = phrase, noun: str = noun) -> tuple[str, str] | None:
@@ -210,6 +220,10 @@ def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     ):
         return
     if not place and (not {",", "in", "on", "at", "after"}.isdisjoint(caption.words) or not caption.phrases):
+        return
+    # One place is enough: not "down a street in a kitchen".
+    heads = [phrase.head for phrase in caption.phrases if not place or phrase.head != place.head]
+    if any(listed_group(caption.words[head], Kind.THING) == SPOT for head in heads):
         return
 
     def write(name: Name, dice: random.Random) -> tuple[str, str] | None:
