@@ -37,6 +37,8 @@ _MOST_NAMES = 12
 _MOST_COMBINED = 30
 _MOST_NEAR = 64
 _FEW_ALIKE = 4
+# Uses as a noun that make a gerund one: "painting", not "smoking".
+_NOUN_USES = 12
 # Words that qualify the same nouns at once do not take each other's place: seen less often than this share of what
 # chance would bring.
 _APART = 0.3
@@ -229,7 +231,8 @@ class _Place:
             for at, weight in zip(best.indices.tolist(), (best.values - row.median()).square().tolist(), strict=True):
                 weights[listed[known[at]]] = weights.get(listed[known[at]], 0.0) + weight
             group = max(weights, key=weights.__getitem__)
-            listed[word] = group if weights[group] > _CERTAIN * sum(weights.values()) else ""
+            certain = word == self.word or weights[group] > _CERTAIN * sum(weights.values())
+            listed[word] = group if certain else ""
         return listed
 
     @property
@@ -272,7 +275,7 @@ class _Place:
             return used or noun or (lexicon.ADJECTIVE in lexicon.lemmas(word) and not word.endswith("ing"))
         if self.kind == Kind.PLACE and self.roles.places[word] >= 3:
             return True
-        if word.endswith("ing") and lexicon.verb_base(word) and not self.roles.nouns[word]:
+        if word.endswith("ing") and lexicon.verb_base(word) and self.roles.nouns[word] < _NOUN_USES:
             return False
         noun = lexicon.NOUN in lexicon.lemmas(word) or not lexicon.lemmas(word)
         return lexicon.NOUN in parts and (noun or self.roles.nouns[word] > 0)

@@ -19,6 +19,7 @@ from .targets import Name, Target
 _QUALIFIED, _MOST_SHARE = 10, 0.3
 # How many of the likest words give way before all others do.
 _LIKEST = 24
+_MOST_ALIKE = 8
 # How many of the likest places give way to a place.
 _LIKE_PLACES = 24
 _STYLE_FORMS = (
@@ -40,6 +41,9 @@ _ANY_BEFORE = word_set("""
 """)
 # Nothing but where may follow a deed that another takes the place of: not "leaning against", "sitting down".
 _AFTER_DEED = word_set("on in at under beside near next by inside beneath behind outside together alone while")
+_VESSELS = word_set("bottle bottles glass glasses cup cups mug mugs can cans pitcher jug jar bowl")
+# Who runs does not do so on a bench: these give way to a deed only where some of them are like it.
+_STILL = word_set("sit stand lie lay rest sleep wait lean kneel pose hang lounge relax")
 _STAYING = word_set("sit stand work eat rest wait stay play")
 _PHRASAL = word_set("put get go take try come look work turn")
 
@@ -85,7 +89,8 @@ def _things(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     for phrase in caption.phrases:
         noun = lexicon.singular(caption.words[phrase.head])
         # "A bottle of water" may hold beer; "a slice of pizza" no umbrella.
-        apart = phrase.attached and (lexicon.is_counted(noun) or lexicon.is_counted(target.main.head))
+        held = caption.word(phrase.start - 2) in _VESSELS and not lexicon.is_counted(noun)
+        apart = phrase.attached and (not held or lexicon.is_counted(target.main.head))
         if apart or noun not in near or _compound(caption, phrase) or not _lets_any(caption, phrase):
             continue
 
@@ -247,11 +252,14 @@ def say_place(name: Name, target: Target, roles: Roles) -> str:
 
 
 def _acts(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
+    still = any(lexicon.verb_base(word) in _STILL for word in target.near[:_MOST_ALIKE])
     for deed in caption.deeds:
         base = lexicon.verb_base(caption.words[deed.at])
         who = listed_group(caption.words[deed.subject.head], Kind.THING)
         doing = lexicon.verb_form(base, "VBG")
         after = caption.word(deed.at + 1)
+        if base in _STILL and not still:
+            continue
         aside = (base in _PHRASAL and after == "on") or (after == "at" and base not in _STAYING)
         if (after.isalpha() and after not in _AFTER_DEED) or aside:
             continue
