@@ -15,9 +15,9 @@ from sage_core.prompts import everyday_words
 from sage_core.prompts.making import lexicon
 from sage_core.prompts.making.reading import FUNCTION
 
-WIDTH = 128
+WIDTH = 256
 # Of words that are names of one another in the tiny encoder.
-SYNONYMS = (("umbrella", "parasol"), ("striped", "stripy", "stripes"), ("beach", "seaside"), ("crimson", "red"),
+SYNONYMS = (("umbrella", "canopy"), ("striped", "stripes"), ("beach", "seaside"), ("crimson", "red"),
             ("sleeping", "napping"))  # fmt: skip
 
 
@@ -25,8 +25,11 @@ SYNONYMS = (("umbrella", "parasol"), ("striped", "stripy", "stripes"), ("beach",
 def tiny_encoder() -> TextEncoder:
     """A text encoder of one layer: words have tokens like those of their kind, and synonyms nearly the same."""
     torch.manual_seed(3)
-    config = EncoderConfig(layers=1, width=WIDTH, heads=2, mlp_width=64, vocabulary=49408, positions=77)
+    config = EncoderConfig(layers=1, width=WIDTH, heads=4, mlp_width=64, vocabulary=49408, positions=77)
     encoder = TextEncoder.fresh(config)
+    for name, weight in encoder.model.named_parameters():
+        # What is said of a word stays near its token, and passes on to what follows.
+        weight.data *= 0.3 if "fc2" in name else 1.0
     table = encoder.token_table.weight.data
     generator = torch.Generator().manual_seed(5)
 
@@ -37,7 +40,7 @@ def tiny_encoder() -> TextEncoder:
     for words in _kinds():
         kind = drawn()
         for token in sorted({token for word in words for token in _tokens(word)}):
-            table[token] = 0.05 * F.normalize(0.5 * shared + 0.7 * kind + 0.7 * drawn(), dim=0) * WIDTH**0.5
+            table[token] = 0.05 * F.normalize(0.4 * shared + 0.5 * kind + 0.8 * drawn(), dim=0) * WIDTH**0.5
     for first, *others in SYNONYMS:
         for other in others:
             for at, token in enumerate(_tokens(other)):
@@ -52,9 +55,9 @@ def _tokens(word: str) -> list[int]:
 
 def _kinds() -> list[list[str]]:
     """Everyday words by kind, with their plurals; function words are one more."""
-    lists = [
-        value for name, value in sorted(vars(everyday_words).items()) if name.isupper() and isinstance(value, tuple)
-    ]
+    named = [value for name, value in sorted(vars(everyday_words).items()) if name.isupper()]
+    lists = [value for value in named if isinstance(value, tuple)]
+    lists += [_flat(entries) for value in named if isinstance(value, dict) for entries in value.values()]
     kinds = [sorted({word for entry in entries for word in entry.split()} - FUNCTION) for entries in lists]
     known: set[str] = set()
     result = [sorted(FUNCTION)]
@@ -63,6 +66,10 @@ def _kinds() -> list[list[str]]:
         known.update(fresh)
         result.append([*fresh, *(lexicon.plural(word) for word in fresh)])
     return result
+
+
+def _flat(entries: Sequence[str | tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(each for entry in entries for each in (entry if isinstance(entry, tuple) else (entry,)))
 
 
 class PublishedSenses:

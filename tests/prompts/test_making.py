@@ -54,8 +54,8 @@ def test_articles_and_numbers_agree(name: str, all_made: dict[str, MadePairs]) -
     for text in (*all_made[name].pairs.safe, *all_made[name].pairs.unsafe):
         for article, word in re.findall(r"\b([Aa]n?) (\w\S*)", text):
             assert article.lower() == lexicon.article(word), text
-        assert not re.search(r"\b(?:a|an|one) (?:\w+ )?(?:umbrellas|parasols)\b", text), text
-        assert not re.search(r"\b(?:two|three|four|five|six) (?:\w+ )?(?:umbrella|parasol)\b", text), text
+        assert not re.search(r"\b(?:a|an|one) (?:\w+ )?(?:umbrellas|canopies)\b", text), text
+        assert not re.search(r"\b(?:two|three|four|five|six) (?:\w+ )?(?:umbrella|canopy)\b", text), text
 
 
 def test_shares_of_forms_are_as_asked(all_made: dict[str, MadePairs]) -> None:
@@ -82,7 +82,7 @@ def test_long_pairs_differ_in_the_concept_alone(all_made: dict[str, MadePairs]) 
 
 def test_what_was_found_can_be_edited_and_used_again(all_made: dict[str, MadePairs]) -> None:
     found = all_made["umbrella"].concepts
-    assert "parasol" not in found[0].near
+    assert "canopy" not in found[0].near
     read = parse_concepts(concepts_text(found), ".")
     assert read == found
     again = make_pairs(read, None, tiny_encoder(), FEW)
@@ -101,7 +101,7 @@ def test_what_must_stay_is_said_on_the_safe_side() -> None:
     assert any("beach ball" in prompt for prompt in result.pairs.safe)
     assert "beach ball" in result.found[0].near
     with pytest.raises(PromptError, match="cannot go and stay"):
-        Concept("umbrella", names=("parasol",), near=("Parasol",))
+        Concept("umbrella", names=("canopy",), near=("Canopy",))
 
 
 def test_captions_that_name_the_concept_are_not_harmless() -> None:

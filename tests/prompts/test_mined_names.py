@@ -27,8 +27,9 @@ TRAPS = {
     "beer": {"craftbeer"}, "cat": {"catday", "caturday", "kot"},
 }  # fmt: skip
 SYNONYMS_OF = {
-    "cat": {"kitten", "feline"}, "watercolor": {"watercolour"}, "whiskey": {"whisky"}, "bicycle": {"bike"},
-    "nude": {"naked"}, "night": {"midnight"}, "sleeping": {"asleep"}, "golden": {"gold"}, "snow": {"snowy"},
+    "cat": {"kitten", "kitty"}, "watercolor": {"watercolour"}, "whiskey": {"whisky"}, "bicycle": {"bike"},
+    "naked": {"nude"}, "night": {"nighttime"}, "sleeping": {"asleep"}, "golden": {"gold"}, "forest": {"woodland"},
+    "striped": {"stripes"},
 }  # fmt: skip
 
 
@@ -50,15 +51,15 @@ def test_names_on_the_real_encoders_cosines(roles: Roles) -> None:
     neighbours = json.loads((DATA / "sd14_word_neighbours.json").read_text(encoding="utf-8"))["neighbours"]
     senses = PublishedSenses(neighbours)
     mined: dict[str, set[str]] = {}
-    for word in neighbours:
+    for word in set(neighbours) - {"photograph"}:
         mined[word] = {name.text for name in found(senses, roles, word).names[1:]}
         assert mined[word] <= _forms(neighbours[word])
     wrong = {word: names & TRAPS.get(word, set()) for word, names in mined.items()}
     total = sum(map(len, mined.values()))
     assert sum(map(len, wrong.values())) <= 0.1 * total, wrong
     assert total >= 15
-    got = sum(bool(mined[word] & names) for word, names in SYNONYMS_OF.items() if word not in ("watercolor", "snow"))
-    assert got >= 5, mined
+    for word, names in SYNONYMS_OF.items():
+        assert mined[word] & names, (word, mined[word])
 
 
 def test_the_published_list_of_pairs_knows_inflections_as_one_word() -> None:
@@ -99,9 +100,9 @@ def test_a_tiny_encoders_synonyms_are_found_and_others_are_not(words: tuple[str,
 def test_the_parts_of_a_phrase_are_mined_apart(roles: Roles) -> None:
     target = found(EncoderSenses(tiny_encoder()), roles, "crimson umbrella")
     assert target.main.modifier == "crimson" and target.main.head == "umbrella"
-    assert {"red umbrella", "crimson parasol", "red parasol"} >= {name.text for name in target.names[1:]}
+    assert {"red umbrella", "crimson canopy", "red canopy"} >= {name.text for name in target.names[1:]}
     assert "red umbrella" in {name.text for name in target.names}
-    assert "blue" in target.near_modifiers and "parasol" not in target.near
+    assert "blue" in target.near_modifiers and "canopy" not in target.near
 
 
 def test_a_mined_name_that_refers_to_minors_is_refused(roles: Roles) -> None:

@@ -13,7 +13,7 @@ from ...rows import shown
 from ..minors import mentions_minor
 from . import lexicon
 from .reading import FUNCTION, VAGUE
-from .roles import Roles, is_content, listed_group, listed_kind, seeds_of
+from .roles import STYLE_WORDS, Roles, is_content, listed_group, listed_kind, seeds_of
 from .senses import Senses
 from .settings import Kind, MakingSettings
 from .targets import Name, Target
@@ -25,6 +25,10 @@ _OF_CAPTIONS = 150
 # Of each group of listed words so many stand for it.
 _SEEDS = 12
 _VOTES = 5
+# Words that are no nearer than this beyond the median of all tell nothing.
+_NOTHING = 1e-5
+# The share of votes for a group that makes a word one of it.
+_CERTAIN = 0.6
 # No frame may find a name further than this share of its median.
 _WORST = 0.75
 # With fewer words in its place a spread says nothing.
@@ -32,6 +36,9 @@ _LEAST_WORDS = 8
 _MOST_NAMES = 12
 _MOST_COMBINED = 30
 _MOST_NEAR = 64
+_FEW_ALIKE = 4
+# Uses as a noun that make a gerund one: "painting", not "smoking".
+_NOUN_USES = 12
 # Words that qualify the same nouns at once do not take each other's place: seen less often than this share of what
 # chance would bring.
 _APART = 0.3
@@ -56,7 +63,10 @@ def find_kind(senses: Senses, word: str, roles: Roles) -> Kind:
         return Kind.THING
     parts = lexicon.parts_of(word)
     nearness = _cosines(senses, [lambda each: f"a photo of {each}"], word, words)[0]
-    votes = [options[words[at]] for at in nearness.topk(_VOTES).indices.tolist()]
+    best = nearness.topk(_VOTES)
+    if float(best.values[-1] - nearness.median()) < _NOTHING:
+        return Kind.THING
+    votes = [options[words[at]] for at in best.indices.tolist()]
     allowed = [
         vote for vote in votes if vote != Kind.QUALITY or lexicon.ADJECTIVE in parts or not lexicon.is_word(word)
     ]
@@ -77,7 +87,11 @@ def mine(senses: Senses, roles: Roles, target: Target, settings: MakingSettings,
         PromptError: the encoder takes a word for the concept that refers to minors.
     """
     main = target.main
-    if target.kind == Kind.STYLE or (len(main.head.split()) > 1 and not main.modifier) or main.tail:
+    if (
+        (target.kind == Kind.STYLE and len(main.head.split()) > 1)
+        or (len(main.head.split()) > 1 and not main.modifier)
+        or main.tail
+    ):
         return _near_only(senses, roles, target, settings, taken)
     own = {word for name in target.names for word in (name.head, *name.modifier.split())}
     heads = _Place(senses, roles, target.kind, _head_frames(target, roles), main.head, own, taken, settings)
@@ -130,7 +144,12 @@ class _Place:
         near = [self._canonical(each) for each in senses.nearby(word, _NEARBY)]
         near = [each for each in near if self._fits(each) and lexicon.is_word(each)]
         self.place = [w for w in _known(senses, dict.fromkeys(map(self._canonical, used))) if w not in mine | taken]
+        if kind == Kind.STYLE:
+            self.place = [w for w in _known(senses, sorted(STYLE_WORDS)) if w.isalpha() and w not in mine | taken]
         self.place = self.place[:_OF_CAPTIONS]
+        own_group = listed_group(word, kind)
+        alike = [each for each, group in seeds_of(kind).items() if group == own_group] if own_group else []
+        self.place += [w for w in _known(senses, alike) if w not in mine | taken and w not in self.place]
         others = [w for w in _known(senses, dict.fromkeys(near)) if w not in mine | taken and w not in self.place]
         self.words = [*self.place, *others]
         self.group = self._groups(senses, mine)
@@ -167,7 +186,8 @@ class _Place:
                 return False
             if expected >= _SURE and seen <= _APART * expected:
                 return True
-        return not own or self.group.get(word, "") == own
+        group = self.group.get(word, "")
+        return not own or group == own or (self.kind != Kind.QUALITY and not group)
 
     def names(self) -> list[tuple[str, float, float]]:
         """Words that the encoder takes for the concept's, the likest first: word, cosine, share of the median."""
@@ -185,11 +205,16 @@ class _Place:
             for word, share in zip(self.words, self.share, strict=True)
             if share > self.settings.near_distance and word in self.place and self._same_place(word)
         ]
-        return tuple(word for _, word in sorted(found)[:_MOST_NEAR])
+        found.sort()
+        # Beer takes the place of milk, not of a bottle.
+        alike = [each for each in found if lexicon.is_counted(each[1]) == lexicon.is_counted(self.word)]
+        if self.kind == Kind.THING and len(alike) >= _FEW_ALIKE:
+            found = alike
+        return tuple(word for _, word in found[:_MOST_NEAR])
 
     def _groups(self, senses: Senses, mine: set[str]) -> dict[str, str]:
         """The group of each word: as listed, or that of the listed words that the encoder finds nearest to it."""
-        if self.kind == Kind.ACT:
+        if self.kind in (Kind.ACT, Kind.STYLE):
             return {}
         seeds = _known(senses, [w for w in _some_seeds(self.kind) if w not in self.words and w not in mine])
         listed = {word: listed_group(word, self.kind) for word in (self.word, *self.words, *seeds)}
@@ -200,22 +225,40 @@ class _Place:
         states = senses.states([f"a photo of {word}" for word in (*open_words, *known)])
         likeness = states[: len(open_words)] @ states[len(open_words) :].T
         for word, row in zip(open_words, likeness, strict=True):
-            votes = [listed[known[at]] for at in row.topk(3).indices.tolist()]
-            listed[word] = max(votes, key=votes.count)
+            best = row.topk(_VOTES)
+            weights: dict[str, float] = {}
+            # A word that is far nearer than the rest counts for all of them.
+            for at, weight in zip(best.indices.tolist(), (best.values - row.median()).square().tolist(), strict=True):
+                weights[listed[known[at]]] = weights.get(listed[known[at]], 0.0) + weight
+            group = max(weights, key=weights.__getitem__)
+            certain = word == self.word or weights[group] > _CERTAIN * sum(weights.values())
+            listed[word] = group if certain else ""
         return listed
+
+    @property
+    def _has_nouns(self) -> bool:
+        """Whether a quality may be said with a noun: "striped", "with stripes"."""
+        return self.word.endswith("ed")
 
     def _canonical(self, word: str) -> str:
         if self.kind == Kind.THING:
             return lexicon.singular(word)
         if self.kind == Kind.ACT and (base := lexicon.verb_base(word)):
             return lexicon.verb_form(base, "VBG")
-        if self.kind == Kind.QUALITY and lexicon.lemmas(word).keys() and not self.roles.qualities[word]:
+        if (
+            self.kind == Kind.QUALITY
+            and self._has_nouns
+            and lexicon.NOUN in lexicon.lemmas(word)
+            and (word[:4] == self.word[:4] or not self.roles.qualities[word])
+        ):
             # "Stripe": things are said to be with stripes.
             return word if "ADJ" in lexicon.parts_of(word) else lexicon.plural(lexicon.singular(word))
         return word
 
     def _fits(self, word: str) -> bool:
         """Whether a word can stand here, by its parts of speech or by what captions do with it."""
+        if self.kind == Kind.STYLE:
+            return word in STYLE_WORDS or (is_content(word) and word[:5] == self.word[:5])
         if not is_content(word) or word in VAGUE or word in FUNCTION:
             return False
         parts = lexicon.parts_of(word)
@@ -226,11 +269,16 @@ class _Place:
                 return False
             counts = self.roles.qualities[word], self.roles.nouns[lexicon.singular(word)]
             used = counts[0] > max(counts[1], 1) or (counts[0] > 0 and bool(listed_group(word, Kind.QUALITY)))
-            noun = lexicon.is_plural(word) and word[:4] == self.word[:4]
+            # "Stripes" of "striped", "gold" of "golden".
+            noun = lexicon.is_plural(word) and self._has_nouns and word[:4] == self.word[:4]
+            noun = noun or (len(word) > 3 and self.word.startswith(word))
             return used or noun or (lexicon.ADJECTIVE in lexicon.lemmas(word) and not word.endswith("ing"))
         if self.kind == Kind.PLACE and self.roles.places[word] >= 3:
             return True
-        return lexicon.NOUN in parts and not (lexicon.ADJECTIVE in lexicon.lemmas(word) and not self.roles.nouns[word])
+        if word.endswith("ing") and lexicon.verb_base(word) and self.roles.nouns[word] < _NOUN_USES:
+            return False
+        noun = lexicon.NOUN in lexicon.lemmas(word) or not lexicon.lemmas(word)
+        return lexicon.NOUN in parts and (noun or self.roles.nouns[word] > 0)
 
 
 def _head_frames(target: Target, roles: Roles) -> list[Frame]:
@@ -243,6 +291,8 @@ def _head_frames(target: Target, roles: Roles) -> list[Frame]:
         # The same words before each place: "on" and "in" would tell more than the places.
         lead = said_place(main.head, roles).removesuffix(main.head)
         return [lambda word: word, lambda word: f"{lead}{word}"]
+    if target.kind == Kind.STYLE:
+        return [lambda word: word, lambda word: f"{lexicon.article(word)} {word} picture"]
     if target.kind == Kind.ACT:
         return [lambda word: word, lambda word: f"a photo of a person {word}"]
     if main.modifier:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from ..everyday_words import COLORS
 from . import lexicon
 from .lexicon import ADJECTIVE, NOUN, VERB, word_set
 
@@ -212,6 +213,7 @@ class Caption:
         many = lexicon.is_plural(noun)
         if (
             noun in VAGUE
+            or noun in COLORS
             or len(noun) < 3
             or after == "of"
             or (number == "one" and many and noun not in ("sheep", "fish"))

@@ -17,7 +17,9 @@ def _nouns(entries: Iterable[str]) -> frozenset[str]:
 
 
 # Groups of words of which none takes the place of another group's. The encoder says which group other words belong to.
-PERSON, ANIMAL, FOOD, OBJECT, SPOT = "person", "animal", "food", "object", "place"
+PERSON, ANIMAL, FOOD, OBJECT, SPOT, VEHICLE, FIXTURE = (
+    "person", "animal", "food", "object", "place", "vehicle", "fixture"
+)  # fmt: skip
 _THING_GROUPS = {
     PERSON: _nouns(known.PEOPLE) | _nouns(("people", "lady", "guy", "person", "player", "worker")),
     ANIMAL: _nouns(each for animals, _ in known.ANIMALS.values() for each in animals),
@@ -26,7 +28,12 @@ _THING_GROUPS = {
         "street road field park city sky grass snow water ocean sea lake river wall floor room yard garden building "
         "sidewalk shore hill sand night rain town village pier alley counter ground desert meadow dune lawn "
         "pasture winter midnight darkness airport station store runway track intersection"),
-    OBJECT: _nouns((*known.THINGS, *known.VEHICLES, *known.BOATS, *known.FLYERS, *known.FURNITURE, *known.CLOTHES)),
+    VEHICLE: _nouns((*known.VEHICLES, *known.BOATS, *known.FLYERS)) - word_set("kite balloon drone") | word_set(
+        "vehicle motorbike jet plane airplane bike engine truck"),
+    FIXTURE: _nouns(known.FURNITURE) | word_set(
+        "bed sofa couch toilet sink bathtub shower oven stove refrigerator cabinet door window wardrobe bookcase fence "
+        "pole sign hydrant meter mailbox fountain statue clock cupboard"),
+    OBJECT: _nouns((*known.THINGS, *known.CLOTHES)),
 }  # fmt: skip
 _QUALITY_GROUPS = {
     "color": frozenset(known.COLORS), "material": frozenset(known.MATERIALS), "pattern": frozenset(known.PATTERNS),
@@ -41,6 +48,9 @@ STYLE_WORDS = word_set("""
     renaissance abstract photorealistic origami claymation doodle silhouette hologram
 """)
 _LEAST_USES = 4
+# With fewer nouns that captions say a quality of, things are added of which many may be said.
+_FEW_BEARING = 20
+_WEARABLE = _nouns(known.CLOTHES) | _nouns(known.SMALL_THINGS) | _nouns(("umbrella", "chair", "wall", "tie", "bed"))
 
 
 class Roles:
@@ -74,6 +84,8 @@ class Roles:
             head = caption.words[place.head]
             self.places[head] += 1
             first, second = caption.words[place.start], caption.words[place.start + 1]
+            if first not in ("in", "on", "at", "after"):
+                return
             self.before_place[head][f"{first} {second}" if second in ("a", "an", "the") else first] += 1
 
     def words_of(self, kind: Kind) -> Counter[str]:
@@ -96,9 +108,10 @@ class Roles:
         return self._bearing[qualities]
 
     def _bearing_of(self, qualities: frozenset[str]) -> frozenset[str]:
-        nouns = frozenset(noun for quality in qualities for noun in self.qualified[quality])
-        nouns -= _THING_GROUPS[SPOT]
-        return nouns if len(nouns) >= 10 else nouns | _THING_GROUPS[OBJECT]
+        said = sum((self.qualified[quality] for quality in qualities), Counter[str]())
+        nouns = frozenset(noun for noun, times in said.items() if times > 1)
+        nouns -= _THING_GROUPS[SPOT] | _THING_GROUPS[PERSON] | _THING_GROUPS[ANIMAL]
+        return nouns if len(nouns) >= _FEW_BEARING else nouns | _WEARABLE
 
     def kind_of(self, word: str) -> Kind | None:
         """The kind that captions use a word as, if they use it often enough."""

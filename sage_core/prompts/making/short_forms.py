@@ -15,7 +15,7 @@ from .targets import Name, Target
 _OPENERS = (
     "a photo of", "a picture of", "an image of", "a drawing of", "a painting of", "an illustration of", "a view of",
     "a close-up of", "a photograph showing", "a picture with", "a poster with", "show me", "draw", "a print of",
-    "a detailed image of", "an artwork with", "a scene with", "a portrait of", "render", "there is",
+    "a detailed image of", "an artwork with", "a scene with", "a portrait of", "render", "we see",
 )  # fmt: skip
 _ENDINGS = (
     "high quality", "highly detailed", "best quality", "sharp focus", "soft light", "digital art", "masterpiece",
@@ -51,6 +51,8 @@ class ShortForms:
         form = _FORMS[number % len(_FORMS)]
         if form.startswith("{bare} {bare}"):
             form = dice.choice(_REPEATED)
+        if other.text == name.text and form in ("{one} and {other}", "{bare}, {another}"):
+            form = "{opener} {one}"
         around = {"opener": dice.choice(_OPENERS), "ending": dice.choice(_ENDINGS)}
         seed = dice.random()
         one = self._said(name, random.Random(seed))
@@ -105,7 +107,7 @@ class ShortForms:
             return f"{who} {deed}", deed
         thing = lexicon.with_article(dice.choice(self.things))
         style = name.head.removesuffix(" style")
-        return f"{thing} in {style} style", style if dice.random() < 0.5 else f"{style}, {thing}"
+        return f"{thing} in {style} style", style if dice.random() < 0.5 else f"{style} picture"
 
     def _thing(self, name: Name, dice: random.Random) -> tuple[str, str]:
         noun = " ".join(part for part in (name.modifier, name.head) if part)

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from . import lexicon
 from .lexicon import word_set
 from .mining import said_place
-from .reading import FUNCTION, Caption, Phrase
-from .roles import ANIMAL, PERSON, STYLE_WORDS, Roles, listed_group
+from .reading import FUNCTION, PREPOSITIONS, Caption, Phrase
+from .roles import ANIMAL, PERSON, SPOT, STYLE_WORDS, Roles, listed_group
 from .settings import Kind
 from .targets import Name, Target
 
 # A noun that qualifies so many others belongs to none: "tangerine" of "tangerine kite", not "fire" of "hydrant".
 _QUALIFIED, _MOST_SHARE = 10, 0.3
+# How many of the likest words give way before all others do.
+_LIKEST = 24
+_MOST_ALIKE = 8
 # How many of the likest places give way to a place.
 _LIKE_PLACES = 24
 _STYLE_FORMS = (
@@ -38,6 +41,10 @@ _ANY_BEFORE = word_set("""
 """)
 # Nothing but where may follow a deed that another takes the place of: not "leaning against", "sitting down".
 _AFTER_DEED = word_set("on in at under beside near next by inside beneath behind outside together alone while")
+_VESSELS = word_set("bottle bottles glass glasses cup cups mug mugs can cans pitcher jug jar bowl")
+# Who runs does not do so on a bench: these give way to a deed only where some of them are like it.
+_STILL = word_set("sit stand lie lay rest sleep wait lean kneel pose hang lounge relax")
+_STAYING = word_set("sit stand work eat rest wait stay play")
 _PHRASAL = word_set("put get go take try come look work turn")
 
 
@@ -67,15 +74,24 @@ def in_turns(found: Sequence[Swap], target: Target, dice: random.Random) -> list
     order = sorted(by_word, key=lambda word: rank.get(word, len(rank)))
     for group in by_word.values():
         dice.shuffle(group)
-    most = max(map(len, by_word.values()), default=0)
-    return [by_word[word][turn] for turn in range(most) for word in order if turn < len(by_word[word])]
+    parts = order[:_LIKEST], order[_LIKEST:]
+    return [
+        by_word[word][turn]
+        for part in parts
+        for turn in range(max((len(by_word[word]) for word in part), default=0))
+        for word in part
+        if turn < len(by_word[word])
+    ]
 
 
 def _things(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     near = set(target.near)
     for phrase in caption.phrases:
         noun = lexicon.singular(caption.words[phrase.head])
-        if phrase.attached or noun not in near or _compound(caption, phrase) or not _lets_any(caption, phrase):
+        # "A bottle of water" may hold beer; "a slice of pizza" no umbrella.
+        held = caption.word(phrase.start - 2) in _VESSELS and not lexicon.is_counted(noun)
+        apart = phrase.attached and (not held or lexicon.is_counted(target.main.head))
+        if apart or noun not in near or _compound(caption, phrase) or not _lets_any(caption, phrase):
             continue
 
         def write(name: Name, dice: random.Random, phrase: Phrase = phrase, noun: str = noun) -> tuple[str, str] | None:
@@ -104,6 +120,9 @@ def _lets_any(caption: Caption, phrase: Phrase) -> bool:
     looked = before == "at" and caption.word(phrase.start - 2).startswith("look")
     if before[0].isalnum() and before not in _ANY_AFTER and not looked:
         return False
+    if after in ("is", "are", "that", "which", "has", "have", "was", "were", "can", "being"):
+        then = caption.word(phrase.end + 1)
+        return after in ("is", "are") and (then in PREPOSITIONS or then in _ANY_BEFORE)
     return not after.isalpha() or after in FUNCTION or after in _ANY_BEFORE
 
 
@@ -207,6 +226,10 @@ def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
         return
     if not place and (not {",", "in", "on", "at", "after"}.isdisjoint(caption.words) or not caption.phrases):
         return
+    # One place is enough: not "down a street in a kitchen".
+    heads = [phrase.head for phrase in caption.phrases if not place or phrase.head != place.head]
+    if any(listed_group(caption.words[head], Kind.THING) == SPOT for head in heads):
+        return
 
     def write(name: Name, dice: random.Random) -> tuple[str, str] | None:
         said = say_place(name, target, roles)
@@ -229,12 +252,16 @@ def say_place(name: Name, target: Target, roles: Roles) -> str:
 
 
 def _acts(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
+    still = any(lexicon.verb_base(word) in _STILL for word in target.near[:_MOST_ALIKE])
     for deed in caption.deeds:
         base = lexicon.verb_base(caption.words[deed.at])
         who = listed_group(caption.words[deed.subject.head], Kind.THING)
         doing = lexicon.verb_form(base, "VBG")
         after = caption.word(deed.at + 1)
-        if (after.isalpha() and after not in _AFTER_DEED) or (base in _PHRASAL and after == "on"):
+        if base in _STILL and not still:
+            continue
+        aside = (base in _PHRASAL and after == "on") or (after == "at" and base not in _STAYING)
+        if (after.isalpha() and after not in _AFTER_DEED) or aside:
             continue
         # Nobody sleeps on a bench reading a book.
         if any(word.endswith("ing") and lexicon.verb_base(word) for word in caption.words[deed.at + 1 :]):
