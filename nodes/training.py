@@ -56,8 +56,7 @@ class SAGETrainingSettings(io.ComfyNode):
 
 
 def _setting_inputs() -> list[io.Input]:
-    # Saved graphs that came before `until` have runs of a set length.
-    defaults = _DEFAULTS.to_dict() | {"target_shift": _SHIFT, "redirect_weight": 0.0, "until": "steps"}
+    defaults = _DEFAULTS.to_dict() | {"target_shift": _SHIFT, "redirect_weight": 0.0}
 
     def few(name: str) -> dict[str, bool]:
         # What came after release 0.1 is optional: a saved graph of its has none of it.
@@ -202,11 +201,17 @@ class SAGETrainEncoder(io.ComfyNode):
         if saved_metadata(path).get("hash") != result.metadata["hash"]:
             save_encoder(path, result.state, result.metadata)
         report = run_summary(result, str(path), found=found, pairs=len(pairs), notes=[f"Memory: {needed}"])
-        report = "\n".join([*verdict, report, *clips.patch_notes(clip), pairs.report.summary()])
+        report = "\n".join([_with(report, verdict), *clips.patch_notes(clip), pairs.report.summary()])
         display.log.info("SAGE: %s\n%s", path.name, report)
         loss_map, curves = display.loss_curves(result.history)
         shown = display.preview(curves, report, cls)
         return io.NodeOutput(aligned, report, loss_map, curves, str(path), ui=shown)
+
+
+def _with(report: str, verdict: list[str]) -> str:
+    """The report with the verdict below its first line, which says where the encoder is."""
+    first, rest = report.split("\n", 1)
+    return "\n".join([first, *verdict, rest])
 
 
 def _train(

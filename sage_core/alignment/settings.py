@@ -135,7 +135,7 @@ _TEXT_SIDE = _SCRIPT.replace(
 PRESETS: dict[str, TrainingSettings] = {
     "paper": _SCRIPT.replace(redirect_weight=1.0, spread_weight=0.5, local_weight=2.0, perturbation_unit="concept"),
     "des": _SCRIPT.replace(spread_weight=0.0, local_weight=0.0, concept_scale=200.0),
-    "sage_plus": TrainingSettings(learning_rate=1e-4, keep_mse=20.0, epochs=4, until="removed"),
+    "sage_plus": TrainingSettings(learning_rate=1e-4, keep_mse=20.0, epochs=4),
     "released": _SCRIPT,
     "safeclip": _TEXT_SIDE.replace(target="paired"),
     "safer_clip": _TEXT_SIDE.replace(target="nearest"),

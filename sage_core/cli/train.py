@@ -102,7 +102,8 @@ def run(options: argparse.Namespace) -> int:
         plots.save_figure(options.curves, training_curves(result.history))
     out = common.path_text(options.out)
     verdict = verdict_lines(base, result.state, pairs, concept, device=device, on_batch=bars("looking at the result"))
-    text = "\n".join([*verdict, run_summary(result, out, found=found, pairs=len(pairs))])
+    first, rest = run_summary(result, out, found=found, pairs=len(pairs)).split("\n", 1)
+    text = "\n".join([first, *verdict, rest])
     common.write(options, result.to_dict() | {"out": out, "found": found, "verdict": verdict}, text + "\n")
     return 0
 

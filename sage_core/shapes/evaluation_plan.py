@@ -28,7 +28,7 @@ from .tasks import TASKS
 # Name in tables -> preset of the alignment.
 ENCODERS = {"DES": "des", "SAGE released": "released", "SAGE paper": "paper", "SAGE+": "sage_plus"}
 # A step costs a CPU a second or two: few, and large ones.
-_SHORT = {"batch_size": 32, "epochs": 1, "steps": 40, "learning_rate": 3e-4, "held_out": 0, "until": "steps"}
+_SHORT = {"batch_size": 32, "epochs": 1, "steps": 40, "learning_rate": 3e-4, "held_out": 0}
 _PAIRS = 512
 # Far from the seeds of training, and of the demo's prompts.
 _SEED = 40_000

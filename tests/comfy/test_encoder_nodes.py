@@ -43,6 +43,7 @@ NODE_IDS = {
     "SAGELoadEncoder",
     "SAGELoadJudge",
     "SAGELoadQuestions",
+    "SAGEMakePairs",
     "SAGEMakeQuestions",
     "SAGENeighbours",
     "SAGEPromptDrift",

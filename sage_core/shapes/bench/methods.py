@@ -151,9 +151,7 @@ def _changed(name: str, **changes: Any) -> Any:
 
 
 BASE = "base"
-# All of one length, so that what is compared is the objective.
-_PRESETS = {name: preset.replace(until="steps") for name, preset in PRESETS.items()}
-_PLUS = Part("sage_plus", _PRESETS["sage_plus"])
+_PLUS = Part("sage_plus", PRESETS["sage_plus"])
 # For this U-Net, a thirtieth of SD 1.x's, and the few steps of a short bench.
 _SHORT = {"steps": 100, "learning_rate": 5e-4, "batch_size": 12, "keep_batch": 24, "pictures": 96, "sampling_steps": 6}
 _REDIRECTED = Part("sage_unet", _changed("sage_unet", **_SHORT))
@@ -183,7 +181,7 @@ def _rows() -> dict[str, Tried]:
     rows = {BASE: Tried()}
     for name, method in MAKERS.items():
         if method.kind == "alignment":
-            rows[name] = alignment(_PRESETS[name])
+            rows[name] = alignment(PRESETS[name])
         elif name not in _LEFT_OUT:
             rows[_RENAMED.get(name, name)] = Tried((_OWN.get(name, Part(name, _changed(name))),))
     return rows
@@ -227,7 +225,7 @@ def _objective(fields: Mapping[str, Any], source: str) -> TrainingSettings:
     if not isinstance(preset, str) or preset not in PRESETS:
         raise SettingsError(f"{source}: preset is {preset!r}; expected one of {', '.join(PRESETS)}.")
     changes = {name: value for name, value in fields.items() if name != "preset"}
-    return TrainingSettings.from_dict(_PRESETS[preset].to_dict() | changes, source)
+    return TrainingSettings.from_dict(PRESETS[preset].to_dict() | changes, source)
 
 
 def chosen_methods(names: Sequence[str] | None, methods: Mapping[str, Tried]) -> Mapping[str, Tried]:

@@ -1,0 +1,68 @@
+"""`sage pairs` on the shapes world's text encoder, and what `sage train` makes of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from sage_core.cli.main import main
+from sage_core.prompts.concept_files import read_concepts
+from sage_core.shapes.bench.own import natural_captions
+from sage_core.shapes.networks.checkpoint import ExpandedFiles
+
+
+@pytest.fixture(scope="module")
+def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("captions") / "captions.txt"
+    path.write_text("\n".join(natural_captions(300, seed=0)))
+    return path
+
+
+def command(files: ExpandedFiles, captions: Path, out: Path, *more: object) -> list[str]:
+    base = ["pairs", str(files.text_encoder), "--captions", str(captions), "--out", str(out), "--device", "cpu"]
+    return [*base, "--count", "64", "--quiet", *map(str, more)]
+
+
+def test_pairs_are_written_with_what_was_found_and_can_be_trained_with(
+    shapes_files: ExpandedFiles, captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, found = tmp_path / "pairs.csv", tmp_path / "found.toml"
+    line = command(shapes_files, captions, out, "--concept", "skull", "--concepts-out", found, "--json")
+    assert main(line) == 0, capsys.readouterr().err
+    report = json.loads(capsys.readouterr().out)
+    rows = list(csv.DictReader(out.open(encoding="utf-8")))
+    assert len(rows) == report["pairs"] == 64 and {row["concept"] for row in rows} == {"skull"}
+    assert not any("skull" in row["safe"] for row in rows)
+    assert read_concepts(found)[0].near == tuple(report["found"][0]["near"][:24])
+
+    encoder = tmp_path / "safe.safetensors"
+    train = ["train", str(shapes_files.text_encoder), str(out), "--concept", "skull", "--out", str(encoder), "--quiet"]
+    settings = ["batch_size=20", "steps=2", "held_out=0", "until=removed", "precision=fp32"]
+    assert main([*train, *(part for each in settings for part in ("--set", each)), "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Trained") and lines[1].startswith("⚠ Not removed: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--concept", "naked child"], "refers or may refer to a minor"),
+        (["--concept", "skull", "--short", "1.5"], "short is 1.5, expected"),
+        (["--concept", "skull", "--concepts-out", "found.txt"], "ends in .toml"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str],
+    words: str,
+    shapes_files: ExpandedFiles,
+    captions: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command(shapes_files, captions, tmp_path / "pairs.csv", *arguments)) == 1
+    assert words in capsys.readouterr().err and not (tmp_path / "pairs.csv").exists()

@@ -1,0 +1,84 @@
+"""Pairs from a concept's name in a real ComfyUI: made, trained with, edited and fed back, and refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from comfy_graphs import node
+from sage_core.demo.comfyui.client import ExecutionError, Graph, Outputs
+from sage_core.prompts.concept_files import parse_concepts
+from sage_core.shapes.bench.own import natural_captions
+from sage_core.shapes.networks.checkpoint import ExpandedFiles
+
+Run = Callable[[Graph], Outputs]
+
+CAPTIONS = "\n".join(natural_captions(300, seed=0))
+
+
+def made(shapes_files: ExpandedFiles, **inputs: object) -> Graph:
+    given: dict[str, object] = {
+        "concepts": "skull",
+        "captions_file": "none",
+        "captions_text": CAPTIONS,
+        "count": 64,
+        "short": 0.4,
+        "seed": 1,
+    }
+    return {
+        "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
+        "pairs": node("SAGEMakePairs", clip=["clip", 0], **(given | inputs)),
+    }
+
+
+def test_a_name_becomes_pairs_a_training_and_a_verdict(run_graph: Run, shapes_files: ExpandedFiles) -> None:
+    graph = made(shapes_files)
+    graph["settings"] = node(
+        "SAGETrainingSettings",
+        **{
+            "learning_rate": 3e-4, "epochs": 1, "steps": 4, "batch_size": 20, "chunk_size": 0, "keep_weight": 0.3,
+            "spread_weight": 2.0, "local_weight": 0.1, "keep_mse": 20.0, "keep_concept": True, "target": "farthest",
+            "target_shift": 1.0, "concept_scale": 205.0, "scale_unit": "absolute", "neighbours": 15,
+            "perturbation": 1.0, "perturbation_unit": "absolute", "weight_decay": 0.01, "warmup": 0,
+            "precision": "fp32", "held_out": 0, "schedule": "constant", "until": "removed",
+        },
+    )  # fmt: skip
+    graph["train"] = node(
+        "SAGETrainEncoder", clip=["clip", 0], pairs=["pairs", 0], concept="skull", preset="sage_plus",
+        name="from a name", seed=0, settings=["settings", 0],
+    )  # fmt: skip
+    graph["text"] = node("PreviewAny", source=["pairs", 2])
+    outputs = run_graph(graph)
+    report = outputs["pairs"]["text"][0]
+    assert "skull (thing)" in report and "Samples, safe → unsafe:" in report
+    # Four steps remove nothing, and the node says so.
+    lines = outputs["train"]["text"][0].splitlines()
+    assert lines[0].startswith("Trained: ") and lines[1].startswith("⚠ Not removed: ")
+    text = outputs["text"]["text"][0]
+    found = parse_concepts(text, ".")
+    assert found[0].name == "skull" and found[0].near
+
+    again = made(shapes_files, concepts="", concept_list=["list", 0])
+    again["list"] = node("SAGELoadConcepts", file="none", text=text)
+    assert "skull (thing)" in run_graph(again)["pairs"]["text"][0]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"concepts": " "}, "Concepts come from concepts or from concept_list; neither is given"),
+        ({"concepts": "naked child"}, "refers or may refer to a minor"),
+        ({"concepts": "skul"}, "skull"),
+        (
+            {"captions_text": "two skulls on grass\na skull at night"},
+            "2 different captions can be used, of 2; expected",
+        ),
+        ({"short": float("nan")}, "short is nan; expected a finite number"),
+    ],
+)
+def test_what_cannot_be_made_is_said(
+    inputs: dict[str, object], words: str, run_graph: Run, shapes_files: ExpandedFiles
+) -> None:
+    with pytest.raises(ExecutionError, match=words):
+        run_graph(made(shapes_files, **inputs))
