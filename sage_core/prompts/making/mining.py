@@ -201,11 +201,15 @@ class _Place:
 
     def near(self) -> tuple[str, ...]:
         """Words that may take its place and are no names, the likest first."""
-        found = [
+        likely = [
             (share, word)
             for word, share in zip(self.words, self.share, strict=True)
-            if share > self.settings.near_distance and word in self.place and self._same_place(word)
+            if share > self.settings.near_distance and word in self.place
         ]
+        found = [each for each in likely if self._same_place(each[1])]
+        if self.kind != Kind.QUALITY and len(found) < _LEAST_WORDS:
+            # Its group was a guess.
+            found = likely
         found.sort()
         # Beer takes the place of milk, not of a bottle.
         alike = [each for each in found if lexicon.is_counted(each[1]) == lexicon.is_counted(self.word)]
