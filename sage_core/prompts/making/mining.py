@@ -36,7 +36,7 @@ _LEAST_WORDS = 8
 _MOST_NAMES = 12
 _MOST_COMBINED = 30
 _MOST_NEAR = 64
-_FEW_ALIKE = 4
+_FEW_ALIKE = 8
 # Uses as a noun that make a gerund one: "painting", not "smoking".
 _NOUN_USES = 12
 # Words that qualify the same nouns at once do not take each other's place: seen less often than this share of what
@@ -166,7 +166,8 @@ class _Place:
     def _least(self) -> int:
         """Uses in captions below which a word's role may be a slip of the reading."""
         counted = self.roles.words_of(self.kind)
-        return 1 if self.kind != Kind.PLACE else max(1, round(0.004 * sum(counted.values())))
+        share = {Kind.PLACE: 0.004, Kind.THING: 0.0003}.get(self.kind, 0.0)
+        return max(1, round(share * sum(counted.values())))
 
     def _spread_of(self) -> list[int]:
         """Which words say how far apart words of this place lie: those that take the concept's, where that is known."""
@@ -200,11 +201,15 @@ class _Place:
 
     def near(self) -> tuple[str, ...]:
         """Words that may take its place and are no names, the likest first."""
-        found = [
+        likely = [
             (share, word)
             for word, share in zip(self.words, self.share, strict=True)
-            if share > self.settings.near_distance and word in self.place and self._same_place(word)
+            if share > self.settings.near_distance and word in self.place
         ]
+        found = [each for each in likely if self._same_place(each[1])]
+        if self.kind != Kind.QUALITY and len(found) < _LEAST_WORDS:
+            # Its group was a guess.
+            found = likely
         found.sort()
         # Beer takes the place of milk, not of a bottle.
         alike = [each for each in found if lexicon.is_counted(each[1]) == lexicon.is_counted(self.word)]

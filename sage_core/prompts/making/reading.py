@@ -46,9 +46,9 @@ VAGUE = word_set("""
     poster postcard render graphic design icon wallpaper sticker depiction art artwork mural mosaic logo screenshot
     snapshot cover stamp advertisement day time way lot part kind sort type group couple pair piece number variety bunch
     row line set slice cup glass bottle bowl plate pile stack box bag stuff thing something someone somebody one ones
-    others other everyone anything nothing distance variety style quality detail resolution focus composition
-    air shape pattern markings hour place position something trip lap hand hands arm arms head mouth face back legs leg
-    foot feet body hair eyes eye fun turn break look ride walk show use work area inside others edge thing things
+    others other everyone anything nothing distance style quality detail resolution focus composition air shape pattern
+    markings hour place position trip lap hand hands arm arms head mouth face legs leg foot feet body hair eyes eye fun
+    turn break look ride walk show use work area inside things close up
 """)  # fmt: skip
 _ING_NOUNS = word_set("""
     building ceiling railing painting clothing wedding icing topping dumpling pudding earring evening morning awning
@@ -237,6 +237,8 @@ class Caption:
 
     def _may_start(self, at: int) -> bool:
         before = self.word(at - 1)
+        if before == "to" and lexicon.verb_base(self.word(at)):
+            return False
         return not before[0].isalnum() or before in PREPOSITIONS or before in ("and", "or", "draw", "show", "paint")
 
     def _determiner(self, at: int) -> tuple[int, str]:

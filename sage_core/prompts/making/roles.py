@@ -20,10 +20,13 @@ def _nouns(entries: Iterable[str]) -> frozenset[str]:
 PERSON, ANIMAL, FOOD, OBJECT, SPOT, VEHICLE, FIXTURE = (
     "person", "animal", "food", "object", "place", "vehicle", "fixture"
 )  # fmt: skip
+_DISHES = word_set("""
+    pizza sandwich salad cake hamburger pie soup rice bread cheese fruit coffee tea milk juice wine soda lemonade meat
+""")
 _THING_GROUPS = {
     PERSON: _nouns(known.PEOPLE) | _nouns(("people", "lady", "guy", "person", "player", "worker")),
     ANIMAL: _nouns(each for animals, _ in known.ANIMALS.values() for each in animals),
-    FOOD: _nouns(known.PRODUCE) | word_set("pizza sandwich salad cake hamburger pie soup rice bread cheese fruit"),
+    FOOD: _nouns(known.PRODUCE) | _DISHES,
     SPOT: _nouns(known.LANDSCAPES) | _nouns(known.ROOMS) | _nouns(known.BUILDINGS) | word_set(
         "street road field park city sky grass snow water ocean sea lake river wall floor room yard garden building "
         "sidewalk shore hill sand night rain town village pier alley counter ground desert meadow dune lawn "

@@ -41,6 +41,7 @@ _ANY_BEFORE = word_set("""
 """)
 # Nothing but where may follow a deed that another takes the place of: not "leaning against", "sitting down".
 _AFTER_DEED = word_set("on in at under beside near next by inside beneath behind outside together alone while")
+_AFTER_MOVE = word_set("down along across through over toward towards around past into with for")
 _VESSELS = word_set("bottle bottles glass glasses cup cups mug mugs can cans pitcher jug jar bowl")
 # Who runs does not do so on a bench: these give way to a deed only where some of them are like it.
 _STILL = word_set("sit stand lie lay rest sleep wait lean kneel pose hang lounge relax")
@@ -117,6 +118,8 @@ def _things(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
 def _lets_any(caption: Caption, phrase: Phrase) -> bool:
     """Whether any thing of a kind may stand here: what is ridden, worn or walked on is hard to replace."""
     before, after = caption.word(phrase.start - 1), caption.word(phrase.end)
+    if before == "of" and caption.word(phrase.start - 2) == "top":
+        return False
     looked = before == "at" and caption.word(phrase.start - 2).startswith("look")
     if before[0].isalnum() and before not in _ANY_AFTER and not looked:
         return False
@@ -261,7 +264,8 @@ def _acts(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
         if base in _STILL and not still:
             continue
         aside = (base in _PHRASAL and after == "on") or (after == "at" and base not in _STAYING)
-        if (after.isalpha() and after not in _AFTER_DEED) or aside:
+        where = _AFTER_DEED if still else _AFTER_DEED | _AFTER_MOVE
+        if (after.isalpha() and after not in where) or aside:
             continue
         # Nobody sleeps on a bench reading a book.
         if any(word.endswith("ing") and lexicon.verb_base(word) for word in caption.words[deed.at + 1 :]):
