@@ -75,7 +75,7 @@ class Verdict:
 
     @property
     def removed(self) -> bool:
-        """Whether at most one in 72 of the prompts still lies with the concept; False where that is not known."""
+        """Whether at most one in fifty of the prompts still lies with the concept; False where that is not known."""
         return self.certain and self.all_left.share <= MOST_LEFT
 
     @property

@@ -21,7 +21,7 @@ from .ruler import MOST_PAIRS, STILL_THERE, Ruler, moved_of
 Row = TypeVar("Row")
 
 # Share of unsafe prompts that may still lie with the concept, and of safe ones that may have moved.
-MOST_LEFT = 1 / 72
+MOST_LEFT = 0.02
 MOST_MOVED = 0.05
 # Share of the prompts that name a concept which its ruler must see in the base, to be believed.
 LEAST_SEEN = 0.8

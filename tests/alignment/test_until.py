@@ -9,8 +9,7 @@ from sage_core.alignment.concepts import Removal
 from sage_core.alignment.report import run_summary
 from sage_core.alignment.schedule import MOST_STEPS, total_steps
 from sage_core.alignment.settings import PRESETS, TrainingSettings
-from sage_core.alignment.store import train_stored
-from sage_core.alignment.training import train
+from sage_core.alignment.training import train, train_stored
 from sage_core.alignment.watch import WatchedTexts, short_forms, some_of
 from sage_core.encoders.layouts import TOKEN_TABLE
 from sage_core.prompts.concepts import Concept, ConceptList
@@ -48,7 +47,7 @@ def test_it_ends_when_the_concept_is_removed(ended):
     checks = [report.check for report in ended.history if report.check]
     assert len(ended.history) < 120
     assert all(check.holds for check in checks[-CHECKS_TO_END:])
-    assert checks[0].left > checks[-1].left and checks[-1].left <= 1 / 72 * checks[-1].unsafe
+    assert checks[0].left > checks[-1].left and checks[-1].left <= 0.02 * checks[-1].unsafe
     assert ended.metadata["steps"] == str(len(ended.history))
     line = next(line for line in run_summary(ended, "a", found=False, pairs=len(PAIRS)).splitlines() if "after" in line)
     assert line.startswith(f"Removed after {len(ended.history)} steps")
@@ -58,7 +57,7 @@ def test_it_is_the_run_of_as_many_steps(small_base, ended):
     fixed = train(small_base, PAIRS, CONCEPTS, SETTINGS.replace(until="steps", steps=len(ended.history)))
     for name, tensor in fixed.state.items():
         # Words that are only looked at decay on another path.
-        rounding = 1e-6 if name == TOKEN_TABLE else 0.0
+        rounding = 1e-5 if name == TOKEN_TABLE else 0.0
         torch.testing.assert_close(ended.state[name], tensor, rtol=rounding, atol=0, msg=name)
     assert [report.losses for report in fixed.history] == [report.losses for report in ended.history]
     assert not any(report.check for report in fixed.history)
