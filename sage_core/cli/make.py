@@ -17,7 +17,8 @@ from . import common, training_inputs
 if TYPE_CHECKING:
     import torch
 
-    from ..methods.making import Base, Made, Removal
+    from ..methods.making import Made
+    from ..methods.removal import Base, Removal
     from ..prompts.concepts import ConceptList
 
 _FORMS = of_kind("closed form")
@@ -235,7 +236,8 @@ def _make(options: argparse.Namespace, name: str, settings: Any, device: torch.d
 
 def _base(options: argparse.Namespace, device: torch.device | None) -> Base:
     from ..encoders.text_encoder import TextEncoder
-    from ..methods.making import Base, unet_dtype
+    from ..methods.making import unet_dtype
+    from ..methods.removal import Base
 
     unet = training_inputs.whole_unet(options.checkpoint)
     own = training_inputs.own_encoder(options.checkpoint)
@@ -252,8 +254,8 @@ def _base(options: argparse.Namespace, device: torch.device | None) -> Base:
 
 
 def _removal(options: argparse.Namespace, *, drawn: bool) -> Removal:
-    from ..methods.making import Removal
     from ..methods.redirecting import drawable
+    from ..methods.removal import Removal
 
     def prompts(name: str) -> Sequence[str]:
         path = getattr(options, name, None)

@@ -17,7 +17,8 @@ from ..encoders.lora import apply_lora
 from ..encoders.text_encoder import TextEncoder
 from ..errors import EncoderError, UnetError
 from ..methods.gate import GatedPrompts, load_gate
-from ..methods.making import Base, Removal, Watch, made_again, make, unet_dtype, what_is
+from ..methods.making import Watch, made_again, make, unet_dtype, what_is
+from ..methods.removal import Base, Removal
 from ..methods.safree import MovedPrompts
 from ..methods.table import METHODS, settings_for, settings_of
 from ..prompts.concept_files import read_concepts

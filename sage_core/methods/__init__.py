@@ -1,6 +1,6 @@
 """Every way here to make a model forget, but for the alignment of its text encoder.
 
-- `table`, `making`: a row for each method, and how its change is made.
+- `table`, `removal`, `making`: a row for each method, what it is given, and how its change is made.
 - `concepts`: what to erase, and the text encoder's states that stand for it.
 - `closed_form`: UCE, RECE, MACE's closed-form part, SPEED, OCE and a CURE-style edit, without training.
 - `erasing`: ESD and RACE, by training; `redirecting`: a U-Net redirected by prompt pairs.
@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Concepts": "concepts",
         "METHODS": "table",
         "make": "making",
-        "Removal": "making",
+        "Removal": "removal",
         "ConceptSpace": "safree",
         "train_gate": "gate",
         "ErasingObjective": "erasing",

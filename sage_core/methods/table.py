@@ -16,11 +16,11 @@ from ..settings import settings_from
 
 if TYPE_CHECKING:
     from .concepts import Concepts
-    from .making import Removal
+    from .removal import Removal
 
 Kind = Literal["alignment", "unlearning", "closed form", "erasing", "redirecting", "guidance", "prompts", "gate"]
 
-# What a method may be told of a removal, by the fields of `making.Removal`, and how messages call each.
+# What a method may be told of a removal, by the fields of `removal.Removal`, and how messages call each.
 WORDS = {
     "guides": "guides",
     "preserve": "texts to keep",
@@ -39,7 +39,7 @@ class Method:
         kind: how it is made; `making` has a maker for each.
         module: of the library, where its settings and its function are.
         settings: name of its settings' class.
-        reads: what it reads besides what is to go: fields of `making.Removal`.
+        reads: what it reads besides what is to go: fields of `removal.Removal`.
         needs: those that it cannot do without.
         preset: the key of its settings in the module's PRESETS; "" for the class's defaults.
         function: of a closed form.

@@ -14,7 +14,8 @@ from ...alignment.settings import PRESETS, TrainingSettings
 from ...drawing.change import Change
 from ...encoders.precision import PrecisionChoice
 from ...errors import SettingsError
-from ...methods.making import Base, Removal, make
+from ...methods.making import make
+from ...methods.removal import Base, Removal
 from ...methods.table import METHODS as MAKERS
 from ...methods.table import settings_for
 from ...prompts.pairs import PromptPairs
