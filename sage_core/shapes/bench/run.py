@@ -42,6 +42,7 @@ from ..networks.model import ShapesModel
 from ..networks.weights import WEIGHTS, load_model, weights_hash
 from ..tasks import TASKS, Task
 from .methods import BASE, METHODS, Ground, Tried, as_tried, chosen_methods, read_methods
+from .own import own_pairs
 from .report import Table, figures
 from .sizes import SIZES
 
@@ -105,6 +106,7 @@ def compare(
     *,
     pairs: int,
     short: float = 0.0,
+    own: bool = False,
     attacks: AdaptiveSettings | None = None,
     kept: Path | None = None,
     store: Path | None = None,
@@ -123,6 +125,8 @@ def compare(
         trial: is repeated with other prompts for each seed.
         pairs: prompt pairs of each training.
         short: the share of these that name the concept with little around it.
+        own: whether pairs are made from the concepts' names and natural captions, as by who has no grammar of the
+            world; each concept has its first name alone.
         attacks: how hard adaptive attacks try after each trial, with other prompts for each seed; None for no attack.
         kept: folder of finished runs: what an earlier bench of the same sizes left there is not done again.
         store: folder of trained encoders, which several methods may share; None trains for each.
@@ -132,7 +136,7 @@ def compare(
     runs: list[Run] = []
     for seed in seeds:
         for task in tasks:
-            ground = ground_of(world, base, task, seed, pairs, store, short=short)
+            ground = ground_of(world, base, task, seed, pairs, store, short=short, own=own)
             sitting = _Sitting(world, ground, trial_of(trial, seed), kept, attacks)
             for name, method in ({BASE: METHODS[BASE]} | dict(methods)).items():
                 runs.append(sitting.run(name, method))
@@ -150,9 +154,14 @@ def ground_of(
     store: Path | None = None,
     *,
     short: float,
+    own: bool = False,
 ) -> Ground:
-    """What methods work with for one task and seed."""
-    return Ground(world.model, base, task, task.pairs(pairs, seed=_FIRST_PAIRS + seed, short=short), seed, store)
+    """What methods work with for one task and seed; see `compare`."""
+    if own:
+        made = own_pairs(task, world.model.encoder, pairs, seed=_FIRST_PAIRS + seed, short=short).pairs
+    else:
+        made = task.pairs(pairs, seed=_FIRST_PAIRS + seed, short=short)
+    return Ground(world.model, base, task, made, seed, store)
 
 
 def trial_of(trial: TrialSettings, seed: int) -> TrialSettings:
@@ -269,6 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 trial,
                 pairs=size.pairs,
                 short=size.short,
+                own=chosen.pairs == "own",
                 attacks=attacks,
                 kept=kept,
                 store=chosen.store,
@@ -282,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "torch": torch.__version__,
         "pairs": size.pairs,
         "short": size.short,
+        "pairs_from": chosen.pairs,
         "precision": precision,
         "trial": vars(trial),
         "weights": world.weights,
@@ -373,6 +384,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="after each trial attack what has a text encoder and a U-Net by tokens, soft prompts and inversion, which "
         "takes minutes a run; rows beside the methods say whether the attacks are strong enough to prove anything",
+    )
+    parser.add_argument(
+        "--pairs",
+        choices=["world", "own"],
+        default="world",
+        help="who makes the pairs: the world's own grammar (default, an upper bound that no user has), or SAGE Make "
+        "Pairs from each concept's name and natural captions",
     )
     parser.add_argument(
         "--precision",
