@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..sage_core.methods.concepts import Concepts, split_texts
 from ..sage_core.methods.erasing import PRESETS, train_erasure
+from ..sage_core.methods.table import told
 from ..sage_core.unet.training import training_bytes
 from .host import files, unet_training
 from .host.inputs import check_choices, seed_input
@@ -37,8 +38,7 @@ class SAGETrainErasure(io.ComfyNode):
                     "preset",
                     options=list(PRESETS),
                     default="esd_x",
-                    tooltip="esd_x: cross-attention, for what prompts name; esd_u: the rest, for nudity. _paper: 1,000 "
-                    "steps as published. race: against adversarial words, ten times the work.",
+                    tooltip=told("erasing"),
                 ),
                 io.Int.Input("steps", default=0, min=0, max=100_000, tooltip="Of training. 0: the preset's."),
                 unet_training.size_input(),

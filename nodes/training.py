@@ -14,6 +14,7 @@ from ..sage_core.alignment.verdict import verdict_lines
 from ..sage_core.encoders.layouts import EncoderConfig, require_sd1
 from ..sage_core.encoders.text_encoder import save_encoder
 from ..sage_core.errors import TrainingError
+from ..sage_core.methods.table import told
 from ..sage_core.prompts.concepts import ConceptList
 from ..sage_core.prompts.pairs import PromptPairs
 from .host import clips, display, files, memory
@@ -166,9 +167,7 @@ class SAGETrainEncoder(io.ComfyNode):
                     "preset",
                     options=list(PRESETS),
                     default="sage_plus",
-                    tooltip="sage_plus: ours, the strongest hold on safe prompts. paper: SAGE as printed. released: as "
-                    "its authors' script trains it. des: without the two structure terms. safeclip, safer_clip: those "
-                    "systems' text side.",
+                    tooltip=told("alignment"),
                 ),
                 io.String.Input(
                     "name", default="sage-encoder", tooltip="Saved as models/text_encoders/<name>.safetensors."

@@ -16,7 +16,7 @@ from ..sage_core.encoders.text_encoder import TextEncoder
 from ..sage_core.errors import SettingsError, UnetError
 from ..sage_core.methods.closed_form import Edit
 from ..sage_core.methods.concepts import Concepts, split_texts
-from ..sage_core.methods.table import of_kind, settings_of
+from ..sage_core.methods.table import of_kind, settings_of, told
 from ..sage_core.prompts.concepts import ConceptList, texts_to_erase
 from ..sage_core.prompts.everyday import REFERENCE_PROMPTS
 from ..sage_core.unet.changes import changes, save_changes
@@ -253,7 +253,7 @@ class SAGEEraseConcept(io.ComfyNode):
                     "method",
                     options=list(_FORMS),
                     default="uce",
-                    tooltip=f"{'; '.join(f'{name}: {form.help}' for name, form in _FORMS.items())}.",
+                    tooltip=told("closed form"),
                 ),
                 io.Float.Input(
                     "strength", default=1.0, min=-2.0, max=2.0, step=0.05, tooltip="1 is the edit, 0 the MODEL."

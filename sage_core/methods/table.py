@@ -190,6 +190,11 @@ def of_kind(*kinds: Kind) -> dict[str, Method]:
     return {name: method for name, method in METHODS.items() if method.kind in kinds}
 
 
+def told(*kinds: Kind) -> str:
+    """The methods of these kinds and when to take each, for a tooltip."""
+    return f"{'; '.join(f'{name}: {method.help}' for name, method in of_kind(*kinds).items())}."
+
+
 def named(name: str, field_name: str = "method") -> Method:
     """The method of this name. Raises SettingsError, with the field's name, for none."""
     if name not in METHODS:
