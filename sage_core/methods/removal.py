@@ -28,6 +28,8 @@ class Base:
         weight: the U-Net's tensor of a diffusers' name, on the CPU.
         size: side of the pictures that trainings draw, in pixels.
         dtype: what the U-Net computes in during a training.
+        names: the U-Net's tensors in the order in which methods meet them, which decides where SPEED's noise falls; by
+            default SD 1.x's order.
     """
 
     encoder: TextEncoder
@@ -35,6 +37,7 @@ class Base:
     weight: Callable[[str], Tensor]
     size: int = 512
     dtype: torch.dtype = torch.float32
+    names: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -43,7 +46,7 @@ class Base:
 
     def unet(self, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
         """The U-Net's tensors whose names are wanted."""
-        return {name: self.weight(name) for name in unet_names(self.config).shapes if wanted(name)}
+        return {name: self.weight(name) for name in self.names or unet_names(self.config).shapes if wanted(name)}
 
     def encoder_state(self) -> dict[str, Tensor]:
         """The text encoder's canonical state, on the CPU."""

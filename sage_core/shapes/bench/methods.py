@@ -86,7 +86,7 @@ class Part:
         model, settings = ground.model, self.settings or MAKERS[self.name].usual()
         if hasattr(settings, "seed"):
             settings = replace(settings, seed=ground.seed)
-        base = Base(model.encoder, model.config, model.weight, PICTURE_SIZE)
+        base = Base(model.encoder, model.config, model.weight, PICTURE_SIZE, names=tuple(model.unet.state_dict()))
         half = drawing_precision(model.device) if self.kind == "redirecting" else None
         with torch.autocast(model.device.type, half, enabled=half is not None):
             return make(self.name, base, ground.removal(self), settings, store=ground.store).change
