@@ -110,7 +110,9 @@ class PairStates:
         """
         if not pairs.safe:
             raise PromptError("There are no prompt pairs to redirect a U-Net by.")
-        empty = embed(encoder, [""]).view(1, CONTEXT_LENGTH, -1)
+        # In fp32, as all other states, in whatever the U-Net computes.
+        with torch.autocast(next(encoder.parameters()).device.type, enabled=False):
+            empty = embed(encoder, [""]).view(1, CONTEXT_LENGTH, -1)
         return cls(encoder, tokenize(pairs.unsafe), tokenize(pairs.safe), empty)
 
     def __len__(self) -> int:

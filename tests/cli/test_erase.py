@@ -15,7 +15,7 @@ from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.errors import SettingsError
 from sage_core.methods.closed_form.uce import UceSettings, edit
 from sage_core.methods.concepts import Concepts
-from sage_core.methods.table import of_kind, settings_of
+from sage_core.methods.table import METHODS, of_kind, settings_of
 from sage_core.unet.changes import changes
 from sage_core.unet.files import read_unet, sizes_of
 from sage_core.unet.names import reads_prompt
@@ -136,4 +136,4 @@ def test_knobs_reach_the_settings(method: str) -> None:
             continue
         assert settings != settings_of(method, {name: 0}) and value in vars(settings).values()
         taken += 1
-    assert taken == {"uce": 3, "uce_paper": 3, "rece": 4, "mace": 1, "speed": 1, "cure": 1, "oce": 3}[method]
+    assert taken == len(METHODS[method].knobs)

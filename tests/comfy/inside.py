@@ -56,10 +56,14 @@ def test_every_float_input_refuses_what_is_not_finite(pack: ModuleType, value: f
 
 
 # Boxes of files and folders, whose names are looked up when they are opened.
-FILES = {"encoder_name", "model", "judge", "sentence_encoder", "file", "base_file", "safe_file", "unsafe_file"}
+FILES = {
+    "encoder_name", "model", "judge", "sentence_encoder", "file", "base_file", "safe_file", "unsafe_file",
+    "captions_file",
+}  # fmt: skip
 # Those of Settings, which the library checks together with all the rest.
 SETTINGS = {
     "target", "scale_unit", "perturbation_unit", "precision", "schedule", "spread_form", "local_form", "supervision",
+    "until",
 }  # fmt: skip
 
 

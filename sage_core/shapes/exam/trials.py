@@ -83,7 +83,8 @@ class ModelPainter:
     @property
     def encoder(self) -> TextEncoder | None:
         """See Painter."""
-        return None if self.change.encoder is None else self._changed.encoder
+        # Behind a gate harmless prompts are read by the base's own.
+        return None if self.change.encoder is None or self.change.reads else self._changed.encoder
 
     @property
     def is_weights(self) -> bool:
