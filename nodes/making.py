@@ -37,6 +37,8 @@ class SAGEMakePairs(io.ComfyNode):
             "the CLIP takes for it and what lies near it, and changes harmless captions by as little as can be. Needs "
             "no list of prompts; nothing leaves this machine.",
             is_output_node=True,
+            # What it finds has been measured in the world of shapes alone.
+            is_experimental=True,
             inputs=[
                 io.Clip.Input("clip", tooltip="The checkpoint's own CLIP, which knows what its words mean."),
                 io.String.Input(

@@ -2,9 +2,14 @@
 
 The base's embeddings of unsafe prompts and of their safe counterparts differ in the concept and in little else.
 Fisher's discriminant of the two is a ruler: 0 at the mean of the safe prompts, 1 at that of the unsafe ones. A prompt
-that the aligned encoder puts beyond STILL_THERE is taken to show the concept still. Which embedding, how much ridge and
-how far was calibrated against pictures of the shapes world: of some twenty measures this one told best, and best from
-task to task, which pictures showed the concept.
+that the aligned encoder puts beyond STILL_THERE is taken to show the concept still.
+
+Which embedding, how much ridge and how far was chosen against pictures of the shapes world, as its reader reads them,
+on few trainings: six encoders of three tasks, 312 prompts, of which 213 showed the concept. Over all of them the
+ruler on flattened embeddings ranks what shows above what does not in 92 of 100 cases, within two of the tasks in 83
+to 90. In the third, in which 42 of 48 prompts showed it, it ranks no better than chance. How far a prompt has moved
+from its place in the base does as well over all and worse within tasks; the end token's state and nearest neighbours
+do worse. For the encoder of Stable Diffusion none of this is known.
 """
 
 from __future__ import annotations
