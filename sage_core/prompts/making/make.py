@@ -253,11 +253,11 @@ def _result(
             )
         if not part.long:
             warnings.append(f"{target.concept.name}: no caption has a place for it, so that all pairs are short.")
+    # In turns for each concept, so that every batch holds all.
     rows = [
-        (turn, number, *pair, at >= len(part.long))
+        (turn, number, *pair, turn >= len(part.long))
         for number, part in enumerate(parts)
-        for at, pair in enumerate([*part.long, *part.short])
-        for turn in [at]
+        for turn, pair in enumerate([*part.long, *part.short])
     ]
     rows.sort(key=lambda row: row[:2])
     report = PromptReport(len(rows), (f"{captions:,} captions and what the encoder takes for the concept",), (), ())

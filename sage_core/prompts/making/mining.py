@@ -166,7 +166,7 @@ class _Place:
     def _least(self) -> int:
         """Uses in captions below which a word's role may be a slip of the reading."""
         counted = self.roles.words_of(self.kind)
-        share = {Kind.PLACE: 0.004, Kind.THING: 0.0003}.get(self.kind, 0.0)
+        share = {Kind.PLACE: 0.004, Kind.THING: 0.0003, Kind.ACT: 0.0015}.get(self.kind, 0.0)
         return max(1, round(share * sum(counted.values())))
 
     def _spread_of(self) -> list[int]:

@@ -41,6 +41,7 @@ FUNCTION = PREPOSITIONS | DETERMINERS | word_set("""
 """)  # fmt: skip
 # Nouns that name no thing which another could take the place of.
 VAGUE = word_set("""
+    read
     left right top bottom side sides front back middle center centre edge half corner end background foreground upper
     lower photo picture image view scene shot close-up closeup photograph painting drawing sketch illustration cartoon
     poster postcard render graphic design icon wallpaper sticker depiction art artwork mural mosaic logo screenshot

@@ -188,6 +188,8 @@ def _qualities(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]
         qualities = caption.modifiers(phrase)
         noun = lexicon.singular(caption.words[phrase.head])
         after = caption.word(phrase.end)
+        if listed_group(noun, Kind.THING) == PERSON:
+            continue
         if phrase.attached or phrase.bare or own & set(qualities) or after in ("with", "without", "covered"):
             continue
         there = [word for word in qualities if word in near]
@@ -230,6 +232,8 @@ def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     if not place and (not {",", "in", "on", "at", "after"}.isdisjoint(caption.words) or not caption.phrases):
         return
     # One place is enough: not "down a street in a kitchen".
+    if caption.text.isupper():
+        return
     heads = [phrase.head for phrase in caption.phrases if not place or phrase.head != place.head]
     if any(listed_group(caption.words[head], Kind.THING) == SPOT for head in heads):
         return
