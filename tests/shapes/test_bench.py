@@ -190,7 +190,7 @@ def test_a_whole_run_at_toy_size(weights, tmp_path, monkeypatch, capsys):
     assert "the reader read" in text and "| sage_plus | 1 |" in text and "## red star" in text
     for name in ("tifa_by_type", "spread_and_tifa"):
         assert Image.open(tmp_path / f"red_star_{name}.png").width > 600
-    monkeypatch.setattr(methods, "train", lambda *_, **__: pytest.fail("trained what an earlier bench had trained"))
+    monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained what an earlier bench had trained"))
     assert main(arguments) == 0
     assert json.loads((tmp_path / "bench.json").read_text()) == content
     for wrong, message in ((["--method", "sega"], "--method is 'sega'"), (["--task", "moon"], "moon")):
