@@ -21,7 +21,7 @@ from sage_core.methods.erasing import ErasingSettings
 from sage_core.methods.gate import GatedPrompts, GateSettings
 from sage_core.runs.loop import Loop
 from sage_core.shapes.ask import ASKED_TYPES
-from sage_core.shapes.bench import methods, run
+from sage_core.shapes.bench import run
 from sage_core.shapes.bench.methods import METHODS, Ground, Part, Tried, alignment
 from sage_core.shapes.bench.report import Table, figures
 from sage_core.shapes.bench.run import compare, load_world, main, read_methods
