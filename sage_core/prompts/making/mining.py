@@ -12,6 +12,7 @@ from ...errors import PromptError
 from ...rows import shown
 from ..minors import mentions_minor
 from . import lexicon
+from .lexicon import word_set
 from .reading import FUNCTION, VAGUE
 from .roles import STYLE_WORDS, Roles, is_content, listed_group, listed_kind, seeds_of
 from .senses import Senses
@@ -37,6 +38,9 @@ _MOST_NAMES = 12
 _MOST_COMBINED = 30
 _MOST_NEAR = 64
 _FEW_ALIKE = 8
+_FEW_LISTED = 5
+# Deeds that say nothing by themselves, and a common slip for "sitting".
+_NO_DEEDS = word_set("get site shine hang pass come pour pull consist contain go")
 # Uses as a noun that make a gerund one: "painting", not "smoking".
 _NOUN_USES = 12
 # Words that qualify the same nouns at once do not take each other's place: seen less often than this share of what
@@ -188,7 +192,15 @@ class _Place:
             if expected >= _SURE and seen <= _APART * expected:
                 return True
         group = self.group.get(word, "")
+        if self.kind == Kind.QUALITY and self._many_listed:
+            return listed_group(word, self.kind) == own
         return not own or group == own or (self.kind != Kind.QUALITY and not group)
+
+    @property
+    def _many_listed(self) -> bool:
+        """Whether lists alone tell enough of the words that take the concept's place."""
+        own = self.group.get(self.word, "")
+        return sum(listed_group(word, self.kind) == own for word in self.place) >= _FEW_LISTED
 
     def names(self) -> list[tuple[str, float, float]]:
         """Words that the encoder takes for the concept's, the likest first: word, cosine, share of the median."""
@@ -268,7 +280,7 @@ class _Place:
             return False
         parts = lexicon.parts_of(word)
         if self.kind == Kind.ACT:
-            return lexicon.VERB in parts or word == "asleep"
+            return (lexicon.VERB in parts and lexicon.verb_base(word) not in _NO_DEEDS) or word == "asleep"
         if self.kind == Kind.QUALITY:
             if self.roles.is_bound(word):
                 return False

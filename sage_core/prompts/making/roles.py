@@ -42,7 +42,7 @@ _QUALITY_GROUPS = {
     "color": frozenset(known.COLORS), "material": frozenset(known.MATERIALS), "pattern": frozenset(known.PATTERNS),
     "shape": frozenset(known.SHAPES) - {"tall", "narrow", "wide"},
     "size": frozenset(known.SIZES) | {"narrow", "wide", "long", "mini"},
-    "state": frozenset(known.QUALITIES) | {"young", "same", "different", "busy", "beautiful"},
+    "state": frozenset(known.QUALITIES) | word_set("bright beautiful fancy pretty"),
 }  # fmt: skip
 STYLE_WORDS = word_set("""
     watercolor watercolour painting sketch cartoon anime manga comic drawing illustration photograph photo engraving

@@ -44,6 +44,9 @@ class ShortForms:
         alive = [word for word in common if listed_group(word, Kind.THING) in (PERSON, ANIMAL)]
         inside = [word for word in common if listed_group(word, Kind.THING) in (PERSON, ANIMAL, OBJECT)]
         self.things = tuple(things[:24] if target.kind == Kind.QUALITY else inside[:24] or common[:24]) or _THINGS
+        # Places that captions name say how they are said.
+        said = [word for word in target.near if target.kind != Kind.PLACE or roles.before_place.get(word)]
+        self.near = tuple(said) or target.near
         self.alive = tuple(alive[:12]) or _PEOPLE
 
     def pair(self, number: int, name: Name, other: Name, dice: random.Random) -> tuple[str, str] | None:
@@ -83,7 +86,7 @@ class ShortForms:
                 return self._said(Name(f"{other} {name.head}", name.head, other), wording)
             other = dice.choice(target.near)
             return self._said(Name(f"{name.modifier} {other}", other, name.modifier), wording)
-        other = dice.choice(target.near)
+        other = dice.choice(self.near)
         return self._said(Name(other, other, given=False), wording)
 
     def _said(self, name: Name, dice: random.Random) -> tuple[str, str] | None:

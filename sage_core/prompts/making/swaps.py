@@ -244,7 +244,8 @@ def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
             return caption.text, caption.changed(place.start, place.end, said)
         if not target.near:
             return None
-        other = said_place(dice.choice(target.near[:16]), roles)
+        known = [word for word in target.near if roles.before_place.get(word)] or target.near
+        other = said_place(dice.choice(known[:16]), roles)
         text = caption.text.rstrip(" .")
         return f"{text} {other}", f"{text} {said}"
 
