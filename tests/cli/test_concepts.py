@@ -73,6 +73,7 @@ def run(capsys: Any, *arguments: object) -> tuple[int, str, str]:
 TRAIN = ["--preset", "des", "--set", "batch_size=8", "--set", "steps=2", "--set", "learning_rate=1e-3", "--quiet"]
 
 
+@pytest.mark.full
 def test_train_removes_a_list_of_concepts_and_is_found_again(files: Path, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "both.safetensors"
     command = ["train", files / "base.safetensors", files / "safe.txt", "--concepts", files / "concepts.json", *TRAIN]

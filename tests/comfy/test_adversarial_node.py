@@ -38,6 +38,7 @@ def with_pictures(graph: dict) -> dict:
     return graph | lanes
 
 
+@pytest.mark.full
 def test_it_is_the_librarys_training_draws_and_is_found_again(
     server: Server, base: Path, tmp_path: Path, shapes_files: ExpandedFiles
 ) -> None:

@@ -52,6 +52,7 @@ def parts(base: Path) -> Callable[[str], Tensor]:
     return lambda name: load_file(base / "output" / f"{name}.safetensors")["embedding 0"]
 
 
+@pytest.mark.full
 def test_a_gate_is_trained_kept_and_found_again(server: Server, base: Path, common: dict) -> None:
     first = server.run(common, timeout=300)["gate"]["text"][0]
     assert first.startswith("Trained: ") and "set for at most 5.0%" in first

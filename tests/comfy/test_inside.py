@@ -12,7 +12,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("name", ["inside.py", "inside_models.py"])
+@pytest.mark.parametrize("name", ["inside.py", pytest.param("inside_models.py", marks=pytest.mark.full)])
 def test_the_parts_that_know_comfyui(name: str, comfyui: Path) -> None:
     root = HERE.parents[1]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={root}", str(HERE / name)]
