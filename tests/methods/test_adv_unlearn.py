@@ -171,16 +171,21 @@ def test_the_loss_and_its_gradient_are_the_formula(changed: Any, unet: nn.Module
         )
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_the_attack_is_the_formula(steps: int, unet: nn.Module, encoder: TextEncoder) -> None:
-    it = moved_a_little(objective(unet, encoder, SMALL.replace(attack_steps=steps)))
-    draw = it._draw(1)
-    expected = Reference(it, unet, encoder, step=1)
+def attacked(it: Any, unet: nn.Module, encoder: TextEncoder, step: int) -> tuple[Reference, Tensor]:
+    """The reference of a step, and what the attack of that step finds for its two pictures; (2, 77, width)."""
+    draw = it._draw(step)
+    expected = Reference(it, unet, encoder, step=step)
     latents = torch.stack(expected.latents[:2]).float()
     times = torch.full((2,), draw.time)
     with torch.no_grad():
         wanted = it.noise(latents, times, it.concept_states[draw.chosen])
-    found = it._attack(latents, times, wanted, draw).double()
+    return expected, it._attack(latents, times, wanted, draw).double()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_attack_is_the_formula(steps: int, unet: nn.Module, encoder: TextEncoder) -> None:
+    it = moved_a_little(objective(unet, encoder, SMALL.replace(attack_steps=steps)))
+    expected, found = attacked(it, unet, encoder, step=1)
     by_formula = torch.stack([expected.attacked(number) for number in range(2)])
     own = expected.box > 0
     assert torch.equal(found[~own], torch.zeros_like(found[~own]))
@@ -197,13 +202,7 @@ def test_the_attack_is_the_formula(steps: int, unet: nn.Module, encoder: TextEnc
 def test_the_attack_goes_down_the_measured_slope(unet: nn.Module, encoder: TextEncoder) -> None:
     """By central differences of the loss itself, without any automatic gradient."""
     it = moved_a_little(objective(unet, encoder, SMALL))
-    draw = it._draw(3)
-    expected = Reference(it, unet, encoder, step=3)
-    latents = torch.stack(expected.latents[:2]).float()
-    times = torch.full((2,), draw.time)
-    with torch.no_grad():
-        wanted = it.noise(latents, times, it.concept_states[draw.chosen])
-    found = it._attack(latents, times, wanted, draw).double()
+    expected, found = attacked(it, unet, encoder, step=3)
     places = (expected.box[0] > 0).nonzero()
     slopes = []
     for place, column in places.tolist():
