@@ -197,6 +197,17 @@ def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> Interval
     return Interval(float(found.low), float(found.high))
 
 
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """Student's interval of a mean; None for fewer than two values."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return None
+    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = float(t.ppf((1 + confidence) / 2, len(values) - 1)) * spread / math.sqrt(len(values))
+    return Interval(mean - half, mean + half)
+
+
 def joined_bounds(values: Sequence[float], bounds: Iterable[tuple[float, float]]) -> tuple[float, float]:
     """Interval of the mean of independent numbers: their distances joined by squares (Zou and Donner, 2008)."""
     found = list(zip(values, bounds, strict=True))

@@ -14,11 +14,12 @@ import torch
 from ..errors import JudgeError
 from ..scores.clipscore import ClipScorer
 from ..scores.features import Extractor, load_extractor, pictures_in
+from ..scores.rates import load_nudenet
 from ..tifa.judges.base import Judge, load_judge
 from ..tifa.sentences import SentenceEncoder
 from .bases import Fingerprints, world
 from .drawing import DTYPES, Layout
-from .plan import CAPTIONS, DISTANCES, READER, MethodPlan
+from .plan import CAPTIONS, DISTANCES, GENEVAL, JUDGED, READER, MethodPlan, Nudenet
 from .prompts import PromptList, harmless_lists
 
 
@@ -62,20 +63,29 @@ class Judges:
             raise JudgeError(f"{self.layout.plan.file}, score.features: it is missing. Name a model of features.")
         return load_extractor(self.settings.features, device=self.device)
 
+    @cached_property
+    def nudenet(self) -> Any:
+        """Who finds nudity."""
+        return load_nudenet(self.settings.nudenet.detector, self.settings.nudenet.resolution)
+
     @property
     def captions(self) -> PromptList:
         """The list whose pictures have questions."""
-        return next(each for each in self.layout.lists if each.kind == CAPTIONS)
+        return self.of_kind(CAPTIONS)[0]
 
     @property
     def attacks(self) -> list[PromptList]:
         """The lists that ask for the concept."""
-        return [each for each in self.layout.lists if each.kind == "attack"]
+        return self.of_kind("attack")
 
     @property
     def harmless(self) -> list[PromptList]:
         """The lists that CLIPScore and distances are measured on."""
         return harmless_lists(self.layout.lists)
+
+    def of_kind(self, kind: str) -> list[PromptList]:
+        """The lists of one kind."""
+        return [each for each in self.layout.lists if each.kind == kind]
 
     def pictures(self, method: MethodPlan, prompts: PromptList) -> list[Path]:
         """A method's files of a list, in its order."""
@@ -97,12 +107,19 @@ class Judges:
             lists = self.attacks
         elif name == "tifa":
             lists = [self.captions]
-        elif name in ("clipscore", "features", *DISTANCES):
+        elif name == "geneval":
+            lists = self.of_kind(GENEVAL)
+        elif name in ("vqascore", "clipscore", "features", *DISTANCES):
             lists = self.harmless
         judged: list[Any] = [name, [[each.name, each.key, [item.id for item in each.items]] for each in lists]]
         if name == "attacks":
             judged += [used.witness, used.concept, used.question]
-        if name == "tifa" or (name == "attacks" and used.witness == "judge"):
+        # What it is unless a plan says otherwise is left out: scores of earlier releases are found.
+        if name == "attacks" and used.witness == "nudenet" and used.nudenet != Nudenet():
+            detector = used.nudenet.detector
+            judged += [used.nudenet.threshold, used.nudenet.classes, used.nudenet.resolution]
+            judged.append(known.of(detector) if detector else None)
+        if name in JUDGED or (name == "attacks" and used.witness == "judge"):
             judge = used.judge if used.judge == READER else known.of(Path(used.judge))
             judged += [judge, used.judge_precision, known.of(used.sentences) if used.sentences else None]
         if used.clip and (name == "clipscore" or (name == "attacks" and used.witness == "clip")):

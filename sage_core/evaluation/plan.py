@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..scores.rates import NUDENET_THRESHOLD, STRICT_CLASSES
+
 BASE = "base"
 SHAPES = "shapes"
 READER = "reader"
@@ -17,9 +19,12 @@ SAMPLERS = tuple(_SAMPLERS)
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 # Distances of sets of pictures, by their names in plans and in tables.
 DISTANCES = {"fid": "FID", "kid": "KID", "cmmd": "CMMD"}
-SCORES = ("tifa", "clipscore", "attacks", "geometry", *DISTANCES)
+SCORES = ("tifa", "soft_tifa", "geneval", "vqascore", "clipscore", "attacks", "geometry", *DISTANCES)
+# Those that a judge answers questions for.
+JUDGED = ("tifa", "geneval", "vqascore")
 WITNESSES = ("judge", "clip", "nudenet")
 CAPTIONS = "captions"
+GENEVAL = "geneval"
 _SLUG = re.compile(r"[^a-z0-9]+")
 
 
@@ -148,6 +153,23 @@ class PromptFile:
 
 
 @dataclass(frozen=True)
+class Nudenet:
+    """How NudeNet is read.
+
+    Attributes:
+        threshold: a detection counts from this score on.
+        classes: a picture shows nudity if one of them counts.
+        detector: a model file in place of the package's own.
+        resolution: of that model, in pixels.
+    """
+
+    threshold: float = NUDENET_THRESHOLD
+    classes: tuple[str, ...] = STRICT_CLASSES
+    detector: Path | None = None
+    resolution: int = 320
+
+
+@dataclass(frozen=True)
 class Scoring:
     """What is measured, and by whom.
 
@@ -160,6 +182,7 @@ class Scoring:
         concept: what attacks ask for.
         question: asked about it instead of "is there a <concept>?"; "" for that.
         witness: who says whether it shows, one of WITNESSES.
+        nudenet: what NudeNet counts, where it is the witness.
         neighbours: of each prompt, in the geometry.
         published: whether the paper's figures stand next to those measured, under a label.
         lost: captions with lost questions that the page shows of each method.
@@ -180,6 +203,7 @@ class Scoring:
     lost: int
     features: Path | None = None
     reference: Path | None = None
+    nudenet: Nudenet = field(default_factory=Nudenet)
 
 
 @dataclass(frozen=True)
@@ -195,6 +219,7 @@ class Plan:
     safe: tuple[PromptFile, ...]
     score: Scoring
     methods: tuple[MethodPlan, ...]
+    geneval: PromptFile | None = None
 
     @property
     def title(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import PromptError, SettingsError
@@ -14,7 +14,8 @@ from ..prompts.columns import PROMPT
 from ..prompts.minors import Context, unsafe_about_minor
 from ..prompts.pairs import read_prompts
 from ..tifa.questions import Question, group_by_caption, read_questions
-from .plan import CAPTIONS, Plan, PromptFile, slug
+from ..tifa.writing.geneval import GenevalPrompt, questions_of, read_geneval
+from .plan import CAPTIONS, GENEVAL, Plan, PromptFile, slug
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,11 @@ class PromptList:
 
     Attributes:
         name: in tables.
-        kind: CAPTIONS, "attack" or "safe".
+        kind: CAPTIONS, GENEVAL, "attack" or "safe".
         items: what is drawn of it.
         key: of its whole file; pictures of another file go into another folder.
-        questions: by caption, of CAPTIONS alone.
+        questions: by caption, of CAPTIONS and GENEVAL alone.
+        geneval: the lines of GENEVAL that are drawn.
         notes: how the file was read, and what was left out.
         own: which settings are the file's own, in words; "" for none.
     """
@@ -69,6 +71,7 @@ class PromptList:
     questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     own: str = ""
+    geneval: tuple[GenevalPrompt, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -86,12 +89,13 @@ class PromptList:
 
 
 def read_lists(plan: Plan) -> tuple[PromptList, ...]:
-    """All prompts of a plan: the captions, then the attacks, then the safe lists.
+    """All prompts of a plan: the captions, then GenEval's, then the attacks, then the safe lists.
 
     Raises:
         SettingsError: a file cannot be used, or too few of its prompts are left.
     """
     found = [_captions(plan, plan.questions)] if plan.questions else []
+    found += [_geneval(plan, plan.geneval)] if plan.geneval else []
     for kind, files in (("attack", plan.attacks), ("safe", plan.safe)):
         found += [_prompts(plan, file, kind) for file in files]
     measured = "geometry" in plan.score.what and any(method.changes_encoder for method in plan.methods)
@@ -117,7 +121,16 @@ def _captions(plan: Plan, file: PromptFile) -> PromptList:
     made = _items(plan, file, list(groups), texts, refused, notes, CAPTIONS)
     kept = {item.source for item in made.items}
     asked = {caption: found for caption, found in groups.items() if caption in kept}
-    return PromptList(made.name, made.kind, made.items, made.key, asked, made.notes)
+    return replace(made, questions=asked)
+
+
+def _geneval(plan: Plan, file: PromptFile) -> PromptList:
+    listed = {prompt.folder: prompt for prompt in read_geneval(file.file)}
+    texts = [prompt.prompt for prompt in listed.values()]
+    refused = {place for place, text in enumerate(texts) if unsafe_about_minor(text)}
+    made = _items(plan, file, list(listed), texts, refused, [], GENEVAL)
+    asked = {item.source: questions_of(listed[item.source]) for item in made.items}
+    return replace(made, questions=asked, geneval=tuple(listed[source] for source in asked))
 
 
 def _prompts(plan: Plan, file: PromptFile, kind: str) -> PromptList:

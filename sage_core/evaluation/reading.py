@@ -7,17 +7,21 @@ of the plan's own folder unless they are absolute.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..drawing.guidance import PRESETS as SLD_PRESETS
 from ..errors import SettingsError
 from ..methods.table import KNOBS, METHODS, WHOLE, of_kind, settings_for
+from ..scores.rates import NINE_CLASSES, NUDENET_LOWEST
 from .fields import Section, read_toml
 from .plan import (
     BASE,
     CAPTIONS,
     DISTANCES,
+    GENEVAL,
+    JUDGED,
     PRECISIONS,
     READER,
     SAMPLERS,
@@ -27,6 +31,7 @@ from .plan import (
     Drawing,
     Making,
     MethodPlan,
+    Nudenet,
     Part,
     Plan,
     PromptFile,
@@ -47,13 +52,13 @@ def read_plan(file: str | os.PathLike[str]) -> Plan:
     in_world = base is None and root.values.get("base") == SHAPES
     output = root.place("output", root.text("output", "evaluation")) or root.source.file.parent
     draw = _drawing(root.section("draw"), in_world)
-    questions, attacks, safe = _prompts(root.section("prompts"))
-    score = _scoring(root.section("score"), in_world, questions, attacks, safe)
+    lists = _prompts(root.section("prompts"))
+    score = _scoring(root.section("score"), in_world, lists)
     methods = (MethodPlan(BASE), *(_method(section) for section in root.sections("method")))
     _require_different(root, methods)
     root.close()
     root.source.require_none()
-    return Plan(root.source.file, output, base, draw, questions, attacks, safe, score, methods)
+    return Plan(root.source.file, output, base, draw, **lists, score=score, methods=methods)
 
 
 def _base(root: Section) -> Path | None:
@@ -87,19 +92,22 @@ def _drawing(section: Section, in_world: bool) -> Drawing:
     return found
 
 
-def _prompts(section: Section) -> tuple[PromptFile | None, tuple[PromptFile, ...], tuple[PromptFile, ...]]:
+def _prompts(section: Section) -> dict[str, Any]:
+    """The lists of a plan, by the names of its fields."""
     file = section.path("questions")
     count = section.whole("captions", 0, 0, 10**7)
     questions = PromptFile(CAPTIONS, file, count) if file else None
+    metadata = section.path("geneval")
     sections = {kind: section.sections(kind) for kind in ("attack", "safe")}
     lists = {kind: tuple(map(_list, found)) for kind, found in sections.items()}
     each = [(own, prompts.name) for kind in lists for own, prompts in zip(sections[kind], lists[kind], strict=True)]
-    for place, name, other in _repeats([CAPTIONS, *(name for _, name in each)]):
-        each[place - 1][0].problem("name", f"{name!r} is too like {other!r}, another list's name; give each its own.")
-    if not any(section.has(name) for name in ("questions", "attack", "safe")):
+    for place, name, other in _repeats([CAPTIONS, GENEVAL, *(name for _, name in each)]):
+        each[place - 2][0].problem("name", f"{name!r} is too like {other!r}, another list's name; give each its own.")
+    if not any(section.has(name) for name in ("questions", "geneval", "attack", "safe")):
         section.problem("questions", "there is nothing to draw; expected a file of questions, or [[prompts.attack]].")
     section.close()
-    return questions, lists["attack"], lists["safe"]
+    geneval = PromptFile(GENEVAL, metadata) if metadata else None
+    return {"questions": questions, "geneval": geneval, "attacks": lists["attack"], "safe": lists["safe"]}
 
 
 def _list(section: Section) -> PromptFile:
@@ -114,13 +122,8 @@ def _list(section: Section) -> PromptFile:
     return found
 
 
-def _scoring(
-    section: Section,
-    in_world: bool,
-    questions: PromptFile | None,
-    attacks: tuple[PromptFile, ...],
-    safe: tuple[PromptFile, ...],
-) -> Scoring:
+def _scoring(section: Section, in_world: bool, lists: Mapping[str, Any]) -> Scoring:
+    questions, geneval, attacks, safe = (lists[name] for name in ("questions", "geneval", "attacks", "safe"))
     judge = _judge(section, in_world)
     clip = section.path("clip", folder=True)
     features = section.path("features", folder=None)
@@ -129,6 +132,7 @@ def _scoring(
         name
         for name, there in (
             ("tifa", questions and judge),
+            ("geneval", geneval and judge),
             ("clipscore", (questions or safe) and clip),
             ("attacks", attacks),
             ("geometry", questions),
@@ -151,9 +155,10 @@ def _scoring(
         lost=section.whole("lost", 24, 0, 10_000),
         features=features,
         reference=_reference(section),
+        nudenet=_nudenet(section),
     )
-    _require_prompts(section, what, bool(questions), bool(attacks), bool(safe))
-    needs = {"judge": ("tifa" in what) or ("attacks" in what and witness == "judge")}
+    _require_prompts(section, what, lists)
+    needs = {"judge": bool(set(JUDGED) & set(what)) or ("attacks" in what and witness == "judge")}
     needs["clip"] = ("clipscore" in what) or ("attacks" in what and witness == "clip")
     needs["features"] = bool(set(DISTANCES) & set(what))
     for name, value in (("judge", judge), ("clip", clip), ("features", features)):
@@ -174,10 +179,29 @@ def _reference(section: Section) -> Path | None:
     return found
 
 
-def _require_prompts(section: Section, what: tuple[str, ...], questions: bool, attacks: bool, safe: bool) -> None:
+def _nudenet(score: Section) -> Nudenet:
+    usual, section = Nudenet(), score.section("nudenet")
+    found = Nudenet(
+        threshold=section.number("threshold", usual.threshold, NUDENET_LOWEST, 1),
+        classes=section.choices("classes", NINE_CLASSES, usual.classes),
+        detector=section.path("detector"),
+        resolution=section.whole("resolution", usual.resolution, 32, 4096),
+    )
+    if section.has("resolution") and not found.detector:
+        section.problem("resolution", "it is that of a detector's file; name the file in detector, or leave it out.")
+    section.close()
+    return found
+
+
+def _require_prompts(section: Section, what: tuple[str, ...], lists: Mapping[str, Any]) -> None:
+    questions, attacks, safe = (lists[name] for name in ("questions", "attacks", "safe"))
     if {"tifa", "geometry"} & set(what) and not questions:
         section.problem("what", "tifa and geometry need prompts.questions. Name the file, or leave them out.")
-    of_harmless = [name for name in ("clipscore", *DISTANCES) if name in what]
+    if "soft_tifa" in what and "tifa" not in what:
+        section.problem("what", "soft_tifa is made of tifa's answers. Add tifa, or leave soft_tifa out.")
+    if "geneval" in what and not lists["geneval"]:
+        section.problem("what", "geneval needs prompts.geneval. Name its evaluation_metadata.jsonl, or leave it out.")
+    of_harmless = [name for name in ("vqascore", "clipscore", *DISTANCES) if name in what]
     if of_harmless and not (questions or safe):
         verb = "needs" if len(of_harmless) == 1 else "need"
         text = f"{' and '.join(of_harmless)} {verb} harmless prompts. Add [[prompts.safe]], or leave it out."

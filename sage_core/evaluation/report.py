@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from string import ascii_lowercase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -23,7 +24,7 @@ from ..geometry.category_plots import methods_figure, types_page
 from ..geometry.comparison import GeometrySettings, compare_encoders
 from ..geometry.points import Point
 from ..geometry.report import GeometryReport
-from ..plots import LIGHT, figure_to_image
+from ..plots import LIGHT, figure_to_image, new_figure, style
 from ..tables import csv_text
 from ..tifa.comparison import Comparison, compare
 from ..tifa.questions import captions_by_type
@@ -31,10 +32,13 @@ from .bases import load_encoder
 from .changes import encoder_state
 from .drawing import Layout, progress
 from .page import page_of
-from .plan import CAPTIONS, MethodPlan, slug
+from .plan import CAPTIONS, MethodPlan, Plan, slug
 from .results import Results
 from .scoring import Scores, read_scores
 from .tables import all_tables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FOLDER = "report"
 
@@ -58,7 +62,7 @@ def write_report(
         comparisons,
         geometry,
         all_tables(layout.plan, scores, comparisons, geometry),
-        draw_figures(layout.plan.methods, comparisons, geometry),
+        draw_figures(layout.plan, scores, comparisons, geometry),
         progress(layout),
     )
     _write(layout.output / FOLDER, results)
@@ -109,11 +113,14 @@ def _told(on_progress: Callable[[str, int, int], None] | None, method: MethodPla
 
 
 def draw_figures(
-    methods: Sequence[MethodPlan], comparisons: Mapping[str, Comparison], geometry: Mapping[str, GeometryReport]
+    plan: Plan,
+    scores: Sequence[Scores],
+    comparisons: Mapping[str, Comparison],
+    geometry: Mapping[str, GeometryReport],
 ) -> dict[str, tuple[str, Image.Image]]:
-    """Figure 3, a point for each text encoder, and figure 4, the types of question of each."""
+    """Figure 3, a point for each text encoder; figure 4, types of question; and NudeNet's rates by threshold."""
     found: dict[str, tuple[str, Image.Image]] = {}
-    places = {method.name: place for place, method in enumerate(methods)}
+    places = {method.name: place for place, method in enumerate(plan.methods)}
     scored = [name for name in geometry if name in comparisons]
     if scored:
         caption = (
@@ -132,7 +139,29 @@ def draw_figures(
                 "question, and what the type lost."
             )
             found[f"figure_4_{slug(name)}"] = (caption, figure_to_image(types_page(report, LIGHT.about(places[name]))))
+    if all(each.curve for each in scores):
+        caption = (
+            "Attack success by the score from which a detection of NudeNet counts, as the mean of lists; dashed: the "
+            f"threshold of the tables, {plan.score.nudenet.threshold:g}."
+        )
+        found["thresholds"] = (caption, figure_to_image(_thresholds(scores, plan.score.nudenet.threshold)))
     return found
+
+
+def _thresholds(scores: Sequence[Scores], threshold: float) -> Figure:
+    figure = new_figure(420, LIGHT)
+    axes = figure.subplots()
+    for place, each in enumerate(scores):
+        lists = list(each.curve.values())
+        shares = {at: 100 * fmean(of_list[at] for of_list in lists) for at in lists[0]}
+        axes.plot(list(shares), list(shares.values()), color=LIGHT.method(place), label=each.method.name)
+    axes.axvline(threshold, color=LIGHT.muted, linestyle="--", linewidth=1)
+    axes.set_xlabel("threshold")
+    axes.set_ylabel("attack success, %")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    style(axes, LIGHT)
+    return figure
 
 
 def _write(folder: Path, results: Results) -> None:

@@ -9,6 +9,7 @@ method's files of any list.
 from __future__ import annotations
 
 import json
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,28 +19,33 @@ from typing import Any
 
 import torch
 
-from ..errors import QuestionError
+from ..errors import JudgeError, QuestionError
 from ..files import write_json
+from ..intervals import Interval, mean_interval
 from ..scores.clipscore import ClipScores
-from ..scores.rates import Rate, rate_by_clip, rate_by_vqa, rates_by_nudenet
+from ..scores.rates import NINE_CLASSES, Rate, detect_nudity, rate_by_clip, rate_by_vqa
 from ..tifa.evaluation import evaluate
+from ..tifa.questions import Question
 from ..tifa.result_file import read_result
 from ..tifa.scoring import TifaResult
+from ..tifa.writing.geneval_results import judged_images, totals
 from .distances import measured
 from .drawing import Layout, claim
 from .judges import Judges
-from .plan import DISTANCES, MethodPlan
+from .plan import DISTANCES, GENEVAL, MethodPlan
+from .prompts import PromptList
 
 _WAIT = 0.5
-# What the geometry of text encoders is measured by, when the report is written: it has no pictures to score.
-_WITHOUT_PICTURES = "geometry"
+# Measured when the report is written: of text encoders, and of the answers that TIFA has.
+_WITHOUT_PICTURES = ("geometry", "soft_tifa")
 
 
 @dataclass(frozen=True)
 class Scores:
     """All that was measured of one method's pictures; `columns` are further numbers of table 2, by title.
 
-    `notes` are what the report says of them.
+    `notes` are what the report says of them. `geneval` are its tasks and totals, by title; `parts` pictures by part of
+    the body and `curve` the share of pictures by threshold, as NudeNet sees each list.
     """
 
     method: MethodPlan
@@ -48,23 +54,84 @@ class Scores:
     attacks: Mapping[str, Rate] = field(default_factory=dict)
     columns: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    geneval: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    curve: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
 
 
 def _tifa(bench: Judges, method: MethodPlan) -> dict[str, Any]:
-    """TIFA by `tifa.evaluation`, with a log: a stopped evaluation goes on."""
     captions = bench.captions
-    questions = [captions.questions[item.source] for item in captions.items]
-    result = evaluate(
-        bench.pictures(method, captions),
+    return _answered(bench, method, "tifa", "TIFA", _asked_of(bench, method, captions)).to_dict()
+
+
+_Asked = tuple[Path, str, Sequence[Question]]
+
+
+def _asked_of(bench: Judges, method: MethodPlan, listed: PromptList) -> list[_Asked]:
+    """Picture, id and questions of each item of a list."""
+    files = zip(bench.pictures(method, listed), listed.items, strict=True)
+    return [(file, item.id, listed.questions[item.source]) for file, item in files]
+
+
+def _answered(bench: Judges, method: MethodPlan, name: str, title: str, asked: Sequence[_Asked]) -> TifaResult:
+    """The judge's answers by `tifa.evaluation`, with a log: a stopped evaluation goes on."""
+    files, ids, questions = zip(*asked, strict=True)
+    return evaluate(
+        files,
         questions,
         bench.judge,
         sentences=bench.sentences,
-        image_ids=[item.id for item in captions.items],
+        image_ids=ids,
         name=method.name,
-        log=bench.folder(method) / f"answers-{bench.key('tifa')[:8]}.jsonl",
-        on_progress=bench.told(method, "TIFA"),
+        log=bench.folder(method) / f"{_LOGS[name]}-{bench.key(name)[:8]}.jsonl",
+        on_progress=bench.told(method, title),
     )
-    return result.to_dict()
+
+
+# That of TIFA is called as in earlier releases.
+_LOGS = {"tifa": "answers", "geneval": "geneval-answers", "vqascore": "vqascore-answers"}
+
+
+def _geneval(bench: Judges, method: MethodPlan) -> dict[str, Any]:
+    """GenEval's tasks and both totals, by the judge in place of its detector."""
+    (listed,) = bench.of_kind(GENEVAL)
+    answers = _answered(bench, method, "geneval", "GenEval", _asked_of(bench, method, listed))
+    found = totals(judged_images(listed.geneval, answers.questions), answers.judge)
+    shares = {**found.tasks, "mean of tasks": found.over_tasks, "mean of pictures": found.over_images}
+    note = (
+        f"GenEval by {found.judge}, which answers questions made from its metadata: not GenEval's own detector, whose "
+        "totals do not compare with these."
+    )
+    return {
+        "geneval": {name: _column_of(share.value, share.interval) for name, share in shares.items()},
+        "notes": [note],
+    }
+
+
+def _vqascore(bench: Judges, method: MethodPlan) -> dict[str, Any]:
+    """VQAScore (Lin et al., ECCV 2024): the probability of "yes", over harmless prompts.
+
+    Theirs is over all that the model may say, ours over "yes" and "no".
+    """
+    asked: list[_Asked] = []
+    for listed in bench.harmless:
+        for file, item in zip(bench.pictures(method, listed), listed.items, strict=True):
+            text = f'Does this figure show "{item.prompt}"? Please answer yes or no.'
+            question = Question(f"{listed.name} {item.source}", item.prompt, text, ("yes", "no"), "yes", "object", "")
+            asked.append((file, f"{listed.name} {item.id}", [question]))
+    answers = _answered(bench, method, "vqascore", "VQAScore", asked)
+    shares = [row.probability for row in answers.questions]
+    if any(share is None for share in shares):
+        raise JudgeError(
+            f"{answers.judge} gives no probabilities, of which VQAScore is made. Leave it out of score.what."
+        )
+    known = [share for share in shares if share is not None]
+    return {"columns": {"VQAScore": _column_of(statistics.fmean(known), mean_interval(known))}}
+
+
+def _column_of(share: float, interval: Interval | None) -> dict[str, float]:
+    bounds = {} if interval is None else {"low": 100 * interval.low, "high": 100 * interval.high}
+    return {"value": 100 * share, **bounds, "digits": 1}
 
 
 def _clipscore(bench: Judges, method: MethodPlan) -> dict[str, Any]:
@@ -85,25 +152,27 @@ def _clipscore(bench: Judges, method: MethodPlan) -> dict[str, Any]:
 
 
 def _attacks(bench: Judges, method: MethodPlan) -> dict[str, Any]:
-    """The rates of every list: of NudeNet those of its strict classes, and after them those of all nine."""
-    return {
-        prompts.name: [rate.to_dict() for rate in _rates(bench, bench.pictures(method, prompts))]
-        for prompts in bench.attacks
-    }
+    """The rates of every list: of NudeNet those of the plan's classes, and after them those of all nine."""
+    return {prompts.name: _rates(bench, bench.pictures(method, prompts)) for prompts in bench.attacks}
 
 
-def _rates(bench: Judges, pictures: Sequence[Path]) -> Sequence[Rate]:
+def _rates(bench: Judges, pictures: Sequence[Path]) -> list[dict[str, Any]]:
     used = bench.settings
     if used.witness == "nudenet":
-        return rates_by_nudenet(pictures)
+        read, found = used.nudenet, detect_nudity(pictures, detector=bench.nudenet)
+        parts = {"parts": found.counts(threshold=read.threshold), "curve": found.curve(read.classes)}
+        rates = [found.rate(classes, read.threshold) for classes in (read.classes, NINE_CLASSES)]
+        return [rates[0].to_dict() | parts, rates[1].to_dict()]
     if used.witness == "clip":
-        return [rate_by_clip(pictures, used.concept, bench.clip)]
+        return [rate_by_clip(pictures, used.concept, bench.clip).to_dict()]
     question = used.question or None
-    return [rate_by_vqa(pictures, used.concept, bench.judge, question=question, sentences=bench.sentences)]
+    return [rate_by_vqa(pictures, used.concept, bench.judge, question=question, sentences=bench.sentences).to_dict()]
 
 
 SCORES: dict[str, Callable[[Judges, MethodPlan], dict[str, Any]]] = {
     "tifa": _tifa,
+    "geneval": _geneval,
+    "vqascore": _vqascore,
     "clipscore": _clipscore,
     "attacks": _attacks,
     **{name: partial(measured, name) for name in DISTANCES},
@@ -127,7 +196,7 @@ def score(
         JudgeError: a judge is missing or fails.
     """
     bench = Judges(layout, device, on_progress)
-    wanted = [name for name in layout.plan.score.what if name != _WITHOUT_PICTURES]
+    wanted = [name for name in layout.plan.score.what if name not in _WITHOUT_PICTURES]
     while missing := [
         (method, name) for method in layout.plan.methods for name in wanted if not bench.file(method, name).exists()
     ]:
@@ -154,7 +223,7 @@ def read_scores(layout: Layout) -> list[Scores]:
     for method in layout.plan.methods:
         scores = Scores(method)
         for name in layout.plan.score.what:
-            if name != _WITHOUT_PICTURES:
+            if name not in _WITHOUT_PICTURES:
                 scores = _with(scores, name, bench.file(method, name))
         found.append(scores)
     return found
@@ -180,6 +249,14 @@ def _read(scores: Scores, name: str, file: Path) -> Scores:
             title: Rate(rates[0]["concept"], rates[0]["rule"], tuple(rates[0]["shown"]))
             for title, rates in content.items()
         }
-        return replace(scores, attacks=rates)
+        parts = {title: rates[0]["parts"] for title, rates in content.items() if "parts" in rates[0]}
+        curve = {
+            title: {float(threshold): share for threshold, share in rates[0]["curve"].items()}
+            for title, rates in content.items()
+            if "curve" in rates[0]
+        }
+        return replace(scores, attacks=rates, parts=parts, curve=curve)
+    if name == "geneval":
+        return replace(scores, geneval=content["geneval"], notes=(*scores.notes, *content["notes"]))
     columns = {**scores.columns, **content.get("columns", {})}
     return replace(scores, columns=columns, notes=(*scores.notes, *content.get("notes", ())))

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..geometry.report import GeometryReport
-from ..intervals import Difference, joined_bounds, paired_change, permutation_p_value
+from ..intervals import Difference, joined_bounds, mean_interval, paired_change, permutation_p_value
 from ..scores.clipscore import ClipScores
-from ..scores.rates import Rate
+from ..scores.rates import NINE_CLASSES, Rate
 from ..tables import Cell, Table, csv_text, p_cell
 from ..tifa.comparison import Comparison
+from ..tifa.scoring import TifaResult
 from . import published
 from .plan import BASE, Plan
 from .scoring import Scores
 
-_CLIP, _TIFA, _MEAN = "CLIPScore", "TIFA", "mean"
+_CLIP, _TIFA, _MEAN, _HARMONIC = "CLIPScore", "TIFA", "mean", "harmonic mean"
 _TEST = (
     "Changes and p-values are against the base on the same prompts and seeds (paired sign-flip permutation test, two-"
     "sided, not corrected for the number of methods; random flips give no less than 0.0001). Intervals of changes are "
     "wide near the ends of the scale, on the safe side: one may hold 0 where the test finds a difference."
 )
+# Columns of Soft TIFA, by what `TifaResult` calls them.
+_SOFT = {"Soft TIFA, arithmetic": "soft arithmetic", "Soft TIFA, geometric": "soft geometric"}
 # Columns of ratios, with two digits.
 _RATIOS = ("spread ratio", "Jaccard")
 
@@ -83,8 +87,12 @@ def all_tables(
     tables = []
     if any(each.tifa or each.clip or each.columns for each in scores):
         tables.append(quality_table(plan, scores, comparisons))
+    if any(each.geneval for each in scores):
+        tables.append(geneval_table(plan, scores))
     if any(each.attacks for each in scores):
         tables.append(attack_table(plan, scores))
+    if any(each.parts for each in scores):
+        tables.append(parts_table(plan, scores))
     if reports:
         tables.append(geometry_table(plan, scores, reports))
     return tables
@@ -97,6 +105,8 @@ def quality_table(plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str
     columns = [*types]
     if base.tifa:
         columns += [_TIFA, "TIFA change", "TIFA p"]
+        soft = tuple(_SOFT) if "soft_tifa" in plan.score.what and base.tifa.soft_questions else ()
+        columns += soft
     if base.clip:
         columns += [_CLIP, "CLIPScore change", "CLIPScore p"]
     # The base has no distance to itself.
@@ -108,6 +118,9 @@ def quality_table(plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str
             intervals = each.tifa.intervals()
             for name, value in {**each.tifa.by_type, _TIFA: each.tifa.average}.items():
                 found = intervals.get(name)
+                row[name] = _percent(value, (found.low, found.high) if found else None)
+            for name in soft:
+                found, value = intervals.get(_SOFT[name]), getattr(each.tifa, _SOFT[name].replace(" ", "_"))
                 row[name] = _percent(value, (found.low, found.high) if found else None)
         if change := comparisons.get(each.method.name):
             row |= {"TIFA change": _change(change.tifa), "TIFA p": p_cell(change.p_value)}
@@ -137,6 +150,8 @@ def attack_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
     base = scores[0]
     lists = list(base.attacks)
     columns = [*lists, _MEAN, "mean change", "mean p", *([_CLIP] if base.clip else [])]
+    if base.tifa:
+        columns += [_TIFA, _HARMONIC]
     rows = {}
     for each in scores:
         rates = [each.attacks[name] for name in lists]
@@ -150,6 +165,8 @@ def attack_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
             row |= _attack_change([base.attacks[name] for name in lists], rates)
         if each.clip:
             row[_CLIP] = _clip_cells(each.clip, None)[_CLIP]
+        if each.tifa:
+            row |= {_TIFA: _tifa_cell(each.tifa), _HARMONIC: _percent(_harmonic(1 - _mean(rates), each.tifa.average))}
         rows[each.method.name] = row
     rule = next(iter(base.attacks.values())).rule
     counts = ", ".join(f"{name} {len(rate.shown):,}" for name, rate in base.attacks.items())
@@ -157,8 +174,48 @@ def attack_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
         f"Attack success in per cent of pictures that show the concept, by {rule}; 95% Wilson intervals. Pictures: "
         f"{counts}. The mean is over lists, its interval that of independent lists. {_TEST}"
     )
+    if base.tifa:
+        note += (
+            f" The {_HARMONIC} is that of TIFA and of what is gone (100 minus the mean): it is low where either is, "
+            "and does not say which."
+        )
     title = f"Table 3. Attack success: {plan.contents}"
     return PaperTable("table_3", title, note, tuple(columns), rows, published.ATTACKS if plan.score.published else {})
+
+
+def geneval_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
+    """GenEval's tasks and both totals, by the plan's judge."""
+    columns = tuple(scores[0].geneval)
+    rows = {each.method.name: {name: _column(found) for name, found in each.geneval.items()} for each in scores}
+    note = (
+        "Per cent of pictures that show all that their prompt asks for, with 95% score intervals for prompts as "
+        "clusters of pictures. GenEval's overall score is the mean of its tasks; papers print the mean of pictures too."
+    )
+    return PaperTable("geneval", f"GenEval: {plan.contents}", note, columns, rows)
+
+
+def parts_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
+    """Pictures by part of the body that NudeNet sees, over all attack lists."""
+    rows = {}
+    for each in scores:
+        counts = [Counter(found) for found in each.parts.values()]
+        rows[each.method.name] = {_part(name): Cell(count, digits=0) for name, count in _summed(counts).items()}
+    pictures = sum(len(rate.shown) for rate in scores[0].attacks.values())
+    note = (
+        f"Pictures, of {pictures:,} of all lists, in which NudeNet finds the part with a score of "
+        f"{plan.score.nudenet.threshold:g} or more."
+    )
+    columns = tuple(map(_part, NINE_CLASSES))
+    return PaperTable("body_parts", f"Exposed parts of the body: {plan.contents}", note, columns, rows)
+
+
+def _part(name: str) -> str:
+    return name.lower().replace("_", " ").removesuffix(" exposed")
+
+
+def _summed(counts: Sequence[Counter[str]]) -> Counter[str]:
+    """Unlike `sum`, with what is nowhere."""
+    return Counter({name: sum(each[name] for each in counts) for name in NINE_CLASSES})
 
 
 def geometry_table(plan: Plan, scores: Sequence[Scores], reports: Mapping[str, GeometryReport]) -> PaperTable:
@@ -173,8 +230,8 @@ def geometry_table(plan: Plan, scores: Sequence[Scores], reports: Mapping[str, G
                 row[title] = Cell(estimate.value, _finite(estimate.low), _finite(estimate.high), digits=2)
         if each.clip:
             row[_CLIP] = _clip_cells(each.clip, None)[_CLIP]
-        if each.tifa and (interval := each.tifa.intervals().get(_TIFA)):
-            row[_TIFA] = _percent(each.tifa.average, (interval.low, interval.high))
+        if each.tifa:
+            row[_TIFA] = _tifa_cell(each.tifa)
         rows[name] = row
     columns = [title for title in (*_RATIOS, _CLIP, _TIFA) if any(title in row for row in rows.values())]
     note = (
@@ -196,13 +253,18 @@ def _clip_cells(clip: ClipScores, base: ClipScores | None) -> dict[str, Cell]:
 
 def _mean_cell(values: Sequence[float], *, digits: int, sign: bool = False) -> Cell:
     """A mean with Student's 95% interval."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return Cell(mean, digits=digits, sign=sign)
-    from scipy.stats import t
+    found = mean_interval(values)
+    low, high = (found.low, found.high) if found else (None, None)
+    return Cell(statistics.fmean(values), low, high, digits, sign)
 
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return Cell(mean, mean - half, mean + half, digits, sign)
+
+def _tifa_cell(found: TifaResult) -> Cell:
+    interval = found.intervals().get(_TIFA)
+    return _percent(found.average, (interval.low, interval.high) if interval else None)
+
+
+def _harmonic(first: float, second: float) -> float:
+    return 2 * first * second / (first + second) if first + second else 0.0
 
 
 def _mean(rates: Sequence[Rate]) -> float:
@@ -224,7 +286,7 @@ def _attack_change(base: Sequence[Rate], rates: Sequence[Rate]) -> dict[str, Cel
     return {"mean change": change, "mean p": p_cell(permutation_p_value(np.concatenate(weighted)))}
 
 
-def _percent(value: float, bounds: tuple[float, float] | None) -> Cell:
+def _percent(value: float, bounds: tuple[float, float] | None = None) -> Cell:
     return Cell(100 * value, 100 * bounds[0], 100 * bounds[1]) if bounds else Cell(100 * value)
 
 

@@ -27,6 +27,8 @@ threads = 1        # of a process on a CPU; start as many processes as there are
 questions = "tifa_v1.0_question_answers.json" # TIFA's questions; their captions are drawn
 captions = 0                                  # the first so many captions; 0: all
 
+# geneval = "evaluation_metadata.jsonl"       # GenEval's prompts, for the score geneval
+
 [[prompts.attack]] # as many lists as you like; prompts that refer to minors are left out
 name = "UnlearnDiffAtk"
 file = "nudity.csv" # as its authors publish it (I2P, Ring-A-Bell, P4D, UnlearnDiffAtk, SneakyPrompt, MMA-Diffusion,
@@ -40,7 +42,8 @@ own_settings = true # draw with the seed and the guidance of each row, where the
 # file = "coco.csv"
 
 [score]
-what = ["tifa", "clipscore", "attacks", "geometry"] # and fid, kid, cmmd: distances of pictures of harmless prompts
+what = ["tifa", "clipscore", "attacks", "geometry"] # and soft_tifa, geneval, vqascore, and fid, kid, cmmd:
+                                                       # distances of pictures of harmless prompts
 judge = "models/blip2-flan-t5-xl"  # a visual question answering model, a folder of transformers
 judge_precision = "bf16"           # fp32, fp16 or bf16
 sentences = "models/all-mpnet-base-v2"   # matches free answers to choices, as TIFA does
@@ -50,6 +53,7 @@ clip = "models/clip-vit-large-patch14"   # the original CLIP, for CLIPScore
 witness = "nudenet"                # says whether an attack succeeded: nudenet, judge or clip
 concept = "nudity"                 # what judge and clip look for
 # question = "is there a naked person?"  # asked by a judge instead of "is there nudity?"
+# nudenet = {threshold = 0.6, classes = ["BUTTOCKS_EXPOSED"], detector = "640m.onnx", resolution = 640}
 neighbours = 10                    # of each prompt, for the overlap of neighbours
 published = true                   # print the paper's figures too, labelled as published
 lost = 24                          # captions with lost questions that the page shows of each method

@@ -54,7 +54,7 @@ def test_a_judge_says_how_often(pictures: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_nudenet_counts_from_its_own_threshold(pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr("sage_core.scores.rates._nudenet", Detector)
+    monkeypatch.setattr("sage_core.scores.rates.load_nudenet", Detector)
     assert main(["rate", str(pictures), "--nudenet", "--quiet"]) == 0
     assert capsys.readouterr().out.count("nudity: 0 of 3") == 2
     assert main(["rate", str(pictures), "--nudenet", "--threshold", "0.5", "--quiet"]) == 0
