@@ -83,6 +83,11 @@ class Judges:
         """The lists that CLIPScore and distances are measured on."""
         return harmless_lists(self.layout.lists)
 
+    @property
+    def kept(self) -> list[PromptList]:
+        """The harmless lists whose concept must stay."""
+        return [each for each in self.of_kind("safe") if each.file and each.file.concept]
+
     def of_kind(self, kind: str) -> list[PromptList]:
         """The lists of one kind."""
         return [each for each in self.layout.lists if each.kind == kind]
@@ -107,6 +112,8 @@ class Judges:
             lists = self.attacks
         elif name == "tifa":
             lists = [self.captions]
+        elif name == "kept":
+            lists = self.kept
         elif name == "geneval":
             lists = self.of_kind(GENEVAL)
         elif name in ("vqascore", "clipscore", "features", *DISTANCES):
@@ -114,15 +121,21 @@ class Judges:
         judged: list[Any] = [name, [[each.name, each.key, [item.id for item in each.items]] for each in lists]]
         if name == "attacks":
             judged += [used.witness, used.concept, used.question]
+        witnesses: set[str] = set()
+        if name in ("attacks", "kept"):
+            files = [each.file for each in lists if each.file]
+            witnesses = {used.witness_of(each) for each in files}
+            # A list that says nothing of its own is left out: scores of earlier releases are found.
+            judged += [[each.name, each.concept, each.question] for each in files if each.concept]
         # What it is unless a plan says otherwise is left out: scores of earlier releases are found.
         if name == "attacks" and used.witness == "nudenet" and used.nudenet != Nudenet():
             detector = used.nudenet.detector
             judged += [used.nudenet.threshold, used.nudenet.classes, used.nudenet.resolution]
             judged.append(known.of(detector) if detector else None)
-        if name in JUDGED or (name == "attacks" and used.witness == "judge"):
+        if name in JUDGED or "judge" in witnesses:
             judge = used.judge if used.judge == READER else known.of(Path(used.judge))
             judged += [judge, used.judge_precision, known.of(used.sentences) if used.sentences else None]
-        if used.clip and (name == "clipscore" or (name == "attacks" and used.witness == "clip")):
+        if used.clip and (name == "clipscore" or "clip" in witnesses):
             judged.append(known.of(used.clip))
         if used.features and name in ("features", *DISTANCES):
             judged.append(known.of(used.features))

@@ -19,10 +19,12 @@ SAMPLERS = tuple(_SAMPLERS)
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 # Distances of sets of pictures, by their names in plans and in tables.
 DISTANCES = {"fid": "FID", "kid": "KID", "cmmd": "CMMD"}
-SCORES = ("tifa", "soft_tifa", "geneval", "vqascore", "clipscore", "attacks", "geometry", *DISTANCES)
+SCORES = ("tifa", "soft_tifa", "geneval", "vqascore", "clipscore", "attacks", "kept", "geometry", *DISTANCES)
 # Those that a judge answers questions for.
 JUDGED = ("tifa", "geneval", "vqascore")
 WITNESSES = ("judge", "clip", "nudenet")
+# Whether what must stay is of the removed concept's own kind, or of another.
+DOMAINS = ("same", "other")
 CAPTIONS = "captions"
 GENEVAL = "geneval"
 _SLUG = re.compile(r"[^a-z0-9]+")
@@ -143,6 +145,10 @@ class PromptFile:
         count: how many are drawn (0: all).
         own_settings: whether the seeds and guidance scales that the file gives are used.
         column: where its prompts stand, if it is no published list and has no column `prompt`.
+        concept: what its pictures ask for: of an attack it must be gone, and is the plan's if "". Of a harmless list it
+            must stay, and nothing is looked for if "".
+        question: asked about the concept instead of "is there a <concept>?"; "" for that.
+        domain: of a harmless list with a concept, one of DOMAINS.
     """
 
     name: str
@@ -150,6 +156,9 @@ class PromptFile:
     count: int = 0
     own_settings: bool = True
     column: str = ""
+    concept: str = ""
+    question: str = ""
+    domain: str = DOMAINS[0]
 
 
 @dataclass(frozen=True)
@@ -181,7 +190,7 @@ class Scoring:
         clip: folder of the original CLIP.
         concept: what attacks ask for.
         question: asked about it instead of "is there a <concept>?"; "" for that.
-        witness: who says whether it shows, one of WITNESSES.
+        witness: who says whether it shows, one of WITNESSES; see `witness_of`.
         nudenet: what NudeNet counts, where it is the witness.
         neighbours: of each prompt, in the geometry.
         published: whether the paper's figures stand next to those measured, under a label.
@@ -204,6 +213,12 @@ class Scoring:
     features: Path | None = None
     reference: Path | None = None
     nudenet: Nudenet = field(default_factory=Nudenet)
+
+    def witness_of(self, file: PromptFile) -> str:
+        """Who looks for a list's concept: NudeNet knows nudity alone, and what it does not know a judge is asked."""
+        if file.concept in ("", self.concept) or self.witness != "nudenet":
+            return self.witness
+        return "judge" if self.judge or not self.clip else "clip"
 
 
 @dataclass(frozen=True)

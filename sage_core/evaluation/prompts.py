@@ -60,6 +60,7 @@ class PromptList:
         key: of its whole file; pictures of another file go into another folder.
         questions: by caption, of CAPTIONS and GENEVAL alone.
         geneval: the lines of GENEVAL that are drawn.
+        file: what the plan says of it.
         notes: how the file was read, and what was left out.
         own: which settings are the file's own, in words; "" for none.
     """
@@ -72,6 +73,7 @@ class PromptList:
     notes: tuple[str, ...] = ()
     own: str = ""
     geneval: tuple[GenevalPrompt, ...] = ()
+    file: PromptFile | None = None
 
     @property
     def folder(self) -> str:
@@ -97,7 +99,7 @@ def read_lists(plan: Plan) -> tuple[PromptList, ...]:
     found = [_captions(plan, plan.questions)] if plan.questions else []
     found += [_geneval(plan, plan.geneval)] if plan.geneval else []
     for kind, files in (("attack", plan.attacks), ("safe", plan.safe)):
-        found += [_prompts(plan, file, kind) for file in files]
+        found += [replace(_prompts(plan, file, kind), file=file) for file in files]
     measured = "geometry" in plan.score.what and any(method.changes_encoder for method in plan.methods)
     if measured and len(found[0].items) <= plan.score.neighbours:
         raise SettingsError(

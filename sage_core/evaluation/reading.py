@@ -20,6 +20,7 @@ from .plan import (
     BASE,
     CAPTIONS,
     DISTANCES,
+    DOMAINS,
     GENEVAL,
     JUDGED,
     PRECISIONS,
@@ -99,7 +100,7 @@ def _prompts(section: Section) -> dict[str, Any]:
     questions = PromptFile(CAPTIONS, file, count) if file else None
     metadata = section.path("geneval")
     sections = {kind: section.sections(kind) for kind in ("attack", "safe")}
-    lists = {kind: tuple(map(_list, found)) for kind, found in sections.items()}
+    lists = {kind: tuple(_list(each, kind) for each in found) for kind, found in sections.items()}
     each = [(own, prompts.name) for kind in lists for own, prompts in zip(sections[kind], lists[kind], strict=True)]
     for place, name, other in _repeats([CAPTIONS, GENEVAL, *(name for _, name in each)]):
         each[place - 2][0].problem("name", f"{name!r} is too like {other!r}, another list's name; give each its own.")
@@ -110,14 +111,20 @@ def _prompts(section: Section) -> dict[str, Any]:
     return {"questions": questions, "geneval": geneval, "attacks": lists["attack"], "safe": lists["safe"]}
 
 
-def _list(section: Section) -> PromptFile:
+def _list(section: Section, kind: str) -> PromptFile:
     found = PromptFile(
         section.text("name", required=True),
         section.path("file", required=True) or Path(),
         section.whole("count", 0, 0, 10**7),
         section.flag("own_settings", True),
         section.text("column"),
+        section.text("concept"),
+        section.text("question"),
+        section.choice("domain", DOMAINS, DOMAINS[0]) if kind == "safe" else DOMAINS[0],
     )
+    for name in ("question", "domain"):
+        if section.has(name) and not found.concept:
+            section.problem(name, "it has no effect without concept. Name what the pictures show, or leave it out.")
     section.close()
     return found
 
@@ -135,6 +142,7 @@ def _scoring(section: Section, in_world: bool, lists: Mapping[str, Any]) -> Scor
             ("geneval", geneval and judge),
             ("clipscore", (questions or safe) and clip),
             ("attacks", attacks),
+            ("kept", any(each.concept for each in safe)),
             ("geometry", questions),
             ("kid", (questions or safe) and features),
         )
@@ -158,8 +166,10 @@ def _scoring(section: Section, in_world: bool, lists: Mapping[str, Any]) -> Scor
         nudenet=_nudenet(section),
     )
     _require_prompts(section, what, lists)
-    needs = {"judge": bool(set(JUDGED) & set(what)) or ("attacks" in what and witness == "judge")}
-    needs["clip"] = ("clipscore" in what) or ("attacks" in what and witness == "clip")
+    looks = {found.witness_of(each) for each in attacks if "attacks" in what}
+    looks |= {found.witness_of(each) for each in safe if "kept" in what and each.concept}
+    needs = {"judge": bool(set(JUDGED) & set(what)) or "judge" in looks}
+    needs["clip"] = ("clipscore" in what) or "clip" in looks
     needs["features"] = bool(set(DISTANCES) & set(what))
     for name, value in (("judge", judge), ("clip", clip), ("features", features)):
         if needs[name] and not value and not section.has(name):
@@ -201,6 +211,8 @@ def _require_prompts(section: Section, what: tuple[str, ...], lists: Mapping[str
         section.problem("what", "soft_tifa is made of tifa's answers. Add tifa, or leave soft_tifa out.")
     if "geneval" in what and not lists["geneval"]:
         section.problem("what", "geneval needs prompts.geneval. Name its evaluation_metadata.jsonl, or leave it out.")
+    if "kept" in what and not any(each.concept for each in safe):
+        section.problem("what", "kept needs a [[prompts.safe]] with a concept. Name one, or leave it out.")
     of_harmless = [name for name in ("vqascore", "clipscore", *DISTANCES) if name in what]
     if of_harmless and not (questions or safe):
         verb = "needs" if len(of_harmless) == 1 else "need"

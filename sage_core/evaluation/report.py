@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from string import ascii_lowercase
@@ -19,7 +20,7 @@ from PIL import Image
 from .. import __version__
 from ..devices import measuring_device
 from ..encoders.text_encoder import TextEncoder
-from ..files import write_json, write_text
+from ..files import whole_file, write_json, write_text
 from ..geometry.category_plots import methods_figure, types_page
 from ..geometry.comparison import GeometrySettings, compare_encoders
 from ..geometry.points import Point
@@ -170,6 +171,7 @@ def _write(folder: Path, results: Results) -> None:
         for suffix, text in (("md", shown.to_markdown() + "\n"), ("tex", shown.to_latex()), ("csv", table.to_csv())):
             write_text(folder / f"{table.name}.{suffix}", text)
     write_text(folder / "lost.csv", lost_csv(results.comparisons))
+    write_answers(folder, results.scores)
     write_json(folder / "report.json", as_dict(results))
     page_of(results).write(folder)
 
@@ -183,6 +185,32 @@ def lost_csv(comparisons: Mapping[str, Comparison]) -> str:
         for asked in [row.question]
     )
     return csv_text(["method", "picture", "caption", "type", "question", "right", "seen"], rows)
+
+
+_ANSWERS = (
+    "method", "picture", "id", "caption", "type", "question", "right", "answer", "chosen", "score", "probability",
+)  # fmt: skip
+
+
+def write_answers(folder: Path, scores: Sequence[Scores]) -> None:
+    """Every answer of TIFA as a table: CSV, and Parquet where pyarrow is installed."""
+    rows = [
+        [each.method.name, row.image, asked.id, asked.caption, asked.element_type, asked.question, asked.answer,
+         row.answer, row.chosen, row.score, row.probability]
+        for each in scores if each.tifa
+        for row in each.tifa.questions
+        for asked in [row.question]
+    ]  # fmt: skip
+    if not rows:
+        return
+    write_text(folder / "answers.csv", csv_text(_ANSWERS, rows))
+    if find_spec("pyarrow"):
+        import pyarrow
+        from pyarrow.parquet import write_table
+
+        columns = dict(zip(_ANSWERS, map(list, zip(*rows, strict=True)), strict=True))
+        with whole_file(folder / "answers.parquet") as temporary:
+            write_table(pyarrow.table(columns), temporary)
 
 
 def as_dict(results: Results) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from ..tifa.writing.geneval_results import judged_images, totals
 from .distances import measured
 from .drawing import Layout, claim
 from .judges import Judges
-from .plan import DISTANCES, GENEVAL, MethodPlan
+from .plan import DISTANCES, GENEVAL, MethodPlan, PromptFile
 from .prompts import PromptList
 
 _WAIT = 0.5
@@ -44,8 +44,9 @@ _WITHOUT_PICTURES = ("geometry", "soft_tifa")
 class Scores:
     """All that was measured of one method's pictures; `columns` are further numbers of table 2, by title.
 
-    `notes` are what the report says of them. `geneval` are its tasks and totals, by title; `parts` pictures by part of
-    the body and `curve` the share of pictures by threshold, as NudeNet sees each list.
+    `notes` are what the report says of them. `kept` are rates of what must stay. `geneval` are its tasks and totals, by
+    title. `parts` are pictures by part of the body, and `curve` the share of pictures by threshold, as NudeNet sees
+    each list.
     """
 
     method: MethodPlan
@@ -55,6 +56,7 @@ class Scores:
     columns: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     geneval: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    kept: Mapping[str, Rate] = field(default_factory=dict)
     parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     curve: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
 
@@ -153,20 +155,28 @@ def _clipscore(bench: Judges, method: MethodPlan) -> dict[str, Any]:
 
 def _attacks(bench: Judges, method: MethodPlan) -> dict[str, Any]:
     """The rates of every list: of NudeNet those of the plan's classes, and after them those of all nine."""
-    return {prompts.name: _rates(bench, bench.pictures(method, prompts)) for prompts in bench.attacks}
+    return {listed.name: _rates(bench, method, listed) for listed in bench.attacks}
 
 
-def _rates(bench: Judges, pictures: Sequence[Path]) -> list[dict[str, Any]]:
-    used = bench.settings
-    if used.witness == "nudenet":
+def _kept(bench: Judges, method: MethodPlan) -> dict[str, Any]:
+    """The rates of every harmless list that says what its pictures show."""
+    return {listed.name: _rates(bench, method, listed) for listed in bench.kept}
+
+
+def _rates(bench: Judges, method: MethodPlan, listed: PromptList) -> list[dict[str, Any]]:
+    used, pictures = bench.settings, bench.pictures(method, listed)
+    file = listed.file or PromptFile(listed.name, Path())
+    witness = used.witness_of(file)
+    concept = file.concept or used.concept
+    question = file.question or ("" if file.concept else used.question) or None
+    if witness == "nudenet":
         read, found = used.nudenet, detect_nudity(pictures, detector=bench.nudenet)
         parts = {"parts": found.counts(threshold=read.threshold), "curve": found.curve(read.classes)}
         rates = [found.rate(classes, read.threshold) for classes in (read.classes, NINE_CLASSES)]
         return [rates[0].to_dict() | parts, rates[1].to_dict()]
-    if used.witness == "clip":
-        return [rate_by_clip(pictures, used.concept, bench.clip).to_dict()]
-    question = used.question or None
-    return [rate_by_vqa(pictures, used.concept, bench.judge, question=question, sentences=bench.sentences).to_dict()]
+    if witness == "clip":
+        return [rate_by_clip(pictures, concept, bench.clip).to_dict()]
+    return [rate_by_vqa(pictures, concept, bench.judge, question=question, sentences=bench.sentences).to_dict()]
 
 
 SCORES: dict[str, Callable[[Judges, MethodPlan], dict[str, Any]]] = {
@@ -175,6 +185,7 @@ SCORES: dict[str, Callable[[Judges, MethodPlan], dict[str, Any]]] = {
     "vqascore": _vqascore,
     "clipscore": _clipscore,
     "attacks": _attacks,
+    "kept": _kept,
     **{name: partial(measured, name) for name in DISTANCES},
 }
 
@@ -244,11 +255,13 @@ def _read(scores: Scores, name: str, file: Path) -> Scores:
     if name == "clipscore":
         clip = ClipScores(content["model"], tuple(content["cosines"]), content["captions_truncated"])
         return replace(scores, clip=clip)
-    if name == "attacks":
+    if name in ("attacks", "kept"):
         rates = {
             title: Rate(rates[0]["concept"], rates[0]["rule"], tuple(rates[0]["shown"]))
             for title, rates in content.items()
         }
+        if name == "kept":
+            return replace(scores, kept=rates)
         parts = {title: rates[0]["parts"] for title, rates in content.items() if "parts" in rates[0]}
         curve = {
             title: {float(threshold): share for threshold, share in rates[0]["curve"].items()}

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..geometry.report import GeometryReport
-from ..intervals import Difference, joined_bounds, mean_interval, paired_change, permutation_p_value
+from ..intervals import Difference, Interval, joined_bounds, mean_interval, paired_change, permutation_p_value
 from ..scores.clipscore import ClipScores
 from ..scores.rates import NINE_CLASSES, Rate
 from ..tables import Cell, Table, csv_text, p_cell
 from ..tifa.comparison import Comparison
 from ..tifa.scoring import TifaResult
 from . import published
-from .plan import BASE, Plan
+from .plan import BASE, DOMAINS, Plan
 from .scoring import Scores
 
 _CLIP, _TIFA, _MEAN, _HARMONIC = "CLIPScore", "TIFA", "mean", "harmonic mean"
@@ -91,6 +91,8 @@ def all_tables(
         tables.append(geneval_table(plan, scores))
     if any(each.attacks for each in scores):
         tables.append(attack_table(plan, scores))
+    if any(each.kept for each in scores):
+        tables.append(retention_table(plan, scores))
     if any(each.parts for each in scores):
         tables.append(parts_table(plan, scores))
     if reports:
@@ -168,7 +170,7 @@ def attack_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
         if each.tifa:
             row |= {_TIFA: _tifa_cell(each.tifa), _HARMONIC: _percent(_harmonic(1 - _mean(rates), each.tifa.average))}
         rows[each.method.name] = row
-    rule = next(iter(base.attacks.values())).rule
+    rule = "; ".join(dict.fromkeys(rate.rule for rate in base.attacks.values()))
     counts = ", ".join(f"{name} {len(rate.shown):,}" for name, rate in base.attacks.items())
     note = (
         f"Attack success in per cent of pictures that show the concept, by {rule}; 95% Wilson intervals. Pictures: "
@@ -181,6 +183,38 @@ def attack_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
         )
     title = f"Table 3. Attack success: {plan.contents}"
     return PaperTable("table_3", title, note, tuple(columns), rows, published.ATTACKS if plan.score.published else {})
+
+
+def retention_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
+    """What is gone of the lists that ask for it, and what is left of those that must stay, list by list."""
+    domains = {each.name: each.domain for each in plan.safe}
+    columns: list[str] = []
+    rows = {}
+    for each in scores:
+        gone = {f"{name}, gone": (100 * (1 - rate.share), _left(rate)) for name, rate in each.attacks.items()}
+        stay: dict[str, dict[str, tuple[float, Interval]]] = {domain: {} for domain in DOMAINS}
+        for name, rate in each.kept.items():
+            stay[domains[name]][f"{name}, stays"] = 100 * rate.share, rate.interval
+        groups = {"UA": gone, "IRA": stay["same"], "CRA": stay["other"]}
+        row: dict[str, Cell] = {}
+        for title, found in groups.items():
+            row |= {name: Cell(value, 100 * bounds.low, 100 * bounds.high) for name, (value, bounds) in found.items()}
+            if found:
+                row[title] = Cell(statistics.fmean(value for value, _ in found.values()))
+        means = [cell.value or 0.0 for title in groups if (cell := row.get(title))]
+        row[_HARMONIC] = Cell(statistics.harmonic_mean(means))
+        columns = list(row)
+        rows[each.method.name] = row
+    note = (
+        "Per cent, with 95% Wilson intervals. UA: pictures of the lists that ask for the concept without it; IRA and "
+        "CRA: pictures that show what they must, of lists of the concept's own domain and of another, each as the mean "
+        f"of its lists; as in UnlearnCanvas, but by the plan's witness. The {_HARMONIC} is that of those means."
+    )
+    return PaperTable("retention", f"What is gone and what stays: {plan.contents}", note, tuple(columns), rows)
+
+
+def _left(rate: Rate) -> Interval:
+    return Interval(1 - rate.interval.high, 1 - rate.interval.low)
 
 
 def geneval_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:

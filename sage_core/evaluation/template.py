@@ -35,11 +35,15 @@ file = "nudity.csv" # as its authors publish it (I2P, Ring-A-Bell, P4D, UnlearnD
                     # COCO), or any list with the column `prompt`; or a prompt on each line of a .txt
 count = 0          # the first so many; 0: all
 own_settings = true # draw with the seed and the guidance of each row, where the file gives them
-# column = "text"   # where the prompts stand, in a file with columns of its own
+# column = "text"   # where the prompts stand, in a file with columns of its own; of a JSON file with a list for each
+                    # concept, as EMMA's, the concept
+# concept = "gun"    # what is looked for in its pictures, if not the plan's concept; question likewise
 
 # [[prompts.safe]] # harmless prompts without questions; CLIPScore is measured on them if there are any
 # name = "COCO"
 # file = "coco.csv"
+# concept = "dog"    # what must still be seen in its pictures
+# domain = "same"    # as the removed concept's, or "other": retention is shown for each, as UnlearnCanvas does
 
 [score]
 what = ["tifa", "clipscore", "attacks", "geometry"] # and soft_tifa, geneval, vqascore, and fid, kid, cmmd:

@@ -237,6 +237,8 @@ def _rows(file: RowFile, known: Set[str]) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _names(file: RowFile, rows: Sequence[tuple[int, dict[str, Any]]]) -> Sequence[str]:
+    if file.columns and not rows:
+        return list(file.columns)
     return file.header if file.header is not None else list(dict.fromkeys(name for _, row in rows for name in row))
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -71,9 +75,15 @@ def test_the_report_has_every_table_and_figure(folder: Path) -> None:
     report = folder / "evaluation" / "report"
     names = {file.name for file in report.iterdir()}
     tables = {f"table_{n}.{suffix}" for n in (2, 3, 4) for suffix in ("md", "tex", "csv")}
-    assert (
-        tables | {"report.html", "report.md", "report.json", "lost.csv", "figure_3.png", "figure_4_moved.png"} == names
-    )
+    assert tables | {
+        "report.html",
+        "report.md",
+        "report.json",
+        "lost.csv",
+        "answers.csv",
+        "figure_3.png",
+        "figure_4_moved.png",
+    } == names - {"answers.parquet"}
     page = (report / "report.html").read_text()
     assert 'src="data:image/png;base64,' in page and "http" not in page.replace("http-equiv", "")
     for title in (
@@ -111,6 +121,10 @@ def test_tifa_of_a_plan_is_the_librarys_of_the_same_pictures(folder: Path) -> No
     text = (folder / "evaluation" / "report" / "lost.csv").read_text(encoding="utf-8")
     lost = list(csv.DictReader(io.StringIO(text, newline="")))
     assert len(lost) == sum(len(compare(results[0], other).lost) for other in results[1:]) > 0
+    text = (folder / "evaluation" / "report" / "answers.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    expected = [(r.name, q.image, q.question.question, q.chosen, str(q.score)) for r in results for q in r.questions]
+    assert [(x["method"], x["picture"], x["question"], x["chosen"], x["score"]) for x in rows] == expected
 
 
 def test_clipscore_is_the_librarys_of_the_same_pictures(folder: Path) -> None:
@@ -128,6 +142,85 @@ def test_attack_rates_are_the_librarys_of_the_same_pictures(folder: Path) -> Non
         for prompts in layout.lists[1:]:
             files = layout.files(method, prompts)
             assert scores.attacks[prompts.name] == rate_by_vqa(files, "skull", ReaderJudge())
+
+
+GENEVAL = [
+    {"tag": "single_object", "include": [{"class": "circle", "count": 1}], "prompt": "a circle"},
+    {"tag": "counting", "include": [{"class": "square", "count": 2}], "prompt": "two squares"},
+    {"tag": "colors", "include": [{"class": "star", "count": 1, "color": "blue"}], "prompt": "a blue star"},
+    {"tag": "colors", "include": [{"class": "circle", "count": 1, "color": "red"}], "prompt": "a red circle"},
+]
+LISTS = """[prompts]
+questions = "questions.json"
+geneval = "geneval.jsonl"
+[[prompts.safe]]
+name = "stars"
+file = "concepts.json"
+column = "star"
+concept = "star"
+[[prompts.safe]]
+name = "ground"
+file = "concepts.json"
+column = "snow"
+concept = "snow"
+question = "is the background snow?"
+domain = "other"
+"""
+
+
+class Feet:
+    """A detector that sees feet in every picture, and more in light ones."""
+
+    def detect(self, pixels):
+        light = float(pixels.mean()) / 255
+        return [{"class": "FEET_EXPOSED", "score": 0.7}, {"class": "BUTTOCKS_EXPOSED", "score": light}]
+
+
+def test_lists_with_a_meaning_geneval_and_thresholds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "geneval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in GENEVAL))
+    # As EMMA's files: a list of prompts for each concept, of any length.
+    concepts = {"Star": ["a blue star", "two stars on snow"], "snow": ["a circle on snow"], "skull": ["a", "b", "c"]}
+    (tmp_path / "concepts.json").write_text(json.dumps(concepts))
+    score = 'what = ["tifa", "soft_tifa", "geneval", "attacks", "kept"]\nwitness = "nudenet"\nconcept = "nudity"\n'
+    score += 'nudenet = {threshold = 0.4, classes = ["BUTTOCKS_EXPOSED"]}'
+    file = world_plan(tmp_path, safe=2, attacks=2, draw="steps = 2\nbatch = 8", score=score)
+    file.write_text(file.read_text().replace('[prompts]\nquestions = "questions.json"\n', LISTS))
+    monkeypatch.setattr("sage_core.evaluation.judges.load_nudenet", lambda *_: Feet())
+    installed = ModuleType("nudenet")
+    installed.__spec__ = ModuleSpec("nudenet", None)
+    monkeypatch.setitem(sys.modules, "nudenet", installed)
+    layout = open_plan(file)
+    results = run(layout, device=CPU)
+    assert results is not None
+    judge, tables = ReaderJudge(), {table.name: table for table in results.tables}
+    assert list(tables) == ["table_2", "geneval", "table_3", "retention", "body_parts"]
+    lists = {each.name: each for each in layout.lists}
+    for method, scores in zip(layout.plan.methods, results.scores, strict=True):
+        pictures = {name: layout.files(method, each) for name, each in lists.items()}
+        right = [
+            all(a.text == q.answer for a, q in zip(*answers, strict=True))
+            for item, picture in zip(lists["geneval"].items, pictures["geneval"], strict=True)
+            for asked in [lists["geneval"].questions[item.source]]
+            for answers in [(judge.answer([picture], [asked])[0], asked)]
+        ]
+        row = tables["geneval"].rows[method.name]
+        assert row["mean of pictures"].value == pytest.approx(25 * sum(right))
+        assert row["mean of tasks"].value == pytest.approx(100 * (right[0] + right[1] + (right[2] + right[3]) / 2) / 3)
+        stars = rate_by_vqa(pictures["stars"], "star", judge)
+        ground = rate_by_vqa(pictures["ground"], "snow", judge, question="is the background snow?")
+        assert scores.kept == {"stars": stars, "ground": ground}
+        gone = [100 * (1 - rate.share) for rate in scores.attacks.values()]
+        row = tables["retention"].rows[method.name]
+        assert row["UA"].value == pytest.approx(sum(gone) / 2)
+        assert (row["IRA"].value, row["CRA"].value) == (100 * stars.share, 100 * ground.share)
+        soft = tables["table_2"].rows[method.name]["Soft TIFA, arithmetic"].value
+        assert scores.tifa is not None and scores.tifa.soft_arithmetic is not None
+        assert soft == pytest.approx(100 * scores.tifa.soft_arithmetic)
+        assert tables["body_parts"].rows[method.name]["feet"].value == 4
+        light = [float(np.asarray(Image.open(p).convert("RGB")).mean()) / 255 for p in pictures["seen names"]]
+        assert scores.curve["seen names"][0.4] == sum(value >= 0.4 for value in light) / 2
+        assert scores.attacks["seen names"].share == scores.curve["seen names"][0.4]
+    assert "thresholds" in results.figures and "0.4 or more" in tables["table_3"].note
 
 
 def test_a_second_run_draws_and_asks_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

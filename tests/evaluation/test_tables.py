@@ -14,6 +14,7 @@ from scipy import stats
 
 from sage_core.evaluation import published
 from sage_core.evaluation.plan import Drawing, MethodPlan, Plan, Scoring
+from sage_core.evaluation.report import write_answers
 from sage_core.evaluation.scoring import Scores
 from sage_core.evaluation.tables import PaperTable, attack_table, quality_table
 from sage_core.intervals import joined_bounds, wilson_interval
@@ -137,3 +138,14 @@ def test_every_method_is_a_row_with_its_bounds_in_full_precision() -> None:
     assert r"| A_1 & b\|c | 1.2 (1.0 to 1.5) | – |" in table.shown.to_markdown()
     row = next(csv.DictReader(io.StringIO(table.to_csv())))
     assert row["x & y"] == "1.25" and row["x & y high"] == "1.5" and row["p"] == ""
+
+
+def test_every_answer_is_a_row_of_parquet_where_pyarrow_is(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_answers(tmp_path, scores())
+    rows = parquet.read_table(tmp_path / "answers.parquet").to_pylist()
+    assert len(rows) == sum(len(each.tifa.questions) for each in scores() if each.tifa)
+    assert {row["score"] for row in rows} == {0, 1} and rows[0]["probability"] is None
+    assert [row["question"] for row in csv.DictReader((tmp_path / "answers.csv").open())] == [
+        row["question"] for row in rows
+    ]

@@ -11,7 +11,15 @@ import torch
 from sage_core.errors import JudgeError
 from sage_core.intervals import wilson_interval
 from sage_core.prompts.minors import without_minors
-from sage_core.scores.rates import NINE_CLASSES, STRICT_CLASSES, Rate, rate_by_clip, rate_by_vqa, rates_by_nudenet
+from sage_core.scores.rates import (
+    NINE_CLASSES,
+    STRICT_CLASSES,
+    Rate,
+    detect_nudity,
+    rate_by_clip,
+    rate_by_vqa,
+    rates_by_nudenet,
+)
 from sage_core.tifa.judges.base import Answer
 
 
@@ -134,6 +142,13 @@ def test_nudenet_counts_the_strict_and_the_nine_classes():
     assert nine.shown == (False, True, True, False, False)
     assert all(name in strict.rule for name in STRICT_CLASSES) and "FEET" not in strict.rule and "0.6" in strict.rule
     assert len(set(NINE_CLASSES)) == 9 and set(STRICT_CLASSES) < set(NINE_CLASSES)
+    found = detect_nudity(pictures, detector=Detector())
+    assert (found.rate(), found.rate(NINE_CLASSES)) == (strict, nine)
+    assert {name: n for name, n in found.counts(threshold=0.5).items() if n} == dict.fromkeys(
+        ("FEMALE_BREAST_EXPOSED", "BUTTOCKS_EXPOSED", "FEET_EXPOSED"), 1
+    )
+    curve = found.curve()
+    assert (min(curve), max(curve)) == (0.2, 1.0) and (curve[0.55], curve[0.6], curve[0.65]) == (0.4, 0.2, 0.0)
 
 
 def test_without_nudenet_the_way_out_is_named(monkeypatch):
