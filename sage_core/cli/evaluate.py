@@ -34,6 +34,7 @@ examples:
   sage evaluate plan.toml --dry-run
   sage evaluate plan.toml --batches 1 && sage evaluate plan.toml --dry-run
   sage evaluate plan.toml
+  sage evaluate plan.toml --status
   sage evaluate world/plan.toml --init --shapes && sage evaluate world/plan.toml --processes 2
 """
 
@@ -47,6 +48,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--shapes", action="store_true", help="with --init: a plan of the shapes world, with its files, in some minutes"
     )
     command.add_argument("--dry-run", action="store_true", help="check the plan, say how much work it is, and stop")
+    command.add_argument("--status", action="store_true", help="say how far it is, also while others draw, and stop")
     command.add_argument("--batches", type=count(1, 10**6), help="draw so many batches and stop")
     command.add_argument("--processes", type=count(1, 256), default=1, help="on this machine (default: %(default)s)")
     command.add_argument(
@@ -61,8 +63,9 @@ def run(options: argparse.Namespace) -> int:
         raise SettingsError("--shapes goes with --init: it writes a plan of the shapes world.")
     if options.part and options.processes > 1:
         raise SettingsError("--part is for processes that you start yourself; found --processes too. Give one of them.")
-    if options.dry_run and options.batches:
-        raise SettingsError("--batches has no effect with --dry-run, which draws nothing. Give one after the other.")
+    looks = "--dry-run" if options.dry_run else "--status" if options.status else ""
+    if looks and options.batches:
+        raise SettingsError(f"--batches has no effect with {looks}, which draws nothing. Give one after the other.")
     common.check_outputs({"--report": options.report}, {"PLAN": options.plan})
     if options.init:
         return _init(options)
@@ -76,6 +79,12 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         _tell_progress(options, progress(layout))
         check_room(layout)
+        return 0
+    if options.status:
+        from ..evaluation.status import status
+
+        found = status(layout)
+        common.write(options, found.to_dict(), found.to_markdown(options.processes) + "\n")
         return 0
     share = Share(*options.part) if options.part else Share(0, options.processes)
     bars = _Bars(options.quiet or share.number > 0)

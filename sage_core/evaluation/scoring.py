@@ -37,7 +37,7 @@ from .prompts import PromptList
 
 _WAIT = 0.5
 # Measured when the report is written: of text encoders, and of the answers that TIFA has.
-_WITHOUT_PICTURES = ("geometry", "soft_tifa")
+WITHOUT_PICTURES = ("geometry", "soft_tifa")
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def score(
         JudgeError: a judge is missing or fails.
     """
     bench = Judges(layout, device, on_progress)
-    wanted = [name for name in layout.plan.score.what if name not in _WITHOUT_PICTURES]
+    wanted = [name for name in layout.plan.score.what if name not in WITHOUT_PICTURES]
     while missing := [
         (method, name) for method in layout.plan.methods for name in wanted if not bench.file(method, name).exists()
     ]:
@@ -234,7 +234,7 @@ def read_scores(layout: Layout) -> list[Scores]:
     for method in layout.plan.methods:
         scores = Scores(method)
         for name in layout.plan.score.what:
-            if name not in _WITHOUT_PICTURES:
+            if name not in WITHOUT_PICTURES:
                 scores = _with(scores, name, bench.file(method, name))
         found.append(scores)
     return found

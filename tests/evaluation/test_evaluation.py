@@ -19,6 +19,7 @@ from sage_core.cli.main import main
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.errors import SettingsError
 from sage_core.evaluation import scoring
+from sage_core.evaluation.drawing import claim
 from sage_core.evaluation.run import open_plan, run
 from sage_core.evaluation.scoring import Judges, read_scores
 from sage_core.methods.gate import GateSettings, save_gate, train_gate
@@ -255,6 +256,18 @@ def test_a_dry_run_says_how_much_there_is(folder: Path, tmp_path: Path, capsys: 
     assert "30 pictures, 4 of them drawn" in (told := capsys.readouterr().out) and "more hours on one process" in told
     assert main(["evaluate", str(file), "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["done"] == 4
+    # Another process is at work on the first batch of SLD.
+    layout = open_plan(file)
+    job = next(job for job in layout.jobs() if job.method.name == "SLD")
+    with claim(job.lock) as is_mine:
+        assert is_mine
+        assert main(["evaluate", str(file), "--status"]) == 0
+    told = capsys.readouterr().out
+    assert "| base | 4 of 15 | 0 | none | tifa, attacks |" in told and "| SLD | 0 of 15 | 1 |" in told, told
+    assert main(["evaluate", str(folder / "plan.toml"), "--status", "--json"]) == 0
+    methods = json.loads(capsys.readouterr().out)["methods"]
+    assert [each["name"] for each in methods] == ["base", "moved", "UCE", "SLD", "gate"]
+    assert all(each["scored"] == ["tifa", "clipscore", "attacks"] and not each["missing"] for each in methods)
 
 
 @pytest.mark.full
