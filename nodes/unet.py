@@ -297,9 +297,10 @@ class SAGEEraseConcept(io.ComfyNode):
         start = time.monotonic()
         knobs = {"erase_scale": erase_scale, "hold": hold, "keep_scale": keep_scale, "rounds": rounds}
         given = tuple(pairs.safe) if pairs is not None else ()
-        captions = given or (REFERENCE_PROMPTS if "captions" in _FORMS[method].needs else ())
+        settings = settings_of(method, knobs)
+        captions = given or (REFERENCE_PROMPTS if "captions" in _FORMS[method].needed(settings) else ())
         wanted = Concepts(*_erased(concepts, guide, concept_list), split_texts(keep), tuple(captions))
-        edit = _edit(model, clip, method, wanted, knobs)
+        edit = _edit(model, clip, method, wanted, settings)
         edited = models.add_differences(model, edit.deltas, strength)
         lines = [
             edit.summary(),
@@ -330,8 +331,7 @@ def _erased(concepts: str, guide: str, listed: ConceptList | None) -> tuple[tupl
     return texts_to_erase(listed)
 
 
-def _edit(model, clip, method: str, concepts: Concepts, knobs: Mapping[str, float]) -> Edit:
-    settings = settings_of(method, knobs)
+def _edit(model, clip, method: str, concepts: Concepts, settings: Any) -> Edit:
     weights = models.patched_weights(model, reads_prompt)
     encoder = TextEncoder.from_state(clips.private_copy(clips.patched_weights(clip)), copy=False)
     # Before each batch of texts: with many concepts or captions, embedding them is nearly all of the time.

@@ -20,7 +20,18 @@ import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from .errors import SettingsError
 from .rows import shown
@@ -68,11 +79,14 @@ Seed = Annotated[int, Limits(0, 2**32 - 1)]
 class Settings:
     """Base of a frozen dataclass of settings, whose fields are checked when it is made.
 
-    A class that checks fields against each other does so in a `__post_init__` that calls this one first.
+    A class that checks fields against each other does so in a `__post_init__` that calls this one first. One whose
+    results are kept names those fields in `later` that came after the first results; see `key`.
 
     Raises:
         SettingsError: a value is of another type than its field, not finite, or outside the field's limits.
     """
+
+    later: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for name, kind in _kinds(type(self)).items():
@@ -92,6 +106,17 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Every field by name, ready for JSON."""
         return asdict(self)
+
+    def key(self) -> dict[str, Any]:
+        """What names a result: `to_dict` without those of `later` that are as they always were, so that it is found."""
+        found = self.to_dict()
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Settings):
+                found[field.name] = value.key()
+            elif field.name in self.later and value == field.default:
+                del found[field.name]
+        return found
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str = "the settings") -> Self:

@@ -23,6 +23,7 @@ from ..methods.safree import MovedPrompts
 from ..methods.table import METHODS, settings_for, settings_of
 from ..prompts.concept_files import read_concepts
 from ..prompts.concept_pairs import read_concepts_pairs
+from ..prompts.concepts import texts_to_erase
 from ..prompts.pairs import read_pairs, read_prompts
 from ..unet.changes import changes
 from ..unet.files import Handle, UnetFile, read_unet, sort_tensors
@@ -127,9 +128,27 @@ def making_task(making: Making) -> tuple[Removal, Any]:
         pairs = read_pairs(making.pairs) if making.pairs else None
         removal = Removal(making.concepts, making.guides, pairs=pairs, **about)
     removal.texts()
-    METHODS[making.method].require(removal)
-    knobs, settings = making.knobs, making.settings
-    return removal, settings_of(making.method, knobs) if knobs else settings_for(making.method, settings)
+    settings = _settings(making)
+    METHODS[making.method].require(removal, settings)
+    return removal, settings
+
+
+def recipe_of(making: Making) -> int:
+    """See `table.Method.recipe`. Texts to keep are not read for it: it is enough that there are some.
+
+    Raises:
+        ConceptError, SettingsError: the list of concepts or a value cannot be used.
+    """
+    named = texts_to_erase(read_concepts(making.concept_list)) if making.concept_list else None
+    concepts, guides = named or (making.concepts, making.guides)
+    kept = (str(making.keep),) if making.keep else ()
+    return METHODS[making.method].recipe(_settings(making), Removal(concepts, guides, kept))
+
+
+def _settings(making: Making) -> Any:
+    if making.knobs:
+        return settings_of(making.method, making.knobs)
+    return settings_for(making.method, making.settings)
 
 
 def encoder_state(method: MethodPlan, base: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

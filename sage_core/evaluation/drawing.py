@@ -31,9 +31,8 @@ from ..encoders.precision import choose_precision
 from ..errors import FileError, SettingsError
 from ..files import check_writable, whole_file, write_json
 from ..methods.making import Watch
-from ..methods.table import METHODS
 from .bases import Fingerprints
-from .changes import change_of
+from .changes import change_of, recipe_of
 from .plan import Drawing, MethodPlan, Plan
 from .prompts import Item, PromptList
 
@@ -138,13 +137,13 @@ def _deciding(method: MethodPlan) -> dict[str, Any]:
 
     So pictures that were drawn before are found again, until the method's recipe says that they would be others.
     """
+    recipe = recipe_of(method.make) if method.make else 1
     fields = asdict(method) | {"name": ""}
     file, made = fields.pop("file"), fields.pop("make")
     added = {"file": file} if file else {}
     if made:
         later = {name: value for name in ("concept_list", "pairs", "settings") if (value := made.pop(name))}
         added |= {"made": later} if later else {}
-        recipe = METHODS[made["method"]].recipe
         added |= {"recipe": recipe} if recipe > 1 else {}
     return fields | {"erase": made} | added
 

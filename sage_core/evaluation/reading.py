@@ -13,8 +13,8 @@ from typing import Any
 
 from ..drawing.guidance import PRESETS as SLD_PRESETS
 from ..errors import SettingsError
-from ..methods.table import KNOBS, METHODS, WHOLE, of_kind, settings_for
 from ..scores.rates import NINE_CLASSES, NUDENET_LOWEST
+from ..methods.table import KNOBS, METHODS, WHOLE, of_kind, settings_for, settings_of
 from .fields import Section, read_toml
 from .plan import (
     BASE,
@@ -40,6 +40,9 @@ from .plan import (
     slug,
     usual_drawing,
 )
+
+# The fields of a change that is made, and what of a removal each is.
+_READ = (("guides", "guides"), ("keep", "preserve"), ("captions", "captions"), ("pairs", "pairs"))
 
 
 def read_plan(file: str | os.PathLike[str]) -> Plan:
@@ -317,16 +320,18 @@ def _making(section: Section, method: str, knobs: dict[str, float]) -> Making:
             section.problem("concepts", "it is missing; expected what to erase, such as ['nudity'].")
         if len(guides) not in (1, max(len(concepts), 1)):
             section.wrong("guides", f"one guide for all, or one for each of {len(concepts)} concepts")
-    for name, read in (("guides", "guides"), ("keep", "preserve"), ("captions", "captions"), ("pairs", "pairs")):
+    for name, read in _READ:
         if section.has(name) and read not in row.reads:
             section.problem(name, f"{method} reads none, and it would have no effect; leave it out.")
-        if not section.has(name) and read in row.needs:
-            section.problem(name, f"it is missing, and {method} needs it; name a file of some hundred prompts.")
-    settings = dict(section.section("settings").values)
+    settings, found = dict(section.section("settings").values), None
     try:
-        settings_for(method, settings, "the table")
+        found = settings_of(method, knobs) if knobs else settings_for(method, settings, "the table")
     except SettingsError as error:
-        section.problem("settings", str(error))
+        if not knobs:
+            section.problem("settings", str(error))
+    for name, read in _READ:
+        if not section.has(name) and read in row.needed(found):
+            section.problem(name, f"it is missing, and {method} needs it; name a file of some hundred prompts.")
     return Making(
         method=method,
         concepts=concepts,

@@ -1,7 +1,7 @@
 """AdvUnlearn (Zhang et al., NeurIPS 2024, arXiv 2405.15234) in its fast form: a text encoder unlearns under attack.
 
 The text encoder θ is trained and the U-Net ε is frozen; gradients go through it. Let E_θ(c + δ) be the states of the
-concept c whose tokens' embeddings are moved by δ, and x a picture of c that the encoder in training drew half way:
+concept c whose tokens' embeddings are moved by δ, and x a picture of c, drawn half way:
 
     attack:  δ = clip(δ_0 − a·sign ∇ ‖ε(x, E_θ(c + δ_0)) − ε(x, E_0(c))‖², ±r),  δ_0 uniform in ±r
     erase:   ‖ε(x, E_θ(c + δ)) − [ε(x, E_0(g)) − η (ε(x, E_0(c)) − ε(x, E_0(g)))]‖²,  g = "" and η = 1 for ESD's target
@@ -14,6 +14,9 @@ Adam at 1e-5, and 1,000 steps of one picture. What the paper leaves open, or is 
 - The paper's attack puts free tokens in front of the concept. Here the concept's own tokens move, in a box that is
   measured in their embeddings' root mean square, so that a radius means the same for encoders of any scale.
 - The step a is 1.25 r for one step, as in fast adversarial training (Wong et al. 2020), and 2.5 r / n for n steps.
+- The picture x is drawn by the encoder in training, as in the paper of ESD, whose loss this is. The authors' program
+  draws it by the frozen one, whose pictures go on to show the concept as training succeeds: `drawn_by` "base". It also
+  trains 200 steps without attack first: `plain_steps`.
 - The picture y of a retain prompt is drawn half way by the base, to the same time as x.
 - Layers and the final norm are trained; the embeddings of tokens and positions, in whose space the attack moves, stay.
 - A guide g other than "" leads the concept to that text in place of the empty prompt.
@@ -26,7 +29,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +65,11 @@ class AdvUnlearnSettings(Settings):
         sampling_steps: of that sampler, DDIM; a training step takes half of them on average.
         batch_size: pictures of concepts a step.
         seed: of everything random.
+        drawn_by: which encoder draws the concepts' pictures: the one in training, or the frozen base.
+        plain_steps: the first of the steps, without attack.
     """
+
+    later = ("drawn_by", "plain_steps")
 
     steps: Count = 1000
     learning_rate: Positive = 1e-5
@@ -76,6 +83,16 @@ class AdvUnlearnSettings(Settings):
     sampling_steps: Annotated[int, Limits(1, TRAINING_STEPS)] = 50
     batch_size: Count = 1
     seed: Seed = 0
+    drawn_by: Literal["trained", "base"] = "trained"
+    plain_steps: CountOrZero = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.radius and self.plain_steps >= self.steps:
+            raise SettingsError(
+                f"plain_steps is {self.plain_steps:,}, expected fewer than the training's {self.steps:,} steps: none "
+                "would attack. Set radius to 0 to train without attack."
+            )
 
     @property
     def attack_step(self) -> float:
@@ -130,7 +147,10 @@ def _words(row: Tensor) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Draw:
-    """What is random in a step: concepts and retain prompts by number, pictures' noise, the attack's start, time."""
+    """What is random in a step: concepts and retain prompts by number, pictures' noise, the attack's start, time.
+
+    And whether it attacks, which follows from the step as well.
+    """
 
     chosen: Tensor
     retained: Tensor
@@ -138,6 +158,7 @@ class _Draw:
     shift: Tensor
     done: int
     time: int
+    attacks: bool
 
 
 class AdvUnlearnObjective(Objective):
@@ -247,13 +268,14 @@ class AdvUnlearnObjective(Objective):
         start = torch.randn(count + retained, *self.latent_shape, generator=generator)
         shift = torch.rand(count, *self.concept_states.shape[1:], generator=generator) * 2 - 1
         chosen, kept, start, shift = (each.to(self.device) for each in (chosen, kept, start, shift))
-        return _Draw(chosen, kept, start, shift, done, time)
+        return _Draw(chosen, kept, start, shift, done, time, step >= settings.plain_steps)
 
     @torch.no_grad()
     def _pictures(self, ids: Tensor, retained_states: Tensor, draw: _Draw) -> Tensor:
-        """Latents of the concepts by the encoder in training, and of the retain prompts by the base."""
+        """Latents of the concepts by the encoder that draws them, and of the retain prompts by the base."""
         count = len(draw.chosen)
-        own = self.encoder(torch.cat([ids[:count], self.empty_ids]))
+        painter = self.encoder if self.settings.drawn_by == "trained" else self.base
+        own = painter(torch.cat([ids[:count], self.empty_ids]))
         prompted = torch.cat([own[:-1], retained_states])
         plain = torch.cat([own[-1:].expand(count, -1, -1), self.empty_states.expand_as(retained_states)])
         guidance = self.settings.guidance
@@ -289,8 +311,8 @@ class AdvUnlearnObjective(Objective):
         """δ (B, 77, width), under which the encoder in training comes nearest to the base's noise of the concept."""
         ids, box = self.concept_ids[draw.chosen], self.boxes[draw.chosen]
         moved = draw.shift * box
-        if not self.settings.radius:
-            return moved
+        if not draw.attacks or not self.settings.radius:
+            return torch.zeros_like(moved)
         weights = torch.ones(len(ids), device=self.device)
         for _ in range(self.settings.attack_steps):
             moved.requires_grad_(True)

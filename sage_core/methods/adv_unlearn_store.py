@@ -170,7 +170,7 @@ def train_adv_unlearn(
         metadata = _metadata(hashes, concepts, settings, state, retained, loop.seconds)
         return AdvUnlearnResult(state, history, metadata, found=False)
 
-    about = [_RECIPE, hashes, concepts.erase, concepts.guides, prompts, settings.to_dict(), size, str(dtype)]
+    about = [_RECIPE, hashes, concepts.erase, concepts.guides, prompts, settings.key(), size, str(dtype)]
     needed = _STORED_COPIES * 4 * sum(value.numel() for value in base.values())
     return kept(store, run_name(["AdvUnlearn", *about]), make=make, save=_save, read=_read, needed=needed)[0]
 

@@ -7,6 +7,8 @@ edited noise ε_θ is drawn to what the frozen base ε says of the picture witho
     2023:  ‖ε_θ(x, c) − [ε(x, "") − η (ε(x, c) − ε(x, ""))]‖²   η = 1, x drawn by the model in training
 
 RACE (Kim et al., ECCV 2024) moves the text's states within a small box first, to where ε_θ still draws the concept.
+Its authors begin with the weights of a finished ESD, and take the targets from Stable Diffusion itself. Here both are
+the base, unless `plain_steps` trains an ESD first: 1,000 of 2,000 steps are theirs, but that Adam's moments go on.
 
 `train_erasure` is a whole training, kept in a store; its result is an edit, see `unet.differences`.
 """
@@ -28,15 +30,13 @@ from ..encoders.text_encoder import TextEncoder, embed
 from ..encoders.tokens import CONTEXT_LENGTH
 from ..errors import SettingsError
 from ..seeds import generator_of
-from ..settings import Count, Limits, NotNegative, Positive, Seed, Settings
+from ..settings import Count, CountOrZero, Limits, NotNegative, Positive, Seed, Settings
 from ..unet.differences import DifferencesObjective, Trained
 from ..unet.training import EditResult, UnetRun
 from .concepts import Concepts
+from .removal import Removal
 
 Form = Literal["2025", "2023"]
-
-# Raised when the same inputs no longer give the same edit.
-_RECIPE = 1
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,14 @@ class RaceSettings(Settings):
     Attributes:
         radius: of the box around each number of the text's states.
         iterations: of the descent, each of a quarter of the radius.
+        plain_steps: of the training, the first, without the search, which are ESD; 0 begins with the search.
     """
+
+    later = ("plain_steps",)
 
     radius: Positive = 0.1
     iterations: Count = 10
+    plain_steps: CountOrZero = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class ErasingSettings(Settings):
         batch_size: pictures a step.
         seed: of everything random.
         race: the adversarial version.
-        l1: weight of the mean absolute difference from the base.
+        l1: weight of the absolute difference from the base: its mean over each tensor, summed over the tensors.
     """
 
     trained: Trained = "x"
@@ -81,6 +85,14 @@ class ErasingSettings(Settings):
     seed: Seed = 0
     race: RaceSettings | None = None
     l1: NotNegative = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.race is not None and self.race.plain_steps >= self.steps:
+            raise SettingsError(
+                f"race: plain_steps is {self.race.plain_steps:,}, expected fewer than the training's {self.steps:,} "
+                "steps: none would search for the concept."
+            )
 
     def rate(self, _step: int, _used: float) -> float:
         """Learning rate of a step."""
@@ -150,26 +162,28 @@ class ErasingObjective(DifferencesObjective):
         time = self._time(done, generator)
         start = torch.randn(count, *self.latent_shape, generator=generator).to(self.device)
         shift = torch.rand(count, *self.texts.erase.shape[1:], generator=generator).to(self.device) * 2 - 1
+        race = self.settings.race
+        searched = race is not None and step >= race.plain_steps
         erasing = torch.zeros((), device=self.device)
         for part in torch.arange(count).split(self.chunk):
-            loss = self._loss(start[part], chosen[part].to(self.device), done, time, shift[part]) * len(part) / count
+            moved = shift[part] if searched else None
+            loss = self._loss(start[part], chosen[part].to(self.device), done, time, moved) * len(part) / count
             loss.backward()
             erasing += loss.detach()
-        size = sum(delta.numel() for delta in self.deltas.values())
-        l1 = self.settings.l1 * sum((delta.abs().sum() for delta in self.deltas.values()), erasing.new_zeros(())) / size
+        l1 = self.settings.l1 * sum((delta.abs().mean() for delta in self.deltas.values()), erasing.new_zeros(()))
         if self.settings.l1:
             l1.backward()
         return torch.stack([erasing + l1.detach(), erasing, l1.detach()])
 
-    def _loss(self, start: Tensor, chosen: Tensor, done: int, time: int, shift: Tensor) -> Tensor:
-        """Mean over pictures of the squared error; `start` is the noise they begin with."""
+    def _loss(self, start: Tensor, chosen: Tensor, done: int, time: int, shift: Tensor | None) -> Tensor:
+        """Mean over pictures of the squared error; `start` is the noise they begin with, `shift` that of a search."""
         settings, texts = self.settings, self.texts
         concept = texts.erase[chosen]
         source = texts.sources[chosen] if settings.form == "2025" else concept
         latents = self.partly_drawn(start, source, done)
         times = torch.full((len(start),), time, device=self.device)
         target = self._target(latents, times, concept, source)
-        if settings.race is not None:
+        if shift is not None:
             source = self._attacked(latents, times, source, start, shift)
         return (self.edited(latents, times, source).float() - target).square().mean()
 
@@ -210,6 +224,11 @@ class ErasingObjective(DifferencesObjective):
         return time_between(done, self.settings.sampling_steps, generator)
 
 
+def recipe(settings: ErasingSettings, _given: Removal | None = None) -> int:
+    """See `table.Method.recipe`. 2: l1 is a sum over tensors."""
+    return 2 if settings.l1 else 1
+
+
 def train_erasure(
     run: UnetRun,
     encoder: TextEncoder,
@@ -242,5 +261,5 @@ def train_erasure(
             "preset": preset or "none",
             "concept": "; ".join(concepts.erase),
         },
-        recipe=_RECIPE,
+        recipe=recipe(settings),
     )

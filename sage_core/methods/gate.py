@@ -30,12 +30,11 @@ from ..runs.loop import Budget, Loop, Objective
 from ..runs.record import StepReport
 from ..seeds import generator_of
 from ..settings import Count, Limits, Positive, Seed, Settings
+from .removal import Removal
 
 QUERIES, WIDTH, HEADS = 4, 256, 4
 # The store of runs knows gates by it.
 _FORMAT = "sage_gate_1"
-# Raised when the same inputs no longer give the same gate.
-_RECIPE = 1
 
 
 class GateNetwork(nn.Module):
@@ -270,6 +269,11 @@ class GateObjective(Objective):
         return loss.detach()[None]
 
 
+def recipe(_settings: GateSettings, _given: Removal | None = None) -> int:
+    """See `table.Method.recipe`."""
+    return 1
+
+
 # A host application may run everything in inference mode, whose tensors take no gradient.
 @torch.inference_mode(False)
 @torch.enable_grad()
@@ -357,7 +361,7 @@ def gate_name(encoder_hash: str, safe: Sequence[str], unsafe: Sequence[str], set
 def _made_of(encoder_hash: str, kinds: Sequence[Sequence[str]], settings: GateSettings) -> str:
     texts = hashlib.sha256(json.dumps([list(texts) for texts in kinds]).encode()).hexdigest()
     # Gates were kept before they had recipes.
-    return f"{encoder_hash} {settings} {texts}" + (f" recipe {_RECIPE}" if _RECIPE > 1 else "")
+    return f"{encoder_hash} {settings} {texts}" + (f" recipe {found}" if (found := recipe(settings)) > 1 else "")
 
 
 def save_gate(path: str | os.PathLike[str], gate: Gate) -> None:

@@ -113,9 +113,10 @@ def make(
         SageError: see the method's own function.
     """
     method = named(name)
-    method.require(removal)
+    settings = settings or method.usual()
+    method.require(removal, settings)
     with tempfile.TemporaryDirectory() as passing:
-        work = _Work(name, method, base, removal, settings or method.usual(), store or Path(passing))
+        work = _Work(name, method, base, removal, settings, store or Path(passing))
         return _MAKERS[method.kind](work if watch is None else _watched(work, watch))
 
 

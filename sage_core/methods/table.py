@@ -40,11 +40,10 @@ class Method:
         module: of the library, where its settings and its function are.
         settings: name of its settings' class.
         reads: what it reads besides what is to go: fields of `removal.Removal`.
-        needs: those that it cannot do without.
+        needs: those that it cannot do without, unless its settings say so; see `needed`.
         preset: the key of its settings in the module's PRESETS; "" for the class's defaults.
         function: of a closed form.
         knobs: its settings under the names that all closed forms share.
-        recipe: raised when the same inputs no longer give the same change.
         help: a sentence on when to take it, for help and tooltips.
     """
 
@@ -57,7 +56,6 @@ class Method:
     preset: str = ""
     function: str = "edit"
     knobs: Mapping[str, str] = field(default_factory=dict)
-    recipe: int = 1
     help: str = ""
 
     def unread(self, concepts: Concepts) -> tuple[str, ...]:
@@ -69,22 +67,37 @@ class Method:
             if value and name not in self.reads
         )
 
-    def require(self, given: Removal) -> None:
+    def needed(self, settings: Any) -> tuple[str, ...]:
+        """What it cannot do without under these settings, whose `spared` names what they do without."""
+        return tuple(name for name in self.needs if name not in getattr(settings, "spared", ()))
+
+    def require(self, given: Removal, settings: Any) -> None:
         """Raise PromptError if a removal lacks what the method needs; the filter on minors may leave none of it."""
-        for name in self.needs:
+        for name in self.needed(settings):
             if not (given.usable_captions if name == "captions" else getattr(given, name)):
                 raise PromptError(
                     f"{self.title} needs {WORDS[name]}, and none is given that may be used. Give some hundred."
                 )
 
+    def recipe(self, settings: Any, given: Removal) -> int:
+        """1, and more for inputs that no longer give the change that they gave once: part of what results are kept by.
+
+        A module whose results have changed says which in its `recipe`; the others are found as they were.
+        """
+        found = getattr(self._module(), "recipe", None)
+        return found(settings, given) if found else 1
+
+    def _module(self) -> Any:
+        return importlib.import_module(f"..{self.module}", __package__)
+
     def load(self) -> tuple[type, Callable[..., Any]]:
         """The settings' class and, of a closed form, the function that solves it."""
-        module = importlib.import_module(f"..{self.module}", __package__)
+        module = self._module()
         return getattr(module, self.settings), getattr(module, self.function, _no_function)
 
     def usual(self) -> Any:
         """The settings that it has unless told otherwise: its preset, or its class's defaults."""
-        module = importlib.import_module(f"..{self.module}", __package__)
+        module = self._module()
         return module.PRESETS[self.preset] if self.preset else getattr(module, self.settings)()
 
 

@@ -72,7 +72,10 @@ class EditSettings(Protocol):
         """Learning rate of a step, counted from 0, when this share of the budget is used."""
 
     def to_dict(self) -> dict[str, Any]:
-        """All that decides the result, JSON-able."""
+        """All of them, JSON-able."""
+
+    def key(self) -> dict[str, Any]:
+        """Those that name the result, see `settings.Settings.key`."""
 
 
 class TypedNoise(DiffusersNoise):
@@ -181,7 +184,7 @@ class UnetRun:
         config = checked_config(self.state, self.size)
         require_width(config, encoder.config.width)
         hashes = {"unet_hash": weights_hash(self.state), "encoder_hash": state_hash(encoder.state())}
-        made_of = [*hashes.values(), *inputs, settings.to_dict(), self.size, str(self.dtype)]
+        made_of = [*hashes.values(), *inputs, settings.key(), self.size, str(self.dtype)]
         known = {**about, **hashes, "size": str(self.size), "precision": str(self.dtype).removeprefix("torch.")}
         return kept(
             store,

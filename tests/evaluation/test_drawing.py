@@ -12,7 +12,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +23,8 @@ from PIL import Image
 from sage_core.errors import FileError, SettingsError
 from sage_core.evaluation import drawing
 from sage_core.evaluation.bases import load
-from sage_core.evaluation.drawing import Layout, Share, claim, draw, progress
+from sage_core.evaluation.drawing import Layout, Share, _deciding, claim, draw, progress
+from sage_core.evaluation.plan import Making, MethodPlan
 from sage_core.evaluation.prompts import read_lists
 from sage_core.evaluation.reading import read_plan
 from sage_core.evaluation.scoring import Judges
@@ -215,6 +218,24 @@ def test_changed_plans_draw_anew_what_they_change(one: Path, tmp_path: Path) -> 
     file.write_text(text.replace('sld = "max"', 'sld = "weak"'))
     after = progress(layout_of(file))
     assert after.done == 28 and after.pictures == 45
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "settings"),
+    [
+        ("rece", {"guides": ("a ball",)}, {}),
+        ("uce_paper", {}, {"technique": "tensor"}),
+        ("mace", {"concepts": ("skull", "bone")}, {}),
+        ("oce", {"keep": Path("keep.txt")}, {"preserve_scale": 1.0}),
+        ("race", {}, {"l1": 0.1}),
+    ],
+)
+def test_what_a_method_draws_otherwise_now_is_drawn_anew(method: str, given: Any, settings: Any) -> None:
+    """And nothing else: pictures whose mathematics stayed are found under the key that they had."""
+    made = Making(method, ("skull",))
+    assert "recipe" not in _deciding(MethodPlan("m", make=made))
+    assert _deciding(MethodPlan("m", make=replace(made, **given, settings=settings)))["recipe"] == 2
+    assert _deciding(MethodPlan("m", make=replace(made, method="speed")))["recipe"] == 2
 
 
 def test_pictures_of_a_prompt_have_seeds_of_their_own(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ class Reference:
         shift = (torch.rand(settings.batch_size, 77, WIDTH, generator=generator) * 2 - 1).double()
         self.latents = []
         for number in range(count):
-            drawing = self.encoder if number < settings.batch_size else self.base
+            own = number < settings.batch_size and settings.drawn_by == "trained"
+            drawing = self.encoder if own else self.base
             self.latents.append(self.sampled(drawing, self.text(number), start[number], done))
         # Start of the attack: within the box on the concept's own tokens, nothing elsewhere.
         self.box = torch.zeros_like(shift)
@@ -146,6 +147,7 @@ class Reference:
         {"attack_steps": 3, "radius": 0.3, "layers": 1},
         {"radius": 0.0, "retain_batch": 1, "seed": 5},
         {"retain_batch": 0, "batch_size": 1},
+        {"drawn_by": "base", "plain_steps": 3},
     ],
 )
 def test_the_loss_and_its_gradient_are_the_formula(changed: Any, unet: nn.Module, encoder: TextEncoder) -> None:
@@ -157,6 +159,7 @@ def test_the_loss_and_its_gradient_are_the_formula(changed: Any, unet: nn.Module
     it._attack = lambda *inputs: seen.append(attack(*inputs)) or seen[-1]  # type: ignore[method-assign]
     found = it.gradients(2)
     assert draw.time == expected.time
+    assert bool(seen[0].any()) == (it.settings.radius > 0 and it.settings.plain_steps <= 2)
     erasing, retain = expected.losses(list(seen[0].double()))
     total = erasing + it.settings.retain_weight * retain
     assert found[:3].tolist() == pytest.approx([each.item() for each in (total, erasing, retain)], rel=1e-4)
@@ -217,6 +220,14 @@ def test_the_attack_goes_down_the_measured_slope(unet: nn.Module, encoder: TextE
             box, start = expected.box[0, place, column], expected.start[0, place, column]
             target = (start - 1.25 * box * (1 if slope > 0 else -1)).clamp(-box, box)
             assert found[0, place, column].item() == pytest.approx(target.item(), abs=1e-5)
+
+
+def test_an_attack_that_never_begins_is_refused() -> None:
+    """And what came later takes no part in the name of a run that does without."""
+    with pytest.raises(SettingsError, match="plain_steps is 4, expected fewer than the training's 4 steps"):
+        SMALL.replace(plain_steps=4)
+    assert SMALL.key().keys() == SMALL.to_dict().keys() - {"drawn_by", "plain_steps"}
+    assert SMALL.replace(drawn_by="base").key()["drawn_by"] == "base"
 
 
 def test_without_a_radius_nothing_moves(unet: nn.Module, encoder: TextEncoder) -> None:

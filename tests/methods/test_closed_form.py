@@ -127,11 +127,13 @@ def paper_uce(
     for text, guide in zip(concepts.erase, concepts.guides, strict=True):
         old, new, f_old, f_new = state_rows(states, text), state_rows(states, guide), last(text), last(guide)
         longest = max(f_old, f_new)
-        for c, g in zip(
-            old[f_old : 77 - max(0, longest - f_old)], new[f_new : 77 - max(0, longest - f_new)], strict=True
-        ):
-            o, v = w @ c, w @ g
-            value = v - (v @ o) / (o @ o) * o if tensor else v
+        rows = list(
+            zip(old[f_old : 77 - max(0, longest - f_old)], new[f_new : 77 - max(0, longest - f_new)], strict=True)
+        )
+        # All rows of a concept are one vector, from which its own is taken out.
+        dots, squares = (sum((w @ a) @ (w @ c) for c, a in each) for each in (rows, [(c, c) for c, _ in rows]))
+        for c, g in rows:
+            value = w @ g - dots / squares * (w @ c) if tensor else w @ g
             top = top + erase * np.outer(value, c)
             bottom = bottom + erase * np.outer(c, c)
     for text in (*concepts.preserve, ""):
@@ -174,8 +176,10 @@ def test_time_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenS
     assert edit.residual < 1e-9
 
 
-def test_rece_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
-    concepts, r, lam, erase, keep, epochs = Concepts(CONCEPTS.erase, (" ",)), 0.2, 0.1, 1.0, 0.1, 2
+@pytest.mark.parametrize("guides", [(" ",), ("a white ball", "a cat")])
+def test_rece_is_its_formula(guides: tuple[str, ...], weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
+    """Each concept's adversarial states become its guide's, row by row."""
+    concepts, r, lam, erase, keep, epochs = Concepts(CONCEPTS.erase, guides), 0.2, 0.1, 1.0, 0.1, 2
     original = cross(weights)
     current = {name: paper_uce(w, states, concepts, 0.5, 1.0, 1.0, False) for name, w in original.items()}
     neutral = state_rows(states, " ")
@@ -187,8 +191,8 @@ def test_rece_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenS
         edited = {}
         for name, w in current.items():
             top, bottom = lam * w, lam * np.eye(WIDTH)
-            for rows in adversarial:
-                for c, n in zip(rows, neutral, strict=True):
+            for rows, guide in zip(adversarial, concepts.guides, strict=True):
+                for c, n in zip(rows, state_rows(states, guide), strict=True):
                     top, bottom = top + erase * np.outer(w @ n, c), bottom + erase * np.outer(c, c)
                 for s in neutral:
                     top, bottom = top + keep * np.outer(w @ s, s), bottom + keep * np.outer(s, s)
@@ -198,16 +202,20 @@ def test_rece_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenS
     assert_edit(edit, {name: current[name] - w for name, w in original.items()})
 
 
-def test_mace_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
-    concepts = Concepts(("nudity", "red skull"), ("a person wearing clothes", "ball"), captions=CAPTIONS)
-    lam, weight = 0.5, 20.0
-    everyday = np.concatenate([state_rows(states, text) for text in concepts.captions])
-    prior = weight * everyday.T @ everyday / len(everyday)
+@pytest.mark.parametrize(("lam", "captions"), [(0.5, CAPTIONS), (1000.0, ())])
+def test_mace_is_its_formula(
+    lam: float, captions: tuple[str, ...], weights: dict, encoder: TextEncoder, states: TokenStates
+) -> None:
+    """One system for all concepts, and what holds in both stages; without captions for lam alone, as for objects."""
+    concepts = Concepts(("nudity", "red skull"), ("a person wearing clothes", "ball"), captions=captions)
+    weight = 20.0
+    everyday = np.concatenate([np.zeros((1, WIDTH)), *(state_rows(states, text) for text in concepts.captions)])
+    prior = weight * everyday.T @ everyday / max(len(everyday) - 1, 1)
     expected = {}
     for name, w in cross(weights).items():
-        top, bottom = w @ prior, prior.copy()
+        first_top, first_bottom = w @ prior + lam * w, prior + lam * np.eye(WIDTH)
+        top, bottom = first_top, first_bottom
         for text, guide in zip(concepts.erase, concepts.guides, strict=True):
-            first_top, first_bottom = w @ prior + lam * w, prior + lam * np.eye(WIDTH)
             shift = last(f"x {guide}") - last(f"x {text}")
             for sentence in SENTENCES:
                 old, new = state_rows(states, sentence.format(text)), state_rows(states, sentence.format(guide))
@@ -223,7 +231,8 @@ def test_mace_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenS
                         j < start
                         and tokenize([sentence.format(text)])[0, j] != tokenize([sentence.format(guide)])[0, j]
                     )
-            stage1 = first_top @ np.linalg.inv(first_bottom)
+        stage1 = first_top @ np.linalg.inv(first_bottom)
+        for text in concepts.erase:
             for sentence in SENTENCES:
                 for c in state_rows(states, sentence.format(text)):
                     top, bottom = top + np.outer(stage1 @ c, c), bottom + np.outer(c, c)
@@ -245,15 +254,17 @@ def test_the_words_around_a_concept() -> None:
     assert positions("a b c", "a b c") == [(i, i) for i in range(77)]
 
 
-@pytest.mark.parametrize("augmentations", [0, 3])
+@pytest.mark.parametrize(("augmentations", "filtered"), [(0, True), (3, True), (3, False)])
 @pytest.mark.parametrize("which", ["last_subject", "after_start"])
 def test_speed_is_its_formula(
-    which: Any, augmentations: int, weights: dict, encoder: TextEncoder, states: TokenStates
+    which: Any, augmentations: int, filtered: bool, weights: dict, encoder: TextEncoder, states: TokenStates
 ) -> None:
     """Also with more states than they have numbers, and with noise: the copies are made one by one here."""
-    retained = ("a brown dog", "three cats on a sofa", "a red bus", "an old man with a grey beard")
-    concepts = Concepts(("a skull", "nudity"), ("a ball", ""), preserve=(*retained, "some nudity"))
-    settings = SpeedSettings(rows=which, retain_scale=0.6, lamb=0.3, threshold=2.0, augmentations=augmentations)
+    retained = ("a brown dog", "three cats on a sofa", "a red bus", "an old man with a grey beard", "a skullcap")
+    concepts = Concepts(("a skull", "nudity"), ("a ball", ""), preserve=(*retained, "some Nudity, seen"))
+    settings = SpeedSettings(
+        rows=which, retain_scale=0.6, lamb=0.3, threshold=2.0, augmentations=augmentations, filter=filtered
+    )
 
     def chosen(text: str) -> np.ndarray:
         return state_rows(states, text)[1:] if which == "after_start" else state_rows(states, text)[[last(text)]]
@@ -269,17 +280,21 @@ def test_speed_is_its_formula(
         if "to_v" not in name:
             continue
         disturbed = w @ (a - t) @ np.linalg.inv(eye + t)
-        rows = [state_rows(states, text)[last(text)] for text in retained]
-        sizes = [np.linalg.norm(disturbed @ row) for row in rows]
-        kept = [row for row, size in zip(rows, sizes, strict=True) if size > np.mean(sizes)]
-        assert 0 < len(kept) < len(rows)
+
+        def most_disturbed(rows: list[np.ndarray], disturbed: np.ndarray = disturbed) -> list[np.ndarray]:
+            sizes = [np.linalg.norm(disturbed @ row) for row in rows]
+            found = [row for row, size in zip(rows, sizes, strict=True) if size > np.mean(sizes)]
+            assert 0 < len(found) < len(rows)
+            return found
+
+        kept = [state_rows(states, text)[last(text)] for text in retained]
         if augmentations:
+            kept = most_disturbed(kept) if filtered else kept
             direction = _least_direction(torch.from_numpy(w)).numpy()
             noise = torch.randn(augmentations, len(kept), generator=generator, dtype=torch.float64).numpy()
             copies = [row + n * direction for line in noise for row, n in zip(kept, line, strict=True)]
-            taken = [copy for copy in copies if np.linalg.norm(disturbed @ copy) > np.mean(sizes)]
-            assert len(taken) > 0
-            kept = [*kept, *taken]
+            # Of the copies, those above the mean of the copies, whether or not the states themselves are filtered.
+            kept = [*kept, *most_disturbed(copies)]
         moment = sum(np.outer(row, row) for row in kept) / len(kept)
         values, vectors = np.linalg.eigh(moment)
         free = vectors[:, values < 2.0]
@@ -314,10 +329,13 @@ def test_cure_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenS
     assert_edit(run("cure", weights, encoder, CONCEPTS, CureSettings(3.0)), expected)
 
 
-@pytest.mark.parametrize("guides", [("a white ball", ""), ("",)])
-def test_oce_is_its_formula(guides: tuple[str, ...], weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
+@pytest.mark.parametrize(("guides", "kind"), [(("a white ball", ""), ""), (("",), ""), (("art",), "art")])
+def test_oce_is_its_formula(
+    guides: tuple[str, ...], kind: Any, weights: dict, encoder: TextEncoder, states: TokenStates
+) -> None:
+    """Templates, of the concept's kind, go around concepts and guides, and not around what is preserved."""
     concepts = Concepts(CONCEPTS.erase, guides, CONCEPTS.preserve, CAPTIONS)
-    settings = OceSettings(30.0, 2.0, 0.5, 1.0, expand_prompts=False)
+    settings = OceSettings(30.0, 2.0, 0.5, 1.0, expand_prompts=bool(kind), kind=kind or "object")
     everyday = np.concatenate([state_rows(states, text)[: last(text) + 2] for text in concepts.captions])
     moment = everyday.T @ everyday / len(everyday)
     expected = {}
@@ -326,7 +344,8 @@ def test_oce_is_its_formula(guides: tuple[str, ...], weights: dict, encoder: Tex
             continue
 
         def basis(texts: tuple[str, ...], w: np.ndarray = w) -> np.ndarray:
-            values = [w @ state_rows(states, text)[last(text)] for text in dict.fromkeys(texts)]
+            expanded = [each.format(text) for text in dict.fromkeys(texts) for each in ("{}", *TEMPLATES.get(kind, ()))]
+            values = [w @ state_rows(states, text)[last(text)] for text in expanded]
             return np.linalg.qr(np.stack([value / np.linalg.norm(value) for value in values]).T)[0]
 
         g, h = basis(concepts.erase), basis(concepts.guides)
@@ -501,6 +520,7 @@ def test_singular_systems_are_refused(weights: dict, encoder: TextEncoder) -> No
         run("mace", weights, encoder, Concepts(("skull",), ("ball",)))
     with pytest.raises(PromptError, match="needs captions"):
         run("mace", weights, encoder, Concepts(("skull",), ("ball",), captions=CAPTIONS), MaceSettings(prior=0.0))
+    assert FORMS["mace"].needed(MaceSettings()) == ("captions",) and not FORMS["mace"].needed(MaceSettings(1000.0))
 
 
 @pytest.mark.parametrize("method", FORMS)

@@ -170,13 +170,29 @@ def test_race_moves_the_states_to_where_the_concept_is_drawn(unet: nn.Module, en
     assert any(delta.grad is not None for delta in it.deltas.values())
 
 
+def test_race_may_begin_as_esd(unet: nn.Module, encoder: TextEncoder) -> None:
+    race = SMALL.replace(race=RaceSettings(plain_steps=3))
+    plain, raced = objective(unet, encoder, SMALL), objective(unet, encoder, race)
+    for step, same in ((2, True), (3, False)):
+        # At first the edited noise is the base's, whatever is searched for.
+        for each in (plain, raced):
+            each.deltas = {name: nn.Parameter(torch.full_like(delta, 0.01)) for name, delta in each.deltas.items()}
+        assert torch.equal(plain.gradients(step), raced.gradients(step)) == same
+    with pytest.raises(SettingsError, match="race: plain_steps is 4, expected fewer than the training's 4 steps"):
+        SMALL.replace(race=RaceSettings(plain_steps=4))
+    # Runs of before it could are found.
+    assert SMALL.replace(race=RaceSettings()).key()["race"] == {"radius": 0.1, "iterations": 10}
+    assert race.key()["race"]["plain_steps"] == 3
+
+
 def test_l1_holds_on_to_the_base(unet: nn.Module, encoder: TextEncoder) -> None:
     it = objective(unet, encoder, SMALL.replace(l1=0.1))
     with torch.no_grad():
         for delta in it.deltas.values():
             delta.fill_(0.5)
     total, erasing, l1 = it.gradients(0).tolist()
-    assert l1 == pytest.approx(0.05)
+    # The mean of each tensor, summed.
+    assert l1 == pytest.approx(0.05 * len(it.deltas))
     assert total == pytest.approx(erasing + l1)
 
 

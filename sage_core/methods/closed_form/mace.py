@@ -1,11 +1,12 @@
 """The closed-form part of MACE (Lu et al., CVPR 2024): its first and third stage, without the LoRAs between them.
 
-Stage 1, for each concept: in some 30 sentences, the words around the concept get the values that they have around the
-guide, so that what the concept left in them goes. Stage 3 joins the edits of all concepts. Both hold on to a prior, the
-second moment P of everyday captions' states. With states as columns, keys k and the new ones n:
+Stage 1: in some 30 sentences a concept, the words around it get the values that they have around the guide, so that
+what the concept left in them goes; one system for all concepts. Stage 3 is to make the matrices do on those sentences
+what stage 1 does. Both hold on to the matrices as they are, by lam and on a prior, the second moment P of everyday
+captions' states. With states as columns, keys k and the new ones n, sums over all concepts' sentences:
 
-    stage 1: W_i = W (I + E_i),  E_i = Σ (n − k) kᵀ (Σ k kᵀ + s P + lam I)⁻¹
-    stage 3: W*  = W (I + Σ_i E_i A_i (Σ_i A_i + s P)⁻¹),  A_i = Σ c cᵀ over all states of concept i's sentences
+    stage 1: W' = W (I + E),  E = Σ (n − k) kᵀ (Σ k kᵀ + s P + lam I)⁻¹
+    stage 3: W* = W (I + E A (A + s P + lam I)⁻¹),  A = Σ c cᵀ over all their states
 
 MACE itself trains a LoRA a concept on masked pictures between the two; results of this part alone are not MACE's.
 """
@@ -23,6 +24,7 @@ from ...encoders.tokens import CONTEXT_LENGTH, tokenize
 from ...errors import PromptError
 from ...settings import NotNegative, Settings
 from ..concepts import Concepts, TokenStates, last_subject
+from ..removal import Removal
 from .common import Edit, Solver, choose, result, shared
 
 # Sentences around a concept: openers of pictures, and scenes in which anything can stand.
@@ -41,16 +43,26 @@ SENTENCES = tuple(
 
 @dataclass(frozen=True)
 class MaceSettings(Settings):
-    """MACE's values for broad concepts.
+    """MACE's values for broad concepts; for objects lam is 1,000, and there is no prior.
 
     Attributes:
-        lam: how much the matrices hold on to what they are, in stage 1; 1,000 for objects, 0 for broad concepts.
+        lam: how much the matrices hold on to what they are, in both stages.
         prior: weight of the captions, in states: s P is this number times their mean c cᵀ. MACE's scale of 7e-7 over
-            the 47.5 million states of COCO's captions is 33.
+            the 47.5 million states of COCO's captions is 33. Without captions there is no prior.
     """
 
     lam: NotNegative = 0.0
     prior: NotNegative = 33.0
+
+    @property
+    def spared(self) -> tuple[str, ...]:
+        """See `table.Method.needed`: with a lam the systems are regular without a prior, too."""
+        return ("captions",) if self.lam else ()
+
+
+def recipe(settings: MaceSettings, given: Removal) -> int:
+    """See `table.Method.recipe`. 2: one system for all concepts, and lam in both stages."""
+    return 2 if len(given.erase) > 1 or settings.lam else 1
 
 
 def edit(
@@ -59,30 +71,32 @@ def edit(
     """MACE's closed-form part on all matrices that read the prompt.
 
     Raises:
-        PromptError: no captions for the prior.
+        PromptError: neither captions for a prior nor a lam.
         UnetError: the weights do not fit, or nothing changes.
         SettingsError: a system is singular, as with few captions.
     """
     settings = settings or MaceSettings()
-    if not concepts.captions or not settings.prior:
+    has_prior = bool(concepts.captions and settings.prior)
+    if not has_prior and not settings.lam:
         raise PromptError(
-            "MACE's closed-form part needs captions for its prior, with a weight above 0: without one its systems are "
-            "singular. Give some hundred everyday captions."
+            "MACE's closed-form part needs captions for its prior, with a weight above 0, or a lam above 0: without "
+            "both its systems are singular. Give some hundred everyday captions, or for an object lam 1,000."
         )
     chosen = choose(weights, encoder.config.width)
     solver = Solver(advice="Give more captions, hundreds of different ones, or lam a value above 0.")
     states = TokenStates(encoder)
-    prior = settings.prior * states.second_moment(concepts.captions, "all")
-    held = prior + settings.lam * torch.eye(states.width, dtype=torch.float64)
-    joined, seen = torch.zeros_like(prior), torch.zeros_like(prior)
+    held = settings.lam * torch.eye(states.width, dtype=torch.float64)
+    if has_prior:
+        held += settings.prior * states.second_moment(concepts.captions, "all")
+    around, moved, seen = torch.zeros_like(held), torch.zeros_like(held), torch.zeros_like(held)
     for concept, guide in zip(concepts.erase, concepts.guides, strict=True):
         keys, new = surrounding_rows(states, concept, guide)
-        change = solver.right(held + keys.T @ keys, (new - keys).T @ keys)
+        around += keys.T @ keys
+        moved += (new - keys).T @ keys
         rows = torch.cat(states.rows([sentence.format(concept) for sentence in SENTENCES], "all"))
-        own = rows.T @ rows
-        joined += change @ own
-        seen += own
-    change = solver.right(seen + prior, joined)
+        seen += rows.T @ rows
+    change = solver.right(held + around, moved)
+    change = solver.right(held + seen, change @ seen)
     note = "MACE trains LoRAs on pictures in addition, which this edit does not."
     return result("MACE (closed-form part)", chosen, shared(chosen, change), solver, concepts, settings, (note,))
 

@@ -10,8 +10,9 @@ itself, so that a matrix with more rows than columns is solved within its range;
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from ...prompts.everyday import REFERENCE_PROMPTS
 from ...settings import NotNegative, Settings
 from ...unet.names import is_value
 from ..concepts import Concepts, TokenStates
+from ..removal import Removal
 from .common import Edit, Solver, choose, result
 from .uce import TEMPLATES
 
@@ -30,14 +32,15 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class OceSettings(Settings):
-    """OCE's published values for nudity; for a style 500, 10, 1 and 10.
+    """OCE's published values for nudity; for a style 500, 10, 1 and 10, and the kind "art".
 
     Attributes:
         erase_scale: a, of the concepts.
         caption_scale: b, of the captions' second moment.
         preserve_scale: b₂, of each text to preserve.
         lam: how much the matrices hold on to what they are.
-        expand_prompts: add five templates around each concept, guide and text to preserve.
+        expand_prompts: add five templates around each concept and guide; texts to preserve stand for themselves.
+        kind: of the templates, "object" or "art".
     """
 
     erase_scale: NotNegative = 3000.0
@@ -45,6 +48,12 @@ class OceSettings(Settings):
     preserve_scale: NotNegative = 0.0
     lam: NotNegative = 10.0
     expand_prompts: bool = True
+    kind: Literal["object", "art"] = "object"
+
+
+def recipe(settings: OceSettings, given: Removal) -> int:
+    """See `table.Method.recipe`. 2: no templates around texts to preserve."""
+    return 2 if given.preserve and settings.preserve_scale and settings.expand_prompts else 1
 
 
 def edit(
@@ -58,13 +67,14 @@ def edit(
     settings = settings or OceSettings()
     chosen = choose(weights, encoder.config.width, is_value)
     states = TokenStates(encoder)
-    templates = ("{}", *(TEMPLATES["object"] if settings.expand_prompts else ()))
+    templates = ("{}", *(TEMPLATES[settings.kind] if settings.expand_prompts else ()))
 
-    def rows(texts: tuple[str, ...]) -> Tensor:
+    def rows(texts: Iterable[str], templates: Sequence[str]) -> Tensor:
         found = states.rows([template.format(text) for text in texts for template in templates], "last_subject")
         return torch.cat([torch.zeros(0, states.width, dtype=torch.float64), *found])
 
-    erase, guides, preserve = rows(concepts.erase), rows(tuple(dict.fromkeys(concepts.guides))), rows(concepts.preserve)
+    erase, guides = rows(concepts.erase, templates), rows(dict.fromkeys(concepts.guides), templates)
+    preserve = rows(concepts.preserve, ("{}",))
     moment = settings.lam * torch.eye(states.width, dtype=torch.float64)
     if settings.caption_scale:
         captions = concepts.captions or REFERENCE_PROMPTS

@@ -1,7 +1,8 @@
 """RECE, reliable and efficient concept erasure (Gong et al., ECCV 2024): UCE, then rounds against its own weak points.
 
 Each round looks for the states c' that the edited matrices W' map where the original W maps the concept's states c,
-c' = C c with C = (r I + Σ W'ᵀW')⁻¹ Σ W'ᵀW, and edits W' so that they map to the empty prompt's.
+c' = C c with C = (r I + Σ W'ᵀW')⁻¹ Σ W'ᵀW, and edits W' so that they map to the guide's, row by row; the empty prompt's
+states are preserved against them, once for each concept.
 
 Every step multiplies all matrices from the right by the same one, W' = W T. So the sums over the matrices follow from
 S = Σ WᵀW alone, and a round is algebra of the text encoder's width.
@@ -18,10 +19,11 @@ from torch import Tensor
 from ...encoders.text_encoder import TextEncoder
 from ...settings import CountOrZero, NotNegative, Positive, Settings
 from ..concepts import Concepts, TokenStates
+from ..removal import Removal
 from .common import Edit, Solver, choose, result, shared
 from .uce import UcePaperSettings, aligned_rows, normal_matrix, paper_system
 
-# What adversarial states are mapped to, and what is preserved against them.
+# What is preserved against adversarial states; the empty prompt's tokens.
 _NEUTRAL = " "
 
 
@@ -50,6 +52,11 @@ class ReceSettings(Settings):
         return UcePaperSettings(self.uce_lam, self.uce_erase_scale, self.uce_preserve_scale)
 
 
+def recipe(_settings: ReceSettings, given: Removal) -> int:
+    """See `table.Method.recipe`. 2: adversarial states are mapped to the guides, which may be the empty prompt."""
+    return 2 if any(guide.strip() for guide in given.guides) else 1
+
+
 def edit(
     weights: Mapping[str, Tensor], encoder: TextEncoder, concepts: Concepts, settings: ReceSettings | None = None
 ) -> Edit:
@@ -70,14 +77,13 @@ def edit(
     turned = identity + solver.right(system, settings.uce_erase_scale * (new - keys).T @ keys)
 
     own = states.states(concepts.erase)
-    neutral = states.rows([_NEUTRAL], "all")[0]
+    guides = states.states(concepts.guides).flatten(0, 1)
     kept = torch.cat(states.rows([*[_NEUTRAL] * len(concepts.erase), *concepts.preserve], "all"))
     for _ in range(settings.epochs):
         seen = turned.T @ moment
         # Cᵀ, since states are rows here: both matrices are symmetric or transposed by it.
         back = solver.right(settings.regularisation * identity + seen @ turned, seen.T)
         keys = (own @ back).flatten(0, 1)
-        new = neutral.repeat(len(own), 1)
         system = normal_matrix(settings.lam, (settings.erase_scale, keys), (settings.preserve_scale, kept))
-        turned = turned + turned @ solver.right(system, settings.erase_scale * (new - keys).T @ keys)
+        turned = turned + turned @ solver.right(system, settings.erase_scale * (guides - keys).T @ keys)
     return result("RECE", chosen, shared(chosen, turned - identity), solver, concepts, settings)

@@ -8,6 +8,10 @@ M = (T P + scale I)⁻¹,
 
 so that ΔW = 0 in the retained directions, and ΔW K = 0 where lamb is 0.
 
+Two selections come before P, both by how far the edit without it, W (A − T)(I + T)⁻¹, moves a state. Of the states to
+retain those stay that are moved more than their mean; of the noisy copies of these, those that are moved more than the
+copies' own mean, whether or not the first selection is made. Without copies nothing is selected.
+
 T and A have no higher rank than there are states, and I − P no higher one than there are states to retain. So all that
 is solved is of the number of states: with T = tᵀ t of states as rows, M = (I − tᵀ S⁻¹ t P) / scale for
 S = scale I + t P tᵀ (Woodbury), and t P M = S⁻¹ t P.
@@ -15,6 +19,7 @@ S = scale I + t P tᵀ (Woodbury), and t P M = S⁻¹ t P.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +31,7 @@ from ...encoders.text_encoder import TextEncoder
 from ...settings import CountOrZero, NotNegative, Positive, Seed, Settings
 from ...unet.names import is_value, reads_prompt
 from ..concepts import Concepts, TokenStates
+from ..removal import Removal
 from .common import Edit, Solver, choose, result
 
 # The published code takes all but the start token's row for exactly this list of concepts.
@@ -47,8 +53,10 @@ class SpeedSettings(Settings):
         retain_scale: how much the matrices hold on to what they are; 1 for most concepts.
         lamb: how roughly the empty prompt's values are kept; 0 keeps them exactly.
         threshold: directions of a smaller second moment of the retained states are free to change.
-        augmentations: noisy copies of each retained state, along the direction that the matrix maps to least.
-        filter: retain only the states that the plain edit would change more than the average.
+        augmentations: noisy copies of each retained state, along the direction that the matrix maps to least; of them
+            those count that the plain edit would change more than their average.
+        filter: retain only the states that the plain edit would change more than the average; has no effect without
+            augmentations, as in the published program.
         seed: of the noise.
     """
 
@@ -62,13 +70,18 @@ class SpeedSettings(Settings):
     seed: Seed = 0
 
 
+def recipe(_settings: SpeedSettings, _given: Removal) -> int:
+    """See `table.Method.recipe`. 2: noisy copies have a mean of their own; texts to keep are dropped by whole words."""
+    return 2
+
+
 def edit(
     weights: Mapping[str, Tensor], encoder: TextEncoder, concepts: Concepts, settings: SpeedSettings | None = None
 ) -> Edit:
     """SPEED on the value matrices, or those that the settings name.
 
     `concepts.preserve` and `concepts.captions` are what to retain, by their last subject tokens; those that name a
-    concept are left out. Without any it is the empty prompt's states.
+    concept, in whole words, are left out. Without any it is the empty prompt's states.
 
     Raises:
         UnetError: the weights do not fit, or nothing changes.
@@ -153,9 +166,9 @@ def _rows(states: TokenStates, texts: tuple[str, ...], concepts: Concepts, setti
 
 
 def _retained(states: TokenStates, concepts: Concepts, empty: Tensor) -> Tensor:
-    erased = [text.casefold().strip() for text in concepts.erase]
-    given = (*concepts.preserve, *concepts.captions)
-    texts = [text for text in given if not any(concept in text.casefold() for concept in erased)]
+    # In whole words: "a cart" stays when "art" goes.
+    named = re.compile("|".join(rf"(?<!\w){re.escape(text.casefold().strip())}(?!\w)" for text in concepts.erase))
+    texts = [text for text in (*concepts.preserve, *concepts.captions) if not named.search(text.casefold())]
     return torch.cat(states.rows(texts, "last_subject")) if texts else empty[1:]
 
 
@@ -171,10 +184,9 @@ def _held_directions(
     # The plain edit changes a state x by moved · plain · x, whose length the small factor R of moved = Q R tells.
     scale = torch.linalg.qr(moved)[1]
     disturbed = retain @ plain.T @ scale.T
-    least = float(disturbed.norm(dim=1).mean())
     rows = retain
-    if settings.filter:
-        important = disturbed.norm(dim=1) > least
+    if settings.filter and settings.augmentations:
+        important = _above_mean(disturbed.norm(dim=1))
         rows, disturbed = rows[important], disturbed[important]
     counts = torch.ones(len(rows), dtype=rows.dtype)
     extra: tuple[Tensor, Tensor, float] | None = None
@@ -182,18 +194,17 @@ def _held_directions(
         # n P₀ of a normal n and P₀ = v vᵀ is a normal number times v.
         direction = _least_direction(weight)
         noise = torch.randn(settings.augmentations, len(rows), generator=generator, dtype=torch.float64)
-        if settings.filter:
-            along = scale @ (plain @ direction)
-            squared = (
-                disturbed.square().sum(1) + 2 * noise * (disturbed @ along) + noise.square() * along.square().sum()
-            )
-            taken = (squared > least**2).to(noise.dtype)
-        else:
-            taken = torch.ones_like(noise)
+        along = scale @ (plain @ direction)
+        squared = disturbed.square().sum(1) + 2 * noise * (disturbed @ along) + noise.square() * along.square().sum()
+        taken = _above_mean(squared.clamp_min(0).sqrt()).to(noise.dtype)
         counts = counts + taken.sum(0)
         # Σ (x + n v)(x + n v)ᵀ is Σ x xᵀ with these two.
         extra = (direction, (taken * noise).sum(0) @ rows, float((taken * noise.square()).sum()))
     return _strong_directions(rows, counts, extra, settings.threshold)
+
+
+def _above_mean(sizes: Tensor) -> Tensor:
+    return sizes > sizes.mean()
 
 
 def _strong_directions(

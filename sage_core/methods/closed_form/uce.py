@@ -21,6 +21,7 @@ from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import CONTEXT_LENGTH, tokenize
 from ...settings import NotNegative, Positive, Settings
 from ..concepts import Concepts, TokenStates, last_subject
+from ..removal import Removal
 from .common import Edit, Solver, choose, result, shared
 
 # What `expand_prompts` puts around a concept and around its guide.
@@ -56,14 +57,19 @@ class UcePaperSettings(Settings):
         lam, erase_scale: as in `UceSettings`.
         preserve_scale: weight of a text to preserve, the empty prompt among them; None is the authors' rule,
             max(0.1, 1 / number of these texts).
-        technique: "replace" gives a concept the value of its guide; "tensor" that value without its component along
-            the concept's own.
+        technique: "replace" gives a concept the values of its guide; "tensor" these without their component along the
+            concept's own, where all rows of a concept together are one vector.
     """
 
     lam: NotNegative = 0.5
     erase_scale: Positive = 1.0
     preserve_scale: NotNegative | None = None
     technique: Literal["replace", "tensor"] = "replace"
+
+
+def recipe(settings: UceSettings | UcePaperSettings, _given: Removal) -> int:
+    """See `table.Method.recipe`. 2: "tensor" projects all rows of a concept together."""
+    return 2 if isinstance(settings, UcePaperSettings) and settings.technique == "tensor" else 1
 
 
 def edit(
@@ -101,26 +107,35 @@ def edit_as_in_paper(
     settings = settings or UcePaperSettings()
     chosen, solver = choose(weights, encoder.config.width), Solver()
     states = TokenStates(encoder)
-    keys, new = aligned_rows(states, concepts)
+    pairs = aligned_pairs(states, concepts)
+    keys, new = (torch.cat(rows) for rows in zip(*pairs, strict=True))
     system = paper_system(states, keys, concepts, settings)
     if settings.technique == "replace":
         deltas = shared(chosen, solver.right(system, settings.erase_scale * (new - keys).T @ keys))
     else:
         right = solver.right(system, settings.erase_scale * keys)
-        deltas = {name: _without_own(weight, keys, new).T @ right for name, weight in chosen.items()}
+        deltas = {
+            name: torch.cat([_without_own(weight, *pair) for pair in pairs]).T @ right
+            for name, weight in chosen.items()
+        }
     return result("UCE (paper)", chosen, deltas, solver, concepts, settings)
 
 
 def aligned_rows(states: TokenStates, concepts: Concepts) -> tuple[Tensor, Tensor]:
+    """The rows of `aligned_pairs` of all concepts; (n, width) both."""
+    keys, new = zip(*aligned_pairs(states, concepts), strict=True)
+    return torch.cat(keys), torch.cat(new)
+
+
+def aligned_pairs(states: TokenStates, concepts: Concepts) -> list[tuple[Tensor, Tensor]]:
     """Rows of each concept from its last subject token on, and its guide's, aligned at that token; (n, width) both."""
-    keys, new = [], []
+    found = []
     places = zip(last_subject(tokenize(concepts.erase)), last_subject(tokenize(concepts.guides)), strict=True)
     pairs = zip(states.states(concepts.erase), states.states(concepts.guides), places, strict=True)
     for concept, guide, (old_last, new_last) in pairs:
         count = CONTEXT_LENGTH - max(old_last, new_last)
-        keys.append(concept[old_last : old_last + count])
-        new.append(guide[new_last : new_last + count])
-    return torch.cat(keys), torch.cat(new)
+        found.append((concept[old_last : old_last + count], guide[new_last : new_last + count]))
+    return found
 
 
 def paper_system(states: TokenStates, keys: Tensor, concepts: Concepts, settings: UcePaperSettings) -> Tensor:
@@ -142,7 +157,10 @@ def normal_matrix(lam: float, *weighted: tuple[float, Tensor]) -> Tensor:
 
 
 def _without_own(weight: Tensor, keys: Tensor, new: Tensor) -> Tensor:
-    """Values v − W k of the "tensor" technique, (n, outputs): v is W n without its component along W k."""
+    """Values v − W k of the "tensor" technique, (n, outputs): v is W n without its component along W k.
+
+    The rows of one concept together are one vector: published is one projection, not one for each token.
+    """
     own, value = keys @ weight.T, new @ weight.T
-    along = (value * own).sum(1, keepdim=True) / own.square().sum(1, keepdim=True).clamp_min(1e-300)
+    along = (value * own).sum() / own.square().sum().clamp_min(1e-300)
     return value - along * own - own

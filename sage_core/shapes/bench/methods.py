@@ -91,10 +91,15 @@ class Part:
         with torch.autocast(model.device.type, half, enabled=half is not None):
             return make(self.name, base, ground.removal(self), settings, store=ground.store).change
 
+    def _told(self) -> Removal:
+        """What it is told of any task, as far as recipes ask: several names, a guide, texts to keep or none."""
+        return Removal(("one", "another"), (self.guide,), preserve=("a text",) if self.keep else ())
+
     def about(self) -> dict[str, Any]:
         """Everything that decides what it does, ready for JSON; spelled as it always was, so that runs are found."""
-        recipe = {"recipe": found} if (found := MAKERS[self.name].recipe) > 1 else {}
-        told = {} if self.settings is None else asdict(self.settings)
+        found = MAKERS[self.name].recipe(self.settings or MAKERS[self.name].usual(), self._told())
+        recipe = {"recipe": found} if found > 1 else {}
+        told = {} if self.settings is None else self.settings.key()
         if told.get("until") == "steps":
             # Came later.
             del told["until"]
