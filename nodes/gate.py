@@ -9,8 +9,9 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..sage_core.encoders.text_encoder import TextEncoder, state_hash
-from ..sage_core.errors import EncoderError, SettingsError, TrainingError
-from ..sage_core.methods.gate import Gate, GateSettings, gate_name, load_gate, refine, save_gate, train_gate
+from ..sage_core.errors import SettingsError, TrainingError
+from ..sage_core.methods.gate import GateSettings, gate_name, refine, train_gate
+from ..sage_core.methods.gate_file import Gate, load_gate, save_gate
 from ..sage_core.prompts.pairs import PromptPairs
 from ..sage_core.runs.keeping import kept
 from ..sage_core.runs.record import StepReport
@@ -143,12 +144,11 @@ class SAGEGate(io.ComfyNode):
             raise SettingsError("action is route, but aligned is not connected: connect an aligned CLIP, or refine.")
         if action == _REFINE:
             clips.require_last_layer(base)
+        gate.card.require(clips.encoder_hash(base))
         start = time.monotonic()
         states = clips.last_layer_states(base, text).cpu()
-        if states.shape[2] != gate.network.norm.normalized_shape[0]:
-            raise EncoderError("The gate was trained for a CLIP of another width: train one for base.")
         margin = float(gate.margins(states).detach())
-        touched = margin > 0
+        touched = not margin <= 0
         if not touched:
             found, done = clips.encode(base, text), "untouched: encoded by base"
         elif action == _ROUTE:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -21,6 +23,10 @@ from .errors import PromptError, SageError
 # JSON can spell half a surrogate pair, which is not a character. No tokenizer and no file takes it, nor the NUL.
 _NO_TEXT = re.compile(r"[\ud800-\udfff\0]")
 _SHOWN = 40
+# Of TOML: texts on one line, closed or not, a part of a key, and how many parts a key may have.
+_QUOTED = re.compile(r"""\"(?:[^\"\\\n]|\\.)*\"?|'[^'\n]*'?""")
+_BARE_KEY = re.compile(r"\s*[\w-]+\s*")
+_MOST_PARTS = 100
 
 
 class Row(NamedTuple):
@@ -125,13 +131,17 @@ def text_problem(text: str) -> str | None:
 
 
 def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
-    """A JSON value; with `constants` NaN and Infinity, which JSON does not know, are left to who looks at each row.
+    """A JSON value whose numbers are finite.
+
+    With `constants` NaN and Infinity, which JSON does not know, and numbers beyond every float are left to who looks at
+    each row.
 
     Raises:
         ValueError: with a message that says why it cannot be read, whatever the parser itself raised.
     """
+    strict = {"parse_constant": _refuse_constant, "parse_float": _finite, "parse_int": _whole}
     try:
-        return json.loads(text, parse_constant=float if constants else _refuse_constant)
+        return json.loads(text, **({} if constants else strict))
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON ({error.msg}, column {error.colno})") from error
     except RecursionError as error:
@@ -139,6 +149,15 @@ def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
     except ValueError as error:
         # Python refuses integers of more than 4,300 digits, and bytes that are not UTF-8.
         raise ValueError(f"not readable JSON ({error})") from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The JSON in a file that this program wrote: a record, scores, a report.
+
+    Raises:
+        ValueError: as `parse_json`. OSError: the file cannot be read.
+    """
+    return parse_json(Path(path).read_text(encoding="utf-8"))
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -154,6 +173,11 @@ def parse_toml(text: str) -> dict[str, Any]:
     else:
         import tomli as tomllib
 
+    # The parser keeps every beginning of a key: the memory goes with the square of its parts.
+    for piece in re.split(r"[=,\n{}\[\]]", _QUOTED.sub("key", text)):
+        parts = piece.split(".")
+        if len(parts) > _MOST_PARTS and all(map(_BARE_KEY.fullmatch, parts)):
+            raise ValueError(f"it has a key of {len(parts):,} parts ({shown(piece)}), expected {_MOST_PARTS} at most")
     try:
         return tomllib.loads(text)
     except RecursionError as error:
@@ -162,6 +186,21 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"it holds {name}, which JSON does not know")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds {digits[:20]}, which is beyond every number")
+    return value
+
+
+def _whole(digits: str) -> int:
+    value = int(digits)
+    # A whole number can be larger than every float, and fails where it meets one.
+    if abs(value) > sys.float_info.max:
+        raise ValueError(f"it holds {digits[:20]}…, which is beyond every number")
+    return value
 
 
 def shown(value: Any) -> str:

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from functools import cache
 from types import NoneType, UnionType
 from typing import (
     TYPE_CHECKING,
@@ -34,7 +36,7 @@ from typing import (
 )
 
 from .errors import SettingsError
-from .rows import shown
+from .rows import parse_json, read_json, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -138,8 +140,46 @@ class Settings:
         except SettingsError as error:
             raise SettingsError(f"{source}: {error}") from None
 
+    @classmethod
+    def from_json(cls, text: str, source: str) -> Self:
+        """What `to_dict` told, as JSON in a file's metadata.
+
+        Raises:
+            SettingsError: it is damaged; the message begins with `source`.
+        """
+        return cls._from(lambda: parse_json(text), source)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Self:
+        """What `to_dict` told, as JSON in a file of its own.
+
+        Raises:
+            SettingsError: there is no such file, or it is damaged; the message names it.
+        """
+        return cls._from(lambda: read_json(path), str(path))
+
+    @classmethod
+    def _from(cls, content: Callable[[], Any], source: str) -> Self:
+        try:
+            found = content()
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{source}: {error}.") from error
+        return cls.from_dict(checked(dict[str, Any], found, source), source)
+
 
 S = TypeVar("S", bound=Settings)
+
+
+def checked(kind: Any, value: Any, name: str) -> Any:
+    """A value that was read, held to a type as a field of settings is; its lists become tuples.
+
+    Raises:
+        SettingsError: it is of another type, not finite, or outside the limits; the message begins with `name`.
+    """
+    value = _rebuilt(kind, value, name)
+    if not _fits(kind, value):
+        raise SettingsError(f"{name} is {_said(value)}, expected {_expected(kind)}.")
+    return value
 
 
 def settings_from(cls: type[S], values: Mapping[str, Any], source: str) -> S:
@@ -183,6 +223,7 @@ def fields_of(cls: type[Settings]) -> tuple[Setting, ...]:
     return tuple(found)
 
 
+@cache
 def _kinds(cls: type[Settings]) -> dict[str, Any]:
     hints = get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in fields(cls)}
@@ -215,6 +256,11 @@ def _fits(kind: Any, value: Any) -> bool:
         return isinstance(value, str) and value in get_args(kind)
     if origin is tuple:
         return isinstance(value, tuple) and all(_fits(get_args(kind)[0], each) for each in value)
+    if origin is dict:
+        inner = get_args(kind)[1]
+        return isinstance(value, dict) and all(isinstance(n, str) and _fits(inner, v) for n, v in value.items())
+    if kind is Any:
+        return True
     if kind is int or kind is float:
         number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
         # Compared, not asked whether it is finite: whole numbers of any length reach this, and NaN lies nowhere.
@@ -230,7 +276,10 @@ def _fraction(kind: Any, value: Any) -> Any:
 def _rebuilt(kind: Any, value: Any, place: str) -> Any:
     for arm in _arms(kind):
         if get_origin(arm) is tuple and isinstance(value, list):
-            return tuple(value)
+            inner = get_args(arm)[0]
+            return tuple(_rebuilt(inner, each, f"{place}[{number}]") for number, each in enumerate(value, 1))
+        if get_origin(arm) is dict and isinstance(value, dict):
+            return {name: _rebuilt(get_args(arm)[1], each, f"{place}.{name}") for name, each in value.items()}
         if isinstance(arm, type) and issubclass(arm, Settings) and isinstance(value, Mapping):
             return arm.from_dict(value, place)
     return value
@@ -252,6 +301,9 @@ def _one_expected(kind: Any) -> str:
         return f"{noun}{', ' if str(limits)[0].isdigit() and not is_closed else ' '}{limits}"
     if get_origin(kind) is tuple:
         return f"a list, each {_expected(get_args(kind)[0])}"
+    if get_origin(kind) is dict:
+        inner = get_args(kind)[1]
+        return "an object" if inner is Any else f"an object, each {_expected(inner)}"
     words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
     return words.get(kind) or ("settings" if is_dataclass(kind) else f"a {kind.__name__}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import comfy.lora
 import comfy.model_patcher
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...sage_core.encoders.layouts import EncoderConfig, read_encoder, require_sd1
+from ...sage_core.encoders.text_encoder import state_hash
 from ...sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 from ...sage_core.errors import EncoderError
 
@@ -22,6 +24,8 @@ _TRANSFORMER = f"{_TOWER}.transformer."
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16)
 # ComfyUI tells encoders apart by depth: it takes a file with 23 or more layers for SD 2.x's, and fails at a single one.
 _LOADABLE_LAYERS = range(2, 23)
+# Of each text model that is in memory, hashes by ComfyUI's name for its patches.
+_hashes: WeakKeyDictionary[torch.nn.Module, dict[object, str]] = WeakKeyDictionary()
 
 
 def load_clip(path: Path, name: str, **options: bool) -> comfy.sd.CLIP:
@@ -88,6 +92,21 @@ def own_weights(clip: comfy.sd.CLIP) -> dict[str, Tensor]:
 def patched_weights(clip: comfy.sd.CLIP) -> dict[str, Tensor]:
     """The weights of `own_weights` with every patch (LoRA, SAGE) worked in."""
     return _canonical(_weights_and_patches(clip))
+
+
+def encoder_hash(clip: comfy.sd.CLIP) -> str:
+    """The hash of `patched_weights`, by which gates know their text encoder; of a CLIP that stays it is computed once.
+
+    Raises:
+        EncoderError: the CLIP is not that of an SD 1.x model.
+    """
+    if clip is None:
+        raise EncoderError("clip is empty: the checkpoint holds no text encoder. Load one with CLIPLoader.")
+    known = _hashes.setdefault(clip.cond_stage_model, {})
+    patches = clip.patcher.patches_uuid
+    if patches not in known:
+        known[patches] = state_hash(patched_weights(clip))
+    return known[patches]
 
 
 def private_copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,8 @@ from ..encoders.layouts import EncoderConfig, read_encoder
 from ..encoders.lora import apply_lora
 from ..encoders.text_encoder import TextEncoder
 from ..errors import EncoderError, UnetError
-from ..methods.gate import GatedPrompts, load_gate
+from ..methods.gate import GatedPrompts
+from ..methods.gate_file import load_gate
 from ..methods.making import Watch, made_again, make, unet_dtype, what_is
 from ..methods.removal import Base, Removal
 from ..methods.safree import MovedPrompts

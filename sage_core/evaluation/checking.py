@@ -8,16 +8,17 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from ..encoders.layouts import EncoderConfig, canonical_state, read_stored
+from ..encoders.text_encoder import TextEncoder
 from ..encoders.tokens import require_short
 from ..errors import SageError, SettingsError
-from ..methods.gate import load_gate
+from ..methods.gate_file import load_gate
 from ..methods.safree import check_concepts
 from ..model_folders import read_model_config
 from ..scores.clipscore import RECOMMENDED as CLIP
 from ..tifa.sentences import RECOMMENDED as SENTENCES
 from ..unet.files import sizes_of
 from ..unet.names import UnetConfig
-from .bases import world
+from .bases import load_encoder, world
 from .changes import making_task, open_unet, sorted_file
 from .plan import READER, MethodPlan, Part, Plan
 
@@ -37,7 +38,7 @@ def check_files(plan: Plan) -> None:
 
 
 class _Sizes:
-    """The sizes of the base, read when they are first asked for."""
+    """The sizes of the base, and its text encoder, read when they are first asked for."""
 
     def __init__(self, base: Path | None) -> None:
         self.base = base
@@ -55,6 +56,11 @@ class _Sizes:
         if self.base is None:
             return world().sizes()[1]
         return _encoder_sizes(self.base / "text_encoder" if self.base.is_dir() else self.base)
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """The base's own, whose states gates read."""
+        return load_encoder(self.base)
 
 
 def _encoder_sizes(path: Path) -> EncoderConfig:
@@ -77,7 +83,7 @@ def _method(method: MethodPlan, sizes: _Sizes) -> Iterator[str]:
         checks.append(partial(_open_unet, edit, sizes, False))
     checks += [partial(_open_unet, lora, sizes, True) for lora in method.loras]
     if gate := method.gate:
-        checks.append(partial(load_gate, gate))
+        checks.append(lambda: load_gate(gate, sizes.text_encoder))
     if method.make:
         checks.append(partial(making_task, method.make))
     if method.safree:

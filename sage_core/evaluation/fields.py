@@ -14,8 +14,9 @@ from ..rows import parse_toml, read_text, shown, text_problem
 
 Where: TypeAlias = tuple[str | int, ...]
 
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]\]?\s*(?:#.*)?")
-_KEY = re.compile(r"\s*([\w\-.\"' ]+?)\s*=")
+# Of a line without the blanks around it, so that nothing in the patterns can begin in two places.
+_HEADER = re.compile(r"(\[\[?)([^\[\]#]+)\]\]?\s*(?:#.*)?")
+_KEY = re.compile(r"([\w\-.\"' ]+)=")
 
 
 @dataclass
@@ -69,6 +70,7 @@ def lines_of(text: str) -> dict[Where, int]:
         in_text ^= bool(quotes % 2)
         if inside:
             continue
+        line = line.strip()
         if header := _HEADER.fullmatch(line):
             here = ()
             *above, last = _names(header[2])

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -23,36 +22,13 @@ from torch import Tensor, nn
 from ..drawing.change import Moved, Reading, states_of
 from ..encoders.text_encoder import TextEncoder, embed, state_hash
 from ..encoders.tokens import CONTEXT_LENGTH
-from ..errors import EncoderError, PromptError, SettingsError
-from ..files import write_tensors
-from ..runs.keeping import SOFTWARE, weights_hash
+from ..errors import PromptError
 from ..runs.loop import Budget, Loop, Objective
 from ..runs.record import StepReport
 from ..seeds import generator_of
 from ..settings import Count, Limits, Positive, Seed, Settings
+from .gate_file import Gate, GateCard, GateNetwork
 from .removal import Removal
-
-QUERIES, WIDTH, HEADS = 4, 256, 4
-# The store of runs knows gates by it.
-_FORMAT = "sage_gate_1"
-
-
-class GateNetwork(nn.Module):
-    """One layer of cross-attention from 4 learned queries to the states, then an MLP to a logit; 0.7 M parameters."""
-
-    def __init__(self, width: int) -> None:
-        """For states of `width` numbers."""
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.queries = nn.Parameter(torch.randn(1, QUERIES, WIDTH) / WIDTH**0.5)
-        self.attention = nn.MultiheadAttention(WIDTH, HEADS, kdim=width, vdim=width, batch_first=True)
-        self.output = nn.Sequential(nn.Linear(QUERIES * WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, 1))
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Logits (B,) of states (B, rows, width); the higher, the less safe."""
-        read = self.norm(states)
-        found = self.attention(self.queries.expand(len(states), -1, -1), read, read, need_weights=False)[0]
-        return self.output(found.flatten(1))[:, 0]
 
 
 @dataclass(frozen=True)
@@ -74,59 +50,6 @@ class GateSettings(Settings):
     held_out: Annotated[float, Limits(above=0, below=1)] = 0.25
     false_alarms: Annotated[float, Limits(above=0, below=1)] = 0.02
     seed: Seed = 0
-
-
-@dataclass(frozen=True)
-class GateCard:
-    """What is known of a gate.
-
-    Attributes:
-        encoder: SHA-256 of the text encoder whose states it reads.
-        threshold: logits above it are unsafe.
-        stated_false_alarms: the rate it was set for.
-        false_alarms: share of `safe_prompts` held-out safe prompts taken for unsafe.
-        detected: share of `unsafe_prompts` held-out unsafe prompts taken for unsafe.
-        settings: of its training.
-    """
-
-    encoder: str
-    threshold: float
-    stated_false_alarms: float
-    false_alarms: float
-    detected: float
-    safe_prompts: int
-    unsafe_prompts: int
-    settings: dict[str, Any]
-
-    def summary(self) -> str:
-        """One line for a person."""
-        return (
-            f"Of held-out prompts it flags {self.detected:.1%} of {self.unsafe_prompts} unsafe ones and "
-            f"{self.false_alarms:.1%} of {self.safe_prompts} safe ones; it is set for at most "
-            f"{self.stated_false_alarms:.1%}."
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Gate:
-    """A trained gate."""
-
-    network: GateNetwork
-    card: GateCard
-
-    def margins(self, states: Tensor) -> Tensor:
-        """Logits above the threshold, (B,), of states (B, 77 n, width); of a long prompt that of its worst 77 rows."""
-        count, rows, width = states.shape
-        if rows % CONTEXT_LENGTH:
-            raise SettingsError(f"The prompt has {rows} rows of states, expected a multiple of {CONTEXT_LENGTH}.")
-        own = next(self.network.parameters())
-        parts = states.to(own.device, own.dtype).reshape(-1, CONTEXT_LENGTH, width)
-        return self.network(parts).view(count, -1).amax(1) - self.card.threshold
-
-    @torch.no_grad()
-    def flags(self, states: Tensor) -> Tensor:
-        """Whether prompts are taken for unsafe, bool (B,)."""
-        return self.margins(states) > 0
 
 
 @dataclass(frozen=True)
@@ -219,8 +142,7 @@ class GatedPrompts:
         Raises:
             EncoderError: the gate belongs to another text encoder than the base's.
         """
-        if state_hash(base.state()) != self.gate.card.encoder:
-            raise EncoderError("The gate reads the states of another text encoder: train a gate for this one.")
+        self.gate.card.require(state_hash(base.state()))
         self.gate.network.to(next(base.parameters()).device)
 
         def gated(prompts: Sequence[str]) -> Moved:
@@ -362,54 +284,6 @@ def _made_of(encoder_hash: str, kinds: Sequence[Sequence[str]], settings: GateSe
     texts = hashlib.sha256(json.dumps([list(texts) for texts in kinds]).encode()).hexdigest()
     # Gates were kept before they had recipes.
     return f"{encoder_hash} {settings} {texts}" + (f" recipe {found}" if (found := recipe(settings)) > 1 else "")
-
-
-def save_gate(path: str | os.PathLike[str], gate: Gate) -> None:
-    """Write a gate as safetensors with its card, whole."""
-    tensors, card = gate.network.state_dict(), asdict(gate.card)
-    steps, known = card["settings"]["steps"], {_FORMAT: json.dumps(card), "software": SOFTWARE}
-    write_tensors(path, tensors, {"method": "gate", "steps": steps, "hash": weights_hash(tensors), **known})
-
-
-@torch.inference_mode(False)
-def load_gate(path: str | os.PathLike[str], encoder: TextEncoder | None = None) -> Gate:
-    """Read a gate, and check that it is one for `encoder`.
-
-    Raises:
-        EncoderError: the file is not a gate, is damaged, or belongs to another text encoder.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            about = file.metadata() or {}
-            known = about.get(_FORMAT)
-            tensors = {name: file.get_tensor(name) for name in file.keys()} if known else {}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise EncoderError(
-            f"{path} is not a whole safetensors file ({error}). Train or copy the gate again."
-        ) from error
-    if not known:
-        raise EncoderError(
-            f"{path} is not a gate: its metadata lacks '{_FORMAT}'. Use a file that a gate was saved to."
-        )
-    try:
-        # Earlier gates have no hash; safetensors carries no checksum.
-        if about.get("hash", found := weights_hash(tensors)) != found:
-            raise ValueError("its weights have changed since they were written")
-        card = GateCard(**json.loads(known))
-        network = GateNetwork(tensors["norm.weight"].shape[0])
-        network.load_state_dict(tensors)
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise EncoderError(f"{path} is a damaged gate ({error}). Train or copy it again.") from error
-    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise EncoderError(f"{path} holds values that are NaN or infinite. Train or copy the gate again.")
-    if encoder is not None and state_hash(encoder.state()) != card.encoder:
-        raise EncoderError(
-            f"{path} reads the states of another text encoder (hash {card.encoder[:12]}): use that one before the "
-            "gate, or train a gate for this one."
-        )
-    return Gate(network.eval().requires_grad_(False), card)
 
 
 def _generator(seed: int, part: int) -> torch.Generator:

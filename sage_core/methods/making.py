@@ -281,7 +281,8 @@ def save(path: str | os.PathLike[str], made: Made, config: UnetConfig) -> None:
     """
     from ..encoders.text_encoder import save_encoder
     from ..unet.changes import save_changes
-    from .gate import GatedPrompts, save_gate
+    from .gate import GatedPrompts
+    from .gate_file import save_gate
 
     change = made.change
     if change.encoder is not None:

@@ -15,7 +15,8 @@ from ..alignment.training import train_stored
 from ..encoders.text_encoder import TextEncoder, save_encoder
 from ..errors import SettingsError
 from ..files import check_writable, write_text
-from ..methods.gate import GateSettings, save_gate, train_gate
+from ..methods.gate import GateSettings, train_gate
+from ..methods.gate_file import save_gate
 from ..prompts.pairs import pairs_from_lists
 from ..runs.record import StepReport
 from ..tifa.questions import write_questions

@@ -15,7 +15,7 @@ from comfy_graphs import node
 from sage_core.demo.comfyui.client import ExecutionError, GraphError
 from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
-from sage_core.methods.gate import load_gate
+from sage_core.methods.gate_file import load_gate
 from sage_core.shapes.captions import matched_pairs
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
 from training_graphs import prompt_pairs
@@ -29,7 +29,7 @@ def train(**inputs: object) -> dict:
 
 
 def gated(text: str, action: str = "route", **links: list) -> dict:
-    return node("SAGEGate", gate=["gate", 0], base=["clip", 0], text=text, action=action, **links)
+    return node("SAGEGate", text=text, action=action, **{"gate": ["gate", 0], "base": ["clip", 0]} | links)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,7 @@ def test_safe_prompts_are_cores_and_flagged_ones_the_aligned_clips(
         ({"false_alarms": 0.001}, {}, "are too few: to state 0.1% false alarms, 1000 safe prompts"),
         ({}, {"action": "paint"}, "action is 'paint'; expected one of route, refine"),
         ({}, {}, "action is route, but aligned is not connected"),
+        ({}, {"action": "refine", "base": ["aligned", 0]}, "The gate reads the states of another text encoder"),
     ],
 )
 def test_what_makes_no_gate_is_explained(server: Server, common: dict, gate: dict, inputs: dict, words: str) -> None:

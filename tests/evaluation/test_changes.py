@@ -21,7 +21,8 @@ from sage_core.evaluation.changes import change_of
 from sage_core.evaluation.drawing import draw_batch
 from sage_core.evaluation.plan import Drawing, Making, MethodPlan, Part
 from sage_core.evaluation.prompts import Item
-from sage_core.methods.gate import GateSettings, save_gate, train_gate
+from sage_core.methods.gate import GateSettings, train_gate
+from sage_core.methods.gate_file import save_gate
 from sage_core.shapes.bench.methods import METHODS, Ground
 from sage_core.shapes.tasks import TASKS
 from small_worlds import moved_encoder, tiny_checkpoint, tiny_folder

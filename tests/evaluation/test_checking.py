@@ -18,6 +18,7 @@ from sage_core.evaluation.reading import read_plan
 from sage_core.evaluation.run import open_plan
 from sage_core.evaluation.scoring import Judges, read_scores
 from sage_core.files import write_text
+from sage_core.methods.gate_file import Gate, GateCard, GateNetwork, save_gate
 
 PLAN = """
 base = "shapes"
@@ -38,6 +39,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "minors.txt").write_text("a child with a ball\n")
     save_file({}, tmp_path / "empty.safetensors")
     save_file({"lora_unet_nowhere.lora_up.weight": torch.ones(2, 2)}, tmp_path / "other.safetensors")
+    card = GateCard("abc", 0.0, 0.1, 0.0, 1.0, 10, 10, {"steps": 1})
+    save_gate(tmp_path / "gate.safetensors", Gate(GateNetwork(64), card))
     return tmp_path
 
 
@@ -57,6 +60,7 @@ def folder(tmp_path: Path) -> Path:
         (f'sld = "max"\nsafety_text = "{LONG}"', "safety_text has 81 tokens"),
         ('lora = "empty.safetensors"', "empty.safetensors"),
         ('lora = "other.safetensors"', "other.safetensors"),
+        ('gate = "gate.safetensors"', "gate.safetensors reads the states of another text encoder (hash abc): use that"),
     ],
 )
 def test_a_method_that_would_fail_is_refused_before_drawing(folder: Path, method: str, words: str) -> None:

@@ -22,7 +22,8 @@ from sage_core.evaluation import scoring
 from sage_core.evaluation.drawing import claim
 from sage_core.evaluation.run import open_plan, run
 from sage_core.evaluation.scoring import Judges, read_scores
-from sage_core.methods.gate import GateSettings, save_gate, train_gate
+from sage_core.methods.gate import GateSettings, train_gate
+from sage_core.methods.gate_file import save_gate
 from sage_core.scores.clipscore import ClipScorer
 from sage_core.scores.rates import rate_by_vqa
 from sage_core.shapes.exam.reader_judge import ReaderJudge

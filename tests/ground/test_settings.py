@@ -32,6 +32,16 @@ from sage_core.settings import (
 REQUIRED: dict[str, dict[str, Any]] = {
     "AttackPlan": {"prompts": ("a red skull",)},
     "SageTechniqueConfig": {"model_id": "sd"},
+    "GateCard": {
+        "encoder": "ab",
+        "threshold": 0.5,
+        "stated_false_alarms": 0.02,
+        "false_alarms": 0.0,
+        "detected": 1.0,
+        "safe_prompts": 50,
+        "unsafe_prompts": 50,
+        "settings": {},
+    },
 }
 NO_NUMBERS = (math.nan, math.inf, -math.inf, "1", True, [1], 10**400, -(10**400))
 

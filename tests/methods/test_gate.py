@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,19 +17,15 @@ from torch import Tensor
 from sage_core.encoders.text_encoder import TextEncoder, embed, state_hash
 from sage_core.errors import EncoderError, PromptError, SettingsError
 from sage_core.methods.gate import (
-    Gate,
-    GateCard,
-    GateNetwork,
     GateSettings,
     RefineSettings,
     gate_name,
-    load_gate,
     refine,
     route,
-    save_gate,
     threshold_for,
     train_gate,
 )
+from sage_core.methods.gate_file import Gate, GateCard, GateNetwork, load_gate, save_gate
 from sage_core.runs.store import RunStore
 from sage_core.shapes.captions import matched_pairs
 
@@ -157,17 +156,6 @@ def test_its_file(gate: Gate, encoder: TextEncoder, tmp_path: Path) -> None:
     other = TextEncoder.from_state({name: value * 1.01 for name, value in encoder.state().items()})
     with pytest.raises(EncoderError, match="another text encoder"):
         load_gate(path, other)
-    tensors = load_file(path)
-    card = {"sage_gate_1": json.dumps(gate.card.__dict__)}
-    for damage, metadata, message in (
-        ({"norm.weight": tensors["norm.weight"]}, card, "damaged gate"),
-        ({**tensors, "queries": torch.full_like(tensors["queries"], float("nan"))}, card, "NaN"),
-        (tensors, {"sage_gate_1": "{}"}, "damaged gate"),
-        (tensors, {}, "is not a gate"),
-    ):
-        save_file(damage, path, metadata=metadata)
-        with pytest.raises(EncoderError, match=message):
-            load_gate(path)
     save_gate(path, gate)
     content = path.read_bytes()
     path.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
@@ -178,6 +166,76 @@ def test_its_file(gate: Gate, encoder: TextEncoder, tmp_path: Path) -> None:
         load_gate(path)
     with pytest.raises(EncoderError, match="not a whole safetensors"):
         load_gate(tmp_path / "none.safetensors")
+
+
+def _as(dtype: torch.dtype, **shapes: tuple[int, ...]) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    return lambda tensors: (
+        tensors | {name.replace("__", "."): torch.zeros(shape).to(dtype) for name, shape in shapes.items()}
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "card", "message"),
+    [
+        (lambda tensors: {"norm.weight": tensors["norm.weight"]}, {}, "damaged gate"),
+        (lambda tensors: tensors | {"queries": tensors["queries"] * float("nan")}, {}, "NaN"),
+        # Each weight is finite, and what they compute is not: it would be above no threshold.
+        (lambda tensors: tensors | {"output.2.weight": tensors["output.2.weight"].sign() * 3e38}, {}, "not finite"),
+        (_as(torch.float32, norm__weight=()), {}, "damaged gate"),
+        (_as(torch.float8_e4m3fn, output__2__bias=(1,)), {}, "float8_e4m3fn, expected float32"),
+        # A network of this width would take gigabytes.
+        (_as(torch.uint8, norm__weight=(1_500_000,)), {}, "uint8, expected float32"),
+        (_as(torch.float32, norm__weight=(400_000,), norm__bias=(400_000,)), {}, "size mismatch"),
+        (dict, None, "is not a gate"),
+        (dict, "[]", r"its card is \[\], expected an object"),
+        (dict, "[" * 100_000, "nested too deep"),
+        (dict, "{}", "encoder is missing, expected a text"),
+        (dict, {"threshold": float("nan")}, "NaN"),
+        (dict, {"threshold": float("inf")}, "Infinity"),
+        (dict, {"threshold": "0"}, "threshold is '0', expected a finite number"),
+        (dict, {"threshold": 10**400}, "beyond every number"),
+        (dict, {"detected": 1.5}, "detected is 1.5, expected a number from 0 to 1"),
+        (dict, {"safe_prompts": True}, "safe_prompts is true, expected a whole number, 1 or more"),
+        (dict, {"encoder": 4}, "encoder is 4, expected a text"),
+    ],
+)
+def test_a_damaged_gate_is_refused_in_its_files_memory(
+    gate: Gate, tmp_path: Path, damage: Callable[[dict[str, Tensor]], dict[str, Tensor]], card: Any, message: str
+) -> None:
+    path = tmp_path / "gate.safetensors"
+    save_gate(path, gate)
+    text = card if isinstance(card, str) else json.dumps({**gate.card.__dict__, **(card or {})})
+    save_file(damage(load_file(path)), path, metadata={} if card is None else {"sage_gate_1": text})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(EncoderError, match=message) as found:
+        load_gate(path)
+    assert str(path) in str(found.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16
+
+
+def test_a_card_that_was_changed_is_refused(gate: Gate, tmp_path: Path) -> None:
+    path = tmp_path / "gate.safetensors"
+    save_gate(path, gate)
+    content = path.read_bytes()
+    place = content.index(b"threshold") + 14
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(EncoderError, match=r"its card has changed since it was written|damaged gate"):
+        load_gate(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_logit_that_is_not_finite_is_flagged(gate: Gate, encoder: TextEncoder, value: float) -> None:
+    broken = GateNetwork(WIDTH)
+    broken.load_state_dict(gate.network.state_dict())
+    with torch.no_grad():
+        broken.output[2].bias.fill_(value)
+    closed = Gate(broken.requires_grad_(False), gate.card)
+    given = states(encoder, OTHERS.safe)
+    assert closed.flags(given).all() and (closed.margins(given) > 0).all()
+    refined = refine([closed], given, RefineSettings(iterations=2))
+    assert refined.flagged.all() and not refined.safe.any() and torch.equal(refined.states, given)
+    zeros = torch.zeros_like(given)
+    assert torch.equal(route([closed], given, zeros)[0], zeros)
 
 
 def test_it_is_kept_under_a_name_that_stays(gate: Gate, encoder: TextEncoder, tmp_path: Path) -> None:
