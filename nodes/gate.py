@@ -22,6 +22,10 @@ from .host.sockets import GateType, Pairs
 _CATEGORY = "SAGE/unet"
 _ROUTE, _REFINE = "route", "refine"
 _DEFAULTS = GateSettings()
+_NO_USE = (
+    "⚠ aligned holds the same weights as base: flagged prompts are drawn as without a gate. Connect an aligned CLIP; "
+    "perhaps Apply SAGE Text Encoder is bypassed, or at strength 0."
+)
 # Bytes of a gate and its checkpoint, generously.
 _STORED = 2**24
 
@@ -163,6 +167,9 @@ class SAGEGate(io.ComfyNode):
             f"({time.monotonic() - start:.2f} s)."
         )
         report = f"{report[0].upper()}{report[1:]}\n{gate.card.summary()}"
+        if action == _ROUTE and clips.encode_alike(base, aligned):
+            display.log.warning("SAGE Gate: %s", _NO_USE)
+            report = f"{_NO_USE}\n{report}"
         return io.NodeOutput(found, touched, report, ui=ui.PreviewText(report))
 
 

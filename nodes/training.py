@@ -234,6 +234,7 @@ def _train(
                 free_memory=free,
                 on_prepare=watch.prepare,
                 on_step=watch.step,
+                on_layer=display.stop_if_cancelled,
             )
         except memory.OUT_OF_MEMORY as error:
             raise TrainingError(

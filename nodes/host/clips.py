@@ -18,6 +18,7 @@ from ...sage_core.encoders.layouts import EncoderConfig, read_encoder, require_s
 from ...sage_core.encoders.text_encoder import state_hash
 from ...sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 from ...sage_core.errors import EncoderError
+from . import models
 
 _TOWER = "clip_l"
 _TRANSFORMER = f"{_TOWER}.transformer."
@@ -114,6 +115,15 @@ def private_copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # ComfyUI runs nodes in inference mode, whose tensors can never be trained.
     with torch.inference_mode(False), torch.no_grad():
         return {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
+
+
+def encode_alike(first: comfy.sd.CLIP, second: comfy.sd.CLIP) -> bool:
+    """Whether two CLIPs hold the same weights with the same patches, those of strength 0 left out."""
+    one, other = (
+        {key: [values[0], *(patch for patch in values[1:] if patch[0])] for key, values in found.items()}
+        for found in map(_weights_and_patches, (first, second))
+    )
+    return one.keys() == other.keys() and all(models.same_entry(values, other[key]) for key, values in one.items())
 
 
 def require_last_layer(clip: comfy.sd.CLIP) -> None:

@@ -103,7 +103,7 @@ def differences(
         raise UnetError("base and edited are U-Nets of different sizes: connect the same checkpoint's MODEL to both.")
     found = {}
     for done, (key, values) in enumerate(new.items(), start=1):
-        if not _same(old[key], values):
+        if not same_entry(old[key], values):
             # In fp64, so that a difference is what was added, and not that up to the rounding of the weight.
             delta = _worked_in(key, values, torch.float64) - _worked_in(key, old[key], torch.float64)
             if delta.any():
@@ -209,8 +209,8 @@ def _worked_in(key: str, values: list, dtype: torch.dtype) -> Tensor:
     return comfy.lora.calculate_weight(patches, copy, key)
 
 
-def _same(old: list, new: list) -> bool:
-    """Whether two entries are one weight with the same patches: two clones of one MODEL share most of theirs."""
+def same_entry(old: list, new: list) -> bool:
+    """Whether two entries are one weight with the same patches: two clones of one model share most of theirs."""
     if len(old) != len(new) or old[0][0] is not new[0][0]:
         return len(old) == len(new) == 1 and torch.equal(old[0][0].cpu(), new[0][0].cpu())
     return all(one is other for one, other in zip(old[1:], new[1:], strict=True))

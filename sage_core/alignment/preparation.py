@@ -46,7 +46,7 @@ class Prepared:
         watch: what a run looks at that ends when the concept is removed; None for one of a fixed length.
     """
 
-    encoder: TextEncoder
+    encoder: FastEncoder
     vocabulary: Tensor
     safe_ids: Tensor
     unsafe_ids: Tensor

@@ -61,6 +61,7 @@ def train(
     base_hash: str | None = None,
     on_prepare: Callable[[int, int], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
+    on_layer: Callable[[], None] | None = None,
 ) -> TrainingResult:
     """Align the encoder `base` away from `concept`, or from several at once.
 
@@ -76,6 +77,8 @@ def train(
         on_prepare: called with (prompts embedded, in all) before step 1.
         on_step: called with each step's report, one step after it happened, so that a GPU never waits for it.
             What it raises stops the run within a step and leaves a checkpoint.
+        on_layer: called within steps, before each layer that a batch goes through, forwards and back: on a CPU a step
+            may take minutes. What it raises stops the run at once and leaves a checkpoint of the step before.
 
     Returns:
         The aligned encoder. The same arguments on the same machine give the same weights, resumed or not.
@@ -96,6 +99,7 @@ def train(
             base, pairs, concept, settings, device, on_host=plan.base_on_host, memory_budget=budget, on_batch=on_prepare
         )
         key = run_key(hashing.result(), pairs, concept, settings)
+        prepared.encoder.watch = on_layer
         objective = AlignmentObjective(prepared, settings, device, plan.chunk_size)
         loop = Loop(objective, Budget(steps=objective.steps), objective.rate, checkpoint=checkpoint, key=key)
         history = loop.run(on_step)

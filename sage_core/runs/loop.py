@@ -181,7 +181,7 @@ class Loop:
         """
         saved, interval = time.monotonic(), CHECKPOINT_SECONDS
         try:
-            self._make_up_check()
+            self._make_up()
             while not self.reached and self.budget.used(self.seconds, self.step) < 1:
                 self.take_step()
                 self.report(on_step)
@@ -242,13 +242,15 @@ class Loop:
             if self.objective.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _make_up_check(self) -> None:
-        """Check after the newest step of a resumed run, if an exception kept that step from being checked."""
-        if self.history and self.history[-1].check is None:
-            check = self.within_memory(lambda: self.objective.check(self.step))
-            if check is not None:
-                self.history[-1] = replace(self.history[-1], check=check)
-                self._checks.append(check)
+    def _make_up(self) -> None:
+        """Measure and check after the newest step of a resumed run, if an exception kept that step from it."""
+        newest = self.history[-1] if self.history else None
+        if newest is not None and newest.geometry is None:
+            newest = replace(newest, geometry=self.within_memory(lambda: self.objective.measure(self.step)))
+        if newest is not None and newest.check is None:
+            newest = replace(newest, check=self.within_memory(lambda: self.objective.check(self.step)))
+            self._checks += [newest.check] if newest.check is not None else []
+        self.history[-1:] = [newest] if newest is not None else []
 
     def _queue(self, losses: Tensor, rate: float, geometry: GeometryPoint | None, check: Check | None) -> None:
         arrived = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import QuestionError
-from ..tables import markdown_table
+from ..tables import MISSING, markdown_table
 from ..tifa.comparison import Comparison, check_alike, compare
 from ..tifa.scoring import TifaResult
 from .clipscore import ClipScores
@@ -42,31 +42,85 @@ class Run:
         }
 
 
-def check_runs(runs: Sequence[Run]) -> None:
-    """Raise QuestionError unless there are two or more runs with different names, measured in the same ways."""
+def alike(runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[str, ...]]:
+    """The runs as far as they can be set against the first, each with a name of its own, and what was left out.
+
+    Drawing and scoring take hours, so that what does not fit together costs its own column and no more. Runs of one
+    name are numbered. A score that the first run has not, or that was measured in another way, is left out.
+
+    Returns:
+        The runs, and a sentence for whatever is missing, which begins with ⚠.
+
+    Raises:
+        QuestionError: there are fewer than two runs, or the first holds no scores.
+    """
     if len(runs) < 2:
         raise QuestionError(f"A comparison needs two runs or more, found {len(runs)}.")
-    if len({run.name for run in runs}) != len(runs):
-        raise QuestionError(f"The runs are called {', '.join(run.name for run in runs)}. Give each a name of its own.")
-    for what, measured in (
-        ("TIFA", [run.tifa is not None for run in runs]),
-        ("CLIPScore", [run.clip is not None for run in runs]),
-        ("rates", [bool(run.rates) for run in runs]),
-    ):
-        if any(measured) and not all(measured):
-            without = [run.name for run, done in zip(runs, measured, strict=True) if not done]
-            raise QuestionError(f"{', '.join(without)} has no {what}, but other runs have. Measure all alike.")
-    if len({tuple((rate.concept, rate.rule) for rate in run.rates) for run in runs}) > 1:
-        raise QuestionError("The runs' rates are of different concepts or by different rules. Measure all alike.")
     if not any((runs[0].tifa, runs[0].clip, runs[0].rates)):
         raise QuestionError("The runs hold no scores. Measure TIFA, CLIPScore or a rate first.")
-    models = {run.clip.model: run.name for run in runs if run.clip is not None}
-    if len(models) > 1:
-        found = ", ".join(f"{name!r} by {model}" for model, name in models.items())
-        raise QuestionError(f"CLIPScores are of different models ({found}). Measure all with one.")
-    for run in runs[1:]:
-        if runs[0].tifa is not None and run.tifa is not None:
-            check_alike(runs[0].tifa, run.tifa)
+    named, notes = numbered(runs)
+    base, *others = named
+    fitting = [base]
+    for run in others:
+        found, left_out = _against(base, run)
+        fitting.append(found)
+        notes += left_out
+    return tuple(fitting), tuple(f"⚠ {note}" for note in notes)
+
+
+def numbered(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """The runs with those of an earlier one's name numbered, and a sentence for each name that several have."""
+    names = [run.name for run in runs]
+    taken, found, notes = set(names), list[Run](), list[str]()
+    for place, run in enumerate(runs):
+        name, number = run.name, names[: place + 1].count(run.name)
+        while number > 1 and name in taken:
+            name, number = f"{run.name} ({number})", number + 1
+        taken.add(name)
+        found.append(run if name == run.name else _renamed(run, name))
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        notes.append(
+            f"{names.count(name)} runs are called {name}: they are numbered in their order. Give each a name of its "
+            "own where it is scored."
+        )
+    return found, notes
+
+
+def _renamed(run: Run, name: str) -> Run:
+    return replace(run, name=name, tifa=run.tifa and replace(run.tifa, name=name))
+
+
+def _against(base: Run, run: Run) -> tuple[Run, list[str]]:
+    """What of a run can be set against the base, and sentences on the rest."""
+    notes = []
+    for what, ours, theirs in (("TIFA", base.tifa, run.tifa), ("CLIPScore", base.clip, run.clip)):
+        if (ours is None) != (theirs is None):
+            notes.append(_lacking(base, run, what, run if theirs is None else base))
+    tifa, clip = run.tifa if base.tifa else None, run.clip if base.clip else None
+    if base.tifa and tifa:
+        try:
+            check_alike(base.tifa, tifa)
+        except QuestionError as error:
+            tifa = None
+            notes.append(f"TIFA of {run.name} is left out: {error}")
+    if base.clip and clip and base.clip.model != clip.model:
+        notes.append(
+            f"CLIPScore of {run.name} is left out: it is by {clip.model}, and that of {base.name} by "
+            f"{base.clip.model}. Measure all with one."
+        )
+        clip = None
+    known, own = ([(rate.concept, rate.rule) for rate in each.rates] for each in (base, run))
+    for concept, rule in dict.fromkeys([*known, *own]):
+        if ((concept, rule) in known) != ((concept, rule) in own):
+            lacks = base if (concept, rule) in own else run
+            notes.append(_lacking(base, run, f"rate of {concept} by {rule}", lacks))
+    rates = tuple(rate for rate in run.rates if (rate.concept, rate.rule) in known)
+    return replace(run, tifa=tifa, clip=clip, rates=rates), notes
+
+
+def _lacking(base: Run, run: Run, what: str, lacks: Run) -> str:
+    has = run if lacks is base else base
+    return f"{lacks.name} has no {what}, and {has.name} has: it is not compared there. Measure all alike."
 
 
 def comparisons(runs: Sequence[Run]) -> tuple[Comparison, ...]:
@@ -76,17 +130,23 @@ def comparisons(runs: Sequence[Run]) -> tuple[Comparison, ...]:
 
 
 def report_markdown(runs: Sequence[Run]) -> str:
-    """Tables of what was measured: all runs, then each against the first by question type."""
-    check_runs(runs)
+    """What is missing, then tables of what was measured: all runs, and each against the first by question type."""
+    runs, notes = alike(runs)
     rows = [_row(run) for run in runs]
-    scores = markdown_table(("run", *rows[0]), [(run.name, *row.values()) for run, row in zip(runs, rows, strict=True)])
-    return "\n\n".join([scores, *(comparison.to_markdown() for comparison in comparisons(runs))])
+    titles = list(dict.fromkeys(title for row in rows for title in row))
+    cells = [(run.name, *(row.get(title, MISSING) for title in titles)) for run, row in zip(runs, rows, strict=True)]
+    tables = [markdown_table(("run", *titles), cells), *(each.to_markdown() for each in comparisons(runs))]
+    return "\n\n".join(["\n".join(notes)] * bool(notes) + tables)
 
 
 def report_dict(runs: Sequence[Run]) -> dict[str, Any]:
-    """Every run whole, and each against the first, fit for JSON."""
-    check_runs(runs)
-    return {"runs": [run.to_dict() for run in runs], "comparisons": [c.to_dict() for c in comparisons(runs)]}
+    """Every run whole, each against the first as far as it fits, and what does not; fit for JSON."""
+    fitting, notes = alike(runs)
+    return {
+        "runs": [run.to_dict() for run in numbered(runs)[0]],
+        "comparisons": [comparison.to_dict() for comparison in comparisons(fitting)],
+        "notes": list(notes),
+    }
 
 
 def _row(run: Run) -> dict[str, str]:

@@ -182,6 +182,25 @@ def test_an_interrupt_in_the_middle_of_a_step_leaves_the_step_before_it(base, tm
     assert_same_weights(straight.state, resumed.state)
 
 
+@pytest.mark.parametrize("call", [1, 4, 6], ids=["forwards", "backwards", "measuring"])
+def test_a_cancel_is_heard_before_every_layer(base, tmp_path, call):
+    """A step takes minutes on a CPU."""
+    settings, calls = SETTINGS.replace(steps=3), []
+    straight = train(base, PAIRS, "skull", settings)
+
+    def on_layer():
+        calls.append(1)
+        if len(calls) == call:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(base, PAIRS, "skull", settings, checkpoint=tmp_path / "c", on_layer=on_layer)
+    assert len(calls) == call
+    resumed = train(base, PAIRS, "skull", settings, checkpoint=tmp_path / "c", on_layer=lambda: None)
+    assert_same_weights(straight.state, resumed.state)
+    assert [(r.losses, r.geometry) for r in resumed.history] == [(r.losses, r.geometry) for r in straight.history]
+
+
 def test_checkpoints_on_the_way_leave_no_step_unreported(base, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     reports = []

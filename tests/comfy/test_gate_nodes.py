@@ -95,6 +95,21 @@ def test_safe_prompts_are_cores_and_flagged_ones_the_aligned_clips(
     assert (found["refined unsafe"] - found["clip unsafe"]).norm() < 0.2 * found["clip unsafe"].norm()
 
 
+def test_a_gate_that_changes_nothing_says_so(server: Server, common: dict) -> None:
+    apply = {"clip": ["clip", 0], "encoder_name": "gate_aligned.safetensors", "mode": "replace"}
+    graph = dict(common)
+    for name, strength in (("nothing", 0.0), ("moved", 1.0)):
+        graph[name] = node("SAGEApplyEncoder", strength=strength, **apply)
+    ways = {"bypassed": ["clip", 0], "nothing": ["nothing", 0], "moved": ["moved", 0], "file": ["aligned", 0]}
+    for name, link in ways.items():
+        graph[f"gated {name}"] = gated(PAIRS.unsafe[3], aligned=link)
+        graph[f"show {name}"] = node("PreviewAny", source=[f"gated {name}", 2])
+    outputs = server.run(graph, timeout=300)
+    found = {name: outputs[name]["text"][0] for name in outputs if name.startswith("gated")}
+    doubted = {name for name in ways if found[f"gated {name}"].startswith("⚠ aligned holds the same weights as base")}
+    assert doubted == {"bypassed", "nothing"}
+
+
 @pytest.mark.parametrize(
     ("gate", "inputs", "words"),
     [

@@ -11,7 +11,7 @@ from sage_core.errors import QuestionError
 from sage_core.scores.clipscore import ClipScores
 from sage_core.scores.page import runs_page
 from sage_core.scores.rates import Rate
-from sage_core.scores.results import Run, check_runs, report_dict, report_markdown
+from sage_core.scores.results import Run, report_dict, report_markdown
 from scored_runs import run
 
 
@@ -48,25 +48,63 @@ def test_report_is_json_with_lost_questions():
     assert [len(c["lost"]) for c in report["comparisons"]] == [2, 0]
 
 
+def test_runs_of_one_name_are_numbered_and_all_else_goes_on():
+    runs = [run("base", 4), run("base", 3), run("base (2)", 4), run("base", 1)]
+    table = report_markdown(runs)
+    assert table.startswith("⚠ 3 runs are called base: they are numbered in their order.")
+    names = ["base", "base (3)", "base (2)", "base (4)"]
+    report = report_dict(runs)
+    assert [each["name"] for each in report["runs"]] == names
+    assert [each["other"] for each in report["comparisons"]] == names[1:]
+    assert all(f"| {name} |" in table for name in names)
+    legend = runs_page(runs).get_axes()[0].get_legend()
+    assert legend is not None and legend.get_texts()[1].get_text() == "base (3): 2 of 8 questions lost"
+
+
 @pytest.mark.parametrize(
-    ("runs", "message"),
+    ("base", "other", "message", "left"),
     [
-        ([run("base", 4)], "two runs or more, found 1"),
-        ([run("base", 4), run("base", 3)], "runs are called base, base"),
-        ([run("base", 4), replace(run("des", 3), clip=None)], "des has no CLIPScore"),
-        ([replace(run("base", 4), tifa=None), run("des", 3)], "base has no TIFA"),
-        ([run("base", 4), replace(run("des", 3), rates=(Rate("skull", "else", (True,)),))], "different rules"),
-        ([Run("base"), Run("des")], "hold no scores"),
+        (run("base", 4), replace(run("des", 3), clip=None), "⚠ des has no CLIPScore, and base has", "– | 75.0"),
+        (replace(run("base", 4), tifa=None), run("des", 3), "⚠ base has no TIFA, and des has", "25.00 | 75.0"),
         (
-            [run("base", 4), replace(run("des", 3), clip=ClipScores("other", (0.2,), 0))],
-            "'base' by clip, 'des' by other",
+            run("base", 4),
+            replace(run("des", 3), rates=(Rate("skull", "else", (True,)),)),
+            "⚠ des has no rate of skull by somebody, and base has",
+            "25.00 | – |",
         ),
-        ([run("base", 4), only_of(run("des", 3), "object")], "share 4 questions, but 4 are only in the first"),
-        ([only_of(run("base", 4), "object"), run("des", 3)], "and 4 only in the second"),
-        ([run("base", 4), retyped(run("des", 3))], "have 8 questions with other choices, answers or types"),
+        (
+            run("base", 4),
+            replace(run("des", 3), clip=ClipScores("other", (0.2,), 0)),
+            "⚠ CLIPScore of des is left out: it is by other, and that of base by clip",
+            "– | 75.0",
+        ),
+        (run("base", 4), only_of(run("des", 3), "object"), "share 4 questions, but 4 are only in the first", "– | – |"),
+        (only_of(run("base", 4), "object"), run("des", 3), "and 4 only in the second", "– | – |"),
+        (run("base", 4), retyped(run("des", 3)), "have 8 questions with other choices, answers or types", "– | – |"),
+        (Run("base", rates=run("base", 4).rates), replace(run("des", 3), rates=()), "⚠ des has no rate of", "| – |"),
     ],
 )
-def test_runs_that_do_not_fit_are_refused(runs, message):
-    for use in (check_runs, report_markdown, runs_page):
+def test_what_does_not_fit_the_base_is_left_out_with_a_word(base, other, message, left):
+    runs = [base, other, run("sage", 2)]
+    table = report_markdown(runs)
+    notes = [line for line in table.splitlines() if line.startswith("⚠ ")]
+    assert any(message in note for note in notes)
+    (row,) = [line for line in table.splitlines() if line.startswith("| des |")]
+    assert left in row
+    report = json.loads(json.dumps(report_dict(runs)))
+    assert report["notes"] == notes and report["runs"][1] == other.to_dict()
+    compared = [each["other"] for each in report["comparisons"]]
+    assert compared == [name for name in ("des", "sage") if f"| % | base | {name} |" in table]
+    assert ("des" in compared) == bool(base.tifa and "TIFA of des" not in table)
+    texts = [text.get_text() for axes in runs_page(runs).get_axes() for text in axes.texts]
+    assert any("not measured" in text for text in texts) == ("– |" in row)
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [([run("base", 4)], "two runs or more, found 1"), ([Run("base"), Run("des")], "hold no scores")],
+)
+def test_too_little_to_compare_is_refused(runs, message):
+    for use in (report_dict, report_markdown, runs_page):
         with pytest.raises(QuestionError, match=message):
             use(runs)
