@@ -8,16 +8,16 @@ from ..tables import markdown_table
 from .table import METHODS, Kind
 
 # The nodes that load published weights, and those that make each kind of method.
-_ENCODER, _EDIT = "Apply SAGE Text Encoder", "Apply U-Net Edit"
+_ENCODER, _EDIT = "SAGE Apply", "SAGE Apply U-Net Edit"
 _NODES: dict[Kind, str] = {
-    "alignment": "Train SAGE Text Encoder",
-    "unlearning": "Train AdvUnlearn Encoder",
-    "closed form": "Erase Concept",
-    "erasing": "Train Erasure",
-    "redirecting": "Train SAGE U-Net",
+    "alignment": "SAGE Train Text Encoder",
+    "unlearning": "SAGE Train AdvUnlearn",
+    "closed form": "SAGE Erase Concept",
+    "erasing": "SAGE Train Erasure",
+    "redirecting": "SAGE Train U-Net",
     "guidance": "SAGE Safe Guidance, SAGE Safe Guider",
-    "prompts": "SAFREE Prompt",
-    "gate": "Train SAGE Gate, SAGE Gate",
+    "prompts": "SAGE SAFREE Prompt",
+    "gate": "SAGE Train Gate, SAGE Gate",
 }
 
 
