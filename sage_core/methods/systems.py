@@ -1,4 +1,4 @@
-"""The systems of the field: where their weights are, and which methods here make them; README's table."""
+"""The systems of the field: where their weights are, and which methods here make them; the table of docs/systems.md."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class System:
     made: str = "make"
 
     def row(self) -> list[str]:
-        """Its row of README's table."""
+        """Its row of the table."""
         verbs = [*(["load"] if self.loads else []), *([self.made] if self.methods else [])]
         nodes: dict[str, list[str]] = {}
         for name in self.methods:
@@ -90,7 +90,7 @@ SYSTEMS = (
 
 
 def systems_table() -> str:
-    """README's table."""
+    """The table of docs/systems.md."""
     return markdown_table(
         ["system", "load, make", "how", "weights", "licence of weights or code"], [each.row() for each in SYSTEMS]
     )
