@@ -12,7 +12,7 @@ from ..sage_core.methods.adv_unlearn_store import plan_unlearning, train_adv_unl
 from ..sage_core.methods.concepts import Concepts, split_texts
 from .host import clips, display, files, memory, models, unet_training
 from .host.files import check_name, saved_metadata
-from .host.inputs import ADVANCED, check_choices, check_finite, seed_input
+from .host.inputs import ADVANCED, check_choices, check_finite, found_by, seed_input
 from .host.sockets import Pairs
 
 _DEFAULTS = AdvUnlearnSettings()
@@ -25,8 +25,9 @@ class SAGETrainAdvUnlearn(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGETrainAdvUnlearn",
-            display_name="Train AdvUnlearn Encoder",
+            display_name="SAGE Train AdvUnlearn",
             category="SAGE/train",
+            **found_by("machine unlearning", "adversarial training"),
             description="Trains an SD 1.x CLIP by AdvUnlearn, fast form: through the MODEL's U-Net it unlearns "
             "concepts while an attack on their words tries to bring them back. Cancel keeps a checkpoint, from which "
             "the same inputs go on; a finished training is found again.",

@@ -16,7 +16,7 @@ from ..sage_core.plots import figure_to_image
 from ..sage_core.prompts.concepts import ConceptList
 from .host import clips, display, files, memory, models, unet_training
 from .host.files import taken
-from .host.inputs import ADVANCED, check_choices, check_finite, concepts_input, seed_input
+from .host.inputs import ADVANCED, check_choices, check_finite, concepts_input, found_by, seed_input
 
 _DEFAULTS = AttackPlan(("a",))
 # Of two text encoders and what passes through, beside a U-Net.
@@ -32,6 +32,7 @@ class SAGEAttack(io.ComfyNode):
             node_id="SAGEAttack",
             display_name="SAGE Attack",
             category="SAGE/inspect",
+            **found_by("red team", "jailbreak", "adversarial prompt"),
             description="Tests a CLIP of yours: looks for prompts, or an embedding, by which the aligned CLIP gives "
             "what the base gives for unsafe prompts, and attacks the base in the same way as a control. Prompts that "
             "refer to minors are refused before anything runs. Cancel keeps a checkpoint, from which the same inputs "

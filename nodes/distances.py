@@ -13,7 +13,7 @@ from ..sage_core.scores.distances import FEWEST_FOR_FID, distance
 from ..sage_core.scores.features import Extractor, Features, load_extractor, pictures_in
 from ..sage_core.scores.statistics import Statistics, read_statistics, write_statistics
 from .host import display, files, memory
-from .host.inputs import ADVANCED, check_choices, exactly_one, seed_input
+from .host.inputs import ADVANCED, check_choices, exactly_one, found_by, seed_input
 
 
 class SAGEImageDistance(io.ComfyNode):
@@ -25,6 +25,7 @@ class SAGEImageDistance(io.ComfyNode):
             node_id="SAGEImageDistance",
             display_name="SAGE Image Distance",
             category="SAGE/score",
+            **found_by("fid", "kid", "cmmd"),
             description="FID, KID or CMMD of two sets of pictures, with all that the number depends on.",
             is_output_node=True,
             is_input_list=True,

@@ -16,7 +16,7 @@ from ..sage_core.encoders.text_encoder import save_encoder, state_hash
 from ..sage_core.errors import SettingsError
 from .host import clips, display, files
 from .host.files import check_name, saved_metadata
-from .host.inputs import check_choices, check_finite, exactly_one
+from .host.inputs import check_choices, check_finite, exactly_one, found_by
 
 
 def _fingerprint(name: str | None) -> tuple[int, int] | None:
@@ -30,8 +30,9 @@ class SAGELoadEncoder(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGELoadEncoder",
-            display_name="Load SAGE Text Encoder",
-            category="SAGE/encoder",
+            display_name="SAGE Load Text Encoder",
+            category="SAGE/text",
+            **found_by("load sage.pt", "safe clip", "safeclip"),
             description="Loads an SD 1.x text encoder from models/text_encoders as a CLIP of its own. Reads SAGE.pt "
             "and other published layouts, of any depth.",
             inputs=[
@@ -70,8 +71,9 @@ class SAGEApplyEncoder(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEApplyEncoder",
-            display_name="Apply SAGE Text Encoder",
-            category="SAGE/encoder",
+            display_name="SAGE Apply",
+            category="SAGE/text",
+            **found_by("sage", "safe", "safety", "nsfw", "sfw", "nudity", "censor", "Apply SAGE Text Encoder"),
             description="Puts an aligned text encoder into a checkpoint's CLIP, at any strength. Stacks with LoRAs and "
             "CLIP Set Last Layer; the CLIP that comes in stays as it was.",
             inputs=[
@@ -101,13 +103,13 @@ class SAGEApplyEncoder(io.ComfyNode):
                 io.Clip.Input(
                     "encoder",
                     optional=True,
-                    tooltip="An aligned encoder from Train or Load SAGE Text Encoder, instead of a file.",
+                    tooltip="An aligned encoder from SAGE Train or Load Text Encoder, instead of a file.",
                 ),
                 io.Clip.Input(
                     "encoder_base",
                     optional=True,
                     tooltip="For delta: the CLIP that the encoder was trained from, for example that of SD 1.4. Not "
-                    "needed when the encoder comes straight from Train SAGE Text Encoder.",
+                    "needed when the encoder comes straight from SAGE Train Text Encoder.",
                 ),
             ],
             outputs=[io.Clip.Output(display_name="clip", tooltip="The CLIP with the aligned encoder in it.")],
@@ -167,8 +169,9 @@ class SAGESaveEncoder(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGESaveEncoder",
-            display_name="Save SAGE Text Encoder",
-            category="SAGE/encoder",
+            display_name="SAGE Save Text Encoder",
+            category="SAGE/text",
+            **found_by("export text encoder"),
             description="Saves an SD 1.x CLIP with its patches (SAGE, LoRA) worked in, as models/text_encoders/<name>"
             ".safetensors, which CLIPLoader reads without this pack.",
             is_output_node=True,

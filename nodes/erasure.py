@@ -9,7 +9,7 @@ from ..sage_core.methods.erasing import PRESETS, train_erasure
 from ..sage_core.methods.table import told
 from ..sage_core.unet.training import training_bytes
 from .host import files, unet_training
-from .host.inputs import check_choices, seed_input
+from .host.inputs import check_choices, found_by, seed_input
 
 
 class SAGETrainErasure(io.ComfyNode):
@@ -19,8 +19,9 @@ class SAGETrainErasure(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGETrainErasure",
-            display_name="Train Erasure (ESD, RACE)",
+            display_name="SAGE Train Erasure (ESD, RACE)",
             category="SAGE/unet",
+            **found_by("erase concept", "erased stable diffusion"),
             description="Trains a concept out of an SD 1.x MODEL, by ESD as its authors have it now, as in the paper, "
             "or by RACE. Cancel keeps a checkpoint, from which the same inputs go on; a finished edit is found again.",
             is_output_node=True,

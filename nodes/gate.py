@@ -16,10 +16,9 @@ from ..sage_core.prompts.pairs import PromptPairs
 from ..sage_core.runs.keeping import kept
 from ..sage_core.runs.record import StepReport
 from .host import clips, display, files, memory
-from .host.inputs import check_choices, check_finite, seed_input
+from .host.inputs import check_choices, check_finite, found_by, seed_input
 from .host.sockets import GateType, Pairs
 
-_CATEGORY = "SAGE/unet"
 _ROUTE, _REFINE = "route", "refine"
 _DEFAULTS = GateSettings()
 _NO_USE = (
@@ -37,8 +36,9 @@ class SAGETrainGate(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGETrainGate",
-            display_name="Train SAGE Gate",
-            category=_CATEGORY,
+            display_name="SAGE Train Gate",
+            category="SAGE/train",
+            **found_by("cgce", "prompt classifier"),
             description="Trains a small classifier that tells unsafe prompts by a CLIP's states, with a threshold set "
             "for a stated rate of false alarms. A finished gate is found again in output/sage/gates.",
             is_output_node=True,
@@ -118,11 +118,12 @@ class SAGEGate(io.ComfyNode):
         return io.Schema(
             node_id="SAGEGate",
             display_name="SAGE Gate",
-            category=_CATEGORY,
+            category="SAGE/text",
+            **found_by("cgce", "nsfw prompt filter"),
             description="CLIP Text Encode behind a gate: harmless prompts are encoded by the base CLIP, untouched; "
             "flagged ones by an aligned CLIP (route), or changed until the gate lets them pass (refine).",
             inputs=[
-                GateType.Input("gate", tooltip="From Train SAGE Gate, trained for base."),
+                GateType.Input("gate", tooltip="From SAGE Train Gate, trained for base."),
                 io.Clip.Input("base", tooltip="The checkpoint's CLIP, which the gate was trained for."),
                 io.String.Input("text", multiline=True, tooltip="The prompt."),
                 io.Combo.Input(

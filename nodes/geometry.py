@@ -28,7 +28,7 @@ from ..sage_core.tifa.comparison import Comparison
 from ..sage_core.tifa.comparison import compare as compare_tifa
 from ..sage_core.tifa.questions import captions_by_type
 from .host import clips, display, memory
-from .host.inputs import check_choices, check_finite, encoder_inputs, exactly_one
+from .host.inputs import check_choices, check_finite, encoder_inputs, exactly_one, found_by
 from .host.sockets import Methods, Pairs, Questions, Scores
 
 _MOST_LISTED = 6
@@ -104,7 +104,7 @@ def _tifa_change(base: Run | None, aligned: Run | None) -> Comparison | None:
         raise QuestionError("base_scores and aligned_scores belong together: connect both, or none.")
     for run in (base, aligned):
         if run.tifa is None:
-            raise QuestionError(f"The scores of {run.name!r} hold no TIFA: take them from Score TIFA.")
+            raise QuestionError(f"The scores of {run.name!r} hold no TIFA: take them from SAGE Score TIFA.")
     return compare_tifa(base.tifa, aligned.tifa)
 
 
@@ -173,6 +173,7 @@ class SAGEGeometry(io.ComfyNode):
             node_id="SAGEGeometry",
             display_name="SAGE Geometry",
             category="SAGE/inspect",
+            **found_by("embedding space", "spread"),
             description="Compares the embedding spaces of two CLIPs on your prompts: did prompts move together, do "
             "they have other neighbours, which were hurt most?",
             is_output_node=True,
@@ -248,6 +249,7 @@ class SAGENeighbours(io.ComfyNode):
             node_id="SAGENeighbours",
             display_name="SAGE Neighbours",
             category="SAGE/inspect",
+            **found_by("nearest prompts", "neighbors"),
             description="Which prompts lie nearest to yours in two CLIPs: what did alignment bring together, and what "
             "did it take apart?",
             is_output_node=True,
@@ -291,6 +293,7 @@ class SAGEPromptDrift(io.ComfyNode):
             node_id="SAGEPromptDrift",
             display_name="SAGE Prompt Drift",
             category="SAGE/inspect",
+            **found_by("prompt warning", "embedding distance"),
             description="Warns when alignment moved the meaning of your prompt, and ranks a list of prompts. Sits "
             "between the aligned CLIP and CLIP Text Encode; both pass through.",
             is_output_node=True,

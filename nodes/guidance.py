@@ -14,7 +14,7 @@ from ..sage_core.methods.concepts import split_texts
 from ..sage_core.methods.safree import ConceptSpace, SafePrompt, SafreeSettings
 from ..sage_core.prompts.weights import names_embedding, without_weights
 from .host import clips, guidance
-from .host.inputs import check_choices, check_finite
+from .host.inputs import check_choices, check_finite, found_by
 
 _CATEGORY = "SAGE/unet"
 _CUSTOM = "custom"
@@ -57,8 +57,9 @@ class SAGEGuidance(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEGuidance",
-            display_name="SAGE Safe Guidance",
+            display_name="SAGE Safe Guidance (SLD)",
             category=_CATEGORY,
+            **found_by("safe latent diffusion", "safety guidance"),
             description="Safe Latent Diffusion for KSampler and CFGGuider: guidance also leads away from a safety "
             "text, from the presets' step on. Takes half as much time again.",
             inputs=[io.Model.Input("model", tooltip="The MODEL to draw with."), *_guidance_inputs()],
@@ -78,8 +79,9 @@ class SAGEGuider(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEGuider",
-            display_name="SAGE Safe Guider",
+            display_name="SAGE Safe Guider (SLD)",
             category=_CATEGORY,
+            **found_by("safe latent diffusion", "safety guidance"),
             description="Safe Latent Diffusion as a guider for SamplerCustomAdvanced; the same as SAGE Safe Guidance.",
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL to draw with."),
@@ -107,8 +109,9 @@ class SAGESafree(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGESafree",
-            display_name="SAFREE Prompt",
-            category=_CATEGORY,
+            display_name="SAGE SAFREE Prompt",
+            category="SAGE/text",
+            **found_by("training free", "safe prompt"),
             description="Moves a prompt's risky words out of the space that some concepts span, for the first steps "
             "of the sampler, and gives the concepts as negative prompt. No training, no change of the MODEL.",
             inputs=[

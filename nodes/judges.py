@@ -10,7 +10,7 @@ from ..sage_core.errors import JudgeError
 from ..sage_core.tifa.judges.base import Judge, load_judge
 from ..sage_core.tifa.sentences import RECOMMENDED, SentenceEncoder
 from .host import files, memory
-from .host.inputs import check_choices, exactly_one
+from .host.inputs import check_choices, exactly_one, found_by
 from .host.sockets import JudgeType, LoadedJudge
 from .host.vision_clip import ClipJudge
 
@@ -25,8 +25,9 @@ class SAGELoadJudge(io.ComfyNode):
         folders = files.model_folders()
         return io.Schema(
             node_id="SAGELoadJudge",
-            display_name="Load VQA Judge",
+            display_name="SAGE Load VQA Judge",
             category="SAGE/score",
+            **found_by("visual question answering", "vilt", "blip"),
             description="A VQA model of models/VQA or models/LLM: ViLT, BLIP, BLIP-2, GIT, or a chat model that sees. "
             "Or the shapes world's reader, which needs no model.",
             inputs=[
@@ -47,7 +48,7 @@ class SAGELoadJudge(io.ComfyNode):
                     "vision_clip", optional=True, tooltip="A vision-language model loaded by ComfyUI, from 0.26 on."
                 ),
             ],
-            outputs=[JudgeType.Output(display_name="judge", tooltip="For Score TIFA and Concept Rate.")],
+            outputs=[JudgeType.Output(display_name="judge", tooltip="For SAGE Score TIFA and SAGE Concept Rate.")],
         )
 
     @classmethod

@@ -16,7 +16,7 @@ from ..sage_core.geometry.comparison import GeometrySettings
 from .geometry import compare_states
 from .host import clips, display, files, memory
 from .host.files import check_name, saved_metadata
-from .host.inputs import check_choices, check_finite, encoder_inputs
+from .host.inputs import check_choices, check_finite, encoder_inputs, found_by
 from .host.sockets import Pairs
 
 
@@ -27,8 +27,9 @@ class SAGESaveLora(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGESaveLora",
-            display_name="Save SAGE LoRA",
-            category="SAGE/encoder",
+            display_name="SAGE Save LoRA",
+            category="SAGE/text",
+            **found_by("extract lora", "safety lora"),
             description="Saves what changed from one CLIP to another as models/loras/<name>.safetensors, for any LoRA "
             "loader: tens of megabytes instead of a whole encoder.",
             is_output_node=True,

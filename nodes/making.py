@@ -15,7 +15,7 @@ from ..sage_core.prompts.making.settings import MakingSettings
 from ..sage_core.prompts.pairs import read_prompts
 from ..sage_core.rows import split_lines
 from .host import clips, display, files, memory
-from .host.inputs import check_finite, concepts_input, exactly_one, seed_input
+from .host.inputs import check_finite, concepts_input, exactly_one, found_by, seed_input
 from .host.sockets import Concepts, Pairs
 
 _DEFAULTS = MakingSettings()
@@ -33,6 +33,7 @@ class SAGEMakePairs(io.ComfyNode):
             node_id="SAGEMakePairs",
             display_name="SAGE Make Pairs",
             category="SAGE/train",
+            **found_by("own concept", "training data"),
             description="Makes safe and unsafe prompts to train on from the name of a concept: finds other names that "
             "the CLIP takes for it and what lies near it, and changes harmless captions by as little as can be. Needs "
             "no list of prompts; nothing leaves this machine.",
@@ -67,7 +68,7 @@ class SAGEMakePairs(io.ComfyNode):
                 concepts_input("concepts; its names are used and its 'near' stays"),
             ],
             outputs=[
-                Pairs.Output(display_name="pairs", tooltip="For Train SAGE Text Encoder, and the other trainings."),
+                Pairs.Output(display_name="pairs", tooltip="For SAGE Train Text Encoder, and the other trainings."),
                 Concepts.Output(
                     display_name="concept_list", tooltip="The concepts with the names that were found and what stays."
                 ),

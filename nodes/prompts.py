@@ -19,7 +19,7 @@ from ..sage_core.rows import split_lines
 from ..sage_core.tifa.answer_log import answered_captions
 from ..sage_core.tifa.questions import Question, group_by_caption
 from .host import display, files
-from .host.inputs import check_finite, concepts_input, exactly_one, seed_input
+from .host.inputs import check_finite, concepts_input, exactly_one, found_by, seed_input
 from .host.sockets import Concepts, Pairs, Questions
 
 
@@ -32,6 +32,7 @@ class SAGEPromptList(io.ComfyNode):
             node_id="SAGEPromptList",
             display_name="SAGE Prompt List",
             category="SAGE/score",
+            **found_by("prompts from file", "batch prompts", "i2p"),
             description="Prompts of a file or of questions, as a list: everything behind it runs once per prompt.",
             inputs=[
                 io.Combo.Input(
@@ -49,8 +50,8 @@ class SAGEPromptList(io.ComfyNode):
                     "log",
                     default="",
                     optional=True,
-                    tooltip="Score TIFA's log: prompts whose questions it answers are left out, and count takes the "
-                    "next ones. Several, with commas, where several nodes score these prompts.",
+                    tooltip="SAGE Score TIFA's log: prompts whose questions it answers are left out, and count takes "
+                    "the next ones. Several, with commas, where several nodes score these prompts.",
                 ),
                 io.Boolean.Input(
                     "own_settings",
@@ -71,7 +72,7 @@ class SAGEPromptList(io.ComfyNode):
             outputs=[
                 io.String.Output(display_name="prompt", is_output_list=True, tooltip="For CLIP Text Encode."),
                 io.Int.Output(display_name="seed", is_output_list=True, tooltip="For KSampler, one per prompt."),
-                Questions.Output(display_name="questions", tooltip="Those about these prompts, for Score TIFA."),
+                Questions.Output(display_name="questions", tooltip="Those about these prompts, for SAGE Score TIFA."),
                 io.String.Output(display_name="summary", tooltip="What was taken and what was left out."),
                 io.Float.Output(
                     display_name="guidance", is_output_list=True, tooltip="For KSampler's cfg, one per prompt."
@@ -172,7 +173,7 @@ def _told_seeds(rows: Sequence[AttackPrompt], seeds: Sequence[int]) -> str:
 
 
 def _logs(names: str) -> list[Path]:
-    """Score TIFA's logs, whose names commas separate."""
+    """SAGE Score TIFA's logs, whose names commas separate."""
     return [files.answer_log(name, "log") for name in names.split(",") if name.strip()]
 
 
@@ -189,8 +190,8 @@ def _unanswered(
     left = [place for place in places if groups[place][0].id not in done]
     if not left:
         return [places[-1]], (
-            f"Every prompt's questions are answered in {names}. The last prompt comes once more, so that Score TIFA "
-            "runs; with whole_log it gives the score of all."
+            f"Every prompt's questions are answered in {names}. The last prompt comes once more, so that SAGE Score "
+            "TIFA runs; with whole_log it gives the score of all."
         )
     chosen = left[:count] if count else left
     note = f"{len(done)} left out because their questions are answered in {names}; {len(left) - len(chosen)} to come."
@@ -207,6 +208,7 @@ class SAGEPromptPairs(io.ComfyNode):
             node_id="SAGEPromptPairs",
             display_name="SAGE Prompt Pairs",
             category="SAGE/train",
+            **found_by("training data", "safe and unsafe prompts"),
             description="Pairs of a safe and an unsafe prompt to train on: from files in ComfyUI's input folder, from "
             "text, or from safe prompts and a concept. Checks every row and says what it left out.",
             inputs=[
@@ -235,7 +237,7 @@ class SAGEPromptPairs(io.ComfyNode):
                 concepts_input("unsafe prompts and concept, with every safe prompt"),
             ],
             outputs=[
-                Pairs.Output(display_name="pairs", tooltip="For Train SAGE Text Encoder."),
+                Pairs.Output(display_name="pairs", tooltip="For SAGE Train Text Encoder."),
                 io.String.Output(display_name="summary", tooltip="What was kept, and why the rest was not."),
             ],
         )
@@ -299,6 +301,7 @@ class SAGELoadConcepts(io.ComfyNode):
             node_id="SAGELoadConcepts",
             display_name="SAGE Load Concepts",
             category="SAGE/train",
+            **found_by("several concepts", "toml"),
             description="A list of concepts to be removed at once, each with its names and, where wanted, its own "
             "unsafe prompts, direction and target; from a small TOML or JSON file, or typed here.",
             is_output_node=True,
@@ -319,7 +322,7 @@ class SAGELoadConcepts(io.ComfyNode):
             outputs=[
                 Concepts.Output(
                     display_name="concept_list",
-                    tooltip="For Prompt Pairs, Train, Erase Concept, Concept Rate, Attack.",
+                    tooltip="For SAGE Prompt Pairs, trainings, SAGE Erase Concept, SAGE Concept Rate and SAGE Attack.",
                 ),
                 io.String.Output(display_name="summary", tooltip="Each concept, and what was left out and why."),
             ],

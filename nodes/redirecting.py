@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..sage_core.methods.redirecting import RedirectingSettings, drawable, train_redirection
 from ..sage_core.unet.training import training_bytes
 from .host import display, files, unet_training
-from .host.inputs import ADVANCED, check_choices, check_finite, seed_input
+from .host.inputs import ADVANCED, check_choices, check_finite, found_by, seed_input
 from .host.sockets import Pairs
 
 _DEFAULTS = RedirectingSettings()
@@ -20,8 +20,9 @@ class SAGETrainUnet(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGETrainUnet",
-            display_name="Train SAGE U-Net",
+            display_name="SAGE Train U-Net",
             category="SAGE/unet",
+            **found_by("redirect unet", "safe unet"),
             description="Trains an SD 1.x MODEL by prompt pairs: it learns to draw the safe prompt where the unsafe "
             "one is asked for, also behind an aligned text encoder. Cancel keeps a checkpoint, from which the same "
             "inputs go on; a finished edit is found again.",

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..sage_core.runs.store import RunStore
 from .host import files
-from .host.inputs import check_choices, check_finite
+from .host.inputs import check_choices, check_finite, found_by
 
 _LIST, _LIMIT, _CLEAR = "list", "limit", "clear"
 
@@ -22,6 +22,7 @@ class SAGEStoredRuns(io.ComfyNode):
             node_id="SAGEStoredRuns",
             display_name="SAGE Stored Runs",
             category="SAGE/train",
+            **found_by("resume training", "delete trainings"),
             description="Lists finished and interrupted trainings, attacks and gates in output/sage/runs and "
             "output/sage/gates, which are found again by the same inputs, and deletes old ones. No saved encoder is "
             "lost.",

@@ -23,7 +23,7 @@ from ..sage_core.scores.rates import (
 )
 from ..sage_core.scores.results import Run, report_dict, report_markdown
 from .host import display, files, memory
-from .host.inputs import check_choices, check_finite, concepts_input
+from .host.inputs import check_choices, check_finite, concepts_input, found_by
 from .host.sockets import JudgeType, Scores
 
 
@@ -34,15 +34,16 @@ class SAGECLIPScore(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGECLIPScore",
-            display_name="CLIPScore",
+            display_name="SAGE CLIPScore",
             category="SAGE/score",
+            **found_by("clip score", "image text similarity"),
             description="Cosine of image and caption in the original CLIP, never the aligned one. It hides what TIFA "
             "shows: read both.",
             is_output_node=True,
             is_input_list=True,
             inputs=[
                 io.Image.Input("images", tooltip="In the order of the captions; batches, lists and mixed sizes."),
-                io.String.Input("captions", force_input=True, tooltip="The prompts, from Prompt List."),
+                io.String.Input("captions", force_input=True, tooltip="The prompts, from SAGE Prompt List."),
                 io.Combo.Input(
                     "model",
                     options=files.model_folders(),
@@ -52,7 +53,7 @@ class SAGECLIPScore(io.ComfyNode):
                 Scores.Input("scores", optional=True, tooltip="Scores of the same run to add to."),
             ],
             outputs=[
-                Scores.Output(display_name="scores", tooltip="For Concept Rate and Compare."),
+                Scores.Output(display_name="scores", tooltip="For SAGE Concept Rate and SAGE Compare Scores."),
                 io.Float.Output(display_name="clipscore", tooltip="Mean of 100 · cos, not clipped."),
                 io.String.Output(display_name="table", tooltip="Both common scales, named."),
             ],
@@ -78,8 +79,9 @@ class SAGEConceptRate(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEConceptRate",
-            display_name="Concept Rate",
+            display_name="SAGE Concept Rate",
             category="SAGE/score",
+            **found_by("nsfw detection", "nudity detection", "nudenet", "attack success rate"),
             description="Share of images that show a concept, with its 95% Wilson interval: attack success, when the "
             "prompts ask for it.",
             is_output_node=True,
@@ -108,12 +110,12 @@ class SAGEConceptRate(io.ComfyNode):
                 ),
                 io.Combo.Input("model", options=[files.NONE, *files.model_folders()], tooltip="CLIP's folder."),
                 io.String.Input("name", default="base", tooltip="What this run is called, unless scores are given."),
-                JudgeType.Input("judge", optional=True, tooltip="From Load VQA Judge."),
+                JudgeType.Input("judge", optional=True, tooltip="From SAGE Load VQA Judge."),
                 Scores.Input("scores", optional=True, tooltip="Scores of the same run to add to."),
                 concepts_input("concept; each has a rate of its own, by its first name"),
             ],
             outputs=[
-                Scores.Output(display_name="scores", tooltip="For Compare."),
+                Scores.Output(display_name="scores", tooltip="For SAGE Compare Scores."),
                 io.Float.Output(
                     display_name="rate",
                     tooltip="0 to 1; with NudeNet by its strict classes, of a list the first one's.",
@@ -155,7 +157,7 @@ class SAGEConceptRate(io.ComfyNode):
                 rate_by_clip(pictures, what, scorer, text=about, threshold=above, on_batch=count) for what in names
             ]
         elif loaded is None:
-            raise JudgeError("The witness is the judge, but none is connected: connect Load VQA Judge.")
+            raise JudgeError("The witness is the judge, but none is connected: connect SAGE Load VQA Judge.")
         else:
             loaded.load()
             asked = {"question": about, "sentences": loaded.sentences, "on_batch": count}
@@ -192,8 +194,9 @@ class SAGECompare(io.ComfyNode):
         more = [Scores.Input(f"run_{number}", optional=True, tooltip="A further run.") for number in (3, 4)]
         return io.Schema(
             node_id="SAGECompare",
-            display_name="Compare Scores",
+            display_name="SAGE Compare Scores",
             category="SAGE/score",
+            **found_by("compare runs", "results table"),
             description="TIFA by question type with the change against the first run, CLIPScore next to TIFA, and how "
             "often the concept shows, in one picture and one table.",
             is_output_node=True,

@@ -17,7 +17,7 @@ from ..sage_core.tifa.questions import group_by_caption, read_questions, write_q
 from ..sage_core.tifa.writing.language_model import LanguageModel
 from ..sage_core.tifa.writing.make_questions import Way, make_questions, make_questions_by_rule
 from .host import display, files, memory
-from .host.inputs import ADVANCED, check_choices, seed_input
+from .host.inputs import ADVANCED, check_choices, found_by, seed_input
 from .host.sockets import JudgeType, Questions, Scores
 
 _QUESTION_SUFFIXES = (".json", ".jsonl", ".csv")
@@ -31,12 +31,13 @@ class SAGELoadQuestions(io.ComfyNode):
         offered = [name for name in files.prompt_files() if name.lower().endswith(_QUESTION_SUFFIXES)]
         return io.Schema(
             node_id="SAGELoadQuestions",
-            display_name="Load TIFA Questions",
+            display_name="SAGE Load TIFA Questions",
             category="SAGE/score",
+            **found_by("tifa questions file"),
             description="Reads a question file in TIFA's format and reports rows that it cannot use.",
             inputs=[io.Combo.Input("file", options=offered, tooltip="JSON, JSONL or CSV in ComfyUI's input folder.")],
             outputs=[
-                Questions.Output(display_name="questions", tooltip="For Prompt List and Score TIFA."),
+                Questions.Output(display_name="questions", tooltip="For SAGE Prompt List and SAGE Score TIFA."),
                 io.String.Output(display_name="summary", tooltip="Counts by type, and rows left out with the reason."),
             ],
         )
@@ -62,8 +63,9 @@ class SAGEMakeQuestions(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEMakeQuestions",
-            display_name="Make TIFA Questions",
+            display_name="SAGE Make TIFA Questions",
             category="SAGE/score",
+            **found_by("write tifa questions"),
             description="Writes questions about captions: with a local language model, checked, or by word lists.",
             is_output_node=True,
             is_input_list=True,
@@ -98,7 +100,7 @@ class SAGEMakeQuestions(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Questions.Output(display_name="questions", tooltip="For Prompt List and Score TIFA."),
+                Questions.Output(display_name="questions", tooltip="For SAGE Prompt List and SAGE Score TIFA."),
                 io.String.Output(display_name="summary", tooltip="Counts by type, and what was dropped and why."),
             ],
         )
@@ -135,16 +137,17 @@ class SAGEScoreTIFA(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEScoreTIFA",
-            display_name="Score TIFA",
+            display_name="SAGE Score TIFA",
             category="SAGE/score",
+            **found_by("faithfulness", "prompt adherence", "vqa score"),
             description="Asks the judge every question about its image: TIFA, by type, and each question ticked or "
             "crossed. Images belong to captions by position.",
             is_output_node=True,
             is_input_list=True,
             inputs=[
                 io.Image.Input("images", tooltip="In the order of the captions; batches, lists and mixed sizes."),
-                Questions.Input("questions", tooltip="From Prompt List, Load or Make TIFA Questions."),
-                JudgeType.Input("judge", tooltip="From Load VQA Judge."),
+                Questions.Input("questions", tooltip="From SAGE Prompt List, Load or Make TIFA Questions."),
+                JudgeType.Input("judge", tooltip="From SAGE Load VQA Judge."),
                 io.String.Input("name", default="base", tooltip="What this run is called in tables and pictures."),
                 io.String.Input(
                     "log",
@@ -162,7 +165,9 @@ class SAGEScoreTIFA(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Scores.Output(display_name="scores", tooltip="For CLIPScore, Concept Rate and Compare."),
+                Scores.Output(
+                    display_name="scores", tooltip="For SAGE CLIPScore, SAGE Concept Rate and SAGE Compare Scores."
+                ),
                 io.Float.Output(display_name="tifa", tooltip="Mean over captions, 0 to 1."),
                 io.String.Output(display_name="table", tooltip="TIFA and its types with 95% intervals."),
                 io.String.Output(display_name="json", tooltip="Everything, every question."),

@@ -19,7 +19,7 @@ from ..sage_core.prompts.concepts import ConceptList
 from ..sage_core.prompts.pairs import PromptPairs
 from .host import clips, display, files, memory
 from .host.files import check_name, saved_metadata
-from .host.inputs import ADVANCED, check_choices, check_finite, concepts_input, seed_input
+from .host.inputs import ADVANCED, check_choices, check_finite, concepts_input, found_by, seed_input
 from .host.sockets import Pairs, Settings
 
 _DEFAULTS = PRESETS["sage_plus"]
@@ -33,7 +33,7 @@ _LATER_SETTINGS = {"redirect_weight", "spread_form", "local_form", "supervision"
 
 
 class SAGETrainingSettings(io.ComfyNode):
-    """Sets every knob of the training, for Train SAGE Text Encoder."""
+    """Sets every knob of the training, for SAGE Train Text Encoder."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -41,9 +41,10 @@ class SAGETrainingSettings(io.ComfyNode):
             node_id="SAGETrainingSettings",
             display_name="SAGE Training Settings",
             category="SAGE/train",
+            **found_by("hyperparameters", "learning rate"),
             description="Every knob of the training, in place of a preset. The defaults are those of sage_plus.",
             inputs=_setting_inputs(),
-            outputs=[Settings.Output(display_name="settings", tooltip="For Train SAGE Text Encoder.")],
+            outputs=[Settings.Output(display_name="settings", tooltip="For SAGE Train Text Encoder.")],
         )
 
     @classmethod
@@ -154,8 +155,9 @@ class SAGETrainEncoder(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGETrainEncoder",
-            display_name="Train SAGE Text Encoder",
+            display_name="SAGE Train Text Encoder",
             category="SAGE/train",
+            **found_by("remove concept", "unlearn concept", "alignment", "finetune clip"),
             description="Trains a safe version of an SD 1.x CLIP: the concept goes, counts, colours and relations "
             "stay. Cancel keeps a checkpoint, from which the same inputs go on; a finished training is found again.",
             is_output_node=True,

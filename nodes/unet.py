@@ -24,7 +24,7 @@ from ..sage_core.unet.files import UnetFile, read_unet
 from ..sage_core.unet.names import UnetConfig, reads_prompt
 from .host import clips, display, files, memory, models
 from .host.files import saved_metadata
-from .host.inputs import check_choices, check_finite, concepts_input
+from .host.inputs import check_choices, check_finite, concepts_input, found_by
 from .host.sockets import Pairs
 
 _CATEGORY = "SAGE/unet"
@@ -40,8 +40,9 @@ class SAGEApplyModelEdit(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGEApplyModelEdit",
-            display_name="Apply U-Net Edit",
+            display_name="SAGE Apply U-Net Edit",
             category=_CATEGORY,
+            **found_by("load esd", "load uce", "load rece", "stereo", "salun", "alignguard", "erased unet"),
             description="Puts an erased U-Net into an SD 1.x MODEL, at any strength: whole U-Nets and checkpoints, "
             "parts of them, pipeline folders, LoRAs of every spelling. Says what it changes.",
             inputs=[
@@ -160,8 +161,9 @@ class SAGESaveModelEdit(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="SAGESaveModelEdit",
-            display_name="Save U-Net Edit",
+            display_name="SAGE Save U-Net Edit",
             category=_CATEGORY,
+            **found_by("unet to lora"),
             description="Saves what changed from one MODEL to another, and from one CLIP to another, as models/loras/"
             "<name>.safetensors, which Load LoRA applies without this pack, with a strength.",
             is_output_node=True,
@@ -230,10 +232,11 @@ class SAGEEraseConcept(io.ComfyNode):
 
         return io.Schema(
             node_id="SAGEEraseConcept",
-            display_name="Erase Concept (closed form)",
+            display_name="SAGE Erase Concept (UCE, RECE)",
             category=_CATEGORY,
+            **found_by("speed", "oce", "cure", "mace", "closed form", "remove concept", "unlearn concept"),
             description="Erases concepts from an SD 1.x MODEL in seconds, without training: UCE, RECE, SPEED, OCE, "
-            "CURE-style and the closed-form part of MACE. Save U-Net Edit keeps the result.",
+            "CURE-style and the closed-form part of MACE. SAGE Save U-Net Edit keeps the result.",
             # Its report shows again when the result is found in the cache.
             is_output_node=True,
             inputs=[

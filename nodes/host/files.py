@@ -119,7 +119,7 @@ def output_file(folder: str, name: str, suffix: str, field: str) -> Path:
 
 
 def answer_log(name: str, field: str) -> Path:
-    """The file to which Score TIFA writes its answers; raises SettingsError as `plain_name` does."""
+    """The file to which SAGE Score TIFA writes its answers; raises SettingsError as `plain_name` does."""
     return output_file("tifa", name, ".jsonl", field)
 
 

@@ -32,6 +32,13 @@ _PLAIN = (str, int, float, dict, list)
 # For inputs that few need: ComfyUI from 0.10 on folds them away until they are asked for. To an older version's classes
 # the keyword is unknown, and would cost the whole pack.
 ADVANCED = {"advanced": True} if "advanced" in inspect.signature(io.Float.Input).parameters else {}
+# As above, in ComfyUI from 0.11 on.
+_HAS_ALIASES = "search_aliases" in inspect.signature(io.Schema).parameters
+
+
+def found_by(*words: str) -> dict[str, list[str]]:
+    """For a schema: words by which a search finds the node, beside those of its name."""
+    return {"search_aliases": [*words]} if _HAS_ALIASES else {}
 
 
 def seed_input(tooltip: str) -> io.Input:

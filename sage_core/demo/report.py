@@ -205,6 +205,6 @@ def _geometry(results: Results) -> str:
     )
 
 
-_SCORES = "Safe prompts by kind of question, and unsafe prompts, as Compare Scores shows them."
+_SCORES = "Safe prompts by kind of question, and unsafe prompts, as SAGE Compare Scores shows them."
 _CARD = f"One picture scored by the workflow score_one_picture: {CARD_PROMPT!r} by DES."
 _CONSOLE = "All pictures are in `pictures/`, by encoder and prompt number; prompts and marks are in `report.json`."

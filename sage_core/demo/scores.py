@@ -140,7 +140,7 @@ def score_encoders(
             for name in ENCODERS
         },
         marks={run["name"]: Marks(run, len(exam.seen)) for run in report["runs"]},
-        page=images[find(graph, "Compare Scores")][0],
+        page=images[find(graph, "SAGE Compare Scores")][0],
         difference=against["comparisons"][0],
     )
 
@@ -168,7 +168,7 @@ def evaluation_graph(
     for name, file in encoders.items():
         graph[find(graph, f"{name}: text encoder")]["inputs"]["encoder_name"] = file
     base, des, sage, plus = ([find(graph, f"{name}: concept rate"), 0] for name in ENCODERS)
-    compare = find(graph, "Compare Scores")
+    compare = find(graph, "SAGE Compare Scores")
     graph[compare]["inputs"] = {"base": base, "run_2": des, "run_3": sage, "run_4": plus, "theme": "light"}
     graph["DES and SAGE+"] = node("SAGECompare", "DES and SAGE+ compared", base=des, run_2=plus, theme="light")
     graph["all in JSON"] = node("PreviewAny", "All compared, in JSON", source=[compare, 2])
@@ -179,7 +179,7 @@ def evaluation_graph(
 def score_one(server: Server, files: ExpandedFiles, encoder: str, *, steps: int) -> PIL.Image.Image:
     """A picture of CARD_PROMPT by an encoder in models/text_encoders, each question about it ticked or crossed."""
     graph = card_graph(server.base, files, encoder, steps=steps)
-    return server.images(server.run(graph))[find(graph, "Score TIFA")][0]
+    return server.images(server.run(graph))[find(graph, "SAGE Score TIFA")][0]
 
 
 def card_graph(base: Path, files: ExpandedFiles, encoder: str, *, steps: int) -> Graph:

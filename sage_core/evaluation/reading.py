@@ -13,8 +13,8 @@ from typing import Any
 
 from ..drawing.guidance import PRESETS as SLD_PRESETS
 from ..errors import SettingsError
-from ..scores.rates import NINE_CLASSES, NUDENET_LOWEST
 from ..methods.table import KNOBS, METHODS, WHOLE, of_kind, settings_for, settings_of
+from ..scores.rates import NINE_CLASSES, NUDENET_LOWEST
 from .fields import Section, read_toml
 from .plan import (
     BASE,

@@ -1,4 +1,4 @@
-"""The systems of the field: where their weights are, and which methods here make them; README's table."""
+"""The systems of the field: where their weights are, and which methods here make them; the table of docs/systems.md."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from ..tables import markdown_table
 from .table import METHODS, Kind
 
 # The nodes that load published weights, and those that make each kind of method.
-_ENCODER, _EDIT = "Apply SAGE Text Encoder", "Apply U-Net Edit"
+_ENCODER, _EDIT = "SAGE Apply", "SAGE Apply U-Net Edit"
 _NODES: dict[Kind, str] = {
-    "alignment": "Train SAGE Text Encoder",
-    "unlearning": "Train AdvUnlearn Encoder",
-    "closed form": "Erase Concept",
-    "erasing": "Train Erasure",
-    "redirecting": "Train SAGE U-Net",
+    "alignment": "SAGE Train Text Encoder",
+    "unlearning": "SAGE Train AdvUnlearn",
+    "closed form": "SAGE Erase Concept",
+    "erasing": "SAGE Train Erasure",
+    "redirecting": "SAGE Train U-Net",
     "guidance": "SAGE Safe Guidance, SAGE Safe Guider",
-    "prompts": "SAFREE Prompt",
-    "gate": "Train SAGE Gate, SAGE Gate",
+    "prompts": "SAGE SAFREE Prompt",
+    "gate": "SAGE Train Gate, SAGE Gate",
 }
 
 
@@ -42,7 +42,7 @@ class System:
     made: str = "make"
 
     def row(self) -> list[str]:
-        """Its row of README's table."""
+        """Its row of the table."""
         verbs = [*(["load"] if self.loads else []), *([self.made] if self.methods else [])]
         nodes: dict[str, list[str]] = {}
         for name in self.methods:
@@ -90,7 +90,7 @@ SYSTEMS = (
 
 
 def systems_table() -> str:
-    """README's table."""
+    """The table of docs/systems.md."""
     return markdown_table(
         ["system", "load, make", "how", "weights", "licence of weights or code"], [each.row() for each in SYSTEMS]
     )

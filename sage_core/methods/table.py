@@ -1,4 +1,4 @@
-"""Every way here to make a model forget, a row each: plans, commands, nodes, benches and the README are made of them.
+"""Every way here to make a model forget, a row each: plans, commands, nodes, benches and docs/systems.md come of them.
 
 A new method is its module and its row. Nothing heavy is imported before a row's module is needed.
 """

@@ -1,4 +1,4 @@
-"""A scored run read back from a file: the report of `sage score` and of Score TIFA, or an answer log."""
+"""A scored run read back from a file: the report of `sage score` and of SAGE Score TIFA, or an answer log."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _TEXTS = ("image", "free_answer", "chosen")
 def read_result(path: str | os.PathLike[str]) -> TifaResult:
     """The run in a file, by its suffix.
 
-    .json is what `sage score --report` writes and what Score TIFA gives out as `json`. .jsonl is an answer log; its
-    free answers become choices by the judge's likelihoods, as there is no sentence encoder to match them.
+    .json is what `sage score --report` writes and what SAGE Score TIFA gives out as `json`. .jsonl is an answer log;
+    its free answers become choices by the judge's likelihoods, as there is no sentence encoder to match them.
 
     Raises:
         QuestionError: the file holds no such run; the message names it, and the row and field.

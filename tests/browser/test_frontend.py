@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from node_entries import ENTRIES, SEARCHES
 from sage_core.demo.comfyui.server import PACK, Server
 from sage_core.demo.demo import QUICK
 from sage_core.demo.exam import Exam
@@ -212,7 +213,7 @@ def test_texts_come_back_with_the_tab(
     assert any(before)
     # Another workflow takes the canvas, and the first one's tab is chosen again.
     tab.open(read(shapes_workflows["text_to_image_base_and_sage"]), "second")
-    assert [node["title"] for node in shown(tab)].count("Score TIFA") == 0
+    assert [node["title"] for node in shown(tab)].count("SAGE Score TIFA") == 0
     tab.page.get_by_text("first", exact=False).first.click()
     tab.settle()
     assert [node["text"] for node in shown(tab)] == before
@@ -226,7 +227,7 @@ def test_texts_outlive_a_reload_of_the_page_unless_the_settings_have_changed(
     tab.open(read(shapes_workflows["score_one_picture"]), "kept")
     tab.queue()
     before = {node["title"]: node["text"] for node in shown(tab) if node["text"]}
-    assert {"Make TIFA Questions", "Score TIFA"} <= before.keys()
+    assert {"SAGE Make TIFA Questions", "SAGE Score TIFA"} <= before.keys()
     tab.reload()
     assert {node["title"]: node["text"] for node in shown(tab) if node["text"]} == before
     change = """() => {
@@ -239,7 +240,7 @@ def test_texts_outlive_a_reload_of_the_page_unless_the_settings_have_changed(
     assert "TIFA (mean over captions)" not in json.dumps(workflow), "it would travel in every saved picture"
     tab.open(workflow, "changed")
     texts = {node["title"]: node["text"] for node in shown(tab)}
-    assert texts["Score TIFA"] == "" and texts["Make TIFA Questions"] == before["Make TIFA Questions"]
+    assert texts["SAGE Score TIFA"] == "" and texts["SAGE Make TIFA Questions"] == before["SAGE Make TIFA Questions"]
     assert tab.errors == []
 
 
@@ -286,3 +287,22 @@ def test_warnings_stand_out_and_nothing_is_read_as_html(open_tab: Callable[[str]
     assert found["cells"] == ["name", "rate", "a | b", "12.5 %"]
     assert found["markup"] == 0 and not found["saved"]
     assert tab.errors == []
+
+
+def test_a_search_shows_the_right_node_first_or_second(open_tab: Callable[[str], Tab]) -> None:
+    tab = open_tab("classic")
+    # What a ComfyUI from 0.11 on would have sent; a frontend of before that searches names alone.
+    script = """([aliases, queries]) => {
+      const store = document.querySelector("#vue-app").__vue_app__.config.globalProperties.$pinia._s.get("nodeDef");
+      for (const node of Object.values(store.nodeDefsByName)) node.search_aliases ??= aliases[node.name];
+      const Search = store.nodeSearchService.constructor;
+      const search = new Search(Object.values(store.nodeDefsByName));
+      const known = search.nodeFuseSearch.keys.includes("search_aliases");
+      return [known, queries.map((query) => search.searchNode(query).map((node) => node.name))];
+    }"""
+    aliases = {node: list(entry.aliases) for node, entry in ENTRIES.items()}
+    known, found = tab.page.evaluate(script, [aliases, list(SEARCHES)])
+    for (query, right), nodes in zip(SEARCHES.items(), found, strict=True):
+        named = any(query.lower() in f"{node} {ENTRIES[node].name}".lower() for node in right)
+        if known or named:
+            assert right & {*nodes[:2]}, (query, nodes[:4])

@@ -160,7 +160,7 @@ def test_remove_two_concepts_workflow_runs(
     }
     names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
     outputs = run_graph(graph := on_shapes_world(load_graph("remove_two_concepts"), *names, changes))
-    report = outputs[find(graph, "Train SAGE Text Encoder")]["text"][0]
+    report = outputs[find(graph, "SAGE Train Text Encoder")]["text"][0]
     assert 'SAGE, preset custom, concepts "skull, red star", 4 steps, 1024 pairs' in report
     assert outputs[find(graph, "SAGE Load Concepts")]["text"][0].startswith("skull, also ")
     pictures = [
@@ -204,18 +204,18 @@ def test_score_one_picture_workflow_runs(
     names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
     graph = on_shapes_world(load_graph("score_one_picture"), *names, changes)
     outputs = run_graph(graph)
-    table = outputs[find(graph, "Score TIFA")]["text"][0]
+    table = outputs[find(graph, "SAGE Score TIFA")]["text"][0]
     for row in ("judged by shapes reader", "| counting | ", "| spatial | ", "| color | "):
         assert row in table
     assert pixels(server, outputs, find(graph, "Picture")).shape == (64, 64, 3)
-    assert pixels(server, outputs, find(graph, "Score TIFA")).shape[1] > 800
+    assert pixels(server, outputs, find(graph, "SAGE Score TIFA")).shape[1] > 800
 
 
 def test_score_one_picture_workflow_runs_with_the_shapes_worlds_judge(
     server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
 ) -> None:
     graph = card_graph(base, shapes_files, shapes_files.text_encoder.name, steps=10)
-    table = run_graph(graph)[find(graph, "Score TIFA")]["text"][0]
+    table = run_graph(graph)[find(graph, "SAGE Score TIFA")]["text"][0]
     assert f"judged by {LEARNED_JUDGE}, fp32" in table
     score = next(line for line in table.splitlines() if line.startswith("| TIFA (mean over captions) | "))
     assert float(score.split("|")[2]) > 90, "the base draws what the prompt says, and the judge sees it"
@@ -233,8 +233,8 @@ def test_evaluate_workflow_runs_with_a_third_lane(
     }
     names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
     graph = clone_lane(on_shapes_world(load_graph("evaluate_base_and_sage"), *names, changes), "SAGE", "DES")
-    graph[find(graph, "Compare Scores")]["inputs"]["run_3"] = [find(graph, "DES: concept rate"), 0]
-    source = [find(graph, "Compare Scores"), 2]
+    graph[find(graph, "SAGE Compare Scores")]["inputs"]["run_3"] = [find(graph, "DES: concept rate"), 0]
+    source = [find(graph, "SAGE Compare Scores"), 2]
     graph["json"] = {"class_type": "PreviewAny", "inputs": {"source": source}, "_meta": {"title": "JSON"}}
     outputs = run_graph(graph)
     images = server.images(outputs)
@@ -250,5 +250,5 @@ def test_evaluate_workflow_runs_with_a_third_lane(
         assert run["rates"][0]["rule"] == f"{LEARNED_JUDGE}, fp32 asked 'is there a skull?'"
         assert run["tifa"]["caption_scores"] == runs[0]["tifa"]["caption_scores"]
         assert list(run["tifa"]["questions_by_type"]) == list(runs[0]["tifa"]["questions_by_type"])
-    assert "| TIFA (mean over captions) |" in outputs[find(graph, "Compare Scores")]["text"][0]
-    assert images[find(graph, "Compare Scores")][0].width == 1024
+    assert "| TIFA (mean over captions) |" in outputs[find(graph, "SAGE Compare Scores")]["text"][0]
+    assert images[find(graph, "SAGE Compare Scores")][0].width == 1024

@@ -1,12 +1,15 @@
-"""The nodes' help pages answer in the order in which a person asks, and stay short."""
+"""How a person finds a node and reads about it: by its name and other words, and on its help page."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-PAGES = sorted((Path(__file__).parents[2] / "nodes" / "web" / "docs").glob("*.md"))
+from node_entries import ENTRIES, NODES, SEARCHES
+
+PAGES = sorted((NODES / "web" / "docs").glob("*.md"))
 # What nearly every page has, in this order; only the first is a must for nodes without numbers.
 ORDER = ("**When to use it**:", "**What the numbers mean**", "**Pitfalls**")
 
@@ -24,3 +27,31 @@ def test_a_page_says_what_it_is_when_to_use_it_and_stays_short(page: Path) -> No
     assert text.count(ORDER[0]) == 1
     tables = text.count("| output |") + text.count("**Output**") + text.count("**Outputs**")
     assert tables >= 1, "a page says what comes out"
+
+
+def rank(query: str, node: str) -> tuple[int, int, bool]:
+    """How the frontend sorts what it finds: what begins with the query, what has it as a word, what has it as alias."""
+    query, names = query.lower(), (node, ENTRIES[node].name)
+    words = {word.lower() for name in names for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
+    begins = [len(name) for name in names if name.lower().startswith(query)]
+    other = query not in ENTRIES[node].aliases
+    if begins or query in words:
+        return (1, min(begins), other) if begins else (2, min(map(len, names)), other)
+    return 9, 0, other
+
+
+def test_names_begin_with_sage_and_every_page_has_its_nodes_name() -> None:
+    assert {page.stem for page in PAGES} == set(ENTRIES)
+    for page in PAGES:
+        name = ENTRIES[page.stem].name
+        assert name.startswith("SAGE ") and page.read_text(encoding="utf-8").startswith(f"# {name}\n"), page.stem
+    assert {entry.category for entry in ENTRIES.values()} == {
+        f"SAGE/{topic}" for topic in ("text", "unet", "train", "score", "inspect")
+    }
+
+
+@pytest.mark.parametrize("query", SEARCHES)
+def test_a_search_shows_the_right_node_first_or_second(query: str) -> None:
+    ranked = sorted(ENTRIES, key=lambda node: rank(query, node))
+    assert SEARCHES[query] & {*ranked[:2]}, ranked[:4]
+    assert rank(query, ranked[0]) < (9, 0, True), "nothing is found by it"
