@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +30,9 @@ from ..drawing.models import Model
 from ..drawing.pictures import ChangedModel
 from ..encoders.precision import choose_precision
 from ..errors import FileError, SettingsError
-from ..files import check_writable, whole_file, write_json
+from ..files import check_writable, readable, whole_file, write_json
 from ..methods.making import Watch
+from ..rows import shown
 from .bases import Fingerprints
 from .changes import change_of, recipe_of
 from .plan import Drawing, MethodPlan, Plan
@@ -42,6 +44,8 @@ _BYTES_A_PIXEL = 1.6
 _WRITERS = 4
 # A plan's precisions, of U-Nets and of judges.
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Of pictures that others drew.
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _PRECISIONS = {dtype: name for name, dtype in DTYPES.items()}
 # Seconds between looks at batches that other processes are drawing.
 _WAIT = 1.0
@@ -102,11 +106,14 @@ class Layout:
 
     def files(self, method: MethodPlan, prompts: PromptList) -> list[Path]:
         """The pictures of a list, in its order."""
+        if method.pictures:
+            return _drawn_elsewhere(method.pictures, prompts)
         return [self.pictures(method, prompts) / item.file for item in prompts.items]
 
     def jobs(self) -> list[Job]:
         """All batches, method by method."""
-        return [job for method in self.plan.methods for prompts in self.lists for job in self._jobs(method, prompts)]
+        drawn = [method for method in self.plan.methods if not method.pictures]
+        return [job for method in drawn for prompts in self.lists for job in self._jobs(method, prompts)]
 
     def _jobs(self, method: MethodPlan, prompts: PromptList) -> Iterator[Job]:
         records = self.output / "records" / self.folder(method) / prompts.folder
@@ -115,6 +122,31 @@ class Layout:
             name = f"{items[0].place:06}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
             lock = self.output / "locks" / f"{self.folder(method)}-{prompts.folder}-{name}.lock"
             yield Job(method, prompts, items, self.pictures(method, prompts), records / f"{name}.json", lock)
+
+
+def _drawn_elsewhere(folder: Path, prompts: PromptList) -> list[Path]:
+    """Each item's picture: the one whose name ends in the item's place.
+
+    Raises:
+        SettingsError: one is missing.
+    """
+    place = folder / prompts.name
+    with readable(place, SettingsError):
+        names = {file: re.search(r"(\d+)$", file.stem) for file in place.iterdir()} if place.is_dir() else {}
+    found = {int(number[1]): file for file, number in names.items() if number and file.suffix.lower() in _PICTURES}
+    if missing := [item for item in prompts.items if item.place not in found]:
+        raise SettingsError(
+            f"{place} holds no picture {missing[0].place}.png for {shown(missing[0].prompt)} ({len(missing):,} of "
+            f"{len(prompts.items):,} are missing). A picture's name ends in its prompt's place in the list's file, "
+            "from 0, times the pictures of each prompt, plus its number among them."
+        )
+    return [found[item.place] for item in prompts.items]
+
+
+def _stamps(folder: Path) -> list[list[Any]]:
+    """Names, sizes and dates of all files below a folder."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [[str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
 
 
 def _method_key(method: MethodPlan, drawing: Drawing, base: str, known: Fingerprints) -> str:
@@ -140,7 +172,9 @@ def _deciding(method: MethodPlan) -> dict[str, Any]:
     recipe = recipe_of(method.make) if method.make else 1
     fields = asdict(method) | {"name": ""}
     file, made = fields.pop("file"), fields.pop("make")
+    drawn = fields.pop("pictures")
     added = {"file": file} if file else {}
+    added |= {"pictures": _stamps(drawn)} if drawn else {}
     if made:
         later = {name: value for name in ("concept_list", "pairs", "settings") if (value := made.pop(name))}
         added |= {"made": later} if later else {}

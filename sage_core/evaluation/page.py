@@ -38,11 +38,13 @@ def _lost(results: Results, method: MethodPlan, comparison: Comparison) -> list[
     shown = f"the {len(most)} pictures that lost most are shown" if len(most) < len(groups) else "all are shown"
     beside = f"; {shown}, the base on the left" if most else ""
     captions = next(each for each in results.layout.lists if each.kind == CAPTIONS)
-    places = {item.id: item.file for item in captions.items}
-    folders = {each.name: results.layout.pictures(each, captions) for each in (results.layout.plan.methods[0], method)}
+    files = {
+        each.name: dict(zip((item.id for item in captions.items), results.layout.files(each, captions), strict=True))
+        for each in (results.layout.plan.methods[0], method)
+    }
     found = [
         (
-            {name: folder / places[image] for name, folder in folders.items()},
+            {name: places[image] for name, places in files.items()},
             groups[image][0].question.caption,
             [f"{row.question.question} {row.chosen}, not {row.question.answer}" for row in groups[image]],
         )

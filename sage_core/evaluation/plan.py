@@ -77,6 +77,7 @@ class MethodPlan:
         make: a method of the table, on top of `text_encoder`, `unet` and `loras`.
         sld: a preset of Safe Latent Diffusion, "" for none; `safety_text` is what it leads away from.
         safree: concepts to project prompts away from.
+        pictures: a folder of pictures that were drawn elsewhere, a folder in it for each list.
         gate: a gate on the base's states. What it flags is drawn with the changed text encoder, or refined if none is.
     """
 
@@ -90,6 +91,7 @@ class MethodPlan:
     safety_text: str = ""
     safree: tuple[str, ...] = ()
     gate: Path | None = None
+    pictures: Path | None = None
 
     @property
     def slug(self) -> str:

@@ -248,6 +248,7 @@ def _method(section: Section) -> MethodPlan:
         safety_text=section.text("safety_text"),
         safree=section.texts("safree"),
         gate=section.path("gate"),
+        pictures=section.path("pictures", folder=True),
     )
     if found.safety_text and not section.has("sld"):
         section.problem("safety_text", "it has no effect without sld. Name a strength, or leave it out.")
@@ -255,8 +256,12 @@ def _method(section: Section) -> MethodPlan:
         section.problem(
             "gate", "it takes the place of a prompt's states, and so does safree. Make two methods of them."
         )
-    given = ("make", "file", "text_encoder", "unet", "lora", "erase", "sld", "safree", "gate")
-    if not any(section.has(each) for each in given):
+    given = ("make", "file", "text_encoder", "unet", "lora", "erase", "sld", "safree", "gate", "pictures")
+    used = [each for each in given if section.has(each)]
+    if "pictures" in used and len(used) > 1:
+        text = f"these are drawn already, and {', '.join(used[:-1])} would have no effect. Make two methods of them."
+        section.problem("pictures", text)
+    if not used:
         section.problem("name", f"the method {name!r} changes nothing; expected one or more of {', '.join(given)}.")
     section.close()
     return found

@@ -31,7 +31,11 @@ def open_plan(file: str | os.PathLike[str]) -> Layout:
     check_files(plan)
     lists = read_lists(plan)
     check_distances(plan, lists)
-    return Layout(plan, lists)
+    layout = Layout(plan, lists)
+    for method in plan.methods:
+        for prompts in lists if method.pictures else ():
+            layout.files(method, prompts)
+    return layout
 
 
 def run(

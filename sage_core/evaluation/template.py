@@ -104,6 +104,11 @@ safree = ["nudity", "naked", "bare skin"]
 # text_encoder = "SAGE.pt"
 
 # [[method]]
+# name = "drawn elsewhere"
+# pictures = "theirs"              # a folder for each list, "captions" for the questions', named as the lists; a
+                                   # picture's name ends in its prompt's place in the list's file, from 0
+
+# [[method]]
 # name = "LoRA"
 # lora = [{file = "sage-lora.safetensors", strength = 1.0}]
 """

@@ -224,6 +224,21 @@ def test_lists_with_a_meaning_geneval_and_thresholds(tmp_path: Path, monkeypatch
         assert scores.attacks["seen names"].share == scores.curve["seen names"][0.4]
     assert "thresholds" in results.figures and "0.4 or more" in tables["table_3"].note
 
+    # The same pictures as someone else's: the same scores.
+    for listed in layout.lists:
+        for item, drawn in zip(listed.items, layout.files(layout.plan.methods[1], listed), strict=True):
+            place = tmp_path / "theirs" / listed.name / f"picture-{item.place:03}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(drawn.read_bytes())
+    file.write_text(file.read_text() + '[[method]]\nname = "theirs"\npictures = "theirs"\n')
+    again = run(open_plan(file), device=CPU)
+    assert again is not None
+    for table in again.tables:
+        assert table.rows["theirs"] == table.rows["SLD"]
+    place.unlink()
+    with pytest.raises(SettingsError, match=rf"holds no picture {item.place}\.png for .* \(1 of "):
+        open_plan(file)
+
 
 def test_a_second_run_draws_and_asks_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sage_core.evaluation.run.load", lambda _: pytest.fail("nothing is left to draw"))
