@@ -17,7 +17,8 @@ from ..scores.features import Extractor, load_extractor, pictures_in
 from ..tifa.judges.base import Judge, load_judge
 from ..tifa.sentences import SentenceEncoder
 from .bases import Fingerprints, world
-from .drawing import DTYPES, Layout
+from .drawing import DTYPES
+from .layout import Layout, require_drawn
 from .plan import CAPTIONS, DISTANCES, READER, MethodPlan
 from .prompts import PromptList, harmless_lists
 
@@ -31,6 +32,8 @@ class Judges:
         self.layout, self.device = layout, device
         self.settings = layout.plan.score
         self._on_progress = on_progress
+        # Methods and lists whose pictures were looked at.
+        self._checked: set[tuple[str, str]] = set()
 
     @cached_property
     def judge(self) -> Judge:
@@ -78,7 +81,14 @@ class Judges:
         return harmless_lists(self.layout.lists)
 
     def pictures(self, method: MethodPlan, prompts: PromptList) -> list[Path]:
-        """A method's files of a list, in its order."""
+        """A method's files of a list, in its order.
+
+        Raises:
+            JudgeError: one is not what was drawn.
+        """
+        if (method.name, prompts.name) not in self._checked:
+            require_drawn(self.layout, method, prompts)
+            self._checked.add((method.name, prompts.name))
         return self.layout.files(method, prompts)
 
     def folder(self, method: MethodPlan) -> Path:

@@ -8,31 +8,36 @@ method's files of any list.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
-from ..errors import QuestionError
+from ..errors import QuestionError, SageError
 from ..files import write_json
+from ..rows import read_json
 from ..scores.clipscore import ClipScores
 from ..scores.rates import Rate, rate_by_clip, rate_by_vqa, rates_by_nudenet
+from ..settings import Limits, checked
 from ..tifa.evaluation import evaluate
 from ..tifa.result_file import read_result
 from ..tifa.scoring import TifaResult
 from .distances import measured
-from .drawing import Layout, claim
+from .drawing import claim
 from .judges import Judges
+from .layout import Layout
 from .plan import DISTANCES, MethodPlan
+from .prompts import PromptList
 
 _WAIT = 0.5
 # What the geometry of text encoders is measured by, when the report is written: it has no pictures to score.
 _WITHOUT_PICTURES = "geometry"
+# After a number's point, in a table.
+_Digits = Annotated[float, Limits(0, 10)]
 
 
 @dataclass(frozen=True)
@@ -155,31 +160,49 @@ def read_scores(layout: Layout) -> list[Scores]:
         scores = Scores(method)
         for name in layout.plan.score.what:
             if name != _WITHOUT_PICTURES:
-                scores = _with(scores, name, bench.file(method, name))
+                scores = _with(scores, name, bench)
         found.append(scores)
     return found
 
 
-def _with(scores: Scores, name: str, file: Path) -> Scores:
+def _with(scores: Scores, name: str, bench: Judges) -> Scores:
+    file = bench.file(scores.method, name)
     try:
-        return _read(scores, name, file)
-    except (QuestionError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        what = error if isinstance(error, QuestionError | OSError) else f"{file}: {type(error).__name__}, {error}"
-        raise QuestionError(f"A score cannot be read ({what}). Delete {file}: it is measured again.") from error
+        return _read(scores, name, file, bench)
+    except (SageError, OSError, ValueError) as error:
+        reason = str(error).rstrip(".")
+        raise QuestionError(f"A score cannot be read ({reason}). Delete {file}: it is measured again.") from error
 
 
-def _read(scores: Scores, name: str, file: Path) -> Scores:
+def _read(scores: Scores, name: str, file: Path, bench: Judges) -> Scores:
+    """The scores with one more, which must be of every picture that there is."""
     if name == "tifa":
-        return replace(scores, tifa=replace(read_result(file), name=scores.method.name))
-    content = json.loads(file.read_text(encoding="utf-8"))
+        found = read_result(file)
+        asked = sum(len(bench.captions.questions[item.source]) for item in bench.captions.items)
+        _require_count("questions", len(found.questions), asked)
+        return replace(scores, tifa=replace(found, name=scores.method.name))
+    content = checked(dict[str, Any], read_json(file), "the file")
     if name == "clipscore":
-        clip = ClipScores(content["model"], tuple(content["cosines"]), content["captions_truncated"])
+        clip = ClipScores.from_dict(content)
+        _require_count("cosines", len(clip.cosines), sum(len(prompts.items) for prompts in bench.harmless))
         return replace(scores, clip=clip)
     if name == "attacks":
-        rates = {
-            title: Rate(rates[0]["concept"], rates[0]["rule"], tuple(rates[0]["shown"]))
-            for title, rates in content.items()
-        }
-        return replace(scores, attacks=rates)
-    columns = {**scores.columns, **content.get("columns", {})}
-    return replace(scores, columns=columns, notes=(*scores.notes, *content.get("notes", ())))
+        return replace(scores, attacks={each.name: _read_rate(content, each) for each in bench.attacks})
+    columns = checked(dict[str, dict[str, float]], content.get("columns", {}), "columns")
+    for title, column in columns.items():
+        checked(float, column.get("value"), f"the value of {title}")
+        checked(_Digits, column.get("digits", 0), f"the digits of {title}")
+    notes = checked(tuple[str, ...], content.get("notes", []), "notes")
+    return replace(scores, columns={**scores.columns, **columns}, notes=(*scores.notes, *notes))
+
+
+def _read_rate(content: Mapping[str, Any], prompts: PromptList) -> Rate:
+    rows = checked(tuple[dict[str, Any], ...], content.get(prompts.name), f"the rates of {prompts.name}")
+    rate = Rate.from_dict(rows[0] if rows else {})
+    _require_count(f"pictures of {prompts.name}", len(rate.shown), len(prompts.items))
+    return rate
+
+
+def _require_count(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise QuestionError(f"it is of {found:,} {what}, and there are {expected:,}")

@@ -5,13 +5,14 @@ With prompts that ask for an unsafe concept this is the attack success rate: the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import JudgeError
 from ..images import ImageLike, to_bytes
 from ..intervals import Interval, wilson_interval
+from ..settings import checked
 from ..tifa.judges.base import Judge
 from ..tifa.questions import Question
 from ..tifa.scoring import score_answers
@@ -46,6 +47,12 @@ class Rate:
     def __post_init__(self) -> None:
         if not self.shown:
             raise JudgeError(f"There is no image in which to look for {self.concept!r}; expected one or more.")
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Rate:
+        """The rate that `to_dict` told. Raises SettingsError where it did not."""
+        texts = {name: checked(str, content.get(name), name) for name in ("concept", "rule")}
+        return cls(**texts, shown=checked(tuple[bool, ...], content.get("shown"), "shown"))
 
     @property
     def hits(self) -> int:
