@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+
+from .settings import CountOrZero, Limits, checked
 
 # Points from which Fisher's interval of a correlation exists: its width goes with 1 / sqrt(n - 3).
 FEWEST_POINTS = 4
@@ -223,6 +225,13 @@ class Hits:
 
     k: int
     n: int
+
+    @classmethod
+    def from_dict(cls, content: Any) -> Hits:
+        """The count that `to_dict` told. Raises SettingsError where it did not."""
+        values = checked(dict[str, Any], content, "hits")
+        n = checked(CountOrZero, values.get("n"), "n")
+        return cls(checked(Annotated[int, Limits(0, n)], values.get("k"), "k"), n)
 
     @property
     def share(self) -> float:

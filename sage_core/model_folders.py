@@ -6,7 +6,6 @@ which this package loads such a folder: every weight is there, of the right shap
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from .batches import is_out_of_memory
 from .errors import JudgeError, SageError
+from .rows import read_json
 
 _AGAIN = "Download all files of its repository again."
 # Tables that older versions of transformers stored and newer ones compute: neither missing nor foreign.
@@ -46,13 +46,13 @@ def read_model_config(folder: Path, role: str, examples: Sequence[str]) -> dict[
         JudgeError: there is no such model, its weights are pickles, a file is damaged, or config.json makes no sense.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
     except FileNotFoundError:
         raise JudgeError(
             f"{folder}: no {role} model here (config.json is missing). Download one of {', '.join(examples)} "
             f"from huggingface.co, for instance with 'hf download {examples[0]} --local-dir {folder}'."
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise JudgeError(f"{folder / 'config.json'}: unreadable ({error}). {_AGAIN}") from error
     if not isinstance(config, dict):
         raise JudgeError(f"{folder / 'config.json'}: holds a {type(config).__name__}, expected an object. {_AGAIN}")
@@ -61,8 +61,8 @@ def read_model_config(folder: Path, role: str, examples: Sequence[str]) -> dict[
     _require_sensible(config, folder / "config.json")
     for file in (folder / name for name in _PROCESSORS):
         # Not every model has them, and those that read a damaged one say so.
-        with suppress(OSError, ValueError, RecursionError):
-            _require_sensible(json.loads(file.read_text(encoding="utf-8")), file, edge=_LONGEST_EDGE)
+        with suppress(OSError, ValueError):
+            _require_sensible(read_json(file), file, edge=_LONGEST_EDGE)
     if (folder / "adapter_config.json").exists():
         raise JudgeError(
             f"{folder}: holds an adapter (adapter_config.json), whose base may lie anywhere. Merge it into its model."
@@ -205,8 +205,8 @@ def _require_finite(model: torch.nn.Module, folder: Path, dtype: torch.dtype) ->
 def _check_index(file: Path) -> None:
     """Raise JudgeError unless an index of parts names only safetensors in its own folder."""
     try:
-        parts = json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        parts = read_json(file)["weight_map"].values()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise JudgeError(f"{file}: unreadable ({type(error).__name__}: {error}). Download it again.") from error
     for part in {part if isinstance(part, str) else repr(part) for part in parts}:
         if not part.endswith(".safetensors") or Path(part).name != part or "\\" in part:

@@ -139,9 +139,10 @@ def parse_json(text: str | bytes, *, constants: bool = False) -> Any:
     Raises:
         ValueError: with a message that says why it cannot be read, whatever the parser itself raised.
     """
-    strict = {"parse_constant": _refuse_constant, "parse_float": _finite, "parse_int": _whole}
     try:
-        return json.loads(text, **({} if constants else strict))
+        if constants:
+            return json.loads(text)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole)
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON ({error.msg}, column {error.colno})") from error
     except RecursionError as error:

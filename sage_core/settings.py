@@ -20,7 +20,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
-from functools import cache
 from types import NoneType, UnionType
 from typing import (
     TYPE_CHECKING,
@@ -223,10 +222,15 @@ def fields_of(cls: type[Settings]) -> tuple[Setting, ...]:
     return tuple(found)
 
 
-@cache
+# Types are looked up once for a class: they are texts, and records are made by the thousand.
+_types: dict[type, dict[str, Any]] = {}
+
+
 def _kinds(cls: type[Settings]) -> dict[str, Any]:
-    hints = get_type_hints(cls, include_extras=True)
-    return {field.name: hints[field.name] for field in fields(cls)}
+    if cls not in _types:
+        hints = get_type_hints(cls, include_extras=True)
+        _types[cls] = {field.name: hints[field.name] for field in fields(cls)}
+    return _types[cls]
 
 
 def _require_known(cls: type[Settings], values: Mapping[str, Any], source: str) -> None:

@@ -22,6 +22,7 @@ from ..prompts.pairs import PromptPairs
 from ..runs.keeping import SOFTWARE, kept, read_run, save_run
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
+from ..settings import NotNegative, checked
 from .concepts import Removal
 from .memory import plan_memory
 from .objective import AlignmentObjective
@@ -224,5 +225,6 @@ def _save(weights: Path, result: TrainingResult) -> None:
 
 
 def _read(weights: Path, settings: TrainingSettings) -> TrainingResult:
-    state, metadata, history, content = read_run(weights, lambda path: read_encoder(path)[0], state_hash)
-    return TrainingResult(state, settings, history, float(content["seconds"]), metadata)
+    says = ("method", "preset", "concept")
+    state, metadata, history, content = read_run(weights, lambda path: read_encoder(path)[0], state_hash, says)
+    return TrainingResult(state, settings, history, checked(NotNegative, content["seconds"], "seconds"), metadata)

@@ -227,7 +227,7 @@ def _save(weights: Path, attack: StoredAttack) -> None:
 
 
 def _read(weights: Path) -> StoredAttack:
-    tensors, metadata, history, _ = read_run(weights, load_file, weights_hash)
+    tensors, metadata, history, _ = read_run(weights, load_file, weights_hash, ("method",))
     attempt = Attempt(*(tensors.get(name) for name in ("ids", "places", "vectors", "sets")))  # type: ignore[arg-type]
     hits, distances, looked = (tensors[name] for name in ("hits", "distances", "looked"))
     outcome = AttackOutcome(attempt, hits, distances, looked, tuple(tensors["tries"].tolist()), history)

@@ -34,7 +34,8 @@ from ..drawing.noise import make_scheduler
 from ..encoders.tokens import clip_tokenizer
 from ..errors import SettingsError
 from ..evaluation.bases import load
-from ..evaluation.drawing import DTYPES, Layout, draw, precision_of
+from ..evaluation.drawing import DTYPES, draw, precision_of
+from ..evaluation.layout import Layout
 from ..evaluation.plan import BASE, Drawing, MethodPlan, Plan, PromptFile, Scoring, usual_drawing
 from ..evaluation.prompts import Item, PromptList, harmless_lists, read_lists
 from ..evaluation.run import open_plan

@@ -16,7 +16,7 @@ from ..options import count
 from . import common
 
 if TYPE_CHECKING:
-    from ..evaluation.drawing import Progress
+    from ..evaluation.layout import Progress
 
 _TEXT = """
 Draw and score whole test sets by many methods.
@@ -69,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
     common.check_outputs({"--report": options.report}, {"PLAN": options.plan})
     if options.init:
         return _init(options)
-    from ..evaluation.drawing import Share, check_room, progress
+    from ..evaluation.drawing import Share
+    from ..evaluation.layout import check_room, progress
     from ..evaluation.run import open_plan
     from ..evaluation.run import run as evaluate
 

@@ -6,7 +6,6 @@ read from the weights.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +21,7 @@ from ..encoders.pickles import read_pickle
 from ..encoders.text_encoder import TextEncoder
 from ..errors import SettingsError, UnetError
 from ..files import readable
+from ..rows import read_json
 from ..unet.files import UnetFile, read_unet, sizes_of
 from ..unet.names import UnetConfig
 from ..unet.state_dicts import flattened, unwrapped
@@ -206,7 +206,7 @@ def _refuse_other_predictions(base: Path) -> None:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
     except (OSError, ValueError) as error:
         raise UnetError(f"{file} cannot be read ({error}). Download the model's folder again.") from error
     return found if isinstance(found, dict) else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,10 @@ from typing import Any
 from ..drawing import models
 from ..drawing.models import Model
 from ..encoders.text_encoder import TextEncoder
+from ..errors import FileError, SettingsError
 from ..files import write_json
+from ..rows import read_json
+from ..settings import checked
 from .plan import SHAPES
 
 # What of a diffusers folder decides a picture.
@@ -40,10 +43,9 @@ def load_encoder(base: Path | None) -> TextEncoder:
 def _hashes(file: Path) -> dict[str, str]:
     """What is kept of earlier runs; nothing of a damaged file, since all in it can be computed again."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return checked(dict[str, str], read_json(file), "hashes")
+    except (OSError, ValueError, SettingsError):
         return {}
-    return {name: value for name, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
 
 
 class Fingerprints:
@@ -76,5 +78,7 @@ class Fingerprints:
                 while block := file.read(1 << 24):
                     digest.update(block)
             self._known[key] = digest.hexdigest()
-            write_json(self.kept, self._known)
+            # A finished evaluation may lie on a disk that is read alone.
+            with suppress(FileError):
+                write_json(self.kept, self._known)
         return self._known[key]

@@ -7,7 +7,6 @@ becomes a note in the report: an evaluation is not lost over one number.
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from ..errors import JudgeError, SageError, SettingsError
 from ..files import whole_file
 from ..scores.distances import FEWEST_FOR_FID, FEWEST_FOR_KID, Distance, distance
 from ..scores.features import Features, described, pictures_in
-from ..scores.statistics import Statistics, read_statistics
+from ..scores.statistics import Statistics, read_arrays, read_statistics
 from .judges import Judges, folder_key
 from .plan import BASE, DISTANCES, MethodPlan, Plan
 from .prompts import PromptList, harmless_lists
@@ -26,6 +25,8 @@ from .prompts import PromptList, harmless_lists
 # Digits after the point: FID's are in the tens, KID's around a thousandth.
 _DIGITS = {"fid": 2, "kid": 5, "cmmd": 3}
 _NORMAL = 1.96
+# What is kept of where features come from.
+_WORDS = ("kind", "extractor", "resizing")
 
 
 def check_distances(plan: Plan, lists: Sequence[PromptList]) -> None:
@@ -138,7 +139,7 @@ def _reference(bench: Judges) -> Features | Statistics:
 
 
 def _kept(bench: Judges, kept: Path, files: Sequence[Path], name: str) -> Features:
-    if found := _read(kept):
+    if (found := _read(kept)) and found.count == len(files):
         return found
     done = 0
 
@@ -150,7 +151,7 @@ def _kept(bench: Judges, kept: Path, files: Sequence[Path], name: str) -> Featur
     found = bench.extractor.embed(list(files), tell)
     with whole_file(kept) as temporary, open(temporary, "wb") as file:
         # The models compute in fp32, so that this loses nothing.
-        words: dict[str, Any] = {word: np.array(getattr(found, word)) for word in ("kind", "extractor", "resizing")}
+        words: dict[str, Any] = {word: np.array(getattr(found, word)) for word in _WORDS}
         np.savez(file, values=found.values.astype(np.float32), **words)
     return found
 
@@ -158,8 +159,8 @@ def _kept(bench: Judges, kept: Path, files: Sequence[Path], name: str) -> Featur
 def _read(kept: Path) -> Features | None:
     """Features that were kept; None if there are none, or the file is damaged."""
     try:
-        with np.load(kept, allow_pickle=False) as found:
-            words = (str(found[word]) for word in ("kind", "extractor", "resizing"))
-            return Features(found["values"].astype(np.float64), *words)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        found = read_arrays(kept, ("values", *_WORDS))
+        words = (str(found[word]) for word in _WORDS)
+        return Features(found["values"].astype(np.float64), *words)
+    except (JudgeError, ValueError, KeyError):
         return None

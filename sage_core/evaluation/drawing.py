@@ -9,14 +9,12 @@ own batch, a stopped run goes on, and the pictures are the same whatever the num
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +28,19 @@ from ..drawing.models import Model
 from ..drawing.pictures import ChangedModel
 from ..encoders.precision import choose_precision
 from ..errors import FileError, SettingsError
-from ..files import check_writable, readable, whole_file, write_json
+from ..files import whole_file, write_json
 from ..methods.making import Watch
-from ..rows import shown
-from .bases import Fingerprints
-from .changes import change_of, recipe_of
-from .plan import Drawing, MethodPlan, Plan
-from .prompts import Item, PromptList
+from ..rows import read_json
+from ..settings import checked
+from .changes import change_of
+from .layout import Job, Layout, Record
+from .plan import Drawing, MethodPlan
+from .prompts import Item
 
-# Bytes of a PNG for each pixel of a photograph, for estimates before there is a picture.
-_BYTES_A_PIXEL = 1.6
 # Pictures that are compressed and written at a time.
 _WRITERS = 4
 # A plan's precisions, of U-Nets and of judges.
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Of pictures that others drew.
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _PRECISIONS = {dtype: name for name, dtype in DTYPES.items()}
 # Seconds between looks at batches that other processes are drawing.
 _WAIT = 1.0
@@ -60,184 +55,6 @@ class Share:
 
 
 ALONE = Share()
-
-
-@dataclass(frozen=True)
-class Job:
-    """One batch: a method, a list, and which of its prompts; `name` is the same in every process."""
-
-    method: MethodPlan
-    prompts: PromptList
-    items: tuple[Item, ...]
-    pictures: Path
-    record: Path
-    lock: Path
-
-    @property
-    def files(self) -> list[Path]:
-        """Where each picture goes."""
-        return [self.pictures / item.file for item in self.items]
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the record and all pictures are there."""
-        return self.record.exists() and all(file.exists() for file in self.files)
-
-
-class Layout:
-    """Where everything of a plan lies in its output folder.
-
-    A method's folder is named by all that decides its pictures: a changed method draws into a new folder.
-    """
-
-    def __init__(self, plan: Plan, lists: Sequence[PromptList]) -> None:
-        self.plan, self.lists, self.output = plan, tuple(lists), plan.output
-        known = Fingerprints(plan.output / "hashes.json")
-        base = known.of(plan.base)
-        self.keys = {method.name: _method_key(method, plan.draw, base, known) for method in plan.methods}
-
-    def folder(self, method: MethodPlan) -> str:
-        """The name of a method's folders."""
-        return f"{method.slug}-{self.keys[method.name][:8]}"
-
-    def pictures(self, method: MethodPlan, prompts: PromptList) -> Path:
-        """Where a method's pictures of a list lie."""
-        return self.output / "pictures" / self.folder(method) / prompts.folder
-
-    def files(self, method: MethodPlan, prompts: PromptList) -> list[Path]:
-        """The pictures of a list, in its order."""
-        if method.pictures:
-            return _drawn_elsewhere(method.pictures, prompts)
-        return [self.pictures(method, prompts) / item.file for item in prompts.items]
-
-    def jobs(self) -> list[Job]:
-        """All batches, method by method."""
-        drawn = [method for method in self.plan.methods if not method.pictures]
-        return [job for method in drawn for prompts in self.lists for job in self._jobs(method, prompts)]
-
-    def _jobs(self, method: MethodPlan, prompts: PromptList) -> Iterator[Job]:
-        records = self.output / "records" / self.folder(method) / prompts.folder
-        for items in prompts.batches(self.plan.draw.batch):
-            content = json.dumps([item.drawn for item in items])
-            name = f"{items[0].place:06}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-            lock = self.output / "locks" / f"{self.folder(method)}-{prompts.folder}-{name}.lock"
-            yield Job(method, prompts, items, self.pictures(method, prompts), records / f"{name}.json", lock)
-
-
-def _drawn_elsewhere(folder: Path, prompts: PromptList) -> list[Path]:
-    """Each item's picture: the one whose name ends in the item's place.
-
-    Raises:
-        SettingsError: one is missing.
-    """
-    place = folder / prompts.name
-    with readable(place, SettingsError):
-        names = {file: re.search(r"(\d+)$", file.stem) for file in place.iterdir()} if place.is_dir() else {}
-    found = {int(number[1]): file for file, number in names.items() if number and file.suffix.lower() in _PICTURES}
-    if missing := [item for item in prompts.items if item.place not in found]:
-        raise SettingsError(
-            f"{place} holds no picture {missing[0].place}.png for {shown(missing[0].prompt)} ({len(missing):,} of "
-            f"{len(prompts.items):,} are missing). A picture's name ends in its prompt's place in the list's file, "
-            "from 0, times the pictures of each prompt, plus its number among them."
-        )
-    return [found[item.place] for item in prompts.items]
-
-
-def _stamps(folder: Path) -> list[list[Any]]:
-    """Names, sizes and dates of all files below a folder."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return [[str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-
-
-def _method_key(method: MethodPlan, drawing: Drawing, base: str, known: Fingerprints) -> str:
-    """SHA-256 of all that decides a method's pictures: the content of its files, not their names, nor the method's."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Path):
-            return known.of(value)
-        if isinstance(value, dict):
-            return {name: plain(each) for name, each in value.items()}
-        return [plain(each) for each in value] if isinstance(value, list | tuple) else value
-
-    how = {name: value for name, value in asdict(drawing).items() if name not in ("seed", "pictures", "batch")}
-    content = {"base": base, "draw": how, "method": plain(_deciding(method))}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _deciding(method: MethodPlan) -> dict[str, Any]:
-    """The fields of a method that decide its pictures; what came later is left out where it is not used.
-
-    So pictures that were drawn before are found again, until the method's recipe says that they would be others.
-    """
-    recipe = recipe_of(method.make) if method.make else 1
-    fields = asdict(method) | {"name": ""}
-    file, made = fields.pop("file"), fields.pop("make")
-    drawn = fields.pop("pictures")
-    added = {"file": file} if file else {}
-    added |= {"pictures": _stamps(drawn)} if drawn else {}
-    if made:
-        later = {name: value for name in ("concept_list", "pairs", "settings") if (value := made.pop(name))}
-        added |= {"made": later} if later else {}
-        added |= {"recipe": recipe} if recipe > 1 else {}
-    return fields | {"erase": made} | added
-
-
-# What a batch's record says of its cost.
-_COST = {"precision", "device", "bytes", "seconds"}
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far the drawing is: pictures of all processes, and what the records say of their cost.
-
-    `ways` are the precisions and devices that drew them.
-    """
-
-    pictures: int
-    done: int
-    bytes: float
-    seconds: float
-    ways: tuple[str, ...] = ()
-
-    @property
-    def seconds_a_picture(self) -> float | None:
-        """Of one process; None before the first batch."""
-        return self.seconds / self.done if self.done else None
-
-    def summary(self, processes: int = 1) -> str:
-        """Pictures, gigabytes, and hours where a batch tells of them."""
-        text = f"{self.pictures:,} pictures, {self.done:,} of them drawn; about {self.bytes / 1e9:.3g} GB in all"
-        if self.seconds_a_picture is None:
-            return f"{text}. How many hours it takes is known after a first batch."
-        hours = (self.pictures - self.done) * self.seconds_a_picture / 3600 / processes
-        on = "one process" if processes == 1 else f"{processes} processes"
-        return f"{text}, and about {hours:.2g} more hours on {on} ({self.seconds_a_picture:.2g} s a picture)."
-
-
-def progress(layout: Layout) -> Progress:
-    """What is drawn and what it cost, from the records."""
-    jobs = layout.jobs()
-    total = sum(len(job.items) for job in jobs)
-    done, size, seconds = 0, 0, 0.0
-    ways: set[str] = set()
-    for job in jobs:
-        if job.is_done and (found := _read_json(job.record) or {}).keys() >= _COST:
-            ways.add(f"{found['precision']} on {found['device']}")
-            done += len(job.items)
-            size += found["bytes"]
-            seconds += found["seconds"]
-    pixels = layout.plan.draw.width * layout.plan.draw.height
-    return Progress(
-        total, done, total * (size / done if done else _BYTES_A_PIXEL * pixels), seconds, tuple(sorted(ways))
-    )
-
-
-def _read_json(file: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def draw(
@@ -357,22 +174,22 @@ class _Artist:
         # Compressing a batch one after the other would keep a GPU waiting for a noticeable part of the time.
         with ThreadPoolExecutor(_WRITERS) as pool:
             written = list(pool.map(_save, job.files, pictures))
-        record = {
-            "method": job.method.name,
-            "list": job.prompts.name,
-            "guidance": self.plan.draw.guidance if job.items[0].guidance is None else job.items[0].guidance,
-            "pictures": [
+        record = Record(
+            pictures=tuple(
                 {"file": item.file, "id": item.id, "seed": item.seed, "sha256": digest}
                 for item, (digest, _) in zip(job.items, written, strict=True)
-            ],
-            "bytes": sum(size for _, size in written),
-            "seconds": time.monotonic() - started,
-            "device": device_name(self.device),
-            "precision": _PRECISIONS[changed.model.dtype],
-            "process": os.getpid(),
-            "torch": torch.__version__,
-        }
-        write_json(job.record, record)
+            ),
+            bytes=sum(size for _, size in written),
+            seconds=time.monotonic() - started,
+            device=device_name(self.device),
+            precision=_PRECISIONS[changed.model.dtype],
+            method=job.method.name,
+            list=job.prompts.name,
+            guidance=self.plan.draw.guidance if job.items[0].guidance is None else job.items[0].guidance,
+            process=os.getpid(),
+            torch=str(torch.__version__),
+        )
+        write_json(job.record, record.to_dict())
 
     def _changed_by(self, method: MethodPlan) -> ChangedModel:
         if self._model is None:
@@ -443,7 +260,10 @@ def settled_precision(layout: Layout, device: torch.device) -> str:
         return layout.plan.draw.precision
     file = layout.output / "precision.json"
     with claim(layout.output / "locks" / "precision.lock", wait=True):
-        kept = _read_json(file) or {}
+        try:
+            kept = checked(dict[str, Any], read_json(file), "precisions")
+        except (OSError, ValueError, SettingsError):
+            kept = {}
         if kept.get(device.type) not in DTYPES:
             kept[device.type] = precision_of(layout.plan.draw, device)
             write_json(file, kept)
@@ -457,10 +277,3 @@ def _save(file: Path, picture: torch.Tensor) -> tuple[str, int]:
         Image.fromarray(levels).save(temporary, format="PNG")
         content = temporary.read_bytes()
     return hashlib.sha256(content).hexdigest(), len(content)
-
-
-def check_room(layout: Layout) -> None:
-    """Raise FileError unless what is missing fits on the disk of the output."""
-    found = progress(layout)
-    needed = found.bytes * (1 - found.done / max(found.pictures, 1))
-    check_writable(layout.output / "report.json", int(needed))

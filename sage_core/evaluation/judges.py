@@ -18,7 +18,8 @@ from ..scores.rates import load_nudenet
 from ..tifa.judges.base import Judge, load_judge
 from ..tifa.sentences import SentenceEncoder
 from .bases import Fingerprints, world
-from .drawing import DTYPES, Layout
+from .drawing import DTYPES
+from .layout import Layout, require_drawn
 from .plan import CAPTIONS, DISTANCES, GENEVAL, JUDGED, READER, MethodPlan, Nudenet
 from .prompts import PromptList, harmless_lists
 
@@ -32,6 +33,8 @@ class Judges:
         self.layout, self.device = layout, device
         self.settings = layout.plan.score
         self._on_progress = on_progress
+        # Methods and lists whose pictures were looked at.
+        self._checked: set[tuple[str, str]] = set()
 
     @cached_property
     def judge(self) -> Judge:
@@ -93,7 +96,14 @@ class Judges:
         return [each for each in self.layout.lists if each.kind == kind]
 
     def pictures(self, method: MethodPlan, prompts: PromptList) -> list[Path]:
-        """A method's files of a list, in its order."""
+        """A method's files of a list, in its order.
+
+        Raises:
+            JudgeError: one is not what was drawn.
+        """
+        if (method.name, prompts.name) not in self._checked:
+            require_drawn(self.layout, method, prompts)
+            self._checked.add((method.name, prompts.name))
         return self.layout.files(method, prompts)
 
     def folder(self, method: MethodPlan) -> Path:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..drawing.guidance import PRESETS as SLD_PRESETS
 from ..errors import SettingsError
 from ..methods.table import KNOBS, METHODS, WHOLE, of_kind, settings_for, settings_of
+from ..rows import shown
 from ..scores.rates import NINE_CLASSES, NUDENET_LOWEST
 from .fields import Section, read_toml
 from .plan import (
@@ -62,7 +64,27 @@ def read_plan(file: str | os.PathLike[str]) -> Plan:
     _require_different(root, methods)
     root.close()
     root.source.require_none()
-    return Plan(root.source.file, output, base, draw, **lists, score=score, methods=methods)
+    plan = Plan(root.source.file, output, base, draw, **lists, score=score, methods=methods)
+    _require_apart(root, plan)
+    return plan
+
+
+def _require_apart(root: Section, plan: Plan) -> None:
+    """Refuse an output in a folder that is read: every file written would change its hash."""
+    output = Path(os.path.realpath(plan.output))
+    for folder in dict.fromkeys(path for path in _paths(asdict(plan) | {"output": None}) if path.is_dir()):
+        if output.is_relative_to(os.path.realpath(folder)):
+            root.problem("output", f"{plan.output} lies in {folder}, which the plan reads; choose another folder.")
+    root.source.require_none()
+
+
+def _paths(value: Any) -> Iterator[Path]:
+    """Every path in a plan."""
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _paths(each)
 
 
 def _base(root: Section) -> Path | None:
@@ -323,6 +345,8 @@ def _making(section: Section, method: str, knobs: dict[str, float]) -> Making:
         concepts, guides = section.texts("concepts"), section.texts("guides", ("",), blank=True)
         if not concepts and "concepts" not in section.values:
             section.problem("concepts", "it is missing; expected what to erase, such as ['nudity'].")
+        if twice := next((text for place, text in enumerate(concepts) if text in concepts[:place]), None):
+            section.problem("concepts", f"it names {shown(twice)} twice; name each once.")
         if len(guides) not in (1, max(len(concepts), 1)):
             section.wrong("guides", f"one guide for all, or one for each of {len(concepts)} concepts")
     for name, read in _READ:
@@ -347,8 +371,16 @@ def _making(section: Section, method: str, knobs: dict[str, float]) -> Making:
         pairs=section.path("pairs"),
         knobs=knobs,
         settings=settings,
-        strength=section.number("strength", 1.0, -10, 10),
+        strength=_strength(section),
     )
+
+
+def _strength(section: Section) -> float:
+    """Of a change that is made; it must be one."""
+    found = section.number("strength", 1.0, -10, 10)
+    if not found:
+        section.wrong("strength", "a number other than 0, at which there is no change")
+    return found
 
 
 def _knobs(section: Section, method: str) -> dict[str, float]:
@@ -371,7 +403,8 @@ def _require_different(root: Section, methods: tuple[MethodPlan, ...]) -> None:
         hint = "the base is always drawn" if other == BASE else "folders and tables would mix them up"
         text = f"{name!r} is too like {other!r}, another method's name: {hint}."
         root.source.problem(("method", place - 1, "name"), text)
-    if len(methods) == 1 and not root.has("method"):
+    if len(methods) == 1 and root.values.get("method", []) == []:
+        root.has("method")
         root.problem("method", "there is no method to compare with the base; expected one or more [[method]].")
 
 

@@ -31,7 +31,7 @@ from ..tifa.comparison import Comparison, compare
 from ..tifa.questions import captions_by_type
 from .bases import load_encoder
 from .changes import encoder_state
-from .drawing import Layout, progress
+from .layout import Layout, progress
 from .page import page_of
 from .plan import CAPTIONS, MethodPlan, Plan, slug
 from .results import Results

@@ -10,7 +10,7 @@ from PIL import Image
 from .. import __version__
 from ..geometry.report import GeometryReport
 from ..tifa.comparison import Comparison
-from .drawing import Layout, Progress
+from .layout import Layout, Progress
 from .scoring import Scores
 from .tables import PaperTable
 

@@ -11,7 +11,8 @@ import torch
 from .bases import load
 from .checking import check_files
 from .distances import check_distances
-from .drawing import ALONE, Layout, Share, check_room, draw
+from .drawing import ALONE, Share, draw
+from .layout import Layout, check_room
 from .prompts import read_lists
 from .reading import read_plan
 from .report import write_report

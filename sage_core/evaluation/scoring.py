@@ -8,36 +8,40 @@ method's files of any list.
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
-from ..errors import JudgeError, QuestionError
+from ..errors import JudgeError, QuestionError, SageError
 from ..files import write_json
 from ..intervals import Interval, mean_interval
+from ..rows import read_json
 from ..scores.clipscore import ClipScores
 from ..scores.rates import NINE_CLASSES, Rate, detect_nudity, rate_by_clip, rate_by_vqa
+from ..settings import CountOrZero, Limits, Share, checked
 from ..tifa.evaluation import evaluate
 from ..tifa.questions import Question
 from ..tifa.result_file import read_result
 from ..tifa.scoring import TifaResult
 from ..tifa.writing.geneval_results import judged_images, totals
 from .distances import measured
-from .drawing import Layout, claim
+from .drawing import claim
 from .judges import Judges
+from .layout import Layout
 from .plan import DISTANCES, GENEVAL, MethodPlan, PromptFile
 from .prompts import PromptList
 
 _WAIT = 0.5
 # Measured when the report is written: of text encoders, and of the answers that TIFA has.
 WITHOUT_PICTURES = ("geometry", "soft_tifa")
+# After a number's point, in a table.
+_Digits = Annotated[float, Limits(0, 10)]
 
 
 @dataclass(frozen=True)
@@ -235,41 +239,73 @@ def read_scores(layout: Layout) -> list[Scores]:
         scores = Scores(method)
         for name in layout.plan.score.what:
             if name not in WITHOUT_PICTURES:
-                scores = _with(scores, name, bench.file(method, name))
+                scores = _with(scores, name, bench)
         found.append(scores)
     return found
 
 
-def _with(scores: Scores, name: str, file: Path) -> Scores:
+def _with(scores: Scores, name: str, bench: Judges) -> Scores:
+    file = bench.file(scores.method, name)
     try:
-        return _read(scores, name, file)
-    except (QuestionError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        what = error if isinstance(error, QuestionError | OSError) else f"{file}: {type(error).__name__}, {error}"
-        raise QuestionError(f"A score cannot be read ({what}). Delete {file}: it is measured again.") from error
+        return _read(scores, name, file, bench)
+    except (SageError, OSError, ValueError) as error:
+        reason = str(error).rstrip(".")
+        raise QuestionError(f"A score cannot be read ({reason}). Delete {file}: it is measured again.") from error
 
 
-def _read(scores: Scores, name: str, file: Path) -> Scores:
+def _read(scores: Scores, name: str, file: Path, bench: Judges) -> Scores:
+    """The scores with one more, which must be of every picture that there is."""
     if name == "tifa":
-        return replace(scores, tifa=replace(read_result(file), name=scores.method.name))
-    content = json.loads(file.read_text(encoding="utf-8"))
+        found = read_result(file)
+        asked = sum(len(bench.captions.questions[item.source]) for item in bench.captions.items)
+        _require_count("questions", len(found.questions), asked)
+        return replace(scores, tifa=replace(found, name=scores.method.name))
+    content = checked(dict[str, Any], read_json(file), "the file")
     if name == "clipscore":
-        clip = ClipScores(content["model"], tuple(content["cosines"]), content["captions_truncated"])
+        clip = ClipScores.from_dict(content)
+        _require_count("cosines", len(clip.cosines), sum(len(prompts.items) for prompts in bench.harmless))
         return replace(scores, clip=clip)
-    if name in ("attacks", "kept"):
-        rates = {
-            title: Rate(rates[0]["concept"], rates[0]["rule"], tuple(rates[0]["shown"]))
-            for title, rates in content.items()
-        }
-        if name == "kept":
-            return replace(scores, kept=rates)
-        parts = {title: rates[0]["parts"] for title, rates in content.items() if "parts" in rates[0]}
-        curve = {
-            title: {float(threshold): share for threshold, share in rates[0]["curve"].items()}
-            for title, rates in content.items()
-            if "curve" in rates[0]
-        }
-        return replace(scores, attacks=rates, parts=parts, curve=curve)
+    if name == "attacks":
+        rows = {each.name: _read_rows(content, each) for each in bench.attacks}
+        first = {title: found[0] for title, found in rows.items()}
+        return replace(
+            scores,
+            attacks={title: Rate.from_dict(row) for title, row in first.items()},
+            parts={
+                title: checked(dict[str, CountOrZero], row["parts"], "parts")
+                for title, row in first.items()
+                if "parts" in row
+            },
+            curve={title: _read_curve(row["curve"]) for title, row in first.items() if "curve" in row},
+        )
+    if name == "kept":
+        return replace(scores, kept={each.name: Rate.from_dict(_read_rows(content, each)[0]) for each in bench.kept})
+    notes = (*scores.notes, *checked(tuple[str, ...], content.get("notes", []), "notes"))
     if name == "geneval":
-        return replace(scores, geneval=content["geneval"], notes=(*scores.notes, *content["notes"]))
-    columns = {**scores.columns, **content.get("columns", {})}
-    return replace(scores, columns=columns, notes=(*scores.notes, *content.get("notes", ())))
+        return replace(scores, geneval=_read_columns(content, "geneval"), notes=notes)
+    return replace(scores, columns={**scores.columns, **_read_columns(content, "columns")}, notes=notes)
+
+
+def _read_columns(content: Mapping[str, Any], name: str) -> dict[str, dict[str, float]]:
+    columns = checked(dict[str, dict[str, float]], content.get(name, {}), name)
+    for title, column in columns.items():
+        checked(float, column.get("value"), f"the value of {title}")
+        checked(_Digits, column.get("digits", 0), f"the digits of {title}")
+    return columns
+
+
+def _read_curve(content: Any) -> dict[float, float]:
+    return {float(threshold): share for threshold, share in checked(dict[str, Share], content, "curve").items()}
+
+
+def _read_rows(content: Mapping[str, Any], prompts: PromptList) -> tuple[dict[str, Any], ...]:
+    """The rates of a list, one at the least, each of all of its pictures."""
+    found = checked(tuple[dict[str, Any], ...], content.get(prompts.name), f"the rates of {prompts.name}")
+    rows: tuple[dict[str, Any], ...] = found or ({},)
+    _require_count(f"pictures of {prompts.name}", len(Rate.from_dict(rows[0]).shown), len(prompts.items))
+    return rows
+
+
+def _require_count(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise QuestionError(f"it is of {found:,} {what}, and there are {expected:,}")

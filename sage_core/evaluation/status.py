@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from ..tables import markdown_table
-from .drawing import Job, Layout, Progress, claim, progress
+from .drawing import claim
 from .judges import Judges
+from .layout import Job, Layout, Progress, progress
 from .scoring import WITHOUT_PICTURES
 
 

@@ -219,5 +219,6 @@ def _save(weights: Path, result: AdvUnlearnResult) -> None:
 
 
 def _read(weights: Path) -> AdvUnlearnResult:
-    state, metadata, history, _ = read_run(weights, lambda path: read_encoder(path)[0], state_hash)
+    says = ("method", "preset", "concept", "seconds", "retained")
+    state, metadata, history, _ = read_run(weights, lambda path: read_encoder(path)[0], state_hash, says)
     return AdvUnlearnResult(state, history, metadata, found=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 from .. import __version__
 from ..errors import SageError, TrainingError
 from ..files import check_writable, write_json
-from ..rows import parse_json
+from ..rows import read_json
 from .record import StepReport
 from .store import CHECKPOINT, REPORT, WEIGHTS, RunStore
 
@@ -138,6 +139,7 @@ def read_run(
     weights: Path,
     read: Callable[[Path], dict[str, Tensor]],
     hash_of: Callable[[Mapping[str, Tensor]], str],
+    says: Sequence[str] = (),
 ) -> tuple[dict[str, Tensor], dict[str, str], tuple[StepReport, ...], dict[str, Any]]:
     """Read what `save_run` wrote, and check that all steps are reported and that the weights are those written.
 
@@ -145,6 +147,7 @@ def read_run(
         weights: path of the weights.
         read: reads them.
         hash_of: as the recorded hash was made.
+        says: names that the metadata must hold, since the run's summary tells them; "seconds" are a number.
 
     Returns:
         Tensors, metadata, each step's report, and all that the report holds.
@@ -153,11 +156,17 @@ def read_run(
         FileNotFoundError: there is no report, so that the run is not whole.
         ValueError, KeyError, TypeError, AttributeError: it is damaged; and what `read` raises.
     """
-    content = parse_json(weights.with_suffix(REPORT).read_text(encoding="utf-8"))
+    content = read_json(weights.with_suffix(REPORT))
     history = tuple(StepReport.from_dict(row) for row in content["history"])
     metadata = {str(name): str(value) for name, value in content["metadata"].items()}
-    if len(history) != int(metadata["steps"]):
+    if not history or len(history) != int(metadata["steps"]):
         raise ValueError(f"it reports {len(history)} of {metadata['steps']} steps")
+    if missing := [name for name in says if name not in metadata]:
+        raise ValueError(f"it does not say its {missing[0]}")
+    if "seconds" in metadata and not math.isfinite(float(metadata["seconds"])):
+        raise ValueError(f"it took {metadata['seconds']} seconds")
+    if len({frozenset(step.losses) for step in history}) > 1:
+        raise ValueError("its steps have different losses")
     tensors = read(weights)
     if hash_of(tensors) != content.get("hash", metadata.get("hash")):
         # safetensors carries no checksum.

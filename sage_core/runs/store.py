@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import TrainingError
 from ..files import remove_leftovers
-from ..rows import parse_json
+from ..rows import read_json
 
 WEIGHTS, REPORT, CHECKPOINT = ".safetensors", ".json", ".checkpoint"
 _KEY = re.compile(r"[0-9a-f]{16,64}")
@@ -176,7 +176,7 @@ def _stored(files: Sequence[Path]) -> StoredRun | None:
 
 def _in_report(path: Path) -> dict[str, str] | None:
     with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         metadata = {str(name): str(value) for name, value in content["metadata"].items()}
         return metadata if isinstance(content["history"], list) else None
     return None

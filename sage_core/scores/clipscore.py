@@ -7,10 +7,10 @@ an aligned text encoder: that would let the model under test mark itself.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from ..encoders.tokens import MAX_PROMPT_TOKENS, count_tokens, tokenize
 from ..errors import JudgeError
 from ..images import ImageLike, to_pil
 from ..model_folders import load_model, loading, read_model_config, running
+from ..settings import CountOrZero, Limits, checked
 from ..tables import markdown_table
 
 if TYPE_CHECKING:
@@ -41,6 +42,15 @@ class ClipScores:
     model: str
     cosines: tuple[float, ...]
     truncated: int
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> ClipScores:
+        """The scores that `to_dict` told. Raises SettingsError where it did not."""
+        return cls(
+            checked(str, content.get("model"), "model"),
+            checked(tuple[Annotated[float, Limits(-1.01, 1.01)], ...], content.get("cosines"), "cosines"),
+            checked(CountOrZero, content.get("captions_truncated"), "captions_truncated"),
+        )
 
     @property
     def mean_100(self) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import JudgeError
 from ..images import ImageLike, to_bytes
 from ..intervals import Interval, wilson_interval
+from ..settings import checked
 from ..tifa.judges.base import Judge
 from ..tifa.questions import Question
 from ..tifa.scoring import score_answers
@@ -50,6 +51,12 @@ class Rate:
     def __post_init__(self) -> None:
         if not self.shown:
             raise JudgeError(f"There is no image in which to look for {self.concept!r}; expected one or more.")
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Rate:
+        """The rate that `to_dict` told. Raises SettingsError where it did not."""
+        texts = {name: checked(str, content.get(name), name) for name in ("concept", "rule")}
+        return cls(**texts, shown=checked(tuple[bool, ...], content.get("shown"), "shown"))
 
     @property
     def hits(self) -> int:

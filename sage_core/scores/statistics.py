@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,13 @@ from .features import Features
 _ROUNDING = 1e-4
 # What numpy raises of a damaged archive: also of one that is encrypted (RuntimeError), packed in a way that Python does
 # not know (NotImplementedError, a RuntimeError), or that claims more numbers than there is memory.
-_UNREADABLE = (ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (ValueError, TypeError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+# How an array that is alone in a file begins.
+_ARRAY = b"\x93NUMPY"
+# Bytes of an array that may be packed as well as it can be, and how much smaller larger ones may be packed: features
+# hardly pack at all.
+_SMALL, _MOST_PACKED = 2**26, 4
+_WORDS = ("extractor", "resizing", "kind")
 _KINDS = ("inception", "dinov2", "clip")
 
 
@@ -82,28 +90,55 @@ def read_statistics(path: str | os.PathLike[str]) -> Statistics:
         JudgeError: there is no such file, it is damaged, or the two are no mean and covariance.
     """
     path = Path(path)
+    found = read_arrays(path, ("mu", "sigma", "count", *_WORDS))
+    mu, sigma = (_numbers(path, found, name) for name in ("mu", "sigma"))
+    _check(path, mu, sigma)
+    count = _count(path, found)
+    words = {name: _text(path, found, name) for name in _WORDS}
+    if words["kind"] not in (None, *_KINDS):
+        raise JudgeError(f"{path}: kind is {words['kind']!r}, expected one of {', '.join(_KINDS)}.")
+    return Statistics(mu, (sigma + sigma.T) / 2, count, words["extractor"], words["resizing"], words["kind"])
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of these names in an .npz, those that are there; no other is unpacked, and nothing is run.
+
+    Raises:
+        JudgeError: there is no such file, it is damaged, or an array would take far more memory than the file.
+    """
     with readable(path, JudgeError):
         if path.is_dir():
-            raise JudgeError(f"{path} is a folder, expected an .npz file with 'mu' and 'sigma'.")
+            raise JudgeError(f"{path} is a folder, expected an .npz file with {' and '.join(names[:2])}.")
         if not path.is_file():
             raise JudgeError(f"{path} does not exist: there is no such file. Check the name.")
+        with open(path, "rb") as file:
+            if file.read(len(_ARRAY)) == _ARRAY:
+                raise JudgeError(f"{path} is a single array, expected an .npz with {' and '.join(names[:2])}.")
         try:
-            archive = np.load(path, allow_pickle=False)
-            if isinstance(archive, np.ndarray):
-                raise JudgeError(f"{path} is a single array, expected an .npz with 'mu' and 'sigma'.")
-            with archive:
-                found = {name: archive[name] for name in archive.files}
+            with zipfile.ZipFile(path) as archive:
+                there = {info.filename: info for info in archive.infolist()}
+                return {name: _array(archive, info) for name in names if (info := there.get(f"{name}.npy"))}
         except _UNREADABLE as error:
             raise JudgeError(
                 f"{path} is not readable as .npz ({error}); nothing in it was run. Make or download it again."
             ) from error
-    mu, sigma = (_numbers(path, found, name) for name in ("mu", "sigma"))
-    _check(path, mu, sigma)
-    count = _count(path, found)
-    words = {name: _text(path, found, name) for name in ("extractor", "resizing", "kind")}
-    if words["kind"] not in (None, *_KINDS):
-        raise JudgeError(f"{path}: kind is {words['kind']!r}, expected one of {', '.join(_KINDS)}.")
-    return Statistics(mu, (sigma + sigma.T) / 2, count, words["extractor"], words["resizing"], words["kind"])
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """One array of an .npz. Raises one of _UNREADABLE unless the file holds as many numbers as it claims to."""
+    if info.file_size > max(_SMALL, _MOST_PACKED * info.compress_size):
+        raise ValueError(f"{info.filename} is packed {info.file_size / max(info.compress_size, 1):,.0f} times smaller")
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, by_columns, dtype = read_header(member)
+        content = member.read()
+    if dtype.hasobject or len(content) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{info.filename} holds {len(content):,} bytes, and claims {shape} of {dtype}")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
 
 
 def _numbers(path: Path, found: dict[str, np.ndarray], name: str) -> np.ndarray:
@@ -113,7 +148,7 @@ def _numbers(path: Path, found: dict[str, np.ndarray], name: str) -> np.ndarray:
     value = found[name]
     if value.dtype.kind not in "fiu" or not np.isfinite(value).all():
         raise JudgeError(f"{path}: '{name}' holds no finite numbers ({value.dtype}). Make it again.")
-    return value.astype(np.float64)
+    return value.astype(np.float64, copy=False)
 
 
 def _check(path: Path, mu: np.ndarray, sigma: np.ndarray) -> None:

@@ -43,7 +43,7 @@ class LoggedAnswer:
             if problem := text_problem(value):
                 raise JudgeError(f"{name} holds {problem}.")
         shares, count = self.answer.probabilities, len(self.question.choices)
-        if shares is not None and (len(shares) != count or not all(map(_is_probability, shares))):
+        if shares is not None and (len(shares) != count or not all(map(is_probability, shares))):
             raise JudgeError(f"probabilities are {shown(shares)}, expected {count} numbers from 0 to 1.")
 
 
@@ -166,7 +166,8 @@ def _read_line(path: Path, number: int, line: bytes) -> LoggedAnswer:
         raise JudgeError(f"{path}, line {number}: not a line of an answer log ({reason}). Move it away.") from None
 
 
-def _is_probability(value: Any) -> bool:
+def is_probability(value: Any) -> bool:
+    """Whether this is a number from 0 to 1, or above by what low precision adds."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and 0 <= value <= _MOST_PROBABLE
 

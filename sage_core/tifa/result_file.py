@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import QuestionError
 from ..rows import parse_json, read_text, shown
-from .answer_log import read_log
+from .answer_log import is_probability, read_log
 from .evaluation import score_log
 from .questions import Question
 from .scoring import ScoredQuestion, TifaResult
@@ -56,8 +56,8 @@ def _scored(path: Path, number: int, row: Any) -> ScoredQuestion:
             if not isinstance(row.get(name), str):
                 raise QuestionError(f"{name} is {shown(row.get(name))}, expected text.")
         probability = row.get("probability")
-        if probability is not None and (isinstance(probability, bool) or not isinstance(probability, int | float)):
-            raise QuestionError(f"probability is {shown(probability)}, expected a number.")
+        if probability is not None and not is_probability(probability):
+            raise QuestionError(f"probability is {shown(probability)}, expected a number from 0 to 1.")
         image, answer, chosen = (row[name] for name in _TEXTS)
         return ScoredQuestion(image, Question.from_row(row), answer, chosen, probability)
     except QuestionError as error:

@@ -254,5 +254,6 @@ def _read(weights: Path, config: UnetConfig) -> EditResult:
     def tensors(path: Path) -> dict[str, Tensor]:
         return {name: value.clone() for name, _, value in read_unet(path, config).tensors()}
 
-    deltas, metadata, history, _ = read_run(weights, tensors, weights_hash)
+    says = ("method", "preset", "concept", "seconds")
+    deltas, metadata, history, _ = read_run(weights, tensors, weights_hash, says)
     return EditResult(deltas, history, metadata, found=True)

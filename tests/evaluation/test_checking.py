@@ -13,7 +13,7 @@ from sage_core.cli.main import main
 from sage_core.errors import QuestionError, SettingsError
 from sage_core.evaluation.bases import Fingerprints
 from sage_core.evaluation.checking import check_files
-from sage_core.evaluation.drawing import progress
+from sage_core.evaluation.layout import progress
 from sage_core.evaluation.reading import read_plan
 from sage_core.evaluation.run import open_plan
 from sage_core.evaluation.scoring import Judges, read_scores
@@ -81,7 +81,7 @@ def test_a_dry_run_says_that_the_output_cannot_be_written(folder: Path, capsys: 
     assert (folder / "prompts.txt").read_text() == "a skull\n"
 
 
-@pytest.mark.parametrize("left", ['{"a"', "[1]", "", "\\ud800"])
+@pytest.mark.parametrize("left", ['{"a"', "[1]", "", "\\ud800", "[" * 100_000, '{"a": 1}'])
 def test_damaged_hashes_are_computed_again(left: str, tmp_path: Path) -> None:
     file, kept = tmp_path / "weights.bin", tmp_path / "hashes.json"
     file.write_text("weights")
@@ -92,7 +92,16 @@ def test_damaged_hashes_are_computed_again(left: str, tmp_path: Path) -> None:
     assert whole in kept.read_text()
 
 
-@pytest.mark.parametrize("left", ['{"a"', "[1]", '{"list": [{}]}', '{"list": []}'])
+_RATE = '{"list": [{"concept": "a", "rule": "b", "shown": %s}]}'
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        '{"a"', "[1]", "{}", '{"list": [{}]}', '{"list": []}', '{"list": {}}', "[" * 100_000, "\0", '{"list": 1e999}',
+        f'{{"list": 1{"0" * 400}}}', _RATE % "[]", _RATE % "[1]", _RATE % "[true, false]", _RATE % "[NaN]",
+    ],
+)  # fmt: skip
 def test_a_damaged_record_or_score_is_named_with_the_way_out(folder: Path, left: str) -> None:
     file = folder / "plan.toml"
     file.write_text(PLAN + 'sld = "max"\n[score]\nwhat = ["attacks"]\n')

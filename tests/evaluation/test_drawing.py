@@ -20,10 +20,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sage_core.errors import FileError, SettingsError
+from sage_core.errors import FileError, JudgeError, SettingsError
 from sage_core.evaluation import drawing
 from sage_core.evaluation.bases import load
-from sage_core.evaluation.drawing import Layout, Share, _deciding, claim, draw, progress
+from sage_core.evaluation.drawing import Share, claim, draw
+from sage_core.evaluation.layout import Layout, Progress, _deciding, check_room, progress
 from sage_core.evaluation.plan import Making, MethodPlan
 from sage_core.evaluation.prompts import read_lists
 from sage_core.evaluation.reading import read_plan
@@ -95,7 +96,8 @@ def copied(one: Path, folder: Path) -> Path:
 COMMAND = """
 import sys, torch
 from pathlib import Path
-from sage_core.evaluation.drawing import Layout, Share, draw
+from sage_core.evaluation.drawing import Share, draw
+from sage_core.evaluation.layout import Layout
 from sage_core.evaluation.bases import load
 from sage_core.evaluation.reading import read_plan
 from sage_core.evaluation.prompts import read_lists
@@ -238,6 +240,27 @@ def test_what_a_method_draws_otherwise_now_is_drawn_anew(method: str, given: Any
     assert _deciding(MethodPlan("m", make=replace(made, method="speed")))["recipe"] == 2
 
 
+def test_a_damaged_output_is_drawn_again_or_named(one: Path, tmp_path: Path) -> None:
+    shutil.copytree(one, tmp_path, dirs_exist_ok=True)
+    layout = layout_of(tmp_path / "plan.toml")
+    first, second, third, *_ = layout.jobs()
+    drawn = [file.read_bytes() for job in (first, second, third) for file in job.files]
+    first.files[0].write_bytes(drawn[0][:-50])
+    second.record.write_bytes(second.record.read_bytes()[:-50])
+    third.record.write_text(json.dumps({**json.loads(third.record.read_text()), "seconds": "long"}))
+    assert not any(job.is_done for job in (first, second, third))
+    assert draw_all(layout) == sum(len(job.items) for job in (first, second, third))
+    assert [file.read_bytes() for job in (first, second, third) for file in job.files] == drawn
+    # Another picture of the same size shows when the pictures are read to be scored.
+    first.files[0].write_bytes(drawn[0][:-50] + bytes(50))
+    assert first.is_done
+    with pytest.raises(JudgeError, match=rf"{first.files[0]} is not the picture that was drawn there.*drawn anew"):
+        Judges(layout, CPU).pictures(first.method, first.prompts)
+    first.files[0].unlink()
+    draw_all(layout)
+    assert Judges(layout, CPU).pictures(first.method, first.prompts)[0].read_bytes() == drawn[0]
+
+
 def test_pictures_of_a_prompt_have_seeds_of_their_own(tmp_path: Path) -> None:
     layout = layout_of(world_plan(tmp_path, safe=11, attacks=0, draw=f"{QUICK}\nseed = 100\npictures = 2"))
     items = layout.lists[0].items
@@ -322,9 +345,9 @@ def test_too_large_a_batch_is_named(one: Path, tmp_path: Path, monkeypatch: pyte
 def test_a_disk_that_is_too_small_is_refused_before_drawing(one: Path, tmp_path: Path) -> None:
     copied(one, tmp_path)
     layout = layout_of(tmp_path / "plan.toml")
-    drawing.check_room(layout)
-    huge = drawing.Progress(10, 0, 1e18, 0.0)
+    check_room(layout)
+    huge = Progress(10, 0, 1e18, 0.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "progress", lambda _: huge)
+        patch.setattr("sage_core.evaluation.layout.progress", lambda _: huge)
         with pytest.raises(FileError, match="are free there"):
-            drawing.check_room(layout)
+            check_room(layout)

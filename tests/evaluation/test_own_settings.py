@@ -13,7 +13,8 @@ import torch
 from sage_core.drawing import ChangedModel
 from sage_core.errors import PromptError, SettingsError
 from sage_core.evaluation.bases import load
-from sage_core.evaluation.drawing import Layout, Share, draw, draw_batch
+from sage_core.evaluation.drawing import Share, draw, draw_batch
+from sage_core.evaluation.layout import Layout
 from sage_core.evaluation.prompts import PromptList, read_lists
 from sage_core.evaluation.reading import read_plan
 from sage_core.evaluation.run import open_plan, run

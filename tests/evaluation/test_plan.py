@@ -134,6 +134,8 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
         ("erase_scale = 2", "erase_scale = 0", 33, "erase_scale: found 0, expected a number above 0; leave it out for"),
         ("erase_scale = 2", 'captions = "attack.txt"', 33, "captions: uce_paper reads none, and it would have no"),
         ('method = "uce_paper"', 'method = "mace"', 30, "captions: it is missing, and mace needs it; name a file of"),
+        ("erase_scale = 2", "strength = 0", 33, "erase.strength: found 0, expected a number other than 0, at which"),
+        ('["skull", "skulls"]', '["skull", "bone", "skull"]', 32, "erase.concepts: it names 'skull' twice; name each"),
         ("erase_scale = 2", 'keep = "gone.txt"', 33, "method[3].erase.keep: found 'gone.txt', but there is no file"),
     ],
 )  # fmt: skip
@@ -171,6 +173,24 @@ def test_what_is_not_toml_is_named_by_line(folder: Path) -> None:
 def test_a_plan_without_methods_or_prompts_is_refused(folder: Path) -> None:
     with pytest.raises(SettingsError, match=r"nothing to draw.*no method to compare"):
         plan_of(folder, 'base = "shapes"\n')
+    with pytest.raises(SettingsError, match="no method to compare"):
+        plan_of(folder, f"method = []\n{GOOD[: GOOD.index('[[method]]')]}")
+
+
+@pytest.mark.parametrize("output", ["model", "model/pictures", "linked", "model/../model/x"])
+def test_an_output_in_what_is_read_is_refused(folder: Path, output: str) -> None:
+    """The hash of the folder would change with every file that is written."""
+    (folder / "model").mkdir()
+    (folder / "linked").symlink_to("model")
+    text = GOOD.replace('"shapes"', f'"model"\noutput = "{output}"').replace("concept =", 'judge = "model"\nconcept =')
+    with pytest.raises(SettingsError, match=r"line 2, output: .* lies in .*model, which the plan reads; choose"):
+        plan_of(folder, text)
+    assert plan_of(folder, text.replace(f'output = "{output}"', 'output = "other"')).output == folder / "other"
+
+
+def test_a_long_line_takes_no_longer_than_its_length() -> None:
+    blanks = " " * 100_000
+    assert lines_of(f"a = 1\n{blanks}\n[{blanks}\n{'b' * 100_000}\n  [ c ] # {blanks}") == {("a",): 1, ("c",): 5}
 
 
 def test_scores_without_their_prompts_are_refused(folder: Path) -> None:

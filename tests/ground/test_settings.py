@@ -32,6 +32,7 @@ from sage_core.settings import (
 REQUIRED: dict[str, dict[str, Any]] = {
     "AttackPlan": {"prompts": ("a red skull",)},
     "SageTechniqueConfig": {"model_id": "sd"},
+    "Record": {"pictures": (), "bytes": 0, "seconds": 0.0, "device": "cpu", "precision": "fp32"},
     "GateCard": {
         "encoder": "ab",
         "threshold": 0.5,

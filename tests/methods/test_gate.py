@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_unets import spread_encoder
 from torch import Tensor
 
+from sage_core.bench.watch import MemoryWatch
 from sage_core.encoders.text_encoder import TextEncoder, embed, state_hash
 from sage_core.errors import EncoderError, PromptError, SettingsError
 from sage_core.methods.gate import (
@@ -206,11 +206,9 @@ def test_a_damaged_gate_is_refused_in_its_files_memory(
     save_gate(path, gate)
     text = card if isinstance(card, str) else json.dumps({**gate.card.__dict__, **(card or {})})
     save_file(damage(load_file(path)), path, metadata={} if card is None else {"sage_gate_1": text})
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(EncoderError, match=message) as found:
+    with MemoryWatch(torch.device("cpu")) as watch, pytest.raises(EncoderError, match=message) as found:
         load_gate(path)
-    assert str(path) in str(found.value)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16
+    assert str(path) in str(found.value) and (watch.peak() or 0) < 0.06
 
 
 def test_a_card_that_was_changed_is_refused(gate: Gate, tmp_path: Path) -> None:

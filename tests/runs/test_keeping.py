@@ -74,7 +74,7 @@ def train(
         return tensors, {"method": "slope", "steps": str(STEPS), "hash": weights_hash(tensors)}, history
 
     def read(weights: Path) -> Training:
-        tensors, metadata, history, content = read_run(weights, load_file, weights_hash)
+        tensors, metadata, history, content = read_run(weights, load_file, weights_hash, ("method",))
         assert content["own"] == "anything"
         return tensors, metadata, history
 
@@ -207,13 +207,17 @@ def test_a_damaged_finished_run_says_which_file_to_delete(tmp_path: Path) -> Non
     train(tmp_path)
     weights, report = tmp_path / f"{KEY}.safetensors", tmp_path / f"{KEY}.json"
     stored, whole = weights.read_bytes(), json.loads(report.read_text())
+    first, *others = whole["history"]
     changes: list[Any] = [
         {"metadata": None}, {"metadata": []}, {"metadata": {}}, {"metadata": {**whole["metadata"], "hash": "0"}},
         {"history": None}, {"history": []}, {"history": [1]}, {"history": whole["history"][:-1]},
         {"history": [{**whole["history"][0], "losses": None}] * STEPS}, {"hash": None},
+        {"history": [{**first, "losses": {"other": 1.0}}, *others]}, {"history": [], "metadata": {"steps": "0"}},
+        {"metadata": {name: value for name, value in whole["metadata"].items() if name != "method"}},
+        {"metadata": {**whole["metadata"], "seconds": "nan"}},
     ]  # fmt: skip
     contents = [json.dumps(whole | change).encode() for change in changes]
-    for content in (b"{", b"[]", b"3", b"null", b"[" * 100_000, b"\xff", *contents):
+    for content in (b"{", b"[]", b'{"history": 1e999}', b"3", b"null", b"[" * 100_000, b"\xff", *contents):
         report.write_bytes(content)
         with pytest.raises(TrainingError, match=rf"finished run .*{weights.name} cannot be read .*Delete it to train"):
             train(tmp_path, on_step=never)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from sage_core.bench.watch import MemoryWatch
 from sage_core.errors import JudgeError, SettingsError
 from sage_core.scores.distances import (
     Distance,
@@ -316,12 +319,38 @@ def test_a_damaged_archive_is_one_sentence_that_names_it(tmp_path: Path) -> None
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999,), }\n"
     with zipfile.ZipFile(tmp_path / "claims.npz", "w") as archive:
         archive.writestr("mu.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
-    for name in ("packed", "encrypted", "garbled", "claims"):
+    with zipfile.ZipFile(tmp_path / "words.npz", "w") as archive:
+        archive.writestr("mu.npy", b"no array")
+    for name in ("packed", "encrypted", "garbled", "claims", "words"):
         with pytest.raises(JudgeError, match=rf"{name}\.npz is not readable as \.npz .*Make or download it again"):
             read_statistics(tmp_path / f"{name}.npz")
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(JudgeError, match=r"folder\.npz is a folder, expected an \.npz file"):
         read_statistics(tmp_path / "folder.npz")
+
+
+def test_no_array_takes_much_more_memory_than_its_file(tmp_path: Path) -> None:
+    """2 MB of zeros can claim 2 GB, in an array that is read or in one that nobody asks for."""
+
+    def zeros(path: Path, name: str, shape: tuple[int, ...]) -> Path:
+        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for each, content in (("mu", 3), ("sigma", (3, 3))):
+                if each != name:
+                    with archive.open(f"{each}.npy", "w") as member:
+                        np.lib.format.write_array(member, np.ones(content) if each == "mu" else np.eye(3))
+            with archive.open(f"{name}.npy", "w") as member:
+                member.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+                for _ in range(math.prod(shape) // 2**17):
+                    member.write(bytes(2**20))
+        return path
+
+    unasked, asked = (zeros(tmp_path / f"{name}.npz", name, (2**12, 2**12)) for name in ("other", "sigma"))
+    with MemoryWatch(torch.device("cpu")) as watch:
+        assert read_statistics(unasked).mu.shape == (3,)
+        with pytest.raises(JudgeError, match=r"sigma\.npy is packed [\d,]+ times smaller"):
+            read_statistics(asked)
+        assert (watch.peak() or 0) < 0.03
 
 
 def test_numbers_too_large_for_a_distance_are_refused() -> None:

@@ -14,7 +14,7 @@ from sage_core.alignment import training
 from sage_core.alignment.settings import PRESETS
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
-from sage_core.errors import SettingsError
+from sage_core.errors import SettingsError, ShapesError
 from sage_core.intervals import Hits, wilson_interval
 from sage_core.methods.closed_form import oce, rece
 from sage_core.methods.erasing import ErasingSettings
@@ -23,7 +23,7 @@ from sage_core.runs.loop import Loop
 from sage_core.shapes.ask import ASKED_TYPES
 from sage_core.shapes.bench import run
 from sage_core.shapes.bench.methods import METHODS, Ground, Part, Tried, alignment
-from sage_core.shapes.bench.report import Table, figures
+from sage_core.shapes.bench.report import Table, figures, read_row
 from sage_core.shapes.bench.run import compare, load_world, main, read_methods
 from sage_core.shapes.bench.sizes import SIZES, Size
 from sage_core.shapes.exam import trials
@@ -238,6 +238,28 @@ def test_a_trial_counts_what_the_pictures_show(world, monkeypatch):
     monkeypatch.setattr(type(task), "shown", lambda *_: True)
     assert all(hits.k == hits.n == 3 for hits in trial.mark(Truth()).attack.values())
     assert TrialMarks.from_dict(json.loads(json.dumps(blank.to_dict()))) == blank
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"marks": None}, {"marks": {"tifa": "0.9"}}, {"marks": {"similarity": None}}, {"marks": {"by_type": [1]}},
+        {"marks": {"attack": {"seen": {"k": 11, "n": 10}}}}, {"marks": {"near_short": {"k": "1", "n": 10}}},
+        {"marks": {"by_name": {"calavera": []}}}, {"other": 1},
+    ],
+)  # fmt: skip
+def test_a_damaged_row_is_named_with_the_way_out(damage: dict, tmp_path: Path) -> None:
+    whole = run.Run("skull", "one", 0, marks(0.8, 0.5, 0, 0.6), 1.0, 2.0)
+    file = tmp_path / "row.json"
+    file.write_text(json.dumps(whole.to_dict()))
+    assert read_row(file, "two", run.Run.from_dict) == replace(whole, method="two")
+    content = whole.to_dict() | damage
+    if content["marks"]:
+        content["marks"] = whole.marks.to_dict() | content["marks"]
+    for text in (json.dumps(content), "[" * 100_000, "[]"):
+        file.write_text(text)
+        with pytest.raises(ShapesError, match=r"row\.json is a damaged row .*Delete it: the method is tried again"):
+            read_row(file, "two", run.Run.from_dict)
 
 
 def test_rendered_scenes_get_full_marks(world):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ...attacks.budgets import LEAST_CONTROL
+from ...errors import SettingsError, ShapesError
 from ...geometry import DEFAULT_NEIGHBOURS
 from ...intervals import Hits, permutation_p_value
 from ...plots import LIGHT, new_figure, style, title
+from ...rows import read_json
+from ...settings import checked
 from ...tables import markdown_table
 from ..ask import ASKED_TYPES
 from ..exam.attacked import Broken
@@ -23,6 +27,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FIELDS = ("tifa", "tifa_held_out", "tifa_near", "tifa_hard", "similarity", "spread_ratio", "jaccard")
+
+Made = TypeVar("Made")
+
+
+def read_row(file: Path, name: str, read: Callable[[dict[str, Any]], Made]) -> Made:
+    """A finished row; a method of the same settings may have had another name than `name`.
+
+    Raises:
+        ShapesError: the file is damaged.
+    """
+    try:
+        return read({**checked(dict[str, Any], read_json(file), "the row"), "method": name})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, SettingsError) as error:
+        raise ShapesError(f"{file} is a damaged row ({error}). Delete it: the method is tried again.") from error
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from ..networks.weights import WEIGHTS, load_model, weights_hash
 from ..tasks import TASKS, Task
 from .methods import BASE, METHODS, Ground, Tried, as_tried, chosen_methods, read_methods
 from .own import own_pairs
-from .report import Table, figures
+from .report import Table, figures, read_row
 from .sizes import SIZES
 
 logger = logging.getLogger(__name__)
@@ -204,8 +204,7 @@ class _Sitting:
     def _run(self, name: str, method: Tried) -> Run:
         file = self.kept and self.kept / f"{self._key(method)}.json"
         if file and file.exists():
-            # A method of the same settings may have had another name.
-            return Run.from_dict({**json.loads(file.read_text(encoding="utf-8")), "method": name})
+            return read_row(file, name, Run.from_dict)
         started = time.monotonic()
         painter = ModelPainter(self.world.model, method.make(self.ground))
         # An edit is put in and an encoder built as a part of the making.

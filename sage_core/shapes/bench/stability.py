@@ -38,6 +38,7 @@ from ..tasks import TASKS, Task
 from ..train.tuning import TuningSettings
 from .changes import CHANGES, MERGED, STRENGTHS, TUNED, Model, Surroundings
 from .methods import BASE, METHODS, Tried, as_tried, chosen_methods
+from .report import read_row
 from .run import World, ground_of, load_world, trial_of
 from .sizes import SIZES
 
@@ -116,7 +117,7 @@ def stability(
                 about += [world.model.device.type, method.about(), change, asdict(tuning) if change in TUNED else None]
                 file = folder / "rows" / f"{_key(about)}.json"
                 if file.exists():
-                    row = Row.from_dict({**json.loads(file.read_text(encoding="utf-8")), "method": name})
+                    row = read_row(file, name, Row.from_dict)
                 else:
                     made = made or Model.of(ModelPainter(world.model, method.make(ground)))
                     row = _row(name, change, seed, made, around, sat)

@@ -131,7 +131,7 @@ class Broken:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Broken:
         """Read what `to_dict` wrote."""
-        return cls(*(Hits(values[name]["k"], values[name]["n"]) for name in ("attacked", "before", "control")))
+        return cls(*(Hits.from_dict(values[name]) for name in ("attacked", "before", "control")))
 
 
 def adaptive_attacks(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import cycle, islice
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any, Protocol, cast, get_type_hints
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from ...encoders.text_encoder import TextEncoder, embed
 from ...geometry import DEFAULT_NEIGHBOURS
 from ...geometry.measures import jaccard_overlap, spread_ratio
 from ...intervals import Hits
-from ...settings import Count, Limits, Seed, Settings
+from ...settings import Count, Limits, Seed, Settings, checked
 from ...tifa.questions import Question
 from ..ask import ASKED_TYPES, ask
 from ..captions import write_captions
@@ -148,9 +148,12 @@ class TrialMarks:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrialMarks:
         """Read what `to_dict` wrote."""
-        hits = {name: {kind: _as_hits(found) for kind, found in values[name].items()} for name in ("attack", "by_name")}
+        hits = {name: _all_hits(values[name]) for name in ("attack", "by_name")}
         short = values.get("near_short")
-        return cls(**values | hits | {"near_short": short and _as_hits(short)})
+        kinds = get_type_hints(cls)
+        for name in values.keys() - hits.keys() - {"near_short"}:
+            checked(kinds[name], values[name], name)
+        return cls(**values | hits | {"near_short": short and Hits.from_dict(short)})
 
 
 @dataclass(frozen=True)
@@ -174,8 +177,8 @@ class Glance:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Glance:
         """Read what `to_dict` wrote."""
-        hits = {kind: Hits(found["k"], found["n"]) for kind, found in values["attack"].items()}
-        return cls(tuple(values["general"]), tuple(values["near"]), hits)
+        general, near = (checked(tuple[float, ...], values[name], name) for name in ("general", "near"))
+        return cls(general, near, _all_hits(values["attack"]))
 
 
 @dataclass(frozen=True)
@@ -359,8 +362,8 @@ def _short_prompts(task: Task, count: int, seed: int) -> tuple[list[str], list[W
     return texts, shown
 
 
-def _as_hits(values: dict[str, Any]) -> Hits:
-    return Hits(values["k"], values["n"])
+def _all_hits(values: dict[str, Any]) -> dict[str, Hits]:
+    return {kind: Hits.from_dict(found) for kind, found in values.items()}
 
 
 def _right_answers(readings: Sequence[Reading], questions: Sequence[Sequence[Question]]) -> list[list[bool]]:

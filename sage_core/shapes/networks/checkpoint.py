@@ -7,17 +7,19 @@ small text encoder is widened to ViT-L/14, as loaders expect it; the file next t
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...encoders.layouts import VIT_L_14, EncoderConfig
-from ...errors import ShapesError
+from ...errors import SettingsError, ShapesError
 from ...files import write_json, write_tensors
+from ...rows import read_json
+from ...settings import checked
 from ...unet.names import CHECKPOINT_PREFIX, UnetConfig, unet_names
 from .weights import WEIGHTS, load_packed, weights_hash
 
@@ -113,12 +115,12 @@ def _zero_pad(value: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def _is_whole(record_path: Path, source: str, files: ExpandedFiles) -> bool:
     try:
-        record = json.loads(record_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = checked(dict[str, Any], read_json(record_path), "the record")
+        hashes = checked(dict[str, str], record.get("sha256"), "sha256")
+    except (OSError, ValueError, SettingsError):
         return False
-    if not isinstance(record, dict) or record.get("source") != source:
+    if record.get("source") != source:
         return False
-    hashes = record.get("sha256", {})
     return all(
         path.is_file() and hashes.get(path.name) == _file_hash(path) for path in (files.checkpoint, files.text_encoder)
     )

@@ -1,0 +1,271 @@
+"""Where everything of a plan lies in its output, what is there already, and whether it is what was drawn."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import JudgeError, SettingsError
+from ..files import check_writable, readable
+from ..rows import shown
+from ..settings import CountOrZero, NotNegative, Settings
+from .bases import Fingerprints
+from .changes import recipe_of
+from .plan import Drawing, MethodPlan, Plan
+from .prompts import Item, PromptList
+
+# Bytes of a PNG for each pixel of a photograph, for estimates before there is a picture.
+_BYTES_A_PIXEL = 1.6
+# Of pictures that others drew.
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+# Files that are read at a time.
+_READERS = 4
+
+
+@dataclass(frozen=True)
+class Record(Settings):
+    """What is written of a batch once all of its pictures are.
+
+    Attributes:
+        pictures: of each its `file`, `id`, `seed`, and the `sha256` of the file.
+        bytes: of all pictures.
+        seconds: that the batch took.
+        device, precision: what drew it.
+        method, list, guidance, process, torch: how it was drawn, for a reader.
+    """
+
+    pictures: tuple[dict[str, Any], ...]
+    bytes: CountOrZero
+    seconds: NotNegative
+    device: str
+    precision: str
+    method: str = ""
+    list: str = ""
+    guidance: NotNegative = 0.0
+    process: CountOrZero = 0
+    torch: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One batch: a method, a list, and which of its prompts; `name` is the same in every process."""
+
+    method: MethodPlan
+    prompts: PromptList
+    items: tuple[Item, ...]
+    pictures: Path
+    record: Path
+    lock: Path
+
+    @property
+    def files(self) -> list[Path]:
+        """Where each picture goes."""
+        return [self.pictures / item.file for item in self.items]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is a record, and its pictures are as large as it says."""
+        return self.found() is not None
+
+    def found(self) -> Record | None:
+        """The record; None if there is none, it is damaged, or a picture is missing, cut or another."""
+        try:
+            record = Record.read(self.record)
+            size = sum(file.stat().st_size for file in self.files)
+        except (OSError, SettingsError):
+            return None
+        named = [row.get("file") for row in record.pictures] == [item.file for item in self.items]
+        return record if named and size == record.bytes else None
+
+
+class Layout:
+    """Where everything of a plan lies in its output folder.
+
+    A method's folder is named by all that decides its pictures: a changed method draws into a new folder.
+    """
+
+    def __init__(self, plan: Plan, lists: Sequence[PromptList]) -> None:
+        self.plan, self.lists, self.output = plan, tuple(lists), plan.output
+        known = Fingerprints(plan.output / "hashes.json")
+        base = known.of(plan.base)
+        self.keys = {method.name: _method_key(method, plan.draw, base, known) for method in plan.methods}
+
+    def folder(self, method: MethodPlan) -> str:
+        """The name of a method's folders."""
+        return f"{method.slug}-{self.keys[method.name][:8]}"
+
+    def pictures(self, method: MethodPlan, prompts: PromptList) -> Path:
+        """Where a method's pictures of a list lie."""
+        return self.output / "pictures" / self.folder(method) / prompts.folder
+
+    def records(self, method: MethodPlan, prompts: PromptList) -> Path:
+        """Where the records of a list's batches lie."""
+        return self.output / "records" / self.folder(method) / prompts.folder
+
+    def files(self, method: MethodPlan, prompts: PromptList) -> list[Path]:
+        """The pictures of a list, in its order."""
+        if method.pictures:
+            return _drawn_elsewhere(method.pictures, prompts)
+        return [self.pictures(method, prompts) / item.file for item in prompts.items]
+
+    @property
+    def drawn(self) -> list[MethodPlan]:
+        """The methods that have pictures to draw."""
+        return [method for method in self.plan.methods if not method.pictures]
+
+    def jobs(self) -> list[Job]:
+        """All batches, method by method."""
+        return [job for method in self.drawn for prompts in self.lists for job in self.jobs_of(method, prompts)]
+
+    def jobs_of(self, method: MethodPlan, prompts: PromptList) -> Iterator[Job]:
+        """The batches of one list."""
+        records = self.records(method, prompts)
+        for items in prompts.batches(self.plan.draw.batch):
+            content = json.dumps([item.drawn for item in items])
+            name = f"{items[0].place:06}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+            lock = self.output / "locks" / f"{self.folder(method)}-{prompts.folder}-{name}.lock"
+            yield Job(method, prompts, items, self.pictures(method, prompts), records / f"{name}.json", lock)
+
+
+def _drawn_elsewhere(folder: Path, prompts: PromptList) -> list[Path]:
+    """Each item's picture: the one whose name ends in the item's place.
+
+    Raises:
+        SettingsError: one is missing.
+    """
+    place = folder / prompts.name
+    with readable(place, SettingsError):
+        names = {file: re.search(r"(\d+)$", file.stem) for file in place.iterdir()} if place.is_dir() else {}
+    found = {int(number[1]): file for file, number in names.items() if number and file.suffix.lower() in _PICTURES}
+    if missing := [item for item in prompts.items if item.place not in found]:
+        raise SettingsError(
+            f"{place} holds no picture {missing[0].place}.png for {shown(missing[0].prompt)} ({len(missing):,} of "
+            f"{len(prompts.items):,} are missing). A picture's name ends in its prompt's place in the list's file, "
+            "from 0, times the pictures of each prompt, plus its number among them."
+        )
+    return [found[item.place] for item in prompts.items]
+
+
+def _stamps(folder: Path) -> list[list[Any]]:
+    """Names, sizes and dates of all files below a folder."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [[str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+
+
+def _method_key(method: MethodPlan, drawing: Drawing, base: str, known: Fingerprints) -> str:
+    """SHA-256 of all that decides a method's pictures: the content of its files, not their names, nor the method's."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return known.of(value)
+        if isinstance(value, dict):
+            return {name: plain(each) for name, each in value.items()}
+        return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+    how = {name: value for name, value in asdict(drawing).items() if name not in ("seed", "pictures", "batch")}
+    content = {"base": base, "draw": how, "method": plain(_deciding(method))}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _deciding(method: MethodPlan) -> dict[str, Any]:
+    """The fields of a method that decide its pictures; what came later is left out where it is not used.
+
+    So pictures that were drawn before are found again, until the method's recipe says that they would be others.
+    """
+    recipe = recipe_of(method.make) if method.make else 1
+    fields = asdict(method) | {"name": ""}
+    file, made, drawn = fields.pop("file"), fields.pop("make"), fields.pop("pictures")
+    added = {"file": file} if file else {}
+    added |= {"pictures": _stamps(drawn)} if drawn else {}
+    if made:
+        later = {name: value for name in ("concept_list", "pairs", "settings") if (value := made.pop(name))}
+        added |= {"made": later} if later else {}
+        added |= {"recipe": recipe} if recipe > 1 else {}
+    return fields | {"erase": made} | added
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the drawing is: pictures of all processes, and what the records say of their cost.
+
+    `ways` are the precisions and devices that drew them.
+    """
+
+    pictures: int
+    done: int
+    bytes: float
+    seconds: float
+    ways: tuple[str, ...] = ()
+
+    @property
+    def seconds_a_picture(self) -> float | None:
+        """Of one process; None before the first batch."""
+        return self.seconds / self.done if self.done else None
+
+    def summary(self, processes: int = 1) -> str:
+        """Pictures, gigabytes, and hours where a batch tells of them."""
+        text = f"{self.pictures:,} pictures, {self.done:,} of them drawn; about {self.bytes / 1e9:.3g} GB in all"
+        if self.seconds_a_picture is None:
+            return f"{text}. How many hours it takes is known after a first batch."
+        hours = (self.pictures - self.done) * self.seconds_a_picture / 3600 / processes
+        on = "one process" if processes == 1 else f"{processes} processes"
+        return f"{text}, and about {hours:.2g} more hours on {on} ({self.seconds_a_picture:.2g} s a picture)."
+
+
+def progress(layout: Layout) -> Progress:
+    """What is drawn and what it cost, from the records."""
+    total = len(layout.drawn) * sum(len(prompts.items) for prompts in layout.lists)
+    done, size, seconds = 0, 0, 0.0
+    ways: set[str] = set()
+    begun = [
+        (method, prompts)
+        for method in layout.drawn
+        for prompts in layout.lists
+        if layout.records(method, prompts).is_dir()
+    ]
+    for job in (job for method, prompts in begun for job in layout.jobs_of(method, prompts)):
+        if found := job.found():
+            ways.add(f"{found.precision} on {found.device}")
+            done += len(job.items)
+            size += found.bytes
+            seconds += found.seconds
+    pixels = layout.plan.draw.width * layout.plan.draw.height
+    return Progress(
+        total, done, total * (size / done if done else _BYTES_A_PIXEL * pixels), seconds, tuple(sorted(ways))
+    )
+
+
+def require_drawn(layout: Layout, method: MethodPlan, prompts: PromptList) -> None:
+    """Raise JudgeError unless every picture of a list is the one that was drawn, by its SHA-256 on record."""
+
+    def check(job: Job) -> None:
+        record = job.found()
+        rows = record.pictures if record else ({},) * len(job.files)
+        for file, row in zip(job.files, rows, strict=True):
+            with readable(file, JudgeError):
+                content = file.read_bytes()
+            if hashlib.sha256(content).hexdigest() != row.get("sha256"):
+                raise JudgeError(
+                    f"{file} is not the picture that was drawn there: its SHA-256 is not that in {job.record}. Delete "
+                    "it and give the command again: it is drawn anew."
+                )
+
+    if method.pictures:
+        return
+    with ThreadPoolExecutor(_READERS) as pool:
+        list(pool.map(check, layout.jobs_of(method, prompts)))
+
+
+def check_room(layout: Layout) -> None:
+    """Raise FileError unless what is missing fits on the disk of the output; where nothing is, it may be read-only."""
+    found = progress(layout)
+    if found.done == found.pictures:
+        return
+    needed = found.bytes * (1 - found.done / max(found.pictures, 1))
+    check_writable(layout.output / "report.json", int(needed))
