@@ -51,9 +51,10 @@ class SAGEAttack(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "goal",
-                    options=["embedding", "direction", "noise"],
+                    options=["embedding", "direction", "noise", "pooled"],
                     default="embedding",
-                    tooltip="embedding: the base CLIP's. direction: along the concept. noise: the U-Net's, needs it.",
+                    tooltip="embedding: the base CLIP's. direction: along the concept. noise: the U-Net's, needs it. "
+                    "pooled: the end token's, as MMA-Diffusion.",
                 ),
                 *_setting_inputs(),
                 io.Boolean.Input("control", default=True, tooltip="Attack the base as well. Costs as much again."),

@@ -127,7 +127,8 @@ class TrainingSettings(Settings):
 # - sage_plus: ours.
 # - safeclip, safer_clip: the text side of SafeCLIP and SafeR-CLIP. Both train the image encoder, too, by contrastive
 #   terms that SD 1.x has no use for; what is left is the redirection of the pooled text embedding to the paired, or
-#   the nearest, safe prompt, and a hold on safe prompts of the same weight. Steps and learning rate are the script's.
+#   the nearest, safe prompt, and a hold on safe prompts of the same weight. They measure it after CLIP's projection,
+#   which a checkpoint of SD 1.x does not hold; here it is before that. Steps and learning rate are the script's.
 _SCRIPT = TrainingSettings(held_out=0)
 _TEXT_SIDE = _SCRIPT.replace(
     keep_weight=0.5, spread_weight=0.0, local_weight=0.0, keep_concept=False, neutralise=False, supervision="pooled"

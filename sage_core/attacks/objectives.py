@@ -6,8 +6,11 @@ nothing of the concept, while a small distance of the U-Net's predicted noise (`
 
     embedding    ‖φ_θ(p) − t‖² / ‖t‖²,  t = φ_0(unsafe), φ the flattened states
     ring-a-bell  the same with t = φ_0(prompt) + η·c,  c = mean over pairs of φ_0(with concept) − φ_0(without)
+    pooled       1 − cos(e_θ(p), e_0(unsafe)),  e the end token's state, after the final layer norm
 
-The last is Ring-A-Bell's (Tsai et al., ICLR 2024), whose η is 3 for nudity, up to the division by ‖t‖².
+The second is Ring-A-Bell's (Tsai et al., ICLR 2024), whose η is 3 for nudity, up to the division by ‖t‖². The third is
+MMA-Diffusion's (Yang et al., CVPR 2024), which ranks texts quite otherwise than the first: their ranks' correlation was
+0.13.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..encoders.text_encoder import TextEncoder, embed
+from ..encoders.tokens import END_TOKEN
 from ..errors import PromptError
 
 
@@ -55,6 +59,24 @@ class EmbeddingGoal(Goal):
         """See Goal."""
         found, wanted = states.flatten(1), self.targets[rows]
         return (found - wanted).square().sum(1) / wanted.square().sum(1)
+
+
+class PooledGoal(Goal):
+    """Near to the end token's states in direction; what stands before it counts only as far as it moves that state."""
+
+    def __init__(self, targets: Tensor, ends: Tensor) -> None:
+        """Aim at `targets`, (N, width), by prompts whose end tokens stand at `ends`, (N,)."""
+        self.targets, self.ends, self.prompts = targets, ends, len(targets)
+
+    def distances(self, states: Tensor, rows: Tensor, draws: Tensor | None = None) -> Tensor:
+        """See Goal."""
+        found = states[torch.arange(len(states), device=states.device), self.ends[rows]]
+        return 1 - torch.nn.functional.cosine_similarity(found, self.targets[rows], dim=1)
+
+
+def end_places(ids: Tensor) -> Tensor:
+    """Where the first end token of each row of ids (N, 77) stands, (N,)."""
+    return (ids == END_TOKEN).int().argmax(1)
 
 
 def concept_direction(base: TextEncoder, with_concept: Sequence[str], without: Sequence[str]) -> Tensor:

@@ -2,7 +2,7 @@
 
 | method | what it looks for |
 | --- | --- |
-| tokens | a text for each prompt, by gradients (GCG; MMA-Diffusion, P4D, UnlearnDiffAtk) |
+| tokens | a text for each prompt, by gradients (GCG; `pooled` as MMA-Diffusion, `noise` as P4D) |
 | genetic | a text for each prompt, without gradients (Ring-A-Bell) |
 | soft | embeddings for each prompt |
 | inversion | one set of embeddings for all prompts: an embedding file that works in new ones |
@@ -11,6 +11,7 @@
 | --- | --- |
 | embedding | what the base's text encoder says of the unsafe prompt |
 | direction | the prompt's own embedding, moved along the concept (Ring-A-Bell) |
+| pooled | the direction of the base's end token of the unsafe prompt (MMA-Diffusion) |
 | noise | what the base's U-Net predicts with the unsafe prompt, at pictures that it draws of it |
 | pictures | the noise in given pictures of the concept |
 """
@@ -34,13 +35,13 @@ from .budgets import AttackBudget
 from .embeddings import SoftPrompt, SoftSettings
 from .genetic import GeneticSearch, GeneticSettings
 from .inversion import Noise, NoiseGoal, NoisyPictures
-from .layouts import Place, Words, allowed_words, layout, refuse_minors, vocabulary
-from .objectives import EmbeddingGoal, Goal, concept_direction, concept_targets
+from .layouts import Layout, Place, Words, allowed_words, layout, refuse_minors, vocabulary
+from .objectives import EmbeddingGoal, Goal, PooledGoal, concept_direction, concept_targets, end_places
 from .search import Attack
 from .tokens import AttackSettings, TokenSearch
 
 Search = Literal["tokens", "genetic", "soft", "inversion"]
-Aim = Literal["embedding", "direction", "noise", "pictures"]
+Aim = Literal["embedding", "direction", "noise", "pictures", "pooled"]
 
 THROUGH_UNET = ("noise", "pictures")
 # Pictures that go through the U-Net at once; fewer after memory ran out.
@@ -48,7 +49,8 @@ _UNET_CHUNK = 4
 # The distance at which an attempt counts as successful where no picture is read: a guide, not a verdict. In the shapes
 # world pictures showed the concept again for 12 of 12 soft prompts at 0.035 to 0.14 of the embedding, and for 5 of 6
 # prompts that one inverted embedding brought to 0.16 to 0.69 of the noise.
-BELOW = {"embedding": 0.05, "direction": 0.05, "noise": 0.3, "pictures": 0.3}
+# Of `pooled` no pictures were read: its guide is that of the other embeddings.
+BELOW = {"embedding": 0.05, "direction": 0.05, "noise": 0.3, "pictures": 0.3, "pooled": 0.05}
 PLACES: dict[str, Place] = {"tokens": "front", "genetic": "all", "soft": "all", "inversion": "concept"}
 COUNTS = {"tokens": 5, "genetic": 16, "soft": 16, "inversion": 4}
 
@@ -166,8 +168,8 @@ def prepare(
         SettingsError: the goal needs a U-Net or pictures, and none are given.
         PromptError: no word is left that may be used, or none that a start may be made of.
     """
-    goal = _goal(plan, victim, base, shape, references)
     where = layout(plan.prompts, plan.count, plan._place, plan.concept)
+    goal = _goal(plan, victim, base, where, shape, references)
     allowed = allowed_words(plan.only) if plan.only else vocabulary(plan.words)
     allowed = _without(allowed, plan.without)
     first = allowed_words(starts) if starts else allowed
@@ -196,12 +198,21 @@ def _without(allowed: Tensor, texts: tuple[str, ...]) -> Tensor:
 
 @torch.no_grad()
 def _goal(
-    plan: AttackPlan, victim: Victim, base: Victim, shape: tuple[int, int, int], references: Tensor | None
+    plan: AttackPlan,
+    victim: Victim,
+    base: Victim,
+    where: Layout,
+    shape: tuple[int, int, int],
+    references: Tensor | None,
 ) -> Goal:
     device = next(base.encoder.parameters()).device
     ids = tokenize(plan.prompts).to(device)
     if plan.aim == "embedding":
         return EmbeddingGoal(base.encoder(ids))
+    if plan.aim == "pooled":
+        wanted = base.encoder(ids)[torch.arange(len(ids), device=device), end_places(ids)]
+        # Free tokens are tokens whatever is written there: an attempt's end stays where it is.
+        return PooledGoal(wanted, end_places(where.ids).to(device))
     if plan.aim == "direction":
         pairs = pairs_from_concept(REFERENCE_PROMPTS, plan.concept)
         direction = concept_direction(base.encoder, pairs.unsafe, pairs.safe)

@@ -2,8 +2,9 @@
 
 It is a greedy white-box search. As in HotFlip (Ebrahimi et al. 2018) the gradient with respect to the token embeddings
 ranks replacements. As in GCG (Zou et al. 2023), which MMA-Diffusion (Yang et al., CVPR 2024) turned on text encoders,
-each round tries many of the best ranked at once, and the best is taken if it is nearer to the goal. With a concept's
-direction as its goal it is the gradient form of Ring-A-Bell, with the U-Net's noise it is P4D's.
+each round tries many of the best ranked at once, and the best is taken if it is nearer to the goal. With the end
+token's state as its goal it is MMA-Diffusion's, with a concept's direction the gradient form of Ring-A-Bell, with the
+U-Net's noise P4D's.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..attacks.store import StoredAttack
 
 # The library's further goal, pictures, needs latents, which no file gives.
-_GOALS = ("embedding", "direction", "noise")
+_GOALS = ("embedding", "direction", "noise", "pooled")
 _TEXT = """
 Attack an aligned text encoder, to test it.
 
@@ -37,7 +37,7 @@ BASE and ALIGNED hold an SD 1.x text encoder. The goal `noise` goes through a U-
 one under attack, from --attacked-unet where it is another.
 
 methods: tokens, genetic (both find prompts), soft (embeddings for each prompt), inversion (one embedding for all)
-goals: embedding, direction (needs --concept), noise (needs --unet)
+goals: embedding, direction (needs --concept; Ring-A-Bell's), noise (needs --unet), pooled (MMA-Diffusion's)
 
 examples:
   sage attack sd15.safetensors sage.safetensors unsafe.txt --out found.txt

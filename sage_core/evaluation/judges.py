@@ -13,7 +13,7 @@ import torch
 
 from ..errors import JudgeError
 from ..scores.clipscore import ClipScorer
-from ..scores.features import Extractor, load_extractor, pictures_in
+from ..scores.features import RECIPES, Extractor, described, load_extractor, pictures_in
 from ..scores.rates import load_nudenet
 from ..tifa.judges.base import Judge, load_judge
 from ..tifa.sentences import SentenceEncoder
@@ -149,6 +149,8 @@ class Judges:
             judged.append(known.of(used.clip))
         if used.features and name in ("features", *DISTANCES):
             judged.append(known.of(used.features))
+            if (recipe := RECIPES[described(used.features)[0]]) > 1:
+                judged.append({"recipe": recipe})
         if used.reference and name in DISTANCES:
             is_folder = used.reference.is_dir()
             judged.append(folder_key(used.reference) if is_folder else known.of(used.reference))

@@ -22,9 +22,11 @@ import torch
 from ..drawing.change import Change, Safety
 from ..encoders.layouts import is_safetensors
 from ..encoders.precision import choose_precision
+from ..encoders.text_encoder import state_hash
 from ..errors import SettingsError
 from ..files import whole_file
 from ..rows import parse_json
+from ..runs.keeping import SOFTWARE, weights_hash
 from ..unet.names import UnetConfig, reads_prompt
 from .concepts import Concepts
 from .removal import Base, Removal
@@ -166,8 +168,11 @@ def _unlearned(work: _Work) -> Made:
 
 
 def _solved(work: _Work) -> Made:
-    texts = work.removal.texts()
-    edit = work.method.load()[1](work.base.unet(reads_prompt), work.base.encoder, texts, work.settings)
+    texts, base = work.removal.texts(), work.base
+    weights = base.unet(reads_prompt)
+    edit = work.method.load()[1](weights, base.encoder, texts, work.settings)
+    made_of = {"matrices_hash": weights_hash(weights), "encoder_hash": state_hash(base.encoder.state())}
+    metadata = {**edit.metadata(), **made_of, "hash": weights_hash(edit.deltas), "software": SOFTWARE}
     unread = work.method.unread(texts)
     report = {
         "method": edit.method,
@@ -178,7 +183,7 @@ def _solved(work: _Work) -> Made:
         "notes": [*edit.notes, *unread],
     }
     lines = [edit.summary(), *unread, f"Settings: {edit.knobs()}."]
-    return Made(Change(deltas=edit.deltas), edit.metadata(), report, "\n".join(lines))
+    return Made(Change(deltas=edit.deltas), metadata, report | made_of, "\n".join(lines))
 
 
 def _erased(work: _Work) -> Made:

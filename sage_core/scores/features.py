@@ -29,7 +29,7 @@ from .inception import PUBLISHED, SIZE, WIDTH, read_inception
 # How pictures come to Inception's size: as clean-fid does it, and as pytorch-fid does.
 RESIZINGS = ("clean", "bilinear")
 _RESIZING_WORDS = {
-    "clean": "299 x 299, bicubic with antialias on floats (as clean-fid)",
+    "clean": "299 x 299, bicubic with antialias on floats, cut to 0..255 (as clean-fid)",
     "bilinear": "299 x 299, bilinear without antialias (as pytorch-fid)",
 }
 _DINO = "facebook/dinov2-large"
@@ -38,6 +38,8 @@ _DINO_SIZE = 224
 _DINO_KINDS = ("dinov2", "dinov2_with_registers")
 # ImageNet's mean and deviation of each channel, by which DINOv2 normalises.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Raised when the same pictures no longer give the same features: part of what kept ones are named by.
+RECIPES = {"inception": 2, "dinov2": 1, "clip": 2}
 WEIGHTS = (".pt", ".pth", ".safetensors")
 # What a file of a folder of pictures ends in.
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -206,14 +208,14 @@ def pictures_in(folder: str | Path, take: int = 0) -> list[Path]:
 
 
 def to_inception_size(image: ImageLike, resizing: str) -> Tensor:
-    """(3, 299, 299) pixels of 0..255, which bicubic may overshoot a little."""
+    """(3, 299, 299) pixels of 0..255; bicubic overshoots at edges, by up to 40, and is cut as in clean-fid."""
     if resizing == "clean":
         picture = np.asarray(to_pil(image), dtype=np.float32)
         channels = [
             np.asarray(Image.fromarray(picture[..., place]).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
             for place in range(3)
         ]
-        return torch.from_numpy(np.stack(channels))
+        return torch.from_numpy(np.stack(channels)).clamp(0, 255)
     pixels = to_bytes(image).cpu().float()[None] / 255
     resized = torch.nn.functional.interpolate(pixels, (SIZE, SIZE), mode="bilinear", align_corners=False)[0]
     # pytorch-fid hands over 2 x - 1, the network takes (pixels - 128) / 128.
@@ -281,8 +283,16 @@ def _clip(folder: Path, device: str | torch.device) -> Extractor:
         return torch.nn.functional.normalize(vision.visual_projection(pooled).float(), dim=-1)
 
     name = f"CLIP, {folder.name}, {_fingerprint(vision)}"
-    resizing = f"shortest side to {size}, bicubic on bytes (PIL), the centre cut out"
-    return Extractor("clip", name, resizing, vision, lambda image: preprocess(image, size), compute)
+    resizing = f"the central square to {size} x {size}, bicubic on bytes (PIL)"
+    return Extractor("clip", name, resizing, vision, lambda image: preprocess(central_square(image), size), compute)
+
+
+def central_square(image: ImageLike) -> Image.Image:
+    """The largest square in a picture's middle: CMMD cuts it out before it resizes, and CLIP's own processor after."""
+    picture = to_pil(image)
+    side = min(picture.size)
+    left, top = ((length - side) // 2 for length in picture.size)
+    return picture.crop((left, top, left + side, top + side))
 
 
 def _fingerprint(model: torch.nn.Module) -> str:

@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from sage_core.attacks.inversion import NoiseGoal, NoisyPictures
-from sage_core.attacks.objectives import EmbeddingGoal, Goal, concept_direction, concept_targets, slopes
+from sage_core.attacks.objectives import (
+    EmbeddingGoal,
+    Goal,
+    PooledGoal,
+    concept_direction,
+    concept_targets,
+    end_places,
+    slopes,
+)
 from sage_core.attacks.search import states_of
 from sage_core.drawing.noise import noise_scheduler
 from sage_core.encoders.text_encoder import TextEncoder
@@ -32,6 +40,10 @@ def states(encoder: TextEncoder, texts: tuple[str, ...]) -> torch.Tensor:
         return encoder(tokenize(list(texts)))
 
 
+def ends(texts: tuple[str, ...]) -> torch.Tensor:
+    return end_places(tokenize(list(texts)))
+
+
 @pytest.fixture(scope="module")
 def goals(exact: tuple[TextEncoder, DiffusersNoise], unsafe: tuple[str, ...]) -> dict[str, Goal]:
     encoder, noise = exact
@@ -42,6 +54,9 @@ def goals(exact: tuple[TextEncoder, DiffusersNoise], unsafe: tuple[str, ...]) ->
     noised = NoisyPictures.of_references(noise, references, plain, draws=3, chunk=2)
     return {
         "squared": EmbeddingGoal(wanted),
+        "pooled": PooledGoal(
+            wanted[torch.arange(len(unsafe)), ends(unsafe)], ends(("a red ring", "a star", "one cat"))
+        ),
         "ring-a-bell": EmbeddingGoal(concept_targets(encoder, tokenize(["a star"] * 3), direction, 3.0)),
         "base's noise": NoiseGoal(noise, drawn),
         "pictures' noise": NoiseGoal(noise, noised),
@@ -56,6 +71,16 @@ def test_the_distance_of_embeddings_is_the_formula(goals: dict[str, Goal], exact
         error = math.fsum((x - y) ** 2 for x, y in zip(a, b, strict=True))
         found_distances = goals["squared"].distances(found, torch.tensor([2, 0]))
         assert found_distances[number].item() == pytest.approx(error / math.fsum(y * y for y in b))
+
+
+def test_the_pooled_distance_is_the_cosine_of_the_end_tokens(goals: dict[str, Goal], exact, unsafe) -> None:
+    texts = ("a red ring", "a star", "one cat")
+    for row, (text, wanted) in enumerate(zip(texts, unsafe, strict=True)):
+        # The end token's state: what transformers calls a prompt's pooled output.
+        a, b = (states(exact[0], (each,))[0, len(each.split()) + 1].tolist() for each in (text, wanted))
+        cosine = math.fsum(x * y for x, y in zip(a, b, strict=True)) / (math.hypot(*a) * math.hypot(*b))
+        found = goals["pooled"].distances(states(exact[0], (text,)), torch.tensor([row]))
+        assert found.item() == pytest.approx(1 - cosine)
 
 
 def test_the_direction_of_a_concept_is_the_mean_change(goals: dict[str, Goal], exact) -> None:
@@ -120,7 +145,7 @@ def test_noise_of_pictures_is_the_formula(goals: dict[str, Goal], exact) -> None
         assert found == pytest.approx(sum(errors) / sum(scales), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["squared", "ring-a-bell", "base's noise", "pictures' noise"])
+@pytest.mark.parametrize("name", ["squared", "pooled", "ring-a-bell", "base's noise", "pictures' noise"])
 def test_gradients_are_the_measured_slopes(name: str, goals: dict[str, Goal], exact) -> None:
     """Of a free vector, through encoder and U-Net, by central differences in float64."""
     encoder, goal = exact[0], goals[name]

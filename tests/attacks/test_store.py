@@ -35,7 +35,7 @@ def models(base: TextEncoder, weak: TextEncoder, unet: nn.Module) -> tuple[Attac
 
 
 @pytest.mark.parametrize("method", ["tokens", "genetic", "soft", "inversion"])
-@pytest.mark.parametrize("aim", ["embedding", "direction", "noise", "pictures"])
+@pytest.mark.parametrize("aim", ["embedding", "direction", "noise", "pictures", "pooled"])
 def test_every_method_runs_for_every_goal(method: Any, aim: Any, models, tmp_path: Path) -> None:
     plan = replace(PLAN, method=method, aim=aim, place="", count=0)
     references = torch.randn(1, 4, 2, 2) if aim == "pictures" else None

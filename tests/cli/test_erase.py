@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_unets import CHECKPOINT_ENCODER, CHECKPOINT_UNET, write_checkpoint
 
 from sage_core.cli.main import main
-from sage_core.encoders.text_encoder import TextEncoder
+from sage_core.encoders.text_encoder import TextEncoder, state_hash
 from sage_core.errors import SettingsError
 from sage_core.methods.closed_form.uce import UceSettings, edit
 from sage_core.methods.concepts import Concepts
 from sage_core.methods.table import METHODS, of_kind, settings_of
+from sage_core.runs.keeping import weights_hash
 from sage_core.unet.changes import changes
 from sage_core.unet.files import read_unet, sizes_of
 from sage_core.unet.names import reads_prompt
@@ -52,6 +54,11 @@ def test_erase_writes_the_librarys_edit_and_edit_reports_it(
     for name, delta in wanted.deltas.items():
         torch.testing.assert_close(written.deltas[name], delta)
     assert all(key.startswith("diffusion_model.") and key.endswith(".diff") for key in load_file(out))
+    with safe_open(out, framework="pt") as file:
+        about = file.metadata()
+    assert about["sage_method"] == "UCE" and "'erase_scale': 2.0" in about["sage_settings"].replace('"', "'")
+    assert about["matrices_hash"] == weights_hash(weights)
+    assert about["encoder_hash"] == state_hash(encoder.state()) and "software" in about
 
     again = tmp_path / "again.safetensors"
     assert main(["edit", str(out), "--base", str(checkpoint), "--out", str(again), "--quiet"]) == 0

@@ -25,6 +25,10 @@ def pictures() -> list[Image.Image]:
     ]
 
 
+# The middle of each of them.
+SQUARES = ((0, 7, 30, 37), (0, 0, 299, 299), (170, 0, 240, 70))
+
+
 @pytest.fixture(scope="module")
 def state() -> dict[str, torch.Tensor]:
     """Random weights of FID's Inception, whose activations neither vanish nor grow."""
@@ -96,9 +100,13 @@ def test_clean_resizing_is_bicubic_on_floats_channel_by_channel() -> None:
         assert found.shape == (3, 299, 299) and found.dtype == torch.float32
         for place, channel in enumerate(picture.split()):
             scaled = channel.convert("F").resize((299, 299), Image.Resampling.BICUBIC)
-            assert np.array_equal(found[place].numpy(), np.asarray(scaled))
-    # Bytes would be cut at 0 and 255.
-    assert to_inception_size(pictures()[0], "clean").max() > 255
+            assert np.array_equal(found[place].numpy(), np.asarray(scaled).clip(0, 255))
+    # Floats, which are not rounded, and cut after all: at an edge bicubic goes past black and white.
+    edge = Image.fromarray(np.repeat(np.array([[0] * 32 + [255] * 32], np.uint8), 64, 0)).convert("RGB")
+    found = to_inception_size(edge, "clean")
+    assert (found.min(), found.max()) == (0, 255) and (found % 1).any()
+    past = np.asarray(edge.split()[0].convert("F").resize((299, 299), Image.Resampling.BICUBIC))
+    assert past.max() > 265 and past.min() < -10
 
 
 def test_bilinear_resizing_is_pytorch_fids_by_hand() -> None:
@@ -215,9 +223,13 @@ def test_clip_gives_embeddings_of_length_1(clip: Path) -> None:
     from sage_core.scores.clipscore import ClipScorer
 
     found = load_extractor(clip).embed(pictures())
-    assert np.allclose(found.values, ClipScorer.from_file(clip).embed_images(pictures()).double(), atol=1e-6)
+    # As CMMD is published: the square in the middle is cut out first, then resized.
+    scorer = ClipScorer.from_file(clip)
+    squares = [picture.crop(box) for picture, box in zip(pictures(), SQUARES, strict=True)]
+    assert np.allclose(found.values, scorer.embed_images(squares).double(), atol=1e-6)
+    assert not np.allclose(found.values, scorer.embed_images(pictures()).double(), atol=1e-4)
     assert np.allclose(np.linalg.norm(found.values, axis=1), 1, atol=1e-6)
-    assert found.kind == "clip" and "shortest side to 28" in found.resizing
+    assert found.kind == "clip" and "the central square to 28 x 28" in found.resizing
 
 
 def test_models_with_other_weights_have_other_names(clip: Path, dino: Path, tmp_path) -> None:
