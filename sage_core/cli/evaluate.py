@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,27 +141,37 @@ def _part(argument: str) -> tuple[int, int]:
 @contextmanager
 def _others(options: argparse.Namespace) -> Iterator[None]:
     """The other processes of --processes, which end with this one; what one of them loses this one draws."""
-    command = [sys.executable, "-c", "import sys; from sage_core.cli.main import main; sys.exit(main())", "evaluate"]
-    command += [str(options.plan), "--quiet", *(["--device", options.device] if options.device else [])]
+    command = ["evaluate", str(options.plan), "--quiet", *(["--device", options.device] if options.device else [])]
     command += ["--batches", str(options.batches)] if options.batches else []
-    started = [
-        subprocess.Popen([*command, "--part", f"{number}/{options.processes}"], stdout=subprocess.DEVNULL)
+    # Anew, and not forked: a fork would share this process's threads and what it has on the GPU.
+    context = multiprocessing.get_context("spawn")
+    started: list[BaseProcess] = [
+        context.Process(target=_other, args=([*command, "--part", f"{number}/{options.processes}"],))
         for number in range(2, options.processes + 1)
     ]
+    for process in started:
+        process.start()
     try:
         yield
         for process in started:
-            process.wait()
+            process.join()
     finally:
         _end(started)
 
 
-def _end(started: Sequence[subprocess.Popen]) -> None:
+def _other(command: Sequence[str]) -> None:
+    """One of the other processes: only the first says what it found."""
+    from .main import main
+
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        sys.exit(main(command))
+
+
+def _end(started: Sequence[BaseProcess]) -> None:
     for process in started:
-        if process.poll() is None:
-            process.terminate()
+        process.terminate()
     for process in started:
-        process.wait()
+        process.join()
 
 
 class _Bars:

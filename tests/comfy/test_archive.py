@@ -1,16 +1,35 @@
-"""What the registry's archive holds of the tree works by itself: every module is imported, and the nodes are there."""
+"""What users install, a wheel or the archive of the registry: it works, and holds nothing that is refused there."""
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import pytest
+from PIL import Image
+
+from comfy_graphs import node
+from node_entries import ENTRIES
+from sage_core import __version__
+from sage_core.demo.comfyui.server import Server
+from sage_core.shapes.networks.checkpoint import ExpandedFiles
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parents[2]
-# Large, and read by no import; the rest belongs to a working copy alone.
-_NOT_COPIED = {"weights", "workflows", ".git", "__pycache__", ".mypy_cache", ".ruff_cache", ".import_linter_cache"}
+# Of a working copy alone, and in no archive.
+_NOT_COPIED = {".git", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".import_linter_cache"}
+# What starts programs or runs texts as code: the registry never makes such a version its latest.
+_REFUSED = {"subprocess", "os.system", "os.popen", "eval", "exec", "pty", "ctypes"}
 _IMPORT_ALL = """
 import asyncio, importlib, pkgutil, sys
 from pathlib import Path
@@ -30,7 +49,9 @@ print(len(names), *(node.define_schema().node_id for node in nodes))
 """
 
 
-def test_what_users_install_needs_no_bench_training_or_test(tmp_path: Path, comfyui: Path) -> None:
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the registry's archive holds of the tree, unpacked."""
     lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
     left_out = [ROOT / line.strip("/") for line in lines if line and not line.startswith("#")]
     assert all(line[0] == "/" for line in lines if line and line[0] != "#") and all(path.exists() for path in left_out)
@@ -38,12 +59,16 @@ def test_what_users_install_needs_no_bench_training_or_test(tmp_path: Path, comf
     def ignored(folder: str, names: list[str]) -> set[str]:
         return {name for name in names if name in _NOT_COPIED or Path(folder, name) in left_out}
 
-    copy = tmp_path / "copy"
+    copy = tmp_path_factory.mktemp("archive") / "copy"
     shutil.copytree(ROOT, copy, ignore=ignored)
-    environment = os.environ | {"PYTHONPATH": f"{copy}{os.pathsep}{ROOT / 'tests' / 'helpers'}"}
+    return copy
+
+
+def test_what_users_install_needs_no_bench_demo_training_or_test(archive: Path, comfyui: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": f"{archive}{os.pathsep}{ROOT / 'tests' / 'helpers'}"}
     done = subprocess.run(
         [sys.executable, "-c", _IMPORT_ALL],
-        cwd=copy,
+        cwd=archive,
         env=environment | {"SAGE_TEST_COMFYUI": str(comfyui)},
         capture_output=True,
         text=True,
@@ -51,4 +76,71 @@ def test_what_users_install_needs_no_bench_training_or_test(tmp_path: Path, comf
     )
     assert done.returncode == 0, done.stderr
     count, *nodes = done.stdout.splitlines()[-1].split()
-    assert int(count) > 150 and len(nodes) > 30 and {"SAGEApplyEncoder", "SAGETrainEncoder", "SAGECompare"} <= {*nodes}
+    assert int(count) > 150 and {*nodes} == {*ENTRIES}
+
+
+def used(path: Path) -> set[str]:
+    """Modules that a file imports, and names that it calls."""
+    found = set()
+    for each in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(each, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in each.names}
+        elif isinstance(each, ast.ImportFrom) and not each.level:
+            found.add(str(each.module).split(".")[0])
+        elif isinstance(each, ast.Call):
+            found.add(ast.unparse(each.func))
+    return found
+
+
+def test_what_users_install_starts_no_program_and_runs_no_text(archive: Path) -> None:
+    assert "subprocess" in used(Path(__file__)), "it is found where it is"
+    refused = {str(path.relative_to(archive)): used(path) & _REFUSED for path in archive.rglob("*.py")}
+    assert {path: names for path, names in refused.items() if names} == {}
+
+
+def test_the_registry_finds_what_it_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    comfy = project["tool"]["comfy"]
+    # As comfy-cli reads it: the first line of this form.
+    version = re.search(r'^__version__ = "(.*)"', (ROOT / comfy["version"]["path"]).read_text(encoding="utf-8"), re.M)
+    assert version and version[1] == __version__ and re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+    assert (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").startswith(f"# Changelog\n\n## {__version__}\n")
+    assert project["project"]["urls"]["Repository"].startswith("https://github.com/")
+    assert comfy["PublisherId"] and comfy["requires-comfyui"] == ">=0.3.64"
+    icon, banner = (Image.open(ROOT / comfy[name]).size for name in ("Icon", "Banner"))
+    assert icon[0] == icon[1] <= 400 and banner[0] * 9 == banner[1] * 21
+
+
+@pytest.mark.full
+def test_a_wheel_holds_the_files_that_the_code_reads(archive: Path, tmp_path: Path) -> None:
+    build = "from setuptools import build_meta; print(build_meta.build_wheel(__import__('sys').argv[1]))"
+    done = subprocess.run([sys.executable, "-c", build, tmp_path], cwd=archive, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(tmp_path / f"sage_alignment-{__version__}-py3-none-any.whl") as wheel:
+        wheel.extractall(tmp_path / "installed")
+    script = "import sage_core; from sage_core.shapes.networks.weights import load_model; load_model()\n"
+    script += "from sage_core.encoders import doctor; print(sage_core.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0 and str(tmp_path / "installed") in done.stdout, done.stderr
+    code = {path.relative_to(archive) for path in (archive / "sage_core").rglob("*") if path.suffix in (".py", ".json")}
+    assert code <= {path.relative_to(tmp_path / "installed") for path in (tmp_path / "installed").rglob("*")}
+
+
+@pytest.mark.full
+def test_the_archive_runs_a_graph_in_comfyui(
+    archive: Path, comfyui: Path, shapes_files: ExpandedFiles, tmp_path: Path
+) -> None:
+    graph = {
+        "1": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
+        "2": node("SAGESaveEncoder", clip=["1", 0], name="kept", overwrite=False),
+    }
+    with Server(comfyui, tmp_path, pack=archive, models={"text_encoders": [shapes_files.text_encoder]}) as server:
+        server.run(graph, timeout=300)
+    assert (tmp_path / "models" / "text_encoders" / "kept.safetensors").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,23 @@ def test_a_page_says_what_it_is_when_to_use_it_and_stays_short(page: Path) -> No
     assert text.count(ORDER[0]) == 1
     tables = text.count("| output |") + text.count("**Output**") + text.count("**Outputs**")
     assert tables >= 1, "a page says what comes out"
+
+
+# Letters of the widest words of a table's columns together, and two a column beside them: what fits the side bar.
+_WIDEST = 40
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_says_nothing_twice_and_its_tables_fit_the_side_bar(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```|^\|.*$", "", text, flags=re.DOTALL | re.MULTILINE)
+    sentences = [each for each in re.split(r"(?<=[.:?])\s+|\n+", prose) if len(each.split()) > 5]
+    assert len(sentences) == len(set(sentences))
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        rows = [line.strip("| ").replace("`", "").split("|") for line in table.splitlines() if "| --- |" not in line]
+        columns = zip_longest(*rows, fillvalue="")
+        widths = [max(len(word) for cell in column for word in re.split(r"[\s/-]+", cell)) for column in columns]
+        assert sum(widths) + 2 * len(widths) <= _WIDEST, widths
 
 
 def rank(query: str, node: str) -> tuple[int, int, bool]:
