@@ -96,14 +96,16 @@ def _train(encoder: TextEncoder, pairs: PromptPairs, settings: GateSettings, che
     advice = TrainingError(
         f"Out of memory: training a gate takes {needed / 2**30:.1f} GiB and the encoder's activations. Use fewer pairs."
     )
-    progress = display.Progress("step")
+    progress, embedding = display.Progress("step"), display.Progress("embedding prompts")
 
     def watch(step: StepReport) -> None:
         progress(step.step, step.steps)
 
     with memory.training_device(needed) as (device, _), memory.telling_memory(advice):
         encoder.to(device)
-        gate = train_gate(encoder, pairs.safe, pairs.unsafe, settings, checkpoint=checkpoint, on_step=watch)
+        gate = train_gate(
+            encoder, pairs.safe, pairs.unsafe, settings, checkpoint=checkpoint, on_step=watch, on_batch=embedding
+        )
         # As it is when it is found.
         gate.network.cpu()
         return gate

@@ -73,7 +73,6 @@ class FastEncoder(TextEncoder):
         scale, offset = weights["final_layer_norm.weight"], weights["final_layer_norm.bias"]
         return F.layer_norm(x + y, scale.shape, scale, offset, _EPSILON)
 
-
     def _look(self, y: Tensor) -> None:
         """Call `watch` now, and when the gradient of `y` is known."""
         watch = self.watch
