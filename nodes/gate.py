@@ -125,7 +125,7 @@ class SAGEGate(io.ComfyNode):
             inputs=[
                 GateType.Input("gate", tooltip="From Train SAGE Gate, trained for base."),
                 io.Clip.Input("base", tooltip="The checkpoint's CLIP, which the gate was trained for."),
-                io.String.Input("text", multiline=True, tooltip="The prompt."),
+                io.String.Input("text", multiline=True, default="", tooltip="The prompt."),
                 io.Combo.Input(
                     "action",
                     options=[_ROUTE, _REFINE],
