@@ -129,9 +129,10 @@ def _train(
     base = clips.private_copy(clips.own_weights(clip))
     require_sd1(EncoderConfig.of(base), "This CLIP")
     dtype = memory.precision(precision)
-    held = models.patched_weights(model)
-    plan = plan_unlearning(held, base, settings, size=size, dtype=dtype)
+    # Of the sizes alone: what is held while ComfyUI makes room stays where it is.
+    plan = plan_unlearning(models.own_weights(model), base, settings, size=size, dtype=dtype)
     with memory.training_device(plan.bytes) as (device, free):
+        held = models.patched_weights(model)
         plan = plan_unlearning(held, base, settings, size=size, dtype=dtype, free=free)
         needed = f"{plan.summary()}, on {device}"
         display.log.info("SAGE: training takes %s.", needed)
@@ -141,7 +142,7 @@ def _train(
         )
         with memory.telling_memory(advice):
             result = train_adv_unlearn(
-                models.trainable(held),
+                held,
                 base,
                 concepts,
                 settings,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from comfy_api.latest import io
 
 from ..sage_core.attacks.budgets import AttackBudget, success_curves
@@ -77,7 +79,7 @@ class SAGEAttack(io.ComfyNode):
                 concepts_input("its names; concept says which, if there are several"),
             ],
             outputs=[
-                io.String.Output(display_name="prompts", tooltip="What was found, one a line; * is the embedding."),
+                io.String.Output(display_name="prompts", tooltip="What was found, one a line, ready to draw."),
                 io.String.Output(display_name="path", tooltip="The embedding's file; empty for tokens and genetic."),
                 io.Image.Output(display_name="curve", tooltip="Prompts broken against tries, with the control."),
                 io.String.Output(display_name="report", tooltip="What was reached, and whether it means anything."),
@@ -131,12 +133,15 @@ class SAGEAttack(io.ComfyNode):
         )
         if plan.through_unet and model is None:
             raise SettingsError("The goal noise goes through the U-Net: connect a MODEL, or choose another goal.")
+        display.say("reading both models")
         victim = _model(clip, model, plan)
         wanted = _model(base, base_model if base_model is not None else model, plan)
+        display.say("preparing the attack")
         found = _attack(plan, victim, wanted, size, precision)
+        if control:
+            display.say("preparing the control, an attack on the base")
         checked = _attack(plan, wanted, wanted, size, precision) if control else None
-        saved = "\n".join(map(str, save_embeddings(path, found.embeddings(), found.metadata)))
-        return _output(cls, plan, found, checked, saved)
+        return _output(cls, plan, found, checked, save_embeddings(path, found.embeddings(), found.metadata))
 
 
 def _asked(prompts: str, concept: str, concepts: ConceptList | None, method: str, goal: str) -> NamedAttack:
@@ -202,7 +207,8 @@ def _attack(plan: AttackPlan, victim: AttackedModel, base: AttackedModel, size: 
     with memory.training_device(_ROOM + 2 * weights) as (device, _), memory.telling_memory(advice):
         return attack_stored(
             plan,
-            *(AttackedModel(each.encoder, each.unet and models.trainable(each.unet)) for each in (victim, base)),
+            victim,
+            base,
             files.store_folder(),
             size=size,
             device=device,
@@ -223,12 +229,14 @@ class _Watch:
 
 
 def _output(
-    cls: type[io.ComfyNode], plan: AttackPlan, found: StoredAttack, control: StoredAttack | None, path: str
+    cls: type[io.ComfyNode], plan: AttackPlan, found: StoredAttack, control: StoredAttack | None, paths: list[Path]
 ) -> io.NodeOutput:
     outcomes = {"under attack": found.outcome}
     outcomes |= {"control: the base": control.outcome} if control else {}
     curve = display.to_image(figure_to_image(success_curves(outcomes)))
-    texts, text = "\n".join(found.texts()), summary(plan, found, control)
+    # As ComfyUI calls them in a prompt, so that what comes out draws.
+    texts = "\n".join(found.texts([f"embedding:{path.stem}" for path in paths]))
+    path, text = "\n".join(map(str, paths)), summary(plan, found, control)
     text += f"\nSaved: {path}" if path else ""
     display.log.info("SAGE: %s", text)
     return io.NodeOutput(texts, path, curve, text, ui=display.preview(curve, f"{text}\n\n{texts}", cls))

@@ -58,7 +58,7 @@ class SAGETrainErasure(io.ComfyNode):
         settings = PRESETS[preset].replace(batch_size=batch_size, seed=seed)
         settings = settings.replace(steps=steps) if steps else settings
         wanted, sources = Concepts(split_texts(concepts)), split_texts(erase_from)
-        result = unet_training.train(
+        result, takes = unet_training.train(
             model,
             clip,
             size,
@@ -69,7 +69,7 @@ class SAGETrainErasure(io.ComfyNode):
             ),
             "Choose precision bf16, a smaller size, or preset esd_x.",
         )
-        return unet_training.edited(cls, model, result)
+        return unet_training.edited(cls, model, result, takes)
 
 
 NODES: list[type[io.ComfyNode]] = [SAGETrainErasure]

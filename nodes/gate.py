@@ -97,14 +97,16 @@ def _train(encoder: TextEncoder, pairs: PromptPairs, settings: GateSettings, che
     advice = TrainingError(
         f"Out of memory: training a gate takes {needed / 2**30:.1f} GiB and the encoder's activations. Use fewer pairs."
     )
-    progress = display.Progress("step")
+    progress, embedding = display.Progress("step"), display.Progress("embedding prompts")
 
     def watch(step: StepReport) -> None:
         progress(step.step, step.steps)
 
     with memory.training_device(needed) as (device, _), memory.telling_memory(advice):
         encoder.to(device)
-        gate = train_gate(encoder, pairs.safe, pairs.unsafe, settings, checkpoint=checkpoint, on_step=watch)
+        gate = train_gate(
+            encoder, pairs.safe, pairs.unsafe, settings, checkpoint=checkpoint, on_step=watch, on_batch=embedding
+        )
         # As it is when it is found.
         gate.network.cpu()
         return gate
@@ -125,7 +127,7 @@ class SAGEGate(io.ComfyNode):
             inputs=[
                 GateType.Input("gate", tooltip="From SAGE Train Gate, trained for base."),
                 io.Clip.Input("base", tooltip="The checkpoint's CLIP, which the gate was trained for."),
-                io.String.Input("text", multiline=True, tooltip="The prompt."),
+                io.String.Input("text", multiline=True, default="", tooltip="The prompt."),
                 io.Combo.Input(
                     "action",
                     options=[_ROUTE, _REFINE],

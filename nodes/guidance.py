@@ -116,7 +116,7 @@ class SAGESafree(io.ComfyNode):
             "of the sampler, and gives the concepts as negative prompt. No training, no change of the MODEL.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP of an SD 1.x checkpoint, aligned or not, without clip skip."),
-                io.String.Input("text", multiline=True, tooltip="The prompt."),
+                io.String.Input("text", multiline=True, default="", tooltip="The prompt."),
                 io.String.Input(
                     "concepts",
                     multiline=True,

@@ -59,6 +59,7 @@ class SAGETrainUnet(io.ComfyNode):
         strength=_DEFAULTS.strength,
         keep_weight=_DEFAULTS.keep_weight,
         learning_rate=_DEFAULTS.learning_rate,
+        pictures=_DEFAULTS.pictures,
     ) -> io.NodeOutput:
         check_finite(strength=strength, keep_weight=keep_weight, learning_rate=learning_rate)
         check_choices(cls, precision=precision)
@@ -68,10 +69,11 @@ class SAGETrainUnet(io.ComfyNode):
             learning_rate=learning_rate,
             steps=steps or _DEFAULTS.steps,
             batch_size=batch_size or _DEFAULTS.batch_size,
+            pictures=pictures,
             seed=seed,
         )
         pairs = drawable(pairs)
-        result = unet_training.train(
+        result, takes = unet_training.train(
             model,
             clip,
             size,
@@ -84,11 +86,11 @@ class SAGETrainUnet(io.ComfyNode):
                 settings,
                 files.store_folder(),
                 title=concept,
-                on_draw=display.Progress("drawing pictures"),
+                on_draw=display.Progress("drawing what the MODEL makes of the pairs, step"),
             ),
             "Choose precision bf16, a smaller size, or a smaller batch_size.",
         )
-        return unet_training.edited(cls, model, result, pairs.report.summary())
+        return unet_training.edited(cls, model, result, takes, pairs.report.summary())
 
 
 def _setting_inputs() -> list[io.Input]:
@@ -100,6 +102,15 @@ def _setting_inputs() -> list[io.Input]:
         number("strength", 100.0, 0.1, "How far past the safe prompt. 0: to it, which leaves a part of the concept."),
         number("keep_weight", 1000.0, 0.1, "Weight of drawing safe prompts, and none, as before."),
         number("learning_rate", 1.0, 1e-6, "Adam's first step size; it falls to 0 along a cosine."),
+        io.Int.Input(
+            "pictures",
+            default=_DEFAULTS.pictures,
+            min=1,
+            max=4096,
+            optional=True,
+            tooltip="Pairs of which the MODEL draws both prompts before step 1; only what the steps use is drawn.",
+            **ADVANCED,
+        ),
     ]
 
 

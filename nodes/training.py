@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 
-from ..sage_core.alignment.memory import estimate_memory, plan_memory
+from ..sage_core.alignment.memory import MemoryPlan, estimate_memory, plan_memory
 from ..sage_core.alignment.report import run_summary
 from ..sage_core.alignment.settings import PRESETS, TrainingSettings
 from ..sage_core.alignment.training import TrainingResult, train_stored
 from ..sage_core.alignment.verdict import verdict_lines
 from ..sage_core.encoders.layouts import EncoderConfig, require_sd1
+from ..sage_core.encoders.precision import choose_precision
 from ..sage_core.encoders.text_encoder import save_encoder
 from ..sage_core.errors import TrainingError
 from ..sage_core.methods.table import told
@@ -222,9 +224,10 @@ def _train(
     base = clips.private_copy(clips.own_weights(clip))
     config = EncoderConfig.of(base)
     require_sd1(config, "This CLIP")
-    with memory.training_device(estimate_memory(config, settings, len(pairs))) as (device, free):
-        needed = f"{plan_memory(config, settings, len(pairs), free).summary()}, on {device}"
-        watch = _Watch(needed)
+    # What "auto" comes to is settled first: with the largest, other models would be unloaded for nothing.
+    settled = settings.replace(precision=choose_precision(settings.precision, memory.device()))
+    with memory.training_device(estimate_memory(config, settled, len(pairs))) as (device, free):
+        watch = _Watch(plan_memory(config, settled, len(pairs), free), device)
         try:
             result, found = train_stored(
                 base,
@@ -234,33 +237,37 @@ def _train(
                 files.store_folder(),
                 device=device,
                 free_memory=free,
+                on_plan=watch.plan,
                 on_prepare=watch.prepare,
+                on_begin=watch.begin,
                 on_step=watch.step,
                 on_layer=display.stop_if_cancelled,
             )
         except memory.OUT_OF_MEMORY as error:
             raise TrainingError(
                 f"Out of memory on {device} with batch_size {settings.batch_size} and chunk_size "
-                f"{settings.chunk_size or 'automatic'}; {needed} was expected. Lower chunk_size, then batch_size."
+                f"{settings.chunk_size or 'automatic'}; {watch.needed} was expected. Lower chunk_size, then batch_size."
             ) from error
         told = display.Progress("looking at the result")
         verdict = verdict_lines(base, result.state, pairs, concept, device=device, on_batch=told)
-        return result, found, needed, clips.add_difference(clip, result.state, base, 1.0), verdict
+        return result, found, watch.needed, clips.add_difference(clip, result.state, base, 1.0), verdict
 
 
 class _Watch(display.LiveCurves):
-    """Live curves, after a word on the memory that the training takes."""
+    """Live curves, after a word on the memory that the training takes, and on its steps before there is one."""
 
-    def __init__(self, needed: str) -> None:
+    def __init__(self, plan: MemoryPlan, device: torch.device) -> None:
+        """With the plan of a run that is found, and so makes none."""
         super().__init__()
         self._preparation = display.Progress("embedding prompts")
-        self._needed = needed
+        self._device, self.needed = device, f"{plan.summary()}, on {device}"
+
+    def plan(self, plan: MemoryPlan) -> None:
+        self.needed = f"{plan.summary()}, on {self._device}"
+        display.log.info("SAGE: training takes %s.", self.needed)
 
     def prepare(self, done: int, total: int) -> None:
-        if self._needed:
-            display.log.info("SAGE: training takes %s.", self._needed)
-            self._needed = ""
-        self._preparation(done, total)
+        self._preparation(done, total, note=f"; training takes {self.needed}")
 
 
 NODES: list[type[io.ComfyNode]] = [SAGETrainingSettings, SAGETrainEncoder]

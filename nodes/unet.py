@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -111,7 +112,9 @@ class SAGEApplyModelEdit(io.ComfyNode):
                 "is lost. Load the checkpoint with weight_dtype 'default'."
             )
         if report.not_applied or report.warnings or notes:
-            display.log.warning("SAGE: %s: %s", file, " ".join([*report.warnings, *notes]))
+            doubtful = report.not_applied or report.warnings or any("⚠" in note for note in notes)
+            level = logging.WARNING if doubtful else logging.INFO
+            display.log.log(level, "SAGE: %s: %s", file, " ".join([*report.warnings, *notes]))
         return _shown(
             edited, "\n".join([report.summary(), f"Applied with strength {strength:g}, mode {mode}.", *notes])
         )
@@ -193,7 +196,13 @@ class SAGESaveModelEdit(io.ComfyNode):
         deltas = models.differences(base, edited, display.Progress("tensors"))
         words = {} if base_clip is None else _clip_change(base_clip, aligned_clip)
         if not deltas and not words:
-            raise UnetError(f"base and edited are the same: nothing was written to {path}. Connect the edited MODEL.")
+            # Not an error: whoever bypasses an edit wants to look at the base.
+            text = (
+                f"⚠ base and edited are the same: nothing was written to {path}. Connect the edited MODEL; perhaps the "
+                "edit before this node is bypassed."
+            )
+            display.log.warning("SAGE: %s", text)
+            return io.NodeOutput(display.missing(text), text, ui=ui.PreviewText(text))
         content = _content_hash({**deltas, **words})
         if path.exists() and not overwrite and saved_metadata(path).get("hash") != content:
             raise SettingsError(f"{path} exists and holds something else. Choose another name, or turn overwrite on.")

@@ -9,6 +9,11 @@ from __future__ import annotations
 class SageError(Exception):
     """Base of every error that a user can cause and mend."""
 
+    def __init_subclass__(cls) -> None:
+        # A host may load the package from any folder, and shows an error's module: its own name says more.
+        package, found, rest = cls.__module__.partition("sage_core")
+        cls.__module__ = found + rest or package
+
 
 class FileError(SageError, OSError):
     """A file cannot be written: its place, its disk or its rights do not allow it."""

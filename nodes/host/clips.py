@@ -177,6 +177,23 @@ def patch_notes(clip: comfy.sd.CLIP) -> list[str]:
     return [f"⚠ The CLIP carried {patches} patch(es), such as LoRAs: they stay on it, but took no part in training."]
 
 
+def rounding(clip: comfy.sd.CLIP, target: Mapping[str, Tensor], base: Mapping[str, Tensor], strength: float) -> float:
+    """How much of strength · (target − base) is lost when it is added to weights that this CLIP holds coarsely.
+
+    ComfyUI adds in fp32 and rounds to the CLIP's own precision. Of a CLIP in fp32 or fp16 it is taken for 0.
+    """
+    lost = whole = 0.0
+    for key, values in _weights_and_patches(clip).items():
+        weight, name = values[0][0], _name(key)
+        if weight.dtype in (torch.float32, torch.float16) or name not in base:
+            continue
+        delta = strength * (target[name].float() - base[name].float())
+        own = weight.to("cpu", torch.float32)
+        lost += float((((own + delta).to(weight.dtype).float() - own) - delta).square().sum())
+        whole += float(delta.square().sum())
+    return (lost / whole) ** 0.5 if whole else 0.0
+
+
 def add_difference(
     clip: comfy.sd.CLIP, target: Mapping[str, Tensor], base: Mapping[str, Tensor], strength: float
 ) -> comfy.sd.CLIP:

@@ -40,13 +40,14 @@ def stop_if_cancelled() -> None:
 class Progress:
     """The node's progress bar, in words too, with a picture now and then; raises when the user has pressed Cancel.
 
-    `what` is counted, such as "questions": the node says "questions 12/40".
+    `what` is counted, such as "questions": the node says "questions 12/40", and how long the rest will take.
     """
 
     def __init__(self, what: str) -> None:
         self.what = what
         self._bar = comfy.utils.ProgressBar(1)
         self._next_text = 0.0
+        self._first: tuple[int, float] | None = None
 
     def __call__(self, done: int, total: int, picture: Image | None = None, note: str = "") -> None:
         # Newer versions throttle progress updates, so that those alone would notice Cancel late.
@@ -54,10 +55,16 @@ class Progress:
         self._bar.update_absolute(done, total, ("JPEG", picture, _PREVIEW_WIDTH) if picture else None)
         if done == total or time.monotonic() >= self._next_text:
             self._next_text = time.monotonic() + _TEXT_PAUSE
-            _say(f"{self.what} {done}/{total}{note}")
+            say(f"{self.what} {done}/{total}{note}{self._left(done, total)}")
+
+    def _left(self, done: int, total: int) -> str:
+        """The time that is left, by what was done since the first call; nothing where that is too little to tell."""
+        first, start = self._first = self._first or (done, time.monotonic())
+        passed = time.monotonic() - start
+        return f", {(total - done) * passed / (done - first):.0f} s left" if done > first and passed > 1 else ""
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Show a line on the node that runs, where the server can send one."""
     context, server = get_executing_context(), PromptServer.instance
     if context and hasattr(server, "send_progress_text"):
@@ -72,6 +79,10 @@ class LiveCurves:
         self._history: list[StepReport] = []
         self._next_picture = 0.0
 
+    def begin(self, done: int, total: int) -> None:
+        """Say how many steps there will be, before there is one to show."""
+        self._progress(done, total)
+
     def step(self, report: StepReport) -> None:
         """Show a step and the time that is left, now and then with the curves so far."""
         self._history.append(report)
@@ -80,9 +91,7 @@ class LiveCurves:
         if start >= self._next_picture or report.step == report.steps:
             picture = figure_to_image(training_curves(self._history))
             self._next_picture = start + _PREVIEW_SHARE * (time.monotonic() - start)
-        left = (report.steps - report.step) * report.seconds / report.step
-        note = f", loss {report.losses['total']:.4g}, {left:.0f} s left"
-        self._progress(report.step, report.steps, picture, note)
+        self._progress(report.step, report.steps, picture, f", loss {report.losses['total']:.4g}")
 
 
 def counter(what: str, total: int) -> Callable[[int], None]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,16 +18,30 @@ from ...sage_core.errors import SageError
 OUT_OF_MEMORY = comfy.model_management.OOM_EXCEPTION
 
 
+def device() -> torch.device:
+    """Where models compute and train."""
+    return torch.device(comfy.model_management.get_torch_device())
+
+
 @contextmanager
 def training_device(needed: int) -> Iterator[tuple[torch.device, int]]:
     """Make room for `needed` bytes and allow gradients; yields the device and the bytes now free on it."""
-    device = comfy.model_management.get_torch_device()
-    comfy.model_management.free_memory(needed, device)
+    where = device()
+    comfy.model_management.free_memory(needed, where)
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            yield device, int(comfy.model_management.get_free_memory(device))
+            yield where, int(comfy.model_management.get_free_memory(where))
     finally:
         comfy.model_management.soft_empty_cache()
+        _give_back()
+
+
+def _give_back() -> None:
+    """Hand freed memory back to the system: glibc keeps gigabytes of a training that is over."""
+    gc.collect()
+    # Of other systems' C libraries there is nothing to ask.
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 @contextmanager
@@ -46,7 +63,7 @@ class Managed:
         holder = torch.nn.ModuleList([model])
         self.patcher = comfy.model_patcher.ModelPatcher(
             holder,
-            load_device=comfy.model_management.get_torch_device(),
+            load_device=device(),
             offload_device=comfy.model_management.unet_offload_device(),
         )
 
@@ -61,5 +78,5 @@ def load(models: Sequence[Managed]) -> None:
 def precision(name: str) -> torch.dtype:
     """The dtype of a precision's name; "auto" is bf16 if the device computes in it, else fp32."""
     if name == "auto":
-        name = "bf16" if comfy.model_management.should_use_bf16(comfy.model_management.get_torch_device()) else "fp32"
+        name = "bf16" if comfy.model_management.should_use_bf16(device()) else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]

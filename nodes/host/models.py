@@ -144,11 +144,6 @@ def add_differences(
     return moved
 
 
-def trainable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights, copied where they are ComfyUI's own: these belong to inference, and let no gradient pass."""
-    return {name: value.detach().clone() if value.is_inference() else value for name, value in state.items()}
-
-
 def patch_notes(model: comfy.model_patcher.ModelPatcher) -> list[str]:
     """For the report of a training: a note if the MODEL carries patches, which it saw."""
     if not (patches := count_patches(model)):

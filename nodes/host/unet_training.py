@@ -43,8 +43,11 @@ def train(
     needed: Callable[[Mapping[str, Tensor], torch.dtype], int],
     work: Callable[[UnetRun, TextEncoder], EditResult],
     advice: str,
-) -> EditResult:
+) -> tuple[EditResult, str]:
     """Train on copies of a MODEL's and a CLIP's weights, patches among them; shows the losses, and notices Cancel.
+
+    Returns:
+        The result, and a line on the memory that it takes, which is said before the first step, too.
 
     Args:
         needed: bytes that a training of these weights takes in this type, without activations.
@@ -57,17 +60,18 @@ def train(
     """
     models.require_noise_prediction(model)
     dtype = memory.precision(precision)
-    state = models.patched_weights(model)
-    room = needed(state, dtype)
-    without = TrainingError(
-        f"Out of memory: the weights alone take {room / 2**30:.1f} GiB, and a picture of {size} pixels comes in "
-        f"addition. {advice}"
-    )
-    with memory.training_device(room) as (device, _), memory.telling_memory(without):
+    # Of the sizes alone: weights that are held while ComfyUI makes room stay where they are.
+    room = needed(models.own_weights(model), dtype)
+    weights = f"the weights alone take {room / 2**30:.1f} GiB, and a picture of {size} pixels comes in addition"
+    without = TrainingError(f"Out of memory: {weights}. {advice}")
+    with memory.training_device(room) as (device, free), memory.telling_memory(without):
+        takes = f"Memory: {weights}; {free / 2**30:.1f} GiB are free on {device}."
+        display.log.info("SAGE: %s", takes)
+        display.say(takes)
         encoder = TextEncoder.from_state(clips.private_copy(clips.patched_weights(clip)), copy=False).to(device)
         watch = display.LiveCurves().step, display.stop_if_cancelled
-        run = UnetRun(models.trainable(state), size, device, dtype, *watch)
-        return work(run, encoder.requires_grad_(False))
+        run = UnetRun(models.patched_weights(model), size, device, dtype, *watch)
+        return work(run, encoder.requires_grad_(False)), takes
 
 
 def edited(cls: type[io.ComfyNode], model, result: EditResult, *notes: str) -> io.NodeOutput:

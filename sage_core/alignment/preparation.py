@@ -95,6 +95,7 @@ def prepare(
     watched = WatchedTexts.of(training, kept_out, removal, settings.seed) if settings.until == "removed" else None
     tokens = _tokenise(training, measured, removal, watched.parts if watched else [], device)
     encoder = FastEncoder.from_state(dict(base) | {TOKEN_TABLE: base[TOKEN_TABLE][tokens.vocabulary]}).to(device)
+    assert isinstance(encoder, FastEncoder)
     embedded = _Embedder(encoder, settings, memory_budget, tokens.count, on_batch)
     *concept_base, empty = embedded(torch.cat([tokens.concept, tokens.empty]))
     told = torch.cat([tokens.safe, tokens.own])

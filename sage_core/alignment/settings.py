@@ -143,13 +143,22 @@ PRESETS: dict[str, TrainingSettings] = {
 }
 
 
+_OF_THE_RUN = ("seed", "precision", "chunk_size", "held_out")
+# Of more than this the nearest preset would say little.
+_MOST_CHANGED = 3
+
+
 def preset_name(settings: TrainingSettings) -> str:
-    """The preset whose objective `settings` has, or "custom".
+    """The preset whose objective `settings` has; the nearest and how much is changed; or "custom" where that is much.
 
     Seed, precision, chunk size and held-out prompts belong to a run, not to an objective, and are not compared.
     """
-    run = {name: getattr(settings, name) for name in ("seed", "precision", "chunk_size", "held_out")}
-    for name, preset in PRESETS.items():
-        if preset.replace(**run) == settings:
-            return name
-    return "custom"
+    own = settings.to_dict()
+    changed = {
+        name: sum(own[key] != value for key, value in preset.to_dict().items() if key not in _OF_THE_RUN)
+        for name, preset in PRESETS.items()
+    }
+    nearest = min(changed, key=changed.__getitem__)
+    if not (count := changed[nearest]):
+        return nearest
+    return f"{nearest}, {count} setting{'s' if count > 1 else ''} changed" if count <= _MOST_CHANGED else "custom"

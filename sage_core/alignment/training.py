@@ -24,7 +24,7 @@ from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
 from ..settings import NotNegative, checked
 from .concepts import Removal
-from .memory import plan_memory
+from .memory import MemoryPlan, plan_memory
 from .objective import AlignmentObjective
 from .preparation import prepare
 from .settings import TrainingSettings, preset_name
@@ -60,7 +60,9 @@ def train(
     checkpoint: Path | None = None,
     free_memory: int | None = None,
     base_hash: str | None = None,
+    on_plan: Callable[[MemoryPlan], None] | None = None,
     on_prepare: Callable[[int, int], None] | None = None,
+    on_begin: Callable[[int, int], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     on_layer: Callable[[], None] | None = None,
 ) -> TrainingResult:
@@ -75,7 +77,9 @@ def train(
         free_memory: bytes that the run may take on `device`; None is no limit. Decides the chunk size where the
             settings leave it open, and where the base embeddings are kept; never the result.
         base_hash: `state_hash(base)` where the caller has it already.
+        on_plan: called first, with what the run takes on `device` and how it is laid out.
         on_prepare: called with (prompts embedded, in all) before step 1.
+        on_begin: called with (steps that an earlier run has done, in all) when the steps begin.
         on_step: called with each step's report, one step after it happened, so that a GPU never waits for it.
             What it raises stops the run within a step and leaves a checkpoint.
         on_layer: called within steps, before each layer that a batch goes through, forwards and back: on a CPU a step
@@ -91,6 +95,8 @@ def train(
     device = torch.device(device)
     settings = settings.replace(precision=choose_precision(settings.precision, device))
     plan = plan_memory(EncoderConfig.of(base), settings, len(pairs), free_memory)
+    if on_plan is not None:
+        on_plan(plan)
     # bf16 is switched on around the encoder alone: losses are fp32. TF32 also has to hold in the backward pass.
     with arithmetic("tf32" if settings.precision == "tf32" else "fp32", device), ThreadPoolExecutor(1) as aside:
         # A second for a ViT-L/14, in which the device need not wait.
@@ -103,6 +109,8 @@ def train(
         prepared.encoder.watch = on_layer
         objective = AlignmentObjective(prepared, settings, device, plan.chunk_size)
         loop = Loop(objective, Budget(steps=objective.steps), objective.rate, checkpoint=checkpoint, key=key)
+        if on_begin is not None:
+            on_begin(loop.step, objective.steps)
         history = loop.run(on_step)
         state = objective.full_state(base, loop.step)
     metadata = run_metadata(hashing.result(), pairs, concept, settings, loop.step, state_hash(state))
@@ -159,7 +167,7 @@ def run_metadata(
     plain = settings.spread_weight == 0 and settings.local_weight == 0
     return {
         "format": "pt",
-        "method": _METHODS.get(preset, "DES" if plain else "SAGE"),
+        "method": _METHODS.get(preset.partition(",")[0], "DES") if plain else "SAGE",
         "preset": preset,
         "concept": removal.title,
         **({} if isinstance(concept, str) else {"concepts": json.dumps(removal.about(), ensure_ascii=False)}),

@@ -168,11 +168,17 @@ def report(outcome: AttackOutcome, control: AttackOutcome | None = None) -> list
     """What an attack reached, in sentences; `control` is the same attack on the base."""
     success, (_, at_start) = outcome.success, outcome.curve()[0]
     low, high = success.interval
+    tries = f"by at most {outcome.tries[-1]:,} tries each" if outcome.tries[-1] else "without a try"
     lines = [
-        f"Broken: {success.k} of {success.n} prompts (95% interval {100 * low:.0f} to {100 * high:.0f}%), by at most "
-        f"{outcome.tries[-1]:,} tries each; random starts broke {at_start.k}.",
+        f"Broken: {success.k} of {success.n} prompts (95% interval {100 * low:.0f} to {100 * high:.0f}%), {tries}; "
+        f"random starts broke {at_start.k}.",
         f"Mean distance to the goal: {float(outcome.distances.mean()):.3g}.",
     ]
+    if at_start.k:
+        lines.append(
+            f"⚠ Random starts pass in {at_start.k} of {at_start.n} prompts: there the threshold proves nothing, no "
+            "break and no safety. Lower below until no random start passes, or count pictures."
+        )
     if control is not None:
         base = control.success
         lines.append(f"Control, the same attack on the base: {base.k} of {base.n}.")

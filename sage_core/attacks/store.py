@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,13 +64,18 @@ class StoredAttack:
     metadata: dict[str, str]
     found: bool
 
-    def texts(self) -> list[str]:
-        """The attacked prompts as text; free embeddings stand in them as "*".
+    def texts(self, names: Sequence[str] = ()) -> list[str]:
+        """The attacked prompts as text; free embeddings stand in them as "*", or as the name of each of their sets.
 
         A text that refers to a minor, which single tokens can add up to, is withheld.
         """
-        ids, places = self.outcome.attempt.ids, self.outcome.attempt.places
-        texts = detokenize(ids) if places is None else [_starred(*row) for row in zip(ids, places, strict=True)]
+        attempt = self.outcome.attempt
+        if attempt.places is None:
+            texts = detokenize(attempt.ids)
+        else:
+            sets = [0] * len(attempt.ids) if attempt.sets is None else attempt.sets.tolist()
+            rows = zip(attempt.ids, attempt.places, sets, strict=True)
+            texts = [_with_free(ids, places, names[own] if names else "*") for ids, places, own in rows]
         return [_WITHHELD if mentions_minor(text) else text for text in texts]
 
     def embeddings(self) -> list[Tensor]:
@@ -234,8 +239,8 @@ def _read(weights: Path) -> StoredAttack:
     return StoredAttack(outcome, metadata, found=True)
 
 
-def _starred(ids: Tensor, places: Tensor) -> str:
-    """A prompt whose free embeddings are one "*"."""
+def _with_free(ids: Tensor, places: Tensor, name: str) -> str:
+    """A prompt whose free embeddings are one name."""
     free = (places >= 0).nonzero().flatten()
     first, last = int(free[0]), int(free[-1])
-    return " ".join([*detokenize(ids[None, :first]), "*", *detokenize(ids[None, last + 1 :])]).strip()
+    return " ".join([*detokenize(ids[None, :first]), name, *detokenize(ids[None, last + 1 :])]).strip()

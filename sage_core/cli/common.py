@@ -208,7 +208,8 @@ class Bars:
 
         def update(done: int, total: int) -> None:
             if name not in self.bars:
-                self.bars[name] = tqdm(total=total, desc=name, disable=self.quiet)
+                # How long the first took is not known: its speed counts from here.
+                self.bars[name] = tqdm(total=total, desc=name, initial=done, disable=self.quiet)
             bar = self.bars[name]
             bar.update(done - bar.n)
             if done == total:

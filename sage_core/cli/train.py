@@ -94,7 +94,9 @@ def run(options: argparse.Namespace) -> int:
         options.store or options.out.parent / ".sage-runs",
         device=device,
         free_memory=_free_memory(device),
+        on_plan=lambda plan: common.say(f"Training takes {plan.summary()}, on {device}."),
         on_prepare=bars("embedding prompts"),
+        on_begin=bars("training"),
         on_step=lambda report: bars("training")(report.step, report.steps),
     )
     save_encoder(options.out, result.state, result.metadata)

@@ -25,6 +25,8 @@ from .tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 SD1_WIDTH = 768
 _HEAD_WIDTH = 64
 _LONGEST_HEADER = 100_000_000
+# How many dicts a state dict may lie in.
+_DEEPEST = 3
 # Digits that a layer's number may have.
 _LONGEST_NUMBER = 4
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -324,12 +326,22 @@ def _read_pickled(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     return selected, metadata
 
 
+def _dicts(content: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
+    """The content and the dicts inside it, those that lie nearest first: Lightning and others nest two."""
+    found, level = [content], [content]
+    for _ in range(_DEEPEST):
+        inner = {id(value): value for each in level for value in each.values() if isinstance(value, Mapping)}
+        # A pickle may hold a dict within itself.
+        level = [value for key, value in inner.items() if key not in set(map(id, found))]
+        found += level
+    return found
+
+
 def _tensors(content: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
     """The state dict of a pickle: the content itself, or the first dict inside it that holds a token embedding."""
-    dicts = [content, *(value for value in content.values() if isinstance(value, Mapping))]
     states = [
         {name: value for name, value in each.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
-        for each in dicts
+        for each in _dicts(content)
     ]
     with_tokens = [state for state in states if any(name.endswith(OPENAI_TOKENS) for name in state)]
     return next(iter(with_tokens or [state for state in states if state] or [{}]))

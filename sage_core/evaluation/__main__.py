@@ -43,6 +43,8 @@ def _run(file: Path) -> None:
     state = PartialState(cpu=_on_cpu())
     try:
         share = Share(state.process_index, state.num_processes)
+        if share.number == 0:
+            sys.stderr.write(_started(state.num_processes, str(state.device)))
         layout = open_plan(file)
         results = run(layout, device=state.device, share=share, on_progress=_Lines() if share.number == 0 else None)
         if results is not None:
@@ -50,6 +52,16 @@ def _run(file: Path) -> None:
     finally:
         with suppress(AttributeError, ValueError):
             state.destroy_process_group()
+
+
+def _started(processes: int, device: str) -> str:
+    """How many processes share the work: accelerate may start fewer than it was asked for, and says nothing."""
+    if processes > 1:
+        return f"{processes} processes share the work; this one computes on {device}.\n"
+    return (
+        f"accelerate has started one process, on {device}. On a CPU it starts no more, whatever --num_processes says; "
+        "`sage evaluate PLAN --processes N` does. Each process holds the model in memory.\n"
+    )
 
 
 def _on_cpu() -> bool:

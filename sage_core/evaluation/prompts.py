@@ -104,7 +104,8 @@ def read_lists(plan: Plan) -> tuple[PromptList, ...]:
     if measured and len(found[0].items) <= plan.score.neighbours:
         raise SettingsError(
             f"{plan.file}, score.neighbours: {plan.score.neighbours} neighbours need more captions than that; there "
-            f"are {len(found[0].items)}. Draw more of them, or leave geometry out of score.what."
+            f"are {len(found[0].items)}. Lower score.neighbours, draw more captions, or leave geometry out of "
+            "score.what."
         )
     return tuple(found)
 

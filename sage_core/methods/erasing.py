@@ -253,7 +253,7 @@ def train_erasure(
     return run.train(
         encoder,
         settings,
-        lambda noise, shape: ErasingObjective(noise, ErasingTexts.of(encoder, concepts, sources), settings, shape),
+        lambda noise, shape, _: ErasingObjective(noise, ErasingTexts.of(encoder, concepts, sources), settings, shape),
         store,
         inputs=[concepts.erase, tuple(sources)],
         about={

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -207,6 +208,7 @@ def train_gate(
     *,
     checkpoint: Path | None = None,
     on_step: Callable[[StepReport], None] | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
 ) -> Gate:
     """A gate for this encoder's states, learned from prompts.
 
@@ -216,6 +218,7 @@ def train_gate(
         settings: how.
         checkpoint: as in `runs.loop.Loop`.
         on_step: as in `runs.loop.Loop.run`.
+        on_batch: called with (prompts embedded, in all) before the first step; may raise to stop.
 
     Raises:
         PromptError: too few prompts to learn from, or to measure the stated rate of false alarms.
@@ -228,8 +231,8 @@ def train_gate(
     held = _held_out(kinds, settings)
     # Half precision, since the states of a few thousand prompts would fill the memory otherwise.
     states = [
-        embed(encoder, texts, out_dtype=torch.float16).view(len(texts), CONTEXT_LENGTH, -1).cpu()[rows]
-        for texts, rows in zip(kinds, order, strict=True)
+        _embedded(encoder, texts, done, sum(map(len, kinds)), on_batch)[rows]
+        for texts, rows, done in zip(kinds, order, (0, len(kinds[0])), strict=True)
     ]
     device = next(encoder.parameters()).device
     objective = GateObjective(states[0][held[0] :], states[1][held[1] :], settings, device)
@@ -254,6 +257,14 @@ def train_gate(
     return Gate(network, card)
 
 
+def _embedded(
+    encoder: TextEncoder, texts: Sequence[str], done: int, total: int, on_batch: Callable[[int, int], None] | None
+) -> Tensor:
+    """States (n, 77, width) on the CPU, told as the prompts after the first `done` of `total`."""
+    told = (lambda at, _: on_batch(done + at, total)) if on_batch else None
+    return embed(encoder, texts, out_dtype=torch.float16, on_batch=told).view(len(texts), CONTEXT_LENGTH, -1).cpu()
+
+
 def _held_out(kinds: Sequence[Sequence[str]], settings: GateSettings) -> list[int]:
     """How many safe and unsafe prompts are held out. Raises PromptError if that states no rate."""
     held = [round(settings.held_out * len(texts)) for texts in kinds]
@@ -262,8 +273,9 @@ def _held_out(kinds: Sequence[Sequence[str]], settings: GateSettings) -> list[in
     if held[0] < needed or not held[1] or min(len(texts) - out for texts, out in zip(kinds, held, strict=True)) < 2:
         raise PromptError(
             f"{len(kinds[0])} safe and {len(kinds[1])} unsafe prompts are too few: to state "
-            f"{settings.false_alarms:.1%} false alarms, {needed:.0f} safe prompts must be held out (a share of "
-            f"{settings.held_out:g} of them is)."
+            f"{settings.false_alarms:.1%} false alarms, {needed:.0f} safe prompts must be held out, a share of "
+            f"{settings.held_out:g}. Give {math.ceil(needed / settings.held_out):,} different safe prompts or more, or "
+            "state a higher rate."
         )
     return held
 

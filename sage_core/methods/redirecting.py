@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, cast
@@ -34,8 +35,11 @@ from ..drawing.noise import TRAINING_STEPS, make_scheduler, noise_of, noised
 from ..encoders.text_encoder import TextEncoder, embed
 from ..encoders.tokens import CONTEXT_LENGTH, tokenize
 from ..errors import PromptError, TrainingError
+from ..files import write_tensors
 from ..prompts.minors import without_minors
 from ..prompts.pairs import PromptPairs
+from ..runs.keeping import SOFTWARE, weights_hash
+from ..runs.store import PICTURES
 from ..seeds import generator_of, seed_of
 from ..settings import Count, Limits, NotNegative, Positive, Seed, Settings, Share
 from ..unet.differences import DifferencesObjective, Trained
@@ -148,26 +152,67 @@ class PairPictures:
         settings: RedirectingSettings,
         shape: tuple[int, int, int],
         chunk: int,
+        *,
+        wanted: Tensor | None = None,
+        kept: Path | None = None,
+        on_draw: Callable[[int, int], None] | None = None,
     ) -> PairPictures:
         """Draw both prompts of the pairs in `rows`, (M,), with the same noise for both, `chunk` pictures at once.
 
         Fewer, where memory does not suffice.
+
+        Args:
+            wanted: which of the unsafe and of the safe pictures are drawn, (2, M); the others are zero. None for all.
+            kept: file in which each chunk is kept, and found when the drawing was stopped.
+            on_draw: called with (evaluations of the U-Net, in all) before the first and after each; may raise to stop.
         """
-        scheduler = make_scheduler("ddim", settings.sampling_steps)
+        scheduler, found = make_scheduler("ddim", settings.sampling_steps), _read_pictures(kept, shape)
+        sides = {"unsafe": states.unsafe, "safe": states.safe}
+        chosen = torch.ones(2, len(rows), dtype=torch.bool) if wanted is None else wanted
+        left = {name: rows[side][len(found.get(name, ())) :] for name, side in zip(sides, chosen, strict=True)}
+        total, done = settings.sampling_steps * sum(math.ceil(len(some) / chunk) for some in left.values()), 0
 
-        def side_of(states_of: Callable[[Tensor], Tensor]) -> Tensor:
-            drawn: list[Tensor] = []
+        def tell(more: int) -> None:
+            nonlocal done
+            # What did not fit into memory is drawn again.
+            done = min(done + more, total)
+            if on_draw is not None and total:
+                on_draw(done, total)
 
-            def draw(part: slice) -> None:
-                pairs = rows[part]
-                texts = Texts(states.empty, states_of(pairs))
-                start = noise_of((seed_of(settings.seed, int(pair)) for pair in pairs), shape).to(texts.plain.device)
-                drawn.append(denoise(noise, scheduler, start, texts, settings.guidance))
+        def draw(name: str, pairs: Tensor) -> None:
+            texts = Texts(states.empty, sides[name](pairs))
+            start = noise_of((seed_of(settings.seed, int(pair)) for pair in pairs), shape).to(texts.plain.device)
+            new = denoise(noise, scheduler, start, texts, settings.guidance, watch=lambda _: tell(1))
+            found[name] = torch.cat([found[name].to(new), new]) if name in found else new
+            # They are not worth a training that has no room on its disk.
+            with suppress(OSError):
+                if kept is not None:
+                    write_tensors(kept, found, {"method": METHOD, "hash": weights_hash(found), "software": SOFTWARE})
 
-            work_through(draw, len(rows), chunk, TrainingError)
-            return torch.cat(drawn)
+        tell(0)
+        for name, some in left.items():
+            work_through(lambda part, name=name, some=some: draw(name, some[part]), len(some), chunk, TrainingError)  # type: ignore[misc]
+        whole = [torch.zeros(len(rows), *shape, device=states.empty.device) for _ in sides]
+        for pictures, name, side in zip(whole, sides, chosen, strict=True):
+            if name in found:
+                pictures[side.to(pictures.device)] = found[name].to(pictures)
+        return cls(*whole)
 
-        return cls(side_of(states.unsafe), side_of(states.safe))
+
+def _read_pictures(path: Path | None, shape: tuple[int, int, int]) -> dict[str, Tensor]:
+    """Pictures that were drawn before, by side; none where the file is not there or is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path is None or not path.exists():
+            return {}
+        with safe_open(str(path), framework="pt") as file:
+            known = (file.metadata() or {}).get("hash")
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError):
+        return {}
+    whole = known == weights_hash(found) and all(tuple(value.shape[1:]) == shape for value in found.values())
+    return found if whole else {}
 
 
 class RedirectingObjective(DifferencesObjective):
@@ -176,15 +221,23 @@ class RedirectingObjective(DifferencesObjective):
     losses = ("total", "redirect", "keep")
 
     def __init__(
-        self, noise: nn.Module, states: PairStates, settings: RedirectingSettings, latent_shape: tuple[int, int, int]
+        self,
+        noise: nn.Module,
+        states: PairStates,
+        settings: RedirectingSettings,
+        latent_shape: tuple[int, int, int],
+        *,
+        kept: Path | None = None,
+        on_draw: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Draw the pictures, and train differences from the weights of `noise`; see DifferencesObjective.
+        """Draw the pictures that the steps will use, and train differences from the weights of `noise`.
 
         Args:
-            noise: the U-Net.
+            noise: the U-Net; see DifferencesObjective.
             states: the base's states of the pairs, on the U-Net's device.
             settings: how.
             latent_shape: channels, height and width.
+            kept, on_draw: see `PairPictures.drawn`.
         """
         rows = settings.batch_size + settings.keep_batch
         super().__init__(noise, settings.trained, settings.learning_rate, rows, latent_shape)
@@ -192,7 +245,21 @@ class RedirectingObjective(DifferencesObjective):
         # A stream of its own: steps take theirs from their number.
         generator = generator_of(settings.seed, -1)
         self.drawn = torch.randperm(len(states), generator=generator)[: settings.pictures]
-        self.pictures = PairPictures.drawn(noise, self.states, self.drawn, settings, latent_shape, rows)
+        self.pictures = PairPictures.drawn(
+            noise, states, self.drawn, settings, latent_shape, rows, wanted=self._wanted(), kept=kept, on_draw=on_draw
+        )
+
+    def _wanted(self) -> Tensor:
+        """Which unsafe and which safe pictures any step takes, (2, M): a short run does without most."""
+        found = torch.zeros(2, len(self.drawn), dtype=torch.bool)
+        for step in range(self.settings.steps):
+            generator = generator_of(self.settings.seed, step)
+            for count, crossed in ((self.settings.batch_size, _CROSSED), (self.settings.keep_batch, 1 - _CROSSED)):
+                picks = self._picks(count, generator, crossed)
+                found[picks.safe.long(), picks.picture] = True
+            if found.all():
+                break
+        return found
 
     def gradients(self, step: int) -> Tensor:
         """See Objective."""
@@ -226,22 +293,37 @@ class RedirectingObjective(DifferencesObjective):
         states = torch.where(plain, self.states.empty, self.states.safe(pair))
         return _Rows(latents, times, states, self._by_base(latents, times, states))
 
-    def _noisy(self, count: int, generator: torch.Generator, *, crossed: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Pairs (B,) on the CPU, noised pictures, a share `crossed` of them of safe prompts, and their times (B,)."""
+    def _picks(self, count: int, generator: torch.Generator, crossed: float) -> _Picks:
+        """Which pairs and pictures rows of a step take, a share `crossed` of them pictures of safe prompts."""
         which = torch.randint(len(self.drawn), (count,), generator=generator)
         any_pair = torch.randint(len(self.states), (count,), generator=generator)
         pairs = torch.where(torch.rand(count, generator=generator) < _ANY, any_pair, self.drawn[which])
         times = torch.randint(TRAINING_STEPS, (count,), generator=generator)
-        added = torch.randn(count, *self.latent_shape, generator=generator).to(self.device)
-        safe = (torch.rand(count, 1, 1, 1, generator=generator) < crossed).to(self.device)
-        at = which.to(self.device)
+        added = torch.randn(count, *self.latent_shape, generator=generator)
+        return _Picks(which, torch.rand(count, generator=generator) < crossed, pairs, times, added)
+
+    def _noisy(self, count: int, generator: torch.Generator, *, crossed: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Pairs (B,) on the CPU, noised pictures, a share `crossed` of them of safe prompts, and their times (B,)."""
+        picks = self._picks(count, generator, crossed)
+        at, safe = picks.picture.to(self.device), picks.safe.view(-1, 1, 1, 1).to(self.device)
         clean = torch.where(safe, self.pictures.safe[at], self.pictures.unsafe[at])
-        return pairs, noised(clean, times, added), times.to(self.device)
+        return picks.pairs, noised(clean, picks.times, picks.added.to(self.device)), picks.times.to(self.device)
 
     @torch.no_grad()
     def _by_base(self, latents: Tensor, times: Tensor, states: Tensor) -> Tensor:
         chunks = (each.split(self.chunk) for each in (latents, times, states))
         return torch.cat([cast(Tensor, self.noise(*part)).float() for part in zip(*chunks, strict=True)])
+
+
+@dataclass(frozen=True, eq=False)
+class _Picks:
+    """What rows of a step take, on the CPU: pictures (B,), whether the safe ones, pairs, times, and added noise."""
+
+    picture: Tensor
+    safe: Tensor
+    pairs: Tensor
+    times: Tensor
+    added: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,20 +362,24 @@ def train_redirection(
         pairs: the unsafe prompts, and what is drawn instead.
         settings: how.
         title: the concept's name in reports, where the pairs name none.
-        on_draw: called with (done, total) before each evaluation of the U-Net for the base's pictures, and once after
-            the last; may raise to stop.
+        on_draw: see `PairPictures.drawn`. Pictures are kept in `store` until the training is finished.
 
     Raises:
         PromptError: no pair is left.
         SettingsError, UnetError, TrainingError: see `UnetRun.train`.
     """
     pairs = drawable(pairs)
-    if on_draw is not None:
-        run = _telling(run, on_draw, drawing_evaluations(len(pairs), settings))
     return run.train(
         encoder,
         settings,
-        lambda noise, shape: RedirectingObjective(noise, PairStates.of(encoder, pairs), settings, shape),
+        lambda noise, shape, checkpoint: RedirectingObjective(
+            noise,
+            PairStates.of(encoder, pairs),
+            settings,
+            shape,
+            kept=checkpoint.with_suffix(PICTURES),
+            on_draw=on_draw,
+        ),
         store,
         inputs=[pairs.hash()],
         about={
@@ -325,24 +411,3 @@ def drawable(pairs: PromptPairs) -> PromptPairs:
         tuple(side[row] for row in kept) if side else () for side in (pairs.safe, pairs.unsafe, pairs.concepts)
     )
     return PromptPairs(safe, unsafe, report, concepts)
-
-
-def drawing_evaluations(pairs: int, settings: RedirectingSettings) -> int:
-    """How many times the base's U-Net is evaluated for the pictures, before the first step."""
-    at_once = settings.batch_size + settings.keep_batch
-    return 2 * settings.sampling_steps * math.ceil(min(pairs, settings.pictures) / at_once)
-
-
-def _telling(run: UnetRun, on_draw: Callable[[int, int], None], total: int) -> UnetRun:
-    """The same run, which tells its first `total` evaluations to `on_draw`."""
-    done = 0
-
-    def watch() -> None:
-        nonlocal done
-        if run.on_evaluation is not None:
-            run.on_evaluation()
-        if done <= total:
-            on_draw(done, total)
-            done += 1
-
-    return replace(run, on_evaluation=watch)

@@ -90,10 +90,17 @@ def kept(
         # Another process may have finished it since the first look.
         if found := _finished(weights, read):
             return found[0], True
-        result = make(checkpoint)
+        try:
+            result = make(checkpoint)
+        except BaseException:
+            # Whatever stops a run, the user should know of the gigabyte that it leaves.
+            if checkpoint.exists():
+                size = checkpoint.stat().st_size
+                logger.warning("Stopped. The same inputs go on from %s (%.0f MB).", checkpoint, size / 1e6)
+            raise
         try:
             save(weights, result)
-            checkpoint.unlink(missing_ok=True)
+            runs.finish(key)
         except (OSError, SafetensorError) as error:
             logger.warning(
                 "The finished run could not be stored in %s (%s); it is handed on all the same.", store, error

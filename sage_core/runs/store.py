@@ -19,6 +19,9 @@ from ..files import remove_leftovers
 from ..rows import read_json
 
 WEIGHTS, REPORT, CHECKPOINT = ".safetensors", ".json", ".checkpoint"
+# What a training draws before its first step, so that one that is stopped need not draw again; safetensors inside.
+PICTURES = ".pictures"
+_UNFINISHED = (CHECKPOINT, PICTURES)
 _KEY = re.compile(r"[0-9a-f]{16,64}")
 
 
@@ -106,10 +109,15 @@ class RunStore:
     def tidy(self, key: str) -> None:
         """Remove what a finished run needs no more and killed processes left: checkpoint, lock, half-written files."""
         remove_leftovers(self.folder)
-        if any(self.path(key, suffix).exists() for suffix in (CHECKPOINT, ".lock")):
+        if any(self.path(key, suffix).exists() for suffix in (*_UNFINISHED, ".lock")):
             # If another process holds the lock, it will tidy up; a store may also be one to read only.
             with suppress(TrainingError, OSError), self.locked(key):
-                self.path(key, CHECKPOINT).unlink(missing_ok=True)
+                self.finish(key)
+
+    def finish(self, key: str) -> None:
+        """Remove what a run goes on from: it is finished, and its result is there."""
+        for suffix in _UNFINISHED:
+            self.path(key, suffix).unlink(missing_ok=True)
 
     def runs(self) -> list[StoredRun]:
         """All runs, the newest first; files that do not say that this program wrote them are none, whatever their name.
@@ -205,4 +213,5 @@ _SAID: dict[str, Callable[[Path], dict[str, str] | None]] = {
     REPORT: _in_report,
     WEIGHTS: _in_weights,
     CHECKPOINT: _in_checkpoint,
+    PICTURES: _in_weights,
 }

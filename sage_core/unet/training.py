@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +157,7 @@ class UnetRun:
         self,
         encoder: TextEncoder,
         settings: EditSettings,
-        objective_of: Callable[[nn.Module, tuple[int, int, int]], DifferencesObjective],
+        objective_of: Callable[[nn.Module, tuple[int, int, int], Path], DifferencesObjective],
         store: Path,
         *,
         inputs: Sequence[Any],
@@ -169,7 +170,8 @@ class UnetRun:
         Args:
             encoder: of the prompts.
             settings: how.
-            objective_of: makes the objective of a U-Net and the shape of its latents; not called for a finished run.
+            objective_of: makes the objective of a U-Net, the shape of its latents and the path of the run's
+                checkpoint; not called for a finished run.
             store: of all runs, see `runs.keeping`.
             inputs: what else decides the result, ready for JSON.
             about: what the run says of itself: `method`, `preset`, `concept` and more.
@@ -197,15 +199,18 @@ class UnetRun:
 
     def _train(
         self,
-        objective_of: Callable[[nn.Module, tuple[int, int, int]], DifferencesObjective],
+        objective_of: Callable[[nn.Module, tuple[int, int, int], Path], DifferencesObjective],
         settings: EditSettings,
         config: UnetConfig,
         about: Mapping[str, str],
         checkpoint: Path,
     ) -> EditResult:
+        started = time.monotonic()
         unet = diffusers_unet(self.state, device=self.device, dtype=self.dtype)
         shape = (config.inputs, self.size // FACTOR, self.size // FACTOR)
-        objective = objective_of(TypedNoise(unet, self.on_evaluation), shape)
+        objective = objective_of(TypedNoise(unet, self.on_evaluation), shape, checkpoint)
+        # Some draw pictures first, which may take longer than the steps.
+        before = time.monotonic() - started
         budget = Budget(steps=settings.steps)
         loop = Loop(objective, budget, settings.rate, checkpoint=checkpoint, key=checkpoint.stem)
         history = loop.run(self.on_step)
@@ -214,7 +219,7 @@ class UnetRun:
         metadata = {
             **about,
             "steps": str(settings.steps),
-            "seconds": f"{loop.seconds:.1f}",
+            "seconds": f"{before + loop.seconds:.1f}",
             "hash": weights_hash(deltas),
             "settings": json.dumps(settings.to_dict(), sort_keys=True),
             "software": SOFTWARE,

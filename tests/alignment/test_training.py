@@ -157,7 +157,15 @@ def test_a_stopped_run_resumes_to_the_weights_of_one_that_was_not(base, tmp_path
     with pytest.raises(Stop):
         train(base, PAIRS, "skull", SETTINGS, checkpoint=checkpoint, on_step=stop_after(stopped_at))
     assert checkpoint.exists()
-    resumed = train(base, PAIRS, "skull", SETTINGS, checkpoint=checkpoint)
+    told = []
+    steps = len(straight.history)
+    resumed = train(
+        base, PAIRS, "skull", SETTINGS, checkpoint=checkpoint, on_plan=told.append,
+        on_prepare=lambda done, total: told.append("prepared") if done == total else None,
+        on_begin=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    plan = plan_memory(EncoderConfig.of(base), SETTINGS, len(PAIRS), None)
+    assert told == [plan, "prepared", (stopped_at + 1, steps)]
     assert_same_weights(straight.state, resumed.state)
     assert [r.losses for r in resumed.history] == [r.losses for r in straight.history]
     assert list(tmp_path.iterdir()) == [checkpoint]

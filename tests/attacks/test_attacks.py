@@ -79,6 +79,13 @@ def test_it_breaks_the_base_and_a_weak_encoder(
     assert "Broken:" in text and "Control, the same attack on the base: 3 of 3." in text and "⚠" not in text
 
 
+def test_a_threshold_that_random_starts_pass_proves_nothing(make: Callable[..., Attack], weak: TextEncoder) -> None:
+    outcome = run_attack(make("textual inversion", weak), budget("textual inversion", below=10.0))
+    first, _, doubt = report(outcome)
+    assert first.startswith("Broken: 3 of 3 prompts") and "without a try; random starts broke 3." in first
+    assert doubt.startswith("⚠ Random starts pass in 3 of 3 prompts: there the threshold proves nothing")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_seed_finds_the_same(kind: str, make: Callable[..., Attack], weak: TextEncoder) -> None:
     plan = budget(kind, 3, below=0.0)

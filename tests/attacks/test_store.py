@@ -44,6 +44,10 @@ def test_every_method_runs_for_every_goal(method: Any, aim: Any, models, tmp_pat
     assert len(found.texts()) == 2 and len(found.embeddings()) == {"soft": 2, "inversion": 1}.get(method, 0)
     if method == "inversion":
         assert found.texts() == ["a red * on the grass", "one *"]
+        assert found.texts(["embedding:mine"]) == ["a red embedding:mine on the grass", "one embedding:mine"]
+    if method == "soft":
+        assert [text.count("embedding:") for text in found.texts(["embedding:1", "embedding:2"])] == [1, 1]
+        assert "embedding:2" in found.texts(["embedding:1", "embedding:2"])[1]
     again = attack_stored(plan, *models, tmp_path, size=16, references=references)
     assert again.found and not found.found and again.texts() == found.texts()
     assert torch.equal(again.outcome.distances, found.outcome.distances)

@@ -96,6 +96,8 @@ def test_exactly_one_says_which_it_was(pack: ModuleType) -> None:
     from pack.nodes.host.inputs import exactly_one
     from pack.sage_core.errors import PromptError
 
+    # ComfyUI shows it, and the folder in which the pack lies tells nobody anything.
+    assert PromptError.__module__ == "sage_core.errors"
     exactly_one("a.txt", None, "Prompts", PromptError)
     exactly_one("", [1], "Prompts", PromptError)
     with pytest.raises(PromptError, match=r"^Prompts; neither is given\.$"):
@@ -260,6 +262,29 @@ def test_an_encoder_that_does_not_fit_is_described_for_people(pack: ModuleType, 
     )
     with pytest.raises(EncoderError, match="The encoder_base does not fit"):
         add_difference(clip, base, state, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [(torch.float32, 0, 0), (torch.float16, 0, 0), (torch.bfloat16, 0.14, 0.2)]
+)
+def test_a_clip_too_coarse_for_an_alignment_says_so(
+    dtype: torch.dtype, low: float, high: float, pack: ModuleType, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pack.nodes.host import clips, display
+
+    clip = clips.load_clip(encoder, "small")
+    clip.cond_stage_model.to(dtype)
+    base = {name: value.float() for name, value in clips.own_weights(clip).items()}
+    draw = torch.Generator().manual_seed(1)
+    moved = {name: value * (1 + 0.01 * torch.randn(value.shape, generator=draw)) for name, value in base.items()}
+    assert low <= clips.rounding(clip, moved, base, 1.0) <= high
+    # Half of the change loses twice the share.
+    assert clips.rounding(clip, moved, base, 0.5) >= 1.5 * low
+    monkeypatch.setattr(pack.encoder, "read_encoder", lambda path: (moved, {}))
+    output = pack.encoder.SAGEApplyEncoder.execute(clip, encoder.name, 1.0, "replace")
+    shown = "" if output.ui is None else output.ui.as_dict()["text"][0]
+    assert ("rounding takes 1" in shown and "--bf16-text-enc" in shown) == (dtype == torch.bfloat16)
+    assert clips.count_patches(output.args[0]) == 1 and display.log.name == "sage"
 
 
 # What a graph sent over HTTP may hold where a connection or a text belongs.

@@ -204,8 +204,8 @@ def test_what_changes_nothing_says_so(pack: ModuleType, weights: dict, files: No
     erased, report = erase(pack, model, clip, strength=0.0).args
     assert "At strength 0 the MODEL is as it came: nothing is erased" in report
     for other in (model, same, erased):
-        with pytest.raises(Exception, match="base and edited are the same: nothing was written"):
-            save(pack, model, other, "nothing")
+        path, report = save(pack, model, other, "nothing").args
+        assert report.startswith("⚠ base and edited are the same: nothing was written") and path.message == report
     with pytest.raises(Exception, match="changes nothing: its 1 tensors equal the base's"):
         edited = {f"model.diffusion_model.{VALUES}": weights[f"model.diffusion_model.{VALUES}"] + 0.25}
         apply(pack, sound(weights | edited))

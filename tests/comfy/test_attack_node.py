@@ -42,7 +42,8 @@ def test_comfyui_reads_the_embedding(server: Server, base: Path, shapes_files: E
     )
     shown = server.run(asked, timeout=500)["train"]["text"][0]
     path = base / "models" / "embeddings" / "inverted.safetensors"
-    assert f"Saved: {path}" in shown and "two red * on sand" not in shown and "a * in the snow" in shown
+    assert f"Saved: {path}" in shown and "two red * on sand" not in shown
+    assert "a embedding:inverted in the snow" in shown
     assert load_file(path)["emb_params"].shape == (3, 768)
     check = loaders(shapes_files)
     for name, text in (("word", "a skull in the snow"), ("vectors", "a embedding:inverted in the snow")):

@@ -107,16 +107,21 @@ def test_safetensors_under_another_suffix(tmp_path, name):
 
 
 @pytest.mark.parametrize("new_format", [True, False])
-def test_nested_pickle_with_training_leftovers(tmp_path, new_format):
+@pytest.mark.parametrize("inside", ["model_state_dict", "model state_dict"])
+def test_nested_pickle_with_training_leftovers(tmp_path, new_format, inside):
+    state = collections.OrderedDict(make_state())
+    first, *second = inside.split()
     content = {
         "epoch": 2,
-        "model_state_dict": collections.OrderedDict(make_state()),
+        first: dict.fromkeys(second, state) or state,
         "optimizer_state_dict": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-5}]},
         "args": {"lr": 1e-5, "out": pathlib.PurePosixPath("x").name, "none": None},
         "namespace": argparse.Namespace(lr=1e-5),
         "path": pathlib.Path("x"),
         "loss": np.float64(0.25),
+        "history": np.array([[0.5, 0.25]], np.float32),
     }
+    content["args"]["itself"] = content
     torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=new_format)
     state, metadata = read_encoder(tmp_path / "a.pt")
     assert_same(state, make_state())

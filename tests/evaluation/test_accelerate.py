@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sage_core.evaluation.__main__ import main
+from sage_core.evaluation.__main__ import _started, main
 from small_worlds import world_plan
 
 ROOT = str(Path(__file__).parents[2])
@@ -25,6 +25,12 @@ def test_a_missing_accelerate_is_named(
     assert "pip install -e '.[evaluate]'" in capsys.readouterr().err
 
 
+def test_one_process_points_to_what_starts_several() -> None:
+    """accelerate starts one on a CPU, whatever --num_processes says."""
+    assert "one process, on cpu" in _started(1, "cpu") and "`sage evaluate PLAN --processes N`" in _started(1, "cpu")
+    assert _started(2, "cuda:0") == "2 processes share the work; this one computes on cuda:0.\n"
+
+
 @pytest.mark.full
 @pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="accelerate is an extra")
 def test_two_processes_of_accelerate_share_a_plan(tmp_path: Path) -> None:
@@ -36,6 +42,7 @@ def test_two_processes_of_accelerate_share_a_plan(tmp_path: Path) -> None:
     done = subprocess.run([*command, str(file)], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Table 2. ") == 1 and "drawing: 30 of 30" in done.stderr
+    assert done.stderr.count("2 processes share the work; this one computes on cpu.") == 1
     records = [json.loads(path.read_text()) for path in (tmp_path / "evaluation" / "records").rglob("*.json")]
     assert sum(len(record["pictures"]) for record in records) == 30
     assert len({record["process"] for record in records}) == 2

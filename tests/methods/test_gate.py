@@ -146,6 +146,21 @@ def test_the_same_seed_gives_the_same_gate(gate: Gate, encoder: TextEncoder) -> 
     assert all(torch.equal(a, b) for a, b in zip(again.network.parameters(), gate.network.parameters(), strict=True))
 
 
+def test_its_embedding_is_told_and_can_be_stopped(gate: Gate, encoder: TextEncoder) -> None:
+    """At SD 1.x's size it takes longer than the training."""
+    told: list[tuple[int, int]] = []
+    total = len(set(PAIRS.safe)) + len(set(PAIRS.unsafe))
+
+    def stop(done: int, of: int) -> None:
+        told.append((done, of))
+        if done == of:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_gate(encoder, PAIRS.safe, PAIRS.unsafe, SETTINGS, on_batch=stop, on_step=lambda _: pytest.fail("late"))
+    assert told == sorted(set(told)) and len(told) > 1 and told[-1] == (total, total)
+
+
 def test_its_file(gate: Gate, encoder: TextEncoder, tmp_path: Path) -> None:
     path = tmp_path / "gate.safetensors"
     save_gate(path, gate)
@@ -262,7 +277,7 @@ def test_it_works_in_inference_mode(gate: Gate, encoder: TextEncoder, tmp_path: 
 
 
 def test_what_cannot_be_measured_is_refused(encoder: TextEncoder) -> None:
-    with pytest.raises(PromptError, match="100 safe prompts must be held out"):
+    with pytest.raises(PromptError, match=r"100 safe prompts must be held out, a share of 0\.25\. Give 400 different"):
         train_gate(encoder, PAIRS.safe, PAIRS.unsafe, GateSettings(false_alarms=0.01))
     with pytest.raises(PromptError, match="among the safe and among the unsafe"):
         train_gate(encoder, PAIRS.safe, [*PAIRS.unsafe, PAIRS.safe[0]], SETTINGS)

@@ -20,12 +20,13 @@ from sage_core.methods.redirecting import (
     PairStates,
     RedirectingObjective,
     RedirectingSettings,
-    drawing_evaluations,
     train_redirection,
 )
 from sage_core.prompts.concept_pairs import pairs_from_concepts
 from sage_core.prompts.concepts import ConceptList
 from sage_core.prompts.pairs import PromptPairs, pairs_from_lists
+from sage_core.runs.record import StepReport
+from sage_core.runs.store import RunStore
 from sage_core.unet.differences import DiffusersNoise
 from sage_core.unet.training import EditResult, UnetRun
 
@@ -131,13 +132,14 @@ def test_an_untrained_edit_keeps_everything(unet: nn.Module, states: PairStates)
 
 def test_both_sides_of_a_pair_are_drawn_from_the_same_noise(unet: nn.Module, states: PairStates) -> None:
     alike = replace(states, unsafe_ids=states.safe_ids)
-    pictures = objective(unet, alike).pictures
+    all_drawn = SMALL.replace(steps=100)
+    pictures = objective(unet, alike, all_drawn).pictures
     torch.testing.assert_close(pictures.unsafe, pictures.safe)
-    different = objective(unet, states)
+    different = objective(unet, states, all_drawn)
     assert not torch.allclose(different.pictures.unsafe, different.pictures.safe)
     assert len(set(different.drawn.tolist())) == 3
     # Fewer at once: the same pictures.
-    parts = objective(unet, states, SMALL.replace(batch_size=1, keep_batch=1))
+    parts = objective(unet, states, all_drawn.replace(batch_size=1, keep_batch=1))
     torch.testing.assert_close(parts.pictures.safe, different.pictures.safe, rtol=1e-3, atol=1e-4)
 
 
@@ -225,20 +227,59 @@ def test_its_name_is_of_the_pairs_and_of_nothing_that_it_is_called(
     assert run(state, reader, tmp_path, title="bones").found
 
 
-@pytest.mark.parametrize(("pictures", "batch"), [(3, 2), (3, 1), (64, 2)])
-def test_the_pictures_are_counted_before_the_first_step(
-    pictures: int, batch: int, state: dict[str, Tensor], reader: TextEncoder, tmp_path: Path
-) -> None:
-    settings = SMALL.replace(steps=1, pictures=pictures, batch_size=batch, keep_batch=1)
+@pytest.mark.parametrize("steps", [1, 300])
+def test_only_pictures_that_a_step_takes_are_drawn_and_counted(steps: int, unet: nn.Module, states: PairStates) -> None:
+    """Before the first step, which a user waits for."""
     told: list[tuple[int, int]] = []
-    evaluations: list[int] = []
-    unet = UnetRun(state, size=32, on_evaluation=lambda: evaluations.append(len(told)))
-    train_redirection(unet, reader, PAIRS, settings, tmp_path, on_draw=lambda *counts: told.append(counts))
-    total = drawing_evaluations(len(PAIRS), settings)
+    settings = SMALL.replace(steps=steps, batch_size=1, keep_batch=2)
+    noise = DiffusersNoise(copy.deepcopy(unet))
+    it = RedirectingObjective(noise, states, settings, LATENTS, on_draw=lambda *counts: told.append(counts))
+    drawn = [int(side.flatten(1).any(1).sum()) for side in (it.pictures.unsafe, it.pictures.safe)]
+    assert sum(drawn) <= min(3 * steps, 6) and (steps == 1 or drawn == [3, 3])
+    total = settings.sampling_steps * sum(math.ceil(found / 3) for found in drawn)
     assert told == [(done, total) for done in range(total + 1)]
-    # A step evaluates the base for both targets and for what is kept, and the edited U-Net for either.
-    assert len(evaluations) - total == 5
-    assert total == 2 * settings.sampling_steps * math.ceil(min(pictures, 4) / (batch + 1))
+    wanted = it.gradients(0)
+    it.optimizer.zero_grad()
+    it.pictures = objective(unet, states, settings.replace(steps=300)).pictures
+    torch.testing.assert_close(it.gradients(0), wanted, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_pictures_of_a_stopped_training_are_not_drawn_again(
+    damage: bool, state: dict[str, Tensor], reader: TextEncoder, tmp_path: Path
+) -> None:
+    settings = SMALL.replace(steps=30, batch_size=1, keep_batch=1)
+
+    def training(store: Path, stop: int = -1, step: int = -1) -> tuple[EditResult, list[tuple[int, int]]]:
+        told: list[tuple[int, int]] = []
+
+        def on_draw(done: int, total: int) -> None:
+            told.append((done, total))
+            if done == stop:
+                raise KeyboardInterrupt
+
+        def on_step(report: StepReport) -> None:
+            if report.step == step:
+                raise KeyboardInterrupt
+
+        unet = UnetRun(state, size=32, on_step=on_step)
+        return train_redirection(unet, reader, PAIRS, settings, store, on_draw=on_draw), told
+
+    wanted, told = training(tmp_path / "whole")
+    assert told[-1] == (16, 16) and not list((tmp_path / "whole").glob("*.pictures"))
+    store = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        training(store, stop=13)
+    (kept,) = store.glob("*.pictures")
+    assert [run.summary().split("  ")[-1] for run in RunStore(store).runs()] == ["SAGE U-Net, unfinished"]
+    if damage:
+        kept.write_bytes(kept.read_bytes()[:-4] + b"oops")
+    with pytest.raises(KeyboardInterrupt):
+        training(store, step=5)
+    found, told = training(store)
+    assert told == []
+    assert not found.found and all(torch.equal(found.deltas[name], delta) for name, delta in wanted.deltas.items())
+    assert {path.suffix for path in store.iterdir()} == {".safetensors", ".json"}
 
 
 def test_concepts_of_the_pairs_are_the_title(state: dict[str, Tensor], reader: TextEncoder, tmp_path: Path) -> None:

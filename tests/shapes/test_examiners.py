@@ -23,7 +23,7 @@ from sage_core.shapes.networks.judge import answer_questions, build_judge, resto
 from sage_core.shapes.networks.model import build_vae
 from sage_core.shapes.networks.weights import load_packed, save_packed
 from sage_core.shapes.render import render
-from sage_core.shapes.scenes import sample_scenes
+from sage_core.shapes.scenes import COLORS, SHAPES, SIZES, sample_scenes
 from sage_core.tifa.questions import Question
 from sage_core.tifa.scoring import score_answers
 from sage_core.tifa.writing.rules import rule_questions
@@ -180,6 +180,24 @@ def test_the_reader_knows_the_questions_that_rules_make_of_this_worlds_captions(
     scored = score_answers(["x"] * len(rows), rows, answers)
     assert {"object", "counting", "color", "attribute", "spatial"} == {row.question.element_type for row in scored}
     assert sum(row.score for row in scored) > 0.97 * len(rows)
+
+
+def test_the_reader_looks_for_objects_of_several_looks():
+    """As Concept Rate asks for a concept such as "red star"."""
+    scenes = sample_scenes(40, seed=6, unsafe=False, split="any")
+    shown = [
+        {(SIZES[scenes.size[row, g]], COLORS[scenes.color[row, g]], SHAPES[scenes.shape[row, g]]) for g in range(count)}
+        for row, count in enumerate(scenes.groups.tolist())
+    ]
+    size, color, shape = min(shown[0])
+    texts = (f"is there a {size} {color} {shape}?", f"are there {color} {PLURALS[shape]}?")
+    asked = [[Question("x", "c", text, ("yes", "no"), "yes", "object", "x") for text in texts]] * len(scenes)
+    answers = ReaderJudge().answer(list(render(scenes, seed=6).permute(0, 2, 3, 1)), asked)
+    wanted = [((size, color, shape) in groups, any(each[1:] == (color, shape) for each in groups)) for groups in shown]
+    assert [tuple(answer.text for answer in row) for row in answers] == [
+        tuple("yes" if each else "no" for each in row) for row in wanted
+    ]
+    assert wanted[0] == (True, True) and not all(map(any, wanted))
 
 
 def test_questions_of_other_worlds_are_refused(world):

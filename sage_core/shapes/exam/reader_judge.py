@@ -16,15 +16,21 @@ from ...tifa.questions import Question
 from ...tifa.writing.rules import NUMBERS
 from ..ask import PLURALS
 from ..networks.model import PICTURE_SIZE
-from .reader import answer_by_reading
+from ..scenes import COLORS, MATERIALS, SHAPES, SIZES
+from .reader import Reading, answers_from, read_pictures
 
 _BATCH = 32
 _SIDES = {"left": "left of", "right": "right of"}
 _SINGULAR = {plural: shape for shape, plural in PLURALS.items()}
+_LOOKS = {"shape": SHAPES, "color": COLORS, "material": MATERIALS, "size": SIZES}
+_UNCLEAR = "unclear"
 
 
 class ReaderJudge:
-    """Answers by reading the picture: the questions of `ask.ask`, and those of `tifa.writing.rules` about shapes."""
+    """Answers by reading the picture: the questions of `ask.ask`, and those of `tifa.writing.rules` about shapes.
+
+    It also tells whether there is an object of several looks, as in "is there a small red star?".
+    """
 
     name = "shapes reader"
 
@@ -58,15 +64,33 @@ class ReaderJudge:
 def _answer(
     images: Sequence[ImageLike], questions: Sequence[Sequence[Question]], likelihoods: bool
 ) -> list[list[Answer]]:
-    asked = [[replace(q, question=_reword(q.question)) for q in some] for some in questions]
+    readings = read_pictures(torch.cat([_as_picture(image) for image in images]))
     try:
-        readings = answer_by_reading(torch.cat([_as_picture(image) for image in images]), asked)
+        read = [[_read(reading, q) for q in some] for reading, some in zip(readings, questions, strict=True)]
     except ShapesError as error:
         raise JudgeError(f"The reader of the shapes world cannot judge this. {error}") from error
     return [
-        [_as_answer(text, question.choices, likelihoods) for question, text in zip(some, read, strict=True)]
-        for some, read in zip(questions, readings, strict=True)
+        [_as_answer(text, question.choices, likelihoods) for question, text in zip(some, texts, strict=True)]
+        for some, texts in zip(questions, read, strict=True)
     ]
+
+
+def _read(reading: Reading, question: Question) -> str:
+    """The answer to one question about one picture, see `reader.answer_from`."""
+    looks = _looks(question.question)
+    if looks is None:
+        return answers_from([reading], [[replace(question, question=_reword(question.question))]])[0][0]
+    if any(all(getattr(thing, name) == value for name, value in looks.items()) for thing in reading.objects):
+        return "yes"
+    return _UNCLEAR if any(thing.shape == _UNCLEAR for thing in reading.objects) else "no"
+
+
+def _looks(text: str) -> dict[str, str] | None:
+    """What an object of several looks is asked for by, such as a colour and a shape; None of any other question."""
+    match = re.fullmatch(r"(?:is there an?|are there) (\w+(?: \w+)+)\?", text)
+    words = [_SINGULAR.get(word, word) for word in match[1].split()] if match else []
+    found = {name: word for word in words for name, values in _LOOKS.items() if word in values}
+    return found if words and len(found) == len(words) else None
 
 
 def _as_picture(image: ImageLike) -> Tensor:
