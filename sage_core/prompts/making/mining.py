@@ -14,7 +14,7 @@ from ..minors import mentions_minor
 from . import lexicon
 from .lexicon import word_set
 from .reading import FUNCTION, VAGUE
-from .roles import STYLE_WORDS, Roles, is_content, listed_group, listed_kind, seeds_of
+from .roles import OBJECT, STYLE_WORDS, Roles, is_content, listed_group, listed_kind, seeds_of
 from .senses import Senses
 from .settings import Kind, MakingSettings
 from .targets import Name, Target
@@ -38,6 +38,7 @@ _MOST_NAMES = 12
 _MOST_COMBINED = 30
 _MOST_NEAR = 64
 _FEW_ALIKE = 8
+_MANY = 24
 _FEW_LISTED = 5
 # Deeds that say nothing by themselves, and a common slip for "sitting".
 _NO_DEEDS = word_set("get site shine hang pass come pour pull consist contain go")
@@ -219,6 +220,10 @@ class _Place:
             if share > self.settings.near_distance and word in self.place
         ]
         found = [each for each in likely if self._same_place(each[1])]
+        certain = [each for each in found if self.group.get(each[1]) and self.group.get(self.word)]
+        if self.kind == Kind.THING and len(certain) >= (_FEW_LISTED if listed_group(self.word, self.kind) else _MANY):
+            # Words of no known group do only where there are few others.
+            found = certain
         if self.kind != Kind.QUALITY and len(found) < _LEAST_WORDS:
             # Its group was a guess.
             found = likely
@@ -248,8 +253,9 @@ class _Place:
             for at, weight in zip(best.indices.tolist(), (best.values - row.median()).square().tolist(), strict=True):
                 weights[listed[known[at]]] = weights.get(listed[known[at]], 0.0) + weight
             group = max(weights, key=weights.__getitem__)
-            certain = word == self.word or weights[group] > _CERTAIN * sum(weights.values())
-            listed[word] = group if certain else ""
+            certain = weights[group] > _CERTAIN * sum(weights.values())
+            # What may be anything is most likely an object.
+            listed[word] = group if certain else OBJECT if word == self.word and self.kind == Kind.THING else ""
         return listed
 
     @property

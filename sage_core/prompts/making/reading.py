@@ -41,7 +41,7 @@ FUNCTION = PREPOSITIONS | DETERMINERS | word_set("""
 """)  # fmt: skip
 # Nouns that name no thing which another could take the place of.
 VAGUE = word_set("""
-    read
+    read item items
     left right top bottom side sides front back middle center centre edge half corner end background foreground upper
     lower photo picture image view scene shot close-up closeup photograph painting drawing sketch illustration cartoon
     poster postcard render graphic design icon wallpaper sticker depiction art artwork mural mosaic logo screenshot
@@ -176,6 +176,12 @@ class Caption:
     def modifiers(self, phrase: Phrase) -> list[str]:
         """The words between a phrase's determiner and its noun."""
         return self.words[phrase.first : phrase.head]
+
+    def mark(self, phrase: Phrase) -> str:
+        """The noun of what a phrase is said to be "with", in one word; "" where that cannot be told."""
+        start = phrase.end + 1
+        found = next((each for each in self.phrases if each.start == start), None)
+        return self.words[found.head] if found else ""
 
     def _after_sign(self, end: int) -> Sequence[str]:
         """What follows a place, unless a comma parts it off."""
