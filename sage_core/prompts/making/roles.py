@@ -55,6 +55,8 @@ STYLE_WORDS = word_set("""
 _LEAST_USES = 4
 # A word said of so many nouns belongs to none of them: "tangerine" of "tangerine kite", not "fire" of "hydrant".
 _QUALIFIED, _MOST_SHARE = 10, 0.3
+# Of each group of listed words so many stand for it.
+_SEEDS = 12
 # With fewer nouns that captions say a quality of, things are added of which many may be said.
 _FEW_BEARING = 20
 _WEARABLE = _nouns(known.CLOTHES) | _nouns(known.SMALL_THINGS) | _nouns(("umbrella", "chair", "wall", "tie", "bed"))
@@ -170,6 +172,14 @@ def seeds_of(kind: Kind) -> dict[str, str]:
     """Listed words that stand for their groups, and the group of each."""
     groups = _QUALITY_GROUPS if kind == Kind.QUALITY else _THING_GROUPS
     return {word: name for name, words in groups.items() for word in sorted(words) if word.isalpha()}
+
+
+def some_seeds(kind: Kind) -> list[str]:
+    """Some listed words of each group, evenly."""
+    by_group: dict[str, list[str]] = {}
+    for word, group in seeds_of(kind).items():
+        by_group.setdefault(group, []).append(word)
+    return [word for words in by_group.values() for word in words[:: max(1, len(words) // _SEEDS)]]
 
 
 def listed_kind(word: str) -> Kind | None:

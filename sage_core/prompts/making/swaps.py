@@ -216,8 +216,8 @@ def _qualities(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]
             name: Name, dice: random.Random, phrase: Phrase = phrase, there: Sequence[str] = there
         ) -> tuple[str, str] | None:
             if name.noun:
-                text = caption.changed(phrase.end, phrase.end, f" with {name.head}") if not there else None
-                return (caption.text, text) if text else None
+                rest = [word for word in caption.modifiers(phrase) if word not in there]
+                return caption.text, _qualified(caption, phrase, rest, f"with {name.head}")
             words = [word for word in caption.modifiers(phrase) if word not in there[1:]]
             unsafe = [name.head if word in there else word for word in words]
             if there:
@@ -229,9 +229,9 @@ def _qualities(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]
         yield Swap(there[0] if there else noun, write)
 
 
-def _qualified(caption: Caption, phrase: Phrase, qualities: Sequence[str]) -> str:
-    """The caption with other qualities in a phrase, its article right."""
-    words = [*qualities, caption.words[phrase.head]]
+def _qualified(caption: Caption, phrase: Phrase, qualities: Sequence[str], tail: str = "") -> str:
+    """The caption with other qualities in a phrase, its article right, and a tail after its noun."""
+    words = [*qualities, caption.words[phrase.head], *tail.split()]
     before = list(caption.words[phrase.start : phrase.first])
     if before and before[-1] in ("a", "an"):
         before[-1] = lexicon.article(words[0])
