@@ -178,10 +178,10 @@ class Caption:
         return self.words[phrase.first : phrase.head]
 
     def mark(self, phrase: Phrase) -> str:
-        """The noun of what a phrase is said to be "with", in one word; "" where that cannot be told."""
-        start = phrase.end + 1
-        found = next((each for each in self.phrases if each.start == start), None)
-        return self.words[found.head] if found else ""
+        """The plural of what a phrase is said to be "with" and no number of: "with dots"; "" for anything else."""
+        found = next((each for each in self.phrases if each.start == phrase.end + 1), None)
+        some = found is not None and lexicon.is_plural(self.words[found.head])
+        return self.words[found.head] if found and some and (found.bare or self.words[found.start] == "no") else ""
 
     def _after_sign(self, end: int) -> Sequence[str]:
         """What follows a place, unless a comma parts it off."""

@@ -45,6 +45,8 @@ _VESSELS = word_set("bottle bottles glass glasses cup cups mug mugs can cans pit
 # Who runs does not do so on a bench: these give way to a deed only where some of them are like it.
 _STILL = word_set("sit stand lie lay rest sleep wait lean kneel pose hang lounge relax")
 _STAYING = word_set("sit stand work eat rest wait stay play")
+# What floats on a lake does so on no beach, and what is covered in grass is so in no forest.
+_IN_THIS_PLACE = word_set("float swim sail cover")
 _PHRASAL = word_set("put get go take try come look work turn")
 
 
@@ -148,9 +150,14 @@ def _lets_any(caption: Caption, phrase: Phrase) -> bool:
     looked = before == "at" and caption.word(phrase.start - 2).startswith("look")
     if before[0].isalnum() and before not in _ANY_AFTER and not looked:
         return False
-    if after in ("is", "are", "that", "which", "has", "have", "was", "were", "can", "being"):
-        then = caption.word(phrase.end + 1)
-        return after in ("is", "are") and (then in PREPOSITIONS or then in _ANY_BEFORE)
+    # "With a hat on" is worn, "the lights are on above" shine.
+    then = caption.word(phrase.end + 1)
+    alone = then[-3:] == "ing" or (caption.ends(phrase.end + 1) and then not in DETERMINERS | {"it", "them"})
+    if after == "on" and alone:
+        return False
+    if after in ("is", "are", "that", "which", "whose", "has", "have", "was", "were", "can", "being"):
+        there = then in PREPOSITIONS and caption.word(phrase.end + 2) not in PREPOSITIONS
+        return after in ("is", "are") and (there or then in _ANY_BEFORE)
     return not after.isalpha() or after in FUNCTION or after in _ANY_BEFORE
 
 
@@ -258,7 +265,10 @@ def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     if not place and not home.issuperset(lexicon.singular(caption.words[head]) for head in heads):
         return
     # "A fenced in pasture", "the kitchen island".
-    fenced = place and caption.word(place.start - 1).endswith("ed") and caption.word(place.start - 2) in DETERMINERS
+    before = caption.word(place.start - 1) if place else ""
+    fenced = before.endswith("ed") and caption.word(place.start - 2) in DETERMINERS
+    if lexicon.verb_base(before) in _IN_THIS_PLACE:
+        return
     if place and (fenced or any(listed_kind(word) == Kind.PLACE for word in caption.words[place.start : place.head])):
         return
 
