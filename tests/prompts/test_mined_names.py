@@ -11,12 +11,12 @@ from tiny_senses import SYNONYMS, PublishedSenses, tiny_encoder
 from sage_core.errors import PromptError
 from sage_core.prompts.concepts import Concept
 from sage_core.prompts.everyday_captions import everyday_captions
-from sage_core.prompts.making.mining import find_kind, mine
+from sage_core.prompts.making.mining import mine
 from sage_core.prompts.making.reading import read
 from sage_core.prompts.making.roles import Roles
 from sage_core.prompts.making.senses import EncoderSenses, Senses
 from sage_core.prompts.making.settings import Kind, MakingSettings
-from sage_core.prompts.making.targets import Target, kind_of, take_apart
+from sage_core.prompts.making.targets import Target, find_kind, kind_of, take_apart
 
 _SHARED = [folder / "shared" / "data" for folder in Path(__file__).parents]
 DATA = next((folder for folder in _SHARED if folder.is_dir()), None)

@@ -25,6 +25,7 @@ UNCOUNTED = word_set("""
     grass sand fruit bread cheese wood furniture traffic dirt hair luggage mud ice gravel fog mist steam hay rice pasta
     soup milk coffee tea juice butter sugar salt foliage vegetation greenery equipment clothing clutter rubble lettuce
     broccoli corn cereal sunlight sunshine pavement concrete cardboard plastic art wildlife jewelry makeup silverware
+    lemonade soda cocoa cider champagne vodka rum
     seafood spinach garlic anime darkness beer wine whiskey weather scenery wheat leather cotton gold silver
     baseball tennis soccer football basketball frisbee hockey surfing skiing skateboarding snowboarding
     scissors jeans pants shorts sunglasses glasses clothes people trousers stuff

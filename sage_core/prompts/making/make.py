@@ -19,7 +19,7 @@ from ..pairs import PromptPairs, PromptReport
 from .captions import usable
 from .holding import Holder
 from .made import FoundConcept, FoundName, MadePairs
-from .mining import find_kind, mine
+from .mining import mine
 from .reading import read
 from .roles import Roles
 from .senses import EncoderSenses, Senses
@@ -27,7 +27,7 @@ from .settings import Kind, MakingSettings
 from .short_forms import ShortForms
 from .spelling import check_words
 from .swaps import in_turns, swaps
-from .targets import Name, Target, core_words, kind_of, take_apart
+from .targets import Name, Target, core_words, find_kind, kind_of, take_apart
 
 # Own captions where the user has none.
 _OWN_CAPTIONS = 3000

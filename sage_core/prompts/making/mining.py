@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from ...errors import PromptError
 from ...rows import shown
@@ -14,30 +14,27 @@ from ..minors import mentions_minor
 from . import lexicon
 from .lexicon import word_set
 from .reading import FUNCTION, VAGUE
-from .roles import STYLE_WORDS, Roles, is_content, listed_group, listed_kind, seeds_of
-from .senses import Senses
+from .roles import OBJECT, STYLE_WORDS, Roles, is_content, listed_group, seeds_of, some_seeds
+from .senses import Frame, Senses, cosines_to, known_words
 from .settings import Kind, MakingSettings
 from .targets import Name, Target
 
-Frame = Callable[[str], str]
-
 _NEARBY = 150
 _OF_CAPTIONS = 150
-# Of each group of listed words so many stand for it.
-_SEEDS = 12
 _VOTES = 5
-# Words that are no nearer than this beyond the median of all tell nothing.
-_NOTHING = 1e-5
 # The share of votes for a group that makes a word one of it.
 _CERTAIN = 0.6
 # No frame may find a name further than this share of its median.
 _WORST = 0.75
+# No other word within so many times its distance: a name ends there.
+_GAP = 1.6
 # With fewer words in its place a spread says nothing.
 _LEAST_WORDS = 8
 _MOST_NAMES = 12
 _MOST_COMBINED = 30
 _MOST_NEAR = 64
 _FEW_ALIKE = 8
+_MANY = 24
 _FEW_LISTED = 5
 # Deeds that say nothing by themselves, and a common slip for "sitting".
 _NO_DEEDS = word_set("get site shine hang pass come pour pull consist contain go")
@@ -50,31 +47,6 @@ _APART = 0.3
 _TELLING = 2.0
 # And for their standing apart to make them of one place, whatever else they are.
 _SURE = 6.0
-
-
-def find_kind(senses: Senses, word: str, roles: Roles) -> Kind:
-    """What the words are that the encoder finds nearest, of those whose kind lists and captions know."""
-    options: dict[str, Kind] = {}
-    for kind in (Kind.THING, Kind.QUALITY, Kind.PLACE):
-        for other, _ in roles.words_of(kind).most_common(_OF_CAPTIONS):
-            found = roles.kind_of(other) or listed_kind(other)
-            if is_content(other) and other not in VAGUE and found is not None:
-                options[other] = found
-    for kind in (Kind.THING, Kind.QUALITY):
-        options |= {seed: listed_kind(seed) or kind for seed in _some_seeds(kind)}
-    words = _known(senses, [other for other in options if other != word])
-    if len(words) < _VOTES:
-        return Kind.THING
-    parts = lexicon.parts_of(word)
-    nearness = _cosines(senses, [lambda each: f"a photo of {each}"], word, words)[0]
-    best = nearness.topk(_VOTES)
-    if float(best.values[-1] - nearness.median()) < _NOTHING:
-        return Kind.THING
-    votes = [options[words[at]] for at in best.indices.tolist()]
-    allowed = [
-        vote for vote in votes if vote != Kind.QUALITY or lexicon.ADJECTIVE in parts or not lexicon.is_word(word)
-    ]
-    return max(allowed, key=allowed.count) if allowed else Kind.THING
 
 
 def mine(senses: Senses, roles: Roles, target: Target, settings: MakingSettings, taken: frozenset[str]) -> Target:
@@ -147,17 +119,20 @@ class _Place:
         ]
         near = [self._canonical(each) for each in senses.nearby(word, _NEARBY)]
         near = [each for each in near if self._fits(each) and lexicon.is_word(each)]
-        self.place = [w for w in _known(senses, dict.fromkeys(map(self._canonical, used))) if w not in mine | taken]
+        near += [each for each in roles.with_what if self._has_nouns and self._is_mark(each)]
+        self.place = [
+            w for w in known_words(senses, dict.fromkeys(map(self._canonical, used))) if w not in mine | taken
+        ]
         if kind == Kind.STYLE:
-            self.place = [w for w in _known(senses, sorted(STYLE_WORDS)) if w.isalpha() and w not in mine | taken]
+            self.place = [w for w in known_words(senses, sorted(STYLE_WORDS)) if w.isalpha() and w not in mine | taken]
         self.place = self.place[:_OF_CAPTIONS]
         own_group = listed_group(word, kind)
         alike = [each for each, group in seeds_of(kind).items() if group == own_group] if own_group else []
-        self.place += [w for w in _known(senses, alike) if w not in mine | taken and w not in self.place]
-        others = [w for w in _known(senses, dict.fromkeys(near)) if w not in mine | taken and w not in self.place]
+        self.place += [w for w in known_words(senses, alike) if w not in mine | taken and w not in self.place]
+        others = [w for w in known_words(senses, dict.fromkeys(near)) if w not in mine | taken and w not in self.place]
         self.words = [*self.place, *others]
         self.group = self._groups(senses, mine)
-        cosines = _cosines(senses, frames, word, self.words) if self.words else torch.ones(1, 1)
+        cosines = cosines_to(senses, frames, word, self.words) if self.words else torch.ones(1, 1)
         # The concept's word, and those that captions may use in its stead.
         self.close = {word, *(self.words[at] for at in cosines.mean(0).topk(min(3, len(self.words))).indices.tolist())}
         spread = torch.tensor(self._spread_of()) if self.words else torch.tensor([0])
@@ -204,12 +179,22 @@ class _Place:
 
     def names(self) -> list[tuple[str, float, float]]:
         """Words that the encoder takes for the concept's, the likest first: word, cosine, share of the median."""
+        most = self._most()
         found = [
             (word, cosine, share)
             for word, cosine, share, worst in zip(self.words, self.cosine, self.share, self.worst, strict=True)
-            if share < self.settings.name_distance and worst < _WORST
+            if share < most and worst < _WORST
         ]
         return sorted(found, key=lambda each: each[2])[:_MOST_NAMES]
+
+    def _most(self) -> float:
+        """The share below which words are names: a word of more tokens lies further off, but before a wide gap."""
+        shares = sorted(self.share)
+        least, beyond = self.settings.name_distance, self.settings.near_distance
+        for share, following in pairwise(shares):
+            if least <= share < beyond and following > max(beyond, _GAP * share):
+                return following
+        return least
 
     def near(self) -> tuple[str, ...]:
         """Words that may take its place and are no names, the likest first."""
@@ -219,6 +204,10 @@ class _Place:
             if share > self.settings.near_distance and word in self.place
         ]
         found = [each for each in likely if self._same_place(each[1])]
+        certain = [each for each in found if self.group.get(each[1]) and self.group.get(self.word)]
+        if self.kind == Kind.THING and len(certain) >= (_FEW_LISTED if listed_group(self.word, self.kind) else _MANY):
+            # Words of no known group do only where there are few others.
+            found = certain
         if self.kind != Kind.QUALITY and len(found) < _LEAST_WORDS:
             # Its group was a guess.
             found = likely
@@ -233,7 +222,7 @@ class _Place:
         """The group of each word: as listed, or that of the listed words that the encoder finds nearest to it."""
         if self.kind in (Kind.ACT, Kind.STYLE):
             return {}
-        seeds = _known(senses, [w for w in _some_seeds(self.kind) if w not in self.words and w not in mine])
+        seeds = known_words(senses, [w for w in some_seeds(self.kind) if w not in self.words and w not in mine])
         listed = {word: listed_group(word, self.kind) for word in (self.word, *self.words, *seeds)}
         known = [word for word, group in listed.items() if group]
         open_words = [word for word, group in listed.items() if not group]
@@ -248,14 +237,22 @@ class _Place:
             for at, weight in zip(best.indices.tolist(), (best.values - row.median()).square().tolist(), strict=True):
                 weights[listed[known[at]]] = weights.get(listed[known[at]], 0.0) + weight
             group = max(weights, key=weights.__getitem__)
-            certain = word == self.word or weights[group] > _CERTAIN * sum(weights.values())
-            listed[word] = group if certain else ""
+            certain = weights[group] > _CERTAIN * sum(weights.values())
+            # What may be anything is most likely an object.
+            listed[word] = group if certain else OBJECT if word == self.word and self.kind == Kind.THING else ""
         return listed
 
     @property
     def _has_nouns(self) -> bool:
         """Whether a quality may be said with a noun: "striped", "with stripes"."""
-        return self.word.endswith("ed")
+        return self.kind == Kind.QUALITY and self.word.endswith("ed")
+
+    def _is_mark(self, word: str) -> bool:
+        """Whether things may be "with" this noun in place of the quality: of the same stem, or said of many things."""
+        if not self._has_nouns or not lexicon.is_plural(word):
+            return False
+        stem = word[:4] == self.word[:4] or lexicon.singular(word) == lexicon.verb_base(self.word)
+        return stem or self.roles.said_of_any(word)
 
     def _canonical(self, word: str) -> str:
         if self.kind == Kind.THING:
@@ -276,7 +273,8 @@ class _Place:
         """Whether a word can stand here, by its parts of speech or by what captions do with it."""
         if self.kind == Kind.STYLE:
             return word in STYLE_WORDS or (is_content(word) and word[:5] == self.word[:5])
-        if not is_content(word) or word in VAGUE or word in FUNCTION:
+        whole = word.replace("-", "") if self.kind == Kind.QUALITY else word
+        if not is_content(whole) or word in VAGUE or word in FUNCTION:
             return False
         parts = lexicon.parts_of(word)
         if self.kind == Kind.ACT:
@@ -287,8 +285,7 @@ class _Place:
             counts = self.roles.qualities[word], self.roles.nouns[lexicon.singular(word)]
             used = counts[0] > max(counts[1], 1) or (counts[0] > 0 and bool(listed_group(word, Kind.QUALITY)))
             # "Stripes" of "striped", "gold" of "golden".
-            noun = lexicon.is_plural(word) and self._has_nouns and word[:4] == self.word[:4]
-            noun = noun or (len(word) > 3 and self.word.startswith(word))
+            noun = self._is_mark(word) or (len(word) > 3 and self.word.startswith(word))
             return used or noun or (lexicon.ADJECTIVE in lexicon.lemmas(word) and not word.endswith("ing"))
         if self.kind == Kind.PLACE and self.roles.places[word] >= 3:
             return True
@@ -373,25 +370,3 @@ def _refuse_minors(target: Target, names: Sequence[Name]) -> None:
                 f"The concept {shown(target.concept.name)}: the text encoder takes a word for it that refers or may "
                 "refer to minors, and no prompts are made with it. Choose other words."
             )
-
-
-def _some_seeds(kind: Kind) -> list[str]:
-    """Some listed words of each group, evenly."""
-    by_group: dict[str, list[str]] = {}
-    for word, group in seeds_of(kind).items():
-        by_group.setdefault(group, []).append(word)
-    return [word for words in by_group.values() for word in words[:: max(1, len(words) // _SEEDS)]]
-
-
-def _known(senses: Senses, words: Sequence[str] | dict[str, None]) -> list[str]:
-    listed = list(words)
-    return [word for word, known in zip(listed, senses.knows(listed), strict=True) if known] if listed else []
-
-
-def _cosines(senses: Senses, frames: Sequence[Frame], word: str, words: Sequence[str]) -> Tensor:
-    """(frames, words): cosines of each word to the concept's in each frame."""
-    rows = []
-    for frame in frames:
-        states = senses.states([frame(each) for each in (word, *words)])
-        rows.append(states[1:] @ states[0])
-    return torch.stack(rows).clamp(-1.0, 1.0)

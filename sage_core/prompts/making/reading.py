@@ -41,7 +41,7 @@ FUNCTION = PREPOSITIONS | DETERMINERS | word_set("""
 """)  # fmt: skip
 # Nouns that name no thing which another could take the place of.
 VAGUE = word_set("""
-    read
+    read item items
     left right top bottom side sides front back middle center centre edge half corner end background foreground upper
     lower photo picture image view scene shot close-up closeup photograph painting drawing sketch illustration cartoon
     poster postcard render graphic design icon wallpaper sticker depiction art artwork mural mosaic logo screenshot
@@ -176,6 +176,12 @@ class Caption:
     def modifiers(self, phrase: Phrase) -> list[str]:
         """The words between a phrase's determiner and its noun."""
         return self.words[phrase.first : phrase.head]
+
+    def mark(self, phrase: Phrase) -> str:
+        """The plural of what a phrase is said to be "with" and no number of: "with dots"; "" for anything else."""
+        found = next((each for each in self.phrases if each.start == phrase.end + 1), None)
+        some = found is not None and lexicon.is_plural(self.words[found.head])
+        return self.words[found.head] if found and some and (found.bare or self.words[found.start] == "no") else ""
 
     def _after_sign(self, end: int) -> Sequence[str]:
         """What follows a place, unless a comma parts it off."""

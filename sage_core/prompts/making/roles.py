@@ -17,20 +17,22 @@ def _nouns(entries: Iterable[str]) -> frozenset[str]:
 
 
 # Groups of words of which none takes the place of another group's. The encoder says which group other words belong to.
-PERSON, ANIMAL, FOOD, OBJECT, SPOT, VEHICLE, FIXTURE = (
-    "person", "animal", "food", "object", "place", "vehicle", "fixture"
+PERSON, ANIMAL, FOOD, DRINK, OBJECT, SPOT, NATURE, VEHICLE, FIXTURE = (
+    "person", "animal", "food", "drink", "object", "place", "nature", "vehicle", "fixture"
 )  # fmt: skip
 _DISHES = word_set("""
-    pizza sandwich salad cake hamburger pie soup rice bread cheese fruit coffee tea milk juice wine soda lemonade meat
+    pizza sandwich salad cake hamburger pie soup rice bread cheese fruit meat
 """)
 _THING_GROUPS = {
     PERSON: _nouns(known.PEOPLE) | _nouns(("people", "lady", "guy", "person", "player", "worker")),
     ANIMAL: _nouns(each for animals, _ in known.ANIMALS.values() for each in animals),
     FOOD: _nouns(known.PRODUCE) | _DISHES,
+    DRINK: word_set("beer wine coffee tea milk juice soda lemonade cocoa cider champagne whiskey vodka rum"),
     SPOT: _nouns(known.LANDSCAPES) | _nouns(known.ROOMS) | _nouns(known.BUILDINGS) | word_set(
         "street road field park city sky grass snow water ocean sea lake river wall floor room yard garden building "
         "sidewalk shore hill sand night rain town village pier alley counter ground desert meadow dune lawn "
         "pasture winter midnight darkness airport station store runway track intersection"),
+    NATURE: _nouns(known.FLOWERS) | word_set("tree branch leaf flower bush plant cloud rock stone log moss ivy hedge"),
     VEHICLE: _nouns((*known.VEHICLES, *known.BOATS, *known.FLYERS)) - word_set("kite balloon drone") | word_set(
         "vehicle motorbike jet plane airplane bike engine truck"),
     FIXTURE: _nouns(known.FURNITURE) | word_set(
@@ -51,6 +53,10 @@ STYLE_WORDS = word_set("""
     renaissance abstract photorealistic origami claymation doodle silhouette hologram
 """)
 _LEAST_USES = 4
+# A word said of so many nouns belongs to none of them: "tangerine" of "tangerine kite", not "fire" of "hydrant".
+_QUALIFIED, _MOST_SHARE = 10, 0.3
+# Of each group of listed words so many stand for it.
+_SEEDS = 12
 # With fewer nouns that captions say a quality of, things are added of which many may be said.
 _FEW_BEARING = 20
 _WEARABLE = _nouns(known.CLOTHES) | _nouns(known.SMALL_THINGS) | _nouns(("umbrella", "chair", "wall", "tie", "bed"))
@@ -69,13 +75,19 @@ class Roles:
         self.together: dict[str, Counter[str]] = defaultdict(Counter)
         self.qualified: dict[str, Counter[str]] = defaultdict(Counter)
         self.before_place: dict[str, Counter[str]] = defaultdict(Counter)
+        self.found_at: dict[str, Counter[str]] = defaultdict(Counter)
         self._bearing: dict[frozenset[str], frozenset[str]] = {}
+        self._at_home: dict[tuple[str, ...], frozenset[str]] = {}
+        # What is said of a thing after "with", and how many different things it is said of.
+        self.with_what: dict[str, Counter[str]] = defaultdict(Counter)
         for caption in captions:
             self._count(caption)
 
     def _count(self, caption: Caption) -> None:
         for phrase in caption.phrases:
             self.nouns[lexicon.singular(caption.words[phrase.head])] += 1
+            if caption.word(phrase.end) == "with":
+                self.with_what[caption.mark(phrase)][lexicon.singular(caption.words[phrase.head])] += 1
             qualities = set(caption.modifiers(phrase))
             self.qualities.update(qualities)
             for one in qualities:
@@ -86,6 +98,8 @@ class Roles:
         if place := caption.place:
             head = caption.words[place.head]
             self.places[head] += 1
+            nouns = {lexicon.singular(caption.words[each.head]) for each in caption.phrases if each.head != place.head}
+            self.found_at[head].update(nouns)
             first, second = caption.words[place.start], caption.words[place.start + 1]
             if first not in ("in", "on", "at", "after"):
                 return
@@ -116,6 +130,27 @@ class Roles:
         nouns -= _THING_GROUPS[SPOT] | _THING_GROUPS[PERSON] | _THING_GROUPS[ANIMAL]
         return nouns if len(nouns) >= _FEW_BEARING else nouns | _WEARABLE
 
+    def at_home(self, places: tuple[str, ...]) -> frozenset[str]:
+        """The nouns that captions find at some of these places, so that a prompt may put them there."""
+        if places not in self._at_home:
+            said = sum((self.found_at[place] for place in places if place in self.found_at), Counter[str]())
+            self._at_home[places] = frozenset(noun for noun, times in said.items() if times > 1)
+        return self._at_home[places]
+
+    def said_of_any(self, mark: str) -> bool:
+        """Whether captions say of many things that they are "with" this: "with dots", not "with a shade"."""
+        said = self.with_what.get(mark, Counter())
+        return len(said) >= _QUALIFIED and max(said.values()) < _MOST_SHARE * sum(said.values())
+
+    def goes_with_any(self, word: str) -> bool:
+        """Whether a quality may be said of any noun."""
+        if listed_group(word, Kind.QUALITY) in ("color", "size", "pattern") or word in ("old", "new", "single", "lone"):
+            return True
+        said = self.qualified[word]
+        total = sum(said.values())
+        return total >= _QUALIFIED and max(said.values()) < _MOST_SHARE * total and self.nouns[word] < 0.3 * total and (
+            len(said) > 0.2 * len(self.nouns) or lexicon.lemmas(word).keys() == {"ADJ"})  # fmt: skip
+
     def kind_of(self, word: str) -> Kind | None:
         """The kind that captions use a word as, if they use it often enough."""
         noun, quality, place = self.nouns[lexicon.singular(word)], self.qualities[word], self.places[word]
@@ -137,6 +172,14 @@ def seeds_of(kind: Kind) -> dict[str, str]:
     """Listed words that stand for their groups, and the group of each."""
     groups = _QUALITY_GROUPS if kind == Kind.QUALITY else _THING_GROUPS
     return {word: name for name, words in groups.items() for word in sorted(words) if word.isalpha()}
+
+
+def some_seeds(kind: Kind) -> list[str]:
+    """Some listed words of each group, evenly."""
+    by_group: dict[str, list[str]] = {}
+    for word, group in seeds_of(kind).items():
+        by_group.setdefault(group, []).append(word)
+    return [word for words in by_group.values() for word in words[:: max(1, len(words) // _SEEDS)]]
 
 
 def listed_kind(word: str) -> Kind | None:

@@ -15,6 +15,9 @@ from ...encoders.precision import PrecisionChoice
 from ...encoders.text_encoder import TextEncoder, embed
 from ...encoders.tokens import END_TOKEN, count_tokens, tokenize, whole_words
 
+# A word's place in a prompt.
+Frame = Callable[[str], str]
+
 # States after a prompt's end that count: they follow from it, and the first few say what the others do.
 _AFTER_END = 4
 # A token whose nearest neighbour among all is no nearer than that of random rows by this factor was never trained.
@@ -126,7 +129,16 @@ class EncoderSenses:
         return found.float().cpu()
 
 
-def likeness(senses: Senses, frame: str, name: str, words: Sequence[str]) -> Tensor:
-    """Cosines (N,) of a frame with each word to the same frame with the name; `{}` is the word's place."""
-    states = senses.states([frame.format(word) for word in (name, *words)])
-    return states[1:] @ states[0]
+def known_words(senses: Senses, words: Sequence[str] | dict[str, None]) -> list[str]:
+    """Those of some words that the encoder has learned, in their order."""
+    listed = list(words)
+    return [word for word, known in zip(listed, senses.knows(listed), strict=True) if known] if listed else []
+
+
+def cosines_to(senses: Senses, frames: Sequence[Frame], word: str, words: Sequence[str]) -> Tensor:
+    """(frames, words): cosines of each word to the concept's in each frame."""
+    rows = []
+    for frame in frames:
+        states = senses.states([frame(each) for each in (word, *words)])
+        rows.append(states[1:] @ states[0])
+    return torch.stack(rows).clamp(-1.0, 1.0)

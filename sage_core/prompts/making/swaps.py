@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from . import lexicon
 from .lexicon import word_set
 from .mining import said_place
-from .reading import FUNCTION, PREPOSITIONS, Caption, Phrase
-from .roles import ANIMAL, PERSON, SPOT, STYLE_WORDS, Roles, listed_group
+from .reading import DETERMINERS, FUNCTION, PREPOSITIONS, Caption, Phrase
+from .roles import ANIMAL, DRINK, PERSON, SPOT, STYLE_WORDS, Roles, listed_group, listed_kind
 from .settings import Kind
 from .targets import Name, Target
 
-# A noun that qualifies so many others belongs to none: "tangerine" of "tangerine kite", not "fire" of "hydrant".
-_QUALIFIED, _MOST_SHARE = 10, 0.3
 # How many of the likest words give way before all others do.
 _LIKEST = 24
 _MOST_ALIKE = 8
@@ -42,10 +40,13 @@ _ANY_BEFORE = word_set("""
 # Nothing but where may follow a deed that another takes the place of: not "leaning against", "sitting down".
 _AFTER_DEED = word_set("on in at under beside near next by inside beneath behind outside together alone while")
 _AFTER_MOVE = word_set("down along across through over toward towards around past into with for")
+_POURED = word_set("bottle bottles glass cup cups mug mugs can cans pitcher jug")
 _VESSELS = word_set("bottle bottles glass glasses cup cups mug mugs can cans pitcher jug jar bowl")
 # Who runs does not do so on a bench: these give way to a deed only where some of them are like it.
 _STILL = word_set("sit stand lie lay rest sleep wait lean kneel pose hang lounge relax")
 _STAYING = word_set("sit stand work eat rest wait stay play")
+# What floats on a lake does so on no beach, and what is covered in grass is so in no forest.
+_IN_THIS_PLACE = word_set("float swim sail cover")
 _PHRASAL = word_set("put get go take try come look work turn")
 
 
@@ -87,12 +88,16 @@ def in_turns(found: Sequence[Swap], target: Target, dice: random.Random) -> list
 
 def _things(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     near = set(target.near)
+    if listed_group(target.main.head, Kind.THING) == DRINK:
+        yield from _poured(target, caption)
     for phrase in caption.phrases:
         noun = lexicon.singular(caption.words[phrase.head])
         # "A bottle of water" may hold beer; "a slice of pizza" no umbrella.
         held = caption.word(phrase.start - 2) in _VESSELS and not lexicon.is_counted(noun)
         apart = phrase.attached and (not held or lexicon.is_counted(target.main.head))
         if apart or noun not in near or _compound(caption, phrase) or not _lets_any(caption, phrase):
+            continue
+        if caption.word(phrase.end) == "with" and not roles.said_of_any(caption.mark(phrase)):
             continue
 
         def write(name: Name, dice: random.Random, phrase: Phrase = phrase, noun: str = noun) -> tuple[str, str] | None:
@@ -115,17 +120,44 @@ def _things(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
         yield Swap(noun, write)
 
 
+def _poured(target: Target, caption: Caption) -> Iterator[Swap]:
+    """Vessels of which nothing says what they hold: "a bottle" becomes "a bottle of beer"."""
+    others = [word for word in target.near if listed_group(word, Kind.THING) == DRINK]
+    for at, word in enumerate(caption.words):
+        if not others or word not in _POURED or caption.word(at + 1) == "of" or not caption.ends(at + 1):
+            continue
+        if caption.word(at - 1) not in DETERMINERS:
+            continue
+
+        def write(name: Name, dice: random.Random, at: int = at) -> tuple[str, str] | None:
+            if name.modifier:
+                return None
+            held = (f" of {dice.choice(others)}", f" of {name.head} {name.tail}".rstrip())
+            safe, unsafe = (caption.changed(at + 1, at + 1, each) for each in held)
+            return safe, unsafe
+
+        yield Swap(word, write)
+
+
 def _lets_any(caption: Caption, phrase: Phrase) -> bool:
     """Whether any thing of a kind may stand here: what is ridden, worn or walked on is hard to replace."""
     before, after = caption.word(phrase.start - 1), caption.word(phrase.end)
-    if before == "of" and caption.word(phrase.start - 2) == "top":
+    if before == "of" and caption.word(phrase.start - 2) in ("top", "inside"):
+        return False
+    # "Another monitor" follows one, "and other road signs" a sign, and what a rack is for no other thing is.
+    if after == "for" or "other" in (caption.word(phrase.end + 1), caption.words[phrase.start][-5:]):
         return False
     looked = before == "at" and caption.word(phrase.start - 2).startswith("look")
     if before[0].isalnum() and before not in _ANY_AFTER and not looked:
         return False
-    if after in ("is", "are", "that", "which", "has", "have", "was", "were", "can", "being"):
-        then = caption.word(phrase.end + 1)
-        return after in ("is", "are") and (then in PREPOSITIONS or then in _ANY_BEFORE)
+    # "With a hat on" is worn, "the lights are on above" shine.
+    then = caption.word(phrase.end + 1)
+    alone = then[-3:] == "ing" or (caption.ends(phrase.end + 1) and then not in DETERMINERS | {"it", "them"})
+    if after == "on" and alone:
+        return False
+    if after in ("is", "are", "that", "which", "whose", "has", "have", "was", "were", "can", "being"):
+        there = then in PREPOSITIONS and caption.word(phrase.end + 2) not in PREPOSITIONS
+        return after in ("is", "are") and (there or then in _ANY_BEFORE)
     return not after.isalpha() or after in FUNCTION or after in _ANY_BEFORE
 
 
@@ -137,18 +169,9 @@ def _kept(caption: Caption, phrase: Phrase, target: Target, roles: Roles) -> lis
         if word in gone:
             if "" not in kept:
                 kept.append("")
-        elif _goes_with_any(word, roles):
+        elif roles.goes_with_any(word):
             kept.append(word)
     return kept
-
-
-def _goes_with_any(word: str, roles: Roles) -> bool:
-    if listed_group(word, Kind.QUALITY) in ("color", "size", "pattern") or word in ("old", "new", "single", "lone"):
-        return True
-    nouns = roles.qualified[word]
-    total = sum(nouns.values())
-    return total >= _QUALIFIED and max(nouns.values()) < _MOST_SHARE * total and roles.nouns[word] < 0.3 * total and (
-        len(nouns) > 0.2 * len(roles.nouns) or lexicon.lemmas(word).keys() == {"ADJ"})  # fmt: skip
 
 
 def _compound(caption: Caption, phrase: Phrase) -> bool:
@@ -200,8 +223,8 @@ def _qualities(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]
             name: Name, dice: random.Random, phrase: Phrase = phrase, there: Sequence[str] = there
         ) -> tuple[str, str] | None:
             if name.noun:
-                text = caption.changed(phrase.end, phrase.end, f" with {name.head}") if not there else None
-                return (caption.text, text) if text else None
+                rest = [word for word in caption.modifiers(phrase) if word not in there]
+                return caption.text, _qualified(caption, phrase, rest, f"with {name.head}")
             words = [word for word in caption.modifiers(phrase) if word not in there[1:]]
             unsafe = [name.head if word in there else word for word in words]
             if there:
@@ -213,9 +236,9 @@ def _qualities(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]
         yield Swap(there[0] if there else noun, write)
 
 
-def _qualified(caption: Caption, phrase: Phrase, qualities: Sequence[str]) -> str:
-    """The caption with other qualities in a phrase, its article right."""
-    words = [*qualities, caption.words[phrase.head]]
+def _qualified(caption: Caption, phrase: Phrase, qualities: Sequence[str], tail: str = "") -> str:
+    """The caption with other qualities in a phrase, its article right, and a tail after its noun."""
+    words = [*qualities, caption.words[phrase.head], *tail.split()]
     before = list(caption.words[phrase.start : phrase.first])
     if before and before[-1] in ("a", "an"):
         before[-1] = lexicon.article(words[0])
@@ -223,6 +246,7 @@ def _qualified(caption: Caption, phrase: Phrase, qualities: Sequence[str]) -> st
 
 
 def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
+    home = roles.at_home(target.near[:_LIKE_PLACES])
     place = caption.place
     word = caption.words[place.head] if place else ""
     if place and (
@@ -236,6 +260,16 @@ def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
         return
     heads = [phrase.head for phrase in caption.phrases if not place or phrase.head != place.head]
     if any(listed_group(caption.words[head], Kind.THING) == SPOT for head in heads):
+        return
+    # No bathtub in the forest, if captions know none.
+    if not place and not home.issuperset(lexicon.singular(caption.words[head]) for head in heads):
+        return
+    # "A fenced in pasture", "the kitchen island".
+    before = caption.word(place.start - 1) if place else ""
+    fenced = before.endswith("ed") and caption.word(place.start - 2) in DETERMINERS
+    if lexicon.verb_base(before) in _IN_THIS_PLACE:
+        return
+    if place and (fenced or any(listed_kind(word) == Kind.PLACE for word in caption.words[place.start : place.head])):
         return
 
     def write(name: Name, dice: random.Random) -> tuple[str, str] | None:

@@ -10,7 +10,8 @@ from ..concepts import Concept
 from . import lexicon
 from .lexicon import word_set
 from .reading import DETERMINERS, PREPOSITIONS, VAGUE
-from .roles import Roles, listed_kind
+from .roles import Roles, is_content, listed_kind, some_seeds
+from .senses import Senses, cosines_to, known_words
 from .settings import Kind
 
 # Words for all pictures: who removes these removes everything.
@@ -18,6 +19,12 @@ _EVERYTHING = word_set("""
     photo photos picture pictures image images photograph photographs scene view everything anything something thing
     things stuff all world art artwork caption prompt
 """)
+
+
+# Of how many common words of each place, and by how many votes of these, a kind is found.
+_OF_CAPTIONS, _VOTES = 150, 5
+# Words that are no nearer than this beyond the median of all tell nothing.
+_NOTHING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,31 @@ def kind_of(concept: Concept, roles: Roles) -> Kind | None:
     if listed in (Kind.STYLE, Kind.ACT, Kind.QUALITY) or used is None:
         return listed
     return listed or used
+
+
+def find_kind(senses: Senses, word: str, roles: Roles) -> Kind:
+    """What the words are that the encoder finds nearest, of those whose kind lists and captions know."""
+    options: dict[str, Kind] = {}
+    for kind in (Kind.THING, Kind.QUALITY, Kind.PLACE):
+        for other, _ in roles.words_of(kind).most_common(_OF_CAPTIONS):
+            found = roles.kind_of(other) or listed_kind(other)
+            if is_content(other) and other not in VAGUE and found is not None:
+                options[other] = found
+    for kind in (Kind.THING, Kind.QUALITY):
+        options |= {seed: listed_kind(seed) or kind for seed in some_seeds(kind)}
+    words = known_words(senses, [other for other in options if other != word])
+    if len(words) < _VOTES:
+        return Kind.THING
+    parts = lexicon.parts_of(word)
+    nearness = cosines_to(senses, [lambda each: f"a photo of {each}"], word, words)[0]
+    best = nearness.topk(_VOTES)
+    if float(best.values[-1] - nearness.median()) < _NOTHING:
+        return Kind.THING
+    votes = [options[words[at]] for at in best.indices.tolist()]
+    allowed = [
+        vote for vote in votes if vote != Kind.QUALITY or lexicon.ADJECTIVE in parts or not lexicon.is_word(word)
+    ]
+    return max(allowed, key=allowed.count) if allowed else Kind.THING
 
 
 def _name(text: str, kind: Kind, roles: Roles) -> Name:
