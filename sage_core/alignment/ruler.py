@@ -24,7 +24,7 @@ from ..errors import TrainingError
 # Place on the ruler from which on a prompt counts as still with the concept.
 STILL_THERE = 0.4
 # Pairs that a ruler is made from: more make it no straighter.
-MOST_PAIRS = 256
+MOST_PAIRS = 64
 # Added to the variance in every direction, as a share of the mean over the directions that the prompts span: there are
 # a hundred times as many directions as prompts.
 _RIDGE = 0.1

@@ -44,9 +44,9 @@ def short_forms(names: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def fitting_pairs(pairs: Sequence[Pair], concepts: int) -> list[list[Pair]]:
-    """The pairs from which each concept's ruler is made: at most MOST_PAIRS of all that are for it."""
-    return [some_of([pair for pair in pairs if pair[2] == concept], MOST_PAIRS) for concept in range(concepts)]
+def fitting_pairs(pairs: Sequence[Pair], concepts: int, most: int = MOST_PAIRS) -> list[list[Pair]]:
+    """At most `most` of each concept's pairs: those that its ruler is made from, and the first of these for fewer."""
+    return [some_of([pair for pair in pairs if pair[2] == concept], most) for concept in range(concepts)]
 
 
 def some_of(rows: Sequence[Row], most: int, seed: int = 0) -> list[Row]:
@@ -109,8 +109,8 @@ class Watch:
 
     Attributes:
         rulers: one for each concept.
-        unsafe_ids, safe_ids: tokens, (U, 77) and (S, 77), on the device; the unsafe ones are those that the rulers see
-            in the base.
+        unsafe_ids, safe_ids: tokens up to where the longest ends, (U, T) and (S, T), on the device; the unsafe ones are
+            those that the rulers see in the base.
         certain: whether those are enough for the rulers to be believed.
         concept_of: the concept of each unsafe prompt, (U,).
         safe_base: flattened embeddings of the safe prompts by the base, (S, D).

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from sage_core.alignment.concepts import Removal
 from sage_core.alignment.ruler import STILL_THERE
 from sage_core.alignment.verdict import GIVEN, PAIRED, Verdict, judge
-from sage_core.alignment.watch import short_forms
+from sage_core.alignment.watch import fitting_pairs, short_forms
 from sage_core.encoders.text_encoder import TextEncoder
-from sage_core.encoders.tokens import tokenize
+from sage_core.encoders.tokens import count_tokens, tokenize
 from sage_core.errors import TrainingError
 from sage_core.prompts.concepts import Concept, ConceptList
 from sage_core.prompts.pairs import PromptPairs, pairs_from_concept, pairs_from_lists
@@ -36,6 +37,8 @@ PAIRS = pairs_from_lists(
     [form.format(NAMES[at % 2], NAMES[1 - at % 2]) for form in FORMS for at, _ in enumerate(SUBJECTS)],
 )
 CONCEPTS = ConceptList((Concept("skull", ("cranium",)),))
+# Those that the ruler is made from and that are judged.
+CHOSEN = fitting_pairs(Removal.of(CONCEPTS, PAIRS).tagged(PAIRS), 1)[0]
 
 
 class Swapped(TextEncoder):
@@ -55,7 +58,7 @@ class Swapped(TextEncoder):
         for one, other in self.swaps:
             changed[ids == one] = other
         states = super().forward(changed)
-        states[torch.isin(ids, self.gone).any(1)] = self.target
+        states[torch.isin(ids, self.gone).any(1)] = self.target[: ids.shape[1]]
         return states
 
 
@@ -63,7 +66,7 @@ def test_the_base_has_removed_nothing_and_kept_all(small_base):
     verdict = judge(small_base, small_base, PAIRS, CONCEPTS)
     assert verdict.certain and verdict.kept and not verdict.removed and not verdict.holds
     assert verdict.all_left.k == verdict.all_left.n >= 20
-    assert verdict.moved.k == 0 and verdict.moved.n == len(set(PAIRS.safe))
+    assert verdict.moved.k == 0 and verdict.moved.n == len({safe for safe, _, _ in CHOSEN})
     first, second = verdict.lines()
     assert first.startswith("⚠ Not removed: ") and "kept: " in first
     assert "for example '" in second and second.endswith("Train more steps, or until it is removed.")
@@ -86,7 +89,7 @@ def test_one_name_of_two_is_half_a_removal(small_base):
 def test_what_stays_is_counted_too(small_base):
     aligned = Swapped.of(small_base, NAMES, {"dog": "cup", "cat": "house"})
     verdict = judge(small_base, aligned, PAIRS, CONCEPTS)
-    moved = [text for text in dict.fromkeys(PAIRS.safe) if {"dog", "cat"} & set(text.replace(",", "").split())]
+    moved = [text for text in {safe for safe, _, _ in CHOSEN} if {"dog", "cat"} & set(text.replace(",", "").split())]
     # The prompt of two of them may still be nearest to its own place.
     assert len(moved) - 4 <= verdict.moved.k <= len(moved)
     assert verdict.removed and not verdict.kept
@@ -99,7 +102,7 @@ def test_names_left_in_short_prompts_alone_ask_for_short_prompts(small_base):
 
     class ShortOnly(Swapped):
         def forward(self, ids):
-            known = {tuple(row) for row in tokenize(list(full.unsafe)).tolist()}
+            known = {tuple(row[: ids.shape[1]]) for row in tokenize(list(full.unsafe)).tolist()}
             keep = torch.tensor([tuple(row) not in known for row in ids.tolist()])
             states = super().forward(ids)
             states[keep] = TextEncoder.forward(self, ids)[keep]
@@ -115,23 +118,25 @@ def test_counts_equal_a_slow_reference(small_base):
     verdict = judge(small_base, aligned, PAIRS, CONCEPTS, unsafe=["my cranium", "my skull"])
     base = TextEncoder.from_state(small_base)
 
+    named = [text for texts in short_forms(NAMES).values() for text in texts]
+    prompts = list(dict.fromkeys([*(unsafe for _, unsafe, _ in CHOSEN), *named, "my cranium", "my skull"]))
+    longest = max(count_tokens([*prompts, *(safe for safe, _, _ in CHOSEN)]))
+
     def phi(encoder, prompt):
         with torch.no_grad():
-            return encoder(tokenize([prompt])).flatten().double().numpy()
+            return encoder(tokenize([prompt]))[:, : longest + 2].flatten().double().numpy()
 
-    unsafe, safe = (np.stack([phi(base, p) for p in side]) for side in (PAIRS.unsafe, PAIRS.safe))
+    unsafe, safe = (np.stack([phi(base, pair[side]) for pair in CHOSEN]) for side in (1, 0))
     rows = np.concatenate([unsafe - unsafe.mean(0), safe - safe.mean(0)])
     scatter = rows.T @ rows / len(rows)
     scatter += 0.1 * np.trace(scatter) / len(rows) * np.eye(len(scatter))
     line = np.linalg.solve(scatter, unsafe.mean(0) - safe.mean(0))
     place = lambda z: (z - safe.mean(0)) @ line / ((unsafe.mean(0) - safe.mean(0)) @ line)  # noqa: E731
-    named = [text for texts in short_forms(NAMES).values() for text in texts]
-    prompts = list(dict.fromkeys([*PAIRS.unsafe, *named, "my cranium", "my skull"]))
     seen = [p for p in prompts if place(phi(base, p)) > STILL_THERE]
     assert verdict.unseen.k == len(prompts) - len(seen) and verdict.unseen.n == len(prompts)
     assert verdict.all_left.n == len(seen)
     assert verdict.all_left.k == sum(place(phi(aligned, p)) > STILL_THERE for p in seen)
-    distinct = list(dict.fromkeys(PAIRS.safe))
+    distinct = list(dict.fromkeys(safe for safe, _, _ in CHOSEN))
     own = np.stack([phi(base, p) for p in distinct])
     gaps = [np.linalg.norm(own - phi(aligned, p), axis=1) for p in distinct]
     assert verdict.moved.k == sum(gap[at] > gap.min() + 1e-6 for at, gap in enumerate(gaps))
