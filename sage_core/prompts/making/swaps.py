@@ -266,7 +266,7 @@ def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
         return
     # "A fenced in pasture", "the kitchen island".
     before = caption.word(place.start - 1) if place else ""
-    fenced = before.endswith("ed") and caption.word(place.start - 2) in DETERMINERS
+    fenced = place is not None and before.endswith("ed") and caption.word(place.start - 2) in DETERMINERS
     if lexicon.verb_base(before) in _IN_THIS_PLACE:
         return
     if place and (fenced or any(listed_kind(word) == Kind.PLACE for word in caption.words[place.start : place.head])):
