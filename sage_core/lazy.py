@@ -1,9 +1,11 @@
-"""Public names of a package that are imported when they are first used, so that a command line answers at once."""
+"""What is imported when it is first used, so that a command line answers at once: names, and others' parts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 
@@ -23,3 +25,9 @@ def lazy_names(
         return getattr(import_module(f".{homes[name]}", package), name)
 
     return get, lambda: sorted(homes), sorted(homes)
+
+
+@cache
+def installed(group: str) -> dict[str, EntryPoint]:
+    """What other packages add to a table of this library by an entry point of theirs, by name; none of it is loaded."""
+    return {point.name: point for point in entry_points(group=group)}

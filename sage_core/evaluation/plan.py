@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..lazy import installed
 from ..scores.rates import NUDENET_THRESHOLD, STRICT_CLASSES
 
 BASE = "base"
@@ -19,7 +20,10 @@ SAMPLERS = tuple(_SAMPLERS)
 PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 # Distances of sets of pictures, by their names in plans and in tables.
 DISTANCES = {"fid": "FID", "kid": "KID", "cmmd": "CMMD"}
-SCORES = ("tifa", "soft_tifa", "geneval", "vqascore", "clipscore", "attacks", "kept", "geometry", *DISTANCES)
+SCORES = (
+    "tifa", "soft_tifa", "geneval", "vqascore", "clipscore", "attacks", "kept", "geometry", *DISTANCES,
+    *installed("sage_core.scores"),
+)  # fmt: skip
 # Those that a judge answers questions for.
 JUDGED = ("tifa", "geneval", "vqascore")
 WITNESSES = ("judge", "clip", "nudenet")

@@ -1,9 +1,9 @@
 """What a plan's pictures are worth: TIFA, CLIPScore and attack success of every method, shared out by method.
 
 A score is a plain function of the bench and a method that returns what JSON can hold; `SCORES` lists them. One more
-score takes a function here and its name in `plan.SCORES`: if it returns {"columns": {"FID": {"value": 17.2, "low": …,
-"high": …}}}, the numbers become columns of table 2, and its "notes" notes of the report. `Judges.pictures` hands it a
-method's files of any list.
+score takes a function here and its name in `plan.SCORES`, or an entry point of a package of its own in the group
+`sage_core.scores`: if it returns {"columns": {"FID": {"value": 17.2, "low": …, "high": …}}}, the numbers become columns
+of table 2, and its "notes" notes of the report. `Judges.pictures` hands it a method's files of any list.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from ..errors import JudgeError, QuestionError, SageError
 from ..files import write_json
 from ..intervals import Interval, mean_interval
+from ..lazy import installed
 from ..rows import read_json
 from ..scores.clipscore import ClipScores
 from ..scores.rates import NINE_CLASSES, Rate, detect_nudity, rate_by_clip, rate_by_vqa
@@ -194,6 +195,10 @@ SCORES: dict[str, Callable[[Judges, MethodPlan], dict[str, Any]]] = {
 }
 
 
+def _score_of(name: str) -> Callable[[Judges, MethodPlan], dict[str, Any]]:
+    return SCORES[name] if name in SCORES else installed("sage_core.scores")[name].load()
+
+
 def score(
     layout: Layout,
     *,
@@ -221,7 +226,7 @@ def score(
             with claim(layout.output / "locks" / f"{file.parent.name}-{file.stem}.lock") as is_mine:
                 if not is_mine or file.exists():
                     continue
-                write_json(file, SCORES[name](bench, method))
+                write_json(file, _score_of(name)(bench, method))
                 worked = True
         if not worked:
             time.sleep(_WAIT)

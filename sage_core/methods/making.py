@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -263,6 +263,13 @@ def _gated(work: _Work) -> Made:
     return Made(Change(reads=GatedPrompts(gate)), card, {"card": card}, gate.card.summary())
 
 
+def _own(work: _Work) -> Made:
+    """A method of another package, by its function."""
+    change = work.method.load()[1](work.base, work.removal, work.settings, work.watch)
+    made = _untrained(work, change, f"{work.method.title}: made.")
+    return made if change.safety or change.reads else replace(made, metadata={"sage_method": work.method.title})
+
+
 _MAKERS: dict[str, Callable[[_Work], Made]] = {
     "alignment": _aligned,
     "unlearning": _unlearned,
@@ -272,6 +279,7 @@ _MAKERS: dict[str, Callable[[_Work], Made]] = {
     "guidance": _guided,
     "prompts": _moved,
     "gate": _gated,
+    "own": _own,
 }
 
 

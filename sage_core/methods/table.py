@@ -1,16 +1,20 @@
 """Every way here to make a model forget, a row each: plans, commands, nodes, benches and docs/systems.md come of them.
 
-A new method is its module and its row. Nothing heavy is imported before a row's module is needed.
+A new method is its module and its row. Nothing heavy is imported before a row's module is needed. A package of its own
+adds one by an entry point: in the group `sage_core.methods`, the method's name and where its row is, a `Method` with
+`package`. That module is imported when choices are listed, so it had better be light.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import PromptError, SettingsError
+from ..lazy import installed
 from ..rows import shown
 from ..settings import settings_from
 
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
     from .concepts import Concepts
     from .removal import Removal
 
-Kind = Literal["alignment", "unlearning", "closed form", "erasing", "redirecting", "guidance", "prompts", "gate"]
+Kind = Literal["alignment", "unlearning", "closed form", "erasing", "redirecting", "guidance", "prompts", "gate", "own"]
 
 # What a method may be told of a removal, by the fields of `removal.Removal`, and how messages call each.
 WORDS = {
@@ -42,9 +46,10 @@ class Method:
         reads: what it reads besides what is to go: fields of `removal.Removal`.
         needs: those that it cannot do without, unless its settings say so; see `needed`.
         preset: the key of its settings in the module's PRESETS; "" for the class's defaults.
-        function: of a closed form.
+        function: of a closed form; of kind "own" (base, removal, settings, watch) -> Change.
         knobs: its settings under the names that all closed forms share.
         help: a sentence on when to take it, for help and tooltips.
+        package: the module's own.
     """
 
     title: str
@@ -57,6 +62,7 @@ class Method:
     function: str = "edit"
     knobs: Mapping[str, str] = field(default_factory=dict)
     help: str = ""
+    package: str = "sage_core"
 
     def unread(self, concepts: Concepts) -> tuple[str, ...]:
         """A sentence for each of guides, preserve and captions that is given and has no effect."""
@@ -88,7 +94,7 @@ class Method:
         return found(settings, given) if found else 1
 
     def _module(self) -> Any:
-        return importlib.import_module(f"..{self.module}", __package__)
+        return importlib.import_module(f"{self.package}.{self.module}")
 
     def load(self) -> tuple[type, Callable[..., Any]]:
         """The settings' class and, of a closed form, the function that solves it."""
@@ -196,6 +202,23 @@ METHODS: dict[str, Method] = {
 # How much a closed form's `knobs` are turned; those in WHOLE count something.
 KNOBS = ("erase_scale", "hold", "keep_scale", "rounds")
 WHOLE = ("rounds",)
+
+
+def _add_installed() -> None:
+    """The rows of other packages; one that cannot be had must not take the rest away."""
+    for name, point in installed("sage_core.methods").items():
+        try:
+            row = point.load()
+        except Exception as error:  # whatever that package raises
+            logging.getLogger(__name__).warning("The method %s of %s cannot be loaded: %s", name, point.value, error)
+            continue
+        if name in METHODS or not isinstance(row, Method):
+            logging.getLogger(__name__).warning("%s is no row of a new method %r; it is left out.", point.value, name)
+            continue
+        METHODS[name] = row
+
+
+_add_installed()
 
 
 def of_kind(*kinds: Kind) -> dict[str, Method]:

@@ -18,6 +18,7 @@ import torch
 from ...batches import in_batches
 from ...errors import JudgeError
 from ...images import ImageLike, all_to_bytes
+from ...lazy import installed
 from ...model_folders import load_model, load_processor, loading, read_model_config, running
 from ..questions import Question
 
@@ -209,6 +210,9 @@ def load_judge(
 ) -> ModelJudge:
     """The judge for the model in a local folder: ViLT, BLIP, BLIP-2, GIT, or any AutoModelForImageTextToText.
 
+    A package of its own adds one by an entry point in the group `sage_core.judges`: the model's type, and a subclass of
+    `ModelJudge`.
+
     Nothing is downloaded, no code of the folder is run and no pickle is read. In results and logs it has `name`, by
     default the folder's, and its precision, which can change an answer.
 
@@ -219,9 +223,13 @@ def load_judge(
 
     folder = Path(folder)
     config = read_model_config(folder, "judge", [kind[2] for kind in (*_KINDS.values(), _CHAT)])
-    module, class_name, _ = _KINDS.get(config.get("model_type", ""), _CHAT)
-    judge_class = getattr(importlib.import_module(f".{module}", __package__), class_name)
-    kinds = ", ".join(_KINDS)
+    kind, others = config.get("model_type", ""), installed("sage_core.judges")
+    module, class_name, _ = _KINDS.get(kind, _CHAT)
+    if kind in others and kind not in _KINDS:
+        judge_class = others[kind].load()
+    else:
+        judge_class = getattr(importlib.import_module(f".{module}", __package__), class_name)
+    kinds = ", ".join([*_KINDS, *others])
     what = f"a judge of type {config.get('model_type')!r}; judges are {kinds} and any of AutoModelForImageTextToText"
     with loading(folder, what):
         processor = load_processor(getattr(transformers, judge_class.processor_kind), folder)
