@@ -101,7 +101,7 @@ def test_a_method_and_a_score_of_another_package(tmp_path: Path, their_package: 
     rows = results.tables[0].rows
     assert rows["base"]["light"].value != rows["theirs"]["light"].value
     file.write_text(file.read_text().replace("0.5", "2"))
-    with pytest.raises(SettingsError, match="strength is 2.0, expected a number from 0 to 1"):
+    with pytest.raises(SettingsError, match=r"strength is 2\.0, expected a number from 0 to 1"):
         open_plan(file)
 
 
