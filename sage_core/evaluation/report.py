@@ -6,6 +6,7 @@ Markdown, LaTeX and CSV, the figures as PNG, and lost.csv.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from .. import __version__
 from ..devices import measuring_device
 from ..encoders.text_encoder import TextEncoder
+from ..errors import FileError
 from ..files import write_json, write_text
 from ..geometry.category_plots import methods_figure, types_page
 from ..geometry.comparison import GeometrySettings, compare_encoders
@@ -35,6 +37,8 @@ from .plan import CAPTIONS, MethodPlan, slug
 from .results import Results
 from .scoring import Scores, read_scores
 from .tables import all_tables
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "report"
 
@@ -61,7 +65,13 @@ def write_report(
         draw_figures(layout.plan.methods, comparisons, geometry),
         progress(layout),
     )
-    _write(layout.output / FOLDER, results)
+    try:
+        _write(layout.output / FOLDER, results)
+    except FileError as error:
+        # A finished evaluation may lie on a disk that is only read.
+        if not (layout.output / FOLDER / "report.json").is_file():
+            raise
+        logger.warning("%s The report in %s is of an earlier time.", error, layout.output / FOLDER)
     return results
 
 
@@ -139,9 +149,9 @@ def _write(folder: Path, results: Results) -> None:
     for table in results.tables:
         shown = table.shown
         for suffix, text in (("md", shown.to_markdown() + "\n"), ("tex", shown.to_latex()), ("csv", table.to_csv())):
-            write_text(folder / f"{table.name}.{suffix}", text)
-    write_text(folder / "lost.csv", lost_csv(results.comparisons))
-    write_json(folder / "report.json", as_dict(results))
+            write_text(folder / f"{table.name}.{suffix}", text, own=True)
+    write_text(folder / "lost.csv", lost_csv(results.comparisons), own=True)
+    write_json(folder / "report.json", as_dict(results), own=True)
     page_of(results).write(folder)
 
 

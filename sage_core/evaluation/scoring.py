@@ -142,7 +142,7 @@ def score(
             with claim(layout.output / "locks" / f"{file.parent.name}-{file.stem}.lock") as is_mine:
                 if not is_mine or file.exists():
                     continue
-                write_json(file, SCORES[name](bench, method))
+                write_json(file, SCORES[name](bench, method), own=True)
                 worked = True
         if not worked:
             time.sleep(_WAIT)
