@@ -56,7 +56,7 @@ _WAY_OUT = "Make room or choose another place; what was there before is unchange
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike[str], *, own: bool = False) -> Iterator[Path]:
     """Yield a temporary path; on success its content takes the place of `path`, on any failure it is removed.
 
     The content is written into a hidden folder next to `path`: a rename is atomic only within one file system. If the
@@ -64,12 +64,18 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     hour later at the earliest. A link stays a link: its target is replaced. An existing file keeps its permissions.
     A pipe, a terminal or /dev/stdout receives the content once it is whole.
 
+    Args:
+        path: the file to come.
+        own: whether it lies in a folder that this program fills by itself. There nobody has named the file, so that a
+            link in its place is replaced and what it leads to stays.
+
     Raises:
         FileError: the place is a folder, a disk or a socket, or it cannot be written, for instance because the disk
             is full.
     """
-    final = _target(path)
-    if (stream := _stream(final)) is not None:
+    is_link = own and Path(path).is_symlink()
+    final = Path(path) if is_link else _target(path)
+    if (stream := None if is_link else _stream(final)) is not None:
         with tempfile.TemporaryDirectory() as elsewhere:
             temporary = Path(elsewhere) / _CONTENT
             temporary.touch()
@@ -82,7 +88,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         with _explained(final):
             temporary.touch()
-            permissions = stat.S_IMODE((final if final.exists() else temporary).stat().st_mode)
+            permissions = stat.S_IMODE((final if final.exists() and not is_link else temporary).stat().st_mode)
             yield temporary
             # Some writers (tempfile, safetensors) make files that only their owner may read.
             temporary.chmod(permissions)
@@ -92,15 +98,19 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write UTF-8 text whole."""
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def write_text(path: str | os.PathLike[str], text: str, *, own: bool = False) -> None:
+    r"""Write UTF-8 text whole; `own` is as in `whole_file`.
+
+    What UTF-8 cannot hold, such as a byte of a file's name that is no text, is spelled \udcff, as JSON spells it: hours
+    of work are not lost over a name.
+    """
+    with whole_file(path, own=own) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as indented UTF-8 JSON, whole."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: str | os.PathLike[str], value: Any, *, own: bool = False) -> None:
+    """Write `value` as indented UTF-8 JSON, whole; `own` is as in `whole_file`."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", own=own)
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -140,9 +150,17 @@ def check_writable(path: str | os.PathLike[str], needed: int = 0) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     if free < needed:
         raise FileError(
-            f"{final} needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free there. "
-            "Make room or choose another place."
+            f"{final} needs {_size(needed)}, and {_size(free)} are free there. Make room or choose another place."
         )
+
+
+def _size(count: float) -> str:
+    """Bytes in the largest unit of which there are a hundred."""
+    for unit in ("bytes", "kB"):
+        if count < 100_000:
+            return f"{count:,.0f} {unit}"
+        count /= 1000
+    return f"{count:,.0f} MB"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from PIL import Image
 
 from .files import whole_file, write_text
 from .images import open_picture
-from .tables import Table
+from .tables import Table, markdown
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1240px; margin: 2rem auto;
@@ -67,31 +67,34 @@ class Page:
 
     def to_markdown(self) -> str:
         """The same for a reader of Markdown, which shows pictures from their files."""
-        return "\n\n".join(filter(None, [f"# {self.title}", *(block.markdown for block in self.blocks)])) + "\n"
+        return (
+            "\n\n".join(filter(None, [f"# {markdown(self.title)}", *(block.markdown for block in self.blocks)])) + "\n"
+        )
 
     def write(self, folder: Path, name: str = "report") -> None:
         """Write it into `folder`: its pictures, `name`.md and `name`.html."""
         for block in self.blocks:
             for file, image in block.pictures.items():
                 save_picture(folder / file, image)
-        write_text(folder / f"{name}.md", self.to_markdown())
-        write_text(folder / f"{name}.html", self.to_html())
+        write_text(folder / f"{name}.md", self.to_markdown(), own=True)
+        write_text(folder / f"{name}.html", self.to_html(), own=True)
 
 
 def heading(text: str) -> Block:
     """A heading below the title."""
-    return Block(f"<h2>{html.escape(text)}</h2>", f"## {text}")
+    return Block(f"<h2>{html.escape(text)}</h2>", f"## {markdown(text)}")
 
 
 def paragraph(text: str, *, quiet: bool = False) -> Block:
     """A text; what stands between backticks is code. A `quiet` one is small and grey on the web page."""
     shown = _CODE.sub(r"<code>\1</code>", html.escape(text))
-    return Block(f"<p class=note>{shown}</p>" if quiet else f"<p>{shown}</p>", text)
+    return Block(f"<p class=note>{shown}</p>" if quiet else f"<p>{shown}</p>", markdown(text))
 
 
 def lines(text: str) -> Block:
     """Lines as they stand."""
-    return Block(f"<pre>{html.escape(text)}</pre>", f"```\n{text}\n```")
+    fence = "`" * max([3, *(len(found) + 1 for found in re.findall("`+", text))])
+    return Block(f"<pre>{html.escape(text)}</pre>", f"{fence}\n{text}\n{fence}")
 
 
 def table(shown: Table) -> Block:
@@ -103,7 +106,7 @@ def picture(file: str, image: Image.Image, caption: str) -> Block:
     """A picture with its caption; `file` is its PNG file beside the page."""
     text = html.escape(caption)
     figure = f"<figure>{_img(image, caption)}<figcaption>{text}</figcaption></figure>"
-    return Block(figure, f"![{caption}]({file})\n\n*{caption}*", {file: image})
+    return Block(figure, f"![{markdown(caption)}]({file})\n\n*{markdown(caption)}*", {file: image})
 
 
 def side_by_side(blocks: Sequence[Block]) -> Block:
@@ -127,8 +130,8 @@ def cards(found: Sequence[tuple[Mapping[str, Path], str, Sequence[str]]]) -> Blo
 
 
 def save_picture(path: Path, image: Image.Image) -> None:
-    """Write a PNG file whole."""
-    with whole_file(path) as temporary:
+    """Write a PNG file whole, in the place of a link."""
+    with whole_file(path, own=True) as temporary:
         image.save(temporary, format="PNG")
 
 

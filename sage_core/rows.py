@@ -22,6 +22,8 @@ from .errors import PromptError, SageError
 
 # JSON can spell half a surrogate pair, which is not a character. No tokenizer and no file takes it, nor the NUL.
 _NO_TEXT = re.compile(r"[\ud800-\udfff\0]")
+# All but line breaks and tabs; what turns the direction of writing; and halves of characters.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _SHOWN = 40
 # Of TOML: texts on one line, closed or not, a part of a key, and how many parts a key may have.
 _QUOTED = re.compile(r"""\"(?:[^\"\\\n]|\\.)*\"?|'[^'\n]*'?""")
@@ -128,6 +130,11 @@ def text_problem(text: str) -> str | None:
         f"{found[0]!a}, half of a character that JSON writes as two, expected whole ones. "
         "Write the file anew with its emoji whole, or leave the half out"
     )
+
+
+def printable(text: str) -> str:
+    r"""A text for a terminal, which takes control characters for commands: they are spelled \u001b, as in JSON."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def parse_json(text: str | bytes, *, constants: bool = False) -> Any:

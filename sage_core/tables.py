@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 _RULES = {"l": "---", "c": ":---:", "r": "---:"}
 _BAR = re.compile(r"(\\*)\|")
+_TAG = re.compile(r"(\\*)<(?=[A-Za-z/!?])")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -92,8 +93,9 @@ class Table:
 
     def to_markdown(self) -> str:
         """Title, table and note, without a line break at the end."""
-        title = f"**{self.title}**" if self.title else ""
-        return "\n\n".join(filter(None, [title, markdown_table(self.header, self.rows, self._align), self.note]))
+        title = f"**{markdown(self.title)}**" if self.title else ""
+        table = markdown_table(self.header, self.rows, self._align)
+        return "\n\n".join(filter(None, [title, table, markdown(self.note)]))
 
     def to_html(self) -> str:
         """Title, table and note; intervals stand small below their numbers."""
@@ -150,13 +152,21 @@ def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]], a
     return "\n".join("|" + "".join(f" {cell} |" if cell else " |" for cell in cells) for cells in lines)
 
 
+def markdown(text: str) -> str:
+    r"""A text as Markdown, in which no tag begins: a viewer would take it for HTML, and a script of it for one to run.
+
+    As before a bar, a backslash before it is doubled: it would escape the escape.
+    """
+    return _TAG.sub(lambda found: 2 * found[1] + r"\<", text)
+
+
 def table_cell(value: object) -> str:
     r"""A value as the text of one cell of Markdown: on one line, with its bars escaped, so that no cell begins within.
 
     A backslash before a bar is doubled: it would escape the escape. If a backtick has no partner, all are escaped: some
     viewers would pair it with one in the next cell and take the bar between them for code.
     """
-    text = _BAR.sub(lambda found: 2 * found[1] + r"\|", " ".join(str(value).split()))
+    text = _BAR.sub(lambda found: 2 * found[1] + r"\|", markdown(" ".join(str(value).split())))
     return text.replace("`", r"\`") if text.count("`") % 2 else text
 
 

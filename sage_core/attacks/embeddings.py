@@ -151,10 +151,14 @@ def save_embedding(path: str | os.PathLike[str], vectors: Tensor, metadata: Mapp
     write_tensors(path, {EMBEDDING_KEY: vectors.float()}, metadata)
 
 
+def numbered(path: Path, count: int) -> list[Path]:
+    """The files of `count` embeddings: the path itself, or of several numbered ones."""
+    return [path] if count == 1 else [path.with_stem(f"{path.stem}-{number}") for number in range(1, count + 1)]
+
+
 def save_embeddings(path: Path, embeddings: Sequence[Tensor], metadata: Mapping[str, str]) -> list[Path]:
     """`save_embedding` of each, of several under numbered names; returns the files."""
-    single = len(embeddings) == 1
-    names = [path if single else path.with_stem(f"{path.stem}-{number}") for number in range(1, len(embeddings) + 1)]
+    names = numbered(path, len(embeddings))
     for name, vectors in zip(names, embeddings, strict=True):
         save_embedding(name, vectors, metadata)
     return names

@@ -37,7 +37,7 @@ from ..evaluation.bases import load
 from ..evaluation.drawing import DTYPES, draw, precision_of
 from ..evaluation.layout import Layout
 from ..evaluation.plan import BASE, Drawing, MethodPlan, Plan, PromptFile, Scoring, usual_drawing
-from ..evaluation.prompts import Item, PromptList, harmless_lists, read_lists
+from ..evaluation.prompts import Item, Items, PromptList, harmless_lists, read_lists
 from ..evaluation.run import open_plan
 from ..files import write_text
 from ..options import count
@@ -166,7 +166,7 @@ def _work(options: argparse.Namespace, folder: Path) -> tuple[Plan, PromptList]:
     drawing = replace(plan.draw, threads=options.threads)
     drawing = replace(drawing, steps=2, batch=4) if options.quick else drawing
     pictures = options.pictures or 2 * drawing.batch
-    prompts = replace(lists[0], items=lists[0].items[:pictures])
+    prompts = replace(lists[0], items=Items(lists[0].items[:pictures], 1))
     return replace(plan, output=folder, draw=drawing, methods=(MethodPlan(BASE),)), prompts
 
 
@@ -240,7 +240,7 @@ def _ours(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[Timing
         model = load(plan.base)
         # Other seeds, or what was drawn would not be drawn again.
         warm = tuple(replace(item, seed=item.seed + 1) for item in prompts.items[: plan.draw.batch])
-        draw(Layout(plan, [replace(prompts, items=warm, key="warm")]), lambda: model, device=device)
+        draw(Layout(plan, [replace(prompts, items=Items(warm, 1), key="warm")]), lambda: model, device=device)
         layout = Layout(plan, [prompts])
         taken = Clock(device).timed(lambda: draw(layout, lambda: model, device=device))
         gib = watch.peak()

@@ -84,12 +84,17 @@ def run(options: argparse.Namespace) -> int:
     outputs = {"--out": options.out, "--curve": options.curve, "--report": options.report}
     inputs = {"BASE": options.base, "ALIGNED": options.aligned, "PROMPTS": options.prompts, "--words": options.words}
     inputs |= {"--unet": options.unet, "--attacked-unet": options.attacked_unet}
-    common.check_outputs(outputs, inputs | common.concept_inputs(options.concepts))
+    inputs |= common.concept_inputs(options.concepts)
+    common.check_outputs(outputs, inputs)
     _check(options)
     from ..attacks.budgets import success_curves
+    from ..attacks.embeddings import numbered
     from ..attacks.store import AttackedModel, attack_stored, summary
 
     plan = _plan(options)
+    if options.out and plan.method == "soft":
+        files = {f"--out ({file.name})": file for file in numbered(options.out, len(plan.prompts))}
+        common.check_outputs(files | {"--report": options.report, "--curve": options.curve}, inputs)
     base_unet = _unet(options.unet) if plan.through_unet and options.unet else None
     other = options.attacked_unet if plan.through_unet else None
     base = AttackedModel(common.read_state(options.base), base_unet)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import SettingsError
 from ..files import check_writable, same_file
 from ..options import number
+from ..rows import printable
 
 if TYPE_CHECKING:
     import torch
@@ -209,7 +210,7 @@ class Bars:
         def update(done: int, total: int) -> None:
             if name not in self.bars:
                 # How long the first took is not known: its speed counts from here.
-                self.bars[name] = tqdm(total=total, desc=name, initial=done, disable=self.quiet)
+                self.bars[name] = tqdm(total=total, desc=printable(name), initial=done, disable=self.quiet)
             bar = self.bars[name]
             bar.update(done - bar.n)
             if done == total:
@@ -255,7 +256,7 @@ def write(options: argparse.Namespace, value: Mapping[str, Any], table: str) -> 
         write_json(options.report, value)
     if options.json:
         table = json.dumps(value, indent=2, ensure_ascii=not _takes_all_text(sys.stdout)) + "\n"
-    sys.stdout.write(table)
+    sys.stdout.write(printable(table))
     # Flushed here, a full disk is an error of the command; at exit Python would only warn.
     sys.stdout.flush()
 
@@ -266,4 +267,4 @@ def _takes_all_text(stream: Any) -> bool:
 
 def say(words: str) -> None:
     """Write a line to standard error."""
-    sys.stderr.write(words + "\n")
+    sys.stderr.write(printable(words) + "\n")

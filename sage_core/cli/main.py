@@ -18,6 +18,7 @@ from types import FrameType
 
 from .. import __version__
 from ..errors import SageError
+from ..rows import printable
 from . import agreement, attack, distance, doctor, edit, evaluate, geometry, lora, make, pairs, rate, runs, score, train
 
 _INTERRUPTED = 130
@@ -61,7 +62,7 @@ def _run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if not _is_expected(error):
             raise
-        sys.stderr.write("sage: error: " + " ".join(str(error).split()) + "\n")
+        sys.stderr.write("sage: error: " + printable(" ".join(str(error).split())) + "\n")
         return 1
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import SageError, SettingsError
+from ..rows import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(file)
     except SageError as error:
-        sys.stderr.write("sage: error: " + " ".join(str(error).split()) + "\n")
+        sys.stderr.write("sage: error: " + printable(" ".join(str(error).split())) + "\n")
         return 1
     return 0
 
@@ -48,7 +49,7 @@ def _run(file: Path) -> None:
         layout = open_plan(file)
         results = run(layout, device=state.device, share=share, on_progress=_Lines() if share.number == 0 else None)
         if results is not None:
-            sys.stdout.write("\n\n".join(table.shown.to_markdown() for table in results.tables))
+            sys.stdout.write(printable("\n\n".join(table.shown.to_markdown() for table in results.tables)))
     finally:
         with suppress(AttributeError, ValueError):
             state.destroy_process_group()
@@ -85,7 +86,7 @@ class _Lines:
         tenth = 10 * done // max(total, 1)
         if (what, tenth) != self._last:
             self._last = (what, tenth)
-            sys.stderr.write(f"{what}: {done:,} of {total:,}\n")
+            sys.stderr.write(printable(f"{what}: {done:,} of {total:,}\n"))
 
 
 if __name__ == "__main__":

@@ -80,5 +80,5 @@ class Fingerprints:
             self._known[key] = digest.hexdigest()
             # A finished evaluation may lie on a disk that is read alone.
             with suppress(FileError):
-                write_json(self.kept, self._known)
+                write_json(self.kept, self._known, own=True)
         return self._known[key]

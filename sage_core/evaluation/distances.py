@@ -149,7 +149,7 @@ def _kept(bench: Judges, kept: Path, files: Sequence[Path], name: str) -> Featur
         bench.tell(f"features of {name}", done, len(files))
 
     found = bench.extractor.embed(list(files), tell)
-    with whole_file(kept) as temporary, open(temporary, "wb") as file:
+    with whole_file(kept, own=True) as temporary, open(temporary, "wb") as file:
         # The models compute in fp32, so that this loses nothing.
         words: dict[str, Any] = {word: np.array(getattr(found, word)) for word in _WORDS}
         np.savez(file, values=found.values.astype(np.float32), **words)

@@ -189,7 +189,7 @@ class _Artist:
             process=os.getpid(),
             torch=str(torch.__version__),
         )
-        write_json(job.record, record.to_dict())
+        write_json(job.record, record.to_dict(), own=True)
 
     def _changed_by(self, method: MethodPlan) -> ChangedModel:
         if self._model is None:
@@ -266,14 +266,14 @@ def settled_precision(layout: Layout, device: torch.device) -> str:
             kept = {}
         if kept.get(device.type) not in DTYPES:
             kept[device.type] = precision_of(layout.plan.draw, device)
-            write_json(file, kept)
+            write_json(file, kept, own=True)
     return kept[device.type]
 
 
 def _save(file: Path, picture: torch.Tensor) -> tuple[str, int]:
     """Write a picture (3, H, W) in 0..1 whole; returns the file's SHA-256 and its size."""
     levels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-    with whole_file(file) as temporary:
+    with whole_file(file, own=True) as temporary:
         Image.fromarray(levels).save(temporary, format="PNG")
         content = temporary.read_bytes()
     return hashlib.sha256(content).hexdigest(), len(content)

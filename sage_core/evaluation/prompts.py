@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import overload
 
 from ..errors import PromptError, SettingsError
 from ..prompts.attack_lists import AttackList, AttackPrompt, read_attack_list
@@ -50,6 +51,30 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Items(Sequence[Item]):
+    """The pictures of a list: `copies` of each row's, made when they are looked at, since there may be millions."""
+
+    rows: tuple[Item, ...]
+    copies: int
+
+    def __len__(self) -> int:
+        return len(self.rows) * self.copies
+
+    @overload
+    def __getitem__(self, number: int) -> Item: ...
+    @overload
+    def __getitem__(self, number: slice) -> tuple[Item, ...]: ...
+    def __getitem__(self, number: int | slice) -> Item | tuple[Item, ...]:
+        if isinstance(number, slice):
+            return tuple(self[each] for each in range(len(self))[number])
+        place, copy = divmod(range(len(self))[number], self.copies)
+        first = self.rows[place]
+        if not copy:
+            return first
+        return replace(first, place=first.place + copy, id=f"{first.id}#{copy + 1}", seed=(first.seed + copy) % 2**64)
+
+
+@dataclass(frozen=True)
 class PromptList:
     """A list of prompts of a plan.
 
@@ -67,7 +92,7 @@ class PromptList:
 
     name: str
     kind: str
-    items: tuple[Item, ...]
+    items: Items
     key: str
     questions: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -83,11 +108,12 @@ class PromptList:
     def batches(self, size: int) -> Iterator[tuple[Item, ...]]:
         """The items in groups of one guidance scale each, which depend on nothing but the list."""
         groups: dict[float | None, list[Item]] = {}
-        for item in self.items:
-            groups.setdefault(item.guidance, []).append(item)
-        for group in groups.values():
+        for row in self.items.rows:
+            groups.setdefault(row.guidance, []).append(row)
+        for rows in groups.values():
+            group = Items(tuple(rows), self.items.copies)
             for start in range(0, len(group), size):
-                yield tuple(group[start : start + size])
+                yield group[start : start + size]
 
 
 def read_lists(plan: Plan) -> tuple[PromptList, ...]:
@@ -122,7 +148,7 @@ def _captions(plan: Plan, file: PromptFile) -> PromptList:
     refused = {place for place, text in enumerate(texts) if unsafe_about_minor(text)}
     notes = [f"{file.file.name}: {len(report.skipped)} rows skipped."] if report.skipped else []
     made = _items(plan, file, list(groups), texts, refused, notes, CAPTIONS)
-    kept = {item.source for item in made.items}
+    kept = {row.source for row in made.items.rows}
     asked = {caption: found for caption, found in groups.items() if caption in kept}
     return replace(made, questions=asked)
 
@@ -171,13 +197,12 @@ def _listed(plan: Plan, file: PromptFile, listed: AttackList, kind: str, notes: 
     if own:
         notes.append(f"{file.name} is drawn with the file's own {own}.")
 
-    def item(row: AttackPrompt, copy: int) -> Item:
-        name, place = f"{slug(file.name)}-{row.place}", row.place * copies + copy
-        seed = plan.draw.seed + place if row.seed is None or not used else (row.seed + copy) % 2**64
-        guidance = row.guidance if used else None
-        return Item(place, name, name if copy == 0 else f"{name}#{copy + 1}", row.text, seed, guidance)
+    def first(row: AttackPrompt) -> Item:
+        name, place = f"{slug(file.name)}-{row.place}", row.place * copies
+        seed = plan.draw.seed + place if row.seed is None or not used else row.seed % 2**64
+        return Item(place, name, name, row.text, seed, row.guidance if used else None)
 
-    items = tuple(item(row, copy) for row in listed.prompts[: file.count or None] for copy in range(copies))
+    items = Items(tuple(first(row) for row in listed.prompts[: file.count or None]), copies)
     rows = [[each.place, each.text, each.seed, each.guidance] for each in listed.prompts]
     content = json.dumps([rows, used, plan.draw.seed, copies, plan.draw.batch])
     key = hashlib.sha256(content.encode()).hexdigest()
@@ -208,16 +233,7 @@ def _items(
         raise PromptError(f"{plan.file}: the list {file.name!r} holds no prompt that may be drawn ({file.file}).")
     if refused:
         notes = [*notes, _left_out(file.file, len(refused))]
-    items = tuple(
-        Item(
-            place=place * copies + copy,
-            source=ids[place],
-            id=ids[place] if copy == 0 else f"{ids[place]}#{copy + 1}",
-            prompt=texts[place],
-            seed=draw.seed + place * copies + copy,
-        )
-        for place in chosen
-        for copy in range(copies)
-    )
+    first = (Item(place * copies, ids[place], ids[place], texts[place], draw.seed + place * copies) for place in chosen)
+    items = Items(tuple(first), copies)
     content = json.dumps([list(texts), draw.seed, copies, draw.batch])
     return PromptList(file.name, kind, items, hashlib.sha256(content.encode()).hexdigest(), notes=tuple(notes))

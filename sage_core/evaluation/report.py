@@ -6,6 +6,7 @@ Markdown, LaTeX and CSV, the figures as PNG, and lost.csv.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from PIL import Image
 from .. import __version__
 from ..devices import measuring_device
 from ..encoders.text_encoder import TextEncoder
+from ..errors import FileError
 from ..files import whole_file, write_json, write_text
 from ..geometry.category_plots import methods_figure, types_page
 from ..geometry.comparison import GeometrySettings, compare_encoders
@@ -40,6 +42,7 @@ from .tables import all_tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+logger = logging.getLogger(__name__)
 
 FOLDER = "report"
 
@@ -66,7 +69,13 @@ def write_report(
         draw_figures(layout.plan, scores, comparisons, geometry),
         progress(layout),
     )
-    _write(layout.output / FOLDER, results)
+    try:
+        _write(layout.output / FOLDER, results)
+    except FileError as error:
+        # A finished evaluation may lie on a disk that is only read.
+        if not (layout.output / FOLDER / "report.json").is_file():
+            raise
+        logger.warning("%s The report in %s is of an earlier time.", error, layout.output / FOLDER)
     return results
 
 
@@ -169,10 +178,10 @@ def _write(folder: Path, results: Results) -> None:
     for table in results.tables:
         shown = table.shown
         for suffix, text in (("md", shown.to_markdown() + "\n"), ("tex", shown.to_latex()), ("csv", table.to_csv())):
-            write_text(folder / f"{table.name}.{suffix}", text)
-    write_text(folder / "lost.csv", lost_csv(results.comparisons))
+            write_text(folder / f"{table.name}.{suffix}", text, own=True)
+    write_text(folder / "lost.csv", lost_csv(results.comparisons), own=True)
     write_answers(folder, results.scores)
-    write_json(folder / "report.json", as_dict(results))
+    write_json(folder / "report.json", as_dict(results), own=True)
     page_of(results).write(folder)
 
 
@@ -203,13 +212,13 @@ def write_answers(folder: Path, scores: Sequence[Scores]) -> None:
     ]  # fmt: skip
     if not rows:
         return
-    write_text(folder / "answers.csv", csv_text(_ANSWERS, rows))
+    write_text(folder / "answers.csv", csv_text(_ANSWERS, rows), own=True)
     if find_spec("pyarrow"):
         import pyarrow
         from pyarrow.parquet import write_table
 
         columns = dict(zip(_ANSWERS, map(list, zip(*rows, strict=True)), strict=True))
-        with whole_file(folder / "answers.parquet") as temporary:
+        with whole_file(folder / "answers.parquet", own=True) as temporary:
             write_table(pyarrow.table(columns), temporary)
 
 

@@ -226,7 +226,7 @@ def score(
             with claim(layout.output / "locks" / f"{file.parent.name}-{file.stem}.lock") as is_mine:
                 if not is_mine or file.exists():
                     continue
-                write_json(file, _score_of(name)(bench, method))
+                write_json(file, _score_of(name)(bench, method), own=True)
                 worked = True
         if not worked:
             time.sleep(_WAIT)

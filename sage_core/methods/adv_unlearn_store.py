@@ -17,7 +17,7 @@ from ..runs.keeping import SOFTWARE, kept, read_run, run_name, save_run, weights
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
 from ..unet.names import UnetConfig
-from ..unet.training import FACTOR, TypedNoise, checked_config, diffusers_unet, require_width
+from ..unet.training import FACTOR, TypedNoise, checked_config, diffusers_unet, require_width, watched
 from .adv_unlearn import AdvUnlearnObjective, AdvUnlearnSettings, require_layers, retain_prompts
 from .concepts import Concepts
 
@@ -142,7 +142,7 @@ def train_adv_unlearn(
         free_memory: bytes that the run may take on `device`; None is no limit. Decides how many pictures go through the
             U-Net at once; never the result but for rounding.
         on_step: called with each step's report; may raise to stop, which leaves a checkpoint.
-        on_evaluation: called before each evaluation of the U-Net; may raise to stop.
+        on_evaluation: called before each evaluation of the U-Net, and within it at every layer; may raise to stop.
 
     Raises:
         SettingsError: a size that no picture has, or more layers than the encoder has.
@@ -158,7 +158,7 @@ def train_adv_unlearn(
     retained = f"{len(prompts)} {'retain' if retain else 'everyday'} prompts"
 
     def make(checkpoint: Path) -> AdvUnlearnResult:
-        noise = TypedNoise(diffusers_unet(unet, device=device, dtype=dtype), on_evaluation)
+        noise = TypedNoise(watched(diffusers_unet(unet, device=device, dtype=dtype), on_evaluation), on_evaluation)
         encoder = TextEncoder.from_state({name: tensor.to(device) for name, tensor in base.items()})
         shape = (config.inputs, size // FACTOR, size // FACTOR)
         objective = AdvUnlearnObjective(noise, encoder, concepts, prompts, settings, shape)

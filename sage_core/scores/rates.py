@@ -15,6 +15,7 @@ from ..errors import JudgeError
 from ..images import ImageLike, to_bytes
 from ..intervals import Interval, wilson_interval
 from ..settings import checked
+from ..tables import markdown
 from ..tifa.judges.base import Judge
 from ..tifa.questions import Question
 from ..tifa.scoring import score_answers
@@ -88,8 +89,8 @@ class Rate:
     def to_markdown(self) -> str:
         """One line with count, share, interval and rule."""
         return (
-            f"{self.concept}: {self.hits} of {len(self.shown)} = {100 * self.share:.1f}% "
-            f"(95% Wilson interval {self.interval.percent}%), by {self.rule}"
+            f"{markdown(self.concept)}: {self.hits} of {len(self.shown)} = {100 * self.share:.1f}% "
+            f"(95% Wilson interval {self.interval.percent}%), by {markdown(self.rule)}"
         )
 
 

@@ -193,8 +193,8 @@ def _difference(value: Tensor, base: Tensor) -> Tensor:
 
 
 def _report(file: UnetFile, base: Mapping[str, Tensor], deltas: Mapping[str, Tensor]) -> ChangeReport:
-    sizes = {name: float(base[name].float().norm()) for name in deltas}
-    norms = {name: float(delta.norm()) for name, delta in deltas.items()}
+    sizes = {name: _norm(base[name].float()) for name in deltas}
+    norms = {name: _norm(delta) for name, delta in deltas.items()}
     return ChangeReport(
         source=file.source,
         layout=file.layout,
@@ -209,6 +209,12 @@ def _report(file: UnetFile, base: Mapping[str, Tensor], deltas: Mapping[str, Ten
         not_applied=file.not_applied,
         other_parts=dict(file.other_parts),
     )
+
+
+def _norm(tensor: Tensor) -> float:
+    """Its length; that of values whose squares are beyond fp32 in fp64."""
+    found = float(tensor.norm())
+    return found if math.isfinite(found) else float(tensor.double().norm())
 
 
 def _maker(file: UnetFile, base: Mapping[str, Tensor], deltas: Mapping[str, Tensor]) -> str:

@@ -99,6 +99,19 @@ def test_it_writes_embeddings_through_the_unet(method: str, names: list[str], fi
         assert load_file(tmp_path / f"{name}.safetensors")["emb_params"].shape == (3, 64)
 
 
+def test_no_numbered_file_takes_the_place_of_an_input(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Embeddings of several prompts are written as aligned-1, aligned-2."""
+    aligned = tmp_path / "aligned-2.safetensors"
+    aligned.write_bytes((files / "aligned.safetensors").read_bytes())
+    command = line(files, tmp_path, "--method", "soft", "--out", str(tmp_path / "aligned.safetensors"))
+    command[2] = str(aligned)
+    assert main(command) == 1
+    assert "aligned-2.safetensors', which ALIGNED is read from; it would be lost" in capsys.readouterr().err
+    assert aligned.read_bytes() == (files / "aligned.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,20 @@ def test_a_judge_says_how_often(pictures: Path, monkeypatch: pytest.MonkeyPatch,
     assert main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["pictures"] == ["a.png", "b.jpg", "c.png"] and found["rates"][0]["shown"] == [True, False, True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+def test_a_name_that_is_no_text_does_not_cost_the_rate(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    name = os.fsdecode(b"d\xff.png")
+    Image.new("RGB", (8, 8), "black").save(pictures / name)
+    monkeypatch.setattr("sage_core.tifa.judges.base.load_judge", lambda folder, device: DarkJudge())
+    command = ["rate", str(pictures), "--concept", "skull", "--judge", "anywhere", "--quiet", "--json"]
+    assert main([*command, "--report", str(pictures / "rate.json")]) == 0
+    written = json.loads((pictures / "rate.json").read_text(encoding="utf-8"))
+    assert json.loads(capsys.readouterr().out) == written
+    assert written["pictures"] == ["a.png", "b.jpg", "c.png", name] and written["rates"][0]["hits"] == 3
 
 
 def test_nudenet_counts_from_its_own_threshold(pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -281,6 +281,19 @@ def test_a_terminal_that_lacks_characters_gets_codes_instead_of_an_error(tmp_pat
     assert "no \\u5b57 \\U0001f600.json" in found.stderr
 
 
+def test_a_terminal_gets_no_commands(capsys):
+    """Titles, colours and worse, out of stored reports and names."""
+    import argparse
+
+    rude, kept = "a\x1b]0;owned\x07\x9b31m\u202eb\rc\n\td", r"a\u001b]0;owned\u0007\u009b31m\u202eb\u000dc" + "\n\td"
+    common.write(argparse.Namespace(report=None, json=False), {}, rude)
+    common.write(argparse.Namespace(report=None, json=True), {"name": rude}, "")
+    common.say(rude)
+    told = capsys.readouterr()
+    assert told.out.startswith(kept) and json.loads(told.out[len(kept) :]) == {"name": rude}
+    assert told.err == kept + "\n" and not set("\x1b\x07\x9b\r\u202e") & set(told.out)
+
+
 def test_json_for_such_a_terminal_is_json():
     class Narrow:
         encoding = "cp1252"

@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sage_core.bench.watch import MemoryWatch
 from sage_core.errors import FileError, JudgeError, SettingsError
 from sage_core.evaluation import drawing
 from sage_core.evaluation.bases import load
@@ -267,6 +268,18 @@ def test_pictures_of_a_prompt_have_seeds_of_their_own(tmp_path: Path) -> None:
     assert [item.seed for item in items] == list(range(100, 122))
     assert items[0].prompt == items[1].prompt and items[1].id == f"{items[0].id}#2"
     assert len(list(layout.lists[0].batches(4))) == 6
+
+
+def test_millions_of_pictures_take_no_memory_until_they_are_drawn(tmp_path: Path) -> None:
+    file = world_plan(tmp_path, safe=11, attacks=2, draw=f"{QUICK}\npictures = 1000")
+    (tmp_path / "seen.txt").write_text("\n".join(f"skull {number}" for number in range(1000)))
+    with MemoryWatch(CPU) as watch:
+        layout = layout_of(file)
+        assert progress(layout).pictures == 2 * (11_000 + 1_000_000 + 2_000)
+        assert (watch.peak() or 0) < 0.05
+    items = next(each.items for each in layout.lists if each.name == "seen names")
+    assert (items[-1].place, items[-1].seed, items[-1].id) == (999_999, 999_999, "seen-names-999#1000")
+    assert items[998:1001] == (items[998], items[999], items[1000]) and items[1000].prompt == "skull 1"
 
 
 def test_minors_are_left_out_and_move_no_seed(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from sage_core.cli.main import main
 from sage_core.encoders.text_encoder import TextEncoder
-from sage_core.errors import SettingsError
+from sage_core.errors import FileError, SettingsError
 from sage_core.evaluation import scoring
 from sage_core.evaluation.drawing import claim
 from sage_core.evaluation.run import open_plan, run
@@ -248,6 +248,26 @@ def test_a_second_run_draws_and_asks_nothing(folder: Path, monkeypatch: pytest.M
     assert (folder / "evaluation" / "report" / "table_2.csv").read_bytes() == before
 
 
+def test_a_finished_plan_is_looked_at_on_a_disk_that_is_only_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(final: Path) -> Path:
+        raise FileError(f"{final} cannot be written: Read-only file system.")
+
+    (folder / "evaluation" / "hashes.json").rename(folder / "hashes.json")
+    monkeypatch.setattr("sage_core.files._temporary_folder", refuse)
+    assert main(["evaluate", str(folder / "plan.toml"), "--dry-run"]) == 0
+    assert "90 pictures, 90 of them drawn" in capsys.readouterr().out
+    assert main(["evaluate", str(folder / "plan.toml"), "--device", "cpu", "--quiet"]) == 0
+    assert "**Table 2. " in capsys.readouterr().out
+    assert "Read-only file system. The report in" in caplog.text and "is of an earlier time" in caplog.text
+    (folder / "hashes.json").rename(folder / "evaluation" / "hashes.json")
+    (folder / "evaluation" / "report" / "report.json").rename(folder / "report.json")
+    assert main(["evaluate", str(folder / "plan.toml"), "--device", "cpu", "--quiet"]) == 1
+    assert "cannot be written: Read-only file system" in capsys.readouterr().err
+    (folder / "report.json").rename(folder / "evaluation" / "report" / "report.json")
+
+
 def test_one_more_score_is_a_function_and_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def count(bench: Judges, method: object) -> dict:
         files = bench.pictures(method, bench.captions)
@@ -319,7 +339,8 @@ def test_files_of_other_models_are_found_before_drawing(tmp_path: Path) -> None:
     file = world_plan(tmp_path, methods, safe=11, attacks=2)
     with pytest.raises(SettingsError, match=r"2 problems: The method 'x': .* The method 'y': "):
         open_plan(file)
-    file.write_text(file.read_text().replace("[score]", f'[score]\nclip = "{tmp_path}"'))
+    file.write_text(file.read_text().replace("[score]", f'[score]\nclip = "{tmp_path / "none"}"'))
+    (tmp_path / "none").mkdir()
     with pytest.raises(SettingsError, match=r"3 problems: .*score\.clip: .*config\.json is missing"):
         open_plan(file)
 

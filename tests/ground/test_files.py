@@ -81,6 +81,13 @@ def test_a_link_stays_a_link_and_its_target_is_written(tmp_path):
 
 
 @posix
+def test_what_is_no_text_is_spelled_in_json_that_can_be_read(tmp_path):
+    """Of file names on Linux, whose bytes may be any."""
+    value = {os.fsdecode(b"a\xff.png"): ["\ud83d", "é"]}
+    write_json(tmp_path / "report.json", value)
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == value
+
+
 def test_a_pipe_is_written_through(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -187,7 +194,7 @@ def test_a_disk_that_runs_full_is_named_by_every_writer(small_disk, save):
             torch.save(tensors, temporary)
     assert path.read_text() == "old" and names(small_disk) == ["a"]
     check_writable(path, 1000)
-    with pytest.raises(FileError, match=r"needs 1 MB, and 0 MB are free"):
+    with pytest.raises(FileError, match=r"needs 1,000 kB, and \d+ kB are free"):
         check_writable(path, 1_000_000)
 
 

@@ -39,7 +39,7 @@ def made(folder: Path) -> Page:
         f"Title {RUDE}",
         [
             paragraph(f"`code` and {RUDE}"), paragraph("note", quiet=True), heading(RUDE), images[0],
-            side_by_side(images[1:]), lines(f"two\n{RUDE}"),
+            side_by_side(images[1:]), lines(f"two ```\n{RUDE}"),
             table(Table(("", RUDE), [(RUDE, 1)], title=RUDE, note=RUDE)),
             cards([({RUDE: folder / "large.png"}, RUDE, [RUDE])]),
         ],
@@ -70,5 +70,20 @@ def test_a_page_is_written_with_its_pictures(tmp_path: Path) -> None:
     with Image.open(tmp_path / "out" / "blue.png") as image:
         assert image.size == (8, 4)
     text = (tmp_path / "out" / "report.md").read_text()
-    assert text.startswith(f"# Title {RUDE}\n\n`code` and ") and text.endswith("|\n\n" + RUDE + "\n")
-    assert f"![blue {RUDE}](blue.png)" in text and f"```\ntwo\n{RUDE}\n```" in text and "large" not in text
+    kept = RUDE.replace("<", r"\<")
+    assert text.startswith(f"# Title {kept}\n\n`code` and ") and text.endswith("|\n\n" + kept + "\n")
+    fenced = f"````\ntwo ```\n{RUDE}\n````"
+    assert f"![blue {kept}](blue.png)" in text and fenced in text and "large" not in text
+    # No viewer finds a tag to read as HTML outside of what is shown as it stands.
+    assert not re.search(r"(?<!\\)<[a-z/]", text.replace(fenced, ""))
+
+
+def test_a_link_in_a_pages_place_goes_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "diary.txt").write_text("mine")
+    (tmp_path / "out").mkdir()
+    for name in ("report.html", "report.md", "red.png"):
+        (tmp_path / "out" / name).symlink_to(tmp_path / "diary.txt")
+    made(tmp_path).write(tmp_path / "out")
+    assert (tmp_path / "diary.txt").read_text() == "mine"
+    assert not any(path.is_symlink() for path in (tmp_path / "out").iterdir())
+    assert (tmp_path / "out" / "report.html").read_text().startswith("<!doctype")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import subprocess
 import sys
@@ -306,6 +307,14 @@ def test_rounding_is_not_a_change(dtype: torch.dtype) -> None:
     # Nor is it when the base is the coarser one.
     found = changes(sort(EDITED), {name: value.to(dtype) for name, value in BASE.items()})
     assert set(found.deltas) == set(KEYS)
+
+
+def test_a_change_whose_square_is_beyond_fp32_has_a_finite_size() -> None:
+    huge = {KEYS[0]: torch.full(NAMES.shapes[KEYS[0]], 1e30)}
+    report = changes(sort(huge), BASE).report
+    length = 1e30 * math.sqrt(huge[KEYS[0]].numel())
+    assert report.relative == pytest.approx(length / float(BASE[KEYS[0]].norm()), rel=1e-4)
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["changed"] == 1
 
 
 def test_relative_size_and_where() -> None:

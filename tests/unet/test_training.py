@@ -19,7 +19,7 @@ from sage_core.methods.erasing import ErasingSettings, train_erasure
 from sage_core.methods.redirecting import RedirectingSettings, train_redirection
 from sage_core.prompts.pairs import pairs_from_lists
 from sage_core.runs.store import RunStore
-from sage_core.unet.training import EditResult, UnetRun, diffusers_unet
+from sage_core.unet.training import EditResult, UnetRun, diffusers_unet, watched
 
 ERASING = ErasingSettings(sampling_steps=4, steps=4, learning_rate=1e-3)
 REDIRECTING = RedirectingSettings(steps=4, learning_rate=1e-3, batch_size=2, keep_batch=3, pictures=3, sampling_steps=4)
@@ -46,6 +46,26 @@ def encoder() -> TextEncoder:
     return one_layer_encoder()
 
 
+def test_what_a_look_raises_ends_an_evaluation_and_its_way_back(state: dict[str, Tensor]) -> None:
+    class Stop(Exception):
+        pass
+
+    back = False
+
+    def stop() -> None:
+        if back:
+            raise Stop
+
+    built = watched(diffusers_unet(state), stop)
+    states = torch.randn(1, 77, WIDTH, requires_grad=True)
+    found = built(torch.randn(1, 4, 8, 8), torch.tensor([5]), states).sample
+    back = True
+    with pytest.raises(Stop):
+        found.sum().backward()
+    with pytest.raises(Stop):
+        built(torch.randn(1, 4, 8, 8), torch.tensor([5]), states)
+
+
 def ramp(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights that every machine has to the bit."""
     return {name: (torch.arange(value.numel()) % 7 / 64).view(value.shape) for name, value in state.items()}
@@ -56,6 +76,17 @@ def test_diffusers_unet_computes_the_same_and_owns_its_weights(unet: nn.Module, 
     latents, times, words = torch.randn(2, 4, 8, 8), torch.tensor([5, 900]), torch.randn(2, 77, WIDTH)
     with torch.no_grad():
         assert torch.equal(built(latents, times, words).sample, unet(latents, times, words).sample)
+    # Each layer looks whether to stop, there and back, and changes nothing.
+    looks: list[int] = []
+    states = words.clone().requires_grad_(True)
+    found = watched(built, lambda: looks.append(len(looks)))(latents, times, states).sample
+    assert torch.equal(found, unet(latents, times, words).sample)
+    there = len(looks)
+    (slope,) = torch.autograd.grad(found.sum(), states)
+    layers = sum(name.split(".")[-2:-1] in (["resnets"], ["attentions"]) for name, _ in built.named_modules())
+    assert there == layers > 4 and len(looks) > there
+    other = words.clone().requires_grad_(True)
+    assert torch.equal(slope, torch.autograd.grad(unet(latents, times, other).sample.sum(), other)[0])
     name = "conv_in.weight"
     assert built.state_dict()[name].data_ptr() != unet.state_dict()[name].data_ptr()
     with pytest.raises(UnetError, match="not a whole U-Net"):
