@@ -257,7 +257,7 @@ def test_mace_is_its_formula(settings: MaceSettings, weights: dict, encoder: Tex
         expected[name] = top @ np.linalg.inv(bottom) - w
     edit = run("mace", weights, encoder, concepts, settings)
     assert_edit(edit, expected, rtol=1e-4)
-    assert "LoRAs" in edit.notes[0]
+    assert "LoRAs" in edit.notes[0] and ("no prior" in edit.summary()) == (not captions)
 
 
 def test_the_words_around_a_concept() -> None:
