@@ -65,7 +65,7 @@ methods:
 --concepts erases every name of each concept of a file, except those that are kept unseen; its `becomes` is the guide.
 
 Guides come from --guide, texts to keep from --keep (oce reads it with a --keep-scale), captions from --captions:
-hundreds of everyday prompts hold on to what you draw, and mace needs them.
+hundreds of everyday prompts hold on to what you draw, and mace needs them, or for an object a --hold of 1,000.
 
 examples:
   sage erase sd15.safetensors --concept nudity --method rece --out no-nudity.safetensors

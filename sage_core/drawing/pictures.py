@@ -92,7 +92,8 @@ class ChangedModel:
         """The states that a batch of prompts is drawn with."""
         reading = self._reading
         # A gate's threshold, and what is a trigger for SAFREE, were set in fp32.
-        with torch.autocast("cuda", enabled=torch.is_autocast_enabled("cuda") and not self._is_read):
+        kind = self.model.device.type
+        with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind) and not self._is_read):
             moved = reading.prompts(prompts)
             texts = Texts(states_of(reading.encoder, [reading.negative]), moved.prompted, moved.late, moved.until)
             if self.safety is None:

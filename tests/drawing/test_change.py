@@ -46,6 +46,17 @@ class Backwards:
         return "prompts read backwards"
 
 
+@pytest.mark.parametrize("change", [Change(), Change(reads=Backwards())], ids=["plain", "read"])
+def test_readers_compute_as_their_thresholds_were_set(model: Model, change: Change) -> None:
+    """In fp32, also where all else is drawn in autocast; a plain prompt goes through autocast like all else."""
+    model.autocast, seen = torch.bfloat16, []
+    changed = ChangedModel(model, change)
+    hook = model.encoder.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    changed.draw(PROMPTS, SEEDS, **HOW)
+    hook.remove()
+    assert seen and all(each == (change.reads is None) for each in seen)
+
+
 def test_changes_add_up_and_say_what_they_are(edit: Change) -> None:
     other = Change(deltas={NAME: torch.ones_like(edit.deltas[NAME]), "other": torch.ones(1)})
     whole = edit + other + SAFETY + Change(encoder={"name": torch.ones(1)}) + Change(reads=Backwards())

@@ -76,6 +76,9 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
     assert not uce.changes_encoder
     assert plan.score.what == ("tifa", "attacks", "geometry") and plan.score.judge == "reader"
     assert plan.questions and plan.questions.count == 3 and plan.attacks[0].name == "seen names"
+    # With a lam MACE does without captions.
+    mace = GOOD.replace('method = "uce_paper"', 'method = "mace"').replace("erase_scale = 2", "hold = 1000")
+    assert plan_of(folder, mace).methods[3].make.knobs == {"hold": 1000.0}
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,20 @@ FORMS = of_kind("closed form")
 CAPTIONS = tuple(REFERENCE_PROMPTS)
 
 
+# The settings that authors publish, for broad concepts and for objects or styles.
+OFFICIAL: dict[str, list[Any]] = {
+    "uce": [UceSettings(), UceSettings(expand_prompts=True, kind="art")],
+    "rece": [ReceSettings(), ReceSettings(1, 1e-3)],
+    "mace": [MaceSettings(), MaceSettings(1000.0)],
+    "speed": [
+        SpeedSettings(),
+        SpeedSettings(retain_scale=1.0, lamb=0.0),
+        SpeedSettings(retain_scale=0.05, filter=False),
+    ],
+    "oce": [OceSettings(), OceSettings(500.0, 10.0, 1.0, 10.0, kind="art")],
+}
+
+
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
     torch.manual_seed(0)
@@ -96,13 +110,14 @@ def assert_edit(edit: Edit, expected: dict[str, np.ndarray], rtol: float = 1e-5)
 # References: loops over single states, full matrices, inverses.
 
 
-def test_uce_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
-    lam, erase, keep = 0.7, 1.5, 0.8
+@pytest.mark.parametrize("settings", [UceSettings(0.7, 1.5, 0.8, expand_prompts=True), *OFFICIAL["uce"]])
+def test_uce_is_its_formula(settings: UceSettings, weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
+    lam, erase, keep = settings.lam, settings.erase_scale, settings.preserve_scale
     expected = {}
     for name, w in cross(weights).items():
         top, bottom = lam * w, lam * np.eye(WIDTH)
         for text, guide in zip(CONCEPTS.erase, CONCEPTS.guides, strict=True):
-            for template in ("{}", *TEMPLATES["object"]):
+            for template in ("{}", *(TEMPLATES[settings.kind] if settings.expand_prompts else ())):
                 c, g = (
                     state_rows(states, template.format(each))[last(template.format(each))] for each in (text, guide)
                 )
@@ -113,7 +128,7 @@ def test_uce_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenSt
             top = top + keep * np.outer(w @ p, p)
             bottom = bottom + keep * np.outer(p, p)
         expected[name] = top @ np.linalg.inv(bottom) - w
-    edit = run("uce", weights, encoder, CONCEPTS, UceSettings(lam, erase, keep, expand_prompts=True))
+    edit = run("uce", weights, encoder, CONCEPTS, settings)
     assert_edit(edit, expected)
     assert edit.residual < 1e-9
     size = np.sqrt(sum(np.square(delta).sum() for delta in expected.values()))
@@ -157,8 +172,8 @@ def test_uce_of_the_paper_is_its_formula(
     assert_edit(edit, expected)
 
 
-def test_time_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
-    lam = 0.3
+@pytest.mark.parametrize("lam", [0.3, 0.1])
+def test_time_is_its_formula(lam: float, weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
     expected = {}
     for name, w in cross(weights).items():
         top, bottom = lam * w, lam * np.eye(WIDTH)
@@ -176,10 +191,14 @@ def test_time_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenS
     assert edit.residual < 1e-9
 
 
+@pytest.mark.parametrize("settings", [ReceSettings(2, 0.2, 0.1, 1.0, 0.1), *OFFICIAL["rece"]])
 @pytest.mark.parametrize("guides", [(" ",), ("a white ball", "a cat")])
-def test_rece_is_its_formula(guides: tuple[str, ...], weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
+def test_rece_is_its_formula(
+    guides: tuple[str, ...], settings: ReceSettings, weights: dict, encoder: TextEncoder, states: TokenStates
+) -> None:
     """Each concept's adversarial states become its guide's, row by row."""
-    concepts, r, lam, erase, keep, epochs = Concepts(CONCEPTS.erase, guides), 0.2, 0.1, 1.0, 0.1, 2
+    concepts, r, epochs = Concepts(CONCEPTS.erase, guides), settings.regularisation, settings.epochs
+    lam, erase, keep = settings.lam, settings.erase_scale, settings.preserve_scale
     original = cross(weights)
     current = {name: paper_uce(w, states, concepts, 0.5, 1.0, 1.0, False) for name, w in original.items()}
     neutral = state_rows(states, " ")
@@ -198,17 +217,16 @@ def test_rece_is_its_formula(guides: tuple[str, ...], weights: dict, encoder: Te
                     top, bottom = top + keep * np.outer(w @ s, s), bottom + keep * np.outer(s, s)
             edited[name] = top @ np.linalg.inv(bottom)
         current = edited
-    edit = run("rece", weights, encoder, concepts, ReceSettings(epochs, r, lam, erase, keep))
+    edit = run("rece", weights, encoder, concepts, settings)
     assert_edit(edit, {name: current[name] - w for name, w in original.items()})
 
 
-@pytest.mark.parametrize(("lam", "captions"), [(0.5, CAPTIONS), (1000.0, ())])
-def test_mace_is_its_formula(
-    lam: float, captions: tuple[str, ...], weights: dict, encoder: TextEncoder, states: TokenStates
-) -> None:
+@pytest.mark.parametrize("settings", [MaceSettings(0.5, 20.0), *OFFICIAL["mace"]])
+def test_mace_is_its_formula(settings: MaceSettings, weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
     """One system for all concepts, and what holds in both stages; without captions for lam alone, as for objects."""
+    lam, weight = settings.lam, settings.prior
+    captions = () if settings == MaceSettings(1000.0) else CAPTIONS
     concepts = Concepts(("nudity", "red skull"), ("a person wearing clothes", "ball"), captions=captions)
-    weight = 20.0
     everyday = np.concatenate([np.zeros((1, WIDTH)), *(state_rows(states, text) for text in concepts.captions)])
     prior = weight * everyday.T @ everyday / max(len(everyday) - 1, 1)
     expected = {}
@@ -237,9 +255,9 @@ def test_mace_is_its_formula(
                 for c in state_rows(states, sentence.format(text)):
                     top, bottom = top + np.outer(stage1 @ c, c), bottom + np.outer(c, c)
         expected[name] = top @ np.linalg.inv(bottom) - w
-    edit = run("mace", weights, encoder, concepts, MaceSettings(lam, weight))
+    edit = run("mace", weights, encoder, concepts, settings)
     assert_edit(edit, expected, rtol=1e-4)
-    assert "LoRAs" in edit.notes[0]
+    assert "LoRAs" in edit.notes[0] and ("no prior" in edit.summary()) == (not captions)
 
 
 def test_the_words_around_a_concept() -> None:
@@ -254,24 +272,33 @@ def test_the_words_around_a_concept() -> None:
     assert positions("a b c", "a b c") == [(i, i) for i in range(77)]
 
 
-@pytest.mark.parametrize(("augmentations", "filtered"), [(0, True), (3, True), (3, False)])
-@pytest.mark.parametrize("which", ["last_subject", "after_start"])
+RETAINED = ("a brown dog", "three cats on a sofa", "a red bus", "an old man with a grey beard", "a skullcap")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SpeedSettings(rows=rows, retain_scale=0.6, lamb=0.3, threshold=2.0, augmentations=copies, filter=filtered)
+        for rows in ("last_subject", "after_start")
+        for copies, filtered in ((0, True), (3, True), (3, False))
+    ] + OFFICIAL["speed"],
+)  # fmt: skip
 def test_speed_is_its_formula(
-    which: Any, augmentations: int, filtered: bool, weights: dict, encoder: TextEncoder, states: TokenStates
+    settings: SpeedSettings, weights: dict, encoder: TextEncoder, states: TokenStates
 ) -> None:
     """Also with more states than they have numbers, and with noise: the copies are made one by one here."""
-    retained = ("a brown dog", "three cats on a sofa", "a red bus", "an old man with a grey beard", "a skullcap")
-    concepts = Concepts(("a skull", "nudity"), ("a ball", ""), preserve=(*retained, "some Nudity, seen"))
-    settings = SpeedSettings(
-        rows=which, retain_scale=0.6, lamb=0.3, threshold=2.0, augmentations=augmentations, filter=filtered
-    )
+    concepts = Concepts(("a skull", "nudity"), ("a ball", ""), preserve=(*RETAINED, "some Nudity, seen"))
+    if settings == SpeedSettings():
+        concepts = Concepts(("nudity",))
+    whole = settings.rows == "after_start" or settings == SpeedSettings()
 
     def chosen(text: str) -> np.ndarray:
-        return state_rows(states, text)[1:] if which == "after_start" else state_rows(states, text)[[last(text)]]
+        return state_rows(states, text)[1:] if whole else state_rows(states, text)[[last(text)]]
 
-    t = sum(np.outer(row, row) for text in concepts.erase for row in chosen(text)) / 2
+    count = len(concepts.erase)
+    t = sum(np.outer(row, row) for text in concepts.erase for row in chosen(text)) / count
     pairs = [(chosen(text), chosen(guide)) for text, guide in zip(concepts.erase, concepts.guides, strict=True)]
-    a = sum(np.outer(n, o) for old, new in pairs for o, n in zip(old, new, strict=True)) / 2
+    a = sum(np.outer(n, o) for old, new in pairs for o, n in zip(old, new, strict=True)) / count
     empty = state_rows(states, "")
     keep = np.stack([empty[0], *centres(torch.from_numpy(empty[1:]), 3).numpy()]).T
     eye, generator = np.eye(WIDTH), torch.Generator().manual_seed(0)
@@ -287,20 +314,20 @@ def test_speed_is_its_formula(
             assert 0 < len(found) < len(rows)
             return found
 
-        kept = [state_rows(states, text)[last(text)] for text in retained]
-        if augmentations:
-            kept = most_disturbed(kept) if filtered else kept
+        kept = [state_rows(states, text)[last(text)] for text in RETAINED] if concepts.preserve else list(empty[1:])
+        if settings.augmentations:
+            kept = most_disturbed(kept) if settings.filter else kept
             direction = _least_direction(torch.from_numpy(w)).numpy()
-            noise = torch.randn(augmentations, len(kept), generator=generator, dtype=torch.float64).numpy()
+            noise = torch.randn(settings.augmentations, len(kept), generator=generator, dtype=torch.float64).numpy()
             copies = [row + n * direction for line in noise for row, n in zip(kept, line, strict=True)]
             # Of the copies, those above the mean of the copies, whether or not the states themselves are filtered.
             kept = [*kept, *most_disturbed(copies)]
         moment = sum(np.outer(row, row) for row in kept) / len(kept)
         values, vectors = np.linalg.eigh(moment)
-        free = vectors[:, values < 2.0]
+        free = vectors[:, values < settings.threshold]
         p = free @ free.T
-        m = np.linalg.inv(t @ p + 0.6 * eye)
-        inner = np.linalg.inv(keep.T @ p @ m @ keep + 0.3 * np.eye(4))
+        m = np.linalg.inv(t @ p + settings.retain_scale * eye)
+        inner = np.linalg.inv(keep.T @ p @ m @ keep + settings.lamb * np.eye(4))
         expected[name] = w @ (a - t) @ p @ (eye - m @ keep @ inner @ keep.T @ p) @ m
     edit = run("speed", weights, encoder, concepts, settings)
     assert_edit(edit, expected)
@@ -317,25 +344,33 @@ def test_speeds_noise_lies_along_the_least_direction(weights: dict, encoder: Tex
         assert torch.equal(delta, same.deltas[name])
 
 
-def test_cure_is_its_formula(weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
+@pytest.mark.parametrize("alpha", [3.0, 5.0, 2.0])
+def test_cure_is_its_formula(alpha: float, weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
     def projector(texts: tuple[str, ...], alpha: float) -> np.ndarray:
         columns = np.concatenate([state_rows(states, text)[1 : last(text) + 1] for text in texts]).T
         u, s, _ = np.linalg.svd(columns, full_matrices=False)
         r = s**2 / np.sum(s**2)
         return u @ np.diag(alpha * r / ((alpha - 1) * r + 1)) @ u.T
 
-    forget, retain = projector(CONCEPTS.erase, 3.0), projector(CONCEPTS.preserve, 3.0)
+    forget, retain = projector(CONCEPTS.erase, alpha), projector(CONCEPTS.preserve, alpha)
     expected = {name: -w @ (forget - forget @ retain) for name, w in cross(weights).items()}
-    assert_edit(run("cure", weights, encoder, CONCEPTS, CureSettings(3.0)), expected)
+    assert_edit(run("cure", weights, encoder, CONCEPTS, CureSettings(alpha)), expected)
 
 
-@pytest.mark.parametrize(("guides", "kind"), [(("a white ball", ""), ""), (("",), ""), (("art",), "art")])
+@pytest.mark.parametrize(
+    ("guides", "settings"),
+    [
+        (("a white ball", ""), OceSettings(30.0, 2.0, 0.5, 1.0, expand_prompts=False)),
+        (("",), OceSettings(30.0, 2.0, 0.5, 1.0, expand_prompts=False)),
+        *((("real",), settings) for settings in OFFICIAL["oce"]),
+    ],
+)
 def test_oce_is_its_formula(
-    guides: tuple[str, ...], kind: Any, weights: dict, encoder: TextEncoder, states: TokenStates
+    guides: tuple[str, ...], settings: OceSettings, weights: dict, encoder: TextEncoder, states: TokenStates
 ) -> None:
     """Templates, of the concept's kind, go around concepts and guides, and not around what is preserved."""
     concepts = Concepts(CONCEPTS.erase, guides, CONCEPTS.preserve, CAPTIONS)
-    settings = OceSettings(30.0, 2.0, 0.5, 1.0, expand_prompts=bool(kind), kind=kind or "object")
+    templates = ("{}", *(TEMPLATES[settings.kind] if settings.expand_prompts else ()))
     everyday = np.concatenate([state_rows(states, text)[: last(text) + 2] for text in concepts.captions])
     moment = everyday.T @ everyday / len(everyday)
     expected = {}
@@ -344,15 +379,16 @@ def test_oce_is_its_formula(
             continue
 
         def basis(texts: tuple[str, ...], w: np.ndarray = w) -> np.ndarray:
-            expanded = [each.format(text) for text in dict.fromkeys(texts) for each in ("{}", *TEMPLATES.get(kind, ()))]
+            expanded = [each.format(text) for text in dict.fromkeys(texts) for each in templates]
             values = [w @ state_rows(states, text)[last(text)] for text in expanded]
             return np.linalg.qr(np.stack([value / np.linalg.norm(value) for value in values]).T)[0]
 
         g, h = basis(concepts.erase), basis(concepts.guides)
-        total = -30.0 * g @ g.T @ (np.eye(len(w)) - h @ h.T) + 2.0 * w @ moment @ w.T + w @ w.T
+        total = -settings.erase_scale * g @ g.T @ (np.eye(len(w)) - h @ h.T)
+        total = total + settings.caption_scale * w @ moment @ w.T + settings.lam * w @ w.T
         for text in concepts.preserve:
             value = w @ state_rows(states, text)[last(text)]
-            total = total + 0.5 * np.outer(value, value)
+            total = total + settings.preserve_scale * np.outer(value, value)
         u, _, v = np.linalg.svd(total)
         turn = u @ v
         if np.linalg.det(turn) < 0:

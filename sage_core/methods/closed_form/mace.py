@@ -97,8 +97,10 @@ def edit(
         seen += rows.T @ rows
     change = solver.right(held + around, moved)
     change = solver.right(held + seen, change @ seen)
-    note = "MACE trains LoRAs on pictures in addition, which this edit does not."
-    return result("MACE (closed-form part)", chosen, shared(chosen, change), solver, concepts, settings, (note,))
+    notes: tuple[str, ...] = ("MACE trains LoRAs on pictures in addition, which this edit does not.",)
+    if not has_prior:
+        notes += ("There is no prior: lam alone holds what other prompts mean.",)
+    return result("MACE (closed-form part)", chosen, shared(chosen, change), solver, concepts, settings, notes)
 
 
 def surrounding_rows(states: TokenStates, concept: str, guide: str) -> tuple[Tensor, Tensor]:
