@@ -23,7 +23,7 @@ _ROUTE, _REFINE = "route", "refine"
 _DEFAULTS = GateSettings()
 _NO_USE = (
     "⚠ aligned holds the same weights as base: flagged prompts are drawn as without a gate. Connect an aligned CLIP; "
-    "perhaps Apply SAGE Text Encoder is bypassed, or at strength 0."
+    "perhaps SAGE Apply is bypassed, or at strength 0."
 )
 # Bytes of a gate and its checkpoint, generously.
 _STORED = 2**24

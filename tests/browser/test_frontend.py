@@ -306,3 +306,32 @@ def test_a_search_shows_the_right_node_first_or_second(open_tab: Callable[[str],
         named = any(query.lower() in f"{node} {ENTRIES[node].name}".lower() for node in right)
         if known or named:
             assert right & {*nodes[:2]}, (query, nodes[:4])
+
+
+@pytest.mark.parametrize("path", sorted((PACK / "subgraphs").glob("*.json")), ids=lambda path: path.stem)
+def test_blueprints_are_offered_and_open(
+    path: Path, open_tab: Callable[[str], Tab], screenshot: Callable[[Tab, str], Path]
+) -> None:
+    tab = open_tab("classic")
+    blueprint = read(path)
+    (box,) = blueprint["nodes"]
+    offered = """async (name) => {
+      const stores = document.querySelector("#vue-app").__vue_app__.config.globalProperties.$pinia._s;
+      const found = () => Object.values(stores.get("nodeDef").nodeDefsByName).some(
+        (node) => node.name.startsWith("SubgraphBlueprint.") && node.display_name === name);
+      for (let left = 50; left && !found(); left--) await new Promise((done) => setTimeout(done, 100));
+      return found();
+    }"""
+    assert tab.page.evaluate(offered, path.stem)
+    tab.open(blueprint, path.stem)
+    screenshot(tab, f"blueprint-{path.stem}")
+    assert_neat(tab, [])
+    widgets = tab.page.evaluate("() => app.graph.nodes[0].widgets.map((widget) => [widget.name, widget.value])")
+    promoted = [each["name"] for each in box["inputs"] if "widget" in each]
+    assert [name for name, _ in widgets] == promoted
+    inside = """() => { const { inputs, outputs, subgraph } = app.graph.nodes[0];
+      return [inputs.map((each) => each.name), outputs.map((each) => each.name),
+        subgraph.nodes.map((node) => [node.type, Boolean(LiteGraph.registered_node_types[node.type])])]; }"""
+    inputs, outputs, nodes = tab.page.evaluate(inside)
+    assert inputs == [each["name"] for each in box["inputs"]] and outputs == [each["name"] for each in box["outputs"]]
+    assert nodes and all(known for _, known in nodes), nodes

@@ -183,7 +183,7 @@ def test_the_reader_knows_the_questions_that_rules_make_of_this_worlds_captions(
 
 
 def test_the_reader_looks_for_objects_of_several_looks():
-    """As Concept Rate asks for a concept such as "red star"."""
+    """As SAGE Concept Rate asks for a concept such as "red star"."""
     scenes = sample_scenes(40, seed=6, unsafe=False, split="any")
     shown = [
         {(SIZES[scenes.size[row, g]], COLORS[scenes.color[row, g]], SHAPES[scenes.shape[row, g]]) for g in range(count)}
