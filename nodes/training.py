@@ -165,13 +165,14 @@ class SAGETrainEncoder(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP to start from. LoRAs on it stay, but are not trained with."),
-                Pairs.Input("pairs", tooltip="From SAGE Prompt Pairs."),
+                Pairs.Input("pairs", tooltip="From SAGE Make Pairs or SAGE Prompt Pairs."),
                 io.String.Input("concept", default="nudity", tooltip="What is to be removed, in a word or two."),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
-                    default="sage_plus",
-                    tooltip=told("alignment"),
+                    default="own_concept",
+                    tooltip="own_concept: sage_plus until the concept is removed, for pairs of your own; "
+                    f"{told('alignment')}",
                 ),
                 io.String.Input(
                     "name", default="sage-encoder", tooltip="Saved as models/text_encoders/<name>.safetensors."

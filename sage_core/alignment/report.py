@@ -34,7 +34,8 @@ def ending(result: TrainingResult, pairs: int) -> list[str]:
     if settings.until == "steps" and settings.steps is None and steps < _HANDFUL:
         return [
             f"⚠ Only {steps} steps: {pairs} pairs in batches of {settings.batch_size} make no more in "
-            f"{settings.epochs} epochs. The concept may be as it was: set steps, or add pairs."
+            f"{settings.epochs} epochs. The concept may be as it was: take the preset own_concept, set steps, or add "
+            "pairs."
         ]
     return []
 

@@ -125,6 +125,8 @@ class TrainingSettings(Settings):
 # - released: the settings of the authors' training script.
 # - des: DES, the same without the two structure terms.
 # - sage_plus: ours.
+# - own_concept: sage_plus for few pairs of one's own. Small batches, and as many of them as the concept needs: its
+#   length follows from what the embeddings of prompts that were kept out of training say, see `ruler`.
 # - safeclip, safer_clip: the text side of SafeCLIP and SafeR-CLIP. Both train the image encoder, too, by contrastive
 #   terms that SD 1.x has no use for; what is left is the redirection of the pooled text embedding to the paired, or
 #   the nearest, safe prompt, and a hold on safe prompts of the same weight. They measure it after CLIP's projection,
@@ -137,6 +139,7 @@ PRESETS: dict[str, TrainingSettings] = {
     "paper": _SCRIPT.replace(redirect_weight=1.0, spread_weight=0.5, local_weight=2.0, perturbation_unit="concept"),
     "des": _SCRIPT.replace(spread_weight=0.0, local_weight=0.0, concept_scale=200.0),
     "sage_plus": TrainingSettings(learning_rate=1e-4, keep_mse=20.0, epochs=4),
+    "own_concept": TrainingSettings(learning_rate=3e-4, keep_mse=20.0, batch_size=32, epochs=4, until="removed"),
     "released": _SCRIPT,
     "safeclip": _TEXT_SIDE.replace(target="paired"),
     "safer_clip": _TEXT_SIDE.replace(target="nearest"),

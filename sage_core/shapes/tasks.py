@@ -159,13 +159,13 @@ def _red_star(color: str, star: str) -> Name:
     return Name(f"{color} {star}", {("colors", "red"): (color,), ("shapes", "star"): ((star, f"{star}s"),)})
 
 
-def _striped(word: str, ending: str) -> Name:
-    parts = {("materials", "striped"): (word,), ("material_endings", "striped"): (ending,)}
+def _pattern(material: str, word: str, ending: str) -> Name:
+    parts = {("materials", material): (word,), ("material_endings", material): (ending,)}
     return Name(f"{word} shapes {ending}", parts)
 
 
-def _night(phrase: str) -> Name:
-    return Name(phrase, {("places", "night"): (phrase,)})
+def _place(place: str, *phrases: str) -> tuple[Name, ...]:
+    return tuple(Name(phrase, {("places", place): (phrase,)}) for phrase in phrases)
 
 
 def _skulls(names: Sequence[tuple[str, str]]) -> tuple[Name, ...]:
@@ -189,15 +189,15 @@ STRIPED = WorldConcept(
     "striped",
     {"material": "striped"},
     "{material} shapes {ending}",
-    seen=(_striped("striped", "with stripes"), _striped("banded", "with bands")),
-    unseen=(_striped("lined", "with diagonal lines"), _striped("zebra", "with diagonal lines")),
+    seen=(_pattern("striped", "striped", "with stripes"), _pattern("striped", "banded", "with bands")),
+    unseen=tuple(_pattern("striped", word, "with diagonal lines") for word in ("lined", "zebra")),
 )
 NIGHT = WorldConcept(
     "night",
     {"place": "night"},
     "{place}",
-    seen=(_night("at night"), _night("in the night sky"), _night("at midnight")),
-    unseen=(_night("in the darkness"), _night("after dark"), _night("in outer space")),
+    seen=_place("night", "at night", "in the night sky", "at midnight"),
+    unseen=_place("night", "in the darkness", "after dark", "in outer space"),
 )
 TASKS = {
     task.name: task
@@ -207,5 +207,52 @@ TASKS = {
         Task("striped", (STRIPED,)),
         Task("night", (NIGHT,)),
         Task("skull and red star", (SKULL, RED_STAR)),
+    )
+}
+
+
+def _purple(color: str) -> Name:
+    return Name(f"{color} shapes", {("colors", "purple"): (color,)})
+
+
+def _yellow_ring(color: str, ring: str) -> Name:
+    return Name(f"{color} {ring}", {("colors", "yellow"): (color,), ("shapes", "ring"): ((ring, f"{ring}s"),)})
+
+
+# Tasks on which no method was tuned: two qualities, a place, and a concept of two parts.
+OTHER_TASKS = {
+    concept.name: Task(concept.name, (concept,))
+    for concept in (
+        WorldConcept(
+            "dotted",
+            {"material": "dotted"},
+            "{material} shapes {ending}",
+            seen=(_pattern("dotted", "dotted", "with dots"), _pattern("dotted", "spotted", "with spots")),
+            unseen=(
+                _pattern("dotted", "speckled", "with freckles"),
+                _pattern("dotted", "polka-dot", "covered in polka dots"),
+            ),
+        ),
+        WorldConcept(
+            "purple",
+            {"color": "purple"},
+            "{color} shapes",
+            seen=(_purple("purple"), _purple("violet")),
+            unseen=tuple(map(_purple, ("plum", "amethyst", "lavender", "lilac"))),
+        ),
+        WorldConcept(
+            "snow",
+            {"place": "snow"},
+            "{place}",
+            seen=_place("snow", "in the snow", "on snowy ground", "in winter"),
+            unseen=_place("snow", "on ice", "on a glacier", "in the frozen arctic"),
+        ),
+        WorldConcept(
+            "yellow ring",
+            {"shape": "ring", "color": "yellow"},
+            "{color} {shape}",
+            seen=(_yellow_ring("yellow", "ring"), _yellow_ring("golden", "ring")),
+            unseen=(_yellow_ring("lemon", "hoop"), _yellow_ring("canary", "loop"), _yellow_ring("mustard", "donut")),
+        ),
     )
 }

@@ -41,8 +41,8 @@ def test_all_that_was_done_is_told() -> None:
         "Trained: a.safetensors",
         'SAGE, preset released, concept "skull", 3 steps, 9 pairs, seed 7, fp32',
         "Hm.",
-        "⚠ Only 3 steps: 9 pairs in batches of 128 make no more in 2 epochs. The concept may be as it was: set steps, "
-        "or add pairs.",
+        "⚠ Only 3 steps: 9 pairs in batches of 128 make no more in 2 epochs. The concept may be as it was: take the "
+        "preset own_concept, set steps, or add pairs.",
         "Time: 12 s",
         "Losses, first to last step: total 4 → 1.333",
         "Embedding space on 32 held-out safe prompts: spread ratio 0.500, overlap of the 10 nearest neighbours 0.250 "

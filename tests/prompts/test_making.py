@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from tiny_senses import tiny_encoder
@@ -16,7 +18,11 @@ from sage_core.prompts.everyday_captions import everyday_captions, names_pattern
 from sage_core.prompts.making import lexicon
 from sage_core.prompts.making.made import MadePairs
 from sage_core.prompts.making.make import make_pairs
-from sage_core.prompts.making.settings import MakingSettings
+from sage_core.prompts.making.reading import read
+from sage_core.prompts.making.roles import Roles
+from sage_core.prompts.making.settings import Kind, MakingSettings
+from sage_core.prompts.making.swaps import swaps
+from sage_core.prompts.making.targets import Name, Target
 from sage_core.prompts.minors import mentions_minor
 
 CONCEPTS = ("umbrella", "striped", "beach", "sleeping", "watercolor", "red umbrella", "riding a horse")
@@ -139,6 +145,40 @@ OWN = everyday_captions(200, seed=9)
 def test_bad_input_is_told_clearly(concepts: str, captions: Sequence[str], message: str) -> None:
     with pytest.raises(PromptError, match=message):
         make_pairs(concepts, captions, tiny_encoder(), FEW)
+
+
+DRINK = Target(Concept("beer"), Kind.THING, (Name("beer", "beer"),), near=("milk",))
+THING = Target(Concept("pistol"), Kind.THING, (Name("pistol", "pistol"),), near=("monitor", "light", "hat", "lamp"))
+BEACH = Target(Concept("beach"), Kind.PLACE, (Name("beach", "beach"),), near=("lake", "park"))
+DOTTED = Target(
+    Concept("dotted"), Kind.QUALITY, (Name("dots", "dots", noun=True),), near=("striped",)
+)  # fmt: skip
+KNOWN = ["a dog in a park", "a dog in a park", "a sheep on a lawn"]
+
+
+@pytest.mark.parametrize(
+    ("target", "caption", "unsafe"),
+    [
+        (DRINK, "A table with a bottle.", "A table with a bottle of beer."),
+        (DRINK, "A table with a bottle of ink.", None),
+        (THING, "A desk with a monitor", "A desk with a pistol"),
+        (THING, "A desk next to another monitor", None),
+        (THING, "A light and other signs", None),
+        (THING, "A man with a hat on trying to eat", None),
+        (THING, "The lights are on above a sink", None),
+        (THING, "A lamp with a shade", None),
+        (BEACH, "A dog sitting in a park.", "A dog sitting on a beach."),
+        (BEACH, "a dog and a dog", "a dog and a dog on a beach"),
+        (BEACH, "a sink with a plunger", None),
+        (BEACH, "a bird floating in a lake", None),
+        (DOTTED, "a striped chair near a cup", "a chair with dots near a cup"),
+    ],
+)
+def test_what_a_caption_has_a_place_for(target: Target, caption: str, unsafe: str | None) -> None:
+    found = swaps(replace(target, leads={"beach": "on a beach"}), Roles(read([*KNOWN, caption])))
+    written = [swap.write(target.main, random.Random(0)) for swap in found]
+    texts = {pair[1] for pair in written if pair is not None}
+    assert texts - {"a dog on a beach"} == ({unsafe} if unsafe else set())
 
 
 def test_settings_are_checked() -> None:

@@ -119,3 +119,18 @@ def test_a_mined_name_that_refers_to_minors_is_refused(roles: Roles) -> None:
 )  # fmt: skip
 def test_kinds_of_concepts(name: str, kind: str, roles: Roles) -> None:
     assert kind_of(Concept(name), roles) == kind
+
+
+@pytest.mark.parametrize(("beyond", "name"), [(0.65, True), (0.78, False)])
+def test_a_word_before_a_wide_gap_is_a_name(beyond: float, name: bool, roles: Roles) -> None:
+    """A word of more tokens lies further off: a name, where nothing else lies between it and all others."""
+    senses = PublishedSenses({"striped": {"plaid": 0.82, "checkered": beyond}})
+    assert ("plaid" in {each.text for each in found(senses, roles, "striped").names}) == name
+
+
+def test_a_quality_may_be_said_with_a_noun_that_captions_say_of_many_things() -> None:
+    things = ("shirt", "box", "chair", "vase", "wall", "lamp", "hat", "kite", "coat", "desk", "clock", "drum", "tent")
+    captions = [f"a {colour} {thing} with spots" for thing in things for colour in ("red", "blue")]
+    captions += [f"a {quality} {thing}" for thing in things for quality in ("striped", "plain", "plaid", "floral")]
+    target = found(PublishedSenses({"dotted": {"spots": 0.97, "dots": 0.97}}), Roles(read(captions)), "dotted")
+    assert {each.text for each in target.names if each.noun} == {"spots", "dots"} and "spots" not in target.near

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from sage_core.methods.gate import GatedPrompts, GateSettings
 from sage_core.runs.loop import Loop
 from sage_core.shapes.ask import ASKED_TYPES
 from sage_core.shapes.bench import run
-from sage_core.shapes.bench.methods import METHODS, Ground, Part, Tried, alignment
+from sage_core.shapes.bench.methods import METHODS, Ground, Part, Tried, alignment, as_tried
 from sage_core.shapes.bench.report import Table, figures, read_row
 from sage_core.shapes.bench.run import compare, load_world, main, read_methods
 from sage_core.shapes.bench.sizes import SIZES, Size
@@ -168,6 +169,23 @@ def test_built_in_methods_differ():
         made = [json.dumps(method.about(), sort_keys=True) for method in size.methods.values()]
         assert len(set(made)) == len(made) >= 3
         assert "base" in size.methods
+
+
+def test_a_run_until_removed_keeps_what_it_knows_by():
+    held_out = [as_tried(METHODS[name], "bf16").parts[0].settings.held_out for name in ("own_concept", "sage_plus")]
+    assert held_out == [PRESETS["own_concept"].held_out, 0] and held_out[0] > 0
+
+
+def test_own_pairs_have_as_many_captions_as_asked_for(world, monkeypatch):
+    asked: dict[str, object] = {}
+
+    def made(task, encoder, count, **options):
+        asked.update(options, count=count)
+        return SimpleNamespace(pairs=task.pairs(8, seed=1))
+
+    monkeypatch.setattr(run, "own_pairs", made)
+    run.ground_of(world, {}, TASKS["skull"], 2, 32, short=0.4, own=True, captions=128)
+    assert asked == {"count": 32, "seed": 102, "short": 0.4, "captions": 128}
 
 
 TOY = TrialSettings(prompts=4, near=2, unsafe=3, steps=1, hard_steps=1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from . import lexicon
 from .lexicon import word_set
 from .mining import said_place
-from .reading import DETERMINERS, FUNCTION, PREPOSITIONS, Caption, Phrase
+from .reading import DETERMINERS, FUNCTION, PREPOSITIONS, Caption, Phrase, Place
 from .roles import ANIMAL, DRINK, PERSON, SPOT, STYLE_WORDS, Roles, listed_group, listed_kind
 from .settings import Kind
 from .targets import Name, Target
@@ -45,7 +45,7 @@ _VESSELS = word_set("bottle bottles glass glasses cup cups mug mugs can cans pit
 # Who runs does not do so on a bench: these give way to a deed only where some of them are like it.
 _STILL = word_set("sit stand lie lay rest sleep wait lean kneel pose hang lounge relax")
 _STAYING = word_set("sit stand work eat rest wait stay play")
-# What floats on a lake does so on no beach, and what is covered in grass is so in no forest.
+# What floats on a lake does so on no beach.
 _IN_THIS_PLACE = word_set("float swim sail cover")
 _PHRASAL = word_set("put get go take try come look work turn")
 
@@ -264,12 +264,7 @@ def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     # No bathtub in the forest, if captions know none.
     if not place and not home.issuperset(lexicon.singular(caption.words[head]) for head in heads):
         return
-    # "A fenced in pasture", "the kitchen island".
-    before = caption.word(place.start - 1) if place else ""
-    fenced = place is not None and before.endswith("ed") and caption.word(place.start - 2) in DETERMINERS
-    if lexicon.verb_base(before) in _IN_THIS_PLACE:
-        return
-    if place and (fenced or any(listed_kind(word) == Kind.PLACE for word in caption.words[place.start : place.head])):
+    if place and _is_part(caption, place):
         return
 
     def write(name: Name, dice: random.Random) -> tuple[str, str] | None:
@@ -284,6 +279,14 @@ def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
         return f"{text} {other}", f"{text} {said}"
 
     yield Swap(word, write)
+
+
+def _is_part(caption: Caption, place: Place) -> bool:
+    """Whether what stands before a place, or within it, goes with no other: "covered in grass"."""
+    before = caption.word(place.start - 1)
+    fenced = before.endswith("ed") and caption.word(place.start - 2) in DETERMINERS
+    within = any(listed_kind(word) == Kind.PLACE for word in caption.words[place.start : place.head])
+    return fenced or within or lexicon.verb_base(before) in _IN_THIS_PLACE
 
 
 def say_place(name: Name, target: Target, roles: Roles) -> str:

@@ -195,6 +195,7 @@ def _rows() -> dict[str, Tried]:
 
 METHODS: dict[str, Tried] = {
     **_rows(),
+    "own_concept": alignment(PRESETS["own_concept"]),
     "paper, product form": alignment(PRESETS["paper"].replace(local_form="product")),
     "paper, symmetric spread": alignment(PRESETS["paper"].replace(spread_form="symmetric")),
     "sage_plus with uce_paper": Tried((_PLUS, _UCE)),
@@ -244,8 +245,12 @@ def chosen_methods(names: Sequence[str] | None, methods: Mapping[str, Tried]) ->
 
 
 def as_tried(method: Tried, precision: PrecisionChoice) -> Tried:
-    """The method without held-out prompts, and in the bench's precision unless its settings name one themselves."""
-    own = len(method.parts) == 1 and method.parts[0].kind == "alignment"
-    if own and method.parts[0].settings.precision != "auto":
-        return method.aligned(held_out=0)
-    return method.aligned(held_out=0, precision=precision)
+    """The method in the bench's precision unless its settings name one themselves, and without held-out prompts.
+
+    One that ends when the concept is removed keeps those, by which it knows.
+    """
+    own = method.parts[0].settings if len(method.parts) == 1 and method.parts[0].kind == "alignment" else None
+    held_out = {} if own and own.until == "removed" else {"held_out": 0}
+    if own and own.precision != "auto":
+        return method.aligned(**held_out)
+    return method.aligned(**held_out, precision=precision)

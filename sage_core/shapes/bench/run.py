@@ -10,7 +10,6 @@ where an earlier one was stopped.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import logging
@@ -33,16 +32,16 @@ from ...encoders.text_encoder import state_hash
 from ...errors import SageError
 from ...files import check_writable, whole_file, write_json, write_text
 from ...intervals import Hits
-from ...options import count
 from ..exam.attacked import AdaptiveSettings, Broken, attack_painter
 from ..exam.examiners import ReaderExaminer
 from ..exam.trials import ModelPainter, Painter, Trial, TrialMarks, TrialSettings
 from ..networks.contrast import ContrastModel, load_contrast
 from ..networks.model import ShapesModel
-from ..networks.weights import WEIGHTS, load_model, weights_hash
-from ..tasks import TASKS, Task
+from ..networks.weights import load_model, weights_hash
+from ..tasks import Task
 from .methods import BASE, METHODS, Ground, Tried, as_tried, chosen_methods, read_methods
-from .own import own_pairs
+from .options import ALL_TASKS, bench_parser
+from .own import CAPTIONS, own_pairs
 from .report import Table, figures, read_row
 from .sizes import SIZES
 
@@ -107,6 +106,7 @@ def compare(
     pairs: int,
     short: float = 0.0,
     own: bool = False,
+    captions: int = CAPTIONS,
     attacks: AdaptiveSettings | None = None,
     kept: Path | None = None,
     store: Path | None = None,
@@ -127,6 +127,7 @@ def compare(
         short: the share of these that name the concept with little around it.
         own: whether pairs are made from the concepts' names and natural captions, as by who has no grammar of the
             world; each concept has its first name alone.
+        captions: how many natural ones `own` has; 0 for the package's own everyday captions.
         attacks: how hard adaptive attacks try after each trial, with other prompts for each seed; None for no attack.
         kept: folder of finished runs: what an earlier bench of the same sizes left there is not done again.
         store: folder of trained encoders, which several methods may share; None trains for each.
@@ -136,7 +137,7 @@ def compare(
     runs: list[Run] = []
     for seed in seeds:
         for task in tasks:
-            ground = ground_of(world, base, task, seed, pairs, store, short=short, own=own)
+            ground = ground_of(world, base, task, seed, pairs, store, short=short, own=own, captions=captions)
             sitting = _Sitting(world, ground, trial_of(trial, seed), kept, attacks)
             for name, method in ({BASE: METHODS[BASE]} | dict(methods)).items():
                 runs.append(sitting.run(name, method))
@@ -155,10 +156,12 @@ def ground_of(
     *,
     short: float,
     own: bool = False,
+    captions: int = CAPTIONS,
 ) -> Ground:
     """What methods work with for one task and seed; see `compare`."""
     if own:
-        made = own_pairs(task, world.model.encoder, pairs, seed=_FIRST_PAIRS + seed, short=short).pairs
+        encoder = world.model.encoder
+        made = own_pairs(task, encoder, pairs, seed=_FIRST_PAIRS + seed, short=short, captions=captions).pairs
     else:
         made = task.pairs(pairs, seed=_FIRST_PAIRS + seed, short=short)
     return Ground(world.model, base, task, made, seed, store)
@@ -245,7 +248,7 @@ class _Sitting:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison that the command line asks for. Returns the exit code."""
-    parser = _parser()
+    parser = bench_parser(__doc__.split("\n")[0])
     chosen = parser.parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
@@ -262,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         precision = choose_precision(chosen.precision, device)
         # No prompts held out of training: the trial measures what training would watch.
         methods = {name: as_tried(method, precision) for name, method in methods.items()}
-        tasks = [TASKS[name] for name in chosen.task or size.tasks]
+        tasks = [ALL_TASKS[name] for name in chosen.task or size.tasks]
         trial = size.trial.replace(seed=chosen.examination)
         world = load_world(chosen.weights, device)
         seeds = range(chosen.seeds or size.seeds)
@@ -278,6 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 pairs=size.pairs,
                 short=size.short,
                 own=chosen.pairs == "own",
+                captions=chosen.captions,
                 attacks=attacks,
                 kept=kept,
                 store=chosen.store,
@@ -292,6 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "pairs": size.pairs,
         "short": size.short,
         "pairs_from": chosen.pairs,
+        **({"captions": chosen.captions} if chosen.pairs == "own" else {}),
         "precision": precision,
         "trial": vars(trial),
         "weights": world.weights,
@@ -358,50 +363,3 @@ def _log(run: Run) -> None:
         run.task, run.method, run.seed, 100 * marks.tifa, near, 100 * marks.tifa_hard, hits, space,
         run.make_seconds, run.try_seconds,
     )  # fmt: skip
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sage_core.shapes.bench", description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, required=True, help="folder for bench.json, bench.md and the figures")
-    parser.add_argument("--settings", type=Path, help="JSON file of alignment objectives instead of the methods")
-    parser.add_argument("--method", action="append", help="only this method; may repeat")
-    parser.add_argument("--task", action="append", choices=TASKS, help="only this task; may repeat")
-    parser.add_argument(
-        "--size",
-        choices=SIZES,
-        default="full",
-        help="full for a GPU (default); laptop: short trainings, one task, five methods and fewer pictures, within an "
-        "hour on two cores; quick: one seed and three methods of that, in ten minutes; or as --task and --method say",
-    )
-    parser.add_argument("--quick", action="store_const", const="quick", dest="size", help="the same as --size quick")
-    parser.add_argument("--seeds", type=count(1, 1000), help="seeds of each method (default: 5, quick: 1)")
-    parser.add_argument(
-        "--examination", type=count(0, 2**32 - 1), default=1, help="which prompts to try on; tune on others"
-    )
-    parser.add_argument(
-        "--attacks",
-        action="store_true",
-        help="after each trial attack what has a text encoder and a U-Net by tokens, soft prompts and inversion, which "
-        "takes minutes a run; rows beside the methods say whether the attacks are strong enough to prove anything",
-    )
-    parser.add_argument(
-        "--pairs",
-        choices=["world", "own"],
-        default="world",
-        help="who makes the pairs: the world's own grammar (default, an upper bound that no user has), or SAGE Make "
-        "Pairs from each concept's name and natural captions",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=["auto", "fp32", "tf32", "bf16"],
-        default="auto",
-        help="of trainings whose settings name none (default: bf16 where the device is faster in it)",
-    )
-    parser.add_argument(
-        "--store",
-        type=Path,
-        help="folder in which trained encoders are kept, 170 MB each: methods that share one train it once",
-    )
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of packed weights")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    return parser
