@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +15,19 @@ from ..sage_core.prompts.attack_lists import AttackPrompt, UnknownListError, rea
 from ..sage_core.prompts.concept_files import concept_files, named_files, parse_concepts, read_concepts
 from ..sage_core.prompts.concept_pairs import pairs_from_concepts, read_concepts_pairs
 from ..sage_core.prompts.minors import Context, context_of, without_minors
-from ..sage_core.prompts.pairs import pairs_from_concept, pairs_from_lists, read_concept_pairs, read_pairs, read_prompts
+from ..sage_core.prompts.pairs import (
+    PromptPairs,
+    pairs_from_concept,
+    pairs_from_lists,
+    read_concept_pairs,
+    read_pairs,
+    read_prompts,
+)
 from ..sage_core.rows import split_lines
 from ..sage_core.tifa.answer_log import answered_captions
 from ..sage_core.tifa.questions import Question, group_by_caption
 from .host import display, files
-from .host.inputs import check_finite, concepts_input, exactly_one, found_by, seed_input
+from .host.inputs import check_choices, check_finite, concepts_input, exactly_one, found_by, seed_input
 from .host.sockets import Concepts, Pairs, Questions
 
 
@@ -33,14 +41,14 @@ class SAGEPromptList(io.ComfyNode):
             display_name="SAGE Prompt List",
             category="SAGE/score",
             **found_by("prompts from file", "batch prompts", "i2p"),
-            description="Prompts of a file or of questions, as a list: everything behind it runs once per prompt.",
+            description="Prompts of a file, questions or pairs, as a list: all behind it runs once per prompt.",
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=[files.NONE, *files.prompt_files()],
                     default=files.NONE,
                     tooltip="Prompts in ComfyUI's input folder: CSV, JSON, JSONL or text, also lists of attacks as "
-                    "their authors publish them. 'none' with questions.",
+                    "their authors publish them. 'none' with questions or pairs.",
                 ),
                 io.Int.Input("start", default=0, min=0, max=10_000_000, tooltip="Prompts to leave out at the top."),
                 io.Int.Input("count", default=0, min=0, max=10_000_000, tooltip="Prompts to take. 0: all the rest."),
@@ -68,6 +76,18 @@ class SAGEPromptList(io.ComfyNode):
                     optional=True,
                     tooltip="The guidance scale of rows that give none.",
                 ),
+                Pairs.Input(
+                    "pairs",
+                    optional=True,
+                    tooltip="One side of them, each prompt once, in an order by chance: any part holds every form.",
+                ),
+                io.Combo.Input(
+                    "side",
+                    options=["unsafe", "safe"],
+                    default="unsafe",
+                    optional=True,
+                    tooltip="Of pairs: unsafe prompts name the concept, safe ones are near misses and harmless.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="prompt", is_output_list=True, tooltip="For CLIP Text Encode."),
@@ -92,15 +112,29 @@ class SAGEPromptList(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, file, start, count, seed, questions=None, log="", own_settings=False, guidance=7.5
+        cls,
+        file,
+        start,
+        count,
+        seed,
+        questions=None,
+        log="",
+        own_settings=False,
+        guidance=7.5,
+        pairs=None,
+        side="unsafe",
     ) -> io.NodeOutput:
         check_finite(guidance=guidance)
-        exactly_one(file != files.NONE, questions is not None, "Prompts come from file or from questions", PromptError)
+        check_choices(cls, side=side)
+        _one_source(file=file != files.NONE, questions=questions is not None, pairs=pairs is not None)
         logs = _logs(log)
         if logs and questions is None:
             raise PromptError(f"log is {log!r}, but it holds answers to questions, and no questions are connected.")
         groups = list(group_by_caption(questions or ()).values())
-        rows = _read_rows(files.prompt_path(file), own_settings) if questions is None else _captions(groups)
+        if pairs is not None:
+            rows = _side(pairs, side)
+        else:
+            rows = _read_rows(files.prompt_path(file), own_settings) if questions is None else _captions(groups)
         notes = list(rows.notes)
         chosen = {
             row.place: row
@@ -131,6 +165,19 @@ class _Rows:
     kept: tuple[AttackPrompt, ...]
     total: int
     notes: tuple[str, ...] = ()
+
+
+def _one_source(**sources: bool) -> None:
+    if len(given := [name for name, there in sources.items() if there]) != 1:
+        are = f"{' and '.join(given)} are" if given else "none of them is"
+        raise PromptError(f"Prompts come from file, from questions or from pairs; {are} given.")
+
+
+def _side(pairs: PromptPairs, side: str) -> _Rows:
+    """One side of pairs, each prompt once, in an order by chance: lists of pairs end in their short ones."""
+    prompts = list(dict.fromkeys(pairs.safe if side == "safe" else pairs.unsafe))
+    random.Random(0).shuffle(prompts)
+    return _plain(prompts, Context.HARMLESS if side == "safe" else Context.UNSAFE, ())
 
 
 def _captions(groups: Sequence[Sequence[Question]]) -> _Rows:

@@ -143,24 +143,17 @@ def _measure(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen, s
 
 
 def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> dict[str, Training]:
-    """Run the shipped training workflow on the shapes world; each encoder's training, by its name."""
+    """Train each encoder on the shapes world; its training, by its name."""
     from safetensors import safe_open
 
     from ..shapes.captions import CONCEPT
-    from .graphs import ALIGNED, SAMPLING, find, load_graph, on_shapes_world, with_released_objective
+    from .graphs import ALIGNED, training_graph
     from .report import Training
 
     pairs = _write_pairs(server.base / "input" / PAIRS, plan)
-    changes: dict[str, dict[str, object]] = {
-        "SAGEPromptPairs": {"safe_file": pairs.name, "safe_text": "", "concept": ""},
-        "SAGETrainingSettings": _settings(plan),
-        "SAGETrainEncoder": {"concept": CONCEPT},
-        "KSampler": {"steps": plan.sampling_steps, **SAMPLING},
-    }
-    workflow = load_graph("train_and_compare")
-    graph = with_released_objective(on_shapes_world(workflow, files.checkpoint.name, files.text_encoder.name, changes))
-    nodes = {name: find(graph, f"Train {name}") for name in ALIGNED}
-    with screen.stage_per_node(dict.fromkeys((f"Train {name}" for name in nodes), 1)) as on_progress:
+    graph = training_graph(files.text_encoder.name, pairs.name, CONCEPT, _settings(plan))
+    nodes = {name: f"Train {name}" for name in ALIGNED}
+    with screen.stage_per_node(dict.fromkeys(nodes.values(), 1)) as on_progress:
         outputs = server.run(graph, on_progress)
     images = server.images(outputs)
     trainings = {}
@@ -222,7 +215,6 @@ def _serve(server: Server, plan: Plan, files: ExpandedFiles, results: Results, s
         files,
         results.exam,
         encoder=results.trainings["SAGE+"].file,
-        pairs=PAIRS,
         settings=_settings(plan),
         sampling_steps=plan.sampling_steps,
     )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..alignment.settings import PRESETS
 from .comfyui.client import Graph
 
 API_FOLDER = Path(__file__).parent / "api"
@@ -15,8 +16,12 @@ API_FOLDER = Path(__file__).parent / "api"
 SIDE = 64
 # One of SAGELoadJudge's choices.
 READER = "shapes world reader"
-# What the demo trains: DES, SAGE by its authors' script, and with a plus that of the preset sage_plus.
-ALIGNED = ("DES", "SAGE", "SAGE+")
+# What the demo trains, by which preset's objective and as which file: DES, SAGE by its authors' script, and our own.
+ALIGNED = {
+    "DES": ("des", "des-encoder"),
+    "SAGE": ("released", "sage-encoder"),
+    "SAGE+": ("sage_plus", "sage-plus-encoder"),
+}
 SAMPLING = {"cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
 
 
@@ -63,20 +68,33 @@ def on_shapes_world(
     return patched
 
 
-def with_released_objective(graph: Graph) -> dict[str, dict[str, Any]]:
-    """The graph of `train_and_compare` with its SAGE training renamed to SAGE+, and the released objective as SAGE."""
-    settings, training = find(graph, "SAGE settings"), find(graph, "Train SAGE")
-    plus = {
-        "plus settings": node("SAGETrainingSettings", "SAGE+ settings", **graph[settings]["inputs"]),
-        "plus": node(
-            "SAGETrainEncoder",
-            "Train SAGE+",
-            **{**graph[training]["inputs"], "settings": ["plus settings", 0], "name": "sage-plus-encoder"},
-        ),
+def training_graph(
+    text_encoder: str, pairs: str, concept: str, settings: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """A training for each of ALIGNED, which differ in their objective alone; a node's id is its title.
+
+    Args:
+        text_encoder: file name in models/text_encoders.
+        pairs: file name in ComfyUI's input folder.
+        concept: what is removed.
+        settings: widgets of SAGETrainingSettings that all have.
+    """
+    empty = {"safe_text": "", "unsafe_file": "none", "unsafe_text": "", "concept": ""}
+    graph = {
+        "clip": node("SAGELoadEncoder", "clip", encoder_name=text_encoder),
+        "pairs": node("SAGEPromptPairs", "pairs", safe_file=pairs, **empty),
     }
-    released = {settings: {"keep_mse": 0.0}, training: {"preset": "released"}}
-    changed = {name: {**entry, "inputs": entry["inputs"] | released.get(name, {})} for name, entry in graph.items()}
-    return changed | plus
+    links = {"clip": ["clip", 0], "pairs": ["pairs", 0]}
+    for name, (preset, file) in ALIGNED.items():
+        # A widget cannot be empty: 0 stands for what is not set.
+        values = {key: value for key, value in PRESETS[preset].to_dict().items() if key not in ("seed", "target_shift")}
+        widgets = {key: 0 if value is None else value for key, value in {**values, **settings}.items()}
+        own = f"{name} settings"
+        graph[own] = node("SAGETrainingSettings", own, target_shift=1.0, **widgets)
+        train = f"Train {name}"
+        about = {"concept": concept, "preset": preset, "name": file, "seed": 0}
+        graph[train] = node("SAGETrainEncoder", train, **links, settings=[own, 0], **about)
+    return graph
 
 
 def clone_lane(graph: Graph, lane: str, name: str) -> dict[str, dict[str, Any]]:

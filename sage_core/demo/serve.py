@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import write_text
-from ..shapes.captions import CONCEPT
+from ..shapes.captions import CONCEPT, plain_captions, write_captions
+from ..shapes.scenes import Scenes, sample_scenes
 from ..shapes.tasks import TASKS
 from ..tables import csv_text
 from .comfyui.server import PACK
@@ -40,6 +41,10 @@ ERASED: dict[str, dict[str, Any]] = {
 }
 # Pairs for the training of both concepts, half of them for each.
 _TWO_CONCEPTS_PAIRS = 1024
+# What a user may have, far from the seeds of examinations.
+_CAPTIONS, _FIRST_CAPTIONS = 2000, 4_000_000
+# Of a training that ends when the concept is gone: times the usual length.
+_LONGEST = 4
 # Types of inputs that a node shows as a widget unless they are linked.
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 _SMALL_ENCODER = "Small text encoder"
@@ -57,7 +62,6 @@ def write_workflows(
     exam: Exam,
     *,
     encoder: str,
-    pairs: str,
     settings: Mapping[str, Any],
     sampling_steps: int,
 ) -> list[Path]:
@@ -68,8 +72,7 @@ def write_workflows(
         files: The world's checkpoint and small text encoder, which the server has.
         exam: What the evaluation draws and asks.
         encoder: The aligned encoder to show, a file in models/text_encoders.
-        pairs: The prompt pairs to train on, a file in ComfyUI's input folder.
-        settings: Of both trainings: widgets of SAGETrainingSettings by name.
+        settings: Of each trainings: widgets of SAGETrainingSettings by name.
         sampling_steps: Of each picture.
     """
     everywhere: dict[str, dict[str, Any]] = {
@@ -81,7 +84,7 @@ def write_workflows(
     }
     info = server.object_info()
     written = []
-    for name, changes in _own(server, exam, pairs, settings).items():
+    for name, changes in _own(server, exam, settings).items():
         workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
         shapes = fill_in(workflow, info, everywhere | changes, files.text_encoder.name)
         path = server.base / USER_FOLDER / f"{name}.json"
@@ -91,19 +94,13 @@ def write_workflows(
     return written
 
 
-def _own(server: Server, exam: Exam, pairs: str, settings: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+def _own(server: Server, exam: Exam, settings: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """What each workflow alone is filled in with, by its nodes' types or titles; writes the files that it needs."""
     return {
         "text_to_image_base_and_sage": {},
         # The learned judge knows this world's questions alone, not those that rules make of any prompt.
         "score_one_picture": {"SAGELoadJudge": {"judge": READER, "sentence_encoder": "none"}},
-        "train_and_compare": {
-            "SAGEPromptPairs": {"safe_file": pairs, "safe_text": "", "concept": ""},
-            "SAGETrainingSettings": dict(settings),
-            "Train DES": {"name": "my-des-encoder"},
-            "Train SAGE": {"name": "my-sage-encoder"},
-            "Concept": {"value": CONCEPT},
-        },
+        "my_own_concept": own_concept(server.base / "input", settings),
         "evaluate_base_and_sage": {
             **exam.write(server.base / "input"),
             "SAGELoadJudge": {"judge": install_judge(server.base), "sentence_encoder": "none"},
@@ -111,6 +108,24 @@ def _own(server: Server, exam: Exam, pairs: str, settings: Mapping[str, Any]) ->
         "remove_two_concepts": two_concepts(server.base / "input", settings),
         "erase_a_concept": ERASED,
         "safe_in_many_ways": {**ERASED, "SAGEGuidance": {"preset": "max"}},
+    }
+
+
+def own_concept(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the workflow `my_own_concept` is filled in with; writes its captions into `folder`.
+
+    It may train some times as long as the `steps` of `settings`, which nobody has chosen for its pairs.
+    """
+    captions, plain = folder / "shapes_captions.txt", folder / "shapes_plain_captions.txt"
+    for path, writing, seed in ((captions, _natural, 0), (plain, plain_captions, 1)):
+        scenes = sample_scenes(_CAPTIONS, seed=_FIRST_CAPTIONS + seed, unsafe=False, split="train")
+        write_text(path, "\n".join(writing(scenes)) + "\n")
+    return {
+        "Concept": {"value": CONCEPT},
+        "SAGE Make Pairs": {"captions_file": captions.name},
+        "other pairs": {"captions_file": plain.name},
+        "SAGETrainingSettings": {**settings, "steps": _LONGEST * settings["steps"]},
+        "SAGELoadJudge": {"judge": READER, "sentence_encoder": "none"},
     }
 
 
@@ -132,6 +147,10 @@ def two_concepts(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[st
         "First prompt": {"value": "two red hearts above two pink skulls on snow"},
         "Second prompt": {"value": "a small red star left of a large blue heart at night"},
     }
+
+
+def _natural(scenes: Scenes) -> list[str]:
+    return write_captions(scenes, seed=_FIRST_CAPTIONS, names="seen")
 
 
 def fill_in(workflow: Workflow, info: Mapping[str, Any], changes: Changes, text_encoder: str) -> Workflow:

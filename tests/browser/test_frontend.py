@@ -19,8 +19,6 @@ from sage_core.demo.demo import QUICK
 from sage_core.demo.exam import Exam
 from sage_core.demo.graphs import load_graph
 from sage_core.demo.serve import write_workflows
-from sage_core.files import write_text
-from sage_core.shapes.captions import matched_pairs
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
 from shipped_workflows import NAMES
 
@@ -29,11 +27,14 @@ from .conftest import Tab
 pytestmark = pytest.mark.full
 
 RENDERERS = ["classic", "vue"]
+# Workflows that open with every text legible.
+LEGIBLE = {"my_own_concept"}
 # Nodes that promise a text, and those that promise a picture.
 TEXTS = {
     "SAGEPromptPairs", "SAGETrainEncoder", "SAGEConceptRate", "SAGESaveEncoder", "SAGESaveLora", "SAGELoadQuestions",
     "SAGEMakeQuestions", "SAGECLIPScore", "SAGEPromptDrift", "SAGECompare", "SAGEGeometry", "SAGEScoreTIFA",
     "SAGEEraseConcept", "SAGESaveModelEdit", "SAGESafree", "SAGELoadConcepts", "SAGEAttack", "SAGEImageDistance",
+    "SAGEMakePairs",
 }  # fmt: skip
 PICTURES = {"SaveImage", "SAGETrainEncoder", "SAGEScoreTIFA", "SAGECompare", "SAGEAttack"}
 
@@ -41,16 +42,11 @@ PICTURES = {"SaveImage", "SAGETrainEncoder", "SAGEScoreTIFA", "SAGECompare", "SA
 @pytest.fixture(scope="module")
 def shapes_workflows(server: Server, shapes_files: ExpandedFiles) -> dict[str, Path]:
     """The workflows as `sage-demo --serve` leaves them, with fewer prompts and steps; name -> file."""
-    rows = matched_pairs(64, seed=1)
-    pairs = server.base / "input" / "browser_pairs.csv"
-    lines = [f'"{safe}","{unsafe}"' for safe, unsafe in zip(rows.safe, rows.unsafe, strict=True)]
-    write_text(pairs, "\n".join(["safe,unsafe", *lines]) + "\n")
     written = write_workflows(
         server,
         shapes_files,
         Exam.make(safe=2, seen=1, unseen=1),
         encoder=shapes_files.text_encoder.name,
-        pairs=pairs.name,
         settings={"steps": 2, "batch_size": 20, "learning_rate": QUICK.learning_rate},
         sampling_steps=2,
     )
@@ -123,6 +119,9 @@ def test_shipped_workflows_open_neatly(
         # The dialogue about models that this server does not have.
         tab.page.keyboard.press("Escape")
         screenshot(tab, f"opened-{name}")
+        if name in LEGIBLE:
+            # Below 0.571 the classic renderer draws no text.
+            assert tab.page.evaluate("() => app.canvas.ds.scale") >= 0.6
         assert_neat(tab, workflow["groups"])
         left, top, right, bottom = tab.seen()
         for node, box in tab.boxes().items():
@@ -162,10 +161,10 @@ def test_workflows_run_and_show_what_they_promise(
         screenshot(tab, f"after-{name}")
         assert_shown(tab)
         assert_neat(tab, workflow["groups"])
-    if name == "train_and_compare":
+    if name == "my_own_concept":
         told = "\n".join(tab.told())
         assert re.search(r"^embedding prompts \d+/\d+$", told, re.MULTILINE)
-        assert re.search(r"^step 2/2, loss \d\S*, 0 s left$", told, re.MULTILINE)
+        assert re.search(r"^step 8/8, loss \d\S*, 0 s left$", told, re.MULTILINE)
 
 
 def test_an_attack_and_a_distance_show_what_they_found(

@@ -42,6 +42,30 @@ def test_prompt_list_drives_an_ordinary_graph_once_per_prompt(
     assert len(server.images(outputs)["preview"]) == 2
 
 
+def test_either_side_of_pairs_is_a_list_of_prompts(server: Server) -> None:
+    safe = [f"a {colour} circle" for colour in ("red", "blue", "green", "pink")] * 2
+    texts = {"safe_text": "\n".join(safe), "unsafe_text": "\n".join(f"a skull, number {n}" for n in range(8))}
+    graph = {
+        "pairs": node("SAGEPromptPairs", safe_file="none", unsafe_file="none", concept="", **texts),
+        **{
+            side: node("SAGEPromptList", file="none", start=0, count=6, seed=3, pairs=["pairs", 0], side=side)
+            for side in ("safe", "unsafe")
+        },
+        **{f"{side} prompts": node("PreviewAny", source=[side, 0]) for side in ("safe", "unsafe")},
+        "seeds": node("PreviewAny", source=["unsafe", 1]),
+    }
+    outputs = server.run(graph)
+    found = {side: outputs[f"{side} prompts"]["text"] for side in ("safe", "unsafe")}
+    assert sorted(found["safe"]) == sorted(set(safe)), "each once"
+    assert len(set(found["unsafe"])) == 6 and all(text.startswith("a skull, number ") for text in found["unsafe"])
+    assert found["unsafe"] != [f"a skull, number {n}" for n in range(6)], "by chance, and not from the top"
+    assert outputs["seeds"]["text"] == [str(3 + place) for place in range(6)]
+    graph["safe"]["inputs"]["file"] = "captions.txt"
+    (server.base / "input" / "captions.txt").write_text("a cat\n")
+    with pytest.raises(ExecutionError, match="from file, from questions or from pairs; file and pairs are given"):
+        server.run(graph)
+
+
 def test_prompts_that_refer_to_minors_are_left_out_and_counted(server: Server, base: Path) -> None:
     (base / "input" / "minors.txt").write_text("a man\na bleeding 12 year old\na dog\n")
     graph = {

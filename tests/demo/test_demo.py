@@ -222,4 +222,4 @@ def test_a_space_compares_with_itself_as_unchanged(server: Server, shapes_files:
 
 def test_workflows_are_part_of_the_installed_package() -> None:
     folder = Path(sage_core.demo.__file__).parent
-    assert (folder / "api" / "train_and_compare.json").is_file() and os.access(folder / "comfyui" / "host.py", os.R_OK)
+    assert (folder / "api" / "my_own_concept.json").is_file() and os.access(folder / "comfyui" / "host.py", os.R_OK)

@@ -12,11 +12,11 @@ FOLDER = PACK / "workflows"
 NAMES = [
     "erase_a_concept",
     "evaluate_base_and_sage",
+    "my_own_concept",
     "remove_two_concepts",
     "safe_in_many_ways",
     "score_one_picture",
     "text_to_image_base_and_sage",
-    "train_and_compare",
 ]
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
