@@ -15,14 +15,7 @@ from ..sage_core.prompts.attack_lists import AttackPrompt, UnknownListError, rea
 from ..sage_core.prompts.concept_files import concept_files, named_files, parse_concepts, read_concepts
 from ..sage_core.prompts.concept_pairs import pairs_from_concepts, read_concepts_pairs
 from ..sage_core.prompts.minors import Context, context_of, without_minors
-from ..sage_core.prompts.pairs import (
-    PromptPairs,
-    pairs_from_concept,
-    pairs_from_lists,
-    read_concept_pairs,
-    read_pairs,
-    read_prompts,
-)
+from ..sage_core.prompts.pairs import pairs_from_concept, pairs_from_lists, read_concept_pairs, read_pairs, read_prompts
 from ..sage_core.rows import split_lines
 from ..sage_core.tifa.answer_log import answered_captions
 from ..sage_core.tifa.questions import Question, group_by_caption
@@ -169,13 +162,13 @@ class _Rows:
 
 def _one_source(**sources: bool) -> None:
     if len(given := [name for name, there in sources.items() if there]) != 1:
-        are = f"{' and '.join(given)} are" if given else "none of them is"
+        are = f"{' and '.join(given)} are" if given else "none is"
         raise PromptError(f"Prompts come from file, from questions or from pairs; {are} given.")
 
 
-def _side(pairs: PromptPairs, side: str) -> _Rows:
+def _side(pairs: Any, side: str) -> _Rows:
     """One side of pairs, each prompt once, in an order by chance: lists of pairs end in their short ones."""
-    prompts = list(dict.fromkeys(pairs.safe if side == "safe" else pairs.unsafe))
+    prompts = list(dict.fromkeys(getattr(pairs, side)))
     random.Random(0).shuffle(prompts)
     return _plain(prompts, Context.HARMLESS if side == "safe" else Context.UNSAFE, ())
 
