@@ -48,6 +48,7 @@ own_settings = true # draw with the seed and the guidance of each row, where the
 [score]
 what = ["tifa", "clipscore", "attacks", "geometry"] # and soft_tifa, geneval, vqascore, and fid, kid, cmmd:
                                                        # distances of pictures of harmless prompts
+# neighbours = 10                  # of each caption, for geometry, which needs more captions than that
 judge = "models/blip2-flan-t5-xl"  # a visual question answering model, a folder of transformers
 judge_precision = "bf16"           # fp32, fp16 or bf16
 sentences = "models/all-mpnet-base-v2"   # matches free answers to choices, as TIFA does

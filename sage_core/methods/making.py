@@ -140,6 +140,7 @@ def _aligned(work: _Work) -> Made:
         work.store,
         device=work.base.device,
         on_prepare=work.telling("embedding prompts"),
+        on_begin=work.telling("training"),
         on_step=work.on_step,
     )
     text = run_summary(result, work.method.title, found=found, pairs=len(pairs))
@@ -258,7 +259,8 @@ def _gated(work: _Work) -> Made:
 
     pairs = work.removal.pairs
     assert pairs is not None
-    gate = train_gate(work.base.encoder, pairs.safe, pairs.unsafe, work.settings, on_step=work.on_step)
+    told = work.telling("embedding prompts")
+    gate = train_gate(work.base.encoder, pairs.safe, pairs.unsafe, work.settings, on_step=work.on_step, on_batch=told)
     card = asdict(gate.card)
     return Made(Change(reads=GatedPrompts(gate)), card, {"card": card}, gate.card.summary())
 

@@ -227,10 +227,22 @@ def test_train_is_the_librarys_training_and_found_again(capsys, training, tmp_pa
 def test_train_makes_unsafe_prompts_of_the_concept(capsys, training, files, tmp_path):
     base, _ = training
     out = tmp_path / "sage.safetensors"
-    code, text, error = run(capsys, "train", base, files["prompts"], "--from-concept", "--out", out, *TRAIN)
+    code, text, error = run(capsys, "train", base, files["prompts"], "--from-concept", "--out", out, *TRAIN[:-1])
     assert (code, out.exists()) == (0, True)
     assert "Trained:" in text
     assert "12 kept" in error
+    # What it takes and how many steps there are is said before the first of them.
+    told = [error.index(words) for words in ("Training takes about ", "whole batches, on cpu.", "training:   0%")]
+    assert told == sorted(told) and "training: 100%" in error
+
+
+def test_a_bar_of_work_that_goes_on_begins_where_it_was(capsys):
+    """Its speed is not that of what an earlier run has done."""
+    bars = common.Bars(quiet=False)
+    bars("training")(40, 100)
+    bar = bars.bars["training"]
+    bars("training")(41, 100)
+    assert (bar.initial, bar.n) == (40, 41) and "40/100" in capsys.readouterr().err
 
 
 def test_on_cuda_a_training_is_told_what_memory_is_free(capsys, training, tmp_path, monkeypatch):

@@ -252,6 +252,91 @@ def test_two_edits_in_a_chain_add_up(pack: ModuleType, weights: dict, files: Non
     assert "mode replace measures the file against the checkpoint's own weights" in report
 
 
+# -- trainings, as ComfyUI runs them: in inference mode, in which weights are made that let no gradient pass -----------
+
+
+@pytest.fixture
+def said(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the nodes say while they run."""
+    told: list[str] = []
+    monkeypatch.setattr(pack.host.display, "say", told.append)
+    monkeypatch.setattr(pack.host.display, "_TEXT_PAUSE", 0.0)
+    return told
+
+
+def test_a_unet_is_trained_on_one_copy_of_weights_that_are_taken_when_there_is_room(
+    pack: ModuleType, weights: dict, clip: Any, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, shared = [], []
+    training, manager = pack.host.unet_training, pack.host.memory.comfy.model_management
+    free, patched_weights, run = manager.free_memory, training.models.patched_weights, training.UnetRun
+
+    def started(state: dict, *rest: Any) -> Any:
+        own = {key: values[0][0] for key, values in model.get_key_patches("diffusion_model.").items()}
+        shared.append(all(state[key].data_ptr() == weight.data_ptr() for key, weight in own.items()))
+        return run(state, *rest)
+
+    monkeypatch.setattr(manager, "free_memory", lambda *about: order.append("room") or free(*about))
+    monkeypatch.setattr(
+        training.models, "patched_weights", lambda *about: order.append("weights") or patched_weights(*about)
+    )
+    monkeypatch.setattr(training, "UnetRun", started)
+    with torch.inference_mode():
+        model = sound(weights)
+        results = [train(pack, model, clip), redirect(pack, model, clip)]
+    assert order == ["room", "weights"] * 2 and shared == [True, True]
+    for result in results:
+        assert "\nMemory: the weights alone take " in result.args[1]
+    assert len([text for text in said if text.startswith("Memory: the weights alone take ")]) == 2
+    # One pair, of which a step may take both pictures: 20 steps of the sampler for each.
+    drawn = [text for text in said if text.startswith("drawing what the MODEL makes of the pairs, step")]
+    assert drawn[0].split()[-1] == "0/40" and " 40/40" in drawn[-1]
+
+
+def test_a_gates_embedding_is_shown_and_hears_cancel(
+    pack: ModuleType, clip: Any, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pack.sage_core.prompts.pairs import pairs_from_lists
+
+    pairs = pairs_from_lists([f"a red ball {i}" for i in range(40)], [f"a red skull {i}" for i in range(40)])
+    with torch.inference_mode():
+        pack.gate.SAGETrainGate.execute(clip, pairs, 0.1, 2, 0)
+    assert [text for text in said if text.startswith("embedding prompts")][-1].startswith("embedding prompts 80/80")
+    assert said[-1].startswith("step 2/2")
+    monkeypatch.setattr(pack.host.display, "stop_if_cancelled", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt), torch.inference_mode():
+        pack.gate.SAGETrainGate.execute(clip, pairs, 0.1, 3, 0)
+
+
+def test_the_memory_that_is_announced_is_that_of_the_run(
+    pack: ModuleType, clip: Any, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pack.sage_core.alignment import memory, training
+    from pack.sage_core.alignment.settings import TrainingSettings
+    from pack.sage_core.encoders import precision
+    from pack.sage_core.encoders.layouts import EncoderConfig
+    from pack.sage_core.prompts.pairs import pairs_from_lists
+
+    monkeypatch.setattr(precision, "_cpu_gains", lambda: 6.0)
+    room, planned, manager = [], [], pack.host.memory.comfy.model_management
+    free, plan = manager.free_memory, training.plan_memory
+    monkeypatch.setattr(manager, "free_memory", lambda size, *rest: room.append(size) or free(size, *rest))
+    monkeypatch.setattr(training, "plan_memory", lambda *about: planned.append(plan(*about)) or planned[-1])
+    pairs = pairs_from_lists([f"a red ball {i}" for i in range(12)], [f"a red skull {i}" for i in range(12)])
+    settings = TrainingSettings(steps=2, batch_size=6, neighbours=3, held_out=0, precision="auto")
+    with torch.inference_mode():
+        report = pack.training.SAGETrainEncoder.execute(clip, pairs, "skull", "sage_plus", "planned", 0, settings).args[
+            1
+        ]
+    config = EncoderConfig.of(pack.host.clips.own_weights(clip))
+    assert room == [memory.estimate_memory(config, settings.replace(precision="bf16"), 12)]
+    assert room[0] < memory.estimate_memory(config, settings, 12)
+    assert f"Memory: {planned[0].summary()}, on cpu" in report and "seed 0, bf16" in report
+    assert any(planned[0].summary() in text for text in said if text.startswith("embedding prompts"))
+    # Whoever has bypassed the settings sees so many steps, before the first.
+    assert [text.split()[1].rstrip(",") for text in said if text.startswith("step")] == ["0/2", "1/2", "2/2"]
+
+
 # -- guidance ----------------------------------------------------------------------------------------------------------
 
 
