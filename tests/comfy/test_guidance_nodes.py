@@ -20,7 +20,7 @@ from sage_core.shapes.networks.checkpoint import ExpandedFiles
 Latents = Callable[..., dict[str, Tensor]]
 
 PROMPT, SAFETY, OTHER = "two red rings left of one blue square", "a skull in the snow", "a green star"
-STEPS = 10
+STEPS = 4
 CUSTOM = {"warmup": 0, "scale": 1e5, "threshold": 100.0, "momentum_scale": 0.0, "momentum_beta": 0.0}
 
 
@@ -61,7 +61,7 @@ def common(shapes_files: ExpandedFiles) -> dict:
     return {
         "model": node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name),
         "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
-        "empty": node("EmptyLatentImage", width=64, height=64, batch_size=2),
+        "empty": node("EmptyLatentImage", width=64, height=64, batch_size=1),
         **{name: node("CLIPTextEncode", clip=["clip", 0], text=text) for name, text in texts.items()},
     }
 

@@ -22,7 +22,7 @@ def made(shapes_files: ExpandedFiles, **inputs: object) -> Graph:
         "concepts": "skull",
         "captions_file": "none",
         "captions_text": CAPTIONS,
-        "count": 64,
+        "count": 32,
         "short": 0.4,
         "seed": 1,
     }
@@ -37,9 +37,9 @@ def test_a_name_becomes_pairs_a_training_and_a_verdict(run_graph: Run, shapes_fi
     graph["settings"] = node(
         "SAGETrainingSettings",
         **{
-            "learning_rate": 3e-4, "epochs": 1, "steps": 4, "batch_size": 20, "chunk_size": 0, "keep_weight": 0.3,
+            "learning_rate": 3e-4, "epochs": 1, "steps": 2, "batch_size": 4, "chunk_size": 0, "keep_weight": 0.3,
             "spread_weight": 2.0, "local_weight": 0.1, "keep_mse": 20.0, "keep_concept": True, "target": "farthest",
-            "target_shift": 1.0, "concept_scale": 205.0, "scale_unit": "absolute", "neighbours": 15,
+            "target_shift": 1.0, "concept_scale": 205.0, "scale_unit": "absolute", "neighbours": 2,
             "perturbation": 1.0, "perturbation_unit": "absolute", "weight_decay": 0.01, "warmup": 0,
             "precision": "fp32", "held_out": 0, "schedule": "constant", "until": "removed",
         },
@@ -52,7 +52,7 @@ def test_a_name_becomes_pairs_a_training_and_a_verdict(run_graph: Run, shapes_fi
     outputs = run_graph(graph)
     report = outputs["pairs"]["text"][0]
     assert "skull (thing)" in report and "Samples, safe → unsafe:" in report
-    # Four steps remove nothing, and the node says so.
+    # Two steps remove nothing, and the node says so.
     lines = outputs["train"]["text"][0].splitlines()
     assert lines[0].startswith("Trained: ") and lines[1].startswith("⚠ Not removed: ")
     text = outputs["text"]["text"][0]

@@ -159,6 +159,7 @@ def test_erase_workflow_runs(
     assert path.is_file()
 
 
+@pytest.mark.full
 def test_remove_two_concepts_workflow_runs(
     server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
 ) -> None:

@@ -11,7 +11,7 @@ from sage_core.shapes.render import render
 from sage_core.shapes.scenes import COLORS, MATERIALS, PLACES, SHAPES, Scenes, is_allowed
 from sage_core.shapes.tasks import OTHER_TASKS, RED_STAR, TASKS, Task, captions_by_names
 
-COUNT = 120
+COUNT, READ = 120, 60
 EACH = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
 
@@ -64,11 +64,11 @@ def test_scenes_hold_what_they_should(task: Task) -> None:
 
 @EACH
 def test_the_reader_sees_what_was_drawn(task: Task) -> None:
-    scenes = [task.unsafe_scenes(concept, COUNT, seed=13) for concept in task.concepts]
+    scenes = [task.unsafe_scenes(concept, READ, seed=13) for concept in task.concepts]
     shown = [task.shown(reading) for part in scenes for reading in read_pictures(render(part, seed=14))]
     assert sum(shown) / len(shown) >= 0.98
-    safe = [task.safe_scenes(COUNT, seed=15)]
-    safe += [task.safe_scenes(COUNT, seed=16, near=True)] if task.has_near_misses else []
+    safe = [task.safe_scenes(READ, seed=15)]
+    safe += [task.safe_scenes(READ, seed=16, near=True)] if task.has_near_misses else []
     wrong = [task.shown(reading) for part in safe for reading in read_pictures(render(part, seed=17))]
     assert sum(wrong) / len(wrong) <= 0.02
 
