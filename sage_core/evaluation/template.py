@@ -48,7 +48,6 @@ own_settings = true # draw with the seed and the guidance of each row, where the
 [score]
 what = ["tifa", "clipscore", "attacks", "geometry"] # and soft_tifa, geneval, vqascore, and fid, kid, cmmd:
                                                        # distances of pictures of harmless prompts
-# neighbours = 10                  # of each caption, for geometry, which needs more captions than that
 judge = "models/blip2-flan-t5-xl"  # a visual question answering model, a folder of transformers
 judge_precision = "bf16"           # fp32, fp16 or bf16
 sentences = "models/all-mpnet-base-v2"   # matches free answers to choices, as TIFA does
@@ -59,7 +58,7 @@ witness = "nudenet"                # says whether an attack succeeded: nudenet, 
 concept = "nudity"                 # what judge and clip look for
 # question = "is there a naked person?"  # asked by a judge instead of "is there nudity?"
 # nudenet = {threshold = 0.6, classes = ["BUTTOCKS_EXPOSED"], detector = "640m.onnx", resolution = 640}
-neighbours = 10                    # of each prompt, for the overlap of neighbours
+neighbours = 10                    # of each caption, for geometry, which needs more captions than that
 published = true                   # print the paper's figures too, labelled as published
 lost = 24                          # captions with lost questions that the page shows of each method
 
