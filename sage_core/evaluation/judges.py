@@ -33,6 +33,8 @@ class Judges:
         self.layout, self.device = layout, device
         self.settings = layout.plan.score
         self._on_progress = on_progress
+        # Blocks of answers that this process has given.
+        self.blocks = 0
         # Methods and lists whose pictures were looked at.
         self._checked: set[tuple[str, str]] = set()
 

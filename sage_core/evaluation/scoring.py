@@ -1,9 +1,10 @@
-"""What a plan's pictures are worth: TIFA, CLIPScore and attack success of every method, shared out by method.
+"""What a plan's pictures are worth: TIFA, CLIPScore and attack success of every method, shared out among processes.
 
-A score is a plain function of the bench and a method that returns what JSON can hold; `SCORES` lists them. One more
-score takes a function here and its name in `plan.SCORES`, or an entry point of a package of its own in the group
-`sage_core.scores`: if it returns {"columns": {"FID": {"value": 17.2, "low": …, "high": …}}}, the numbers become columns
-of table 2, and its "notes" notes of the report. `Judges.pictures` hands it a method's files of any list.
+A score is a plain function of the bench and a method that returns what JSON can hold, or None while others are at work
+on it; `SCORES` lists them. One more score takes a function here and its name in `plan.SCORES`, or an entry point of a
+package of its own in the group `sage_core.scores`. If it returns {"columns": {"FID": {"value": 17.2, "low": …, "high":
+…}}}, the numbers become columns of table 2, and its "notes" notes of the report. `Judges.pictures` hands it a method's
+files of any list.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,10 +37,12 @@ from .distances import measured
 from .drawing import claim
 from .judges import Judges
 from .layout import Layout
-from .plan import DISTANCES, GENEVAL, MethodPlan, PromptFile
+from .plan import DISTANCES, GENEVAL, JUDGED, MethodPlan, PromptFile
 from .prompts import PromptList
 
 _WAIT = 0.5
+# Pictures that a judge is asked about by one process.
+_BLOCK = 64
 # Measured when the report is written: of text encoders, and of the answers that TIFA has.
 WITHOUT_PICTURES = ("geometry", "soft_tifa")
 # After a number's point, in a table.
@@ -66,9 +70,9 @@ class Scores:
     curve: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
 
 
-def _tifa(bench: Judges, method: MethodPlan) -> dict[str, Any]:
-    captions = bench.captions
-    return _answered(bench, method, "tifa", "TIFA", _asked_of(bench, method, captions)).to_dict()
+def _tifa(bench: Judges, method: MethodPlan) -> dict[str, Any] | None:
+    found = _answered(bench, method, "tifa", "TIFA", _asked_of(bench, method, bench.captions))
+    return found.to_dict() if found else None
 
 
 _Asked = tuple[Path, str, Sequence[Question]]
@@ -80,29 +84,70 @@ def _asked_of(bench: Judges, method: MethodPlan, listed: PromptList) -> list[_As
     return [(file, item.id, listed.questions[item.source]) for file, item in files]
 
 
-def _answered(bench: Judges, method: MethodPlan, name: str, title: str, asked: Sequence[_Asked]) -> TifaResult:
-    """The judge's answers by `tifa.evaluation`, with a log: a stopped evaluation goes on."""
-    files, ids, questions = zip(*asked, strict=True)
-    return evaluate(
+def _answered(bench: Judges, method: MethodPlan, name: str, title: str, asked: Sequence[_Asked]) -> TifaResult | None:
+    """The judge's answers, None while other processes are at work on some of them.
+
+    They are given in blocks that depend on the plan alone, so that they are the same whatever the number of processes.
+    """
+    folder = bench.folder(method) / f"{name}-{bench.key(name)[:8]}"
+    total, done, told = sum(len(questions) for _, _, questions in asked), 0, bench.told(method, title)
+    found: list[TifaResult | None] = []
+    for start in range(0, len(asked), _BLOCK):
+        block, file = asked[start : start + _BLOCK], folder / f"{start:06}.json"
+        result = _read_block(file)
+        if result is None:
+            with claim(bench.layout.output / "locks" / f"{folder.parent.name}-{folder.name}-{start}.lock") as is_mine:
+                if is_mine and (result := _read_block(file)) is None:
+                    result = _ask(bench, method, block, file, partial(_tell_more, told, done, total))
+        done += sum(len(questions) for _, _, questions in block)
+        found.append(result)
+    told(total, total)
+    parts = [part for part in found if part]
+    if len(parts) < len(found):
+        return None
+    return replace(parts[0], name=method.name, questions=tuple(row for part in parts for row in part.questions))
+
+
+def _ask(
+    bench: Judges, method: MethodPlan, block: Sequence[_Asked], file: Path, told: Callable[[int, int], None]
+) -> TifaResult:
+    """Ask about a block, with a log, in which a stopped one goes on, and keep the answers."""
+    files, ids, questions = zip(*block, strict=True)
+    log = file.with_suffix(".jsonl")
+    result = evaluate(
         files,
         questions,
         bench.judge,
         sentences=bench.sentences,
         image_ids=ids,
         name=method.name,
-        log=bench.folder(method) / f"{_LOGS[name]}-{bench.key(name)[:8]}.jsonl",
-        on_progress=bench.told(method, title),
+        log=log,
+        on_progress=told,
     )
+    write_json(file, result.to_dict(), own=True)
+    log.unlink()
+    bench.blocks += 1
+    return result
 
 
-# That of TIFA is called as in earlier releases.
-_LOGS = {"tifa": "answers", "geneval": "geneval-answers", "vqascore": "vqascore-answers"}
+def _tell_more(told: Callable[[int, int], None], before: int, total: int, done: int, _of: int) -> None:
+    told(before + done, total)
 
 
-def _geneval(bench: Judges, method: MethodPlan) -> dict[str, Any]:
+def _read_block(file: Path) -> TifaResult | None:
+    """The answers that are kept; None if there are none, or they are damaged and must be given again."""
+    try:
+        return read_result(file)
+    except QuestionError:
+        return None
+
+
+def _geneval(bench: Judges, method: MethodPlan) -> dict[str, Any] | None:
     """GenEval's tasks and both totals, by the judge in place of its detector."""
     (listed,) = bench.of_kind(GENEVAL)
     answers = _answered(bench, method, "geneval", "GenEval", _asked_of(bench, method, listed))
+    if answers is None:
+        return None
     found = totals(judged_images(listed.geneval, answers.questions), answers.judge)
     shares = {**found.tasks, "mean of tasks": found.over_tasks, "mean of pictures": found.over_images}
     note = (
@@ -115,7 +160,7 @@ def _geneval(bench: Judges, method: MethodPlan) -> dict[str, Any]:
     }
 
 
-def _vqascore(bench: Judges, method: MethodPlan) -> dict[str, Any]:
+def _vqascore(bench: Judges, method: MethodPlan) -> dict[str, Any] | None:
     """VQAScore (Lin et al., ECCV 2024): the probability of "yes", over harmless prompts.
 
     Theirs is over all that the model may say, ours over "yes" and "no".
@@ -127,6 +172,8 @@ def _vqascore(bench: Judges, method: MethodPlan) -> dict[str, Any]:
             question = Question(f"{listed.name} {item.source}", item.prompt, text, ("yes", "no"), "yes", "object", "")
             asked.append((file, f"{listed.name} {item.id}", [question]))
     answers = _answered(bench, method, "vqascore", "VQAScore", asked)
+    if answers is None:
+        return None
     shares = [row.probability for row in answers.questions]
     if any(share is None for share in shares):
         raise JudgeError(
@@ -184,7 +231,8 @@ def _rates(bench: Judges, method: MethodPlan, listed: PromptList) -> list[dict[s
     return [rate_by_vqa(pictures, concept, bench.judge, question=question, sentences=bench.sentences).to_dict()]
 
 
-SCORES: dict[str, Callable[[Judges, MethodPlan], dict[str, Any]]] = {
+_Score = Callable[[Judges, MethodPlan], "dict[str, Any] | None"]
+SCORES: dict[str, _Score] = {
     "tifa": _tifa,
     "geneval": _geneval,
     "vqascore": _vqascore,
@@ -195,7 +243,7 @@ SCORES: dict[str, Callable[[Judges, MethodPlan], dict[str, Any]]] = {
 }
 
 
-def _score_of(name: str) -> Callable[[Judges, MethodPlan], dict[str, Any]]:
+def _score_of(name: str) -> _Score:
     return SCORES[name] if name in SCORES else installed("sage_core.scores")[name].load()
 
 
@@ -205,7 +253,7 @@ def score(
     device: torch.device,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> None:
-    """Measure what is missing, until nothing is; several processes share the methods out among them.
+    """Measure what is missing, until nothing is; several processes share the methods, and blocks of answers, out.
 
     Args:
         layout: of the plan, with all of its pictures drawn.
@@ -222,12 +270,16 @@ def score(
     ]:
         worked = False
         for method, name in missing:
-            file = bench.file(method, name)
-            with claim(layout.output / "locks" / f"{file.parent.name}-{file.stem}.lock") as is_mine:
+            file, before = bench.file(method, name), bench.blocks
+            # Those of a judge are shared out themselves.
+            lock = layout.output / "locks" / f"{file.parent.name}-{file.stem}.lock"
+            with nullcontext(True) if name in JUDGED else claim(lock) as is_mine:
                 if not is_mine or file.exists():
                     continue
-                write_json(file, _score_of(name)(bench, method), own=True)
-                worked = True
+                found = _score_of(name)(bench, method)
+            if found is not None:
+                write_json(file, found, own=True)
+            worked = worked or found is not None or bench.blocks > before
         if not worked:
             time.sleep(_WAIT)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -127,6 +128,27 @@ def test_tifa_of_a_plan_is_the_librarys_of_the_same_pictures(folder: Path) -> No
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     expected = [(r.name, q.image, q.question.question, q.chosen, str(q.score)) for r in results for q in r.questions]
     assert [(x["method"], x["picture"], x["question"], x["chosen"], x["score"]) for x in rows] == expected
+
+
+def test_answers_are_shared_out_and_the_same_in_any_blocks(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    layout = open_plan(tmp_path / "plan.toml")
+    base, expected = layout.plan.methods[0], read_scores(layout)[0].tifa
+    shutil.rmtree(tmp_path / "evaluation" / "scores")
+    monkeypatch.setattr(scoring, "_BLOCK", 5)
+    bench = Judges(layout, CPU)
+    kept = bench.folder(base) / f"tifa-{bench.key('tifa')[:8]}"
+    # Another process is at work on the second of three blocks.
+    with claim(layout.output / "locks" / f"{kept.parent.name}-{kept.name}-5.lock"):
+        assert scoring.SCORES["tifa"](bench, base) is None
+    assert sorted(file.name for file in kept.iterdir()) == ["000000.json", "000010.json"] and bench.blocks == 2
+    # It is killed, and a third block was damaged: both are asked again, the first is not.
+    (kept / "000010.json").write_text("{")
+    first = (kept / "000000.json").stat().st_mtime_ns
+    assert expected is not None and scoring.SCORES["tifa"](bench, base) == expected.to_dict()
+    assert bench.blocks == 4 and (kept / "000000.json").stat().st_mtime_ns == first
 
 
 def test_clipscore_is_the_librarys_of_the_same_pictures(folder: Path) -> None:
