@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from .batches import is_out_of_memory
 from .errors import JudgeError, SageError
-from .rows import read_json
+from .rows import parse_json
 
 _AGAIN = "Download all files of its repository again."
 # Tables that older versions of transformers stored and newer ones compute: neither missing nor foreign.
@@ -46,7 +46,7 @@ def read_model_config(folder: Path, role: str, examples: Sequence[str]) -> dict[
         JudgeError: there is no such model, its weights are pickles, a file is damaged, or config.json makes no sense.
     """
     try:
-        config = read_json(folder / "config.json")
+        config = _json(folder / "config.json")
     except FileNotFoundError:
         raise JudgeError(
             f"{folder}: no {role} model here (config.json is missing). Download one of {', '.join(examples)} "
@@ -62,7 +62,7 @@ def read_model_config(folder: Path, role: str, examples: Sequence[str]) -> dict[
     for file in (folder / name for name in _PROCESSORS):
         # Not every model has them, and those that read a damaged one say so.
         with suppress(OSError, ValueError):
-            _require_sensible(read_json(file), file, edge=_LONGEST_EDGE)
+            _require_sensible(_json(file), file, edge=_LONGEST_EDGE)
     if (folder / "adapter_config.json").exists():
         raise JudgeError(
             f"{folder}: holds an adapter (adapter_config.json), whose base may lie anywhere. Merge it into its model."
@@ -205,7 +205,7 @@ def _require_finite(model: torch.nn.Module, folder: Path, dtype: torch.dtype) ->
 def _check_index(file: Path) -> None:
     """Raise JudgeError unless an index of parts names only safetensors in its own folder."""
     try:
-        parts = read_json(file)["weight_map"].values()
+        parts = _json(file)["weight_map"].values()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise JudgeError(f"{file}: unreadable ({type(error).__name__}: {error}). Download it again.") from error
     for part in {part if isinstance(part, str) else repr(part) for part in parts}:
@@ -218,15 +218,22 @@ def _check_index(file: Path) -> None:
             raise JudgeError(f"{file.parent}: the part {part} is missing. {_AGAIN}")
 
 
-def _require_sensible(value: Any, file: Path, name: str = "", edge: int | None = None) -> None:
+def _json(file: Path) -> Any:
+    """A file of others: what its numbers are is looked at where they are used."""
+    return parse_json(file.read_text(encoding="utf-8"), constants=True)
+
+
+def _require_sensible(content: Any, file: Path, edge: int | None = None) -> None:
     """Raise JudgeError if a size anywhere in a configuration is one that no model has; `edge` limits a picture's."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _require_sensible(inner, file, str(key), edge)
-    elif isinstance(value, list):
-        for inner in value:
-            _require_sensible(inner, file, name, edge)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    left: list[tuple[str, Any]] = [("", content)]
+    while left:
+        name, value = left.pop()
+        if isinstance(value, dict):
+            left += [(str(key), inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            left += [(name, inner) for inner in value]
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
         most = _MOST_PARTS if _COUNTS.search(name) else _LARGEST_SIZE if _SIZES.search(name) else None
         most = edge if edge is not None and _EDGES.search(name) else most
         if most is not None and not abs(value) <= most and not name.endswith("_id"):

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _RULES = {"l": "---", "c": ":---:", "r": "---:"}
-_BAR = re.compile(r"(\\*)\|")
-_TAG = re.compile(r"(\\*)<(?=[A-Za-z/!?])")
+# From the first of the backslashes, or a long row of them would be looked through from each.
+_BAR = re.compile(r"(?<!\\)(\\*)\|")
+_TAG = re.compile(r"(?<!\\)(\\*)<(?=[A-Za-z/!?])")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",

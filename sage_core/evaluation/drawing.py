@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -261,7 +260,7 @@ def settled_precision(layout: Layout, device: torch.device) -> str:
     file = layout.output / "precision.json"
     with claim(layout.output / "locks" / "precision.lock", wait=True):
         try:
-            kept = checked(dict[str, Any], read_json(file), "precisions")
+            kept = checked(dict[str, str], read_json(file), "precisions")
         except (OSError, ValueError, SettingsError):
             kept = {}
         if kept.get(device.type) not in DTYPES:

@@ -7,6 +7,7 @@ of the plan's own folder unless they are absolute.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -345,7 +346,7 @@ def _making(section: Section, method: str, knobs: dict[str, float]) -> Making:
         concepts, guides = section.texts("concepts"), section.texts("guides", ("",), blank=True)
         if not concepts and "concepts" not in section.values:
             section.problem("concepts", "it is missing; expected what to erase, such as ['nudity'].")
-        if twice := next((text for place, text in enumerate(concepts) if text in concepts[:place]), None):
+        if twice := next((text for text, count in Counter(concepts).items() if count > 1), None):
             section.problem("concepts", f"it names {shown(twice)} twice; name each once.")
         if len(guides) not in (1, max(len(concepts), 1)):
             section.wrong("guides", f"one guide for all, or one for each of {len(concepts)} concepts")

@@ -137,7 +137,8 @@ def save_run(
         history: each step's report.
         more: for the report. It or the metadata holds the `hash` of the tensors.
     """
-    report = {"metadata": dict(metadata), "history": [asdict(step) for step in history], **more}
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    report = {"metadata": dict(metadata), "history": [asdict(step) for step in history], "shapes": shapes, **more}
     write_json(weights.with_suffix(REPORT), report)
     write(weights, tensors, metadata)
 
@@ -178,6 +179,10 @@ def read_run(
     if hash_of(tensors) != content.get("hash", metadata.get("hash")):
         # safetensors carries no checksum.
         raise ValueError("its weights have changed since they were written")
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    if content.get("shapes", shapes) != shapes:
+        # The hash is of bytes alone, and is a part of runs' names. Earlier reports have no shapes.
+        raise ValueError("the shapes of its weights have changed since they were written")
     return tensors, metadata, history, content
 
 

@@ -134,7 +134,11 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
-        shape, by_columns, dtype = read_header(member)
+        try:
+            shape, by_columns, dtype = read_header(member)
+        except Exception as error:
+            # numpy takes it for Python, whose parser and tokenizer raise errors of all kinds.
+            raise ValueError(f"the header of {info.filename} is damaged ({type(error).__name__})") from error
         content = member.read()
     if dtype.hasobject or len(content) != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{info.filename} holds {len(content):,} bytes, and claims {shape} of {dtype}")

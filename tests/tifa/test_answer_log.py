@@ -195,7 +195,7 @@ GOOD = {**ASKED[0][0].to_row(), "image": "a", "image_fingerprint": "f", "judge":
         ("probabilities", [0.5, 0.5, "x"], "expected 3 numbers from 0 to 1"),
         ("probabilities", [0.5, 0.5, True], "expected 3 numbers from 0 to 1"),
         ("probabilities", [0.5, -0.5, 1.0], "expected 3 numbers from 0 to 1"),
-        ("probabilities", [0.5, 10**400, 0.1], "expected 3 numbers from 0 to 1"),
+        ("probabilities", [0.5, 10**400, 0.1], "holds 1000.*, which is beyond every number"),
         ("probabilities", [0.5, 1e999, 0.1], "holds Infinity, which JSON does not know"),
         ("probabilities", [0.5, float("nan"), 0.1], "holds NaN, which JSON does not know"),
     ],
