@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from node_entries import ENTRIES
+from sage_core.alignment.settings import PRESETS
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder, save_encoder
 from sage_core.evaluation.template import TEMPLATE
@@ -69,6 +70,11 @@ def test_no_sentence_is_there_twice() -> None:
             if len(sentence.split()) > 5:
                 assert sentence not in seen, (page, seen[sentence], sentence)
                 seen[sentence] = page
+
+
+def test_every_preset_has_its_row() -> None:
+    rows = [line for line in PAGES["presets.md"].splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", " ".join(row.split(" | ")[0] for row in rows))) == set(PRESETS)
 
 
 def test_every_node_is_on_the_page_of_nodes() -> None:
