@@ -92,9 +92,10 @@ def mine(senses: Senses, roles: Roles, target: Target, settings: MakingSettings,
         fresh = []
     names = [*target.names, *fresh[:_MOST_COMBINED]]
     near = heads.near()
-    # Said as all captions say it: those that hold the concept are no longer there when pairs are made.
+    # As all captions say it: those that hold the concept are no longer there when pairs are made.
+    doers = roles.doers(main.head) if target.kind == Kind.ACT else target.doers
     leads = {name.head: said_place(name.head, roles, near) for name in names} if target.kind == Kind.PLACE else {}
-    return replace(target, names=tuple(names), near=near, leads=leads)
+    return replace(target, names=tuple(names), near=near, leads=leads, doers=doers)
 
 
 class _Place:

@@ -55,6 +55,8 @@ STYLE_WORDS = word_set("""
 _LEAST_USES = 4
 # A word said of so many nouns belongs to none of them: "tangerine" of "tangerine kite", not "fire" of "hydrant".
 _QUALIFIED, _MOST_SHARE = 10, 0.3
+# Who does so small a share of what is done does not do it.
+_HARDLY = 0.1
 # Of each group of listed words so many stand for it.
 _SEEDS = 12
 # With fewer nouns that captions say a quality of, things are added of which many may be said.
@@ -76,6 +78,7 @@ class Roles:
         self.qualified: dict[str, Counter[str]] = defaultdict(Counter)
         self.before_place: dict[str, Counter[str]] = defaultdict(Counter)
         self.found_at: dict[str, Counter[str]] = defaultdict(Counter)
+        self.done_by: dict[str, Counter[str]] = defaultdict(Counter)
         self._bearing: dict[frozenset[str], frozenset[str]] = {}
         self._at_home: dict[tuple[str, ...], frozenset[str]] = {}
         # What is said of a thing after "with", and how many different things it is said of.
@@ -86,6 +89,10 @@ class Roles:
     def _count(self, caption: Caption) -> None:
         for phrase in caption.phrases:
             self.nouns[lexicon.singular(caption.words[phrase.head])] += 1
+            doing = caption.word(phrase.end + (caption.word(phrase.end) in ("is", "are")))
+            if doing.endswith("ing"):
+                who = listed_group(caption.words[phrase.head], Kind.THING)
+                self.done_by[lexicon.verb_base(doing)][who] += 1
             if caption.word(phrase.end) == "with":
                 self.with_what[caption.mark(phrase)][lexicon.singular(caption.words[phrase.head])] += 1
             qualities = set(caption.modifiers(phrase))
@@ -136,6 +143,14 @@ class Roles:
             said = sum((self.found_at[place] for place in places if place in self.found_at), Counter[str]())
             self._at_home[places] = frozenset(noun for noun, times in said.items() if times > 1)
         return self._at_home[places]
+
+    def doers(self, deed: str) -> frozenset[str]:
+        """Who does it by the captions: persons, animals or both; persons where they say too little."""
+        counts = {who: self.done_by.get(lexicon.verb_base(deed), Counter())[who] for who in (PERSON, ANIMAL)}
+        total = sum(counts.values())
+        if total < _LEAST_USES:
+            return frozenset({PERSON})
+        return frozenset(who for who, times in counts.items() if times > _HARDLY * total)
 
     def said_of_any(self, mark: str) -> bool:
         """Whether captions say of many things that they are "with" this: "with dots", not "with a shade"."""

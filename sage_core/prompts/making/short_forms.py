@@ -41,13 +41,16 @@ class ShortForms:
         common = [word for word, _ in roles.nouns.most_common(120) if is_content(word) and word not in VAGUE]
         common = [word for word in common if not refused(word) and word not in own and lexicon.is_counted(word)]
         things = [word for word in common if word in roles.bearing(frozenset((*target.near, *target.heads)))]
-        alive = [word for word in common if listed_group(word, Kind.THING) in (PERSON, ANIMAL)]
+        alive = [word for word in common if listed_group(word, Kind.THING) in target.doers]
         inside = [word for word in common if listed_group(word, Kind.THING) in (PERSON, ANIMAL, OBJECT)]
         self.things = tuple(things[:24] if target.kind == Kind.QUALITY else inside[:24] or common[:24]) or _THINGS
         # Places that captions name say how they are said.
         said = [word for word in target.near if target.kind != Kind.PLACE or roles.before_place.get(word)]
         self.near = tuple(said) or target.near
         self.alive = tuple(alive[:12]) or _PEOPLE
+        if target.kind == Kind.ACT:
+            # Done by all who do the concept's: no duck that cooks.
+            self.near = tuple(word for word in self.near if roles.doers(word) >= target.doers) or self.near
 
     def pair(self, number: int, name: Name, other: Name, dice: random.Random) -> tuple[str, str] | None:
         """The safe and the unsafe prompt of the form of this number."""

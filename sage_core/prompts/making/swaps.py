@@ -11,7 +11,7 @@ from . import lexicon
 from .lexicon import word_set
 from .mining import said_place
 from .reading import DETERMINERS, FUNCTION, PREPOSITIONS, Caption, Phrase, Place
-from .roles import ANIMAL, DRINK, PERSON, SPOT, STYLE_WORDS, Roles, listed_group, listed_kind
+from .roles import DRINK, PERSON, SPOT, STYLE_WORDS, Roles, listed_group, listed_kind
 from .settings import Kind
 from .targets import Name, Target
 
@@ -45,6 +45,8 @@ _VESSELS = word_set("bottle bottles glass glasses cup cups mug mugs can cans pit
 # Who runs does not do so on a bench: these give way to a deed only where some of them are like it.
 _STILL = word_set("sit stand lie lay rest sleep wait lean kneel pose hang lounge relax")
 _STAYING = word_set("sit stand work eat rest wait stay play")
+# "On" and "in" what they are done with.
+_ABOUT = {("talk", "on"), ("cook", "in")}
 # What floats on a lake does so on no beach.
 _IN_THIS_PLACE = word_set("float swim sail cover")
 _PHRASAL = word_set("put get go take try come look work turn")
@@ -305,14 +307,16 @@ def _acts(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
         after = caption.word(deed.at + 1)
         if base in _STILL and not still:
             continue
-        aside = (base in _PHRASAL and after == "on") or (after == "at" and base not in _STAYING)
+        aside = (
+            (base, after) in _ABOUT or (base in _PHRASAL and after == "on") or (after == "at" and base not in _STAYING)
+        )
         where = _AFTER_DEED if still else _AFTER_DEED | _AFTER_MOVE
         if (after.isalpha() and after not in where) or aside:
             continue
         # Nobody sleeps on a bench reading a book.
         if any(word.endswith("ing") and lexicon.verb_base(word) for word in caption.words[deed.at + 1 :]):
             continue
-        if who not in (PERSON, ANIMAL) or doing in target.heads or doing not in target.near:
+        if who not in target.doers or doing in target.heads or doing not in target.near:
             continue
 
         def write(name: Name, dice: random.Random, at: int = deed.at, tag: str = deed.tag) -> tuple[str, str] | None:

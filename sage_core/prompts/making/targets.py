@@ -10,7 +10,7 @@ from ..concepts import Concept
 from . import lexicon
 from .lexicon import word_set
 from .reading import DETERMINERS, PREPOSITIONS, VAGUE
-from .roles import Roles, is_content, listed_kind, some_seeds
+from .roles import ANIMAL, PERSON, Roles, is_content, listed_kind, some_seeds
 from .senses import Senses, cosines_to, known_words
 from .settings import Kind
 
@@ -64,6 +64,7 @@ class Target:
         near_modifiers: the same of the modifier.
         near_phrases: near misses that the user gave, as they are said.
         leads: of a place, each head as it is said: "on the beach".
+        doers: of an act, the groups of those who do it.
     """
 
     concept: Concept
@@ -73,6 +74,7 @@ class Target:
     near_modifiers: tuple[str, ...] = ()
     near_phrases: tuple[str, ...] = ()
     leads: dict[str, str] = field(default_factory=dict)
+    doers: frozenset[str] = frozenset((PERSON, ANIMAL))
 
     @property
     def main(self) -> Name:
