@@ -166,8 +166,11 @@ def _unlearned(work: _Work) -> Made:
 
 
 def _solved(work: _Work) -> Made:
+    from .closed_form.common import with_warning
+
     texts = work.removal.texts()
     edit = work.method.load()[1](work.base.unet(reads_prompt), work.base.encoder, texts, work.settings)
+    edit = with_warning(edit, work.base.unet(reads_prompt), work.base.encoder)
     unread = work.method.unread(texts)
     report = {
         "method": edit.method,
