@@ -15,7 +15,7 @@ from torch import Tensor
 from ..sage_core import __version__
 from ..sage_core.encoders.text_encoder import TextEncoder
 from ..sage_core.errors import SettingsError, UnetError
-from ..sage_core.methods.closed_form import Edit
+from ..sage_core.methods.closed_form.common import Edit, with_warning
 from ..sage_core.methods.concepts import Concepts, split_texts
 from ..sage_core.methods.table import of_kind, settings_of, told
 from ..sage_core.prompts.concepts import ConceptList, texts_to_erase
@@ -350,7 +350,8 @@ def _edit(model, clip, method: str, concepts: Concepts, settings: Any) -> Edit:
     encoder.register_forward_pre_hook(lambda *_: display.stop_if_cancelled())
     needed = sum(value.nbytes for value in encoder.state().values()) + _EMBEDDING_BYTES
     with memory.training_device(needed) as (device, _):
-        return _FORMS[method].load()[1](weights, encoder.to(device), concepts, settings)
+        edit = _FORMS[method].load()[1](weights, encoder.to(device), concepts, settings)
+        return with_warning(edit, weights, encoder)
 
 
 NODES: list[type[io.ComfyNode]] = [SAGEApplyModelEdit, SAGESaveModelEdit, SAGEEraseConcept]

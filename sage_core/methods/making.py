@@ -169,9 +169,11 @@ def _unlearned(work: _Work) -> Made:
 
 
 def _solved(work: _Work) -> Made:
+    from .closed_form.common import with_warning
+
     texts, base = work.removal.texts(), work.base
     weights = base.unet(reads_prompt)
-    edit = work.method.load()[1](weights, base.encoder, texts, work.settings)
+    edit = with_warning(work.method.load()[1](weights, base.encoder, texts, work.settings), weights, base.encoder)
     made_of = {"matrices_hash": weights_hash(weights), "encoder_hash": state_hash(base.encoder.state())}
     metadata = {**edit.metadata(), **made_of, "hash": weights_hash(edit.deltas), "software": SOFTWARE}
     unread = work.method.unread(texts)

@@ -149,27 +149,25 @@ class PairPictures:
         noise: Noise,
         states: PairStates,
         rows: Tensor,
+        wanted: Tensor,
         settings: RedirectingSettings,
         shape: tuple[int, int, int],
         chunk: int,
         *,
-        wanted: Tensor | None = None,
         kept: Path | None = None,
         on_draw: Callable[[int, int], None] | None = None,
     ) -> PairPictures:
-        """Draw both prompts of the pairs in `rows`, (M,), with the same noise for both, `chunk` pictures at once.
-
-        Fewer, where memory does not suffice.
+        """Draw the prompts of the pairs in `rows`, (M,), with the same noise for both sides.
 
         Args:
-            wanted: which of the unsafe and of the safe pictures are drawn, (2, M); the others are zero. None for all.
+            wanted: which of the unsafe and of the safe pictures are drawn, bool (2, M); the others are zero.
+            chunk: pictures at once; fewer, where memory does not suffice.
             kept: file in which each chunk is kept, and found when the drawing was stopped.
             on_draw: called with (evaluations of the U-Net, in all) before the first and after each; may raise to stop.
         """
-        scheduler, found = make_scheduler("ddim", settings.sampling_steps), _read_pictures(kept, shape)
+        scheduler, found = make_scheduler("ddim", settings.sampling_steps), _read_pictures(kept, shape) if kept else {}
         sides = {"unsafe": states.unsafe, "safe": states.safe}
-        chosen = torch.ones(2, len(rows), dtype=torch.bool) if wanted is None else wanted
-        left = {name: rows[side][len(found.get(name, ())) :] for name, side in zip(sides, chosen, strict=True)}
+        left = {name: rows[side][len(found.get(name, ())) :] for name, side in zip(sides, wanted, strict=True)}
         total, done = settings.sampling_steps * sum(math.ceil(len(some) / chunk) for some in left.values()), 0
 
         def tell(more: int) -> None:
@@ -193,26 +191,22 @@ class PairPictures:
         for name, some in left.items():
             work_through(lambda part, name=name, some=some: draw(name, some[part]), len(some), chunk, TrainingError)  # type: ignore[misc]
         whole = [torch.zeros(len(rows), *shape, device=states.empty.device) for _ in sides]
-        for pictures, name, side in zip(whole, sides, chosen, strict=True):
+        for pictures, name, side in zip(whole, sides, wanted, strict=True):
             if name in found:
                 pictures[side.to(pictures.device)] = found[name].to(pictures)
         return cls(*whole)
 
 
-def _read_pictures(path: Path | None, shape: tuple[int, int, int]) -> dict[str, Tensor]:
+def _read_pictures(path: Path, shape: tuple[int, int, int]) -> dict[str, Tensor]:
     """Pictures that were drawn before, by side; none where the file is not there or is damaged."""
     from safetensors import SafetensorError, safe_open
 
-    try:
-        if path is None or not path.exists():
-            return {}
-        with safe_open(str(path), framework="pt") as file:
-            known = (file.metadata() or {}).get("hash")
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError):
-        return {}
-    whole = known == weights_hash(found) and all(tuple(value.shape[1:]) == shape for value in found.values())
-    return found if whole else {}
+    with suppress(SafetensorError, OSError), safe_open(str(path), framework="pt") as file:
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        whole = (file.metadata() or {}).get("hash") == weights_hash(found)
+        if whole and all(tuple(value.shape[1:]) == shape for value in found.values()):
+            return found
+    return {}
 
 
 class RedirectingObjective(DifferencesObjective):
@@ -226,7 +220,6 @@ class RedirectingObjective(DifferencesObjective):
         states: PairStates,
         settings: RedirectingSettings,
         latent_shape: tuple[int, int, int],
-        *,
         kept: Path | None = None,
         on_draw: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -246,7 +239,7 @@ class RedirectingObjective(DifferencesObjective):
         generator = generator_of(settings.seed, -1)
         self.drawn = torch.randperm(len(states), generator=generator)[: settings.pictures]
         self.pictures = PairPictures.drawn(
-            noise, states, self.drawn, settings, latent_shape, rows, wanted=self._wanted(), kept=kept, on_draw=on_draw
+            noise, states, self.drawn, self._wanted(), settings, latent_shape, rows, kept=kept, on_draw=on_draw
         )
 
     def _wanted(self) -> Tensor:
@@ -373,12 +366,7 @@ def train_redirection(
         encoder,
         settings,
         lambda noise, shape, checkpoint: RedirectingObjective(
-            noise,
-            PairStates.of(encoder, pairs),
-            settings,
-            shape,
-            kept=checkpoint.with_suffix(PICTURES),
-            on_draw=on_draw,
+            noise, PairStates.of(encoder, pairs), settings, shape, checkpoint.with_suffix(PICTURES), on_draw
         ),
         store,
         inputs=[pairs.hash()],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, embed
 from sage_core.encoders.tokens import tokenize
 from sage_core.errors import PromptError, SettingsError, UnetError
 from sage_core.methods.closed_form import Edit
+from sage_core.methods.closed_form.common import with_warning
 from sage_core.methods.closed_form.cure import CureSettings, soft_projector
 from sage_core.methods.closed_form.mace import SENTENCES, MaceSettings, surrounding_positions
 from sage_core.methods.closed_form.oce import OceSettings
@@ -23,6 +25,7 @@ from sage_core.methods.closed_form.uce import TEMPLATES, UcePaperSettings, UceSe
 from sage_core.methods.concepts import Concepts, TokenStates, split_texts
 from sage_core.methods.table import of_kind
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
+from sage_core.prompts.everyday_captions import everyday_captions
 from sage_core.shapes.networks.model import build_text_encoder
 
 WIDTH = 64
@@ -620,3 +623,22 @@ def test_no_more_positions_are_embedded_than_are_asked_for(encoder: TextEncoder,
         assert len(lengths) == count + 1
     finally:
         hook.remove()
+
+
+def test_what_moves_other_prompts_is_warned_of_whatever_its_size(weights: dict, encoder: TextEncoder) -> None:
+    def moved(change: Callable[[Tensor], Tensor]) -> Edit:
+        deltas = {name: change(weights[name]) for name in cross(weights)}
+        size = sum(weights[name].square().sum() for name in deltas)
+        relative = (sum(delta.square().sum() for delta in deltas.values()) / size).sqrt()
+        edit = Edit("any", deltas, 0.0, float(relative), {"erase": ["skull"]})
+        return with_warning(edit, weights, encoder)
+
+    (note,) = moved(lambda weight: 0.8 * weight).notes
+    assert note.startswith("⚠ What the U-Net reads of everyday captions moves by 80% of its size")
+    assert not moved(lambda weight: 0.4 * weight).notes and not moved(lambda weight: 0.2 * weight).notes
+    captions = everyday_captions(8, seed=1, leave_out=["skull"])
+    rows = embed(encoder, captions).view(-1, WIDTH)
+    # Where captions have next to nothing.
+    least = torch.linalg.eigh(rows.T @ rows).eigenvectors[:, 0]
+    aside = moved(lambda weight: 2 * weight.norm() * torch.outer(torch.ones(len(weight)) / len(weight) ** 0.5, least))
+    assert aside.relative == pytest.approx(2) and not aside.notes

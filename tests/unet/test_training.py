@@ -132,7 +132,7 @@ def test_the_names_of_runs_stay(
     exact = TextEncoder.from_state(ramp(encoder.state())).requires_grad_(False)
     with pytest.raises(Stop):
         METHODS[method](UnetRun(ramp(state), size=32, on_step=stop), exact, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [f"{key}.checkpoint"]
+    assert [path.name for path in tmp_path.glob("*.checkpoint")] == [f"{key}.checkpoint"]
 
 
 @methods
