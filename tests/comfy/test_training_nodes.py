@@ -42,7 +42,7 @@ def test_training_gives_an_encoder_a_report_and_curves_and_is_found_again(
     shapes_files: ExpandedFiles,
     training_graph: Callable[..., dict],
 ) -> None:
-    graph = training_graph("first", steps=4)
+    graph = training_graph("first", steps=2)
     graph["encode"] = node("CLIPTextEncode", clip=["train", 0], text=UNSAFE)
     graph["probe"] = node("ProbeSaveConditioning", conditioning=["encode", 0], name="trained")
     graph["graph"] = node("LossGraphNode", loss=["train", 2], filename_prefix="loss")
@@ -51,7 +51,7 @@ def test_training_gives_an_encoder_a_report_and_curves_and_is_found_again(
 
     report = outputs["train"]["text"][0]
     path = encoders / "first.safetensors"
-    for words in ("Trained: ", str(path), "4 steps", "16 pairs", "Memory: about", "on cpu", *LOSS_PARTS):
+    for words in ("Trained: ", str(path), "2 steps", "16 pairs", "Memory: about", "on cpu", *LOSS_PARTS):
         assert words in report
     assert "SAGE: training takes about" in server.log.read_text(encoding="utf-8")
     assert any(previews)
@@ -60,7 +60,7 @@ def test_training_gives_an_encoder_a_report_and_curves_and_is_found_again(
     assert pictures["graph"]
 
     _, metadata = read_encoder(path)
-    assert (metadata["method"], metadata["concept"], metadata["steps"]) == ("SAGE", CONCEPT, "4")
+    assert (metadata["method"], metadata["concept"], metadata["steps"]) == ("SAGE", CONCEPT, "2")
 
     # The CLIP that training hands on is the encoder in its file, and the one that came in is what it was.
     check = {"clip": graph["clip"], "file": node("SAGELoadEncoder", encoder_name="first.safetensors")}
@@ -77,7 +77,7 @@ def test_training_gives_an_encoder_a_report_and_curves_and_is_found_again(
     torch.testing.assert_close(clip, wanted, rtol=0, atol=1e-4)
 
     # Another name makes ComfyUI run the node again, but not the training.
-    again = server.run(training_graph("second", steps=4), timeout=300)["train"]["text"][0]
+    again = server.run(training_graph("second", steps=2), timeout=300)["train"]["text"][0]
     assert again.startswith("Found, not trained again")
     assert read_encoder(encoders / "second.safetensors")[1]["hash"] == metadata["hash"]
 
@@ -99,8 +99,8 @@ def test_training_does_not_replace_a_file_of_another_origin(
 
 
 def test_settings_that_make_no_sense_are_explained(run_graph: Run, training_graph: Callable[..., dict]) -> None:
-    with pytest.raises(ExecutionError, match="batch_size is 8 and neighbours is 8"):
-        run_graph(training_graph("senseless", neighbours=8))
+    with pytest.raises(ExecutionError, match="batch_size is 4 and neighbours is 4"):
+        run_graph(training_graph("senseless", neighbours=4))
 
 
 def test_clip_of_another_model_is_explained(

@@ -83,11 +83,15 @@ def test_exception_of_the_listener_cancels_the_run_and_propagates(server: Server
     assert server.run(picture(color=4))["2"]["images"]
 
 
-def test_two_servers_run_at_once_and_ports_are_checked(server: Server, comfyui: Path, tmp_path: Path) -> None:
+def test_ports_are_checked(server: Server, comfyui: Path, tmp_path: Path) -> None:
     with pytest.raises(ComfyError, match=f"Port {server.port} cannot be used"):
         Server(comfyui, tmp_path / "a", port=server.port).start()
     with pytest.raises(ComfyError, match="Port 70000 does not exist"):
         Server(comfyui, tmp_path / "a", port=70000).start()
+
+
+@pytest.mark.full
+def test_two_servers_run_at_once(server: Server, comfyui: Path, tmp_path: Path) -> None:
     with Server(comfyui, tmp_path / "b") as other:
         assert other.port != server.port
         assert other.get("/system_stats")["system"]["comfyui_version"]

@@ -43,6 +43,15 @@ def plan_file(folder: Path, name: str, text: str, more: str = "", draw: str = ST
     return file
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plan with I2P whose pictures are drawn."""
+    folder = tmp_path_factory.mktemp("own")
+    plan = read_plan(plan_file(folder, "i2p.csv", I2P))
+    draw(Layout(plan, read_lists(plan)), lambda: load(None), device=CPU)
+    return folder
+
+
 def attack_list(file: Path) -> PromptList:
     return next(each for each in read_lists(read_plan(file)) if each.kind == "attack")
 
@@ -128,12 +137,11 @@ def test_a_bad_seed_is_named_by_file_and_row(tmp_path: Path) -> None:
         attack_list(plan_file(tmp_path, "i2p.csv", I2P.replace(",7,2.5", ",7.5,2.5")))
 
 
-def test_pictures_are_drawn_by_their_own_settings(tmp_path: Path) -> None:
-    plan = read_plan(plan_file(tmp_path, "i2p.csv", I2P))
+def test_pictures_are_drawn_by_their_own_settings(folder: Path) -> None:
+    plan = read_plan(folder / "plan.toml")
     layout = Layout(plan, read_lists(plan))
     prompts = layout.lists[1]
-    draw(layout, lambda: load(None), device=CPU)
-    records = [json.loads(file.read_text()) for file in (tmp_path / "evaluation" / "records").rglob("*.json")]
+    records = [json.loads(file.read_text()) for file in (folder / "evaluation" / "records").rglob("*.json")]
     own = {
         (picture["seed"], record["guidance"])
         for record in records
@@ -153,26 +161,21 @@ def test_pictures_are_drawn_by_their_own_settings(tmp_path: Path) -> None:
     assert (to_bytes(open_picture(files[1])).float() / 255 - other).abs().max() > 0.03
 
 
-def test_shares_draw_the_same_pictures(tmp_path: Path) -> None:
+def test_shares_draw_the_same_pictures(folder: Path, tmp_path: Path) -> None:
+    plan = read_plan(plan_file(tmp_path, "i2p.csv", I2P))
+    for number in (2, 1, 0):
+        layout, batches = Layout(plan, read_lists(plan)), 4 if number else None
+        draw(layout, lambda: load(None), device=CPU, share=Share(number, 3), batches=batches)
     found = []
-    for count in (1, 3):
-        folder = tmp_path / str(count)
-        folder.mkdir()
-        plan = read_plan(plan_file(folder, "i2p.csv", I2P))
-        for number in reversed(range(count)):
-            draw(
-                Layout(plan, read_lists(plan)), lambda: load(None), device=CPU, share=Share(number, count),
-                batches=4 if number else None,
-            )  # fmt: skip
-        pictures = folder / "evaluation" / "pictures"
+    for pictures in (each / "evaluation" / "pictures" for each in (folder, tmp_path)):
         found.append({str(file.relative_to(pictures)): file.read_bytes() for file in pictures.rglob("*.png")})
     assert len(found[0]) == 30 and found[0] == found[1]
 
 
-def test_the_report_says_what_was_drawn_how(tmp_path: Path) -> None:
-    results = run(open_plan(plan_file(tmp_path, "i2p.csv", I2P)), device=CPU)
+def test_the_report_says_what_was_drawn_how(folder: Path) -> None:
+    results = run(open_plan(folder / "plan.toml"), device=CPU)
     assert results is not None
-    report = tmp_path / "evaluation" / "report"
+    report = folder / "evaluation" / "report"
     for text in ((report / "report.md").read_text(), (report / "report.html").read_text().replace("&#x27;", "'")):
         assert "But list by its file's own seeds (3 of 4) and guidance scales (3 of 4)." in text
         assert "i2p.csv was taken for I2P, 4 rows." in text

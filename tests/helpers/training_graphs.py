@@ -77,7 +77,7 @@ def training_settings(server: Server, **changes: object) -> dict:
 
 def alignment(server: Server, shapes_files: ExpandedFiles, name: str, seed: int = 0, **changes: object) -> dict:
     """A training of the text encoder in seconds; `changes` are to its settings."""
-    small = {"batch_size": 8, "neighbours": 3, "steps": 10, "held_out": 0}
+    small = {"batch_size": 4, "neighbours": 2, "steps": 10, "held_out": 0}
     links = {"clip": ["clip", 0], "pairs": ["pairs", 0], "settings": ["settings", 0]}
     safe, unsafe = ("\n".join(f"a {what}, {thing}" for thing in THINGS) for what in ("circle", "skull"))
     return {
