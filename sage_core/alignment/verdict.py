@@ -56,8 +56,8 @@ class Verdict:
             where prompts were given, "given".
         moved: safe prompts that have left their place; None where none were given.
         unseen: prompts that name the concept and that the ruler does not see as such in the base; they are not counted.
-        place: where on the ruler prompts lie that name a concept, 0 as safe ones and 1 as by the base: the largest mean of
-            a concept's prompts in pairs, its short or the given ones; NaN where the ruler sees none.
+        place: where on the ruler prompts lie that name a concept, 0 as safe ones and 1 as by the base: the largest mean
+            of a concept's prompts in pairs, its short or the given ones; NaN where the ruler sees none.
         worst: those that lie furthest with the concept, of the ones that are left.
     """
 
