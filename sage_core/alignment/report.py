@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from .preparation import LEAST_HELD_OUT
 from .training import TrainingResult
+from .watch import MOST_LEFT, MOST_MOVED
 
 # A run of fewer steps that nobody asked for by their number has hardly begun.
 _HANDFUL = 20
@@ -23,10 +24,10 @@ def ending(result: TrainingResult, pairs: int) -> list[str]:
         )
         if check.holds:
             return [f"Removed after {steps} steps: by their embeddings {counts}."]
-        if not check.unsafe or (check.left == 0 and check.moved == 0):
-            what = "Not known to be removed"
+        if check.left > MOST_LEFT * check.unsafe:
+            what = "Not removed"
         else:
-            what = "Not removed" if check.left else "Removed, but not kept,"
+            what = "Not kept" if check.moved > MOST_MOVED * check.safe else "Not known to be removed"
         return [
             f"⚠ {what} after the limit of {steps} steps: by their embeddings {counts}. Give more names and short "
             "prompts, or raise the limit (steps)."

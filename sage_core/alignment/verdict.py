@@ -8,6 +8,7 @@ all: it is calibrated on the shapes world, and how far that carries to another c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from ..intervals import Hits
 from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
 from .concepts import Pair, Removal
-from .ruler import STILL_THERE, Ruler, moved_of
+from .ruler import GONE, NOT_GONE, STILL_THERE, Ruler, moved_of, worst_mean
 from .watch import LEAST_SEEN, MOST_LEFT, MOST_MOVED, fitting_pairs, places_of, short_forms, some_of
 
 # Prompts of full pairs and short prompts that are judged, and prompts from one call of `on_batch` to the next. Of 64
@@ -55,6 +56,8 @@ class Verdict:
             where prompts were given, "given".
         moved: safe prompts that have left their place; None where none were given.
         unseen: prompts that name the concept and that the ruler does not see as such in the base; they are not counted.
+        place: where on the ruler prompts lie that name a concept, 0 as safe ones and 1 as by the base: the largest mean
+            of a concept's prompts in pairs, its short or the given ones; NaN where the ruler sees none.
         worst: those that lie furthest with the concept, of the ones that are left.
     """
 
@@ -62,6 +65,7 @@ class Verdict:
     left: Mapping[str, Hits]
     moved: Hits
     unseen: Hits
+    place: float
     worst: tuple[Remaining, ...] = ()
 
     @property
@@ -76,8 +80,13 @@ class Verdict:
 
     @property
     def removed(self) -> bool:
-        """Whether at most one in fifty of the prompts still lies with the concept; False where that is not known."""
-        return self.certain and self.all_left.share <= MOST_LEFT
+        """Whether the concept is surely gone: the prompts lie as safe ones do, and one in fifty at most with it."""
+        return self.certain and self.place <= GONE and self.all_left.share <= MOST_LEFT
+
+    @property
+    def sure(self) -> bool:
+        """Whether the concept is surely gone or surely not. What lies between may be drawn or not."""
+        return self.removed or (self.certain and self.place >= NOT_GONE)
 
     @property
     def kept(self) -> bool:
@@ -106,6 +115,8 @@ class Verdict:
             "removed": self.removed,
             "kept": self.kept,
             "certain": self.certain,
+            "sure": self.sure,
+            "place": None if math.isnan(self.place) else self.place,
             "left": {form: hits.to_dict() for form, hits in self.left.items() if hits.n},
             "all_left": self.all_left.to_dict() if self.all_left.n else None,
             "moved": self.moved.to_dict(),
@@ -119,7 +130,8 @@ class Verdict:
         """Read what `to_dict` wrote."""
         left = {form: _hits(found) for form, found in values["left"].items()}
         worst = tuple(Remaining(**each) for each in values["worst"])
-        return cls(values["concept"], left, _hits(values["moved"]), _hits(values["unseen"]), worst)
+        place = math.nan if values["place"] is None else values["place"]
+        return cls(values["concept"], left, _hits(values["moved"]), _hits(values["unseen"]), place, worst)
 
     def _removal(self) -> str:
         if not self.certain:
@@ -128,8 +140,9 @@ class Verdict:
                 f"{self.unseen.n} prompts that name it do not lie with it"
             )
         left = self.all_left
-        word = "Removed" if self.removed else "Not removed"
-        return f"{word}: {left.k} of {left.n} prompts that name '{self.concept}' still lie with it{_interval(left)}"
+        word = ("Removed" if self.removed else "Not removed") if self.sure else "Not sure whether removed"
+        lie = f"{left.k} of {left.n} prompts that name '{self.concept}' still lie with it{_interval(left)}"
+        return f"{word}: {lie}, at {self.place:.2f} of the way to it"
 
     def _keeping(self) -> str:
         stayed = Hits(self.moved.n - self.moved.k, self.moved.n)
@@ -140,10 +153,12 @@ class Verdict:
         if not self.certain:
             return ["Name the concept as the base encoder knows it, or make pairs that differ in the concept alone."]
         said = []
-        if not self.removed:
+        if not self.removed and self.worst:
             forms = ", ".join(f"{form} {hits.k}/{hits.n}" for form, hits in self.left.items() if hits.k)
             said.append(f"Left by form of prompt: {forms}; for example '{self.worst[0].prompt}'.")
             said.append(self._remedy())
+        if not self.sure:
+            said.append("Draw a few of its names: of encoders as far as this some show it and some do not.")
         if not self.kept:
             said.append("Too much else has moved: train fewer steps or at a lower learning rate, or add near misses.")
         return said
@@ -184,34 +199,25 @@ def judge(
     Raises:
         TrainingError: pairs for other concepts, or pairs whose two sides the base does not tell apart.
     """
-    removal = Removal.of(concept, pairs)
-    judged = removal if held_out is None else Removal.of(concept, held_out)
-    sides = fitting_pairs(removal.tagged(pairs), len(removal))
-    # Where none are held out these are the first of those that the rulers are made from.
-    each = max(1, MOST_FULL // len(removal))
-    rows = [row for some in fitting_pairs(judged.tagged(held_out or pairs), len(removal), each) for row in some]
-    prompts = _prompts_of(rows, removal, unsafe)
-    named, safe = [text for text, _, _ in prompts], list(dict.fromkeys(text for text, _, _ in rows))
-    place = {text: at for at, text in enumerate(dict.fromkeys([*named, *safe]))}
-    looked_at = len(place)
-    for text in (text for some in sides for row in some for text in row[:2]):
-        place.setdefault(text, len(place))
-    ids = without_padding(tokenize(list(place)))
-    embedded = _Embedder(torch.device(device), precision, len(ids) + looked_at, on_batch)
-    before, after = embedded(base, ids), embedded(aligned, ids[:looked_at])
+    asked = _Asked.of(pairs, concept, held_out, unsafe)
+    texts, judged = asked.texts()
+    ids, row = without_padding(tokenize(texts)), {text: at for at, text in enumerate(texts)}
+    embedded = _Embedder(torch.device(device), precision, len(ids) + judged, on_batch)
+    before, after = embedded(base, ids), embedded(aligned, ids[:judged])
 
-    def at(texts: Iterable[str]) -> list[int]:
-        return [place[text] for text in texts]
+    def rows_of(chosen: Iterable[str]) -> list[int]:
+        return [row[text] for text in chosen]
 
     rulers = [
-        Ruler.of(before[at(unsafe for _, unsafe, _ in some)], before[at(safe for safe, _, _ in some)]) for some in sides
+        Ruler.of(before[rows_of(gone for _, gone, _ in fitting)], before[rows_of(kept for kept, _, _ in fitting)])
+        for fitting in asked.fitting
     ]
-    concept_of = torch.tensor([concept for _, _, concept in prompts], device=before.device)
-    was, now = (places_of(rulers, states[at(named)], concept_of) for states in (before, after))
-    if not (now.isfinite().all() and after[at(safe)].isfinite().all()):
+    named, safe = rows_of(text for text, _, _ in asked.prompts), rows_of(asked.safe)
+    concept_of = torch.tensor([place for _, _, place in asked.prompts], device=before.device)
+    was, now = (places_of(rulers, states[named], concept_of) for states in (before, after))
+    if not (now.isfinite().all() and after[safe].isfinite().all()):
         raise TrainingError("An embedding of the aligned encoder is not finite: the encoder is damaged.")
-    moved = moved_of(after[at(safe)], before[at(safe)])
-    return _verdict(removal.title, prompts, was.tolist(), now.tolist(), moved)
+    return _verdict(asked, was.tolist(), now.tolist(), moved_of(after[safe], before[safe]))
 
 
 def verdict_lines(
@@ -234,31 +240,74 @@ def verdict_lines(
 _Prompt = tuple[str, str, int]
 
 
-def _prompts_of(rows: Sequence[Pair], removal: Removal, unsafe: Sequence[str]) -> list[_Prompt]:
-    found = [(text, PAIRED, concept) for _, text, concept in rows]
-    for concept, names in enumerate(removal.called):
-        short = [(text, form, concept) for form, texts in short_forms(names).items() for text in texts]
-        found += some_of(short, max(1, MOST_SHORT // len(removal)))
-    found += [(text, GIVEN, 0) for text in unsafe]
-    # Each text once, in the first of its forms.
-    return list({text: (text, form, concept) for text, form, concept in reversed(found)}.values())[::-1]
+@dataclass(frozen=True)
+class _Asked:
+    """What is embedded for a verdict on the concepts called `title`.
+
+    Attributes:
+        prompts: those that name a concept.
+        safe: what must stay.
+        fitting: the pairs that each concept's ruler is made from.
+    """
+
+    title: str
+    prompts: list[_Prompt]
+    safe: list[str]
+    fitting: list[list[Pair]]
+
+    @classmethod
+    def of(
+        cls,
+        pairs: PromptPairs,
+        concept: str | ConceptList,
+        held_out: PromptPairs | None,
+        unsafe: Sequence[str],
+    ) -> _Asked:
+        """Choose them, see `judge`; the same for the same input."""
+        removal = Removal.of(concept, pairs)
+        tagged = removal.tagged(pairs)
+        judged = tagged if held_out is None else Removal.of(concept, held_out).tagged(held_out)
+        # Of a run's own pairs these are the first of those that the rulers are made from.
+        each = fitting_pairs(judged, len(removal), max(1, MOST_FULL // len(removal)))
+        rows = [pair for some in each for pair in some]
+        found = [(text, PAIRED, place) for _, text, place in rows]
+        # Names that no training sees are known to a list of concepts alone.
+        kept_back = [()] * len(removal) if isinstance(concept, str) else [one.unseen for one in concept]
+        for place, (names, others) in enumerate(zip(removal.called, kept_back, strict=True)):
+            forms = short_forms((*names, *others)).items()
+            short = [(text, form, place) for form, texts in forms for text in texts]
+            found += some_of(short, max(1, MOST_SHORT // len(removal)))
+        found += [(text, GIVEN, 0) for text in unsafe]
+        # Each text once, in the first of its forms.
+        prompts = list({prompt[0]: prompt for prompt in reversed(found)}.values())[::-1]
+        safe = list(dict.fromkeys(text for text, _, _ in rows))
+        return cls(removal.title, prompts, safe, fitting_pairs(tagged, len(removal)))
+
+    def texts(self) -> tuple[list[str], int]:
+        """All texts, each once, and how many of them, the first, are judged and not only measured with."""
+        judged = dict.fromkeys([*(text for text, _, _ in self.prompts), *self.safe])
+        fitting = (text for pairs in self.fitting for pair in pairs for text in pair[:2])
+        return list(dict.fromkeys([*judged, *fitting])), len(judged)
 
 
-def _verdict(
-    title: str, prompts: Sequence[_Prompt], before: Sequence[float], after: Sequence[float], moved: Tensor
-) -> Verdict:
+def _verdict(asked: _Asked, before: Sequence[float], after: Sequence[float], moved: Tensor) -> Verdict:
     left: dict[str, Hits] = {}
     remaining: list[Remaining] = []
+    groups: list[tuple[int, str]] = []
+    places: list[float] = []
     unseen = Hits(0, 0)
-    for (text, form, _), was, now in zip(prompts, before, after, strict=True):
+    for (text, form, concept), was, now in zip(asked.prompts, before, after, strict=True):
         seen = was > STILL_THERE
         unseen += Hits(int(not seen), 1)
         if seen:
             left[form] = left.get(form, Hits(0, 0)) + Hits(int(now > STILL_THERE), 1)
+            groups.append((concept, "short" if form in _SHORT else form))
+            places.append(now)
             if now > STILL_THERE:
                 remaining.append(Remaining(text, form, now))
     worst = sorted(remaining, key=lambda each: -each.place)[:_WORST]
-    return Verdict(title, left, Hits(int(moved.sum()), len(moved)), unseen, tuple(worst))
+    kept = Hits(int(moved.sum()), len(moved))
+    return Verdict(asked.title, left, kept, unseen, worst_mean(places, groups), tuple(worst))
 
 
 class _Embedder:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..runs.record import Check
 from .concepts import Pair, Removal
-from .ruler import MOST_PAIRS, STILL_THERE, Ruler, moved_of
+from .ruler import GONE, MOST_PAIRS, STILL_THERE, Ruler, moved_of, worst_mean
 
 Row = TypeVar("Row")
 
@@ -63,12 +63,14 @@ class WatchedTexts:
     """The prompts of a `Watch`.
 
     Attributes:
-        unsafe: each with the place of its concept.
+        unsafe: each with the place of its concept; first those of pairs.
+        full: how many are of pairs; the others are names in short forms.
         safe: what must stay.
         pairs: from which each concept's ruler is made.
     """
 
     unsafe: list[tuple[str, int]]
+    full: int
     safe: list[str]
     pairs: list[list[Pair]]
 
@@ -90,6 +92,7 @@ class WatchedTexts:
         ]
         return cls(
             list(dict.fromkeys(unsafe + some_of(named, _PROMPTS, seed))),
+            len(unsafe),
             list(dict.fromkeys(text for text, _, _ in pairs))[: 2 * _PROMPTS],
             fitting_pairs(training, len(removal)),
         )
@@ -113,6 +116,7 @@ class Watch:
             those that the rulers see in the base.
         certain: whether those are enough for the rulers to be believed.
         concept_of: the concept of each unsafe prompt, (U,).
+        groups: its concept and whether it is of a pair, one for each.
         safe_base: flattened embeddings of the safe prompts by the base, (S, D).
         every: steps from one look to the next.
     """
@@ -121,6 +125,7 @@ class Watch:
     unsafe_ids: Tensor
     safe_ids: Tensor
     concept_of: Tensor
+    groups: tuple[tuple[int, bool], ...]
     safe_base: Tensor
     every: int
     certain: bool
@@ -143,7 +148,10 @@ class Watch:
         every = math.ceil((len(unsafe) + len(safe)) / (_COST * 6 * batch_size))
         seen = places_of(rulers, embed(unsafe), concept_of) > STILL_THERE
         certain = bool(seen.float().mean() >= LEAST_SEEN)
-        return cls(rulers, unsafe[seen], safe, concept_of[seen], embed(safe), max(_LEAST_STEPS, every), certain)
+        groups = [(concept, at < texts.full) for at, (_, concept) in enumerate(texts.unsafe)]
+        of_seen = tuple(group for group, is_seen in zip(groups, seen.tolist(), strict=True) if is_seen)
+        every = max(_LEAST_STEPS, every)
+        return cls(rulers, unsafe[seen], safe, concept_of[seen], of_seen, embed(safe), every, certain)
 
     def look(self, embed: Callable[[Tensor], Tensor]) -> Check | None:
         """Count what is left and what has moved by an encoder (`embed`); None if an embedding is not finite."""
@@ -151,7 +159,8 @@ class Watch:
         if not (places.isfinite().all() and safe.isfinite().all()):
             return None
         left, moved = int((places > STILL_THERE).sum()), int(moved_of(safe, self.safe_base).sum())
-        holds = self.certain and left <= MOST_LEFT * len(places) and moved <= MOST_MOVED * len(safe)
+        gone = left <= MOST_LEFT * len(places) and worst_mean(places.tolist(), self.groups) <= GONE
+        holds = self.certain and gone and moved <= MOST_MOVED * len(safe)
         return Check(left, len(places), moved, len(safe), holds)
 
 

@@ -70,7 +70,9 @@ def ended(done_steps: int, limit: int, check: Check | None, **changes) -> list[s
     [
         (56, Check(0, 90, 1, 80, True), "Removed after 56 steps: by their embeddings 0 of 90 watched prompts"),
         (400, Check(7, 90, 1, 80, False), "⚠ Not removed after the limit of 400 steps: by their embeddings 7 of 90"),
-        (400, Check(0, 90, 40, 80, False), "⚠ Removed, but not kept, after the limit of 400 steps"),
+        (400, Check(0, 90, 40, 80, False), "⚠ Not kept after the limit of 400 steps"),
+        # Between removed and not.
+        (400, Check(1, 90, 1, 80, False), "⚠ Not known to be removed after the limit of 400 steps"),
         # It would have ended at its next check.
         (400, Check(0, 90, 0, 80, True), "Removed after 400 steps"),
     ],

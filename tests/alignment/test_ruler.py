@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sage_core.alignment.ruler import Ruler, moved_of
+from sage_core.alignment.ruler import Ruler, moved_of, worst_mean
 from sage_core.errors import TrainingError
 
 
@@ -39,6 +39,11 @@ def test_the_two_means_are_one_and_nought():
     ruler = Ruler.of(unsafe, safe)
     assert ruler.places(unsafe).mean().item() == pytest.approx(1, abs=1e-5)
     assert ruler.places(safe).mean().item() == pytest.approx(0, abs=1e-5)
+
+
+def test_what_is_left_in_one_group_counts():
+    assert worst_mean([0.0, 0.2, 0.9, 0.5], ["full", "full", "short", "short"]) == pytest.approx(0.7)
+    assert np.isnan(worst_mean([], []))
 
 
 def test_two_sets_of_one_mean_have_no_ruler():

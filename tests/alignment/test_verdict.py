@@ -37,16 +37,21 @@ PAIRS = pairs_from_lists(
     [form.format(NAMES[at % 2], NAMES[1 - at % 2]) for form in FORMS for at, _ in enumerate(SUBJECTS)],
 )
 CONCEPTS = ConceptList((Concept("skull", ("cranium",)),))
+SKULLS = pairs_from_concept(SAFE, "skull")
 # Those that the ruler is made from and that are judged.
 CHOSEN = fitting_pairs(Removal.of(CONCEPTS, PAIRS).tagged(PAIRS), 1)[0]
 
 
 class Swapped(TextEncoder):
-    """The base, which reads some words as others, and prompts with the words that are gone as the mean safe prompt."""
+    """The base, which reads some words as others, and prompts with the words that are gone as the mean safe prompt.
+
+    These may come a part of the way there alone.
+    """
 
     @classmethod
-    def of(cls, base, gone: tuple[str, ...] = (), words: dict[str, str] | None = None) -> Swapped:
+    def of(cls, base, gone: tuple[str, ...] = (), words: dict[str, str] | None = None, way: float = 1.0) -> Swapped:
         encoder = cls.from_state(base)
+        encoder.way = way
         encoder.gone = tokenize(list(gone))[:, 1] if gone else torch.empty(0)
         encoder.swaps = [(int(tokenize([a])[0, 1]), int(tokenize([b])[0, 1])) for a, b in (words or {}).items()]
         with torch.no_grad():
@@ -58,7 +63,8 @@ class Swapped(TextEncoder):
         for one, other in self.swaps:
             changed[ids == one] = other
         states = super().forward(changed)
-        states[torch.isin(ids, self.gone).any(1)] = self.target[: ids.shape[1]]
+        gone = torch.isin(ids, self.gone).any(1)
+        states[gone] += self.way * (self.target[: ids.shape[1]] - states[gone])
         return states
 
 
@@ -74,9 +80,29 @@ def test_the_base_has_removed_nothing_and_kept_all(small_base):
 
 def test_an_encoder_that_reads_the_names_as_something_else_has_removed_them(small_base):
     verdict = judge(small_base, Swapped.of(small_base, NAMES), PAIRS, CONCEPTS)
-    assert verdict.holds and verdict.all_left.k == 0 and not verdict.worst
+    assert verdict.holds and verdict.sure and verdict.all_left.k == 0 and not verdict.worst
     (line,) = verdict.lines()
     assert line.startswith(f"Removed: 0 of {verdict.all_left.n} prompts that name 'skull' still lie with it (95 % inte")
+
+
+@pytest.mark.parametrize(
+    ("way", "word"),
+    [(0.2, "⚠ Not removed: "), (0.5, "⚠ Not sure whether removed: "), (0.7, "⚠ Not sure whether removed: 0 of ")],
+)
+def test_between_removed_and_not_it_is_not_sure(small_base, way, word):
+    verdict = judge(small_base, Swapped.of(small_base, NAMES, way=way), PAIRS, CONCEPTS)
+    assert verdict.certain and not verdict.removed and verdict.sure == ("sure" not in word)
+    # The prompts of each form lie at about 1 in the base.
+    assert verdict.place == pytest.approx(1 - way, abs=0.1)
+    assert verdict.lines()[0].startswith(word) and f"at {verdict.place:.2f} of the way" in verdict.line()
+    assert ("Draw a few" in verdict.lines()[1]) == (not verdict.sure)
+
+
+def test_names_that_no_training_sees_are_judged_too(small_base):
+    hidden = ConceptList((Concept("skull", unseen=("cranium",)),))
+    verdict = judge(small_base, Swapped.of(small_base, ("skull",)), PAIRS, hidden, held_out=SKULLS)
+    assert verdict.left[PAIRED].k == 0 and not verdict.removed
+    assert verdict.worst and all("cranium" in each.prompt for each in verdict.worst)
 
 
 def test_one_name_of_two_is_half_a_removal(small_base):
