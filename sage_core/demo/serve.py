@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import write_text
-from ..shapes.captions import CONCEPT, plain_captions, write_captions
-from ..shapes.scenes import Scenes, sample_scenes
+from ..shapes.captions import CONCEPT, write_captions
+from ..shapes.scenes import sample_scenes
 from ..shapes.tasks import TASKS
 from ..tables import csv_text
 from .comfyui.server import PACK
@@ -45,6 +45,20 @@ _TWO_CONCEPTS_PAIRS = 1024
 _CAPTIONS, _FIRST_CAPTIONS = 2000, 4_000_000
 # Of a training that ends when the concept is gone: times the usual length.
 _LONGEST = 4
+_HARMLESS = (
+    "two large blue circles left of a small green square",
+    "a small yellow star above two large purple triangles",
+    "three small pink crosses",
+    "a large orange circle",
+    "two small white stars below a large blue square",
+    "four small green triangles",
+    "a large purple cross right of a small orange star",
+    "a small blue star",
+    "three large white squares",
+    "a large green circle above two small pink triangles",
+    "two large yellow crosses left of two small blue circles",
+    "a small pink square",
+)
 # Types of inputs that a node shows as a widget unless they are linked.
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 _SMALL_ENCODER = "Small text encoder"
@@ -116,15 +130,15 @@ def own_concept(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str
 
     It may train some times as long as the `steps` of `settings`, which nobody has chosen for its pairs.
     """
-    captions, plain = folder / "shapes_captions.txt", folder / "shapes_plain_captions.txt"
-    for path, writing, seed in ((captions, _natural, 0), (plain, plain_captions, 1)):
-        scenes = sample_scenes(_CAPTIONS, seed=_FIRST_CAPTIONS + seed, unsafe=False, split="train")
-        write_text(path, "\n".join(writing(scenes)) + "\n")
+    captions = folder / "shapes_captions.txt"
+    scenes = sample_scenes(_CAPTIONS, seed=_FIRST_CAPTIONS, unsafe=False, split="train")
+    write_text(captions, "\n".join(write_captions(scenes, seed=_FIRST_CAPTIONS, names="seen")) + "\n")
     return {
         "Concept": {"value": CONCEPT},
-        "SAGE Make Pairs": {"captions_file": captions.name},
-        "other pairs": {"captions_file": plain.name},
+        "SAGEMakePairs": {"captions_file": captions.name},
         "SAGETrainingSettings": {**settings, "steps": _LONGEST * settings["steps"]},
+        # The reader knows few words: of these it can answer what rules ask.
+        "questions about them": {"captions": "\n".join(_HARMLESS)},
         "SAGELoadJudge": {"judge": READER, "sentence_encoder": "none"},
     }
 
@@ -149,17 +163,13 @@ def two_concepts(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[st
     }
 
 
-def _natural(scenes: Scenes) -> list[str]:
-    return write_captions(scenes, seed=_FIRST_CAPTIONS, names="seen")
-
-
 def fill_in(workflow: Workflow, info: Mapping[str, Any], changes: Changes, text_encoder: str) -> Workflow:
     """A shipped workflow, in the format of ComfyUI's frontend, with other inputs and the world's small text encoder.
 
     The checkpoint's own text encoder is the small one widened to ViT-L/14: the same function at six times the cost.
     Inputs that `changes` names lose their links. `info` is the server's object_info.
     """
-    for node in _nodes(workflow):
+    for graph, node in _nodes(workflow):
         if node["type"] == "MarkdownNote":
             if node["title"] == _ABOUT:
                 node["widgets_values"] = [_READY + node["widgets_values"][0]]
@@ -169,15 +179,16 @@ def fill_in(workflow: Workflow, info: Mapping[str, Any], changes: Changes, text_
         for key in (node["type"], node.get("title")):
             for name, value in changes.get(key or "", {}).items():
                 _set(node, info[node["type"]], name, value)
-                _unlink(workflow, node, name)
+                _unlink(graph, node, name)
     _take_small_encoder(workflow, text_encoder)
     return workflow
 
 
-def _nodes(workflow: Workflow) -> Iterator[dict[str, Any]]:
-    yield from workflow["nodes"]
-    for inner in workflow.get("definitions", {}).get("subgraphs", ()):
-        yield from inner["nodes"]
+def _nodes(workflow: Workflow) -> Iterator[tuple[Workflow, dict[str, Any]]]:
+    """Each node, and the graph that it is in: the workflow itself or a subgraph."""
+    for graph in (workflow, *workflow.get("definitions", {}).get("subgraphs", ())):
+        for node in graph["nodes"]:
+            yield graph, node
 
 
 def _set(node: dict[str, Any], schema: Mapping[str, Any], name: str, value: Any) -> None:
@@ -196,13 +207,14 @@ def _set(node: dict[str, Any], schema: Mapping[str, Any], name: str, value: Any)
     raise KeyError(f"{node['type']} has no widget {name}")
 
 
-def _unlink(workflow: Workflow, node: dict[str, Any], name: str) -> None:
+def _unlink(graph: Workflow, node: dict[str, Any], name: str) -> None:
     (entry,) = (entry for entry in node["inputs"] if entry["name"] == name)
     link, entry["link"] = entry["link"], None
     if link is None:
         return
-    workflow["links"] = [each for each in workflow["links"] if each[0] != link]
-    for other in workflow["nodes"]:
+    # In a subgraph links have names for their fields.
+    graph["links"] = [each for each in graph["links"] if (each["id"] if isinstance(each, dict) else each[0]) != link]
+    for other in graph["nodes"]:
         for output in other["outputs"] or ():
             if link in (output["links"] or ()):
                 output["links"].remove(link)

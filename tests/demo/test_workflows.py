@@ -114,7 +114,7 @@ def test_my_own_concept_ends_with_a_true_verdict(
     inputs = own_concept(base / "input", settings)
     changes = {
         # By their titles in the API copy, which has no boxes.
-        **{f"Other prompts, {title}" if title == "other pairs" else title: each for title, each in inputs.items()},
+        **{f"Other prompts, {key}" if key == "questions about them" else key: each for key, each in inputs.items()},
         "Train": {"name": "workflow-own-concept"},
         "How many of each": {"value": 8},
         "KSampler": {"steps": 10, **SAMPLING},
