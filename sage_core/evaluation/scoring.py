@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import torch
 
 from ..errors import QuestionError, SageError
-from ..files import write_json
+from ..files import check_writable, write_json
 from ..rows import read_json
 from ..scores.clipscore import ClipScores
 from ..scores.rates import Rate, rate_by_clip, rate_by_vqa, rates_by_nudenet
@@ -142,6 +142,7 @@ def score(
             with claim(layout.output / "locks" / f"{file.parent.name}-{file.stem}.lock") as is_mine:
                 if not is_mine or file.exists():
                     continue
+                check_writable(file)
                 write_json(file, SCORES[name](bench, method), own=True)
                 worked = True
         if not worked:
