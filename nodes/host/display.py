@@ -19,10 +19,20 @@ from server import PromptServer
 from torch import Tensor
 
 from ...sage_core.plots import figure_to_image
+from ...sage_core.rows import printable
 from ...sage_core.runs.curves import training_curves
 from ...sage_core.runs.record import StepReport
 
 log = logging.getLogger("sage")
+
+
+def _spelled(record: logging.LogRecord) -> bool:
+    """For a filter: names and reports out of files command no terminal."""
+    record.msg, record.args = printable(record.getMessage()), ()
+    return True
+
+
+log.addFilter(_spelled)
 
 # Of a plot, so that its labels stay readable.
 _PREVIEW_WIDTH = 1024

@@ -19,6 +19,7 @@ from ..encoders.text_encoder import save_encoder, state_hash
 from ..errors import SettingsError
 from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
+from ..rows import parse_json
 from ..runs.keeping import SOFTWARE, kept, read_run, save_run
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
@@ -235,4 +236,6 @@ def _save(weights: Path, result: TrainingResult) -> None:
 def _read(weights: Path, settings: TrainingSettings) -> TrainingResult:
     says = ("method", "preset", "concept")
     state, metadata, history, content = read_run(weights, lambda path: read_encoder(path)[0], state_hash, says)
+    # Runs of one concept have no list of them.
+    checked(tuple[Any, ...], parse_json(metadata.get("concepts", "[]")), "concepts")
     return TrainingResult(state, settings, history, checked(NotNegative, content["seconds"], "seconds"), metadata)

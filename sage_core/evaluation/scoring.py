@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import torch
 
 from ..errors import JudgeError, QuestionError, SageError
-from ..files import write_json
+from ..files import check_writable, write_json
 from ..intervals import Interval, mean_interval
 from ..lazy import installed
 from ..rows import read_json
@@ -276,6 +276,7 @@ def score(
             with nullcontext(True) if name in JUDGED else claim(lock) as is_mine:
                 if not is_mine or file.exists():
                     continue
+                check_writable(file)
                 found = _score_of(name)(bench, method)
             if found is not None:
                 write_json(file, found, own=True)

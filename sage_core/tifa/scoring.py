@@ -252,7 +252,8 @@ class TifaResult:
             found = intervals.get(name)
             interval = found.percent if found else "–"
             rows.append((label, percent, interval, count))
-        title = f"**{table_cell(self.name)}**, judged by {self.judge}, free answers matched by {self.matching}"
+        judge, matching = table_cell(self.judge), table_cell(self.matching)
+        title = f"**{table_cell(self.name)}**, judged by {judge}, free answers matched by {matching}"
         table = markdown_table(("", "%", "95% interval", "n"), rows)
         return f"{title}\n\n{table}\n\n{self._explanation(intervals)}"
 

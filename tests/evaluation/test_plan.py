@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from sage_core.bench.watch import MemoryWatch
 from sage_core.errors import SettingsError
 from sage_core.evaluation.fields import lines_of
 from sage_core.evaluation.plan import Part, slug
@@ -166,9 +168,20 @@ def test_all_problems_are_named_at_once(folder: Path) -> None:
 def test_what_is_not_toml_is_named_by_line(folder: Path) -> None:
     with pytest.raises(SettingsError, match=r"plan.toml is not valid TOML: .*line 4"):
         plan_of(folder, GOOD.replace("steps = 4", "steps = four"))
-    for steps, words in (("9" * 5000, "4300 digits"), ("[" * 5000, "nested too deep")):
-        with pytest.raises(SettingsError, match=rf"plan.toml is not valid TOML: .*{words}"):
-            plan_of(folder, GOOD.replace("steps = 4", f"steps = {steps}"))
+    # The parser keeps every beginning of a key, which took gigabytes.
+    many, quoted = "a." * 20_000 + "b", "'a=' . " * 20_000 + "b"
+    for line, words in (
+        (f"steps = {'9' * 5000}", "4300 digits"), (f"steps = {'[' * 5000}", "nested too deep"),
+        (f"{many} = 1", "a key of 20,001 parts"), (f"[{many}]", "a key of 20,001 parts"),
+        (f"steps = {{{quoted} = 1}}", "a key of 20,001 parts"),
+    ):  # fmt: skip
+        with (
+            MemoryWatch(torch.device("cpu")) as watch,
+            pytest.raises(SettingsError, match=rf"plan.toml is not valid TOML: .*{words}"),
+        ):
+            plan_of(folder, GOOD.replace("steps = 4", line))
+        assert (watch.peak() or 0) < 0.05
+    assert plan_of(folder, GOOD.replace('"skull"', f'"{"a. " * 500}"')).score.concept.startswith("a. a.")
     with pytest.raises(SettingsError, match="does not exist"):
         read_plan(folder / "none.toml")
 

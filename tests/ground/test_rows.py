@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sage_core.errors import PromptError, QuestionError, SageError
 from sage_core.prompts.pairs import read_pairs, read_prompts
-from sage_core.rows import Row, parse_json, read_rows, shown, split_lines, typed_lines
+from sage_core.rows import Row, parse_json, read_json, read_rows, shown, split_lines, typed_lines
 from sage_core.tifa.questions import Question, read_questions
 
 QUESTION = {
@@ -177,6 +177,15 @@ def test_values_in_messages_are_short_and_can_be_printed() -> None:
         assert len(shown(value)) <= 40
     with pytest.raises(ValueError, match="not readable JSON"):
         parse_json(b'"\xff"')
+
+
+@pytest.mark.parametrize("text", ["1e999", "[-1e400]", f"1{'0' * 400}", f'{{"a": -1{"0" * 400}}}', "NaN", "[Infinity]"])
+def test_numbers_of_our_own_json_are_finite(text: str, tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text(text)
+    with pytest.raises(ValueError, match=r"it holds .*, which (is beyond every number|JSON does not know)"):
+        read_json(tmp_path / "own.json")
+    # Of lists that others wrote each row is looked at by itself.
+    parse_json(text, constants=True)
 
 
 # -- anything at all --------------------------------------------------------------------------------------------------
