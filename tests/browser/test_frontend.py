@@ -316,7 +316,7 @@ def test_blueprints_are_offered_and_open(
     (box,) = blueprint["nodes"]
     offered = """async (name) => {
       const stores = document.querySelector("#vue-app").__vue_app__.config.globalProperties.$pinia._s;
-      const found = () => Object.values(stores.get("nodeDef").nodeDefsByName).some(
+      const found = () => stores.get("nodeDef").nodeDefs.some(
         (node) => node.name.startsWith("SubgraphBlueprint.") && node.display_name === name);
       for (let left = 50; left && !found(); left--) await new Promise((done) => setTimeout(done, 100));
       return found();

@@ -78,11 +78,15 @@ def test_blueprints_fit_the_nodes(path: Path, info: dict[str, Any]) -> None:
     nodes = {node["id"]: node for node in definition["nodes"]}
     for node in nodes.values():
         known = options(info[node["type"]])
-        assert {each["name"] for each in node["inputs"]} == set(known), node["type"]
-        widgets = [each for each in known.values() if each["type"] in WIDGETS and not each.get("forceInput")]
-        extra = sum(bool(each.get("control_after_generate")) for each in widgets)
-        assert len(node["widgets_values"]) == len(widgets) + extra, node["type"]
-        assert [each["name"] for each in node["outputs"]] == info[node["type"]]["output_name"]
+        assert {each["name"] for each in node["inputs"]} <= set(known), node["type"]
+        # Values go by their places: inputs that came later follow, and have their defaults.
+        widgets = [name for name, each in known.items() if each["type"] in WIDGETS and not each.get("forceInput")]
+        held = [each["name"] for each in node["inputs"] if "widget" in each]
+        assert held == widgets[: len(held)], node["type"]
+        extra = sum(bool(known[name].get("control_after_generate")) for name in held)
+        assert len(node["widgets_values"]) == len(held) + extra, node["type"]
+        names = [each["name"] for each in node["outputs"]]
+        assert names == info[node["type"]]["output_name"][: len(names)], node["type"]
     for link in definition["links"]:
         if link["origin_id"] != -10:
             assert link["id"] in nodes[link["origin_id"]]["outputs"][link["origin_slot"]]["links"]
