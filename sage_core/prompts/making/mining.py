@@ -168,7 +168,8 @@ class _Place:
             if expected >= _SURE and seen <= _APART * expected:
                 return True
         group = self.group.get(word, "")
-        if self.kind == Kind.QUALITY and self._many_listed:
+        # Colours have more names than lists hold, and the encoder knows them from everything else.
+        if self.kind == Kind.QUALITY and self._many_listed and own != "color":
             return listed_group(word, self.kind) == own
         return not own or group == own or (self.kind != Kind.QUALITY and not group)
 
