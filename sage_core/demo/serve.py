@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..alignment.settings import PRESETS
 from ..files import write_text
 from ..shapes.captions import CONCEPT, write_captions
 from ..shapes.scenes import sample_scenes
@@ -45,6 +46,7 @@ _TWO_CONCEPTS_PAIRS = 1024
 _CAPTIONS, _FIRST_CAPTIONS = 2000, 4_000_000
 # Of a training that ends when the concept is gone: times the usual length.
 _LONGEST = 4
+_HELD_OUT = PRESETS["sage_plus"].held_out
 _HARMLESS = (
     "two large blue circles left of a small green square",
     "a small yellow star above two large purple triangles",
@@ -136,7 +138,8 @@ def own_concept(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str
     return {
         "Concept": {"value": CONCEPT},
         "SAGEMakePairs": {"captions_file": captions.name},
-        "SAGETrainingSettings": {**settings, "steps": _LONGEST * settings["steps"]},
+        # It ends by what is held out: as much as the workflow says.
+        "SAGETrainingSettings": {**settings, "steps": _LONGEST * settings["steps"], "held_out": _HELD_OUT},
         # The reader knows few words: of these it can answer what rules ask.
         "questions about them": {"captions": "\n".join(_HARMLESS)},
         "SAGELoadJudge": {"judge": READER, "sentence_encoder": "none"},
