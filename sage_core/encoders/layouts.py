@@ -328,13 +328,13 @@ def _read_pickled(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 def _dicts(content: Mapping[Any, Any]) -> list[Mapping[Any, Any]]:
     """The content and the dicts inside it, those that lie nearest first: Lightning and others nest two."""
-    found, level = [content], [content]
+    found = level = {id(content): content}
     for _ in range(_DEEPEST):
-        inner = {id(value): value for each in level for value in each.values() if isinstance(value, Mapping)}
+        inner = {id(value): value for each in level.values() for value in each.values() if isinstance(value, Mapping)}
         # A pickle may hold a dict within itself.
-        level = [value for key, value in inner.items() if key not in set(map(id, found))]
-        found += level
-    return found
+        level = {key: value for key, value in inner.items() if key not in found}
+        found = found | level
+    return list(found.values())
 
 
 def _tensors(content: Mapping[Any, Any]) -> dict[str, torch.Tensor]:

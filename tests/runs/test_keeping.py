@@ -114,9 +114,11 @@ def test_a_finished_run_is_found_and_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
-def test_a_stopped_run_goes_on_to_the_same_end(step: int, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_to_the_same_end(step: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Stop):
         train(tmp_path / "parts", on_step=stop_at(step))
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith(f"Stopped. The same inputs go on from {tmp_path / 'parts' / KEY}.checkpoint (")
     assert names(tmp_path / "parts") == {f"{KEY}.checkpoint"}, "neither a lock nor half of a file"
     (parts, found), (whole, _) = train(tmp_path / "parts"), train(tmp_path / "whole")
     assert not found and torch.equal(parts[0]["weight"], whole[0]["weight"])

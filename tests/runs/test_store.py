@@ -143,7 +143,7 @@ def test_what_killed_processes_left_of_a_finished_run_goes(store: RunStore) -> N
     (abandoned / "content").write_bytes(b"half")
     for path in (abandoned / "content", abandoned):
         os.utime(path, (1e9, 1e9))
-    for suffix in (".checkpoint", ".lock"):
+    for suffix in (".checkpoint", ".pictures", ".lock"):
         store.path(KEYS[0], suffix).write_bytes(b"")
     store.tidy(KEYS[0])
     kept = {f"{KEYS[0]}.json", f"{KEYS[0]}.safetensors"}
