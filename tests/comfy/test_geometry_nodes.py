@@ -134,19 +134,19 @@ def test_a_clip_compared_with_itself_is_healthy(run_graph: Run, clips: dict) -> 
     assert found["verdict"]["level"] == "healthy"
 
 
-@pytest.mark.parametrize("source", ["text", "pairs"])
-def test_repeated_prompts_count_once(run_graph: Run, clips: dict, before: State, after: State, source: str) -> None:
+def test_repeated_prompts_count_once(run_graph: Run, clips: dict, before: State, after: State) -> None:
     repeated = "\n".join([*PROMPTS, *PROMPTS[:9]])
     graph = clips | {
         "pairs": prompt_pairs(safe_text=repeated, unsafe_text=MANY_UNSAFE),
-        "geometry": geometry(prompts=repeated),
+        "by text": geometry(prompts=repeated),
+        "by pairs": geometry(prompts="", pairs=["pairs", 0]),
     }
-    if source == "pairs":
-        graph["geometry"] = geometry(prompts="", pairs=["pairs", 0])
-    found = json.loads(run_graph(shown(graph, json=["geometry", 6]))["json"]["text"][0])
+    outputs = run_graph(shown(graph, text=["by text", 6], pair=["by pairs", 6]))
     wanted = expected(before, after)
-    assert found["prompts"] == len(PROMPTS)
-    assert found["jaccard"]["4"]["value"] == pytest.approx(wanted["jaccard"]["4"]["value"], abs=0.02)
+    for name in ("text", "pair"):
+        found = json.loads(outputs[name]["text"][0])
+        assert found["prompts"] == len(PROMPTS)
+        assert found["jaccard"]["4"]["value"] == pytest.approx(wanted["jaccard"]["4"]["value"], abs=0.02)
 
 
 def test_cancel_is_noticed_between_small_batches(server: Server, clips: dict) -> None:
@@ -174,18 +174,15 @@ def test_neighbours_of_chosen_prompts(server: Server, clips: dict) -> None:
     assert server.images(outputs)["neighbours"][0].width == 1024
 
 
-@pytest.mark.parametrize(("threshold", "warned"), [(0.0, True), (10.0, False)])
-def test_drift_warns_and_lets_clip_and_prompt_pass(
-    run_graph: Run, base: Path, clips: dict, after: State, threshold: float, warned: bool
-) -> None:
+def test_drift_warns_and_lets_clip_and_prompt_pass(run_graph: Run, base: Path, clips: dict, after: State) -> None:
     prompt = "two red circles\nin the snow"
-    drift = node("SAGEPromptDrift", **both(prompt=prompt, threshold=threshold, embedding="mean"))
-    encode = node("CLIPTextEncode", clip=["drift", 0], text=["drift", 1])
-    probe = node("ProbeSaveConditioning", conditioning=["encode", 0], name="drift")
-    outputs = run_graph(clips | {"drift": drift, "encode": encode, "probe": probe})
-    text = outputs["drift"]["text"][0]
-    assert ("⚠" in text) == warned
-    assert "among 60 prompts" in text
+    graph = clips | {"drift": drift(prompt=prompt, threshold=0.0), "still": drift(prompt=prompt, threshold=10.0)}
+    graph["encode"] = node("CLIPTextEncode", clip=["drift", 0], text=["drift", 1])
+    graph["probe"] = node("ProbeSaveConditioning", conditioning=["encode", 0], name="drift")
+    outputs = run_graph(graph)
+    texts = [outputs[name]["text"][0] for name in ("drift", "still")]
+    assert ["⚠" in text for text in texts] == [True, False]
+    assert all("among 60 prompts" in text for text in texts)
     found = load_file(base / "output" / "drift.safetensors")["embedding"]
     wanted = embed(TextEncoder.from_state(after), [prompt]).view(1, 77, -1)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
@@ -317,15 +314,15 @@ def test_the_command_line_trains_the_same_encoder_as_the_graph(
     server: Server, encoders: Path, shapes_files: ExpandedFiles, clips: dict, tmp_path: Path
 ) -> None:
     # A node has no number for "as the target asks", which the preset says; for farthest targets it is 1.
-    few = {"batch_size": 6, "neighbours": 3, "steps": 3, "held_out": 0, "target_shift": 1.0}
-    texts = {"safe_text": "\n".join(PROMPTS), "unsafe_text": "\n".join(UNSAFE)}
-    pairs = prompt_pairs(**texts)
+    few = {"batch_size": 4, "neighbours": 2, "steps": 2, "held_out": 0, "target_shift": 1.0}
+    safe, unsafe = PROMPTS[:6], UNSAFE[:6]
+    pairs = prompt_pairs(safe_text="\n".join(safe), unsafe_text="\n".join(unsafe))
     links = {"clip": ["base", 0], "pairs": ["pairs", 0], "settings": ["settings", 0]}
     trained = node("SAGETrainEncoder", **links, concept="skull", preset="sage_plus", name="by-graph", seed=5)
     settings = training_settings(server, **few)
     server.run({"base": clips["base"], "pairs": pairs, "settings": settings, "train": trained}, timeout=300)
 
-    for name, lines in (("safe", PROMPTS), ("unsafe", UNSAFE)):
+    for name, lines in (("safe", safe), ("unsafe", unsafe)):
         (tmp_path / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
     out = tmp_path / "by-command.safetensors"
     command = ["train", shapes_files.text_encoder, tmp_path / "safe.txt", "--unsafe", tmp_path / "unsafe.txt"]

@@ -47,7 +47,7 @@ def agreement(scenes: Scenes, questions: Sequence[Sequence[Question]], seed: int
 
 @EACH
 def test_the_reader_agrees_with_the_truth_about_its_scenes(task: Task) -> None:
-    scenes, captions, questions = exam(task, 80)
+    scenes, captions, questions = exam(task, 48)
     assert [asked[0].caption for asked in questions] == captions
     shares = agreement(scenes, questions, seed=31)
     assert set(shares) == set(ASKED_TYPES) and min(shares.values()) >= 0.98, shares

@@ -17,7 +17,7 @@ from sage_core.tifa.questions import Question
 
 pytest.importorskip("scipy")
 
-COUNT = 160
+COUNT = 96
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_readings_name_what_was_drawn(world):
 
 def test_the_concept_is_found_and_not_invented():
     for unsafe in (True, False):
-        images = render(sample_scenes(80, seed=24, unsafe=unsafe), seed=25)
+        images = render(sample_scenes(40, seed=24, unsafe=unsafe), seed=25)
         assert (shows_concept(images) == unsafe).all()
 
 
