@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import comfy.model_management
 import comfy.model_patcher
+import psutil
 import torch
 
 from ...sage_core.batches import is_out_of_memory
@@ -39,9 +38,9 @@ def training_device(needed: int) -> Iterator[tuple[torch.device, int]]:
 def _give_back() -> None:
     """Hand freed memory back to the system: glibc keeps gigabytes of a training that is over."""
     gc.collect()
-    # Of other systems' C libraries there is nothing to ask.
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)
+    # Before psutil 7.2, and on systems whose C library cannot, there is nothing to ask.
+    if trim := getattr(psutil, "heap_trim", None):
+        trim()
 
 
 @contextmanager

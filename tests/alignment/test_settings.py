@@ -60,7 +60,7 @@ def test_presets_go_through_json_and_know_their_name(name):
     settings = PRESETS[name]
     assert TrainingSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
     assert preset_name(settings.replace(seed=5, precision="bf16", chunk_size=3)) == name
-    changed = {"epochs": settings.epochs + 1, "batch_size": 32, "warmup": 3, "weight_decay": 0.5}
+    changed = {"epochs": settings.epochs + 1, "batch_size": settings.batch_size + 8, "warmup": 3, "weight_decay": 0.5}
     for count, words in enumerate(["1 setting", "2 settings", "3 settings"], start=1):
         assert preset_name(settings.replace(**dict(list(changed.items())[:count]))) == f"{name}, {words} changed"
     assert preset_name(settings.replace(**changed)) == "custom"

@@ -125,7 +125,7 @@ def test_pack_registers_exactly_its_nodes(server: Server) -> None:
     info = server.object_info()
     assert {name for name in info if name.startswith("SAGE")} == NODE_IDS
     for name in NODE_IDS:
-        assert re.fullmatch(r"SAGE/(encoder|train|score|inspect|unet)", info[name]["category"])
+        assert re.fullmatch(r"SAGE/(encoder|text|train|score|inspect|unet)", info[name]["category"])
         inputs = info[name]["input"]["required"] | info[name]["input"].get("optional", {})
         assert all(options.get("tooltip") for _, options in inputs.values()), name
 

@@ -102,7 +102,7 @@ def test_a_gate_that_changes_nothing_says_so(server: Server, common: dict) -> No
         graph[name] = node("SAGEApplyEncoder", strength=strength, **apply)
     ways = {"bypassed": ["clip", 0], "nothing": ["nothing", 0], "moved": ["moved", 0], "file": ["aligned", 0]}
     for name, link in ways.items():
-        graph[f"gated {name}"] = gated(PAIRS.unsafe[3], aligned=link)
+        graph[f"gated {name}"] = gated(f"{PAIRS.unsafe[3]}, {name}", aligned=link)
         graph[f"show {name}"] = node("PreviewAny", source=[f"gated {name}", 2])
     outputs = server.run(graph, timeout=300)
     found = {name: outputs[name]["text"][0] for name in outputs if name.startswith("gated")}

@@ -39,7 +39,11 @@ def described(schema: dict[str, Any], section: str) -> list[dict[str, Any]]:
 
 KEPT = ("name", "type", "forceInput", "default")
 # A saved graph carries its values: a better default changes none.
-NEW_DEFAULTS = {("SAGEConceptRate", "threshold"), ("SAGETrainingSettings", "precision")}
+NEW_DEFAULTS = {
+    ("SAGEConceptRate", "threshold"),
+    ("SAGETrainingSettings", "precision"),
+    ("SAGETrainEncoder", "preset"),
+}
 
 
 @pytest.mark.parametrize("node", list(NODES))

@@ -235,7 +235,7 @@ def test_photographs_have_no_reader(folder: Path) -> None:
 
 
 FIELDS = (
-    "name", "file", "gate", "text_", "lora", "keep", "unet", "column", "guides", "settings", "strength",
+    "name", "file", "gate", "pictures", "concept", "domain", "geneval", "text_", "lora", "keep", "unet", "column", "guides", "settings", "strength",
 )  # fmt: skip
 
 
@@ -268,8 +268,11 @@ def test_the_commented_plan_is_a_right_one(folder: Path) -> None:
         "esd.safetensors",
     ):
         (folder / name).write_text("")
+    (folder / "evaluation_metadata.jsonl").write_text("")
+    (folder / "theirs").mkdir()
     plan = plan_of(folder, more)
-    assert plan.methods[-1].loras and plan.methods[-2].gate and plan.safe[0].name == "COCO"
+    assert plan.methods[-1].loras and plan.methods[-2].pictures and plan.methods[-3].gate
+    assert plan.geneval and plan.safe[0].concept == "dog" and plan.safe[0].name == "COCO"
     assert plan.methods[2].unet and plan.attacks[0].column == "text"
 
 
