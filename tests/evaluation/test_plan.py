@@ -235,7 +235,8 @@ def test_photographs_have_no_reader(folder: Path) -> None:
 
 
 FIELDS = (
-    "name", "file", "gate", "pictures", "concept", "domain", "geneval", "text_", "lora", "keep", "unet", "column", "guides", "settings", "strength",
+    "name", "file", "gate", "pictures", "concept", "domain", "geneval", "text_", "lora", "keep", "unet", "column",
+    "guides", "settings", "strength",
 )  # fmt: skip
 
 
