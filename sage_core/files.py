@@ -8,10 +8,13 @@ import os
 import re
 import shutil
 import stat
+import struct
 import sys
 import tempfile
 import time
 import uuid
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,6 +55,9 @@ _REFUSALS = {
 }
 # The same refusals in the words of safetensors and of torch.save, whose errors are not OSErrors.
 _REFUSAL_WORDS = re.compile(r"os error \d+|No space left|PytorchStreamWriter|basic_ios|iostream error|unexpected pos")
+# What zipfile raises of a damaged archive: also of names that are no text (ValueError), of one that is encrypted, or
+# packed in a way that Python does not know (RuntimeError).
+ZIP_ERRORS = (OSError, ValueError, EOFError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error)
 _WAY_OUT = "Make room or choose another place; what was there before is unchanged."
 
 

@@ -375,13 +375,16 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any
 def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
-            # PyTorch reads changed bytes without a word.
-            intact = archive.testzip() is None
+            # PyTorch reads changed bytes without a word, and packs nothing.
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+            intact = stored and archive.testzip() is None
+        if not intact:
+            raise TrainingError(_unreadable(path))
         content = torch.load(path, map_location=device, weights_only=True)
         # Version 0.1 spelled it differently, and lost the report of a step that a signal interrupted.
         content["may_lack_reports"] = "optimiser" in content
         content["optimizer"] = content.pop("optimiser", None) or content["optimizer"]
-        whole = intact and {"key", "step", "seconds", "model", "history"} <= content.keys()
+        whole = {"key", "step", "seconds", "model", "history"} <= content.keys()
     except Exception:
         # A damaged pickle can raise anything. PyTorch's own message advises an unsafe read and is not passed on.
         whole = False

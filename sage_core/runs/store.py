@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from ..errors import TrainingError
-from ..files import remove_leftovers
+from ..files import ZIP_ERRORS, remove_leftovers
 from ..rows import read_json
 
 WEIGHTS, REPORT, CHECKPOINT = ".safetensors", ".json", ".checkpoint"
@@ -201,9 +201,11 @@ def _in_weights(path: Path) -> dict[str, str] | None:
 
 
 def _in_checkpoint(path: Path) -> dict[str, str] | None:
-    with suppress(OSError, zipfile.BadZipFile, StopIteration, RuntimeError), zipfile.ZipFile(path) as archive:
-        # The names that a checkpoint of `runs.loop` holds stand in the pickle as they are: nothing is unpickled.
-        pickle = archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
+    with suppress(StopIteration, *ZIP_ERRORS), zipfile.ZipFile(path) as archive:
+        # The names that a checkpoint of `runs.loop` holds stand in the pickle as they are: nothing is unpickled, and
+        # nothing is packed.
+        entry = next(each for each in archive.infolist() if each.filename.endswith("/data.pkl"))
+        pickle = archive.read(entry) if entry.compress_type == zipfile.ZIP_STORED else b""
         return {} if all(name in pickle for name in (b"history", b"seconds", b"optimi")) else None
     return None
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..batches import in_batches
 from ..errors import JudgeError, SettingsError
-from ..files import readable
+from ..files import ZIP_ERRORS, readable
 from ..images import ImageLike, to_bytes, to_pil
 from ..model_folders import load_model, loading, read_model_config, running
 from .clipscore import ClipScorer, preprocess
@@ -240,7 +240,7 @@ def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except ZIP_ERRORS:
         return False
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import JudgeError, SettingsError
-from ..files import readable, whole_file
+from ..files import ZIP_ERRORS, readable, whole_file
 from .features import Features
 
 # What a covariance may be off by and still be one: rounding in float32, relative to its largest value.
 _ROUNDING = 1e-4
-# What numpy raises of a damaged archive: also of one that is encrypted (RuntimeError), packed in a way that Python does
-# not know (NotImplementedError, a RuntimeError), or that claims more numbers than there is memory.
-_UNREADABLE = (ValueError, TypeError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+# What a damaged archive raises, and one that claims more numbers than there is memory.
+_UNREADABLE = (*ZIP_ERRORS, TypeError, KeyError, MemoryError)
 # How an array that is alone in a file begins.
 _ARRAY = b"\x93NUMPY"
 # Bytes of an array that may be packed as well as it can be, and how much smaller larger ones may be packed: features

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,10 @@ def test_checkpoints_of_others_and_damaged_ones_are_refused(tmp_path: Path) -> N
         checkpoint.write_bytes(content)
         with pytest.raises(TrainingError, match=r"is not a readable checkpoint of a training( \(.*\))?\. Delete it"):
             Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="a")
+    with zipfile.ZipFile(checkpoint, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(10**6))
+    with pytest.raises(TrainingError, match="not a readable checkpoint"):
+        Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="a")
     torch.save({"step": 3}, checkpoint)
     with pytest.raises(TrainingError, match="not a readable checkpoint"):
         Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="a")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +73,16 @@ def test_files_of_others_are_neither_listed_nor_deleted(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / f"{'f' * 32}.checkpoint")
     for suffix in (".safetensors", ".json", ".checkpoint"):
         (tmp_path / f"{'9' * 32}{suffix}").write_bytes(b"0" * 900)
+    # An entry whose name is no text, though the archive says that it is; and packed entries, which can be of any size.
+    misnamed, packed = (tmp_path / f"{digit * 32}.checkpoint" for digit in "78")
+    write(misnamed)
+    content = bytearray(misnamed.read_bytes())
+    central = content.find(b"PK\x01\x02")
+    content[central + 9] |= 8
+    content[central + 46] = 0xF3
+    misnamed.write_bytes(content)
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", b"history seconds optimizer")
     before = sorted(tmp_path.iterdir())
     assert RunStore(tmp_path).runs() == [] == RunStore(tmp_path).clear()
     assert sorted(tmp_path.iterdir()) == before
