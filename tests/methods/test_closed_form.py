@@ -36,7 +36,7 @@ CAPTIONS = tuple(REFERENCE_PROMPTS)
 # The settings that authors publish, for broad concepts and for objects or styles.
 OFFICIAL: dict[str, list[Any]] = {
     "uce": [UceSettings(), UceSettings(expand_prompts=True, kind="art")],
-    "rece": [ReceSettings(), ReceSettings(1, 1e-3)],
+    "rece": [ReceSettings(), ReceSettings(1, 1e-3), ReceSettings(rounds_to="empty")],
     "mace": [MaceSettings(), MaceSettings(1000.0)],
     "speed": [
         SpeedSettings(),
@@ -199,7 +199,7 @@ def test_time_is_its_formula(lam: float, weights: dict, encoder: TextEncoder, st
 def test_rece_is_its_formula(
     guides: tuple[str, ...], settings: ReceSettings, weights: dict, encoder: TextEncoder, states: TokenStates
 ) -> None:
-    """Each concept's adversarial states become its guide's, row by row."""
+    """Each concept's adversarial states become its guide's, row by row, or the empty prompt's."""
     concepts, r, epochs = Concepts(CONCEPTS.erase, guides), settings.regularisation, settings.epochs
     lam, erase, keep = settings.lam, settings.erase_scale, settings.preserve_scale
     original = cross(weights)
@@ -214,7 +214,8 @@ def test_rece_is_its_formula(
         for name, w in current.items():
             top, bottom = lam * w, lam * np.eye(WIDTH)
             for rows, guide in zip(adversarial, concepts.guides, strict=True):
-                for c, n in zip(rows, state_rows(states, guide), strict=True):
+                target = guide if settings.rounds_to == "guide" else ""
+                for c, n in zip(rows, state_rows(states, target), strict=True):
                     top, bottom = top + erase * np.outer(w @ n, c), bottom + erase * np.outer(c, c)
                 for s in neutral:
                     top, bottom = top + keep * np.outer(w @ s, s), bottom + keep * np.outer(s, s)

@@ -100,9 +100,10 @@ class Part:
         found = MAKERS[self.name].recipe(self.settings or MAKERS[self.name].usual(), self._told())
         recipe = {"recipe": found} if found > 1 else {}
         told = {} if self.settings is None else self.settings.key()
-        if told.get("until") == "steps":
-            # Came later.
-            del told["until"]
+        for name, value in (("until", "steps"), ("rounds_to", "empty")):
+            # Came later, and what they say now was always so.
+            if told.get(name) == value:
+                del told[name]
         if self.kind == "alignment":
             return {"method": "alignment", **told, **recipe}
         if self.kind == "closed form":
@@ -164,8 +165,9 @@ _REDIRECTED = Part("sage_unet", _changed("sage_unet", **_SHORT))
 _STRONGER = Part("sage_unet", _changed("sage_unet", **_SHORT | {"strength": 1.0, "steps": 160}))
 _UCE = Part("uce_paper", _changed("uce_paper"))
 # Milder than the published strengths, which were chosen for a U-Net 30 times as large. Measured on few prompts:
-# towards the empty prompt RECE leaves the concept in full captions; OCE takes skulls, and leaves red stars.
-_RECE = Part("rece", _changed("rece", epochs=1, preserve_scale=1.0), "ball")
+# towards the empty prompt RECE leaves the concept in full captions, and with rounds towards the guide it leaves skulls;
+# OCE takes skulls, and leaves red stars.
+_RECE = Part("rece", _changed("rece", epochs=1, preserve_scale=1.0, rounds_to="empty"), "ball")
 # The published rate of 5e-5 leaves every concept in this U-Net after 100 steps, and 3e-4 most of it after 40.
 _ERASED = {"steps": 40, "learning_rate": 1e-3, "sampling_steps": 6, "batch_size": 4}
 # What differs here from a method's usual settings; every other method of the table is tried as it is.
