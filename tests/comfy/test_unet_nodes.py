@@ -51,7 +51,7 @@ def with_sampling(graph: dict, *models: str) -> dict:
     for name in models:
         links = {key: [key, 0] for key in ("positive", "negative")}
         graph[f"sample {name}"] = node(
-            "KSampler", model=[name, 0], latent_image=["empty", 0], seed=5, steps=3, cfg=4.0, sampler_name="euler",
+            "KSampler", model=[name, 0], latent_image=["empty", 0], seed=5, steps=1, cfg=4.0, sampler_name="euler",
             scheduler="normal", denoise=1.0, **links,
         )  # fmt: skip
         graph[f"save {name}"] = node("SaveLatent", samples=[f"sample {name}", 0], filename_prefix=f"unet/{name}")
