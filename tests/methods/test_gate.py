@@ -217,7 +217,7 @@ def test_a_damaged_gate_takes_no_more_memory_than_its_file(gate: Gate, tmp_path:
     tensors, card = load_file(path), {"sage_gate_1": json.dumps(gate.card.__dict__)}
     with MemoryWatch(torch.device("cpu")) as watch:
         for value in (torch.zeros(1_500_000).byte(), torch.zeros(400_000)):
-            save_file(tensors | {"norm.weight": value, "norm.bias": value}, path, metadata=card)
+            save_file(tensors | {"norm.weight": value, "norm.bias": value.clone()}, path, metadata=card)
             with pytest.raises(EncoderError, match="damaged gate"):
                 load_gate(path)
         assert (watch.peak() or 0) < 0.06
