@@ -278,6 +278,7 @@ def test_a_finished_plan_is_looked_at_on_a_disk_that_is_only_read(
 
     (folder / "evaluation" / "hashes.json").rename(folder / "hashes.json")
     monkeypatch.setattr("sage_core.files._temporary_folder", refuse)
+    monkeypatch.setattr("sage_core.evaluation.report.measure_geometry", lambda *_: {})
     assert main(["evaluate", str(folder / "plan.toml"), "--dry-run"]) == 0
     assert "90 pictures, 90 of them drawn" in capsys.readouterr().out
     assert main(["evaluate", str(folder / "plan.toml"), "--device", "cpu", "--quiet"]) == 0

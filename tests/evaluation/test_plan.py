@@ -170,16 +170,14 @@ def test_what_is_not_toml_is_named_by_line(folder: Path) -> None:
         plan_of(folder, GOOD.replace("steps = 4", "steps = four"))
     # The parser keeps every beginning of a key, which took gigabytes.
     many, quoted = "a." * 20_000 + "b", "'a=' . " * 20_000 + "b"
-    for line, words in (
-        (f"steps = {'9' * 5000}", "4300 digits"), (f"steps = {'[' * 5000}", "nested too deep"),
-        (f"{many} = 1", "a key of 20,001 parts"), (f"[{many}]", "a key of 20,001 parts"),
-        (f"steps = {{{quoted} = 1}}", "a key of 20,001 parts"),
-    ):  # fmt: skip
-        with (
-            MemoryWatch(torch.device("cpu")) as watch,
-            pytest.raises(SettingsError, match=rf"plan.toml is not valid TOML: .*{words}"),
-        ):
-            plan_of(folder, GOOD.replace("steps = 4", line))
+    with MemoryWatch(torch.device("cpu")) as watch:
+        for line, words in (
+            (f"steps = {'9' * 5000}", "4300 digits"), (f"steps = {'[' * 5000}", "nested too deep"),
+            (f"{many} = 1", "a key of 20,001 parts"), (f"[{many}]", "a key of 20,001 parts"),
+            (f"steps = {{{quoted} = 1}}", "a key of 20,001 parts"),
+        ):  # fmt: skip
+            with pytest.raises(SettingsError, match=rf"plan.toml is not valid TOML: .*{words}"):
+                plan_of(folder, GOOD.replace("steps = 4", line))
         assert (watch.peak() or 0) < 0.05
     assert plan_of(folder, GOOD.replace('"skull"', f'"{"a. " * 500}"')).score.concept.startswith("a. a.")
     with pytest.raises(SettingsError, match="does not exist"):
