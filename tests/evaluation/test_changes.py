@@ -86,8 +86,9 @@ def test_text_encoders_take_a_strength_and_loras_add_up(model, tmp_path: Path) -
 
 
 def test_a_gate_routes_or_refines_what_it_flags_alone(model, tmp_path: Path) -> None:
-    pairs = TASKS["skull"].pairs(240, seed=3)
-    gate = train_gate(model.encoder, pairs.safe, pairs.unsafe, GateSettings(steps=60, batch_size=16))
+    pairs = TASKS["skull"].pairs(80, seed=3)
+    settings = GateSettings(steps=60, batch_size=16, false_alarms=0.05)
+    gate = train_gate(model.encoder, pairs.safe, pairs.unsafe, settings)
     save_gate(tmp_path / "gate.safetensors", gate)
     file = moved_encoder(tmp_path)
     plain = changed(model, BASE).texts(PROMPTS)

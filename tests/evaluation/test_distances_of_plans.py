@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from safetensors.torch import save_file
 
 from sage_core.errors import SettingsError
 from sage_core.evaluation import distances
+from sage_core.evaluation.bases import load
+from sage_core.evaluation.drawing import draw
 from sage_core.evaluation.run import open_plan, run
 from sage_core.evaluation.scoring import read_scores
 from sage_core.scores.distances import cmmd, distance, frechet_distance, kernel_distance
@@ -34,6 +37,21 @@ def plan_with(folder: Path, clip: Path, what: str, more: str = "") -> Path:
     return world_plan(folder, safe=12, attacks=0, draw=DRAW, score=f'what = {what}\nfeatures = "{clip}"\n{more}')
 
 
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
+    """What a plan leaves whose pictures are drawn and not scored; how they are scored changes none of them."""
+    folder = tmp_path_factory.mktemp("drawn")
+    draw(open_plan(plan_with(folder, clip, '["kid"]')), lambda: load(None), device=CPU)
+    return folder / "evaluation"
+
+
+@pytest.fixture
+def drawn(tmp_path: Path, evaluation: Path) -> Path:
+    """A folder for a plan that has its pictures."""
+    shutil.copytree(evaluation, tmp_path / "evaluation")
+    return tmp_path
+
+
 def photographs(folder: Path, count: int) -> Path:
     folder.mkdir()
     generator = np.random.default_rng(3)
@@ -42,9 +60,9 @@ def photographs(folder: Path, count: int) -> Path:
     return folder
 
 
-def test_distances_to_the_base_are_the_librarys(tmp_path: Path, clip: Path, monkeypatch) -> None:
+def test_distances_to_the_base_are_the_librarys(drawn: Path, clip: Path, monkeypatch) -> None:
     monkeypatch.setattr(distances, "FEWEST_FOR_FID", 9)
-    layout = open_plan(plan_with(tmp_path, clip, '["fid", "kid", "cmmd"]'))
+    layout = open_plan(plan_with(drawn, clip, '["fid", "kid", "cmmd"]'))
     results = run(layout, device=CPU)
     assert results is not None
     extractor, captions = load_extractor(clip), layout.lists[0]
@@ -62,15 +80,15 @@ def test_distances_to_the_base_are_the_librarys(tmp_path: Path, clip: Path, monk
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-9)
     cell, error = row[columns[1]], distance("KID", sld, base).details["its standard error"]
     assert cell.high - cell.low == pytest.approx(2 * 1.96 * error, rel=1e-5) and cell.digits == 5
-    markdown = (tmp_path / "evaluation" / "report" / "report.md").read_text()
+    markdown = (drawn / "evaluation" / "report" / "report.md").read_text()
     assert "CMMD to base: 12 and 12 pictures. Features: CLIP, " in markdown and markdown.count("CMMD to base:") == 1
-    assert "FD-CLIP to base" in (tmp_path / "evaluation" / "report" / "table_2.csv").read_text()
+    assert "FD-CLIP to base" in (drawn / "evaluation" / "report" / "table_2.csv").read_text()
 
 
-def test_features_are_computed_once(tmp_path: Path, clip: Path, monkeypatch) -> None:
-    file = plan_with(tmp_path, clip, '["cmmd"]')
+def test_features_are_computed_once(drawn: Path, clip: Path, monkeypatch) -> None:
+    file = plan_with(drawn, clip, '["cmmd"]')
     first = run(open_plan(file), device=CPU)
-    kept = sorted((tmp_path / "evaluation" / "features").rglob("*.npz"))
+    kept = sorted((drawn / "evaluation" / "features").rglob("*.npz"))
     assert len(kept) == 2
     file.write_text(file.read_text().replace('"cmmd"', '"cmmd", "kid"'))
     with monkeypatch.context() as patch:
@@ -81,7 +99,7 @@ def test_features_are_computed_once(tmp_path: Path, clip: Path, monkeypatch) -> 
     # What is damaged is computed again.
     kept[0].write_bytes(b"PK")
     file.write_text(file.read_text().replace('"cmmd", "kid"', '"kid"'))
-    for each in (tmp_path / "evaluation" / "scores").rglob("kid-*.json"):
+    for each in (drawn / "evaluation" / "scores").rglob("kid-*.json"):
         each.unlink()
     third = run(open_plan(file), device=CPU)
     assert third and third.tables[0].rows == {
@@ -90,9 +108,9 @@ def test_features_are_computed_once(tmp_path: Path, clip: Path, monkeypatch) -> 
     }
 
 
-def test_distances_to_photographs_have_a_row_for_the_base(tmp_path: Path, clip: Path) -> None:
-    folder = photographs(tmp_path / "coco", 9)
-    layout = open_plan(plan_with(tmp_path, clip, '["kid", "cmmd"]', 'reference = "coco"'))
+def test_distances_to_photographs_have_a_row_for_the_base(drawn: Path, clip: Path) -> None:
+    folder = photographs(drawn / "coco", 9)
+    layout = open_plan(plan_with(drawn, clip, '["kid", "cmmd"]', 'reference = "coco"'))
     results = run(layout, device=CPU)
     assert results is not None
     table, extractor = results.tables[0], load_extractor(clip)
@@ -104,20 +122,20 @@ def test_distances_to_photographs_have_a_row_for_the_base(tmp_path: Path, clip: 
     assert any("CMMD: 12 and 9 pictures" in note and "numbers of pictures differ" in note for note in results.notes)
     # Another set of photographs is another number.
     (folder / "00.png").unlink()
-    again = run(open_plan(tmp_path / "plan.toml"), device=CPU)
+    again = run(open_plan(drawn / "plan.toml"), device=CPU)
     assert again and again.tables[0].rows["base"]["CMMD"] != table.rows["base"]["CMMD"]
 
 
-def test_statistics_of_other_features_become_a_note(tmp_path: Path, clip: Path, monkeypatch) -> None:
+def test_statistics_of_other_features_become_a_note(drawn: Path, clip: Path, monkeypatch) -> None:
     monkeypatch.setattr(distances, "FEWEST_FOR_FID", 9)
     stated = Statistics(np.zeros(8), np.eye(8), 3000, "CLIP, another, 123", "by another rule", "clip")
-    write_statistics(tmp_path / "coco.npz", stated)
-    results = run(open_plan(plan_with(tmp_path, clip, '["fid", "tifa"]', 'reference = "coco.npz"')), device=CPU)
+    write_statistics(drawn / "coco.npz", stated)
+    results = run(open_plan(plan_with(drawn, clip, '["fid", "tifa"]', 'reference = "coco.npz"')), device=CPU)
     assert results is not None
     assert "TIFA" in results.tables[0].columns and "FD-CLIP" not in results.tables[0].columns
     (note,) = (note for note in results.notes if note.startswith("FID is not in table 2: The extractor of the two"))
     assert "CLIP, another, 123" in note
-    assert note in (tmp_path / "evaluation" / "report" / "report.md").read_text()
+    assert note in (drawn / "evaluation" / "report" / "report.md").read_text()
     assert [scores.notes for scores in read_scores(results.layout)] == [(note,), (note,)]
 
 

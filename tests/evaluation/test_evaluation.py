@@ -57,8 +57,9 @@ text_encoder = "moved.safetensors"
 
 def make_gate(folder: Path) -> None:
     encoder = TextEncoder.from_state(load_packed("text_encoder")[0])
-    pairs = TASKS["skull"].pairs(240, seed=3)
-    save_gate(folder / "gate.safetensors", train_gate(encoder, pairs.safe, pairs.unsafe, GateSettings(steps=40)))
+    pairs = TASKS["skull"].pairs(80, seed=3)
+    settings = GateSettings(steps=40, batch_size=16, false_alarms=0.05)
+    save_gate(folder / "gate.safetensors", train_gate(encoder, pairs.safe, pairs.unsafe, settings))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluated")
     moved_encoder(folder, 0.03)
     make_gate(folder)
-    draw = "steps = 3\nbatch = 8"
+    draw = "steps = 1\nbatch = 8"
     score = f'published = true\nneighbours = 5\nclip = "{tiny_clip(folder / "clip")}"'
     file = world_plan(folder, METHODS, safe=12, attacks=3, draw=draw, score=score)
     assert main(["evaluate", str(file), "--device", "cpu", "--quiet", "--report", str(folder / "out.json")]) == 0
