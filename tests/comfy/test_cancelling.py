@@ -16,7 +16,7 @@ from sage_core.shapes.captions import matched_pairs
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
 from training_graphs import adv_unlearn, alignment, attack, erasure, gate, prompt_pairs, redirecting
 
-STEPS = 10
+STEPS = 7
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_training_gives_an_encoder_a_report_and_curves_and_is_found_again(
 
     report = outputs["train"]["text"][0]
     path = encoders / "first.safetensors"
-    for words in ("Trained: ", str(path), "2 steps", "16 pairs", "Memory: about", "on cpu", *LOSS_PARTS):
+    for words in ("Trained: ", str(path), "2 steps", "8 pairs", "Memory: about", "on cpu", *LOSS_PARTS):
         assert words in report
     assert "SAGE: training takes about" in server.log.read_text(encoding="utf-8")
     assert any(previews)
@@ -86,7 +86,7 @@ def test_preset_counts_without_settings(run_graph: Run, training_graph: Callable
     graph = training_graph("by preset")
     del graph["settings"], graph["train"]["inputs"]["settings"]
     # Fewer pairs than the preset's 15 neighbours need, which shows that it is the preset's settings that count.
-    with pytest.raises(ExecutionError, match="16 prompt pairs to train on"):
+    with pytest.raises(ExecutionError, match="8 prompt pairs to train on"):
         run_graph(graph)
 
 

@@ -9,7 +9,7 @@ from sage_core.shapes.networks.checkpoint import ExpandedFiles
 
 SAFE = ["a red circle", "two blue circles", "a green circle on sand"]
 UNSAFE = ["a red skull", "two blue skulls", "a green skull on sand"]
-COLOURS = ("red", "green", "blue", "white", "black", "orange", "pink", "grey")
+COLOURS = ("red", "green", "blue", "white")
 THINGS = [f"{colour} {place}" for colour in COLOURS for place in ("on sand", "in snow")]
 # Each step begins with so much of a drawing as its random numbers say, up to 50 steps of it. With these two seeds the
 # first six steps draw 27 and 28 together; with seed 0 it would be more than 140.
