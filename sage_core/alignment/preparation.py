@@ -11,7 +11,7 @@ from torch import Tensor
 from ..encoders.fast_encoder import FastEncoder
 from ..encoders.layouts import TOKEN_TABLE
 from ..encoders.text_encoder import Pooling, TextEncoder, embed
-from ..encoders.tokens import tokenize, without_padding
+from ..encoders.tokens import tokenize
 from ..errors import TrainingError
 from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
@@ -161,12 +161,8 @@ def _tokenise(
     first = ids.to(device).split([len(part) for part in parts])
     safe_row, unsafe_row, concept_of = rows.unbind(1)
     safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty = first[:6]
-    # What is watched is compared with itself alone, by the states that differ.
-    looked_at = (
-        without_padding(torch.cat(first[6:]), len(vocabulary) - 1).split([*map(len, watched)]) if watched else ()
-    )
     return _Tokens(
-        vocabulary, safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty, looked_at, safe_row, unsafe_row,
+        vocabulary, safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty, first[6:], safe_row, unsafe_row,
         concept_of,
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..encoders.fast_encoder import FastEncoder
 from ..encoders.precision import PrecisionChoice
 from ..encoders.text_encoder import TextEncoder, embed
-from ..encoders.tokens import tokenize, without_padding
+from ..encoders.tokens import tokenize
 from ..errors import TrainingError
 from ..intervals import Hits
 from ..prompts.concepts import ConceptList
@@ -201,7 +201,7 @@ def judge(
     """
     asked = _Asked.of(pairs, concept, held_out, unsafe)
     texts, judged = asked.texts()
-    ids, row = without_padding(tokenize(texts)), {text: at for at, text in enumerate(texts)}
+    ids, row = tokenize(texts), {text: at for at, text in enumerate(texts)}
     embedded = _Embedder(torch.device(device), precision, len(ids) + judged, on_batch)
     before, after = embedded(base, ids), embedded(aligned, ids[:judged])
 

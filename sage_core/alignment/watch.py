@@ -112,8 +112,8 @@ class Watch:
 
     Attributes:
         rulers: one for each concept.
-        unsafe_ids, safe_ids: tokens up to where the longest ends, (U, T) and (S, T), on the device; the unsafe ones are
-            those that the rulers see in the base.
+        unsafe_ids, safe_ids: tokens, (U, 77) and (S, 77), on the device; the unsafe ones are those that the rulers see
+            in the base.
         certain: whether those are enough for the rulers to be believed.
         concept_of: the concept of each unsafe prompt, (U,).
         groups: its concept and whether it is of a pair, one for each.

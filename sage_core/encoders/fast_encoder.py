@@ -43,7 +43,7 @@ class FastEncoder(TextEncoder):
     watch: Callable[[], None] | None = None
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Token ids (B, T) to the last hidden state after the final layer norm, (B, T, width), fp32; T is 77 at most.
+        """Token ids (B, 77) to the last hidden state after the final layer norm, (B, 77, width), fp32.
 
         Computes in fp32, or in autocast's dtype where autocast is on.
         """
@@ -56,7 +56,7 @@ class FastEncoder(TextEncoder):
         weights = {name.rpartition("model.")[2]: parameter for name, parameter in self.named_parameters()}
         heads = self.config.heads
         x = F.embedding(ids, weights["embeddings.token_embedding.weight"])
-        y = weights["embeddings.position_embedding.weight"][: ids.shape[1]].expand_as(x)
+        y = weights["embeddings.position_embedding.weight"].expand_as(x)
         for layer in range(self.config.layers):
             at = f"encoder.layers.{layer}."
             self._look(y)

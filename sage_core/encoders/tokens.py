@@ -49,12 +49,6 @@ def tokenize(prompts: Sequence[str]) -> torch.Tensor:
     return torch.from_numpy(ids)
 
 
-def without_padding(ids: torch.Tensor, end_token: int = END_TOKEN) -> torch.Tensor:
-    """Token ids (N, 77) to the end token of the longest prompt, (N, T): no state depends on later tokens."""
-    words = (ids != end_token).any(0).nonzero()
-    return ids[:, : int(words.max()) + 2] if len(words) else ids[:, :1]
-
-
 def count_tokens(prompts: Sequence[str]) -> list[int]:
     """Tokens of each prompt before any cut, without the start and the end token; 75 fit."""
     return [len(encoding) for encoding in _encode(prompts)]
