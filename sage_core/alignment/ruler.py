@@ -4,15 +4,15 @@ The base's embeddings of unsafe prompts and of their safe counterparts differ in
 Fisher's discriminant of the two is a ruler: 0 at the mean of the safe prompts, 1 at that of the unsafe ones. A prompt
 that the aligned encoder puts beyond STILL_THERE lies with the concept still.
 
-How far was set against pictures of the shapes world, as its reader reads them: 44 encoders of eight concepts and five
-kinds of training, most of them stopped in between, 1,464 pictures. Of those whose prompts lie at GONE or nearer, in
-the mean, all 10 had lost the concept, and of those at NOT_GONE or beyond all 13 still drew it; 21 lie between, and half
-of these drew it. Thresholds that are set on seven concepts and asked of the eighth call 10 of 10 and 18 of 18 right.
-Prompts that name nothing show a concept that is a part of everything by chance (purple in 15 of 40); two of the 10 drew
-no more than that. Encoders that are trained to removal and those that are led to paired prompts are few among them.
-Above all 77 states count: by those up to a prompt's end encoders are told apart far worse (area .84 for .94). What the
-U-Net makes keys and values of tells prompts apart hardly better. For the encoder of Stable Diffusion none of this is
-known.
+How far was set against pictures of the shapes world, as its reader reads them: 51 encoders of eight concepts by four
+presets, most of them stopped in between or mixed with the base, 1,632 pictures. Of those whose prompts lie at GONE or
+nearer, in the mean, all 10 had lost the concept, and of those at NOT_GONE or beyond all 18 still drew it; 23 lie
+between, of which 13 drew it. Thresholds that are set on seven concepts and asked of the eighth call 10 of 10 and 23 of
+23 right. Prompts that name nothing show a concept that is a part of everything by chance (purple in 15 of 40): two of
+the 10 drew it in no more than that, 3 and 7 of 24. Before, one threshold on the share of prompts beyond STILL_THERE
+called 15 of 15 and 31 of 36 right. All 77 states count: those up to the longest prompt's end tell encoders apart worse
+(area .89 for .95). What the U-Net makes keys and values of tells prompts apart hardly better. For the encoder of Stable
+Diffusion none of this is known.
 """
 
 from __future__ import annotations
