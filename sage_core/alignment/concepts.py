@@ -20,7 +20,7 @@ Pair = tuple[str, str, int]
 
 
 @dataclass(frozen=True)
-class Removal:
+class RunConcepts:
     """The concepts of a run as the training reads them.
 
     Attributes:
@@ -39,7 +39,7 @@ class Removal:
     called: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def of(cls, concept: str | ConceptList, pairs: PromptPairs) -> Removal:
+    def of(cls, concept: str | ConceptList, pairs: PromptPairs) -> RunConcepts:
         """The concepts of a run on `pairs`. A text is one concept, for which all pairs are.
 
         Raises:

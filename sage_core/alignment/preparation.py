@@ -15,7 +15,7 @@ from ..encoders.tokens import tokenize
 from ..errors import TrainingError
 from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
-from .concepts import Pair, Removal
+from .concepts import Pair, RunConcepts
 from .schedule import batch_sizes, least_batch
 from .settings import TrainingSettings
 from .targets import match_blocks, row_norms
@@ -90,10 +90,10 @@ def prepare(
         TrainingError: an empty concept, fewer pairs than a batch of the settings' neighbours needs, or pairs that are
             for other concepts.
     """
-    removal = Removal.of(concept, pairs)
-    training, measured, kept_out = _split(removal.tagged(pairs), settings)
-    watched = WatchedTexts.of(training, kept_out, removal, settings.seed) if settings.until == "removed" else None
-    tokens = _tokenise(training, measured, removal, watched.parts if watched else [], device)
+    run_concepts = RunConcepts.of(concept, pairs)
+    training, measured, kept_out = _split(run_concepts.tagged(pairs), settings)
+    watched = WatchedTexts.of(training, kept_out, run_concepts, settings.seed) if settings.until == "removed" else None
+    tokens = _tokenise(training, measured, run_concepts, watched.parts if watched else [], device)
     encoder = FastEncoder.from_state(dict(base) | {TOKEN_TABLE: base[TOKEN_TABLE][tokens.vocabulary]}).to(device)
     assert isinstance(encoder, FastEncoder)
     embedded = _Embedder(encoder, settings, memory_budget, tokens.count, on_batch)
@@ -102,7 +102,7 @@ def prepare(
     base_safe = torch.empty(len(told), empty.numel(), dtype=embedded.stored, device="cpu" if on_host else device)
     for part, block in zip(base_safe.split(_BLOCK), told.split(_BLOCK), strict=True):
         part.copy_(embedded(block, embedded.stored))
-    own = {text: base_safe[len(tokens.safe) + at] for at, text in enumerate(removal.own_targets)}
+    own = {text: base_safe[len(tokens.safe) + at] for at, text in enumerate(run_concepts.own_targets)}
     safe = base_safe[: len(tokens.safe)]
     measured_base = embedded(tokens.measured, pooling="flattened")
     watch = None
@@ -115,10 +115,10 @@ def prepare(
         safe_ids=tokens.safe,
         unsafe_ids=tokens.unsafe,
         concept_ids=tokens.concept,
-        rows=_rows(tokens, safe, embedded, settings, removal),
+        rows=_rows(tokens, safe, embedded, settings, run_concepts),
         base_safe=base_safe,
         directions=torch.stack([each / each.norm() for each in concept_base]),
-        led_to=torch.stack([empty if text is None else own[text].to(empty) for text in removal.targets]),
+        led_to=torch.stack([empty if text is None else own[text].to(empty) for text in run_concepts.targets]),
         norm=float(torch.cat([row_norms(part) for part in safe.split(_BLOCK)]).mean()),
         concept_norms=tuple(float(each.norm()) for each in concept_base),
         measured_ids=tokens.measured,
@@ -151,11 +151,19 @@ class _Tokens:
 
 
 def _tokenise(
-    training: list[Pair], measured: list[str], removal: Removal, watched: list[list[str]], device: torch.device
+    training: list[Pair], measured: list[str], run_concepts: RunConcepts, watched: list[list[str]], device: torch.device
 ) -> _Tokens:
     safe = {prompt: row for row, prompt in enumerate(dict.fromkeys(pair[0] for pair in training))}
     unsafe = {prompt: row for row, prompt in enumerate(dict.fromkeys(pair[1] for pair in training))}
-    parts = [list(safe), list(unsafe), measured, list(removal.directions), list(removal.own_targets), [""], *watched]
+    parts = [
+        list(safe),
+        list(unsafe),
+        measured,
+        list(run_concepts.directions),
+        list(run_concepts.own_targets),
+        [""],
+        *watched,
+    ]
     vocabulary, ids = _renumber(tokenize([text for part in parts for text in part]))
     rows = torch.tensor([[safe[s], unsafe[u], concept] for s, u, concept in training])
     first = ids.to(device).split([len(part) for part in parts])
@@ -204,16 +212,18 @@ class _Embedder:
         )
 
 
-def _rows(tokens: _Tokens, safe: Tensor, embedded: _Embedder, settings: TrainingSettings, removal: Removal) -> Tensor:
+def _rows(
+    tokens: _Tokens, safe: Tensor, embedded: _Embedder, settings: TrainingSettings, run_concepts: RunConcepts
+) -> Tensor:
     """`Prepared.rows`: each pair's safe and unsafe row, the row of its target, and its concept."""
     if settings.target == "paired":
         target = tokens.safe_row
     else:
         blocks = (embedded(block, embedded.stored) for block in tokens.unsafe.split(_BLOCK))
         target = match_blocks(blocks, safe, settings.target, _BLOCK)[tokens.unsafe_row]
-    for concept, text in enumerate(removal.targets):
+    for concept, text in enumerate(run_concepts.targets):
         if text is not None:
-            row = len(safe) + removal.own_targets.index(text)
+            row = len(safe) + run_concepts.own_targets.index(text)
             target = torch.where(tokens.concept_of == concept, row, target)
     return torch.stack([tokens.safe_row, tokens.unsafe_row, target, tokens.concept_of])
 

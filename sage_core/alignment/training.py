@@ -24,7 +24,7 @@ from ..runs.keeping import SOFTWARE, kept, read_run, save_run
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
 from ..settings import NotNegative, checked
-from .concepts import Removal
+from .concepts import RunConcepts
 from .memory import MemoryPlan, plan_memory
 from .objective import AlignmentObjective
 from .preparation import prepare
@@ -146,7 +146,7 @@ def run_key(base_hash: str, pairs: PromptPairs, concept: str | ConceptList, sett
         "recipe": _RECIPE,
         "base": base_hash,
         "pairs": pairs.hash(),
-        **Removal.of(concept, pairs).key(),
+        **RunConcepts.of(concept, pairs).key(),
         "settings": {name: value for name, value in named.items() if name not in _ADDED or value != _ADDED[name]},
     }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
@@ -164,14 +164,14 @@ def run_metadata(
     aligned_hash: str,
 ) -> dict[str, str]:
     """What a saved encoder says of itself in its header."""
-    preset, removal = preset_name(settings), Removal.of(concept, pairs)
+    preset, run_concepts = preset_name(settings), RunConcepts.of(concept, pairs)
     plain = settings.spread_weight == 0 and settings.local_weight == 0
     return {
         "format": "pt",
         "method": _METHODS.get(preset.partition(",")[0], "DES") if plain else "SAGE",
         "preset": preset,
-        "concept": removal.title,
-        **({} if isinstance(concept, str) else {"concepts": json.dumps(removal.about(), ensure_ascii=False)}),
+        "concept": run_concepts.title,
+        **({} if isinstance(concept, str) else {"concepts": json.dumps(run_concepts.about(), ensure_ascii=False)}),
         "steps": str(steps),
         "pairs": str(len(pairs)),
         "base_hash": base_hash,

@@ -24,7 +24,7 @@ from ..errors import TrainingError
 from ..intervals import Hits
 from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
-from .concepts import Pair, Removal
+from .concepts import Pair, RunConcepts
 from .ruler import GONE, NOT_GONE, STILL_THERE, Ruler, moved_of, worst_mean
 from .watch import LEAST_SEEN, MOST_LEFT, MOST_MOVED, fitting_pairs, places_of, short_forms, some_of
 
@@ -264,24 +264,24 @@ class _Asked:
         unsafe: Sequence[str],
     ) -> _Asked:
         """Choose them, see `judge`; the same for the same input."""
-        removal = Removal.of(concept, pairs)
-        tagged = removal.tagged(pairs)
-        judged = tagged if held_out is None else Removal.of(concept, held_out).tagged(held_out)
+        run_concepts = RunConcepts.of(concept, pairs)
+        tagged = run_concepts.tagged(pairs)
+        judged = tagged if held_out is None else RunConcepts.of(concept, held_out).tagged(held_out)
         # Of a run's own pairs these are the first of those that the rulers are made from.
-        each = fitting_pairs(judged, len(removal), max(1, MOST_FULL // len(removal)))
+        each = fitting_pairs(judged, len(run_concepts), max(1, MOST_FULL // len(run_concepts)))
         rows = [pair for some in each for pair in some]
         found = [(text, PAIRED, place) for _, text, place in rows]
         # Names that no training sees are known to a list of concepts alone.
-        kept_back = [()] * len(removal) if isinstance(concept, str) else [one.unseen for one in concept]
-        for place, (names, others) in enumerate(zip(removal.called, kept_back, strict=True)):
+        kept_back = [()] * len(run_concepts) if isinstance(concept, str) else [one.unseen for one in concept]
+        for place, (names, others) in enumerate(zip(run_concepts.called, kept_back, strict=True)):
             forms = short_forms((*names, *others)).items()
             short = [(text, form, place) for form, texts in forms for text in texts]
-            found += some_of(short, max(1, MOST_SHORT // len(removal)))
+            found += some_of(short, max(1, MOST_SHORT // len(run_concepts)))
         found += [(text, GIVEN, 0) for text in unsafe]
         # Each text once, in the first of its forms.
         prompts = list({prompt[0]: prompt for prompt in reversed(found)}.values())[::-1]
         safe = list(dict.fromkeys(text for text, _, _ in rows))
-        return cls(removal.title, prompts, safe, fitting_pairs(tagged, len(removal)))
+        return cls(run_concepts.title, prompts, safe, fitting_pairs(tagged, len(run_concepts)))
 
     def texts(self) -> tuple[list[str], int]:
         """All texts, each once, and how many of them, the first, are judged and not only measured with."""

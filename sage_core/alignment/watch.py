@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..runs.record import Check
-from .concepts import Pair, Removal
+from .concepts import Pair, RunConcepts
 from .ruler import GONE, MOST_PAIRS, STILL_THERE, Ruler, moved_of, worst_mean
 
 Row = TypeVar("Row")
@@ -75,7 +75,9 @@ class WatchedTexts:
     pairs: list[list[Pair]]
 
     @classmethod
-    def of(cls, training: Sequence[Pair], kept_out: Sequence[Pair], removal: Removal, seed: int) -> WatchedTexts:
+    def of(
+        cls, training: Sequence[Pair], kept_out: Sequence[Pair], run_concepts: RunConcepts, seed: int
+    ) -> WatchedTexts:
         """Choose them; the same for the same pairs and seed.
 
         Args:
@@ -86,7 +88,7 @@ class WatchedTexts:
         unsafe = list(dict.fromkeys((text, concept) for _, text, concept in pairs))[:_PROMPTS]
         named = [
             (text, concept)
-            for concept, names in enumerate(removal.called)
+            for concept, names in enumerate(run_concepts.called)
             for texts in short_forms(names).values()
             for text in texts
         ]
@@ -94,7 +96,7 @@ class WatchedTexts:
             list(dict.fromkeys(unsafe + some_of(named, _PROMPTS, seed))),
             len(unsafe),
             list(dict.fromkeys(text for text, _, _ in pairs))[: 2 * _PROMPTS],
-            fitting_pairs(training, len(removal)),
+            fitting_pairs(training, len(run_concepts)),
         )
 
     @property

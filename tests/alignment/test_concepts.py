@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sage_core.alignment.concepts import Removal
+from sage_core.alignment.concepts import RunConcepts
 from sage_core.alignment.losses import LOSS_PARTS, BaseBatch, alignment_loss
 from sage_core.alignment.report import run_summary
 from sage_core.alignment.schedule import batch_sizes
@@ -306,4 +306,4 @@ def test_whatever_changes_the_result_of_several_concepts_changes_the_key():
 )
 def test_pairs_that_are_for_other_concepts_are_refused(tags, concept, message):
     with pytest.raises(TrainingError, match=message):
-        Removal.of(concept, replace(PAIRS, concepts=tags))
+        RunConcepts.of(concept, replace(PAIRS, concepts=tags))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sage_core.alignment.concepts import Removal
+from sage_core.alignment.concepts import RunConcepts
 from sage_core.alignment.report import run_summary
 from sage_core.alignment.schedule import MOST_STEPS, total_steps
 from sage_core.alignment.settings import PRESETS, TrainingSettings
@@ -97,15 +97,15 @@ def test_the_limit_is_the_steps_or_the_epochs_or_enough():
 
 
 def test_what_is_watched_are_pairs_that_were_kept_out_and_the_names():
-    removal = Removal.of(CONCEPTS, PAIRS)
-    tagged = removal.tagged(PAIRS)
-    texts = WatchedTexts.of(tagged[8:], tagged[:8], removal, 3)
-    assert texts == WatchedTexts.of(tagged[8:], tagged[:8], removal, 3)
+    run_concepts = RunConcepts.of(CONCEPTS, PAIRS)
+    tagged = run_concepts.tagged(PAIRS)
+    texts = WatchedTexts.of(tagged[8:], tagged[:8], run_concepts, 3)
+    assert texts == WatchedTexts.of(tagged[8:], tagged[:8], run_concepts, 3)
     assert set(texts.safe) == {safe for safe, _, _ in tagged[:8]}
     named = {text for some in short_forms(NAMES).values() for text in some}
     assert {text for text, _ in texts.unsafe} == {unsafe for _, unsafe, _ in tagged[:8]} | named
     assert sorted(texts.pairs[0]) == sorted(tagged[8:])
-    assert set(WatchedTexts.of(tagged, [], removal, 3).safe) == set(PAIRS.safe)
+    assert set(WatchedTexts.of(tagged, [], run_concepts, 3).safe) == set(PAIRS.safe)
 
 
 @pytest.mark.parametrize(("count", "most"), [(10, 3), (10, 10), (10, 20), (0, 4)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sage_core.alignment.concepts import Removal
+from sage_core.alignment.concepts import RunConcepts
 from sage_core.alignment.ruler import STILL_THERE
 from sage_core.alignment.verdict import GIVEN, PAIRED, Verdict, judge
 from sage_core.alignment.watch import fitting_pairs, short_forms
@@ -39,7 +39,7 @@ PAIRS = pairs_from_lists(
 CONCEPTS = ConceptList((Concept("skull", ("cranium",)),))
 SKULLS = pairs_from_concept(SAFE, "skull")
 # Those that the ruler is made from and that are judged.
-CHOSEN = fitting_pairs(Removal.of(CONCEPTS, PAIRS).tagged(PAIRS), 1)[0]
+CHOSEN = fitting_pairs(RunConcepts.of(CONCEPTS, PAIRS).tagged(PAIRS), 1)[0]
 
 
 class Swapped(TextEncoder):
