@@ -184,7 +184,7 @@ class SAGEScoreTIFA(io.ComfyNode):
         if len(pictures) != len(groups):
             raise QuestionError(
                 f"{len(pictures)} images came with questions about {len(groups)} captions; expected one image for each "
-                f"caption, in the same order. Take prompts and questions from the same Prompt List."
+                f"caption, in the same order. Take prompts and questions from the same SAGE Prompt List."
             )
         path = files.answer_log(log[0], "log") if log[0].strip() else None
         if whole_log[0] and path is None:

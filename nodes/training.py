@@ -145,7 +145,7 @@ def _setting_inputs() -> list[io.Input]:
             "until",
             ["steps", "removed"],
             "steps: the run has its epochs or steps. removed: it ends as soon as held-out prompts say that the concept "
-            "is gone; steps, or 400, is then the limit.",
+            "is gone; steps is then the limit, or else the steps of the epochs, 400 at the least.",
         ),
     ]
 
