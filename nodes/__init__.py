@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import (
     adversarial,
     attack,
+    checking,
     distances,
     encoder,
     erasure,
@@ -42,6 +43,7 @@ class SageExtension(ComfyExtension):
             judges,
             tifa,
             scores,
+            checking,
             distances,
             geometry,
             lora,

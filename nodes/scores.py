@@ -21,10 +21,12 @@ from ..sage_core.scores.rates import (
     rate_by_vqa,
     rates_by_nudenet,
 )
-from ..sage_core.scores.results import Run, report_dict, report_markdown
+from ..sage_core.scores.results import Run, alike, report_dict, report_markdown, save_report
 from .host import display, files, memory
 from .host.inputs import check_choices, check_finite, concepts_input, found_by
 from .host.sockets import JudgeType, Scores
+
+NO_JUDGE = "The witness is the judge, but none is connected: connect SAGE Load VQA Judge."
 
 
 class SAGECLIPScore(io.ComfyNode):
@@ -61,11 +63,11 @@ class SAGECLIPScore(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: Sequence[str | None] = (None,)) -> bool | str:
-        return files.taken(_clip_folder, *model)
+        return files.taken(clip_folder, *model)
 
     @classmethod
     def execute(cls, images, captions, model, name, scores=(None,)) -> io.NodeOutput:
-        scorer = _load_clip(model[0])
+        scorer = load_clip(model[0])
         pictures = display.flatten(images)
         found = scorer.score(pictures, captions, display.counter("pictures", len(pictures)))
         run = (scores[0] or Run(name[0])).adding(clip=found)
@@ -88,27 +90,7 @@ class SAGEConceptRate(io.ComfyNode):
             is_input_list=True,
             inputs=[
                 io.Image.Input("images", tooltip="Batches, lists and mixed sizes."),
-                io.String.Input("concept", default="", tooltip="A noun, such as skull. NudeNet looks for nudity only."),
-                io.Combo.Input(
-                    "witness",
-                    options=["judge", "CLIP", "NudeNet"],
-                    default="judge",
-                    tooltip="judge: asks 'is there a …?'. CLIP: zero-shot. NudeNet: pip install nudenet.",
-                ),
-                io.String.Input(
-                    "question",
-                    default="",
-                    tooltip="For the judge, for 'is there a <concept>?'; for CLIP, for 'a photo of a <concept>'.",
-                ),
-                io.Float.Input(
-                    "threshold",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip=f"For CLIP and NudeNet. 0: the witness's own, {CLIP_THRESHOLD} and {NUDENET_THRESHOLD}.",
-                ),
-                io.Combo.Input("model", options=[files.NONE, *files.model_folders()], tooltip="CLIP's folder."),
+                *witness_inputs(),
                 io.String.Input("name", default="base", tooltip="What this run is called, unless scores are given."),
                 JudgeType.Input("judge", optional=True, tooltip="From SAGE Load VQA Judge."),
                 Scores.Input("scores", optional=True, tooltip="Scores of the same run to add to."),
@@ -126,7 +108,7 @@ class SAGEConceptRate(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: Sequence[str | None] = (None,)) -> bool | str:
-        return files.taken(_clip_folder, *(name for name in model if name != files.NONE))
+        return clip_taken(model)
 
     @classmethod
     def execute(
@@ -145,19 +127,19 @@ class SAGEConceptRate(io.ComfyNode):
         check_finite(threshold=threshold)
         check_choices(cls, witness=witness)
         pictures = display.flatten(images)
-        names, about = _looked_for(concept[0], question[0], witness[0], concept_list[0])
+        names, about = looked_for(concept[0], question[0], witness[0], concept_list[0])
         count = display.counter("pictures", len(names) * len(pictures))
         limit, loaded = threshold[0], judge[0]
         rates: Sequence[Rate]
         if witness[0] == "NudeNet":
             rates = rates_by_nudenet(pictures, threshold=limit or NUDENET_THRESHOLD, on_batch=count)
         elif witness[0] == "CLIP":
-            scorer, above = _load_clip(model[0]), limit or CLIP_THRESHOLD
+            scorer, above = load_clip(model[0]), limit or CLIP_THRESHOLD
             rates = [
                 rate_by_clip(pictures, what, scorer, text=about, threshold=above, on_batch=count) for what in names
             ]
         elif loaded is None:
-            raise JudgeError("The witness is the judge, but none is connected: connect SAGE Load VQA Judge.")
+            raise JudgeError(NO_JUDGE)
         else:
             loaded.load()
             asked = {"question": about, "sentences": loaded.sentences, "on_batch": count}
@@ -167,7 +149,34 @@ class SAGEConceptRate(io.ComfyNode):
         return io.NodeOutput(run, rates[0].share, table, ui=ui.PreviewText(table))
 
 
-def _looked_for(
+def witness_inputs(concept: str = "") -> list[io.Input]:
+    """What is looked for in pictures, and by whom."""
+    return [
+        io.String.Input("concept", default=concept, tooltip="A noun, such as skull. NudeNet looks for nudity only."),
+        io.Combo.Input(
+            "witness",
+            options=["judge", "CLIP", "NudeNet"],
+            default="judge",
+            tooltip="judge: asks 'is there a …?'. CLIP: zero-shot. NudeNet: pip install nudenet.",
+        ),
+        io.String.Input(
+            "question",
+            default="",
+            tooltip="For the judge, for 'is there a <concept>?'; for CLIP, for 'a photo of a <concept>'.",
+        ),
+        io.Float.Input(
+            "threshold",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip=f"For CLIP and NudeNet. 0: the witness's own, {CLIP_THRESHOLD} and {NUDENET_THRESHOLD}.",
+        ),
+        io.Combo.Input("model", options=[files.NONE, *files.model_folders()], tooltip="CLIP's folder."),
+    ]
+
+
+def looked_for(
     concept: str, question: str, witness: str, listed: ConceptList | None
 ) -> tuple[tuple[str, ...], str | None]:
     """What is looked for, one or several, and the question or text of the user's own."""
@@ -225,7 +234,53 @@ class SAGECompare(io.ComfyNode):
         return io.NodeOutput(picture, table, data, ui=display.preview(picture, table, cls))
 
 
-def _clip_folder(model: str | None) -> Path:
+class SAGESaveScores(io.ComfyNode):
+    """Saves the scores of one run or of several as files."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SAGESaveScores",
+            display_name="SAGE Save Scores",
+            category="SAGE/score",
+            **found_by("export scores", "results csv", "results json", "results markdown"),
+            description="Saves scores as output/sage/scores/<name>.csv, .md and .json: a row for each number, the "
+            "tables of SAGE Compare Scores, and everything down to single questions and pictures.",
+            is_output_node=True,
+            inputs=[
+                Scores.Input("base", tooltip="A run, or the one that the others are measured against."),
+                io.String.Input("name", default="scores", tooltip="File name, without folder or extension."),
+                io.Boolean.Input("overwrite", default=False, tooltip="Replace other files of this name."),
+                *(
+                    Scores.Input(f"run_{number}", optional=True, tooltip="A further run over the same prompts.")
+                    for number in (2, 3, 4)
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="paths", tooltip="Where the three files are, a line each."),
+                io.String.Output(display_name="table", tooltip="What the Markdown file holds."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        return files.taken(_scores_file, name)
+
+    @classmethod
+    def execute(cls, base, name, overwrite, run_2=None, run_3=None, run_4=None) -> io.NodeOutput:
+        runs = [run for run in (base, run_2, run_3, run_4) if run is not None]
+        path = _scores_file(name)
+        saved = save_report(runs, path, overwrite=overwrite)
+        paths = "\n".join(map(str, saved))
+        text = "\n".join([*alike(runs, 1)[1], f"Saved {', '.join(run.name for run in runs)}:", paths])
+        return io.NodeOutput(paths, saved[path.with_suffix(".md")], ui=ui.PreviewText(text))
+
+
+def _scores_file(name: str) -> Path:
+    return files.output_file("scores", name, ".json", "name")
+
+
+def clip_folder(model: str | None) -> Path:
     """The folder of the original CLIP; raises JudgeError, which says what to put where, if none is named."""
     if not model or model == files.NONE:
         raise JudgeError(
@@ -235,11 +290,16 @@ def _clip_folder(model: str | None) -> Path:
     return files.model_path(model)
 
 
-def _load_clip(model: str | None) -> ClipScorer:
+def clip_taken(models: Sequence[str | None]) -> bool | str:
+    """For validate_inputs of a node whose box "model" may say none."""
+    return files.taken(clip_folder, *(name for name in models if name != files.NONE))
+
+
+def load_clip(model: str | None) -> ClipScorer:
     """The original CLIP, in memory."""
-    scorer = ClipScorer.from_file(_clip_folder(model))
+    scorer = ClipScorer.from_file(clip_folder(model))
     memory.load([memory.Managed(scorer.model)])
     return scorer
 
 
-NODES: list[type[io.ComfyNode]] = [SAGECLIPScore, SAGEConceptRate, SAGECompare]
+NODES: list[type[io.ComfyNode]] = [SAGECLIPScore, SAGEConceptRate, SAGECompare, SAGESaveScores]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from ..errors import QuestionError
-from ..tables import MISSING, markdown_table
+from ..errors import QuestionError, SettingsError
+from ..files import readable, write_text
+from ..tables import MISSING, csv_text, markdown_table
 from ..tifa.comparison import Comparison, check_alike, compare
 from ..tifa.scoring import TifaResult
 from .clipscore import ClipScores
 from .rates import Rate
+
+_COLUMNS = ("run", "score", "by", "value", "low_95", "high_95", "counted")
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Run:
         }
 
 
-def alike(runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[str, ...]]:
+def alike(runs: Sequence[Run], fewest: int = 2) -> tuple[tuple[Run, ...], tuple[str, ...]]:
     """The runs as far as they can be set against the first, each with a name of its own, and what was left out.
 
     Drawing and scoring take hours, so that what does not fit together costs its own column and no more. Runs of one
@@ -52,9 +57,9 @@ def alike(runs: Sequence[Run]) -> tuple[tuple[Run, ...], tuple[str, ...]]:
         The runs, and a sentence for whatever is missing, which begins with ⚠.
 
     Raises:
-        QuestionError: there are fewer than two runs, or the first holds no scores.
+        QuestionError: there are fewer runs than `fewest`, two for a comparison, or the first holds no scores.
     """
-    if len(runs) < 2:
+    if len(runs) < fewest:
         raise QuestionError(f"A comparison needs two runs or more, found {len(runs)}.")
     if not any((runs[0].tifa, runs[0].clip, runs[0].rates)):
         raise QuestionError("The runs hold no scores. Measure TIFA, CLIPScore or a rate first.")
@@ -129,9 +134,9 @@ def comparisons(runs: Sequence[Run]) -> tuple[Comparison, ...]:
     return tuple(compare(base, run.tifa) for run in runs[1:] if base is not None and run.tifa is not None)
 
 
-def report_markdown(runs: Sequence[Run]) -> str:
+def report_markdown(runs: Sequence[Run], fewest: int = 2) -> str:
     """What is missing, then tables of what was measured: all runs, and each against the first by question type."""
-    runs, notes = alike(runs)
+    runs, notes = alike(runs, fewest)
     rows = [_row(run) for run in runs]
     titles = list(dict.fromkeys(title for row in rows for title in row))
     cells = [(run.name, *(row.get(title, MISSING) for title in titles)) for run, row in zip(runs, rows, strict=True)]
@@ -139,9 +144,9 @@ def report_markdown(runs: Sequence[Run]) -> str:
     return "\n\n".join(["\n".join(notes)] * bool(notes) + tables)
 
 
-def report_dict(runs: Sequence[Run]) -> dict[str, Any]:
+def report_dict(runs: Sequence[Run], fewest: int = 2) -> dict[str, Any]:
     """Every run whole, each against the first as far as it fits, and what does not; fit for JSON."""
-    fitting, notes = alike(runs)
+    fitting, notes = alike(runs, fewest)
     return {
         "runs": [run.to_dict() for run in numbered(runs)[0]],
         "comparisons": [comparison.to_dict() for comparison in comparisons(fitting)],
@@ -164,3 +169,55 @@ def _row(run: Run) -> dict[str, str]:
         again = titles.count(titles[-1])
         row[titles[-1] + (f" ({again})" if again > 1 else "")] = f"{100 * rate.share:.1f} ({rate.interval.percent})"
     return row
+
+
+def report_csv(runs: Sequence[Run]) -> str:
+    """A row for each score of each run, whether or not it fits the first run's.
+
+    Shares are from 0 to 1, CLIPScore is the mean of 100 · cos. `by` is who measured it and how; `low_95` and `high_95`
+    are the bounds of its 95% interval, where it has one; `counted` says of how many captions, questions or pictures.
+    """
+    return csv_text(_COLUMNS, [(run.name, *row) for run in numbered(runs)[0] for row in _scores(run)])
+
+
+def _scores(run: Run) -> Iterator[tuple[object, ...]]:
+    """Name, by whom, value, both bounds and count of each score of a run."""
+    if tifa := run.tifa:
+        by, bounds = f"{tifa.judge}, by {tifa.matching}", tifa.intervals()
+        values = [("TIFA", "TIFA", tifa.average, len(tifa.caption_scores))]
+        for name, value in (("arithmetic", tifa.soft_arithmetic), ("geometric", tifa.soft_geometric)):
+            if value is not None:
+                values.append((f"soft TIFA, {name}", f"soft {name}", value, tifa.soft_questions))
+        values += [(f"TIFA, {kind}", kind, share, tifa.type_counts[kind]) for kind, share in tifa.by_type.items()]
+        for title, name, value, count in values:
+            interval = bounds.get(name)
+            yield title, by, value, interval and interval.low, interval and interval.high, count
+    if run.clip:
+        yield "CLIPScore, 100 · cos", run.clip.model, run.clip.mean_100, None, None, len(run.clip.cosines)
+    for rate in run.rates:
+        yield rate.concept, rate.rule, rate.share, rate.interval.low, rate.interval.high, len(rate.shown)
+
+
+def save_report(runs: Sequence[Run], path: Path, *, overwrite: bool = False) -> dict[Path, str]:
+    """Write runs, or one, as JSON to `path`, and as Markdown and CSV beside it: the three files, and what they hold.
+
+    Raises:
+        QuestionError: the first run holds no scores.
+        SettingsError: one of the files exists with other content, and `overwrite` is off: then none is written.
+        FileError: a file cannot be written.
+    """
+    data = json.dumps(report_dict(runs, 1), indent=2, ensure_ascii=False)
+    texts = {
+        path: f"{data}\n",
+        path.with_suffix(".md"): f"{report_markdown(runs, 1)}\n",
+        path.with_suffix(".csv"): report_csv(runs),
+    }
+    for file, text in texts.items():
+        with readable(file, SettingsError):
+            # As `write_text` spells what UTF-8 cannot hold.
+            spelled = text.encode(errors="backslashreplace").decode()
+            if file.is_file() and not overwrite and file.read_text(encoding="utf-8", errors="replace") != spelled:
+                raise SettingsError(f"{file} exists and holds other scores. Choose another name, or turn overwrite on.")
+    for file, text in texts.items():
+        write_text(file, text)
+    return texts

@@ -106,6 +106,52 @@ def test_exactly_one_says_which_it_was(pack: ModuleType) -> None:
         exactly_one("a", "b", "Prompts", PromptError)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({}, "The witness is the judge, but none is connected"),
+        ({"witness": "CLIP"}, "model names no CLIP"),
+        ({"witness": "NudeNet", "concept": "skull"}, "NudeNet looks for nudity only, and the concept is 'skull'"),
+        ({"witness": "NudeNet"}, "NudeNet is not installed; it is optional"),
+        ({"concept": " "}, "concept is empty; enter what to look for"),
+    ],
+)
+def test_a_picture_check_that_cannot_look_hands_nothing_on(
+    inputs: dict, words: str, pack: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nudenet", None)
+    given = {"images": torch.zeros(1, 8, 8, 3), "concept": "nudity", "witness": "judge", "question": ""}
+    given |= {"threshold": 0.0, "model": "none", "classes": "strict", "action": "flag"} | inputs
+    with pytest.raises(Exception, match=words) as refused:
+        pack.checking.SAGEPictureCheck.execute(**{name: [value] for name, value in given.items()})
+    assert type(refused.value).__module__ == "sage_core.errors"
+
+
+def test_nudenets_classes_decide_which_pictures_of_a_batch_pass(
+    pack: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Detector:
+        """Sees a bare foot in what is dark, more in what is grey, and nothing in what is white."""
+
+        def detect(self, pixels):
+            kinds = {0: "FEET_EXPOSED", 127: "BUTTOCKS_EXPOSED"}
+            return [{"class": kinds[int(pixels[0, 0, 0])], "score": 0.7}] if pixels[0, 0, 0] < 255 else []
+
+    monkeypatch.setattr(pack.checking, "load_nudenet", Detector)
+    monkeypatch.setattr(pack.checking.display, "counter", lambda *_: None)
+    batches = [torch.ones(1, 8, 8, 3), torch.stack([torch.full((9, 8, 3), level) for level in (0.0, 0.5, 1.0)])]
+    given = {"concept": ["nudity"], "witness": ["NudeNet"], "question": [""], "model": ["none"], "action": ["blank"]}
+    for classes, threshold, seen in (("strict", 0.0, [1]), ("nine", 0.0, [0, 1]), ("nine", 0.8, [])):
+        found = pack.checking.SAGEPictureCheck.execute(
+            images=batches, threshold=[threshold], classes=[classes], **given
+        )
+        (first, second), unsafe, report = found.args
+        assert first is batches[0] and unsafe == [False, bool(seen)]
+        assert report.startswith(f"{len(seen)} of 4 pictures")
+        expected = [torch.zeros(9, 8, 3) if place in seen else image for place, image in enumerate(batches[1])]
+        assert torch.equal(second, torch.stack(expected))
+
+
 # -- names and folders -------------------------------------------------------------------------------------------------
 
 
@@ -115,6 +161,16 @@ def test_a_name_of_too_many_bytes_is_refused_before_work(pack: ModuleType, node:
     assert found.validate_inputs(name="字" * 60) is True
     message = found.validate_inputs(name="字" * 70)
     assert "which takes 210 bytes on disk; expected at most" in message
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/b", "..", "", "a\\b"])
+def test_scores_are_saved_in_their_folder_alone(pack: ModuleType, base: Path, name: str) -> None:
+    node = pack.scores.SAGESaveScores
+    assert f"name is {name!r}; expected a plain file name without a folder" in node.validate_inputs(name=name)
+    # As by a connection, which is not known before.
+    with pytest.raises(Exception, match="expected a plain file name") as refused:
+        node.execute(base=None, name=name, overwrite=True)
+    assert type(refused.value).__name__ == "SettingsError" and not (base / "output" / "sage").exists()
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".jsonl", ".json"])

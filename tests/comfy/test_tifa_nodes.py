@@ -88,8 +88,9 @@ def test_a_mismatch_of_images_and_captions_is_refused(
         server.run(graph, timeout=300)
 
 
-def test_runs_are_compared_with_clipscore_and_concept_rate(
+def test_runs_are_compared_with_clipscore_and_concept_rate_and_saved(
     server: Server,
+    base: Path,
     pictures: dict[str, list[Path]],
     question_file: str,
     judge: str,
@@ -119,6 +120,8 @@ def test_runs_are_compared_with_clipscore_and_concept_rate(
         )  # fmt: skip
     graph["compare"] = node("SAGECompare", base=["base rate", 0], run_2=["other rate", 0], theme="dark")
     graph["report"] = node("PreviewAny", source=["compare", 2])
+    runs = {"base": ["base rate", 0], "run_2": ["other rate", 0]}
+    graph["save"] = node("SAGESaveScores", name="compared", overwrite=False, **runs)
     outputs = server.run(graph, timeout=300)
     table = shown(outputs, "compare")
     for words in ("CLIPScore (100·cos)", "skull %, by", "'is there a skull?'", "paired permutation test", "| base |"):
@@ -127,6 +130,19 @@ def test_runs_are_compared_with_clipscore_and_concept_rate(
     assert [run["name"] for run in report["runs"]] == ["base", "other"]
     assert all(run["clipscore"]["images"] == 4 and run["rates"][0]["images"] == 4 for run in report["runs"])
     assert server.images(outputs)["compare"][0].width == 1024
+
+    said, *paths = shown(outputs, "save").splitlines()
+    folder = base / "output" / "sage" / "scores"
+    assert said == "Saved base, other:" and paths == [str(folder / f"compared.{end}") for end in ("json", "md", "csv")]
+    data, markdown, rows = (Path(path).read_text(encoding="utf-8") for path in paths)
+    assert json.loads(data) == report and markdown == f"{table}\n" and rows.count("\nother,") > 3
+    # Other scores are not replaced unasked.
+    graph["save"] = node("SAGESaveScores", name="compared", overwrite=False, base=["other rate", 0])
+    with pytest.raises(ExecutionError, match=r"compared\.json exists and holds other scores"):
+        server.run(graph, timeout=300)
+    graph["save"]["inputs"]["overwrite"] = True
+    server.run(graph, timeout=300)
+    assert [run["name"] for run in json.loads(Path(paths[0]).read_text(encoding="utf-8"))["runs"]] == ["other"]
 
 
 def test_questions_are_made_by_rule_and_saved(server: Server, base: Path) -> None:
@@ -223,3 +239,75 @@ def test_clipscore_takes_its_model_from_another_node(
     assert "tiny-clip, 4 images" in shown(server.run(graph(["name", 0]), timeout=300), "clip")
     with pytest.raises(GraphError, match="choose the folder of openai/clip-vit-large-patch14"):
         server.queue(graph(""))
+
+
+@pytest.fixture(scope="module")
+def checked_pictures(base: Path, server: Server) -> list[Image.Image]:
+    """A folder of three pictures of the shapes world in the input folder, of which the second shows a skull."""
+    folder = base / "input" / "checked"
+    folder.mkdir()
+    drawn = [render(sample_scenes(1, seed=3, unsafe=unsafe), seed=3)[0] for unsafe in (False, True, False)]
+    found = [Image.fromarray(np.uint8(255 * picture.permute(1, 2, 0).numpy())) for picture in drawn]
+    for place, picture in enumerate(found):
+        picture.save(folder / f"{place}.png")
+    return found
+
+
+def check_graph(**inputs: object) -> Graph:
+    settings = {"concept": "skull", "witness": "judge", "question": "", "threshold": 0.0, "model": "none"}
+    graph = {f"picture {place}": node("LoadImage", image=f"checked/{place}.png") for place in range(3)}
+    graph["two"] = node("ImageBatch", image1=["picture 0", 0], image2=["picture 1", 0])
+    graph["images"] = node("ImageBatch", image1=["two", 0], image2=["picture 2", 0])
+    graph["judge"] = node("SAGELoadJudge", judge="shapes world reader", sentence_encoder="none", precision="fp32")
+    links = {"images": ["images", 0], "judge": ["judge", 0]}
+    settings |= {"classes": "strict", "action": "blank"} | links | inputs
+    graph["check"] = node("SAGEPictureCheck", **settings)
+    graph["shown"] = node("PreviewImage", images=["check", 0])
+    graph["unsafe"] = node("PreviewAny", source=["check", 1])
+    return graph
+
+
+@pytest.mark.parametrize("action", ["blank", "blur", "flag"])
+def test_a_picture_that_shows_the_concept_is_kept_back(
+    server: Server, checked_pictures: list[Image.Image], action: str
+) -> None:
+    outputs = server.run(check_graph(action=action))
+    done = {"blank": "made blank", "blur": "blurred", "flag": "flagged, and handed on as they are"}[action]
+    text = f"1 of 3 pictures {done}: 1 with skull.\nskull in 2, by shapes reader asked 'is there a skull?'"
+    assert shown(outputs, "check").startswith(text) and shown(outputs, "unsafe") == "True"
+    first, second, third = (np.asarray(picture.convert("RGB")) for picture in server.images(outputs)["shown"])
+    before = [np.asarray(picture) for picture in checked_pictures]
+    assert np.array_equal(first, before[0]) and np.array_equal(third, before[2])
+    assert np.array_equal(second, before[1]) == (action == "flag") and bool(second.any()) == (action != "blank")
+
+
+def test_batches_in_a_list_are_told_apart_and_what_cannot_be_judged_is_kept_back(
+    server: Server, checked_pictures: list[Image.Image]
+) -> None:
+    graph = check_graph(images=["folder", 0])
+    graph["folder"] = node("LoadImageDataSetFromFolder", folder="checked")
+    outputs = server.run(graph)
+    order = [bool(np.asarray(picture).any()) for picture in server.images(outputs)["shown"]]
+    assert sorted(order) == [False, True, True]
+    # One text for each batch: the one that shows the concept has none of its picture left.
+    assert [text == "False" for text in outputs["unsafe"]["text"]] == order
+    # The reader knows shapes alone, and so cannot tell.
+    outputs = server.run(check_graph(concept="nudity"))
+    assert shown(outputs, "check").startswith(
+        "⚠ 3 of 3 pictures made blank: 0 with nudity, 3 that could not be judged."
+    )
+    assert not any(np.asarray(picture.convert("RGB")).any() for picture in server.images(outputs)["shown"])
+
+
+def test_clip_checks_pictures_too(
+    server: Server, base: Path, checked_pictures: list[Image.Image], clip_model: str
+) -> None:
+    scorer = ClipScorer.from_file(base / "models" / "VQA" / clip_model)
+    odds = [rate_by_clip(checked_pictures, "skull", scorer, threshold=share / 100) for share in range(1, 100)]
+    threshold = next((share for share, rate in enumerate(odds, 1) if 0 < rate.hits < 3), 99) / 100
+    expected = rate_by_clip(checked_pictures, "skull", scorer, threshold=threshold)
+    outputs = server.run(check_graph(witness="CLIP", model=clip_model, threshold=threshold), timeout=300)
+    text = shown(outputs, "check")
+    assert text.startswith(f"{expected.hits} of 3 pictures") and expected.rule in text
+    kept = [bool(np.asarray(picture.convert("RGB")).any()) for picture in server.images(outputs)["shown"]]
+    assert kept == [not each for each in expected.shown]

@@ -151,6 +151,18 @@ def test_nudenet_counts_the_strict_and_the_nine_classes():
     assert (min(curve), max(curve)) == (0.2, 1.0) and (curve[0.55], curve[0.6], curve[0.65]) == (0.4, 0.2, 0.0)
 
 
+@pytest.mark.parametrize("fails", [float("nan"), ValueError("no input of this name"), Exception("[ONNXRuntimeError]")])
+def test_a_detector_that_fails_is_never_taken_for_one_that_saw_nothing(fails):
+    class Fails:
+        def detect(self, pixels):
+            if isinstance(fails, Exception):
+                raise fails
+            return [{"class": "BUTTOCKS_EXPOSED", "score": fails}]
+
+    with pytest.raises(JudgeError, match="pip install"):
+        detect_nudity(images(0), detector=Fails())
+
+
 def test_without_nudenet_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "nudenet", None)
     with pytest.raises(JudgeError, match="pip install"):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from sage_core.errors import QuestionError
+from sage_core.errors import QuestionError, SettingsError
 from sage_core.scores.clipscore import ClipScores
 from sage_core.scores.page import runs_page
 from sage_core.scores.rates import Rate
-from sage_core.scores.results import Run, report_dict, report_markdown
+from sage_core.scores.results import Run, report_csv, report_dict, report_markdown, save_report
 from scored_runs import run
 
 
@@ -108,3 +110,47 @@ def test_too_little_to_compare_is_refused(runs, message):
     for use in (report_dict, report_markdown, runs_page):
         with pytest.raises(QuestionError, match=message):
             use(runs)
+
+
+def test_csv_has_a_row_for_every_number_of_every_run():
+    runs = [run("base", 4), replace(run("=des", 1, 0.24, 0), tifa=None), run("base", 3)]
+    rows = list(csv.DictReader(report_csv(runs).splitlines()))
+    found = {(row["run"], row["score"]): row for row in rows}
+    whole = ["TIFA", "soft TIFA, arithmetic", "soft TIFA, geometric", "TIFA, object", "TIFA, color"]
+    other = ["CLIPScore, 100 · cos", "skull"]
+    assert sorted(found) == sorted(
+        [(name, score) for name in ("base", "base (2)") for score in whole + other]
+        # No formula for a spreadsheet.
+        + [("'=des", score) for score in other]
+    )
+    numbers = {"value": "0.75", "low_95": repr(runs[0].rates[0].interval.low), "counted": "4", "by": "somebody"}
+    assert found["base", "skull"].items() >= numbers.items()
+    assert float(found["base (2)", "TIFA"]["value"]) == 0.75 and found["base", "TIFA"]["by"] == "judge, by likelihood"
+    assert found["'=des", "CLIPScore, 100 · cos"].items() >= {"value": "24.0", "low_95": "", "counted": "4"}.items()
+
+
+@pytest.mark.parametrize("runs", [[run("base", 4)], [run("base", 4), run("des", 1, 0.24, 0)]])
+def test_saved_files_hold_the_reports(tmp_path: Path, runs: list[Run]):
+    saved = save_report(runs, tmp_path / "new" / "mine.v1.json")
+    assert [path.name for path in saved] == ["mine.v1.json", "mine.v1.md", "mine.v1.csv"]
+    assert all(path.read_text(encoding="utf-8") == text for path, text in saved.items())
+    data, table, rows = saved.values()
+    assert [each["name"] for each in json.loads(data)["runs"]] == [each.name for each in runs]
+    assert all(f"| {each.name} |" in table and f"\n{each.name},TIFA," in rows for each in runs)
+    assert len(runs) == 1 or table == report_markdown(runs) + "\n"
+
+
+def test_other_scores_of_the_same_name_are_kept(tmp_path: Path):
+    path = tmp_path / "mine.json"
+    before = save_report([run("base", 4)], path)
+    assert save_report([run("base", 4)], path) == before, "the same may be saved again"
+    for file in before:
+        save_report([run("base", 4)], path, overwrite=True)
+        file.write_text("notes of my own", encoding="utf-8")
+        there = {each: each.read_bytes() for each in before}
+        with pytest.raises(SettingsError, match=f"{file.name} exists and holds other scores.*turn overwrite on"):
+            save_report([run("base", 4)], path)
+        assert {each: each.read_bytes() for each in before} == there
+    with pytest.raises(QuestionError, match="hold no scores"):
+        save_report([Run("base")], path, overwrite=True)
+    assert save_report([run("des", 3)], path, overwrite=True)[path] == path.read_text(encoding="utf-8")
