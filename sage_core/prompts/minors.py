@@ -6,14 +6,18 @@ import re
 from collections.abc import Sequence
 from enum import Enum
 from functools import cache
+from string import ascii_lowercase, digits
 
 from . import minor_words as words
+from .first_letters import by_first_letter
+from .minor_ages import AGES, FOREIGN_AGES
+from .minor_phrases import NAMES, PHRASES
 from .plain_text import plain_forms
 
 # Takes the place of a phrase, and like it ends the words on both sides.
 _TAKEN_OUT = " \0 "
 # The digits and signs that stand for a letter. Those of `_ANY_VOWEL` stand for any vowel.
-_STAND_INS = {"a": "4@", "b": "8", "e": "3", "g": "9", "i": "1!|", "l": "1|", "o": "0", "s": "5$", "t": "7+"}
+_STAND_INS = {"a": "4@", "b": "8", "e": "3", "g": "9", "i": "1!|¡", "l": "1|", "o": "0", "s": "5$", "t": "7+"}
 _ANY_VOWEL = "*#"
 _FIRST_LETTER, _FIRST_DIGIT = r"(?<![^\W\d_])(?=[^\W\d_])", r"(?<![^\W_])(?=\d)"
 # A list of prompts is unsafe if a larger share of them than this holds sexual or violent words. Fewer than 1 in 100
@@ -72,28 +76,47 @@ def without_minors(prompts: Sequence[str], context: Context = Context.UNSAFE) ->
 
 
 def _form_mentions_minor(form: str) -> bool:
-    signs, names, phrases = _patterns()
+    return _sign_in(form, _signs()) or (not form.isascii() and _sign_in(form, _signs_in_scripts()))
+
+
+def _sign_in(form: str, signs: re.Pattern[str]) -> bool:
+    """Whether a reading holds a sign outside of harmless names and phrases."""
     # Most texts hold no sign, and need no search for phrases.
     if not signs.search(form.casefold()):
         return False
-    return bool(signs.search(phrases.sub(_TAKEN_OUT, names.sub(_TAKEN_OUT, form).casefold())))
+    names, phrases = _harmless()
+    # Names have capitals.
+    rest = (form if form.islower() else names.sub(_TAKEN_OUT, form)).casefold()
+    return bool(signs.search(phrases.sub(_TAKEN_OUT, rest)))
 
 
 @cache
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    r"""Signs of minors, harmless names, harmless phrases.
+def _signs() -> re.Pattern[str]:
+    r"""Signs of minors in Latin letters.
 
     Unlike at \b only letters continue a word here: "1girl" and "little_boy" are found. Every pattern is tried only at
     the first letter of a run of letters and at the first digit of a run of digits, which keeps long texts fast.
     """
-    hidden, ages = _hidden_words(), (*words.AGES, *words.FOREIGN_AGES)
+    hidden, ages = _hidden_words(), (*AGES, *FOREIGN_AGES)
     known = "|".join((words.WORDS, words.FOREIGN, *ages, *hidden))
-    numbers = "|".join((*ages, *hidden))
-    signs = (
-        rf"{_FIRST_LETTER}(?:{known})(?![^\W\d_])|{_FIRST_DIGIT}(?:{numbers})(?![^\W\d_])|<\s?18(?!\d)|{words.SCRIPTS}"
+    letters, numbers = by_first_letter(known, ascii_lowercase), by_first_letter("|".join((*ages, *hidden)), digits)
+    return re.compile(
+        rf"{_FIRST_LETTER}(?:{letters})(?![^\W\d_])|{_FIRST_DIGIT}(?:{numbers})(?![^\W\d_])|<\s?18(?!\d)|[<≤]\s?1[3-8](?!\d|\s?[%a-z.])"
     )
-    phrases = rf"(?:{_FIRST_LETTER}|{_FIRST_DIGIT})(?:{'|'.join(words.PHRASES)})(?![^\W\d_])"
-    return re.compile(signs), re.compile("|".join(words.NAMES)), re.compile(phrases)
+
+
+@cache
+def _signs_in_scripts() -> re.Pattern[str]:
+    return re.compile(words.SCRIPTS)
+
+
+@cache
+def _harmless() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Harmless names, harmless phrases."""
+    known = "|".join(PHRASES)
+    letters, numbers = by_first_letter(known, ascii_lowercase), by_first_letter(known, digits)
+    phrases = rf"(?:{_FIRST_LETTER}(?:{letters})|{_FIRST_DIGIT}(?:{numbers}))(?![^\W\d_])"
+    return re.compile("|".join(NAMES)), re.compile(phrases)
 
 
 @cache
@@ -107,7 +130,8 @@ def _hidden_words() -> list[str]:
     long = list(map(_with_gaps, words.HIDDEN_WORDS))
     # The first letter must be a letter: "80y" is an age.
     short = [[word[0], *map(_letter, word[1:])] for word in words.SHORT_HIDDEN_WORDS]
-    return [*long, *("".join(letters) for letters in short), *(r"[\W_]{1,3}".join(letters) for letters in short)]
+    # A sign may stand at any place, a space only at each: "k id" are parts of two common words.
+    return [*long, *(gap.join(letters) for gap in (r"[.,·_*|~'’/+-]{0,2}", r"[\W_]{1,3}") for letters in short)]
 
 
 def _with_gaps(word: str) -> str:

@@ -22,6 +22,7 @@ _ENCLOSED = {
 _EMOJI = {
     **dict.fromkeys(map(ord, "\U0001f476\U0001f37c\U0001f47c\U0001f6bc"), " baby "),
     **dict.fromkeys(map(ord, "\U0001f9d2\U0001f6b8"), " child "),
+    **dict.fromkeys(map(ord, "○◯"), "o"),
     ord("\U0001f466"): " boy ",
     ord("\U0001f467"): " girl ",
     ord("\U0001f46a"): " child ",
@@ -35,9 +36,24 @@ _LATIN = str.maketrans(
 # Letters of other alphabets that look Latin. They count only in words that also hold Latin letters: other words belong
 # to that other language.
 _LOOK_ALIKES = str.maketrans(
-    "асеорхуіїјѕһԁԛԝкмтвпгьАВСЕНІЈКМОРЅТХУαβεικνορτυχγ",
-    "aceopxyiijshdqwkmtbnrbABCEHIJKMOPSTXYabeikvoptuxy",
+    "асеорхуіїјѕһԁԛԝкмтвпгьАВСЕНІЈКМОРЅТХУαβεικνορτυχγ"
+    "єӏүұѵңԍԌһԀҺҮςηωσδκΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"
+    "օոսհցզյքեաԁ"
+    "ᎠᎡᎢᎥᎪᎫᎬᎳᎻᎽᏀᏂᏃᏒᏔᏞᏟᏢᏴᏦᏙᏚᏩ",
+    "aceopxyiijshdqwkmtbnrbABCEHIJKMOPSTXYabeikvoptuxy"
+    "elyyvngGhdHYcnwodkABEZHIKMNOPTYX"
+    "onuhgqjpewd"
+    "drtiajewhyghzrwlcpbkvsw",
 )
+# Such letters that no word of Russian or modern Greek holds: a word of them alone is a Latin one in disguise.
+_DISGUISE = re.compile("[іїјѕһԁԛԝӏүѵցոսօհᎠ-Ᏼ]")
+# Digits and signs between two letters, and the letters that they stand for: "y0uth", "sch00l".
+_INSIDE = re.compile(
+    r"[013457@$!|¡](?:(?<=[A-Za-z].)(?=[013457@$!|¡]?[A-Za-z])|(?<=[A-Za-z][013457@$!|¡].)(?=[A-Za-z]))"
+)
+_STANDS_FOR = dict(zip("013457@$!|¡", "oieastasiii", strict=True))
+# A letter that is written three times or more is stretched: no word of English has three.
+_STRETCHED = re.compile(r"([A-Za-z])\1{2,}")
 _WORD = re.compile(r"[^\W\d_]+")
 _LATIN_LETTER = re.compile(r"[A-Za-z]")
 # What a graph reads as weights: "(word:1.2)".
@@ -49,23 +65,29 @@ def plain_forms(text: str) -> tuple[str, ...]:
     """The readings of a text in plain letters, ASCII digits and dashes, without accents; upper case stays.
 
     There is one reading, unless a hidden character or a bracket may stand either in a word or between two, letters of
-    other alphabets look like Latin ones, or there is an ñ, which makes other words than n. The time is linear in the
-    length of the text.
+    other alphabets look like Latin ones, there is an ñ, which makes other words than n, a digit or a sign stands
+    between two letters, or a letter is stretched. The time is linear in the length of the text.
     """
     if not text.isascii():
-        text = _plain(text)
+        text = plain_characters(text)
     forms = [text]
     if any(character in text for character in "()[]{}\\"):
         text = _WEIGHT.sub("", text)
         forms = [text.translate(_BRACKETS), text.translate(dict.fromkeys(_BRACKETS, ""))]
-    if text.isascii():
-        return tuple(dict.fromkeys(forms))
-    forms = [form.replace("\u200b", between) for form in forms for between in ("", " ")]
-    forms += [_WORD.sub(_as_latin, form) for form in forms]
+    if not text.isascii():
+        forms = [form.replace("\u200b", between) for form in forms for between in ("", " ")]
+        forms += [_WORD.sub(_as_latin, form) for form in forms]
+    forms += [_INSIDE.sub(_letter_for, form) for form in forms if _INSIDE.search(form)]
+    for form in [form for form in forms if _STRETCHED.search(form)]:
+        forms += [_STRETCHED.sub(r"\1", form), _STRETCHED.sub(r"\1\1", form)]
     return tuple(dict.fromkeys(forms))
 
 
-def _plain(text: str) -> str:
+def _letter_for(sign: re.Match[str]) -> str:
+    return _STANDS_FOR[sign[0]]
+
+
+def plain_characters(text: str) -> str:
     """NFKD without accents, hidden characters as U+200B, other digits as ASCII, and emoji of children as words."""
     text = _FRACTION.sub(lambda found: _FRACTIONS[found[0]], text)
     # An ñ is put together again: "niño" is a child, "Nino" a name.
@@ -85,4 +107,8 @@ def _plain_character(character: str) -> str:
 
 def _as_latin(word: re.Match[str]) -> str:
     letters = word[0].replace("ñ", "n").replace("Ñ", "N")
-    return letters.translate(_LOOK_ALIKES) if not letters.isascii() and _LATIN_LETTER.search(letters) else letters
+    if letters.isascii():
+        return letters
+    latin = letters.translate(_LOOK_ALIKES)
+    disguised = latin.isascii() and (len(latin) > 3 or _DISGUISE.search(letters))
+    return latin if disguised or _LATIN_LETTER.search(letters) else letters

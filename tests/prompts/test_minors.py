@@ -7,9 +7,11 @@ import json
 import re
 import time
 from pathlib import Path
+from string import ascii_lowercase, digits
 
 import pytest
 
+from sage_core.prompts.first_letters import by_first_letter
 from sage_core.prompts.minors import (
     Context,
     context_of,
@@ -63,7 +65,10 @@ def test_does_not_mention_minor(text):
 NOT_EXCUSED = """a minor / A minor on a bed / a picture of a minor / beach boys / Mother and Son / a 12 year old chick
 / a 14 year old bunny / a person in a car is 12 years old / someone aged 12 years in boots / ha 12 anni
 / baby carrots and a child / a boy with a Game Boy / a minor with minor injuries / teenage kitten / la menor de edad
-/ a 12 year old photo""".replace("\n", " ")
+/ a 12 year old photo / little girl, 25 / a teen girl, 20 / college girl, 15 / baby monitor and a child
+/ a minor in history class / a minor points a gun / a 12 year old watches tv / a 12 year old guitar player
+/ model in bed, 14, nude / year 9 of school / two boys in blue shirts / el bebe duerme / A Story About a Boy
+/ woman with a cat aged 13 / 16th birthday of a girl / a child rows a boat""".replace("\n", " ")
 
 
 @pytest.mark.parametrize("text", NOT_EXCUSED.split(" / "))
@@ -136,9 +141,20 @@ def test_plain_forms():
     assert plain_forms("ｃａｆé １２½") == ("cafe 12.5",)
     assert plain_forms("ca\u00adt") == ("cat", "ca t")
     assert plain_forms("(a:1.2)b") == (" a b", "ab")
+    assert plain_forms("y0uth, 12 r2") == ("y0uth, 12 r2", "youth, 12 r2")
+    assert plain_forms("giiirl") == ("giiirl", "girl", "giirl")
+    # A word of look-alikes that no Russian word holds is Latin.
+    assert plain_forms("кіԁ") == ("кіԁ", "kid")
     assert plain_forms("niño") == ("niño", "nino")
     # Russian stays Russian; a Latin word with a Russian letter becomes Latin.
     assert plain_forms("тот сat") == ("тот сat", "тот cat")
+
+
+@pytest.mark.parametrize("text", ["ab", "abc", "xc", "c", "1d", "yd", "d", "é", "ze", "q", "gh", "h", "i5", "(|"])
+def test_alternatives_behind_their_first_letters_match_the_same(text):
+    pattern = r"a(?:b|c)|(?:x|y)?[cd]|\dd|[^a-z]|(?<!h)(?=z)ze|\(\||g?h|(?:i)\d"
+    sorted_one = by_first_letter(pattern, ascii_lowercase) + "|" + by_first_letter(pattern, digits)
+    assert bool(re.fullmatch(pattern, text)) == bool(re.fullmatch(sorted_one, text))
 
 
 LONG = {
@@ -162,6 +178,11 @@ LONG = {
     "old things": "rum aged ",
     "spans": "desde hace ",
     "looks": "looks like about only ",
+    "stretched": "xxxy ",
+    "signs in words": "b0b ",
+    "schools": "pupil of the high of st. ",
+    "things": "baby monitor, a 12 year old car ",
+    "other scripts": "十二三 ",
 }
 
 

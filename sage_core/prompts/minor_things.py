@@ -1,0 +1,142 @@
+"""Animals, food, things and terms of years, whose ages are no ages of people: parts of the harmless phrases.
+
+No word here is also what people do: a "12 year old watches" is a person, and so there are watch and drive, but no
+watches and drives.
+"""
+
+from __future__ import annotations
+
+from string import ascii_lowercase
+
+from .first_letters import by_first_letter
+from .minor_words import GAP, listed
+
+OLD_ANIMALS = by_first_letter(
+    listed(
+        r"""
+    elephants? giraffes? zebras? goats? sheep cows? calf calves horses? foals? ponies pony donkeys? deer pandas?
+    lions? lioness(?:es)? tigers? leopards? cheetahs? monkeys? apes? gorillas? chimps? chimpanzees? orangutans? ducks?
+    ducklings? chickens? geese goose swans? owls? eagles? hawks? falcons? gulls? seagulls? penguins? parrots?
+    sparrows? flamingos? turtles? tortoises? alligators? crocodiles? lizards? snakes? iguanas? frogs? dragons?
+    dinosaurs? fish salmon trouts? sharks? whales? dolphins? walrus octopus squids? dogs? pupp(?:y|ies) hounds? hares?
+    squirrels? tapirs? crabs? lobsters? hyenas? meerkats? lemurs? mice mouse rats? hamsters? hedgehogs? raccoons?
+    skunks? badgers? pigs? piglets? boars? hippos? hippopotamus rhinos? rhinoceros camels? llamas? alpacas? wombats?
+    armadillos? anteaters? aardvarks? ostrich(?:es)? emus? rheas? peacocks? peafowls? toucans? macaws? geckos?
+    salamanders? newts? chameleons? axolotls? jellyfish starfish stingrays? rays? seahorses? manatees? belugas?
+    narwhals? orcas? sea+(?:lions?|otters?|cows?|snakes?|turtles?|birds?) opossums? possums? mongooses? beavers?
+    moles? gophers? chipmunks? marmots? groundhogs? porcupines? platypus(?:es)? echidnas? wallab(?:y|ies) quokkas?
+    baboons? macaques? marmosets? tamarins? gibbons? bonobos? lynx(?:es)? bobcats? cougars? pumas? jaguars? panthers?
+    ocelots? jackals? coyotes? dingos? dingoes warthogs? wildebeests? gnus? impalas? oryx ibex reindeers? caribous?
+    okapis? mules? ox oxen heifers? bullocks? ferrets? weasels? stoats? minks? martens? guinea+pigs? chinchillas?
+    gerbils? cobras? pythons? vipers? boas? spiders? tarantulas? scorpions? bees? butterfl(?:y|ies) ants? beetles?
+    crows? ravens? pigeons? doves? magpies? herons? egrets? storks? cranes? pelicans? puffins? albatross(?:es)?
+    kingfishers? woodpeckers? hummingbirds? turkeys? quails? pheasants? partridges? vultures? condors? kites? osprey
+    kestrels? cockatoos? cockatiels? budgies? canar(?:y|ies) finch(?:es)? tuna cod mackerel herrings? sturgeon carps?
+    eels? pikes? perch bass tilapia octopuses clams? shrimps? prawns? mussels? oysters? snails? corals? cuttlefish
+    scallops? t-rex triceratops velociraptors? griffins? gryphons? phoenix(?:es)? unicorns? pegasus dachshunds?
+    beagles? corgis? pugs? bulldogs? huskies husky mastiffs? greyhounds? whippets? chihuahuas? heron-?like rodents?
+    reptiles? amphibians? insects? mammals? primates? bovines? felines? canines? livestock goslings? cygnets?
+    hatchlings? nestlings? tadpoles? spiderlings? leverets? owlets? eaglets? colts? fill(?:y|ies) pups? caterpillars?
+    chrysalis larvae? pinnipeds? walruses kangaroos? koalas? sloths? bats? moose elks? bison buffalos? yaks?
+    antelopes? gazelles? mares? stallions? bulls? terriers? retrievers? labradors? poodles? collies? spaniels?
+    shepherd+dogs? cats? whelps? cockerels? roosters? hens? pullets? ewes? rams? sows? porpoises?
+    """
+    ),
+    ascii_lowercase,
+)
+# Animals whose names people have too: a young one is certainly an animal, one with an age is not.
+ANIMALS = "|".join(
+    (
+        OLD_ANIMALS,
+        listed(
+            "lambs? fawns? bears? birds? chicks? robins? seals? otters? kittens? fox(?:es)? wol(?:f|ves) rabbits? "
+            "bunn(?:y|ies) animals?"
+        ),
+    )
+)
+FOODS = by_first_letter(
+    listed(
+        r"""
+    whisk(?:e?y|eys|ies) scotch bourbon rum brandy cognac wines? port tequila mezcal malt single+malt cheese cheddar
+    gouda steaks? beef ribeyes? rib-?eyes? sirloins? brisket meats? venison mutton pork prosciutto salami salumi
+    chorizo pancetta bresaola jamon sausages? bacon sakes? soy+sauce miso kimchi eggs? sourdough(?:+starters?)? teas?
+    pu-?erh gin beers? ales? stouts? lagers? ciders? mead champagnes? calvados armagnac grappa mezcals? spirits?
+    liqueurs? sherr(?:y|ies) madeira moonshine pickles? sauces? yoghurts? yogurts? butter cakes? milk coffee tofu rice
+    noodles? soups? stews? vermouth absinthe merlot cabernet bordeaux burgundy riesling chardonnay pinot+noir tobacco
+    cigars? garlic kombucha dough pastry croissants? bagels? sandwich(?:es)? fruitcakes? brie camembert manchego
+    pecorino gruyere stilton roquefort pecorinos? cheeses? oloroso parmesan parmigiano balsamic vinegar ham bread
+    loa(?:f|ves) pizza leftovers
+    """
+    ),
+    ascii_lowercase,
+)
+THINGS = by_first_letter(
+    listed(
+        r"""
+    cars? trucks? bus(?:es)? bikes? bicycles? motorcycles? boats? ships? trains? planes? cameras? laptops? computers?
+    machines? engines? guitars? pianos? violins? bottles? newspapers? buildings? houses? barns? bridges? trams?
+    tractors? vans? lorr(?:y|ies) ambulances? yachts? ferr(?:y|ies) jets? aircraft airplanes? airliners? helicopters?
+    rockets? satellites? telescopes? scooters? motorbikes? sedans? suvs? hatchbacks? vehicles? wagons? phone
+    smartphones? iphones? tablets? tvs? televisions? console software codebases? code apps? websites? sites? fridges?
+    refrigerators? ovens? stoves? microwaves? dishwashers? washing+machines? boilers? printers? watch clocks? shoes?
+    boots? sneakers? jeans? carpets? rugs? coin stamp paintings? manuscripts? map document compan(?:y|ies) firms?
+    start-?ups? business(?:es)? brands? corporations? enterprises? organi[sz]ations? charit(?:y|ies) institutions?
+    agenc(?:y|ies) universit(?:y|ies) restaurants? baker(?:y|ies) brewer(?:y|ies) distiller(?:y|ies) winer(?:y|ies)
+    museums? galler(?:y|ies) hotels? hospitals? librar(?:y|ies) factor(?:y|ies) festivals? traditions? laws?
+    treat(?:y|ies) wars? conflicts? disputes? feuds? debts? marriages? relationships? partnerships? careers? lawsuits?
+    case record magazines? mosques? temples? shrines? palaces? forts? fortress(?:es)? wall ruins? tombs? fossils? rock
+    stone meteorites? star planets? galax(?:y|ies) sun moon glaciers? volcano(?:es|s)? lawns? hedges? vines?
+    vineyards? orchards? rose+bush(?:es)? bush(?:es)? cactus cacti plant seedlings? saplings? shrubs? roofs? furniture
+    batter(?:y|ies) tyres? tires? rope stubble stubbles beards? news snow bruise wound scar bouquets? flowers? roses?
+    tulips? bananas? apples? estates? cottages? mansions? skyscrapers? stadiums? malls? factories elevators?
+    pipelines? dams? reactors? windmills? lighthouses? statues? monuments? fountains? republics? nations?
+    countr(?:y|ies) state cit(?:y|ies) towns? villages? park zoos? club franchises? podcasts? platforms? program
+    programme projects? policies policy contracts? hard+drives? hard+disks? routers? cafes? shop store sofas?
+    processors? gpus? consoles? church(?:es)? castles? towers? trees? oaks? pines? firs? maples? willows? elms?
+    cedars? redwoods? olive+trees? ginkgos? wisterias? bamboos? forests? orchids? bonsais?
+    """
+    ),
+    ascii_lowercase,
+)
+_KINDS = (
+    "islay|speyside|kentucky|tennessee|aged|barrel|hard|guard|rescue|stray|thoroughbred|red|blue|green|black|white"
+    "|brown|grey|gray|old|used|rusty|oak|scotch|irish|highland|single|aged|fine|japanese|"
+    "german|italian|french|spanish|british|american|wooden|stone|brick|broken|vintage|local|family|software|tech|"
+    "german|male|female|big|small|pet"
+)
+BETWEEN = rf"(?:(?:{_KINDS}){GAP}){{0,2}}"
+# Young animals whose names people have too. Only an age in weeks or months makes them animals.
+YOUNG = listed(
+    r"""
+    kittens? bunn(?:y|ies) chicks? lambs? fawns? cubs? bears? birds? rabbits? seals? otters? fox(?:es)? wol(?:f|ves)
+    """
+)
+# What lasts some years.
+TERMS = listed(
+    r"""
+    warrant(?:y|ies) guarantees? (?:treasury+)?bonds? treasur(?:y|ies) plans? contracts? sentences? terms? reigns?
+    droughts? sieges? forecasts? cycles? gaps? stud(?:y|ies) journeys? voyages? careers? marriages? loans? deals?
+    warranty anniversar(?:y|ies) wars? absences? experience tenures? lease mortgages? reunion jubilees? drought
+    history friendship relationship itch
+    """
+)
+# Animals, drinks, food and things, and what lasts some years, in five other languages, without accents.
+FOREIGN_THINGS = listed(
+    r"""
+    perr[oa]s? gat[oa]s? caball[oe]s? cachorr[oa]s? caes cao cavalos? chiens? chats? cheva(?:l|ux) can[ei] gatt[oai]
+    cavall[oi] hunde? katzen? kater pferde? vinos? vinhos? vins? vini weine? wein ron rum rhum whisk(?:e?y|ys)
+    uisques? cognac brandy queijos? quesos? fromages? formagg(?:io|i) kase oporto porto coches? carros? voitures? auto
+    macchin[ae] wagen casas? maisons? haus(?:es)? edificios? arbol(?:es)? arbres? alber[oi] arvores? baume? vinagre
+    balsamico aceto jamon jambon empresas? entreprises? firmas? aziend[ae] unternehmen tortugas? ordenador(?:es)?
+    computer telefone?s? motos? schiff bateaux? barcos? toros? vacas? elefantes?
+    """
+)
+FOREIGN_TERMS = listed(
+    r"""
+    garanti[aeo]s? garanzia carreira carrera carriera carriere casad[oa]s casamento matrimonio mariage experiencias?
+    esperienza experience historia storia histoire guerra guerre prision prison prisao prigione carcel carcere
+    contrato contratto contrat bail bodas trabajo trabalho lavoro travail amistad amizade amicizia amitie aniversario
+    anniversario anniversaire+de+mariage jubilaum garantie erfahrung haft ehe krieg vertrag servicio servico servizio
+    service exilio exil esilio
+    """
+)
