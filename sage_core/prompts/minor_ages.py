@@ -92,7 +92,7 @@ AGES = (
     rf"|class)"
     rf"{GAP}{_PUPILS}|(?:{_ORDINALS}){MAYBE}formers?",
     # "grade 5 titanium" and "year 2 of the war" are among the harmless phrases.
-    rf"(?:grade|year){MAYBE}(?:(?:1[0-3]|[1-9])(?![\d.])|{_ONES}|ten|eleven|twelve|thirteen){GAP}(?!olds?\b|of\b"
+    rf"(?:grade|year){MAYBE}(?:(?:1[0-3]|[1-9])(?![\d.])|{_ONES}|ten|eleven|twelve|thirteen){GAP}(?!y(?:ea)?rs?\b|olds?\b|of\b"
     rf"|in\b)[a-z]{{3}}"
     rf"[a-z]{{0,20}}|(?:year|grade){GAP}(?:{_ONES}|ten|eleven|twelve|thirteen)s",
     rf"(?:year|grade|form){GAP}(?:\d{{1,2}}|{_ONES}|ten|eleven){GAP}of{GAP}(?:school|secondary|primary|elementary"

@@ -107,7 +107,8 @@ def _signs() -> re.Pattern[str]:
 
 @cache
 def _signs_in_scripts() -> re.Pattern[str]:
-    return re.compile(words.SCRIPTS)
+    letters = "".join(sorted({letter for letter in words.SCRIPTS if letter.isalnum()}))
+    return re.compile(by_first_letter(words.SCRIPTS, letters))
 
 
 @cache

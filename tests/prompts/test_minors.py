@@ -192,7 +192,7 @@ def test_a_megabyte_takes_less_than_a_second(name):
     mentions_minor("warm"), has_unsafe_words("warm")
     start = time.process_time()
     assert not mentions_minor(text)
-    # 0.1 to 0.8 s measured; machines that run tests are slower.
+    # 0.1 to 1.2 s measured; machines that run tests are slower.
     assert time.process_time() - start < 3
     start = time.process_time()
     has_unsafe_words(text)
