@@ -33,7 +33,7 @@ WORDS = listed(
     (?:nursery|elementary|primary|grade|middle|junior|high)~school(?:s|ers?|ing)? pre~school(?:s|ers?)? pre-k k-12
     junior+high kinder~(?:gart|gard)(?:en|ner|ener)s? hs+(?:student|freshman|sophomore|junior|senior)s? babes?+in+arms
     orphanages? day~care (?:grade|grammar|elementary|primary)+pupils?
-    school~(?:pupils?|uniforms?|aged?|skirts?|run|leavers?|yards?|bags?|satchels?|friends?|mates?|play)
+    school~(?:pupils?|uniforms?|aged?|skirts?|run|leavers?|friends?|mates?)
     high~schoolers? sixth~form(?:ers?)? (?:first|second|third|fourth|fifth)~formers?
     (?:lower|upper)+(?:sixth|fifth|6th|5th|third|fourth) key+stage+(?:\d|one|two|three|four) ks[1-4] gcses?
     (?:a|o)-?levels?+(?:students?|pupils?|class(?:es)?|candidates?) reception+(?:class(?:es|room)?|pupils?|year)
@@ -45,8 +45,8 @@ WORDS = listed(
     childr(?:en)?z chil?ren childeren kyd[sz]? kydz? gurrl[sz]? gorl[sz]? gerl[sz]? grrr?ls? boi[sz]? babb(?:y|ie|ies)
     babbys? bby(?:girl|boy) todlers? todd?l[ae]rs? tennagers? teen[ae]?n?gers? teanage(?:rs?)? tenager?s? infents?
     sk(?:oo|ew|u)l~(?:girl|boy|kid|gurl|boi)[sz]? school~gurl[sz]? dau(?:gth|th|ght)ers? nerdlihc dlihc slrig lrig
-    yung+(?:girl|boy|gurl) lil+(?:kid|boy|one)s? minorz? under~?agers? underage[dr]s? preteenz? tweenz? b[ae]by?z
-    gals?~aged? (?:gi|g)+(?:rl|irl)s? girr{1,2}l{1,2}[sz]? gii{0,1}rll?[sz]? boyy[sz]? bboy[sz]? kiidd?[sz]? kidd[sz]
+    yung+(?:girl|boy|gurl) lil+(?:kid|boy|one)s? minorz? under~agers? underage[dr]s? preteenz? tweenz? b[ae]by?z
+    (?:gi|g)+(?:rl|irl)s? girr{1,2}l{1,2}[sz]? gii?rll?[sz]? boyy[sz]? bboy[sz]? kiidd?[sz]? kidd[sz]
     teenn[sz]? babyy jail~b8 gir+ls? b+oys? t+eens? tee+ns? bab+y ki+ds k+ids b+aby ba+by quincea[nñ]er[ao]s?
     (?:bar|bat|bas)~mitz?vahs? first+communion little+(?:ones?|lads?|lass(?:ie)?s?) tots? tykes? bairns? lads?
     lass(?:ie)?s? lasses urchins? rugrats? ankle-?biters?

@@ -101,7 +101,8 @@ def _signs() -> re.Pattern[str]:
     known = "|".join((words.WORDS, words.FOREIGN, *ages, *hidden))
     letters, numbers = by_first_letter(known, ascii_lowercase), by_first_letter("|".join((*ages, *hidden)), digits)
     return re.compile(
-        rf"{_FIRST_LETTER}(?:{letters})(?![^\W\d_])|{_FIRST_DIGIT}(?:{numbers})(?![^\W\d_])|<\s?18(?!\d)|[<≤]\s?1[3-8](?!\d|\s?[%a-z.])"
+        rf"{_FIRST_LETTER}(?:{letters})(?![^\W\d_])|{_FIRST_DIGIT}(?:{numbers})(?![^\W\d_])"
+        r"|<\s?18(?!\d)|[<≤]\s?1[3-8](?!\d|\s?[%a-z.])"
     )
 
 
