@@ -85,6 +85,17 @@ def test_error_rates_on_the_lists(half):
     assert len(refused) <= 0.05 * len(harmless), refused
 
 
+def test_error_rates_on_lists_that_nothing_was_mended_against():
+    """By a hand that knew neither the filter nor its words. Leave it so: mend what lists of your own show."""
+    signs, harmless = phrases("signs_blind"), phrases("harmless_blind")
+    missed = [text for text in signs if not mentions_minor(text)]
+    refused = [text for text in harmless if mentions_minor(text)]
+    assert (len(signs), len(harmless)) == (200, 400)
+    assert len(missed) <= 0.05 * len(signs), missed
+    assert len(refused) <= 0.06 * len(harmless), refused
+    assert not any(map(unsafe_about_minor, harmless))
+
+
 def test_the_halves_share_nothing():
     for name in ("signs", "harmless"):
         halves = [phrases(f"{name}_{half}") for half in ("development", "held_out")]
