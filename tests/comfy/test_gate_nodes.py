@@ -56,7 +56,7 @@ def parts(base: Path) -> Callable[[str], Tensor]:
 def test_a_gate_is_trained_kept_and_found_again(server: Server, base: Path, common: dict) -> None:
     first = server.run(common, timeout=300)["gate"]["text"][0]
     assert first.startswith("Trained: ") and "set for at most 5.0%" in first
-    (path,) = (base / "output" / "sage" / "gates").iterdir()
+    (path,) = (base / "output" / "sage" / "gates").glob("*.safetensors")
     assert load_gate(path).card.detected > 0.9
     listed = server.run({"runs": node("SAGEStoredRuns", action="list", limit_gb=5.0)})["runs"]["text"][0]
     assert f"{path.stem[:8]}  " in listed and "gate, 60 steps" in listed

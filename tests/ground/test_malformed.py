@@ -236,7 +236,8 @@ def list_cases(folder: Path) -> list[Case]:
 def output_cases(folder: Path) -> list[Case]:
     clip = folder / "output" / "clip"
     clip.mkdir(parents=True)
-    (clip / "config.json").write_text("{}")
+    (clip / "config.json").write_text('{"model_type": "clip"}')
+    write_tensors(clip / "model.safetensors", {"x": torch.zeros(1)}, {})
     what = 'what = ["tifa", "attacks", "clipscore", "kid"]\nclip = "clip"\nfeatures = "clip"\nconcept = "skull"'
     file = world_plan(folder / "output", safe=6, attacks=2, draw="steps = 1\nbatch = 4", score=what)
     plan = read_plan(file)
