@@ -84,7 +84,9 @@ def latents(server: Server, base: Path, common: dict) -> Latents:
     return run
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp_2m"])
+@pytest.mark.parametrize(
+    "sampler", ["euler", *(pytest.param(name, marks=pytest.mark.full) for name in ("heun", "dpmpp_2m"))]
+)
 def test_guider_and_patch_are_equal_to_the_bit_and_do_something(latents: Latents, sampler: str) -> None:
     graph = {"patched": safe("safety", "strong"), "guider": guider("safety", "strong")}
     graph |= {"patch": sampled("patched", sampler=sampler), "plain": sampled("model", sampler=sampler)}

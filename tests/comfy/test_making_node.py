@@ -32,6 +32,8 @@ def made(shapes_files: ExpandedFiles, **inputs: object) -> Graph:
     }
 
 
+# The workflow my_own_concept and tests/prompts/test_making.py say the same in parts.
+@pytest.mark.full
 def test_a_name_becomes_pairs_a_training_and_a_verdict(run_graph: Run, shapes_files: ExpandedFiles) -> None:
     graph = made(shapes_files)
     graph["settings"] = node(

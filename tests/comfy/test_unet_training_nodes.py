@@ -46,7 +46,9 @@ def by_the_library(kind: str, run: UnetRun, encoder: TextEncoder, folder: Path) 
     return train_redirection(run, encoder, pairs, RedirectingSettings(steps=STEPS, batch_size=2), folder)
 
 
-@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.full) if kind == "redirected" else kind for kind in GRAPHS]
+)
 def test_it_is_the_librarys_training_and_is_found_again(
     kind: str, server: Server, base: Path, tmp_path: Path, shapes_files: ExpandedFiles
 ) -> None:
