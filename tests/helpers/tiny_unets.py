@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.tokens import tokenize
 from sage_core.shapes.networks.model import build_text_encoder
 from sage_core.unet.names import CHECKPOINT_PREFIX, UnetConfig, unet_names
 
@@ -57,6 +58,12 @@ def spread_encoder(width: int = WIDTH, layers: int = 1, mlp_width: int = 16, see
     with torch.no_grad():
         encoder.token_table.weight.mul_(50)
     return encoder
+
+
+def last(text: str) -> int:
+    """Position of the last token: the number of tokens before the end token, without the start."""
+    ids = tokenize([text])[0].tolist()
+    return ids.index(49407) - 1
 
 
 def write_checkpoint(folder: Path) -> Path:

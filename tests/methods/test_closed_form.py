@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_unets import last
 from torch import Tensor
 
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, embed
@@ -22,7 +23,7 @@ from sage_core.methods.closed_form.rece import ReceSettings
 from sage_core.methods.closed_form.speed import SpeedSettings, _least_direction, centres
 from sage_core.methods.closed_form.time import TimeSettings
 from sage_core.methods.closed_form.uce import TEMPLATES, UcePaperSettings, UceSettings
-from sage_core.methods.concepts import Concepts, TokenStates, split_texts
+from sage_core.methods.concepts import Concepts, TokenStates
 from sage_core.methods.table import of_kind
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
 from sage_core.prompts.everyday_captions import everyday_captions
@@ -94,12 +95,6 @@ def cross(weights: dict[str, Tensor]) -> dict[str, np.ndarray]:
 
 def state_rows(states: TokenStates, text: str) -> np.ndarray:
     return states.states([text])[0].numpy()
-
-
-def last(text: str) -> int:
-    """Position of the last token: the number of tokens before the end token, without the start."""
-    ids = tokenize([text])[0].tolist()
-    return ids.index(49407) - 1
 
 
 def assert_edit(edit: Edit, expected: dict[str, np.ndarray], rtol: float = 1e-5) -> None:
@@ -518,27 +513,6 @@ def test_oce_keeps_all_lengths_and_angles(weights: dict, encoder: TextEncoder, s
 # What is refused.
 
 
-def test_concepts_are_checked() -> None:
-    with pytest.raises(PromptError, match="No concept"):
-        Concepts(())
-    for empty in ("", "  "):
-        with pytest.raises(PromptError, match="Concept 2 is empty"):
-            Concepts(("skull", empty), ("ball",))
-    with pytest.raises(PromptError, match="its own guide"):
-        Concepts(("Skull",), ("skull ",))
-    with pytest.raises(PromptError, match="2 concepts but 3 guides"):
-        Concepts(("skull", "bone"), ("a", "b", "c"))
-    for texts in (
-        {"erase": ("nude child",)},
-        {"erase": ("skull",), "guides": ("a 12 year old",)},
-        {"erase": ("skull",), "preserve": ("teens",)},
-    ):
-        with pytest.raises(PromptError, match="minor"):
-            Concepts(**texts)
-    assert Concepts(("skull",), captions=("a boy", "a dog")).captions == ("a dog",)
-    assert split_texts(" nudity; red star ;;\n\nskull") == ("nudity", "red star", "skull")
-
-
 @pytest.mark.parametrize("method", FORMS)
 def test_unfit_weights_are_refused(method: str, weights: dict, encoder: TextEncoder) -> None:
     concepts = Concepts(("skull",), ("ball",), captions=CAPTIONS)
@@ -572,58 +546,6 @@ def test_any_names_and_types_of_weights_will_do(method: str, weights: dict, enco
     assert edit.metadata()["sage_method"] == edit.method
     assert edit.method in edit.summary()
     assert all(torch.isfinite(delta).all() for delta in edit.deltas.values())
-
-
-# Token states.
-
-
-def test_rows_of_a_text(states: TokenStates) -> None:
-    text = "a red skull"
-    whole = states.states([text])[0]
-    count = last(text)
-
-    def rows(which: Any, text: str = text) -> Tensor:
-        return states.rows([text], which)[0]
-
-    assert torch.equal(rows("all"), whole)
-    assert torch.equal(rows("last_subject"), whole[count : count + 1])
-    assert torch.equal(rows("words"), whole[1 : count + 1])
-    assert torch.equal(rows("non_pad"), whole[: count + 2])
-    assert torch.equal(rows("eos"), whole[count + 1 : count + 2])
-    torch.testing.assert_close(rows("mean"), whole[1 : count + 1].mean(0, keepdim=True))
-    empty = states.states([""])[0]
-    for which in ("last_subject", "words", "mean"):
-        assert torch.equal(rows(which, ""), empty[:1])
-    assert torch.equal(rows("eos", ""), empty[1:2])
-    long = "word " * 100
-    assert torch.equal(rows("last_subject", long), states.states([long])[0][75:76])
-    with pytest.raises(SettingsError, match="Rows are 'first'"):
-        rows("first")
-
-
-def test_second_moment(states: TokenStates) -> None:
-    texts = [*CAPTIONS] * 5
-    rows = np.concatenate([states.states([text])[0].numpy()[: last(text) + 2] for text in texts])
-    np.testing.assert_allclose(states.second_moment(texts, "non_pad").numpy(), rows.T @ rows / len(rows), atol=1e-4)
-
-
-def test_no_more_positions_are_embedded_than_are_asked_for(encoder: TextEncoder, states: TokenStates) -> None:
-    texts, lengths = ["a red skull on the snow", "dog", "", "word " * 100], []
-    hook = encoder.register_forward_pre_hook(lambda _, inputs: lengths.append(tuple(inputs[0].shape)))
-    try:
-        short = TokenStates(encoder)
-        for which in ("last_subject", "words", "non_pad", "eos", "mean"):
-            for found, whole in zip(short.rows(texts[:3], which), states.rows(texts[:3], which), strict=True):
-                torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
-        assert lengths[0] == (3, 8) and all(columns == 8 for _, columns in lengths if columns != 77)
-        count = len(lengths)
-        short.rows(texts[:3], "mean")
-        assert len(lengths) == count
-        assert len(short.rows(texts, "all")[0]) == 77 and lengths[-1] == (4, 77)
-        assert torch.equal(short.rows(texts, "eos")[3], short.states(texts)[3, 76:])
-        assert len(lengths) == count + 1
-    finally:
-        hook.remove()
 
 
 def test_what_moves_other_prompts_is_warned_of_whatever_its_size(weights: dict, encoder: TextEncoder) -> None:
