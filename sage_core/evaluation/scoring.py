@@ -101,10 +101,10 @@ def _answered(bench: Judges, method: MethodPlan, name: str, title: str, asked: S
                     result = _ask(bench, method, block, file, partial(_tell_more, told, done, total))
         done += sum(len(questions) for _, _, questions in block)
         found.append(result)
-    told(total, total)
     parts = [part for part in found if part]
     if len(parts) < len(found):
         return None
+    told(total, total)
     return replace(parts[0], name=method.name, questions=tuple(row for part in parts for row in part.questions))
 
 
