@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import json
 import os
 import re
@@ -27,9 +29,10 @@ if TYPE_CHECKING:
 
 # Bytes that a name may have on the usual file systems.
 _LONGEST_NAME = 255
-# The folder that holds a file while it is written: `.name.<process id>.<8 hex digits>.part`.
-_LEFTOVER = re.compile(r"\..*\.([0-9]{1,10})\.[0-9a-f]{8}\.part", re.DOTALL)
-# Seconds after which the leftovers of a killed process are removed.
+# The folder that holds a file while it is written: `.name.<process id>.<hex digits>.part`; of 16 digits the first 8
+# are `_here` of the process.
+_LEFTOVER = re.compile(r"\..*\.([0-9]{1,10})\.([0-9a-f]{8})?[0-9a-f]{8}\.part", re.DOTALL)
+# Seconds after which the leftovers of a process are removed that may be another machine's.
 _ABANDONED = 3600
 # The file's name within that folder. It has no suffix, so that no program lists it as a model or a picture.
 _CONTENT = "content"
@@ -66,9 +69,10 @@ def whole_file(path: str | os.PathLike[str], *, own: bool = False) -> Iterator[P
     """Yield a temporary path; on success its content takes the place of `path`, on any failure it is removed.
 
     The content is written into a hidden folder next to `path`: a rename is atomic only within one file system. If the
-    process is killed, the folder holds all that it left. The next write into the same place removes such folders, an
-    hour later at the earliest. A link stays a link: its target is replaced. An existing file keeps its permissions.
-    A pipe, a terminal or /dev/stdout receives the content once it is whole.
+    process is killed, the folder holds all that it left. The next write into the same place removes such folders: at
+    once where the process ran here, and an hour later where it may be another machine's. A link stays a link: its
+    target is replaced. An existing file keeps its permissions. A pipe, a terminal or /dev/stdout receives the content
+    once it is whole.
 
     Args:
         path: the file to come.
@@ -242,7 +246,7 @@ def _temporary_folder(final: Path) -> Path:
         # Systems' own folders, such as /proc, take no others.
         raise FileError(f"{final} cannot be written: {error.strerror}. {_WAY_OUT}") from error
     remove_leftovers(final.parent)
-    end = f".{os.getpid()}.{uuid.uuid4().hex[:8]}.part"
+    end = f".{os.getpid()}.{_here()}{uuid.uuid4().hex[:8]}.part"
     name = os.fsencode(final.name)[: _LONGEST_NAME - 1 - len(end)].decode("utf-8", errors="ignore")
     folder = final.parent / f".{name}{end}"
     folder.mkdir()
@@ -257,8 +261,22 @@ def remove_leftovers(parent: Path) -> None:
             if match is None or not entry.is_dir(follow_symlinks=False) or _is_alive(int(match[1])):
                 continue
             newest = max(path.stat().st_mtime for path in (Path(entry.path), *Path(entry.path).iterdir()))
-            if time.time() - newest > _ABANDONED:
+            if (match[2] and match[2] == _here()) or time.time() - newest > _ABANDONED:
                 shutil.rmtree(entry.path, ignore_errors=True)
+
+
+@functools.cache
+def _here() -> str:
+    """Where a process's number means that process and no other: 8 hex digits; "" where that is not known.
+
+    Machines and containers that share a folder count their processes each from 1, and so does a machine that starts.
+    """
+    try:
+        started = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        place = f"{os.uname().nodename} {started} {os.readlink('/proc/self/ns/pid')}"
+    except (OSError, AttributeError):
+        return ""
+    return hashlib.sha256(place.encode()).hexdigest()[:8]
 
 
 def _is_alive(process: int) -> bool:

@@ -232,7 +232,8 @@ def _save(weights: Path, attack: StoredAttack) -> None:
 
 
 def _read(weights: Path) -> StoredAttack:
-    tensors, metadata, history, _ = read_run(weights, load_file, weights_hash, ("method",))
+    # Where random starts break every prompt, there is no step to take.
+    tensors, metadata, history, _ = read_run(weights, load_file, weights_hash, ("method",), fewest=0)
     attempt = Attempt(*(tensors.get(name) for name in ("ids", "places", "vectors", "sets")))  # type: ignore[arg-type]
     hits, distances, looked = (tensors[name] for name in ("hits", "distances", "looked"))
     outcome = AttackOutcome(attempt, hits, distances, looked, tuple(tensors["tries"].tolist()), history)

@@ -148,6 +148,7 @@ def read_run(
     read: Callable[[Path], dict[str, Tensor]],
     hash_of: Callable[[Mapping[str, Tensor]], str],
     says: Sequence[str] = (),
+    fewest: int = 1,
 ) -> tuple[dict[str, Tensor], dict[str, str], tuple[StepReport, ...], dict[str, Any]]:
     """Read what `save_run` wrote, and check that all steps are reported and that the weights are those written.
 
@@ -156,6 +157,7 @@ def read_run(
         read: reads them.
         hash_of: as the recorded hash was made.
         says: names that the metadata must hold, since the run's summary tells them; "seconds" are a number.
+        fewest: steps that any such run has.
 
     Returns:
         Tensors, metadata, each step's report, and all that the report holds.
@@ -167,7 +169,7 @@ def read_run(
     content = read_json(weights.with_suffix(REPORT))
     history = tuple(StepReport.from_dict(row) for row in content["history"])
     metadata = {str(name): str(value) for name, value in content["metadata"].items()}
-    if not history or len(history) != int(metadata["steps"]):
+    if len(history) < fewest or len(history) != int(metadata["steps"]):
         raise ValueError(f"it reports {len(history)} of {metadata['steps']} steps")
     if missing := [name for name in says if name not in metadata]:
         raise ValueError(f"it does not say its {missing[0]}")

@@ -57,6 +57,13 @@ def test_every_method_runs_for_every_goal(method: Any, aim: Any, models, tmp_pat
     assert "Found, not run again" in summary(plan, again, None)
 
 
+def test_an_attack_that_random_starts_end_is_found_again(models, tmp_path: Path) -> None:
+    plan = replace(PLAN, budget=replace(PLAN.budget, below=1e6))
+    first, again = (attack_stored(plan, *models, tmp_path) for _ in range(2))
+    assert first.outcome.history == () and again.found and again.texts() == first.texts()
+    assert "random starts broke 2" in summary(plan, again, None)
+
+
 def test_a_stopped_attack_goes_on_to_the_same_end(models, tmp_path: Path) -> None:
     whole = attack_stored(PLAN, *models, tmp_path / "whole")
 
