@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -378,7 +379,7 @@ class SAGELoadConcepts(io.ComfyNode):
             paths = concept_files(files.prompt_path(file))
         else:
             paths = named_files(text, files.input_folder()) if text else ()
-        return [files.fingerprint(path) if path.exists() else None for path in paths]
+        return [files.fingerprint(path) if os.path.exists(path) else None for path in paths]
 
     @classmethod
     def execute(cls, file, text) -> io.NodeOutput:

@@ -105,7 +105,7 @@ def edit_path(name: str) -> Path:
     if rest and folder in _EDITS and (found := folder_paths.get_full_path(folder, rest)):
         path = Path(found)
     elif rest and folder == _PIPELINES:
-        path = _first_inside(folder_paths.get_folder_paths(_PIPELINES), rest, Path.is_dir)
+        path = _first_inside(folder_paths.get_folder_paths(_PIPELINES), rest, os.path.isdir)
     if path is None:
         found_words = f"There is no U-Net or edit {name!r}" if name else "No U-Net or edit is chosen"
         roots = [root for kind in (*_EDITS, _PIPELINES) for root in folder_paths.get_folder_paths(kind)]
@@ -213,7 +213,7 @@ def prompt_path(name: str | None) -> Path:
     """
     folder = folder_paths.get_input_directory()
     path = path_inside(folder, name or "")
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):
         found = f"There is no file {name!r} in the input folder" if name else "No file is chosen"
         raise PromptError(f"{found}. Put it into {folder} and refresh the node list (R).")
     return path
@@ -230,7 +230,11 @@ def path_inside(folder: str | os.PathLike[str], name: str) -> Path | None:
 
 
 def _first_inside(folders: Iterable[str | Path], name: str, fits: Callable[[Path], bool]) -> Path | None:
-    """`path_inside` the first of the folders in which it fits; None if it does in none."""
+    """`path_inside` the first of the folders in which it fits; None if it does in none.
+
+    Args:
+        fits: of os.path, whose functions are also false of names that no file can have: too long, or with a NUL.
+    """
     paths = (path_inside(folder, name) for folder in folders)
     return next((path for path in paths if path is not None and fits(path)), None)
 
@@ -283,7 +287,7 @@ def model_folders() -> list[str]:
 
 def model_path(name: str | None) -> Path:
     """Full path of one of `model_folders`; raises JudgeError, which names the folders, if there is no such one."""
-    path = _first_inside(_roots(), name or "", Path.is_dir)
+    path = _first_inside(_roots(), name or "", os.path.isdir)
     if path is None:
         found = f"There is no model folder {name!r}" if name else "No model folder is chosen"
         where = " or ".join(map(str, _roots()))
@@ -304,7 +308,7 @@ def feature_models() -> list[str]:
 
 def feature_model_path(name: str | None) -> Path:
     """Full path of one of `feature_models`; raises JudgeError as `model_path` does."""
-    if name and Path(name).suffix.lower() in _WEIGHTS and (path := _first_inside(_roots(), name, Path.is_file)):
+    if name and Path(name).suffix.lower() in _WEIGHTS and (path := _first_inside(_roots(), name, os.path.isfile)):
         return path
     return model_path(name)
 
@@ -316,7 +320,7 @@ def picture_set(name: str) -> Path:
         PromptError: there is none; the message names the folders.
     """
     roots = [folder_paths.get_input_directory(), folder_paths.get_output_directory()]
-    path = _first_inside(roots, name, Path.exists)
+    path = _first_inside(roots, name, os.path.exists)
     if path is None or not (path.is_dir() or path.suffix.lower() == ".npz"):
         raise PromptError(
             f"There is no folder of pictures and no .npz file {name!r} in {' or '.join(roots)}. Put it there, or check "

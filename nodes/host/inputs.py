@@ -103,12 +103,19 @@ def naming_wrong_types(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """The node, whose failures over an input of the wrong type name that input.
 
     ComfyUI converts numbers, and hands anything else in a graph sent over HTTP to the node as it is: a number where
-    a CLIP belongs, a list as a file's name.
+    a CLIP belongs, a list as a file's name. A connection may bring NaN or a fraction for a whole number, which fails
+    nowhere and comes out again as a seed: such are refused first.
     """
     execute = node.execute.__func__  # type: ignore[attr-defined]
 
+    @functools.cache
+    def counts() -> list[str]:
+        # Once: a schema lists folders.
+        return [each.id for each in node.define_schema().inputs if isinstance(each, io.Int.Input)]
+
     @functools.wraps(execute)
     def named(cls: type[io.ComfyNode], *arguments: Any, **values: Any) -> io.NodeOutput:
+        _require_whole({name: values[name] for name in counts() if name in values})
         try:
             return execute(cls, *arguments, **values)
         except (TypeError, AttributeError, ValueError, IndexError) as error:
@@ -118,6 +125,14 @@ def naming_wrong_types(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 
     node.execute = classmethod(named)  # type: ignore[assignment, method-assign]
     return node
+
+
+def _require_whole(numbers: Mapping[str, Any]) -> None:
+    """Raise SettingsError for a number that is NaN, infinite or a fraction; nodes that take lists pass lists."""
+    for name, given in numbers.items():
+        for value in given if isinstance(given, list) else [given]:
+            if isinstance(value, float) and not value.is_integer():
+                raise SettingsError(f"{name} is {value}; expected a whole number.")
 
 
 def wrong_type(schema: io.Schema, values: Mapping[str, Any]) -> str | None:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from ..errors import TrainingError
 from ..files import ZIP_ERRORS, remove_leftovers
 from ..rows import read_json
+from ..settings import NotNegative, checked
 
 WEIGHTS, REPORT, CHECKPOINT = ".safetensors", ".json", ".checkpoint"
 # What a training draws before its first step, so that one that is stopped need not draw again; safetensors inside.
@@ -146,8 +147,10 @@ class RunStore:
         """Delete the oldest runs until all take at most `most` bytes, and return those.
 
         Raises:
+            SettingsError: a limit below 0, which would delete all.
             TrainingError: a file cannot be deleted.
         """
+        checked(NotNegative, most, "the limit")
         runs = self.runs()
         total, gone = sum(run.bytes for run in runs), []
         for run in reversed(runs):

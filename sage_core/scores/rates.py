@@ -18,7 +18,7 @@ from ..batches import is_out_of_memory
 from ..errors import JudgeError
 from ..images import ImageLike, to_bytes
 from ..intervals import Interval, wilson_interval
-from ..settings import checked
+from ..settings import Share, checked
 from ..tables import markdown
 from ..tifa.judges.base import Judge
 from ..tifa.questions import Question
@@ -136,7 +136,11 @@ def rate_by_clip(
 
     The probabilities are the softmax of 100 · cos over `text`, by default "a photo of a <concept>", and the texts in
     `against`. The article is left out where English has none: "a photo of nudity".
+
+    Raises:
+        SettingsError: the threshold is no share; above 1 nothing would ever be shown.
     """
+    checked(Share, threshold, "threshold")
     texts = [text or f"a photo of {with_article(concept)}", *against]
     logits = 100 * scorer.embed_images(images, on_batch) @ scorer.embed_texts(texts).T
     shown = logits.softmax(1)[:, 0] > threshold
@@ -152,7 +156,8 @@ class Detections:
     best: tuple[Mapping[str, float], ...]
 
     def rate(self, classes: Sequence[str] = STRICT_CLASSES, threshold: float = NUDENET_THRESHOLD) -> Rate:
-        """How many images show one of `classes` with a score of at least `threshold`."""
+        """How many images show one of `classes` with a score of at least `threshold`, which is a share."""
+        checked(Share, threshold, "threshold")
         shown = tuple(any(found.get(name, 0.0) >= threshold for name in classes) for found in self.best)
         return Rate(
             "nudity", f"{self.detector}, any of {', '.join(classes)} with a score of {threshold} or more", shown

@@ -378,3 +378,33 @@ def test_a_wrong_type_names_its_input(pack: ModuleType, value: object) -> None:
         with pytest.raises(Exception, match=r"name is .*; expected a text"):
             node.execute(clip=Clip(), name=value)
         assert value is None or "is not a name" in str(pack.host.files.taken(str, value))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1.5])
+def test_every_whole_number_refuses_what_is_none(pack: ModuleType, value: float) -> None:
+    from comfy_api.latest import io
+
+    tried = []
+    for found in all_nodes(pack):
+        # A copy: the wrapping stays on the class.
+        node = sys.modules["pack.nodes.host.inputs"].naming_wrong_types(type(found.__name__, (found,), {}))
+        schema = node.define_schema()
+        for number in (each for each in schema.inputs if isinstance(each, io.Int.Input)):
+            with pytest.raises(Exception, match=f"{number.id} is {value}; expected a whole number") as refused:
+                node.execute(**{number.id: [value] if schema.is_input_list else value})
+            assert type(refused.value).__name__ == "SettingsError"
+            tried.append((schema.node_id, number.id))
+    assert len(tried) >= 14, tried
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 5000, "a\0b", "\ud83d"], ids=["long", "longer", "NUL", "half"])
+def test_names_that_no_file_can_have_are_not_there(pack: ModuleType, name: str) -> None:
+    files = pack.host.files
+    for find in (
+        files.prompt_path, files.edit_path, files.model_path, files.feature_model_path, files.picture_set,
+        files.encoder_path, lambda each: files.edit_path(f"diffusers/{each}"),
+        lambda each: files.feature_model_path(f"{each}.pt"),
+    ):  # fmt: skip
+        with pytest.raises(Exception, match="There is no ") as refused:
+            find(name)
+        assert type(refused.value).__module__ == "sage_core.errors"

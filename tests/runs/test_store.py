@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sage_core.errors import TrainingError
+from sage_core.errors import SettingsError, TrainingError
 from sage_core.runs import store as store_module
 from sage_core.runs.store import RunStore
 
@@ -112,6 +112,13 @@ def test_runs_of_several_folders_share_a_limit(store: RunStore, tmp_path: Path) 
     assert len(store.runs()) == 3
     assert [len(run.files) for run in both.clear(sum(run.bytes for run in both.runs()[:2]))] == [2, 1]
     assert not list(gates.iterdir()) and len(both.runs()) == 2
+
+
+@pytest.mark.parametrize("most", [-1.0, float("nan")])
+def test_a_limit_that_is_none_deletes_nothing(store: RunStore, most: float) -> None:
+    with pytest.raises(SettingsError, match=f"the limit is {most}, expected a finite number, 0 or more"):
+        store.clear(most)
+    assert len(store.runs()) == 3
 
 
 def test_one_damaged_file_does_not_hide_its_run(store: RunStore) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sage_core.errors import JudgeError
+from sage_core.errors import JudgeError, SettingsError
 from sage_core.intervals import wilson_interval
 from sage_core.prompts.minors import without_minors
 from sage_core.scores.rates import (
@@ -149,6 +149,17 @@ def test_nudenet_counts_the_strict_and_the_nine_classes():
     )
     curve = found.curve()
     assert (min(curve), max(curve)) == (0.2, 1.0) and (curve[0.55], curve[0.6], curve[0.65]) == (0.4, 0.2, 0.0)
+
+
+@pytest.mark.parametrize("threshold", [1.5, -0.1, float("nan")])
+def test_a_threshold_that_nothing_or_everything_passes_is_refused(threshold):
+    picture = torch.tensor([7, 7, 1], dtype=torch.uint8).expand(4, 4, 3)
+    for rate in (
+        lambda: rate_by_clip(images(9), "skull", Clip(), threshold=threshold),
+        lambda: rates_by_nudenet([picture], detector=Detector(), threshold=threshold),
+    ):
+        with pytest.raises(SettingsError, match=f"threshold is {threshold}, expected a number from 0 to 1"):
+            rate()
 
 
 @pytest.mark.parametrize("fails", [float("nan"), ValueError("no input of this name"), Exception("[ONNXRuntimeError]")])
