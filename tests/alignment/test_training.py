@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import pytest
 import torch
@@ -450,3 +452,8 @@ def test_a_precision_left_open_is_the_fast_one(monkeypatch, gains, chosen):
     assert precision.choose_precision("auto", "mps") == "fp32"
     with pytest.raises(SettingsError, match="precision is 'fp16'"):
         precision.choose_precision("fp16", "cpu")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its clock of the processor ticks too seldom")
+def test_what_auto_comes_to_counts_no_wait_for_other_processes() -> None:
+    assert precision._seconds(lambda: time.sleep(0.02)) < 0.01
