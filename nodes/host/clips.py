@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -17,7 +18,8 @@ from torch import Tensor
 from ...sage_core.encoders.layouts import EncoderConfig, read_encoder, require_sd1
 from ...sage_core.encoders.text_encoder import state_hash
 from ...sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
-from ...sage_core.errors import EncoderError
+from ...sage_core.errors import EncoderError, PromptError
+from ...sage_core.rows import text_problem
 from . import models
 
 _TOWER = "clip_l"
@@ -136,10 +138,23 @@ def require_last_layer(clip: comfy.sd.CLIP) -> None:
 
 
 def encode(clip: comfy.sd.CLIP, text: str) -> list:
-    """CONDITIONING of a text, as ComfyUI's own CLIP Text Encode makes it."""
+    """CONDITIONING of a text, as ComfyUI's own CLIP Text Encode makes it.
+
+    Raises:
+        EncoderError: there is no CLIP.
+        PromptError: ComfyUI's own fails at the text, or would make NaN of it.
+    """
     if clip is None:
         raise EncoderError("clip is empty: the checkpoint holds no text encoder. Load one with CLIPLoader.")
-    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    if problem := text_problem(text):
+        raise PromptError(f"text holds {problem}.")
+    try:
+        tokens = clip.tokenize(text)
+    except RecursionError:
+        raise PromptError("text has more brackets within brackets than ComfyUI reads: take some out.") from None
+    if not all(math.isfinite(token[1]) for batches in tokens.values() for batch in batches for token in batch):
+        raise PromptError("text gives a word a weight that is no number, as in (word:nan): write a number, or none.")
+    return clip.encode_from_tokens_scheduled(tokens)
 
 
 def last_layer_states(clip: comfy.sd.CLIP, text: str) -> Tensor:

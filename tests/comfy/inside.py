@@ -266,6 +266,28 @@ def test_a_loaded_clip_can_be_loaded_anew_by_its_patcher(pack: ModuleType, encod
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a \ud83d cat", "half of a character"),
+        ("(" * 3000 + "cat" + ")" * 3000, "more brackets within brackets than ComfyUI reads"),
+        ("a (cat:nan)", r"weight that is no number, as in \(word:nan\)"),
+        ("a (cat:1e999)", "weight that is no number"),
+    ],
+    ids=["half", "brackets", "NaN", "infinite"],
+)
+def test_a_text_that_core_fails_at_is_refused_in_words(text: str, words: str, pack: ModuleType, encoder: Path) -> None:
+    from pack.nodes.host.clips import encode, last_layer_states, load_clip
+    from pack.sage_core.errors import PromptError
+
+    clip = load_clip(encoder, "small")
+    for work in (encode, last_layer_states):
+        with pytest.raises(PromptError, match=words):
+            work(clip, text)
+    ((states, _),) = encode(clip, "a (cat:1.2) \\(big\\)")
+    assert states.isfinite().all()
+
+
 class DynamicPatcher:
     """Stands for the patchers of ComfyUI from 0.16 on: a clone that must not be dynamic asks for a model of its own."""
 
