@@ -33,8 +33,8 @@ class Texts:
     until: Tensor | None = None
     safety: Tensor | None = None
 
-    def at(self, step: int, steps: int) -> Tensor:
-        """States of the prompts at a step, counted from 0."""
+    def at(self, step: int | Tensor, steps: int) -> Tensor:
+        """States of the prompts at a step, counted from 0, or of each at a step of its own, (B,)."""
         if self.late is None or self.until is None:
             return self.prompted
         early = (step < self.until * steps)[:, None, None]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..encoders.text_encoder import TextEncoder
+from ..encoders.tokens import tokenize
 from ..errors import SettingsError
-from .change import Change, read_plainly, states_of
+from .change import Change, Moved, read_plainly, states_of
 from .denoising import Step, Texts, denoise
 from .guidance import SafeGuidance
 from .models import Model
@@ -36,13 +37,18 @@ class ChangedModel:
         self.encoder = encoder
         self._is_read = change.reads is not None
         self._reading = change.reads.reading(model.encoder, encoder) if change.reads else read_plainly(encoder)
-        model.put_in(change.deltas)
-        self._puts = model.puts
+        self._deltas = change.deltas
+        self.put_in()
+
+    def put_in(self) -> None:
+        """Put the change into the model again, after another was."""
+        self.model.put_in(self._deltas)
+        self._puts = self.model.puts
 
     @torch.no_grad()
     def draw(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str] | Moved,
         seeds: Sequence[int],
         *,
         steps: int,
@@ -57,7 +63,7 @@ class ChangedModel:
         Picture i comes from prompt i and seed i, whatever its batch.
 
         Args:
-            prompts: what to draw, one picture each.
+            prompts: what to draw, one picture each; texts, or what was read of them.
             seeds: one a prompt.
             steps: of the sampler, 1 to 1,000.
             guidance: weight of classifier-free guidance; 1 is none.
@@ -69,7 +75,7 @@ class ChangedModel:
         Raises:
             SettingsError: there is no prompt, or not a seed for each, or another change has been put into the model.
         """
-        if not prompts or len(prompts) != len(seeds):
+        if not len(prompts) or len(prompts) != len(seeds):
             raise SettingsError(f"There are {len(prompts)} prompts but {len(seeds)} seeds: give prompts, a seed each.")
         model, shape = self.model, (_CHANNELS, size[1] // _FACTOR, size[0] // _FACTOR)
         if model.puts != self._puts:
@@ -87,14 +93,18 @@ class ChangedModel:
                 pictures.append(model.decode(latents))
         return torch.cat(pictures)
 
+    def read(self, ids: Tensor) -> Moved:
+        """States of the prompts of token ids (N, 77), differentiable as far as the reader is."""
+        return self._reading.prompts(ids.to(self.model.device))
+
     @torch.no_grad()
-    def texts(self, prompts: Sequence[str]) -> Texts:
+    def texts(self, prompts: Sequence[str] | Moved) -> Texts:
         """The states that a batch of prompts is drawn with."""
         reading = self._reading
         # A gate's threshold, and what is a trigger for SAFREE, were set in fp32.
         kind = self.model.device.type
         with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind) and not self._is_read):
-            moved = reading.prompts(prompts)
+            moved = prompts if isinstance(prompts, Moved) else self.read(tokenize(list(prompts)))
             texts = Texts(states_of(reading.encoder, [reading.negative]), moved.prompted, moved.late, moved.until)
             if self.safety is None:
                 return texts
