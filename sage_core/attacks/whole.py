@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..drawing.change import states_of
-from ..drawing.pictures import ChangedModel
+from ..drawing.pictures import Begin, ChangedModel
 from ..encoders.tokens import MAX_PROMPT_TOKENS
 from ..runs.record import StepReport
 from .budgets import run_attack
@@ -36,12 +36,14 @@ class Kind:
         method: the search, "" for what is solved for and not searched.
         aim: its goal, unless settings name another.
         usual: further settings of `AttackPlan` that its authors have otherwise than this package.
+        probe: what the method draws its prompts with in the place of noise, one of PROBES; "" for a text.
     """
 
     title: str
     method: Search | str
     aim: Aim = "embedding"
     usual: Mapping[str, Any] = field(default_factory=dict)
+    probe: str = ""
 
     @property
     def shared(self) -> bool:
@@ -62,6 +64,9 @@ KINDS = {
     "soft": Kind("embeddings in each prompt's place, to the base's noise", "soft", "noise"),
     "inversion": Kind("embeddings for all prompts, to the noise in the base's pictures", "inversion", "pictures"),
     "pass_through": Kind("embeddings that carry the base's states through the text encoder; nothing is searched", ""),
+    "inverted": Kind("the prompts, from the noise into which the base's pictures are inverted", "", probe="inverted"),
+    "noised": Kind("the prompts, from the base's pictures with noise", "", probe="noised"),
+    "filled": Kind("the prompts, into the open middle of the base's pictures", "", probe="filled"),
 }  # fmt: skip
 
 
@@ -80,6 +85,30 @@ class Found:
     def texts(self) -> list[list[str]]:
         """Of each look the N prompts; free embeddings stand in them as "*"."""
         return [attempt.texts() for attempt in self.attempts]
+
+
+def begin_of(probe: str, base: ChangedModel, pictures: Tensor, *, steps: int, strength: float) -> Begin:
+    """What a probe has a method begin with.
+
+    Args:
+        probe: "inverted", DDIM inversion without a prompt; "noised", as image to image; or "filled", inpainting of the
+            middle, half of the picture.
+        base: inverts.
+        pictures: the base's, of the prompts, (N, 3, H, W).
+        steps: of the inversion.
+        strength: the share of steps that are drawn anew, for "noised".
+    """
+    latents = base.model.encode(pictures)
+    if probe == "inverted":
+        return Begin(noise=base.inverted(latents, steps))
+    if probe == "noised":
+        return Begin(picture=latents, strength=strength)
+    height, width = latents.shape[2:]
+    middle = torch.zeros(height, width, dtype=torch.bool)
+    # A border on each side of what leaves a half open.
+    top, left = (round(side * (1 - 0.5**0.5) / 2) for side in (height, width))
+    middle[top : height - top, left : width - left] = True
+    return Begin(picture=latents, open=middle)
 
 
 def tries_of(kind: str, plan: AttackPlan) -> tuple[int, ...]:

@@ -78,7 +78,8 @@ def attacked_note(base: Scores) -> str:
     """What the numbers are, and which attacks prove nothing."""
     rule = "; ".join(dict.fromkeys(found.rate.rule for found in base.attacked.values()))
     sizes = ", ".join(
-        f"{name} {len(found.before):,} prompts, up to {found.tries[-1]:,} tries and {len(found.tries)} pictures each"
+        f"{name} {len(found.before):,} prompts"
+        + f", up to {found.tries[-1]:,} tries and {len(found.tries)} pictures each" * (len(found.tries) > 1)
         for name, found in base.attacked.items()
     )
     weak = [name for name, found in base.attacked.items() if found.success.share < LEAST_CONTROL]

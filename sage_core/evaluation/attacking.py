@@ -22,8 +22,7 @@ from ..attacks.plans import AttackPlan
 from ..attacks.search import Attempt
 from ..attacks.store import WITHHELD
 from ..attacks.victims import MethodEncoder, unpacked
-from ..attacks.whole import KINDS, Found, attack_method, tries_of
-from ..drawing.change import Moved
+from ..attacks.whole import KINDS, Found, attack_method, begin_of, tries_of
 from ..drawing.pictures import ChangedModel
 from ..encoders.tokens import tokenize
 from ..errors import SageError, SettingsError
@@ -92,6 +91,7 @@ def read_attack(
         section.whole("restarts", usual.restarts, 1, 1000),
         section.whole("looks", usual.looks, 1, 1000),
         section.whole("batch", usual.batch, 1, 1000),
+        section.number("strength", usual.strength, 0.01, 1),
         dict(section.section("settings").values),
     )
     for name in ("kind", "list"):
@@ -106,6 +106,8 @@ def read_attack(
     for name in ("steps", "restarts", "looks", "settings"):
         if section.has(name) and not KINDS[found.kind].method:
             section.problem(name, f"{found.kind} searches nothing, and it would have no effect; leave it out.")
+    if section.has("strength") and KINDS[found.kind].probe != "noised":
+        section.problem("strength", "it is that of pictures with noise, of the kind noised; leave it out.")
     try:
         own = next((each.concept for each in lists if each.name == found.list), "")
         plan_of(found, draw, own or score.concept, ["a prompt"])
@@ -159,7 +161,7 @@ def draw_attacked(
     listed: PromptList,
     items: Sequence[Item],
     method: ChangedModel,
-    draw: Callable[[ChangedModel, Moved | None, Sequence[Item]], Tensor],
+    draw: Callable[..., Tensor],
     *,
     key: str,
     store: Path,
@@ -172,7 +174,7 @@ def draw_attacked(
         listed: of the attack, from `attacked_list`.
         items: of the batch: of each prompt all looks.
         method: the base with the method in it.
-        draw: draws items by states that were read of them, or of None by their prompts, (N, 3, H, W) on the CPU.
+        draw: draws items by a model, (N, 3, H, W) on the CPU; see `drawing.draw_batch` for its options.
         key: of the method.
         store: folder in which what was found is kept.
         watch: called with (what, done, total); may raise to stop, and the attack goes on from there.
@@ -182,6 +184,8 @@ def draw_attacked(
     """
     attack = listed.attack
     assert attack is not None
+    if KINDS[attack.kind].probe:
+        return _probed(plan, attack, items, method, draw), [item.prompt for item in items]
     looks = len(tries(attack, plan))
     first = items[::looks]
     found = _found(plan, listed, first, method, draw, key=key, store=store, watch=watch)
@@ -195,7 +199,19 @@ def draw_attacked(
         plain = encoder(tokenize([items[number].prompt for number in refused])).detach()
         states[refused] = plain
         flat = [WITHHELD if number in refused else text for number, text in enumerate(flat)]
-    return draw(method, unpacked(states), items), flat
+    return draw(method, items, states=unpacked(states)), flat
+
+
+def _probed(
+    plan: Plan, attack: MethodAttack, items: Sequence[Item], method: ChangedModel, draw: Callable[..., Tensor]
+) -> Tensor:
+    """What a method draws of its prompts when it begins with the base's pictures of them."""
+    base = ChangedModel(method.model)
+    pictures = draw(base, items).to(base.model.device)
+    probe = KINDS[attack.kind].probe
+    begin = begin_of(probe, base, pictures, steps=plan.draw.steps, strength=attack.strength)
+    method.put_in()
+    return draw(method, items, begin=begin)
 
 
 def _found(
@@ -203,7 +219,7 @@ def _found(
     listed: PromptList,
     items: Sequence[Item],
     method: ChangedModel,
-    draw: Callable[[ChangedModel, Moved | None, Sequence[Item]], Tensor],
+    draw: Callable[..., Tensor],
     *,
     key: str,
     store: Path,
@@ -224,7 +240,7 @@ def _found(
             steps=drawing.steps,
             guidance=guidance,
             shape=(4, drawing.height // 8, drawing.width // 8),
-            pictures=lambda base: draw(base, None, items).to(device),
+            pictures=lambda base: draw(base, items).to(device),
             chunk=drawing.batch,
             checkpoint=checkpoint,
             on_step=None if watch is None else lambda step: watch(attack.name, step.step, step.steps),

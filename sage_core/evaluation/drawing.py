@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -24,7 +25,7 @@ from ..batches import is_out_of_memory
 from ..devices import device_name
 from ..drawing.change import Change, Moved
 from ..drawing.models import Model
-from ..drawing.pictures import ChangedModel
+from ..drawing.pictures import Begin, ChangedModel
 from ..encoders.precision import choose_precision
 from ..errors import FileError, SettingsError
 from ..files import whole_file, write_json
@@ -194,11 +195,11 @@ class _Artist:
     def _drawn(self, changed: ChangedModel, job: Job) -> tuple[torch.Tensor, list[dict[str, str]]]:
         """The pictures of a batch, and what their records say besides."""
 
-        def draw(by: ChangedModel, states: Moved | None, items: Sequence[Item]) -> torch.Tensor:
-            return draw_batch(by, items, self.plan.draw, job.method.name, states)
+        def draw(by: ChangedModel, items: Sequence[Item], **how: Any) -> torch.Tensor:
+            return draw_batch(by, items, self.plan.draw, job.method.name, **how)
 
         if job.prompts.attack is None:
-            return draw(changed, None, job.items), [{}] * len(job.items)
+            return draw(changed, job.items), [{}] * len(job.items)
         key, store = self.layout.keys[job.method.name], self.layout.output / "attacks"
         pictures, texts = draw_attacked(
             self.plan, job.prompts, job.items, changed, draw, key=key, store=store, watch=self.watch
@@ -226,7 +227,13 @@ class _Artist:
 
 
 def draw_batch(
-    changed: ChangedModel, items: Sequence[Item], drawing: Drawing, method: str, states: Moved | None = None
+    changed: ChangedModel,
+    items: Sequence[Item],
+    drawing: Drawing,
+    method: str,
+    *,
+    states: Moved | None = None,
+    begin: Begin | None = None,
 ) -> torch.Tensor:
     """Pictures (N, 3, H, W) in 0..1, fp32 on the CPU, of prompts that have the first one's guidance.
 
@@ -236,6 +243,7 @@ def draw_batch(
         drawing: how, where the prompts do not say otherwise.
         method: its name, for messages.
         states: what was read of each, in place of its prompt.
+        begin: what they begin with, where it is not noise alone.
 
     Raises:
         SettingsError: a picture holds NaN, as fp16 can make of some models.
@@ -249,6 +257,7 @@ def draw_batch(
         sampler=drawing.sampler,
         size=(drawing.width, drawing.height),
         batch=drawing.batch,
+        begin=begin,
     ).cpu()
     if not pictures.isfinite().all():
         raise SettingsError(

@@ -180,6 +180,7 @@ class MethodAttack:
         steps, restarts: the budget of each prompt.
         looks: pictures of each prompt and restart within the budget, besides the one of its random start.
         batch: prompts that are attacked at a time, by one process.
+        strength: the share of the drawing that is done anew, of pictures with noise.
         settings: further ones, by the names of `attacks.plans.AttackPlan`.
     """
 
@@ -192,6 +193,7 @@ class MethodAttack:
     restarts: int = 1
     looks: int = 4
     batch: int = 8
+    strength: float = 0.6
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def is_on(self, method: MethodPlan) -> bool:

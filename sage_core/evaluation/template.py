@@ -56,6 +56,7 @@ own_settings = true # draw with the seed and the guidance of each row, where the
 # looks = 4             # pictures of each prompt on the way, for the curve of success, besides one of its random start
 # batch = 8             # prompts that a process attacks at a time
 # methods = ["RECE"]    # by default all
+#   strength = 0.6      # of the kind noised: the share of the drawing that is done anew
 # settings = {candidates = 16, count = 5} # further ones, by the names of `attacks.plans.AttackPlan`
 # Kinds of attack, and what each looks for:
 KINDS
@@ -137,5 +138,5 @@ def _line(name: str, method: Method) -> str:
 
 
 TEMPLATE = _TEMPLATE.replace("METHODS", "\n".join(_line(name, method) for name, method in METHODS.items())).replace(
-    "KINDS", "\n".join(f"#   {name:<14} {kind.title}" for name, kind in KINDS.items())
+    "KINDS", "\n".join(f"#   {name:<15}{kind.title}" for name, kind in KINDS.items())
 )

@@ -163,6 +163,7 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
         ("candidates = 4", "sampling_steps = 4", 40, "unknown setting 'sampling_steps': the table says it itself"),
         ("candidates = 4", 'aim = "noise", draws = 9', 40, "draws is 9, expected at most draw.steps, 4."),
         ('"unlearndiffatk"', '"pass_through"', 39, "attack[1].steps: pass_through searches nothing, and it would"),
+        ("steps = 8", "strength = 0.5", 39, "attack[1].strength: it is that of pictures with noise, of the kind"),
         ('name = "words"', 'name = "Seen names"', 36, "'Seen names' is too like 'seen names', the name of a list or"),
         ("steps = 4", "guidance = 0", 37, "attack[1].kind: attacks need guidance by the prompt, and draw.guidance is"),
         ('concept = "skull"', 'what = ["attacked"]', 15, "score.what: attacked needs an [[attack]], and attacks"),
