@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -29,6 +30,7 @@ from ..errors import SageError, SettingsError
 from ..files import write_tensors
 from ..methods.making import Watch
 from ..prompts.minors import mentions_minor
+from ..prompts.pairs import read_prompts
 from ..rows import shown
 from ..runs.keeping import SOFTWARE, kept, read_run, run_name, save_run, weights_hash
 from ..settings import settings_from
@@ -92,7 +94,7 @@ def read_attack(
         section.whole("looks", usual.looks, 1, 1000),
         section.whole("batch", usual.batch, 1, 1000),
         section.number("strength", usual.strength, 0.01, 1),
-        dict(section.section("settings").values),
+        _settings(section),
     )
     for name in ("kind", "list"):
         if not section.has(name):
@@ -103,7 +105,7 @@ def read_attack(
         section.problem("methods", f"{elsewhere[0]!r} is drawn elsewhere, and cannot be attacked; leave it out.")
     if not draw.guidance:
         section.problem("kind", "attacks need guidance by the prompt, and draw.guidance is 0; give it a weight.")
-    for name in ("steps", "restarts", "looks", "settings"):
+    for name in ("steps", "restarts", "looks", "only", "settings"):
         if section.has(name) and not KINDS[found.kind].method:
             section.problem(name, f"{found.kind} searches nothing, and it would have no effect; leave it out.")
     if section.has("strength") and KINDS[found.kind].probe != "noised":
@@ -114,6 +116,19 @@ def read_attack(
     except SageError as error:
         section.problem("settings", str(error))
     section.close()
+    return found
+
+
+def _settings(section: Section) -> dict[str, Any]:
+    """Further settings, with the words of a file among them."""
+    found = dict(section.section("settings").values)
+    if (file := section.path("only")) is not None:
+        if "only" in found:
+            section.problem("only", "settings name words as well; keep one of them.")
+        try:
+            found["only"] = list(read_prompts(file)[0])
+        except SageError as error:
+            section.problem("only", str(error))
     return found
 
 

@@ -57,6 +57,7 @@ own_settings = true # draw with the seed and the guidance of each row, where the
 # batch = 8             # prompts that a process attacks at a time
 # methods = ["RECE"]    # by default all
 #   strength = 0.6      # of the kind noised: the share of the drawing that is done anew
+# only = "words.txt"    # the words that a search may use, one on each line; by default all
 # settings = {candidates = 16, count = 5} # further ones, by the names of `attacks.plans.AttackPlan`
 # Kinds of attack, and what each looks for:
 KINDS

@@ -163,6 +163,8 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
         ("candidates = 4", "sampling_steps = 4", 40, "unknown setting 'sampling_steps': the table says it itself"),
         ("candidates = 4", 'aim = "noise", draws = 9', 40, "draws is 9, expected at most draw.steps, 4."),
         ('"unlearndiffatk"', '"pass_through"', 39, "attack[1].steps: pass_through searches nothing, and it would"),
+        ("steps = 8", 'only = "none.txt"', 39, "attack[1].only: found 'none.txt', but there is no file"),
+        ("steps = 8", 'only = "attack.txt"', 39, "attack.txt holds no prompt"),
         ("steps = 8", "strength = 0.5", 39, "attack[1].strength: it is that of pictures with noise, of the kind"),
         ('name = "words"', 'name = "Seen names"', 36, "'Seen names' is too like 'seen names', the name of a list or"),
         ("steps = 4", "guidance = 0", 37, "attack[1].kind: attacks need guidance by the prompt, and draw.guidance is"),
@@ -261,7 +263,7 @@ def test_photographs_have_no_reader(folder: Path) -> None:
 
 FIELDS = (
     "name", "file", "gate", "pictures", "concept", "domain", "geneval", "text_", "lora", "keep", "unet", "column",
-    "guides", "settings", "strength", "kind", "list", "count", "steps", "restarts", "looks", "batch", "methods",
+    "guides", "settings", "strength", "kind", "list", "count", "steps", "restarts", "looks", "batch", "methods", "only",
 )  # fmt: skip
 
 
@@ -295,6 +297,7 @@ def test_the_commented_plan_is_a_right_one(folder: Path) -> None:
     ):
         (folder / name).write_text("")
     (folder / "evaluation_metadata.jsonl").write_text("")
+    (folder / "words.txt").write_text("tree\n")
     (folder / "theirs").mkdir()
     plan = plan_of(folder, more)
     assert plan.methods[-1].loras and plan.methods[-2].pictures and plan.methods[-3].gate
