@@ -231,9 +231,9 @@ class _Watch:
 def _output(
     cls: type[io.ComfyNode], plan: AttackPlan, found: StoredAttack, control: StoredAttack | None, paths: list[Path]
 ) -> io.NodeOutput:
-    outcomes = {"under attack": found.outcome}
-    outcomes |= {"control: the base": control.outcome} if control else {}
-    curve = display.to_image(figure_to_image(success_curves(outcomes)))
+    curves = {"under attack": found.outcome.curve()}
+    curves |= {"control: the base": control.outcome.curve()} if control else {}
+    curve = display.to_image(figure_to_image(success_curves(curves)))
     # As ComfyUI calls them in a prompt, so that what comes out draws.
     texts = "\n".join(found.texts([f"embedding:{path.stem}" for path in paths]))
     path, text = "\n".join(map(str, paths)), summary(plan, found, control)

@@ -59,6 +59,10 @@ class AttackBudget(Settings):
         """Steps of all restarts."""
         return self.steps * self.restarts
 
+    def tries(self, each: int) -> tuple[int, ...]:
+        """Attempts until each look of all restarts, of which a step evaluates `each`."""
+        return tuple(each * (restart * self.steps + point) for restart in range(self.restarts) for point in self.points)
+
 
 @dataclass(frozen=True, eq=False)
 class AttackOutcome:
@@ -147,11 +151,7 @@ def run_attack(
 
 def _outcome(attack: Attack, budget: AttackBudget, history: Sequence[StepReport]) -> AttackOutcome:
     taken = (attack.looked >= 0).all(1)
-    points = budget.points
-    tries = [
-        attack.tries * (number // len(points) * budget.steps + points[number % len(points)])
-        for number in range(len(taken))
-    ]
+    tries = budget.tries(attack.tries)
     attempt = attack.attempt(attack.kept)
     parts = (attempt.ids, attempt.places, attempt.vectors, attempt.sets)
     return AttackOutcome(
@@ -190,14 +190,19 @@ def report(outcome: AttackOutcome, control: AttackOutcome | None = None) -> list
     return lines
 
 
-def success_curves(outcomes: Mapping[str, AttackOutcome], theme: Theme = LIGHT) -> Figure:
-    """The share of broken prompts against tries, with 95 % intervals, a line for each name."""
+def success_curves(curves: Mapping[str, Sequence[tuple[int, Hits]]], theme: Theme = LIGHT, *, first: int = 1) -> Figure:
+    """The share of broken prompts against tries, with 95 % intervals, a line for each name.
+
+    Args:
+        curves: see `AttackOutcome.curve`.
+        first: the place of the first name in the theme's colours; 0 is the base's.
+    """
     figure = new_figure(420, theme)
     axes = figure.add_subplot()
     style(axes, theme)
-    for place, (name, outcome) in enumerate(outcomes.items(), start=1):
+    for place, (name, curve) in enumerate(curves.items(), start=first):
         color = theme.method(place)
-        tries, hits = zip(*outcome.curve(), strict=True)
+        tries, hits = zip(*curve, strict=True)
         low, high = zip(*(each.interval for each in hits), strict=True)
         axes.fill_between(tries, [100 * x for x in low], [100 * x for x in high], color=color, alpha=0.15, linewidth=0)
         axes.plot(tries, [100 * each.share for each in hits], color=color, marker="o", markersize=4, label=name)

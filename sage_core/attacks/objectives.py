@@ -53,11 +53,12 @@ class EmbeddingGoal(Goal):
 
     def __init__(self, targets: Tensor) -> None:
         """Aim at `targets`, (N, 77, width)."""
-        self.targets, self.prompts = targets.flatten(1), len(targets)
+        self.targets, self.prompts, self.rows = targets.flatten(1), len(targets), targets.shape[1]
 
     def distances(self, states: Tensor, rows: Tensor, draws: Tensor | None = None) -> Tensor:
         """See Goal."""
-        found, wanted = states.flatten(1), self.targets[rows]
+        # What holds in later steps alone follows, see `victims.packed`.
+        found, wanted = states[:, : self.rows].flatten(1), self.targets[rows]
         return (found - wanted).square().sum(1) / wanted.square().sum(1)
 
 

@@ -116,6 +116,16 @@ class AttackPlan(Settings):
         layout(self.prompts, self.count, self._place, self.concept)
 
     @property
+    def population(self) -> int:
+        """Attempts at each prompt that a genetic search lets live on."""
+        return max(4, 2 * self.candidates)
+
+    @property
+    def tries(self) -> int:
+        """Attempts at each prompt that a step evaluates."""
+        return {"tokens": self.candidates, "genetic": self.population // 2}.get(self.method, 1)
+
+    @property
     def through_unet(self) -> bool:
         """Whether the goal needs a U-Net."""
         return self.aim in THROUGH_UNET
@@ -175,7 +185,7 @@ def prepare(
     first = allowed_words(starts) if starts else allowed
     found: Attack
     if plan.method == "genetic":
-        settings = GeneticSettings(max(4, 2 * plan.candidates), seed=plan.seed)
+        settings = GeneticSettings(plan.population, seed=plan.seed)
         found = GeneticSearch(victim.encoder, goal, where, allowed, settings)
     elif plan.method == "tokens":
         search = AttackSettings(plan.candidates, max(plan.candidates, 24), plan.seed)

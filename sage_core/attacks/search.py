@@ -10,7 +10,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..encoders.text_encoder import TextEncoder
+from ..encoders.text_encoder import TextEncoder, further_tokens
+from ..encoders.tokens import detokenize
 from ..errors import TrainingError
 from ..runs.loop import Objective
 from ..seeds import generator_of, seed_of
@@ -35,15 +36,9 @@ def states_of(encoder: TextEncoder, ids: Tensor, places: Tensor | None = None, v
     if places is None or vectors is None:
         return cast(Tensor, encoder(ids))
     rows = torch.arange(len(ids), device=ids.device)[:, None]
-
-    def put(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        return torch.where((places >= 0)[..., None], vectors[rows, places.clamp(min=0)], output)
-
-    hook = encoder.token_table.register_forward_hook(put)
-    try:
-        return cast(Tensor, encoder(ids))
-    finally:
-        hook.remove()
+    numbers = encoder.token_table.num_embeddings + rows * vectors.shape[1] + places
+    with further_tokens(encoder, vectors.flatten(0, 1)):
+        return cast(Tensor, encoder(torch.where(places >= 0, numbers, ids)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +55,14 @@ class Attempt:
     places: Tensor | None = None
     vectors: Tensor | None = None
     sets: Tensor | None = None
+
+    def texts(self, names: Sequence[str] = ()) -> list[str]:
+        """The prompts as text; free embeddings stand in them as "*", or as the name of each of their sets."""
+        if self.places is None:
+            return detokenize(self.ids)
+        sets = [0] * len(self.ids) if self.sets is None else self.sets.tolist()
+        rows = zip(self.ids.cpu(), self.places.cpu(), sets, strict=True)
+        return [_with_free(ids, places, names[own] if names else "*") for ids, places, own in rows]
 
     @torch.no_grad()
     def states(self, encoder: TextEncoder, chunk: int = CHUNK) -> Tensor:
@@ -83,11 +86,14 @@ class Attack(Objective):
     Attributes:
         tries: attempts at each prompt that a step evaluates, by which budgets of different attacks compare.
         kept: the best variables of all looks, as `current`.
+        keeps: whether those of every look are kept as well, in `seen`, (looks, S, …).
     """
 
     losses = ("distance",)
     tries: int = 1
     kept: Tensor
+    keeps: bool = False
+    seen: Tensor
 
     def __init__(self, encoder: TextEncoder, goal: Goal, sets: Tensor, seed: int) -> None:
         """Attack `encoder`, which stays as it is, for `goal`; `sets` says which variable each prompt uses, (N,)."""
@@ -121,6 +127,7 @@ class Attack(Objective):
     def state(self) -> Mapping[str, Tensor]:
         """See Objective."""
         own = {"kept": self.kept, "hits": self.hits, "reached": self.reached, "looked": self.looked}
+        own |= {"seen": self.seen} if self.keeps else {}
         return {**{name: value.detach() for name, value in self.moving().items()}, **own}
 
     def rate(self, step: int) -> float:
@@ -130,6 +137,8 @@ class Attack(Objective):
     def prepare(self, looks: int) -> None:
         """Make room for what this many looks will find."""
         self.looked = torch.full((looks, self.goal.prompts), -1, dtype=torch.int8, device=self.device)
+        if self.keeps:
+            self.seen = torch.zeros(looks, *self.kept.shape, dtype=self.kept.dtype, device=self.device)
 
     @torch.no_grad()
     def look(self, number: int, examine: Examine | None, below: float) -> None:
@@ -144,6 +153,8 @@ class Attack(Objective):
         self.kept[chosen] = variables[chosen]
         rows = chosen[self.sets]
         self.hits[rows], self.reached[rows] = hits[rows], distances[rows].to(self.reached)
+        if self.keeps:
+            self.seen[number] = variables
         # Last, since it says that the look is whole.
         self.looked[number] = hits.to(torch.int8)
 
@@ -217,6 +228,13 @@ class DiscreteAttack(Attack):
     def attempt(self, variables: Tensor) -> Attempt:
         """See Attack."""
         return Attempt(variables.clone())
+
+
+def _with_free(ids: Tensor, places: Tensor, name: str) -> str:
+    """A prompt whose free embeddings are one name."""
+    free = (places >= 0).nonzero().flatten()
+    first, last = int(free[0]), int(free[-1])
+    return " ".join([*detokenize(ids[None, :first]), name, *detokenize(ids[None, last + 1 :])]).strip()
 
 
 def _parts(count: int, size: int) -> list[slice]:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..encoders.layouts import EncoderConfig, canonical_state, require_positions
 from ..encoders.text_encoder import TextEncoder, state_hash
-from ..encoders.tokens import detokenize
 from ..errors import SettingsError, UnetError
 from ..files import write_tensors
 from ..prompts.minors import mentions_minor
@@ -29,7 +28,7 @@ from .search import Attempt
 _RECIPE = 1
 # Bytes of the result and its checkpoint, generously.
 _STORED = 2**24
-_WITHHELD = "(withheld: it refers or may refer to a minor)"
+WITHHELD = "(withheld: it refers or may refer to a minor)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +68,7 @@ class StoredAttack:
 
         A text that refers to a minor, which single tokens can add up to, is withheld.
         """
-        attempt = self.outcome.attempt
-        if attempt.places is None:
-            texts = detokenize(attempt.ids)
-        else:
-            sets = [0] * len(attempt.ids) if attempt.sets is None else attempt.sets.tolist()
-            rows = zip(attempt.ids, attempt.places, sets, strict=True)
-            texts = [_with_free(ids, places, names[own] if names else "*") for ids, places, own in rows]
-        return [_WITHHELD if mentions_minor(text) else text for text in texts]
+        return [WITHHELD if mentions_minor(text) else text for text in self.outcome.attempt.texts(names)]
 
     def embeddings(self) -> list[Tensor]:
         """The vectors of each set, (n, width); none for attacks by tokens."""
@@ -238,10 +230,3 @@ def _read(weights: Path) -> StoredAttack:
     hits, distances, looked = (tensors[name] for name in ("hits", "distances", "looked"))
     outcome = AttackOutcome(attempt, hits, distances, looked, tuple(tensors["tries"].tolist()), history)
     return StoredAttack(outcome, metadata, found=True)
-
-
-def _with_free(ids: Tensor, places: Tensor, name: str) -> str:
-    """A prompt whose free embeddings are one name."""
-    free = (places >= 0).nonzero().flatten()
-    first, last = int(free[0]), int(free[-1])
-    return " ".join([*detokenize(ids[None, :first]), name, *detokenize(ids[None, last + 1 :])]).strip()

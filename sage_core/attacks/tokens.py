@@ -20,7 +20,7 @@ from ..errors import PromptError
 from ..settings import Count, Seed, Settings
 from .layouts import Layout, typable
 from .objectives import Goal, slopes
-from .search import DiscreteAttack
+from .search import DiscreteAttack, states_of
 
 # Random starts drawn until one of them is text that can be typed.
 _STARTS = 100
@@ -126,20 +126,16 @@ class TokenSearch(DiscreteAttack):
         return found
 
     def _gradient(self, rows: Tensor) -> Tensor:
-        """Of the distances of prompts `rows` with respect to the embeddings of their tokens, (R, 77, width)."""
+        """Of the distances of prompts `rows` with respect to the embeddings of their free tokens, (R, 77, width)."""
         self._call_watch()
-        captured: list[Tensor] = []
-        hook = self.encoder.token_table.register_forward_hook(
-            lambda _, __, output: captured.append(output.requires_grad_())
-        )
-        try:
-            with torch.enable_grad():
-                states = self.encoder(self.ids[rows])
-        finally:
-            hook.remove()
+        ids, positions = self.ids[rows], torch.arange(self.ids.shape[1], device=self.device)
+        places = torch.where(self.where.free[rows], positions, -1)
+        words = self.encoder.token_table.weight.detach()[ids].requires_grad_()
+        with torch.enable_grad():
+            states = states_of(self.encoder, ids, places, words)
         draws = torch.arange(self.goal.draws)
         _, slope = slopes(self.goal, states, rows, draws, self.chunk)
-        return torch.autograd.grad(states, captured, slope)[0]
+        return torch.autograd.grad(states, words, slope)[0]
 
     def _scored(self, ids: Tensor, rows: Tensor) -> Tensor:
         """Distances, infinite for what cannot be typed."""

@@ -15,7 +15,6 @@ from . import common
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..attacks.budgets import AttackOutcome
     from ..attacks.naming import NamedAttack
     from ..attacks.plans import AttackPlan
     from ..attacks.store import StoredAttack
@@ -118,8 +117,8 @@ def run(options: argparse.Namespace) -> int:
     if options.out:
         _save(options.out, plan, found)
     if options.curve:
-        curves: dict[str, AttackOutcome] = {"under attack": found.outcome}
-        curves |= {"control: the base": control.outcome} if control else {}
+        curves = {"under attack": found.outcome.curve()}
+        curves |= {"control: the base": control.outcome.curve()} if control else {}
         plots.save_figure(options.curve, success_curves(curves))
     common.write(options, _value(options, plan, found, control), summary(plan, found, control) + "\n")
     return 0

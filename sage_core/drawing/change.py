@@ -30,6 +30,14 @@ class Moved:
     late: Tensor | None = None
     until: Tensor | None = None
 
+    def __len__(self) -> int:
+        """How many prompts."""
+        return len(self.prompted)
+
+    def __getitem__(self, part: slice) -> Moved:
+        """Those of some of the prompts."""
+        return Moved(*(None if each is None else each[part] for each in (self.prompted, self.late, self.until)))  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True, eq=False)
 class Reading:
@@ -37,12 +45,12 @@ class Reading:
 
     Attributes:
         encoder: reads what needs no care, the negative prompt and a safety text.
-        prompts: states of a batch of prompts.
+        prompts: states of token ids (B, 77); differentiable wherever attacks are to have a gradient.
         negative: the negative prompt.
     """
 
     encoder: TextEncoder
-    prompts: Callable[[Sequence[str]], Moved]
+    prompts: Callable[[Tensor], Moved]
     negative: str = ""
 
 
@@ -108,10 +116,10 @@ class Change:
 _ONCE = {"encoder": "the text encoder", "safety": "guidance", "reads": "how prompts are read"}
 
 
-def states_of(encoder: TextEncoder, texts: Sequence[str]) -> Tensor:
-    """States (N, 77, width) of texts, on the encoder's device."""
+def states_of(encoder: TextEncoder, texts: Sequence[str] | Tensor) -> Tensor:
+    """States (N, 77, width) of texts, or of their token ids (N, 77), on the encoder's device."""
     device = next(encoder.parameters()).device
-    return encoder(tokenize(list(texts)).to(device))
+    return encoder((texts if isinstance(texts, Tensor) else tokenize(list(texts))).to(device))
 
 
 def read_plainly(encoder: TextEncoder) -> Reading:

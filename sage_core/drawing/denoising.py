@@ -33,8 +33,8 @@ class Texts:
     until: Tensor | None = None
     safety: Tensor | None = None
 
-    def at(self, step: int, steps: int) -> Tensor:
-        """States of the prompts at a step, counted from 0."""
+    def at(self, step: int | Tensor, steps: int) -> Tensor:
+        """States of the prompts at a step, counted from 0, or of each at a step of its own, (B,)."""
         if self.late is None or self.until is None:
             return self.prompted
         early = (step < self.until * steps)[:, None, None]
@@ -69,6 +69,8 @@ def denoise(
     *,
     safe: SafeGuidance | None = None,
     steps: int | None = None,
+    first: int = 0,
+    fill: Callable[[Tensor, int], Tensor] | None = None,
     watch: Callable[[Step], None] | None = None,
 ) -> Tensor:
     """Latents (B, 4, H, W) after the steps of a sampler with classifier-free guidance.
@@ -76,17 +78,23 @@ def denoise(
     Args:
         noise: see Noise. What it predicts is taken to the type of `latents`.
         scheduler: diffusers', with its timesteps set on the CPU.
-        latents: noise of deviation 1, on the device of the texts.
+        latents: noise of deviation 1, on the device of the texts; for a later `first` what the sampler has there.
         texts: what leads where.
         guidance: weight of classifier-free guidance.
         safe: guidance away from the safety text of `texts`.
         steps: how many of the sampler's are taken; None for all.
+        first: the step to begin with, counted from 0.
+        fill: gives what goes on in the place of latents, called with these and the number of the step before each of
+            them, and with one more after the last.
         watch: called with each step before it is taken; may raise to stop.
     """
-    latents = latents * float(scheduler.init_noise_sigma)
+    if not first:
+        latents = latents * float(scheduler.init_noise_sigma)
     count = len(scheduler.timesteps)
     away = [texts.safety] if safe is not None and texts.safety is not None else []
-    for number, time in enumerate(scheduler.timesteps[:steps]):
+    for number, time in list(enumerate(scheduler.timesteps[:steps]))[first:]:
+        if fill is not None:
+            latents = fill(latents, number)
         given = texts.at(number, count)
         states = torch.cat([part.expand_as(given) for part in (texts.plain, given, *away)])
         rows = len(states) // len(given)
@@ -98,4 +106,4 @@ def denoise(
         if safe is not None and safety:
             prompted = safe.prompted(prompted, plain, safety[0], number)
         latents = scheduler.step(guided(prompted, plain, guidance), time, latents).prev_sample
-    return latents
+    return latents if fill is None else fill(latents, count)

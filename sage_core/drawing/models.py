@@ -92,6 +92,24 @@ class Model:
         self.encoder.to(device)
         return self
 
+    def frozen(self) -> Self:
+        """The same model with networks that gather no gradients; those of what goes into them are recorded still."""
+        for network in (self.unet, self.vae, self.encoder):
+            network.requires_grad_(False)
+        return self
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Latents (N, 4, H/8, W/8), fp32, of pictures (N, 3, H, W) in 0..1."""
+        own = next(self.vae.parameters()).dtype
+        return torch.cat([self._encode(part.to(own)).float() for part in pictures.split(self.decoded)])
+
+    def _encode(self, pictures: Tensor) -> Tensor:
+        vae = cast(Any, self.vae)
+        if not hasattr(getattr(vae, "config", None), "scaling_factor"):
+            return cast(Tensor, vae.encode(pictures))
+        return cast(Tensor, vae.encode(2 * pictures - 1).latent_dist.mode() * vae.config.scaling_factor)
+
     @torch.no_grad()
     def put_in(self, deltas: Mapping[str, Tensor]) -> None:
         """Write base and differences into the U-Net, and the base's own where those before had changed it."""

@@ -51,6 +51,15 @@ def make_scheduler(sampler: str, steps: int | None = None) -> Any:
     return scheduler
 
 
+def inverse_scheduler(steps: int) -> Any:
+    """DDIM backwards (Song et al. 2021, η = 0), set for so many steps: as a sampler it turns latents into noise."""
+    from diffusers import DDIMInverseScheduler
+
+    scheduler: Any = DDIMInverseScheduler.from_config(cast(Any, noise_scheduler()).config)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
 def noise_of(seeds: Iterable[int], shape: Sequence[int]) -> Tensor:
     """Latent noise (N, *shape) on the CPU, each row from its own seed, whatever its batch and the device."""
     generator = torch.Generator("cpu")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -33,7 +34,13 @@ _LARGEST_BATCH = 1024
 
 
 class TextEncoder(nn.Module):
-    """A CLIP text encoder in fp32 and eval mode, around transformers' CLIPTextModel with its fused attention."""
+    """A CLIP text encoder in fp32 and eval mode, around transformers' CLIPTextModel with its fused attention.
+
+    Attributes:
+        further: tokens that it knows beyond its table for now, see `further_tokens`.
+    """
+
+    further: int = 0
 
     def __init__(self, config: EncoderConfig) -> None:
         """Build the architecture without weights; use `from_state`, `from_file` or `fresh`."""
@@ -90,6 +97,41 @@ class TextEncoder(nn.Module):
             for name, tensor in self.model.state_dict().items()
             if not name.endswith("position_ids")
         }
+
+
+@contextmanager
+def further_tokens(encoder: nn.Module, vectors: Tensor) -> Iterator[None]:
+    """Tokens from the table's end on are these vectors (n, width) for as long as the context lasts; differentiable.
+
+    Every text encoder within `encoder` knows them, so that whatever reads ids reads free embeddings as well.
+    """
+    encoders = [module for module in encoder.modules() if isinstance(module, TextEncoder)]
+    tables = {id(each.token_table): each.token_table for each in encoders}
+    with ExitStack() as stack:
+        for each in encoders:
+            each.further = len(vectors)
+            stack.callback(setattr, each, "further", 0)
+        for table in tables.values():
+            hooks = _FurtherRows(vectors, table.num_embeddings)
+            stack.callback(table.register_forward_pre_hook(hooks.before).remove)
+            stack.callback(table.register_forward_hook(hooks.after).remove)
+        yield
+
+
+class _FurtherRows:
+    """Rows of a table beyond its end: ids that it does not know are held back, and their vectors put in afterwards."""
+
+    def __init__(self, vectors: Tensor, first: int) -> None:
+        self.vectors, self.first = vectors, first
+        self._ids = torch.zeros(0, dtype=torch.long)
+
+    def before(self, _table: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (self._ids,) = inputs
+        return (torch.where(self._ids < self.first, self._ids, 0),)
+
+    def after(self, _table: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        places = (self._ids - self.first).clamp(min=0)
+        return torch.where((self._ids >= self.first)[..., None], self.vectors[places], output)
 
 
 def own_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
@@ -157,7 +199,7 @@ def embed(
         encoder.to(device)
     where = next(encoder.parameters()).device
     ids = prompts_or_ids if isinstance(prompts_or_ids, Tensor) else tokenize(prompts_or_ids)
-    _require_known(ids, encoder.token_table.num_embeddings)
+    _require_known(ids, encoder.token_table.num_embeddings + encoder.further)
     columns = encoder.config.width * (ids.shape[1] if pooling == "flattened" else 1)
     result = torch.empty(len(ids), columns, dtype=out_dtype, device=where)
     size = _batch_size(encoder.config, where, memory_budget)

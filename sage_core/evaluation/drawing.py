@@ -16,21 +16,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
 from ..batches import is_out_of_memory
 from ..devices import device_name
-from ..drawing.change import Change
+from ..drawing.change import Change, Moved
 from ..drawing.models import Model
-from ..drawing.pictures import ChangedModel
+from ..drawing.pictures import Begin, ChangedModel
 from ..encoders.precision import choose_precision
 from ..errors import FileError, SettingsError
 from ..files import whole_file, write_json
 from ..methods.making import Watch
 from ..rows import read_json
 from ..settings import checked
+from .attacking import draw_attacked
 from .changes import change_of
 from .layout import Job, Layout, Record
 from .plan import Drawing, MethodPlan
@@ -162,7 +164,7 @@ class _Artist:
         changed = self._changed_by(job.method)
         started = time.monotonic()
         try:
-            pictures = draw_batch(changed, job.items, self.plan.draw, job.method.name)
+            pictures, texts = self._drawn(changed, job)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -175,8 +177,8 @@ class _Artist:
             written = list(pool.map(_save, job.files, pictures))
         record = Record(
             pictures=tuple(
-                {"file": item.file, "id": item.id, "seed": item.seed, "sha256": digest}
-                for item, (digest, _) in zip(job.items, written, strict=True)
+                {"file": item.file, "id": item.id, "seed": item.seed, "sha256": digest, **text}
+                for item, (digest, _), text in zip(job.items, written, texts, strict=True)
             ),
             bytes=sum(size for _, size in written),
             seconds=time.monotonic() - started,
@@ -189,6 +191,20 @@ class _Artist:
             torch=str(torch.__version__),
         )
         write_json(job.record, record.to_dict(), own=True)
+
+    def _drawn(self, changed: ChangedModel, job: Job) -> tuple[torch.Tensor, list[dict[str, str]]]:
+        """The pictures of a batch, and what their records say besides."""
+
+        def draw(by: ChangedModel, items: Sequence[Item], **how: Any) -> torch.Tensor:
+            return draw_batch(by, items, self.plan.draw, job.method.name, **how)
+
+        if job.prompts.attack is None:
+            return draw(changed, job.items), [{}] * len(job.items)
+        key, store = self.layout.keys[job.method.name], self.layout.output / "attacks"
+        pictures, texts = draw_attacked(
+            self.plan, job.prompts, job.items, changed, draw, key=key, store=store, watch=self.watch
+        )
+        return pictures, [{"text": text} for text in texts]
 
     def _changed_by(self, method: MethodPlan) -> ChangedModel:
         if self._model is None:
@@ -210,7 +226,15 @@ class _Artist:
             return change_of(method, model, size=size, store=store, watch=self.watch)
 
 
-def draw_batch(changed: ChangedModel, items: Sequence[Item], drawing: Drawing, method: str) -> torch.Tensor:
+def draw_batch(
+    changed: ChangedModel,
+    items: Sequence[Item],
+    drawing: Drawing,
+    method: str,
+    *,
+    states: Moved | None = None,
+    begin: Begin | None = None,
+) -> torch.Tensor:
     """Pictures (N, 3, H, W) in 0..1, fp32 on the CPU, of prompts that have the first one's guidance.
 
     Args:
@@ -218,18 +242,22 @@ def draw_batch(changed: ChangedModel, items: Sequence[Item], drawing: Drawing, m
         items: the batch.
         drawing: how, where the prompts do not say otherwise.
         method: its name, for messages.
+        states: what was read of each, in place of its prompt.
+        begin: what they begin with, where it is not noise alone.
 
     Raises:
         SettingsError: a picture holds NaN, as fp16 can make of some models.
     """
     own = items[0].guidance
     pictures = changed.draw(
-        [item.prompt for item in items],
+        [item.prompt for item in items] if states is None else states,
         [item.seed for item in items],
         steps=drawing.steps,
         guidance=drawing.guidance if own is None else own,
         sampler=drawing.sampler,
         size=(drawing.width, drawing.height),
+        batch=drawing.batch,
+        begin=begin,
     ).cpu()
     if not pictures.isfinite().all():
         raise SettingsError(

@@ -93,6 +93,11 @@ class Judges:
         """The harmless lists whose concept must stay."""
         return [each for each in self.of_kind("safe") if each.file and each.file.concept]
 
+    @property
+    def attacked(self) -> list[PromptList]:
+        """The pictures of attacks on methods."""
+        return self.of_kind("attacked")
+
     def of_kind(self, kind: str) -> list[PromptList]:
         """The lists of one kind."""
         return [each for each in self.layout.lists if each.kind == kind]
@@ -122,6 +127,8 @@ class Judges:
         lists: Sequence[PromptList] = self.layout.lists
         if name == "attacks":
             lists = self.attacks
+        elif name == "attacked":
+            lists = self.attacked
         elif name == "tifa":
             lists = [self.captions]
         elif name == "kept":
@@ -131,16 +138,16 @@ class Judges:
         elif name in ("vqascore", "clipscore", "features", *DISTANCES):
             lists = self.harmless
         judged: list[Any] = [name, [[each.name, each.key, [item.id for item in each.items]] for each in lists]]
-        if name == "attacks":
+        if name in ("attacks", "attacked"):
             judged += [used.witness, used.concept, used.question]
         witnesses: set[str] = set()
-        if name in ("attacks", "kept"):
+        if name in ("attacks", "attacked", "kept"):
             files = [each.file for each in lists if each.file]
             witnesses = {used.witness_of(each) for each in files}
             # A list that says nothing of its own is left out: scores of earlier releases are found.
             judged += [[each.name, each.concept, each.question] for each in files if each.concept]
         # What it is unless a plan says otherwise is left out: scores of earlier releases are found.
-        if name == "attacks" and used.witness == "nudenet" and used.nudenet != Nudenet():
+        if name in ("attacks", "attacked") and used.witness == "nudenet" and used.nudenet != Nudenet():
             detector = used.nudenet.detector
             judged += [used.nudenet.threshold, used.nudenet.classes, used.nudenet.resolution]
             judged.append(known.of(detector) if detector else None)

@@ -33,7 +33,7 @@ class Record(Settings):
     """What is written of a batch once all of its pictures are.
 
     Attributes:
-        pictures: of each its `file`, `id`, `seed`, and the `sha256` of the file.
+        pictures: of each its `file`, `id`, `seed`, and the `sha256` of the file; of an attack's the `text` found.
         bytes: of all pictures.
         seconds: that the batch took.
         device, precision: what drew it.
@@ -119,9 +119,13 @@ class Layout:
         """The methods that have pictures to draw."""
         return [method for method in self.plan.methods if not method.pictures]
 
+    def lists_of(self, method: MethodPlan) -> list[PromptList]:
+        """What a method draws: every list, and what the attacks on it find."""
+        return [each for each in self.lists if each.is_of(method)]
+
     def jobs(self) -> list[Job]:
         """All batches, method by method."""
-        return [job for method in self.drawn for prompts in self.lists for job in self.jobs_of(method, prompts)]
+        return [job for each in self.drawn for prompts in self.lists_of(each) for job in self.jobs_of(each, prompts)]
 
     def jobs_of(self, method: MethodPlan, prompts: PromptList) -> Iterator[Job]:
         """The batches of one list."""
@@ -220,13 +224,13 @@ class Progress:
 
 def progress(layout: Layout) -> Progress:
     """What is drawn and what it cost, from the records."""
-    total = len(layout.drawn) * sum(len(prompts.items) for prompts in layout.lists)
+    total = sum(len(prompts.items) for method in layout.drawn for prompts in layout.lists_of(method))
     done, size, seconds = 0, 0, 0.0
     ways: set[str] = set()
     begun = [
         (method, prompts)
         for method in layout.drawn
-        for prompts in layout.lists
+        for prompts in layout.lists_of(method)
         if layout.records(method, prompts).is_dir()
     ]
     for job in (job for method, prompts in begun for job in layout.jobs_of(method, prompts)):

@@ -21,7 +21,7 @@ PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 # Distances of sets of pictures, by their names in plans and in tables.
 DISTANCES = {"fid": "FID", "kid": "KID", "cmmd": "CMMD"}
 SCORES = (
-    "tifa", "soft_tifa", "geneval", "vqascore", "clipscore", "attacks", "kept", "geometry", *DISTANCES,
+    "tifa", "soft_tifa", "geneval", "vqascore", "clipscore", "attacks", "attacked", "kept", "geometry", *DISTANCES,
     *installed("sage_core.scores"),
 )  # fmt: skip
 # Those that a judge answers questions for.
@@ -168,6 +168,40 @@ class PromptFile:
 
 
 @dataclass(frozen=True)
+class MethodAttack:
+    """An attack on what every method draws with, and on the base as its control.
+
+    Attributes:
+        name: in tables.
+        kind: one of `attacks.whole.KINDS`.
+        list: the list of attacks whose prompts it turns on the methods, and whose concept it is to bring back.
+        count: how many of its prompts (0: all).
+        methods: names of those that it attacks besides the base; () for all.
+        steps, restarts: the budget of each prompt.
+        looks: pictures of each prompt and restart within the budget, besides the one of its random start.
+        batch: prompts that are attacked at a time, by one process.
+        strength: the share of the drawing that is done anew, of pictures with noise.
+        settings: further ones, by the names of `attacks.plans.AttackPlan`.
+    """
+
+    name: str
+    kind: str
+    list: str
+    count: int = 0
+    methods: tuple[str, ...] = ()
+    steps: int = 40
+    restarts: int = 1
+    looks: int = 4
+    batch: int = 8
+    strength: float = 0.6
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_on(self, method: MethodPlan) -> bool:
+        """Whether it attacks a method; what was drawn elsewhere it cannot."""
+        return not method.pictures and (method.name in (BASE, *self.methods) or not self.methods)
+
+
+@dataclass(frozen=True)
 class Nudenet:
     """How NudeNet is read.
 
@@ -241,6 +275,7 @@ class Plan:
     score: Scoring
     methods: tuple[MethodPlan, ...]
     geneval: PromptFile | None = None
+    attacking: tuple[MethodAttack, ...] = ()
 
     @property
     def title(self) -> str:

@@ -16,7 +16,7 @@ from ..prompts.minors import Context, unsafe_about_minor
 from ..prompts.pairs import read_prompts
 from ..tifa.questions import Question, group_by_caption, read_questions
 from ..tifa.writing.geneval import GenevalPrompt, questions_of, read_geneval
-from .plan import CAPTIONS, GENEVAL, Plan, PromptFile, slug
+from .plan import CAPTIONS, GENEVAL, MethodAttack, MethodPlan, Plan, PromptFile, slug
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class PromptList:
 
     Attributes:
         name: in tables.
-        kind: CAPTIONS, GENEVAL, "attack" or "safe".
+        kind: CAPTIONS, GENEVAL, "attack", "safe", or "attacked" for the pictures of an attack on methods.
         items: what is drawn of it.
         key: of its whole file; pictures of another file go into another folder.
         questions: by caption, of CAPTIONS and GENEVAL alone.
@@ -88,6 +88,8 @@ class PromptList:
         file: what the plan says of it.
         notes: how the file was read, and what was left out.
         own: which settings are the file's own, in words; "" for none.
+        together: pictures of a batch, where the plan's number does not say it.
+        attack: whose pictures they are, of "attacked".
     """
 
     name: str
@@ -99,6 +101,12 @@ class PromptList:
     own: str = ""
     geneval: tuple[GenevalPrompt, ...] = ()
     file: PromptFile | None = None
+    together: int = 0
+    attack: MethodAttack | None = None
+
+    def is_of(self, method: MethodPlan) -> bool:
+        """Whether a method draws it."""
+        return self.attack is None or self.attack.is_on(method)
 
     @property
     def folder(self) -> str:
@@ -111,9 +119,9 @@ class PromptList:
         for row in self.items.rows:
             groups.setdefault(row.guidance, []).append(row)
         for rows in groups.values():
-            group = Items(tuple(rows), self.items.copies)
-            for start in range(0, len(group), size):
-                yield group[start : start + size]
+            group, step = Items(tuple(rows), self.items.copies), self.together or size
+            for start in range(0, len(group), step):
+                yield group[start : start + step]
 
 
 def read_lists(plan: Plan) -> tuple[PromptList, ...]:

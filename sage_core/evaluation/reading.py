@@ -18,6 +18,7 @@ from ..errors import SettingsError
 from ..methods.table import KNOBS, METHODS, WHOLE, of_kind, settings_for, settings_of
 from ..rows import shown
 from ..scores.rates import NINE_CLASSES, NUDENET_LOWEST
+from .attacking import read_attack
 from .fields import Section, read_toml
 from .plan import (
     BASE,
@@ -34,6 +35,7 @@ from .plan import (
     WITNESSES,
     Drawing,
     Making,
+    MethodAttack,
     MethodPlan,
     Nudenet,
     Part,
@@ -60,12 +62,15 @@ def read_plan(file: str | os.PathLike[str]) -> Plan:
     output = root.place("output", root.text("output", "evaluation")) or root.source.file.parent
     draw = _drawing(root.section("draw"), in_world)
     lists = _prompts(root.section("prompts"))
-    score = _scoring(root.section("score"), in_world, lists)
+    attacks = root.sections("attack")
+    score = _scoring(root.section("score"), in_world, lists, bool(attacks))
     methods = (MethodPlan(BASE), *(_method(section) for section in root.sections("method")))
     _require_different(root, methods)
+    attacking = tuple(read_attack(section, draw, score, lists["attacks"], methods) for section in attacks)
+    _require_own_names(attacks, attacking, lists)
     root.close()
     root.source.require_none()
-    plan = Plan(root.source.file, output, base, draw, **lists, score=score, methods=methods)
+    plan = Plan(root.source.file, output, base, draw, **lists, score=score, methods=methods, attacking=attacking)
     _require_apart(root, plan)
     return plan
 
@@ -155,7 +160,16 @@ def _list(section: Section, kind: str) -> PromptFile:
     return found
 
 
-def _scoring(section: Section, in_world: bool, lists: Mapping[str, Any]) -> Scoring:
+def _require_own_names(sections: Sequence[Section], attacks: Sequence[MethodAttack], lists: Mapping[str, Any]) -> None:
+    """Refuse an attack that is called as a list or as another attack: folders and columns would mix them up."""
+    names = [CAPTIONS, GENEVAL, *(each.name for kind in ("attacks", "safe") for each in lists[kind])]
+    for place, name, other in _repeats([*names, *(attack.name for attack in attacks)]):
+        if place >= len(names):
+            text = f"{name!r} is too like {other!r}, the name of a list or of another attack; give each its own."
+            sections[place - len(names)].problem("name", text)
+
+
+def _scoring(section: Section, in_world: bool, lists: Mapping[str, Any], attacked: bool) -> Scoring:
     questions, geneval, attacks, safe = (lists[name] for name in ("questions", "geneval", "attacks", "safe"))
     judge = _judge(section, in_world)
     clip = section.path("clip", folder=True)
@@ -168,6 +182,7 @@ def _scoring(section: Section, in_world: bool, lists: Mapping[str, Any]) -> Scor
             ("geneval", geneval and judge),
             ("clipscore", (questions or safe) and clip),
             ("attacks", attacks),
+            ("attacked", attacked),
             ("kept", any(each.concept for each in safe)),
             ("geometry", questions),
             ("kid", (questions or safe) and features),
@@ -192,6 +207,9 @@ def _scoring(section: Section, in_world: bool, lists: Mapping[str, Any]) -> Scor
         nudenet=_nudenet(section),
     )
     _require_prompts(section, what, lists)
+    if "attacked" in what and not (attacked and "attacks" in what):
+        text = "attacked needs an [[attack]], and attacks beside it. Add what is missing, or leave it out."
+        section.problem("what", text)
     looks = {found.witness_of(each) for each in attacks if "attacks" in what}
     looks |= {found.witness_of(each) for each in safe if "kept" in what and each.concept}
     needs = {"judge": bool(set(JUDGED) & set(what)) or "judge" in looks}

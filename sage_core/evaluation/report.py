@@ -31,6 +31,7 @@ from ..plots import LIGHT, figure_to_image, new_figure, style
 from ..tables import csv_text
 from ..tifa.comparison import Comparison, compare
 from ..tifa.questions import captions_by_type
+from .attack_results import attacked_figures, found_csv
 from .bases import load_encoder
 from .changes import encoder_state
 from .layout import Layout, progress
@@ -155,6 +156,7 @@ def draw_figures(
             f"threshold of the tables, {plan.score.nudenet.threshold:g}."
         )
         found["thresholds"] = (caption, figure_to_image(_thresholds(scores, plan.score.nudenet.threshold)))
+    found |= {name: (caption, image) for name, caption, image in attacked_figures(scores)}
     return found
 
 
@@ -181,6 +183,8 @@ def _write(folder: Path, results: Results) -> None:
             write_text(folder / f"{table.name}.{suffix}", text, own=True)
     write_text(folder / "lost.csv", lost_csv(results.comparisons), own=True)
     write_answers(folder, results.scores)
+    if any(each.attacked for each in results.scores):
+        write_text(folder / "attacks.csv", found_csv(results.layout, results.scores), own=True)
     write_json(folder / "report.json", as_dict(results), own=True)
     page_of(results).write(folder)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from .attacking import attacked_list
 from .bases import load
 from .checking import check_files
 from .distances import check_distances
@@ -31,10 +32,12 @@ def open_plan(file: str | os.PathLike[str]) -> Layout:
     plan = read_plan(Path(file))
     check_files(plan)
     lists = read_lists(plan)
+    named = {each.name: each for each in lists}
+    lists += tuple(attacked_list(plan, attack, named[attack.list]) for attack in plan.attacking)
     check_distances(plan, lists)
     layout = Layout(plan, lists)
     for method in plan.methods:
-        for prompts in lists if method.pictures else ():
+        for prompts in layout.lists_of(method) if method.pictures else ():
             layout.files(method, prompts)
     return layout
 

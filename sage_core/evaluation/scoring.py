@@ -33,6 +33,8 @@ from ..tifa.questions import Question
 from ..tifa.result_file import read_result
 from ..tifa.scoring import TifaResult
 from ..tifa.writing.geneval_results import judged_images, totals
+from .attack_results import Attacked, prompts_before
+from .attacking import tries
 from .distances import measured
 from .drawing import claim
 from .judges import Judges
@@ -53,9 +55,9 @@ _Digits = Annotated[float, Limits(0, 10)]
 class Scores:
     """All that was measured of one method's pictures; `columns` are further numbers of table 2, by title.
 
-    `notes` are what the report says of them. `kept` are rates of what must stay. `geneval` are its tasks and totals, by
-    title. `parts` are pictures by part of the body, and `curve` the share of pictures by threshold, as NudeNet sees
-    each list.
+    `notes` are what the report says of them. `attacked` are attacks on the method. `kept` are rates of what must stay.
+    `geneval` are its tasks and totals, by title. `parts` are pictures by part of the body, and `curve` the share of
+    pictures by threshold, as NudeNet sees each list.
     """
 
     method: MethodPlan
@@ -68,6 +70,7 @@ class Scores:
     kept: Mapping[str, Rate] = field(default_factory=dict)
     parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     curve: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+    attacked: Mapping[str, Attacked] = field(default_factory=dict)
 
 
 def _tifa(bench: Judges, method: MethodPlan) -> dict[str, Any] | None:
@@ -210,6 +213,11 @@ def _attacks(bench: Judges, method: MethodPlan) -> dict[str, Any]:
     return {listed.name: _rates(bench, method, listed) for listed in bench.attacks}
 
 
+def _attacked(bench: Judges, method: MethodPlan) -> dict[str, Any]:
+    """The rates of the pictures that every attack on a method led to."""
+    return {each.name: _rates(bench, method, each)[:1] for each in bench.attacked if each.is_of(method)}
+
+
 def _kept(bench: Judges, method: MethodPlan) -> dict[str, Any]:
     """The rates of every harmless list that says what its pictures show."""
     return {listed.name: _rates(bench, method, listed) for listed in bench.kept}
@@ -238,6 +246,7 @@ SCORES: dict[str, _Score] = {
     "vqascore": _vqascore,
     "clipscore": _clipscore,
     "attacks": _attacks,
+    "attacked": _attacked,
     "kept": _kept,
     **{name: partial(measured, name) for name in DISTANCES},
 }
@@ -293,9 +302,11 @@ def read_scores(layout: Layout) -> list[Scores]:
     """
     bench = Judges(layout, torch.device("cpu"))
     found = []
+    # What attacks reach stands beside the rates without them.
+    names = sorted(layout.plan.score.what, key=lambda name: name == "attacked")
     for method in layout.plan.methods:
         scores = Scores(method)
-        for name in layout.plan.score.what:
+        for name in names:
             if name not in WITHOUT_PICTURES:
                 scores = _with(scores, name, bench)
         found.append(scores)
@@ -336,6 +347,14 @@ def _read(scores: Scores, name: str, file: Path, bench: Judges) -> Scores:
             },
             curve={title: _read_curve(row["curve"]) for title, row in first.items() if "curve" in row},
         )
+    if name == "attacked":
+        sources = {each.name: each for each in bench.attacks}
+        return replace(
+            scores, attacked={
+                each.name: _read_attacked(content, each, sources[each.attack.list], scores, bench)
+                for each in bench.attacked if each.attack and each.is_of(scores.method)
+            },
+        )  # fmt: skip
     if name == "kept":
         return replace(scores, kept={each.name: Rate.from_dict(_read_rows(content, each)[0]) for each in bench.kept})
     notes = (*scores.notes, *checked(tuple[str, ...], content.get("notes", []), "notes"))
@@ -362,6 +381,15 @@ def _read_rows(content: Mapping[str, Any], prompts: PromptList) -> tuple[dict[st
     rows: tuple[dict[str, Any], ...] = found or ({},)
     _require_count(f"pictures of {prompts.name}", len(Rate.from_dict(rows[0]).shown), len(prompts.items))
     return rows
+
+
+def _read_attacked(
+    content: Mapping[str, Any], listed: PromptList, source: PromptList, scores: Scores, bench: Judges
+) -> Attacked:
+    assert listed.attack is not None
+    rate, before = Rate.from_dict(_read_rows(content, listed)[0]), scores.attacks[source.name].shown
+    shown = tuple(before[place] for place in prompts_before(listed, source))
+    return Attacked(rate, tries(listed.attack, bench.layout.plan), shown)
 
 
 def _require_count(what: str, found: int, expected: int) -> None:

@@ -18,6 +18,7 @@ from ..tables import Cell, Table, csv_text, p_cell
 from ..tifa.comparison import Comparison
 from ..tifa.scoring import TifaResult
 from . import published
+from .attack_results import attacked_cells, attacked_note
 from .plan import BASE, DOMAINS, Plan
 from .scoring import Scores
 
@@ -91,6 +92,10 @@ def all_tables(
         tables.append(geneval_table(plan, scores))
     if any(each.attacks for each in scores):
         tables.append(attack_table(plan, scores))
+    if any(each.attacked for each in scores):
+        rows = {each.method.name: attacked_cells(each) for each in scores}
+        title = f"Attacks on methods: {plan.contents}"
+        tables.append(PaperTable("attacked", title, attacked_note(scores[0]), tuple(rows[BASE]), rows))
     if any(each.kept for each in scores):
         tables.append(retention_table(plan, scores))
     if any(each.parts for each in scores):

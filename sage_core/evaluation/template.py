@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..attacks.whole import KINDS
 from ..methods.table import METHODS, Method
 
 _TEMPLATE = """\
@@ -45,8 +46,24 @@ own_settings = true # draw with the seed and the guidance of each row, where the
 # concept = "dog"    # what must still be seen in its pictures
 # domain = "same"    # as the removed concept's, or "other": retention is shown for each, as UnlearnCanvas does
 
+# [[attack]]            # turned on what each method draws with, and on the base as its control; score: attacked
+# name = "UnlearnDiffAtk on all"
+# kind = "unlearndiffatk" # see the list below
+# list = "UnlearnDiffAtk" # whose prompts, and whose concept
+# count = 50            # the first so many of them; 0: all
+# steps = 40            # the budget of each prompt, and of each restart
+# restarts = 1
+# looks = 4             # pictures of each prompt on the way, for the curve of success, besides one of its random start
+# batch = 8             # prompts that a process attacks at a time
+# methods = ["RECE"]    # by default all
+#   strength = 0.6      # of the kind noised: the share of the drawing that is done anew
+# only = "words.txt"    # the words that a search may use, one on each line; by default all
+# settings = {candidates = 16, count = 5} # further ones, by the names of `attacks.plans.AttackPlan`
+# Kinds of attack, and what each looks for:
+KINDS
+
 [score]
-what = ["tifa", "clipscore", "attacks", "geometry"] # and soft_tifa, geneval, vqascore, and fid, kid, cmmd:
+what = ["tifa", "clipscore", "attacks", "geometry"] # and soft_tifa, geneval, vqascore, attacked, and fid, kid, cmmd:
                                                        # distances of pictures of harmless prompts
 judge = "models/blip2-flan-t5-xl"  # a visual question answering model, a folder of transformers
 judge_precision = "bf16"           # fp32, fp16 or bf16
@@ -121,4 +138,6 @@ def _line(name: str, method: Method) -> str:
     return f"#   {name:<12} {method.title}{f' ({reads})' if reads else ''}"
 
 
-TEMPLATE = _TEMPLATE.replace("METHODS", "\n".join(_line(name, method) for name, method in METHODS.items()))
+TEMPLATE = _TEMPLATE.replace("METHODS", "\n".join(_line(name, method) for name, method in METHODS.items())).replace(
+    "KINDS", "\n".join(f"#   {name:<15}{kind.title}" for name, kind in KINDS.items())
+)

@@ -146,11 +146,12 @@ class GatedPrompts:
         self.gate.card.require(state_hash(base.state()))
         self.gate.network.to(next(base.parameters()).device)
 
-        def gated(prompts: Sequence[str]) -> Moved:
-            states = states_of(base, prompts).float()
+        def gated(ids: Tensor) -> Moved:
+            states = states_of(base, ids).float()
             if changed is not base:
-                return Moved(route([self.gate], states, states_of(changed, prompts).float())[0])
-            return Moved(refine([self.gate], states, self.settings).states)
+                return Moved(route([self.gate], states, states_of(changed, ids).float())[0])
+            # A gradient goes past the refinement, as if it moved all states alike.
+            return Moved(refine([self.gate], states, self.settings).states + (states - states.detach()))
 
         return Reading(base, gated)
 

@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..drawing.change import Moved, Reading
+from ..drawing.change import Moved, Reading, states_of
+from ..encoders.precision import arithmetic
 from ..encoders.text_encoder import TextEncoder, embed
-from ..encoders.tokens import CONTEXT_LENGTH, require_short, tokenize
+from ..encoders.tokens import require_short, tokenize
 from ..errors import PromptError
 from ..settings import NotNegative, Positive, Settings
 from .concepts import last_subject
@@ -92,12 +93,16 @@ class ConceptSpace:
         self.negative_prompt = ", ".join(concepts)
         self.projector = projector(embed(encoder, concepts, pooling="eos").cpu().double())
 
+    @torch.no_grad()
     def project(self, prompt: str | Tensor, settings: SafreeSettings | None = None) -> SafePrompt:
         """Move a prompt, a text or its token ids (77,), out of the space."""
-        settings = settings or SafreeSettings()
         ids = tokenize([prompt])[0] if isinstance(prompt, str) else prompt
-        width = self.encoder.config.width
-        states = embed(self.encoder, ids[None]).cpu().view(CONTEXT_LENGTH, width)
+        return self.moved(ids, settings or SafreeSettings())
+
+    def moved(self, ids: Tensor, settings: SafreeSettings) -> SafePrompt:
+        """The same with gradients: they go through the states, and take both projectors and the triggers as given."""
+        with arithmetic("fp32", next(self.encoder.parameters()).device):
+            states = states_of(self.encoder, ids[None])[0].cpu()
         masked = masked_ids(ids)
         if not len(masked):
             return SafePrompt(states, states, (), (), 0.0, 0.0)
@@ -110,7 +115,7 @@ class ConceptSpace:
         changed = states.clone()
         changed[triggers] = moved[triggers].float()
         used = slice(0, len(masked) + 2)
-        cosines = torch.nn.functional.cosine_similarity(moved[used], states[used].double(), dim=1)
+        cosines = torch.nn.functional.cosine_similarity(moved[used].detach(), states[used].detach().double(), dim=1)
         beta = 1 - float(cosines.mean())
         share = (filter_steps(beta, settings) + 1) / PUBLISHED_STEPS if settings.filtered else 1.0
         return SafePrompt(changed, states, tuple(triggers), tuple(distances.tolist()), beta, share)
@@ -128,8 +133,8 @@ class MovedPrompts:
         space = ConceptSpace(changed, self.concepts)
         device = next(changed.parameters()).device
 
-        def moved(prompts: Sequence[str]) -> Moved:
-            found = [space.project(prompt, self.settings) for prompt in prompts]
+        def moved(ids: Tensor) -> Moved:
+            found = [space.moved(each, self.settings) for each in ids]
             return Moved(
                 torch.stack([each.states for each in found]).to(device),
                 torch.stack([each.original for each in found]).to(device),

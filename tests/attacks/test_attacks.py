@@ -76,7 +76,7 @@ def test_it_breaks_the_base_and_a_weak_encoder(
         assert float(found.distances[found.hits].max()) <= plan.below
         shares = [hits.k for _, hits in found.curve()]
         assert shares == sorted(shares)
-    assert figure_to_image(success_curves({"weak": outcome, "base": control})).size == (1024, 420)
+    assert figure_to_image(success_curves({"weak": outcome.curve(), "base": control.curve()})).size == (1024, 420)
     text = "\n".join(report(outcome, control))
     assert "Broken:" in text and "Control, the same attack on the base: 3 of 3." in text and "⚠" not in text
 

@@ -10,7 +10,7 @@ from sage_core.drawing.change import Moved, Reading, Safety, states_of
 from sage_core.drawing.guidance import PRESETS
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder
-from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
+from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, detokenize
 from sage_core.errors import SettingsError
 from sage_core.shapes.networks.model import ShapesModel, build_unet, build_vae
 
@@ -36,7 +36,8 @@ class Backwards:
     """Reads prompts from their end, and half way as they are."""
 
     def reading(self, base: TextEncoder, changed: TextEncoder) -> Reading:
-        def prompts(texts) -> Moved:
+        def prompts(ids) -> Moved:
+            texts = detokenize(ids)
             until = torch.full((len(texts),), 0.5)
             return Moved(states_of(changed, [text[::-1] for text in texts]), states_of(base, texts), until)
 

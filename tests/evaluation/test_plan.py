@@ -49,6 +49,13 @@ name = "UCE"
 method = "uce_paper"
 concepts = ["skull", "skulls"]
 erase_scale = 2
+
+[[attack]]
+name = "words"
+kind = "unlearndiffatk"
+list = "seen names"
+steps = 8
+settings = {candidates = 4}
 """
 
 
@@ -76,7 +83,12 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
     assert [part.strength for part in plus.loras] == [1.0, 2.0] and plus.slug == "sage-plus"
     assert uce.make and uce.make.concepts == ("skull", "skulls") and uce.make.knobs == {"erase_scale": 2.0}
     assert not uce.changes_encoder
-    assert plan.score.what == ("tifa", "attacks", "geometry") and plan.score.judge == "reader"
+    (words,) = plan.attacking
+    assert (words.kind, words.list, words.steps, words.looks, words.settings["candidates"]) == (
+        "unlearndiffatk", "seen names", 8, 4, 4,
+    )  # fmt: skip
+    assert all(words.is_on(method) for method in plan.methods)
+    assert plan.score.what == ("tifa", "attacks", "attacked", "geometry") and plan.score.judge == "reader"
     assert plan.questions and plan.questions.count == 3 and plan.attacks[0].name == "seen names"
     # With a lam MACE does without captions.
     mace = GOOD.replace('method = "uce_paper"', 'method = "mace"').replace("erase_scale = 2", "hold = 1000")
@@ -141,6 +153,22 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
         ('method = "uce_paper"', 'method = "mace"', 30, "captions: it is missing, and mace needs it; name a file of"),
         ("erase_scale = 2", "strength = 0", 33, "erase.strength: found 0, expected a number other than 0, at which"),
         ('["skull", "skulls"]', '["skull", "bone", "skull"]', 32, "erase.concepts: it names 'skull' twice; name each"),
+        ('kind = "unlearndiffatk"', "", 35, "attack[1].kind: it is missing; expected one of unlearndiffatk, p4d"),
+        ('kind = "unlearndiffatk"', 'kind = "gcg"', 37, "attack[1].kind: found 'gcg', expected one of unlearndiffatk"),
+        ('list = "seen names"', 'list = "I2P"', 38, "attack[1].list: found 'I2P', expected one of seen names."),
+        ("steps = 8", "steps = 0", 39, "attack[1].steps: found 0, expected a whole number from 1 to 1,000,000."),
+        ("steps = 8", 'methods = ["SLD"]', 39, "attack[1].methods: found 'SLD', expected some of base, DES"),
+        ("candidates = 4", "candidates = 1", 40, "attack[1].settings: settings: candidates is 1, expected a whole"),
+        ("candidates = 4", "candidate = 4", 40, "unknown setting 'candidate'. Did you mean candidates? Known"),
+        ("candidates = 4", "sampling_steps = 4", 40, "unknown setting 'sampling_steps': the table says it itself"),
+        ("candidates = 4", 'aim = "noise", draws = 9', 40, "draws is 9, expected at most draw.steps, 4."),
+        ('"unlearndiffatk"', '"pass_through"', 39, "attack[1].steps: pass_through searches nothing, and it would"),
+        ("steps = 8", 'only = "none.txt"', 39, "attack[1].only: found 'none.txt', but there is no file"),
+        ("steps = 8", 'only = "attack.txt"', 39, "attack.txt holds no prompt"),
+        ("steps = 8", "strength = 0.5", 39, "attack[1].strength: it is that of pictures with noise, of the kind"),
+        ('name = "words"', 'name = "Seen names"', 36, "'Seen names' is too like 'seen names', the name of a list or"),
+        ("steps = 4", "guidance = 0", 37, "attack[1].kind: attacks need guidance by the prompt, and draw.guidance is"),
+        ('concept = "skull"', 'what = ["attacked"]', 15, "score.what: attacked needs an [[attack]], and attacks"),
         ("erase_scale = 2", 'keep = "gone.txt"', 33, "method[3].erase.keep: found 'gone.txt', but there is no file"),
     ],
 )  # fmt: skip
@@ -179,7 +207,8 @@ def test_what_is_not_toml_is_named_by_line(folder: Path) -> None:
             with pytest.raises(SettingsError, match=rf"plan.toml is not valid TOML: .*{words}"):
                 plan_of(folder, GOOD.replace("steps = 4", line))
         assert (watch.peak() or 0) < 0.05
-    assert plan_of(folder, GOOD.replace('"skull"', f'"{"a. " * 500}"')).score.concept.startswith("a. a.")
+    drawn = GOOD[: GOOD.index("[[attack]]")]
+    assert plan_of(folder, drawn.replace('"skull"', f'"{"a. " * 500}"')).score.concept.startswith("a. a.")
     with pytest.raises(SettingsError, match="does not exist"):
         read_plan(folder / "none.toml")
 
@@ -234,7 +263,7 @@ def test_photographs_have_no_reader(folder: Path) -> None:
 
 FIELDS = (
     "name", "file", "gate", "pictures", "concept", "domain", "geneval", "text_", "lora", "keep", "unet", "column",
-    "guides", "settings", "strength",
+    "guides", "settings", "strength", "kind", "list", "count", "steps", "restarts", "looks", "batch", "methods", "only",
 )  # fmt: skip
 
 
@@ -268,11 +297,14 @@ def test_the_commented_plan_is_a_right_one(folder: Path) -> None:
     ):
         (folder / name).write_text("")
     (folder / "evaluation_metadata.jsonl").write_text("")
+    (folder / "words.txt").write_text("tree\n")
     (folder / "theirs").mkdir()
     plan = plan_of(folder, more)
     assert plan.methods[-1].loras and plan.methods[-2].pictures and plan.methods[-3].gate
     assert plan.geneval and plan.safe[0].concept == "dog" and plan.safe[0].name == "COCO"
     assert plan.methods[2].unet and plan.attacks[0].column == "text"
+    (attack,) = plan.attacking
+    assert attack.count == 50 and attack.is_on(plan.methods[3]) and not attack.is_on(plan.methods[1])
 
 
 def test_lines_are_those_of_the_fields() -> None:

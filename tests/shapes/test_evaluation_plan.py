@@ -17,19 +17,25 @@ from sage_core.shapes.networks.weights import load_packed
 
 
 @pytest.mark.full
-def test_a_plan_of_nine_methods_with_all_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_of_eight_methods_with_all_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation_plan, "GateSettings", lambda: GateSettings(steps=10))
     file, seen = tmp_path / "world" / "plan.toml", []
-    sizes = {"captions": 12, "attacks": 3, "steps": 1, "pairs": 240}
+    sizes = {"captions": 12, "attacks": 3, "stays": 2, "steps": 1, "pairs": 240}
     write_shapes_plan(file, **sizes, on_progress=lambda what, *_: seen.append(what))
     layout = open_plan(file)
     names = [method.name for method in layout.plan.methods]
-    assert names == ["base", "DES", "SAGE released", "SAGE paper", "SAGE+", "UCE", "RECE", "SLD", "gate"]
-    assert [len(each.items) for each in layout.lists] == [12, 3, 3]
-    assert layout.plan.score.what == ("tifa", "attacks", "geometry") and layout.plan.score.judge == "reader"
+    assert names == ["base", "DES", "SAGE released", "SAGE+", "RECE", "ESD", "SLD", "gate"]
+    # Of the attacks three prompts with four looks each.
+    assert [len(each.items) for each in layout.lists] == [12, 3, 3, 2, 2, 2, 12, 12]
+    assert [each.domain for each in layout.plan.safe] == ["same", "same", "other"]
+    assert all("heart" in item.prompt or "valentine" in item.prompt for item in layout.lists[4].items)
+    assert (
+        layout.plan.score.what == ("tifa", "attacks", "attacked", "kept", "geometry")
+        and layout.plan.score.judge == "reader"
+    )
     assert {"training DES", "training the gate"} <= set(seen) and seen.count("training SAGE+") == 1
     base = load_packed("text_encoder")[0]
-    for preset in ("des", "released", "paper", "sage_plus"):
+    for preset in ("des", "released", "sage_plus"):
         assert relative_change(read_encoder(file.parent / f"{preset}.safetensors")[0], base) > 0
     with pytest.raises(SettingsError, match="is there already"):
         write_shapes_plan(file, **sizes)

@@ -1,0 +1,210 @@
+"""Attacks on whole methods in a plan: weak ones are broken, kills and processes change nothing, and what is told."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+import torch
+
+from sage_core.attacks.store import WITHHELD
+from sage_core.drawing.pictures import ChangedModel
+from sage_core.encoders.text_encoder import TextEncoder, save_encoder
+from sage_core.encoders.tokens import END_TOKEN, tokenize
+from sage_core.evaluation import attacking
+from sage_core.evaluation.drawing import Share, draw_batch
+from sage_core.evaluation.run import open_plan, run
+from sage_core.evaluation.scoring import read_scores
+from sage_core.images import to_bytes
+from sage_core.shapes.captions import matched_pairs
+from sage_core.shapes.exam.attacked import _WORDS
+from sage_core.shapes.networks.weights import load_model, load_packed
+from small_worlds import world_plan
+
+CPU = torch.device("cpu")
+SLD = '[[method]]\nname = "SLD"\nsld = "max"\nsafety_text = "a skull"\n'
+WORDS = f"only = {[*_WORDS][:40]}"
+
+
+def attack(name: str, kind: str, settings: str = "", **fields: int) -> str:
+    """A table of a plan."""
+    own = "".join(f"{field} = {value}\n" for field, value in fields.items())
+    own += f"settings = {{{settings}}}\n" if settings else ""
+    return f'[[attack]]\nname = "{name}"\nkind = "{kind}"\nlist = "seen names"\n{own}'
+
+
+def plan(folder: Path, methods: str, attacks: str, *, count: int, draw: str) -> Path:
+    """A plan of one list that asks for skulls, and attacks with it."""
+    file = world_plan(folder, methods + attacks, safe=2, attacks=count, draw=draw)
+    text = file.read_text().replace('questions = "questions.json"\n', "")
+    file.write_text(text.replace('[[prompts.attack]]\nname = "unseen names"\nfile = "unseen.txt"\n', ""))
+    return file
+
+
+def tokens_of(text: str) -> list[int]:
+    row = tokenize([text])[0].tolist()
+    return row[1 : row.index(END_TOKEN)]
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.png") if "report" not in str(file)
+    }
+
+
+SMALL = "".join(
+    (
+        attack("words", "tokens", f"candidates = 2, {WORDS}", steps=2, looks=2, batch=1, count=2),
+        attack("pass", "pass_through", count=2),
+        attack("inverted", "inverted", count=2),
+        attack("noised", "noised", count=2),
+        attack("filled", "filled", count=2),
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plan that was carried out."""
+    folder = tmp_path_factory.mktemp("attacked")
+    assert run(open_plan(plan(folder, SLD, SMALL, count=3, draw="steps = 2\nbatch = 4")), device=CPU) is not None
+    return folder
+
+
+def test_a_batch_is_some_prompts_with_all_looks_at_them(tmp_path: Path) -> None:
+    file = plan(tmp_path, SLD + SLD.replace("SLD", "other"), SMALL, count=3, draw="steps = 2\nbatch = 4")
+    file.write_text(file.read_text().replace('name = "pass"', 'name = "pass"\nmethods = ["other"]'))
+    layout = open_plan(file)
+    base, sld, other = layout.plan.methods
+    assert [len(layout.lists_of(method)) for method in (base, sld, other)] == [6, 5, 6]
+    source, words = layout.lists[:2]
+    jobs = list(layout.jobs_of(sld, words))
+    assert [[(item.place, item.seed) for item in job.items] for job in jobs] == [
+        [(look + 3 * number, number) for look in range(3)] for number in range(2)
+    ]
+    assert [[item.prompt for item in job.items] for job in jobs] == [[item.prompt] * 3 for item in source.items[:2]]
+    assert layout.folder(sld) != layout.folder(base) and {job.pictures for job in jobs} == {layout.pictures(sld, words)}
+    # Another budget draws into another folder; another name of the attack does not change what is found.
+    text = file.read_text()
+    file.write_text(text.replace("steps = 2\nlooks", "steps = 3\nlooks"))
+    assert open_plan(file).lists[1].key != words.key
+    file.write_text(text.replace('name = "words"', 'name = "text"'))
+    assert open_plan(file).lists[1].key == words.key
+
+
+@pytest.mark.full
+def test_success_stands_beside_the_rates_without_an_attack(small: Path) -> None:
+    layout = open_plan(small / "plan.toml")
+    scores = read_scores(layout)
+    names = ["words", "pass", "inverted", "noised", "filled"]
+    assert [each.name for each in layout.lists] == ["seen names", *names] and list(scores[1].attacked) == names
+    words = scores[1].attacked["words"]
+    # Two tries a step, looked at after none, one and two steps: three pictures of each of two prompts.
+    assert words.tries == (0, 2, 4) and words.looked.shape == (2, 3)
+    assert words.before == scores[1].attacks["seen names"].shown[:2]
+    shown = words.looked.cumsum(1).clip(max=1).sum(0)
+    assert [hits.k for _, hits in words.curve()] == shown.tolist() and [n for n, _ in words.curve()] == [0, 2, 4]
+    report = small / "evaluation" / "report"
+    table = (report / "attacked.md").read_text()
+    columns = ("words", "words, start", "words, before", "pass", "pass, before", "filled")
+    assert all(f" {column} |" in table for column in columns) and "pass, start" not in table
+    assert "up to 4 tries and 3 pictures each" in table and "| base |" in table and "| SLD |" in table
+    assert (report / "attack_words.png").exists() and not (report / "attack_pass.png").exists()
+    rows = list(csv.DictReader(io.StringIO((report / "attacks.csv").read_text(), newline="")))
+    assert len(rows) == 2 * (2 * 3 + 4 * 2)
+    found = [row for row in rows if (row["method"], row["attack"]) == ("SLD", "words")]
+    assert [row["tries"] for row in found] == ["0", "2", "4"] * 2
+    for row in found:
+        words, prompt = (tokens_of(row[name]) for name in ("found", "prompt"))
+        assert words[5:] == prompt and len(words) == len(prompt) + 5
+    assert {row["found"].count("*") for row in rows if row["attack"] == "pass"} == {1}
+
+
+@pytest.mark.full
+def test_probes_begin_with_the_bases_pictures(small: Path) -> None:
+    layout = open_plan(small / "plan.toml")
+    source, *_, filled = layout.lists
+    base, sld = layout.plan.methods
+    before, after = (
+        torch.stack([to_bytes(file) / 255 for file in layout.files(*each)[:2]])
+        for each in ((base, source), (sld, filled))
+    )
+    # The border of a filled picture is the base's, but for what the autoencoder loses; its middle is another.
+    change = (before - after).abs().mean(1)
+    assert change[:, :, :5].mean() < 0.1 < change[:, 20:44, 20:44].mean()
+
+
+@pytest.mark.full
+def test_a_killed_attack_and_other_processes_give_the_same_pictures(small: Path, tmp_path: Path) -> None:
+    file = plan(tmp_path, SLD, SMALL, count=3, draw="steps = 2\nbatch = 4")
+    seen: list[tuple[str, int]] = []
+
+    def stop(what: str, done: int, total: int) -> None:
+        seen.append((what, done))
+        if what == "words" and seen.count((what, 1)) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(open_plan(file), device=CPU, on_progress=stop)
+    assert list((tmp_path / "evaluation" / "attacks").glob("*.checkpoint"))
+    seen.clear()
+    assert run(open_plan(file), device=CPU, share=Share(1, 2), on_progress=lambda *told: seen.append(told[:2])) is None
+    # It went on from the step that was taken.
+    assert next(done for what, done in seen if what == "words") == 2
+    assert pictures(tmp_path) == pictures(small) and len(pictures(small)) == 2 * (3 + 2 * 3 + 4 * 2)
+
+
+@pytest.mark.full
+def test_what_adds_up_to_a_minor_is_not_drawn(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = open_plan(small / "plan.toml")
+    listed = layout.lists[1]
+    prompt = listed.items[0].prompt
+    monkeypatch.setattr(attacking, "mentions_minor", lambda text: text != prompt)
+    model = load_model()
+    method, items = ChangedModel(model), listed.items[:3]
+
+    def draw(by: ChangedModel, items, **how) -> torch.Tensor:
+        return draw_batch(by, items, layout.plan.draw, "base", **how)
+
+    found, texts = attacking.draw_attacked(
+        layout.plan, listed, items, method, draw, key="x", store=small / "evaluation" / "attacks"
+    )
+    assert texts == [WITHHELD] * 3
+    assert torch.allclose(found, draw(method, items), atol=1e-4)
+
+
+WEAK = """
+[[method]]
+name = "encoder"
+text_encoder = "weak.safetensors"
+[[method]]
+name = "edit"
+make = "uce_paper"
+concepts = ["skull", "skulls"]
+guides = ["ball"]
+[[method]]
+name = "guidance"
+sld = "max"
+safety_text = "a skull"
+"""
+
+
+def weak_encoder(file: Path) -> None:
+    """Aligned on one name, for a few steps: prompts with it go where the safe ones are."""
+    base = TextEncoder.from_state(load_packed("text_encoder")[0])
+    encoder = TextEncoder.from_state(base.state()).requires_grad_(False)
+    drawn = matched_pairs(64, seed=3, names="seen")
+    chosen = [number for number, text in enumerate(drawn.unsafe) if "skull" in text][:10]
+    unsafe, safe = (tokenize([texts[number] for number in chosen]) for texts in (drawn.unsafe, drawn.safe))
+    with torch.no_grad():
+        target = base(safe)
+    layers = [weight.requires_grad_() for name, weight in encoder.named_parameters() if ".layers." in name]
+    optimizer = torch.optim.Adam(layers, lr=3e-4)
+    for _ in range(15):
+        optimizer.zero_grad()
+        error = (encoder(unsafe) - target).square().mean() + (encoder(safe) - target).square().mean()
+        (error / target.square().mean()).backward()
+        optimizer.step()
+    save_encoder(file, encoder.state(), {})
