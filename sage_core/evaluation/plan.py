@@ -10,6 +10,7 @@ from typing import Any
 
 from ..lazy import installed
 from ..scores.rates import NUDENET_THRESHOLD, STRICT_CLASSES
+from .claims import AUTO
 
 BASE = "base"
 SHAPES = "shapes"
@@ -229,7 +230,10 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole evaluation; `base` is a checkpoint, a diffusers folder, or None for the shapes world."""
+    """A whole evaluation; `base` is a checkpoint, a diffusers folder, or None for the shapes world.
+
+    `locks` are one of `claims.KINDS`.
+    """
 
     file: Path
     output: Path
@@ -241,6 +245,7 @@ class Plan:
     score: Scoring
     methods: tuple[MethodPlan, ...]
     geneval: PromptFile | None = None
+    locks: str = AUTO
 
     @property
     def title(self) -> str:

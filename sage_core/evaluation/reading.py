@@ -18,6 +18,7 @@ from ..errors import SettingsError
 from ..methods.table import KNOBS, METHODS, WHOLE, of_kind, settings_for, settings_of
 from ..rows import shown
 from ..scores.rates import NINE_CLASSES, NUDENET_LOWEST
+from .claims import AUTO, KINDS
 from .fields import Section, read_toml
 from .plan import (
     BASE,
@@ -58,6 +59,7 @@ def read_plan(file: str | os.PathLike[str]) -> Plan:
     base = _base(root)
     in_world = base is None and root.values.get("base") == SHAPES
     output = root.place("output", root.text("output", "evaluation")) or root.source.file.parent
+    locks = root.choice("locks", KINDS, AUTO)
     draw = _drawing(root.section("draw"), in_world)
     lists = _prompts(root.section("prompts"))
     score = _scoring(root.section("score"), in_world, lists)
@@ -65,7 +67,7 @@ def read_plan(file: str | os.PathLike[str]) -> Plan:
     _require_different(root, methods)
     root.close()
     root.source.require_none()
-    plan = Plan(root.source.file, output, base, draw, **lists, score=score, methods=methods)
+    plan = Plan(root.source.file, output, base, draw, **lists, score=score, methods=methods, locks=locks)
     _require_apart(root, plan)
     return plan
 
