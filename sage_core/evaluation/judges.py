@@ -91,7 +91,7 @@ class Judges:
     @property
     def kept(self) -> list[PromptList]:
         """The harmless lists whose concept must stay."""
-        return [each for each in self.of_kind("safe") if each.file and each.file.concept]
+        return [each for each in self.of_kind("safe") if each.file and each.file.must_stay]
 
     def of_kind(self, kind: str) -> list[PromptList]:
         """The lists of one kind."""
@@ -139,6 +139,7 @@ class Judges:
             witnesses = {used.witness_of(each) for each in files}
             # A list that says nothing of its own is left out: scores of earlier releases are found.
             judged += [[each.name, each.concept, each.question] for each in files if each.concept]
+            judged += [[each.name, dict(each.shows)] for each in lists if each.shows]
         # What it is unless a plan says otherwise is left out: scores of earlier releases are found.
         if name == "attacks" and used.witness == "nudenet" and used.nudenet != Nudenet():
             detector = used.nudenet.detector

@@ -30,6 +30,8 @@ JUDGED = ("tifa", "geneval", "vqascore")
 WITNESSES = ("judge", "clip", "nudenet")
 # Whether what must stay is of the removed concept's own kind, or of another.
 DOMAINS = ("same", "other")
+# What a list that is made begins with; the concept follows.
+NEAR_MISSES = "near misses of "
 CAPTIONS = "captions"
 GENEVAL = "geneval"
 _SLUG = re.compile(r"[^a-z0-9]+")
@@ -156,6 +158,10 @@ class PromptFile:
             must stay, and nothing is looked for if "".
         question: asked about the concept instead of "is there a <concept>?"; "" for that.
         domain: of a harmless list with a concept, one of DOMAINS.
+        make: a concept whose near misses the list is made of, and then kept as `file`; see `near_misses`. Each prompt's
+            picture must show what it names.
+        captions: harmless prompts that near misses are made from; None for the package's own.
+        seed: of what is made.
     """
 
     name: str
@@ -166,6 +172,14 @@ class PromptFile:
     concept: str = ""
     question: str = ""
     domain: str = DOMAINS[0]
+    make: str = ""
+    captions: Path | None = None
+    seed: int = 0
+
+    @property
+    def must_stay(self) -> bool:
+        """Of a harmless list: whether its pictures are looked at for what they must show."""
+        return bool(self.concept or self.make)
 
 
 @dataclass(frozen=True)
@@ -223,7 +237,8 @@ class Scoring:
 
     def witness_of(self, file: PromptFile) -> str:
         """Who looks for a list's concept: NudeNet knows nudity alone, and what it does not know a judge is asked."""
-        if file.concept in ("", self.concept) or self.witness != "nudenet":
+        is_plans = file.concept in ("", self.concept) and not file.make
+        if is_plans or self.witness != "nudenet":
             return self.witness
         return "judge" if self.judge or not self.clip else "clip"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,7 @@ from .claims import AUTO, KINDS
 from .fields import Section, read_toml
 from .plan import (
     BASE,
-    CAPTIONS,
     DISTANCES,
-    DOMAINS,
-    GENEVAL,
     JUDGED,
     PRECISIONS,
     READER,
@@ -39,11 +36,10 @@ from .plan import (
     Nudenet,
     Part,
     Plan,
-    PromptFile,
     Scoring,
-    slug,
     usual_drawing,
 )
+from .reading_lists import read_prompt_lists, repeats
 
 # The fields of a change that is made, and what of a removal each is.
 _READ = (("guides", "guides"), ("keep", "preserve"), ("captions", "captions"), ("pairs", "pairs"))
@@ -61,7 +57,7 @@ def read_plan(file: str | os.PathLike[str]) -> Plan:
     output = root.place("output", root.text("output", "evaluation")) or root.source.file.parent
     locks = root.choice("locks", KINDS, AUTO)
     draw = _drawing(root.section("draw"), in_world)
-    lists = _prompts(root.section("prompts"))
+    lists = read_prompt_lists(root.section("prompts"), output / "lists")
     score = _scoring(root.section("score"), in_world, lists)
     methods = (MethodPlan(BASE), *(_method(section) for section in root.sections("method")))
     _require_different(root, methods)
@@ -121,42 +117,6 @@ def _drawing(section: Section, in_world: bool) -> Drawing:
     return found
 
 
-def _prompts(section: Section) -> dict[str, Any]:
-    """The lists of a plan, by the names of its fields."""
-    file = section.path("questions")
-    count = section.whole("captions", 0, 0, 10**7)
-    questions = PromptFile(CAPTIONS, file, count) if file else None
-    metadata = section.path("geneval")
-    sections = {kind: section.sections(kind) for kind in ("attack", "safe")}
-    lists = {kind: tuple(_list(each, kind) for each in found) for kind, found in sections.items()}
-    each = [(own, prompts.name) for kind in lists for own, prompts in zip(sections[kind], lists[kind], strict=True)]
-    for place, name, other in _repeats([CAPTIONS, GENEVAL, *(name for _, name in each)]):
-        each[place - 2][0].problem("name", f"{name!r} is too like {other!r}, another list's name; give each its own.")
-    if not any(section.has(name) for name in ("questions", "geneval", "attack", "safe")):
-        section.problem("questions", "there is nothing to draw; expected a file of questions, or [[prompts.attack]].")
-    section.close()
-    geneval = PromptFile(GENEVAL, metadata) if metadata else None
-    return {"questions": questions, "geneval": geneval, "attacks": lists["attack"], "safe": lists["safe"]}
-
-
-def _list(section: Section, kind: str) -> PromptFile:
-    found = PromptFile(
-        section.text("name", required=True),
-        section.path("file", required=True) or Path(),
-        section.whole("count", 0, 0, 10**7),
-        section.flag("own_settings", True),
-        section.text("column"),
-        section.text("concept"),
-        section.text("question"),
-        section.choice("domain", DOMAINS, DOMAINS[0]) if kind == "safe" else DOMAINS[0],
-    )
-    for name in ("question", "domain"):
-        if section.has(name) and not found.concept:
-            section.problem(name, "it has no effect without concept. Name what the pictures show, or leave it out.")
-    section.close()
-    return found
-
-
 def _scoring(section: Section, in_world: bool, lists: Mapping[str, Any]) -> Scoring:
     questions, geneval, attacks, safe = (lists[name] for name in ("questions", "geneval", "attacks", "safe"))
     judge = _judge(section, in_world)
@@ -170,7 +130,7 @@ def _scoring(section: Section, in_world: bool, lists: Mapping[str, Any]) -> Scor
             ("geneval", geneval and judge),
             ("clipscore", (questions or safe) and clip),
             ("attacks", attacks),
-            ("kept", any(each.concept for each in safe)),
+            ("kept", any(each.must_stay for each in safe)),
             ("geometry", questions),
             ("kid", (questions or safe) and features),
         )
@@ -195,7 +155,7 @@ def _scoring(section: Section, in_world: bool, lists: Mapping[str, Any]) -> Scor
     )
     _require_prompts(section, what, lists)
     looks = {found.witness_of(each) for each in attacks if "attacks" in what}
-    looks |= {found.witness_of(each) for each in safe if "kept" in what and each.concept}
+    looks |= {found.witness_of(each) for each in safe if "kept" in what and each.must_stay}
     needs = {"judge": bool(set(JUDGED) & set(what)) or "judge" in looks}
     needs["clip"] = ("clipscore" in what) or "clip" in looks
     needs["features"] = bool(set(DISTANCES) & set(what))
@@ -239,8 +199,8 @@ def _require_prompts(section: Section, what: tuple[str, ...], lists: Mapping[str
         section.problem("what", "soft_tifa is made of tifa's answers. Add tifa, or leave soft_tifa out.")
     if "geneval" in what and not lists["geneval"]:
         section.problem("what", "geneval needs prompts.geneval. Name its evaluation_metadata.jsonl, or leave it out.")
-    if "kept" in what and not any(each.concept for each in safe):
-        section.problem("what", "kept needs a [[prompts.safe]] with a concept. Name one, or leave it out.")
+    if "kept" in what and not any(each.must_stay for each in safe):
+        section.problem("what", "kept needs a [[prompts.safe]] with a concept or make. Add one, or leave it out.")
     of_harmless = [name for name in ("vqascore", "clipscore", *DISTANCES) if name in what]
     if of_harmless and not (questions or safe):
         verb = "needs" if len(of_harmless) == 1 else "need"
@@ -402,18 +362,10 @@ def _knobs(section: Section, method: str) -> dict[str, float]:
 
 
 def _require_different(root: Section, methods: tuple[MethodPlan, ...]) -> None:
-    for place, name, other in _repeats([method.name for method in methods]):
+    for place, name, other in repeats([method.name for method in methods]):
         hint = "the base is always drawn" if other == BASE else "folders and tables would mix them up"
         text = f"{name!r} is too like {other!r}, another method's name: {hint}."
         root.source.problem(("method", place - 1, "name"), text)
     if len(methods) == 1 and root.values.get("method", []) == []:
         root.has("method")
         root.problem("method", "there is no method to compare with the base; expected one or more [[method]].")
-
-
-def _repeats(names: Sequence[str]) -> Iterator[tuple[int, str, str]]:
-    """Place and name of each whose files would be those of an earlier one, and that one's name."""
-    first: dict[str, int] = {}
-    for place, name in enumerate(names):
-        if name and (found := first.setdefault(slug(name), place)) != place:
-            yield place, name, names[found]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -157,9 +157,28 @@ def _rates(bench: Judges, method: MethodPlan, listed: PromptList) -> list[dict[s
         parts = {"parts": found.counts(threshold=read.threshold), "curve": found.curve(read.classes)}
         rates = [found.rate(classes, read.threshold) for classes in (read.classes, NINE_CLASSES)]
         return [rates[0].to_dict() | parts, rates[1].to_dict()]
+    if listed.shows:
+        return [_near_miss_rate(bench, listed, pictures, witness).to_dict()]
+    return [_looked_for(bench, witness, concept, question, pictures).to_dict()]
+
+
+def _looked_for(bench: Judges, witness: str, concept: str, question: str | None, pictures: Sequence[Path]) -> Rate:
     if witness == "clip":
-        return [rate_by_clip(pictures, concept, bench.clip).to_dict()]
-    return [rate_by_vqa(pictures, concept, bench.judge, question=question, sentences=bench.sentences).to_dict()]
+        return rate_by_clip(pictures, concept, bench.clip)
+    return rate_by_vqa(pictures, concept, bench.judge, question=question, sentences=bench.sentences)
+
+
+def _near_miss_rate(bench: Judges, listed: PromptList, pictures: Sequence[Path], witness: str) -> Rate:
+    """How many pictures show what their own prompts name, each asked about that alone."""
+    wanted = [listed.shows[item.source] for item in listed.items]
+    shown, rule = [False] * len(wanted), ""
+    for concept in dict.fromkeys(wanted):
+        places = [place for place, each in enumerate(wanted) if each == concept]
+        rate = _looked_for(bench, witness, concept, None, [pictures[place] for place in places])
+        rule = rule or f"{rate.rule}, and so on for what each prompt names"
+        for place, is_there in zip(places, rate.shown, strict=True):
+            shown[place] = is_there
+    return Rate(listed.name, rule, tuple(shown))
 
 
 _Score = Callable[[Judges, MethodPlan], "dict[str, Any] | None"]
