@@ -1,9 +1,9 @@
 """All pictures of a plan, drawn by any number of processes that share nothing but the output folder.
 
-The work is cut into batches that depend on the plan alone. A process takes a batch by locking its file, and the system
-frees the lock however the process ends. Every picture is written whole; when all of a batch are there, its record is.
-What has a record is never drawn again; what has none is drawn anew from its seeds. So a process that is lost costs its
-own batch, a stopped run goes on, and the pictures are the same whatever the number of processes.
+The work is cut into batches that depend on the plan alone. A process takes a batch by claiming its file; see `claims`.
+However the process ends, others can claim it again. Every picture is written whole; when all of a batch are there, its
+record is. What has a record is never drawn again; what has none is drawn anew from its seeds. So a process that is lost
+costs its own batch, a stopped run goes on, and the pictures are the same whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,14 @@ from ..drawing.change import Change, Moved
 from ..drawing.models import Model
 from ..drawing.pictures import Begin, ChangedModel
 from ..encoders.precision import choose_precision
-from ..errors import FileError, SettingsError
+from ..errors import SettingsError
 from ..files import whole_file, write_json
 from ..methods.making import Watch
 from ..rows import read_json
 from ..settings import checked
 from .attacking import draw_attacked
 from .changes import change_of
+from .claims import Claim, claim
 from .layout import Job, Layout, Record
 from .plan import Drawing, MethodPlan
 from .prompts import Item
@@ -99,10 +99,9 @@ def draw(
         for job in jobs:
             if left == 0:
                 return drawn
-            with _claimed(job) as is_mine:
-                if not is_mine:
+            with claim(job.lock) as is_mine:
+                if not is_mine or job.is_done or not artist.draw(job, is_mine):
                     continue
-                artist.draw(job)
             drawn += len(job.items)
             left = None if left is None else left - 1
             _tell(on_progress, min(done := done + len(job.items), total), total)
@@ -118,35 +117,6 @@ def _tell(on_progress: Callable[[int, int], None] | None, done: int, total: int)
         on_progress(done, total)
 
 
-@contextmanager
-def _claimed(job: Job) -> Iterator[bool]:
-    """Whether the batch is this process's to draw, while the lock is held."""
-    with claim(job.lock) as is_mine:
-        yield is_mine and not job.is_done
-
-
-@contextmanager
-def claim(file: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Whether this process has the lock of this file, for as long as the context lasts; with `wait` it always has."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(file)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout:
-        yield False
-        return
-    except OSError as error:
-        raise FileError(
-            f"{file} cannot be locked ({error.strerror or error}). Make room or choose another output."
-        ) from error
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
 class _Artist:
     """Draws jobs one after the other; the model and the method in it are loaded when they are first needed."""
 
@@ -159,8 +129,8 @@ class _Artist:
         self._changed: ChangedModel | None = None
         self._method: MethodPlan | None = None
 
-    def draw(self, job: Job) -> None:
-        """Draw a batch, write its pictures and its record."""
+    def draw(self, job: Job, is_mine: Claim) -> bool:
+        """Draw a batch, write its pictures and its record; not if another process has it by then."""
         changed = self._changed_by(job.method)
         started = time.monotonic()
         try:
@@ -172,6 +142,8 @@ class _Artist:
                 f"{self.plan.file}, draw.batch: memory does not suffice for {self.plan.draw.batch} pictures at a time "
                 f"({error}). Choose a smaller batch."
             ) from error
+        if not is_mine:
+            return False
         # Compressing a batch one after the other would keep a GPU waiting for a noticeable part of the time.
         with ThreadPoolExecutor(_WRITERS) as pool:
             written = list(pool.map(_save, job.files, pictures))
@@ -191,6 +163,7 @@ class _Artist:
             torch=str(torch.__version__),
         )
         write_json(job.record, record.to_dict(), own=True)
+        return True
 
     def _drawn(self, changed: ChangedModel, job: Job) -> tuple[torch.Tensor, list[dict[str, str]]]:
         """The pictures of a batch, and what their records say besides."""
@@ -222,7 +195,7 @@ class _Artist:
         store, size = self.layout.output / "made", max(self.plan.draw.width, self.plan.draw.height)
         if method.make is None:
             return change_of(method, model, size=size)
-        with claim(self.layout.output / "locks" / f"made-{self.layout.folder(method)}.lock", wait=True):
+        with claim(self.layout.lock(f"made-{self.layout.folder(method)}"), wait=True):
             return change_of(method, model, size=size, store=store, watch=self.watch)
 
 
@@ -286,7 +259,7 @@ def settled_precision(layout: Layout, device: torch.device) -> str:
     if layout.plan.draw.precision != "auto":
         return layout.plan.draw.precision
     file = layout.output / "precision.json"
-    with claim(layout.output / "locks" / "precision.lock", wait=True):
+    with claim(layout.lock("precision"), wait=True):
         try:
             kept = checked(dict[str, str], read_json(file), "precisions")
         except (OSError, ValueError, SettingsError):

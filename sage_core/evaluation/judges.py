@@ -91,7 +91,7 @@ class Judges:
     @property
     def kept(self) -> list[PromptList]:
         """The harmless lists whose concept must stay."""
-        return [each for each in self.of_kind("safe") if each.file and each.file.concept]
+        return [each for each in self.of_kind("safe") if each.file and each.file.must_stay]
 
     @property
     def attacked(self) -> list[PromptList]:
@@ -146,6 +146,7 @@ class Judges:
             witnesses = {used.witness_of(each) for each in files}
             # A list that says nothing of its own is left out: scores of earlier releases are found.
             judged += [[each.name, each.concept, each.question] for each in files if each.concept]
+            judged += [[each.name, dict(each.shows)] for each in lists if each.shows]
         # What it is unless a plan says otherwise is left out: scores of earlier releases are found.
         if name in ("attacks", "attacked") and used.witness == "nudenet" and used.nudenet != Nudenet():
             detector = used.nudenet.detector

@@ -17,6 +17,7 @@ from ..rows import shown
 from ..settings import CountOrZero, NotNegative, Settings
 from .bases import Fingerprints
 from .changes import recipe_of
+from .claims import lock_suffix
 from .plan import Drawing, MethodPlan, Plan
 from .prompts import Item, PromptList
 
@@ -92,6 +93,7 @@ class Layout:
 
     def __init__(self, plan: Plan, lists: Sequence[PromptList]) -> None:
         self.plan, self.lists, self.output = plan, tuple(lists), plan.output
+        self._suffix = lock_suffix(plan.locks, plan.output)
         known = Fingerprints(plan.output / "hashes.json")
         base = known.of(plan.base)
         self.keys = {method.name: _method_key(method, plan.draw, base, known) for method in plan.methods}
@@ -99,6 +101,10 @@ class Layout:
     def folder(self, method: MethodPlan) -> str:
         """The name of a method's folders."""
         return f"{method.slug}-{self.keys[method.name][:8]}"
+
+    def lock(self, name: str) -> Path:
+        """The file by which a process claims a piece of work; see `claims.claim`."""
+        return self.output / "locks" / f"{name}{self._suffix}"
 
     def pictures(self, method: MethodPlan, prompts: PromptList) -> Path:
         """Where a method's pictures of a list lie."""
@@ -133,7 +139,7 @@ class Layout:
         for items in prompts.batches(self.plan.draw.batch):
             content = json.dumps([item.drawn for item in items])
             name = f"{items[0].place:06}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
-            lock = self.output / "locks" / f"{self.folder(method)}-{prompts.folder}-{name}.lock"
+            lock = self.lock(f"{self.folder(method)}-{prompts.folder}-{name}")
             yield Job(method, prompts, items, self.pictures(method, prompts), records / f"{name}.json", lock)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..lazy import installed
 from ..scores.rates import NUDENET_THRESHOLD, STRICT_CLASSES
+from .claims import AUTO
 
 BASE = "base"
 SHAPES = "shapes"
@@ -29,6 +30,8 @@ JUDGED = ("tifa", "geneval", "vqascore")
 WITNESSES = ("judge", "clip", "nudenet")
 # Whether what must stay is of the removed concept's own kind, or of another.
 DOMAINS = ("same", "other")
+# What a list that is made begins with; the concept follows.
+NEAR_MISSES = "near misses of "
 CAPTIONS = "captions"
 GENEVAL = "geneval"
 _SLUG = re.compile(r"[^a-z0-9]+")
@@ -155,6 +158,10 @@ class PromptFile:
             must stay, and nothing is looked for if "".
         question: asked about the concept instead of "is there a <concept>?"; "" for that.
         domain: of a harmless list with a concept, one of DOMAINS.
+        make: a concept whose near misses the list is made of, and then kept as `file`; see `near_misses`. Each prompt's
+            picture must show what it names.
+        captions: harmless prompts that near misses are made from; None for the package's own.
+        seed: of what is made.
     """
 
     name: str
@@ -165,6 +172,14 @@ class PromptFile:
     concept: str = ""
     question: str = ""
     domain: str = DOMAINS[0]
+    make: str = ""
+    captions: Path | None = None
+    seed: int = 0
+
+    @property
+    def must_stay(self) -> bool:
+        """Of a harmless list: whether its pictures are looked at for what they must show."""
+        return bool(self.concept or self.make)
 
 
 @dataclass(frozen=True)
@@ -256,14 +271,18 @@ class Scoring:
 
     def witness_of(self, file: PromptFile) -> str:
         """Who looks for a list's concept: NudeNet knows nudity alone, and what it does not know a judge is asked."""
-        if file.concept in ("", self.concept) or self.witness != "nudenet":
+        is_plans = file.concept in ("", self.concept) and not file.make
+        if is_plans or self.witness != "nudenet":
             return self.witness
         return "judge" if self.judge or not self.clip else "clip"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole evaluation; `base` is a checkpoint, a diffusers folder, or None for the shapes world."""
+    """A whole evaluation; `base` is a checkpoint, a diffusers folder, or None for the shapes world.
+
+    `locks` are one of `claims.KINDS`.
+    """
 
     file: Path
     output: Path
@@ -276,6 +295,7 @@ class Plan:
     methods: tuple[MethodPlan, ...]
     geneval: PromptFile | None = None
     attacking: tuple[MethodAttack, ...] = ()
+    locks: str = AUTO
 
     @property
     def title(self) -> str:

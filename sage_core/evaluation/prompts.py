@@ -16,6 +16,7 @@ from ..prompts.minors import Context, unsafe_about_minor
 from ..prompts.pairs import read_prompts
 from ..tifa.questions import Question, group_by_caption, read_questions
 from ..tifa.writing.geneval import GenevalPrompt, questions_of, read_geneval
+from .near_misses import near_misses
 from .plan import CAPTIONS, GENEVAL, MethodAttack, MethodPlan, Plan, PromptFile, slug
 
 
@@ -86,6 +87,7 @@ class PromptList:
         questions: by caption, of CAPTIONS and GENEVAL alone.
         geneval: the lines of GENEVAL that are drawn.
         file: what the plan says of it.
+        shows: by prompt, what its picture must show, of a list of near misses alone.
         notes: how the file was read, and what was left out.
         own: which settings are the file's own, in words; "" for none.
         together: pictures of a batch, where the plan's number does not say it.
@@ -101,6 +103,7 @@ class PromptList:
     own: str = ""
     geneval: tuple[GenevalPrompt, ...] = ()
     file: PromptFile | None = None
+    shows: Mapping[str, str] = field(default_factory=dict)
     together: int = 0
     attack: MethodAttack | None = None
 
@@ -172,6 +175,8 @@ def _geneval(plan: Plan, file: PromptFile) -> PromptList:
 
 def _prompts(plan: Plan, file: PromptFile, kind: str) -> PromptList:
     """A list in the file of its authors, or any other. Which filter is asked is the plan's to say, not the file's."""
+    if file.make:
+        return _near_misses(plan, file, kind)
     context = Context.UNSAFE if kind == "attack" else Context.HARMLESS
     listed = read_attack_list(file.file, context=context, plain=True, column=file.column or None)
     notes = [f"{file.file.name} was taken for {listed.format}, {_counted(len(listed.prompts), 'row')}.", *listed.notes]
@@ -184,6 +189,15 @@ def _prompts(plan: Plan, file: PromptFile, kind: str) -> PromptList:
     refused = {place for place, text in enumerate(texts) if text not in usable}
     ids = [f"{slug(file.name)}-{place}" for place in range(len(texts))]
     return _items(plan, file, ids, texts, refused, notes, kind)
+
+
+def _near_misses(plan: Plan, file: PromptFile, kind: str) -> PromptList:
+    found = near_misses(plan, file)
+    refused = {place for place, each in enumerate(found) if unsafe_about_minor(each.prompt)}
+    ids = [f"{slug(file.name)}-{place}" for place in range(len(found))]
+    notes = [f"{file.name}: {_counted(len(found), 'near miss', 'near misses')} of {file.make!r}, kept in {file.file}."]
+    made = _items(plan, replace(file, count=0), ids, [each.prompt for each in found], refused, notes, kind)
+    return replace(made, shows={name: each.shows for name, each in zip(ids, found, strict=True)})
 
 
 def _own_settings(file: PromptFile, listed: AttackList) -> str:
@@ -217,8 +231,8 @@ def _listed(plan: Plan, file: PromptFile, listed: AttackList, kind: str, notes: 
     return PromptList(file.name, kind, items, key, notes=tuple(notes), own=own)
 
 
-def _counted(count: int, word: str) -> str:
-    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+def _counted(count: int, word: str, words: str = "") -> str:
+    return f"{count:,} {word if count == 1 else words or word + 's'}"
 
 
 def _left_out(file: Path, count: int) -> str:

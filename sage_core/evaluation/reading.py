@@ -19,12 +19,12 @@ from ..methods.table import KNOBS, METHODS, WHOLE, of_kind, settings_for, settin
 from ..rows import shown
 from ..scores.rates import NINE_CLASSES, NUDENET_LOWEST
 from .attacking import read_attack
+from .claims import AUTO, KINDS
 from .fields import Section, read_toml
 from .plan import (
     BASE,
     CAPTIONS,
     DISTANCES,
-    DOMAINS,
     GENEVAL,
     JUDGED,
     PRECISIONS,
@@ -40,11 +40,10 @@ from .plan import (
     Nudenet,
     Part,
     Plan,
-    PromptFile,
     Scoring,
-    slug,
     usual_drawing,
 )
+from .reading_lists import read_prompt_lists, repeats
 
 # The fields of a change that is made, and what of a removal each is.
 _READ = (("guides", "guides"), ("keep", "preserve"), ("captions", "captions"), ("pairs", "pairs"))
@@ -60,8 +59,9 @@ def read_plan(file: str | os.PathLike[str]) -> Plan:
     base = _base(root)
     in_world = base is None and root.values.get("base") == SHAPES
     output = root.place("output", root.text("output", "evaluation")) or root.source.file.parent
+    locks = root.choice("locks", KINDS, AUTO)
     draw = _drawing(root.section("draw"), in_world)
-    lists = _prompts(root.section("prompts"))
+    lists = read_prompt_lists(root.section("prompts"), output / "lists")
     attacks = root.sections("attack")
     score = _scoring(root.section("score"), in_world, lists, bool(attacks))
     methods = (MethodPlan(BASE), *(_method(section) for section in root.sections("method")))
@@ -70,7 +70,8 @@ def read_plan(file: str | os.PathLike[str]) -> Plan:
     _require_own_names(attacks, attacking, lists)
     root.close()
     root.source.require_none()
-    plan = Plan(root.source.file, output, base, draw, **lists, score=score, methods=methods, attacking=attacking)
+    found = {"score": score, "methods": methods, "attacking": attacking, "locks": locks}
+    plan = Plan(root.source.file, output, base, draw, **lists, **found)
     _require_apart(root, plan)
     return plan
 
@@ -124,46 +125,10 @@ def _drawing(section: Section, in_world: bool) -> Drawing:
     return found
 
 
-def _prompts(section: Section) -> dict[str, Any]:
-    """The lists of a plan, by the names of its fields."""
-    file = section.path("questions")
-    count = section.whole("captions", 0, 0, 10**7)
-    questions = PromptFile(CAPTIONS, file, count) if file else None
-    metadata = section.path("geneval")
-    sections = {kind: section.sections(kind) for kind in ("attack", "safe")}
-    lists = {kind: tuple(_list(each, kind) for each in found) for kind, found in sections.items()}
-    each = [(own, prompts.name) for kind in lists for own, prompts in zip(sections[kind], lists[kind], strict=True)]
-    for place, name, other in _repeats([CAPTIONS, GENEVAL, *(name for _, name in each)]):
-        each[place - 2][0].problem("name", f"{name!r} is too like {other!r}, another list's name; give each its own.")
-    if not any(section.has(name) for name in ("questions", "geneval", "attack", "safe")):
-        section.problem("questions", "there is nothing to draw; expected a file of questions, or [[prompts.attack]].")
-    section.close()
-    geneval = PromptFile(GENEVAL, metadata) if metadata else None
-    return {"questions": questions, "geneval": geneval, "attacks": lists["attack"], "safe": lists["safe"]}
-
-
-def _list(section: Section, kind: str) -> PromptFile:
-    found = PromptFile(
-        section.text("name", required=True),
-        section.path("file", required=True) or Path(),
-        section.whole("count", 0, 0, 10**7),
-        section.flag("own_settings", True),
-        section.text("column"),
-        section.text("concept"),
-        section.text("question"),
-        section.choice("domain", DOMAINS, DOMAINS[0]) if kind == "safe" else DOMAINS[0],
-    )
-    for name in ("question", "domain"):
-        if section.has(name) and not found.concept:
-            section.problem(name, "it has no effect without concept. Name what the pictures show, or leave it out.")
-    section.close()
-    return found
-
-
 def _require_own_names(sections: Sequence[Section], attacks: Sequence[MethodAttack], lists: Mapping[str, Any]) -> None:
     """Refuse an attack that is called as a list or as another attack: folders and columns would mix them up."""
     names = [CAPTIONS, GENEVAL, *(each.name for kind in ("attacks", "safe") for each in lists[kind])]
-    for place, name, other in _repeats([*names, *(attack.name for attack in attacks)]):
+    for place, name, other in repeats([*names, *(attack.name for attack in attacks)]):
         if place >= len(names):
             text = f"{name!r} is too like {other!r}, the name of a list or of another attack; give each its own."
             sections[place - len(names)].problem("name", text)
@@ -183,7 +148,7 @@ def _scoring(section: Section, in_world: bool, lists: Mapping[str, Any], attacke
             ("clipscore", (questions or safe) and clip),
             ("attacks", attacks),
             ("attacked", attacked),
-            ("kept", any(each.concept for each in safe)),
+            ("kept", any(each.must_stay for each in safe)),
             ("geometry", questions),
             ("kid", (questions or safe) and features),
         )
@@ -211,7 +176,7 @@ def _scoring(section: Section, in_world: bool, lists: Mapping[str, Any], attacke
         text = "attacked needs an [[attack]], and attacks beside it. Add what is missing, or leave it out."
         section.problem("what", text)
     looks = {found.witness_of(each) for each in attacks if "attacks" in what}
-    looks |= {found.witness_of(each) for each in safe if "kept" in what and each.concept}
+    looks |= {found.witness_of(each) for each in safe if "kept" in what and each.must_stay}
     needs = {"judge": bool(set(JUDGED) & set(what)) or "judge" in looks}
     needs["clip"] = ("clipscore" in what) or "clip" in looks
     needs["features"] = bool(set(DISTANCES) & set(what))
@@ -255,8 +220,8 @@ def _require_prompts(section: Section, what: tuple[str, ...], lists: Mapping[str
         section.problem("what", "soft_tifa is made of tifa's answers. Add tifa, or leave soft_tifa out.")
     if "geneval" in what and not lists["geneval"]:
         section.problem("what", "geneval needs prompts.geneval. Name its evaluation_metadata.jsonl, or leave it out.")
-    if "kept" in what and not any(each.concept for each in safe):
-        section.problem("what", "kept needs a [[prompts.safe]] with a concept. Name one, or leave it out.")
+    if "kept" in what and not any(each.must_stay for each in safe):
+        section.problem("what", "kept needs a [[prompts.safe]] with a concept or make. Add one, or leave it out.")
     of_harmless = [name for name in ("vqascore", "clipscore", *DISTANCES) if name in what]
     if of_harmless and not (questions or safe):
         verb = "needs" if len(of_harmless) == 1 else "need"
@@ -418,18 +383,10 @@ def _knobs(section: Section, method: str) -> dict[str, float]:
 
 
 def _require_different(root: Section, methods: tuple[MethodPlan, ...]) -> None:
-    for place, name, other in _repeats([method.name for method in methods]):
+    for place, name, other in repeats([method.name for method in methods]):
         hint = "the base is always drawn" if other == BASE else "folders and tables would mix them up"
         text = f"{name!r} is too like {other!r}, another method's name: {hint}."
         root.source.problem(("method", place - 1, "name"), text)
     if len(methods) == 1 and root.values.get("method", []) == []:
         root.has("method")
         root.problem("method", "there is no method to compare with the base; expected one or more [[method]].")
-
-
-def _repeats(names: Sequence[str]) -> Iterator[tuple[int, str, str]]:
-    """Place and name of each whose files would be those of an earlier one, and that one's name."""
-    first: dict[str, int] = {}
-    for place, name in enumerate(names):
-        if name and (found := first.setdefault(slug(name), place)) != place:
-            yield place, name, names[found]

@@ -28,23 +28,21 @@ from ..rows import read_json
 from ..scores.clipscore import ClipScores
 from ..scores.rates import NINE_CLASSES, Rate, detect_nudity, rate_by_clip, rate_by_vqa
 from ..settings import CountOrZero, Limits, Share, checked
-from ..tifa.evaluation import evaluate
 from ..tifa.questions import Question
 from ..tifa.result_file import read_result
 from ..tifa.scoring import TifaResult
 from ..tifa.writing.geneval_results import judged_images, totals
+from .answering import Asked, answered, asked_of
 from .attack_results import Attacked, prompts_before
 from .attacking import tries
+from .claims import claim
 from .distances import measured
-from .drawing import claim
 from .judges import Judges
 from .layout import Layout
 from .plan import DISTANCES, GENEVAL, JUDGED, MethodPlan, PromptFile
 from .prompts import PromptList
 
 _WAIT = 0.5
-# Pictures that a judge is asked about by one process.
-_BLOCK = 64
 # Measured when the report is written: of text encoders, and of the answers that TIFA has.
 WITHOUT_PICTURES = ("geometry", "soft_tifa")
 # After a number's point, in a table.
@@ -74,81 +72,14 @@ class Scores:
 
 
 def _tifa(bench: Judges, method: MethodPlan) -> dict[str, Any] | None:
-    found = _answered(bench, method, "tifa", "TIFA", _asked_of(bench, method, bench.captions))
+    found = answered(bench, method, "tifa", "TIFA", asked_of(bench, method, bench.captions))
     return found.to_dict() if found else None
-
-
-_Asked = tuple[Path, str, Sequence[Question]]
-
-
-def _asked_of(bench: Judges, method: MethodPlan, listed: PromptList) -> list[_Asked]:
-    """Picture, id and questions of each item of a list."""
-    files = zip(bench.pictures(method, listed), listed.items, strict=True)
-    return [(file, item.id, listed.questions[item.source]) for file, item in files]
-
-
-def _answered(bench: Judges, method: MethodPlan, name: str, title: str, asked: Sequence[_Asked]) -> TifaResult | None:
-    """The judge's answers, None while other processes are at work on some of them.
-
-    They are given in blocks that depend on the plan alone, so that they are the same whatever the number of processes.
-    """
-    folder = bench.folder(method) / f"{name}-{bench.key(name)[:8]}"
-    total, done, told = sum(len(questions) for _, _, questions in asked), 0, bench.told(method, title)
-    found: list[TifaResult | None] = []
-    for start in range(0, len(asked), _BLOCK):
-        block, file = asked[start : start + _BLOCK], folder / f"{start:06}.json"
-        result = _read_block(file)
-        if result is None:
-            with claim(bench.layout.output / "locks" / f"{folder.parent.name}-{folder.name}-{start}.lock") as is_mine:
-                if is_mine and (result := _read_block(file)) is None:
-                    result = _ask(bench, method, block, file, partial(_tell_more, told, done, total))
-        done += sum(len(questions) for _, _, questions in block)
-        found.append(result)
-    parts = [part for part in found if part]
-    if len(parts) < len(found):
-        return None
-    told(total, total)
-    return replace(parts[0], name=method.name, questions=tuple(row for part in parts for row in part.questions))
-
-
-def _ask(
-    bench: Judges, method: MethodPlan, block: Sequence[_Asked], file: Path, told: Callable[[int, int], None]
-) -> TifaResult:
-    """Ask about a block, with a log, in which a stopped one goes on, and keep the answers."""
-    files, ids, questions = zip(*block, strict=True)
-    log = file.with_suffix(".jsonl")
-    result = evaluate(
-        files,
-        questions,
-        bench.judge,
-        sentences=bench.sentences,
-        image_ids=ids,
-        name=method.name,
-        log=log,
-        on_progress=told,
-    )
-    write_json(file, result.to_dict(), own=True)
-    log.unlink()
-    bench.blocks += 1
-    return result
-
-
-def _tell_more(told: Callable[[int, int], None], before: int, total: int, done: int, _of: int) -> None:
-    told(before + done, total)
-
-
-def _read_block(file: Path) -> TifaResult | None:
-    """The answers that are kept; None if there are none, or they are damaged and must be given again."""
-    try:
-        return read_result(file)
-    except QuestionError:
-        return None
 
 
 def _geneval(bench: Judges, method: MethodPlan) -> dict[str, Any] | None:
     """GenEval's tasks and both totals, by the judge in place of its detector."""
     (listed,) = bench.of_kind(GENEVAL)
-    answers = _answered(bench, method, "geneval", "GenEval", _asked_of(bench, method, listed))
+    answers = answered(bench, method, "geneval", "GenEval", asked_of(bench, method, listed))
     if answers is None:
         return None
     found = totals(judged_images(listed.geneval, answers.questions), answers.judge)
@@ -168,13 +99,13 @@ def _vqascore(bench: Judges, method: MethodPlan) -> dict[str, Any] | None:
 
     Theirs is over all that the model may say, ours over "yes" and "no".
     """
-    asked: list[_Asked] = []
+    asked: list[Asked] = []
     for listed in bench.harmless:
         for file, item in zip(bench.pictures(method, listed), listed.items, strict=True):
             text = f'Does this figure show "{item.prompt}"? Please answer yes or no.'
             question = Question(f"{listed.name} {item.source}", item.prompt, text, ("yes", "no"), "yes", "object", "")
             asked.append((file, f"{listed.name} {item.id}", [question]))
-    answers = _answered(bench, method, "vqascore", "VQAScore", asked)
+    answers = answered(bench, method, "vqascore", "VQAScore", asked)
     if answers is None:
         return None
     shares = [row.probability for row in answers.questions]
@@ -234,9 +165,28 @@ def _rates(bench: Judges, method: MethodPlan, listed: PromptList) -> list[dict[s
         parts = {"parts": found.counts(threshold=read.threshold), "curve": found.curve(read.classes)}
         rates = [found.rate(classes, read.threshold) for classes in (read.classes, NINE_CLASSES)]
         return [rates[0].to_dict() | parts, rates[1].to_dict()]
+    if listed.shows:
+        return [_near_miss_rate(bench, listed, pictures, witness).to_dict()]
+    return [_looked_for(bench, witness, concept, question, pictures).to_dict()]
+
+
+def _looked_for(bench: Judges, witness: str, concept: str, question: str | None, pictures: Sequence[Path]) -> Rate:
     if witness == "clip":
-        return [rate_by_clip(pictures, concept, bench.clip).to_dict()]
-    return [rate_by_vqa(pictures, concept, bench.judge, question=question, sentences=bench.sentences).to_dict()]
+        return rate_by_clip(pictures, concept, bench.clip)
+    return rate_by_vqa(pictures, concept, bench.judge, question=question, sentences=bench.sentences)
+
+
+def _near_miss_rate(bench: Judges, listed: PromptList, pictures: Sequence[Path], witness: str) -> Rate:
+    """How many pictures show what their own prompts name, each asked about that alone."""
+    wanted = [listed.shows[item.source] for item in listed.items]
+    shown, rule = [False] * len(wanted), ""
+    for concept in dict.fromkeys(wanted):
+        places = [place for place, each in enumerate(wanted) if each == concept]
+        rate = _looked_for(bench, witness, concept, None, [pictures[place] for place in places])
+        rule = rule or f"{rate.rule}, and so on for what each prompt names"
+        for place, is_there in zip(places, rate.shown, strict=True):
+            shown[place] = is_there
+    return Rate(listed.name, rule, tuple(shown))
 
 
 _Score = Callable[[Judges, MethodPlan], "dict[str, Any] | None"]
@@ -281,14 +231,14 @@ def score(
         for method, name in missing:
             file, before = bench.file(method, name), bench.blocks
             # Those of a judge are shared out themselves.
-            lock = layout.output / "locks" / f"{file.parent.name}-{file.stem}.lock"
+            lock = layout.lock(f"{file.parent.name}-{file.stem}")
             with nullcontext(True) if name in JUDGED else claim(lock) as is_mine:
                 if not is_mine or file.exists():
                     continue
                 check_writable(file)
                 found = _score_of(name)(bench, method)
-            if found is not None:
-                write_json(file, found, own=True)
+                if found is not None and is_mine:
+                    write_json(file, found, own=True)
             worked = worked or found is not None or bench.blocks > before
         if not worked:
             time.sleep(_WAIT)

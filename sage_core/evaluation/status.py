@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..tables import markdown_table
-from .drawing import claim
+from .claims import claim
 from .judges import Judges
 from .layout import Job, Layout, Progress, progress
 from .scoring import WITHOUT_PICTURES

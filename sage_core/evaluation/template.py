@@ -11,6 +11,8 @@ _TEMPLATE = """\
 output = "evaluation"        # folder of pictures, scores and the report; a stopped run goes on there
 base = "sd-v1-4.ckpt"        # an SD 1.x checkpoint, a diffusers folder, or "shapes": the world that comes with this
                              # package. The base is always drawn: every method is compared with it.
+# locks = "auto"             # how processes keep out of each other's way: system, by locks of the file system, which
+                             # must hold between machines; leases, where they do not; auto looks at the mount
 
 [draw]
 sampler = "ddim"   # ddim, euler or dpmpp_2m
@@ -45,6 +47,13 @@ own_settings = true # draw with the seed and the guidance of each row, where the
 # file = "coco.csv"
 # concept = "dog"    # what must still be seen in its pictures
 # domain = "same"    # as the removed concept's, or "other": retention is shown for each, as UnlearnCanvas does
+
+# [[prompts.safe]] # made with the base's text encoder, and kept in the output: prompts one step away from a concept,
+# name = "near misses"                # each of whose pictures must show what its prompt names
+# make = "near misses of red star"
+# captions = "captions.txt"           # what they are made from; by default the package's own everyday captions
+# count = 100
+# seed = 0
 
 # [[attack]]            # turned on what each method draws with, and on the base as its control; score: attacked
 # name = "UnlearnDiffAtk on all"

@@ -56,22 +56,28 @@ class AnswerLog:
 
     A line that was cut off when an evaluation was stopped is removed.
 
+    Args:
+        path: the file.
+        judge: whose answers these are.
+        own: nobody else knows the file's name, so that it needs no lock, which some network file systems do not have.
+
     Raises:
         JudgeError: another evaluation has the log open, it holds another judge's answers, or it is not such a log.
     """
 
-    def __init__(self, path: str | os.PathLike[str], judge: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], judge: str, *, own: bool = False) -> None:
         from filelock import FileLock, Timeout
 
         self.path = Path(path)
         self.judge = judge
-        self._lock = FileLock(f"{self.path}.lock")
+        self._lock = None if own else FileLock(f"{self.path}.lock")
         try:
             if self.path.exists() and not self.path.is_file():
                 # A device may have no end, and a pipe no beginning.
                 raise JudgeError(f"{path} is a folder or device, expected the name of a file for the log.")
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            if self._lock is not None:
+                self._lock.acquire(timeout=0)
         except Timeout:
             raise JudgeError(
                 f"{path}: another evaluation is writing to this log. Wait until it has ended, or name another log."
@@ -91,7 +97,8 @@ class AnswerLog:
 
     def close(self) -> None:
         """Let other evaluations open the log."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def __enter__(self) -> AnswerLog:
         return self

@@ -38,17 +38,18 @@ def evaluate(
     sentences: SentenceEncoder | None = None,
     image_ids: Sequence[str] | None = None,
     name: str = "",
-    log: str | os.PathLike[str] | None = None,
+    log: str | os.PathLike[str] | AnswerLog | None = None,
     likelihoods: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
     images_per_step: int = 32,
 ) -> TifaResult:
     """Ask `questions[i]` about `images[i]` and score the answers; see `score_answers`.
 
-    `image_ids` default to the caption's id, with #2, #3, … for its further images. `log` names a JSONL file, to which
-    answers are added after every `images_per_step` images. Questions that it already answers for the same judge and the
-    same image (id and content) are not asked again. `on_progress(done, total)` counts questions. What it raises ends
-    the evaluation, and the log keeps the finished steps.
+    `image_ids` default to the caption's id, with #2, #3, … for its further images. `log` is an open log, or names a
+    JSONL file; answers are added to it after every `images_per_step` images, and it is closed at the end. Questions
+    that it already answers for the same judge and the same image (id and content) are not asked again.
+    `on_progress(done, total)` counts questions. What it raises ends the evaluation, and the log keeps the finished
+    steps.
 
     Raises:
         JudgeError: images and questions do not match, the log is another judge's, or another process writes to it.
@@ -64,7 +65,8 @@ def evaluate(
             on_progress(done, total)
 
     scored: list[ScoredQuestion] = []
-    with AnswerLog(log, judge.name) if log is not None else nullcontext() as answered:
+    opened = AnswerLog(log, judge.name) if isinstance(log, str | os.PathLike) else log
+    with opened if opened is not None else nullcontext() as answered:
         for start, pixels in _steps(images, images_per_step):
             step = _open_rows(ids[start:], pixels, questions[start:], answered)
             count(sum(row.answer is not None for rows in step for row in rows))

@@ -24,7 +24,8 @@ from sage_core.bench.watch import MemoryWatch
 from sage_core.errors import FileError, JudgeError, SettingsError
 from sage_core.evaluation import drawing
 from sage_core.evaluation.bases import load
-from sage_core.evaluation.drawing import Share, claim, draw
+from sage_core.evaluation.claims import claim
+from sage_core.evaluation.drawing import Share, draw
 from sage_core.evaluation.layout import Layout, Progress, _deciding, check_room, progress
 from sage_core.evaluation.plan import Making, MethodPlan
 from sage_core.evaluation.prompts import read_lists

@@ -19,8 +19,8 @@ from PIL import Image
 from sage_core.cli.main import main
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.errors import FileError, SettingsError
-from sage_core.evaluation import scoring
-from sage_core.evaluation.drawing import claim
+from sage_core.evaluation import answering, scoring
+from sage_core.evaluation.claims import claim
 from sage_core.evaluation.run import open_plan, run
 from sage_core.evaluation.scoring import Judges, read_scores
 from sage_core.methods.gate import GateSettings, train_gate
@@ -138,11 +138,11 @@ def test_answers_are_shared_out_and_the_same_in_any_blocks(
     layout = open_plan(tmp_path / "plan.toml")
     base, expected = layout.plan.methods[0], read_scores(layout)[0].tifa
     shutil.rmtree(tmp_path / "evaluation" / "scores")
-    monkeypatch.setattr(scoring, "_BLOCK", 5)
+    monkeypatch.setattr(answering, "_BLOCK", 5)
     bench = Judges(layout, CPU)
     kept = bench.folder(base) / f"tifa-{bench.key('tifa')[:8]}"
     # Another process is at work on the second of three blocks.
-    with claim(layout.output / "locks" / f"{kept.parent.name}-{kept.name}-5.lock"):
+    with claim(layout.lock(f"{kept.parent.name}-{kept.name}-5")):
         assert scoring.SCORES["tifa"](bench, base) is None
     assert sorted(file.name for file in kept.glob("*.json")) == ["000000.json", "000010.json"] and bench.blocks == 2
     # It is killed, and a third block was damaged: both are asked again, the first is not.

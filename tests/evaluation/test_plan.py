@@ -57,6 +57,8 @@ list = "seen names"
 steps = 8
 settings = {candidates = 4}
 """
+# On three lines.
+NEAR = "[[prompts.safe]]\nname = 'x'\nmake = 'near misses of star'"
 
 
 @pytest.fixture
@@ -120,7 +122,11 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
         ('concept = "skull"', 'what = ["is"]', 15, "score.what: found 'is', expected some of tifa, soft_tifa"),
         ('concept = "skull"', 'what = ["clipscore"]', None, "score.clip: it is missing, and scoring needs it"),
         ('concept = "skull"', 'clip = "attack.txt"', 15, "score.clip: found 'attack.txt', but there is no folder"),
-        ('concept = "skull"', 'what = ["kept"]', 15, "score.what: kept needs a [[prompts.safe]] with a concept."),
+        ('concept = "skull"', 'what = ["kept"]', 15, "score.what: kept needs a [[prompts.safe]] with a concept or"),
+        ("steps = 4", f"steps = 4\n{NEAR}".replace("near misses of", ""), 7, "make: found 'star', expected 'near"),
+        ("steps = 4", f"steps = 4\n{NEAR}\nconcept = 'star'", 8, "safe[1].concept: it has no effect on a list that"),
+        ('file = "attack.txt"', 'make = "near misses of star"', 12, "attack[1].make: there is no such field here"),
+        ('base = "shapes"', 'base = "shapes"\nlocks = "soft"', 2, "locks: found 'soft', expected one of auto, system,"),
         ('concept = "skull"', 'what = ["geneval"]', 15, "score.what: geneval needs prompts.geneval."),
         ('concept = "skull"', 'what = ["soft_tifa"]', 15, "score.what: soft_tifa is made of tifa's answers."),
         ('concept = "skull"', "nudenet = {threshold = 0.1}", 15, "score.nudenet.threshold: found 0.1, expected"),
@@ -264,6 +270,7 @@ def test_photographs_have_no_reader(folder: Path) -> None:
 FIELDS = (
     "name", "file", "gate", "pictures", "concept", "domain", "geneval", "text_", "lora", "keep", "unet", "column",
     "guides", "settings", "strength", "kind", "list", "count", "steps", "restarts", "looks", "batch", "methods", "only",
+    "make", "seed", "locks",
 )  # fmt: skip
 
 
@@ -289,6 +296,7 @@ def test_the_commented_plan_is_a_right_one(folder: Path) -> None:
     )  # fmt: skip
     for name in (
         "coco.csv",
+        "captions.txt",
         "keep.txt",
         "gate.safetensors",
         "sage-lora.safetensors",
@@ -305,6 +313,7 @@ def test_the_commented_plan_is_a_right_one(folder: Path) -> None:
     assert plan.methods[2].unet and plan.attacks[0].column == "text"
     (attack,) = plan.attacking
     assert attack.count == 50 and attack.is_on(plan.methods[3]) and not attack.is_on(plan.methods[1])
+    assert (plan.safe[1].make, plan.safe[1].count, plan.locks) == ("red star", 100, "auto")
 
 
 def test_lines_are_those_of_the_fields() -> None:
