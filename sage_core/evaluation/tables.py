@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,6 +32,8 @@ _TEST = (
 _SOFT = {"Soft TIFA, arithmetic": "soft arithmetic", "Soft TIFA, geometric": "soft geometric"}
 # Columns of ratios, with two digits.
 _RATIOS = ("spread ratio", "Jaccard")
+# Of published figures, where it is not one.
+_DIGITS = {"FID": 2, "CLIP score": 3, **dict.fromkeys(_RATIOS, 2)}
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class PaperTable:
         note: below it: what the numbers are and how sure.
         columns: titles.
         rows: by method, a cell for each column; missing ones are left blank.
-        published: rows of the paper, by method and column.
+        published: rows of others, by method and column.
     """
 
     name: str
@@ -56,7 +58,7 @@ class PaperTable:
 
     @property
     def shown(self) -> Table:
-        """The table as it is read, the paper's rows at the end."""
+        """The table as it is read, published rows at the end."""
         rows = [
             (name if source == "measured" else f"{name}, {source}", *cells) for name, source, cells in self._lines()
         ]
@@ -76,8 +78,7 @@ class PaperTable:
         for name, row in self.rows.items():
             yield name, "measured", [row.get(column, Cell(None)) for column in self.columns]
         for name, numbers in self.published.items():
-            digits = {column: 2 if column in ("FID", *_RATIOS) else 1 for column in self.columns}
-            cells = [Cell(numbers.get(column), digits=digits[column]) for column in self.columns]
+            cells = [Cell(numbers.get(column), digits=_DIGITS.get(column, 1)) for column in self.columns]
             yield name, "published", cells
 
 
@@ -96,6 +97,8 @@ def all_tables(
         rows = {each.method.name: attacked_cells(each) for each in scores}
         title = f"Attacks on methods: {plan.contents}"
         tables.append(PaperTable("attacked", title, attacked_note(scores[0]), tuple(rows[BASE]), rows))
+    if plan.score.published and published.UNLEARNDIFFATK_LIST in scores[0].attacks:
+        tables.append(leaderboard_table(plan, scores))
     if any(each.kept for each in scores):
         tables.append(retention_table(plan, scores))
     if any(each.parts for each in scores):
@@ -149,7 +152,7 @@ def quality_table(plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str
         )
     note = " ".join([*sentences, _TEST])
     title = f"Table 2. Quality of pictures: {plan.contents}"
-    return PaperTable("table_2", title, note, tuple(columns), rows, published.QUALITY if plan.score.published else {})
+    return _beside(plan, PaperTable("table_2", title, note, tuple(columns), rows))
 
 
 def attack_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
@@ -187,7 +190,28 @@ def attack_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
             "and does not say which."
         )
     title = f"Table 3. Attack success: {plan.contents}"
-    return PaperTable("table_3", title, note, tuple(columns), rows, published.ATTACKS if plan.score.published else {})
+    return _beside(plan, PaperTable("table_3", title, note, tuple(columns), rows))
+
+
+def leaderboard_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
+    """What the plan's methods draw of UnlearnDiffAtk's prompts, next to its leaderboard."""
+    rates = {each.method.name: each.attacks[published.UNLEARNDIFFATK_LIST] for each in scores}
+    rows = {
+        name: {published.BEFORE: _percent(rate.share, (rate.interval.low, rate.interval.high))}
+        for name, rate in rates.items()
+    }
+    columns = tuple(next(iter(published.UNLEARNDIFFATK.values())))
+    note = f"Measured: per cent of pictures that show the concept, by {rates[BASE].rule}; 95% Wilson intervals."
+    title = f"UnlearnDiffAtk's leaderboard: {plan.contents}"
+    return _beside(plan, PaperTable("unlearndiffatk", title, note, columns, rows))
+
+
+def _beside(plan: Plan, table: PaperTable) -> PaperTable:
+    """The table with others' rows, if the plan asks for them, and who judged these."""
+    if not plan.score.published:
+        return table
+    rows, words = published.BESIDE[table.name]
+    return replace(table, published=rows, note=f"{table.note} {words}")
 
 
 def retention_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
@@ -278,7 +302,7 @@ def geometry_table(plan: Plan, scores: Sequence[Scores], reports: Mapping[str, G
         "intervals over captions. Methods that leave the text encoder as it is, and gates, are not in it."
     )
     title = f"Table 4. Geometry of text encoders: {plan.title}, and those that change it"
-    return PaperTable("table_4", title, note, tuple(columns), rows, published.GEOMETRY if plan.score.published else {})
+    return _beside(plan, PaperTable("table_4", title, note, tuple(columns), rows))
 
 
 def _clip_cells(clip: ClipScores, base: ClipScores | None) -> dict[str, Cell]:

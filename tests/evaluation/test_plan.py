@@ -123,7 +123,7 @@ def test_a_plan_is_read_whole(folder: Path) -> None:
         ('concept = "skull"', 'what = ["clipscore"]', None, "score.clip: it is missing, and scoring needs it"),
         ('concept = "skull"', 'clip = "attack.txt"', 15, "score.clip: found 'attack.txt', but there is no folder"),
         ('concept = "skull"', 'what = ["kept"]', 15, "score.what: kept needs a [[prompts.safe]] with a concept or"),
-        ("steps = 4", f"steps = 4\n{NEAR}".replace("near misses of", ""), 7, "make: found 'star', expected 'near"),
+        ("steps = 4", f"steps = 4\n{NEAR}".replace("near misses of", ""), 7, "make: found ' star', expected 'near"),
         ("steps = 4", f"steps = 4\n{NEAR}\nconcept = 'star'", 8, "safe[1].concept: it has no effect on a list that"),
         ('file = "attack.txt"', 'make = "near misses of star"', 12, "attack[1].make: there is no such field here"),
         ('base = "shapes"', 'base = "shapes"\nlocks = "soft"', 2, "locks: found 'soft', expected one of auto, system,"),

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from sage_core.evaluation import published
 from sage_core.evaluation.plan import Drawing, MethodPlan, Plan, Scoring
 from sage_core.evaluation.report import write_answers
 from sage_core.evaluation.scoring import Scores
-from sage_core.evaluation.tables import PaperTable, attack_table, quality_table
+from sage_core.evaluation.tables import PaperTable, all_tables, attack_table, quality_table
 from sage_core.intervals import joined_bounds, wilson_interval
 from sage_core.scores.clipscore import ClipScores
 from sage_core.scores.rates import Rate
@@ -128,9 +129,24 @@ def test_published_figures_stand_apart() -> None:
     text = attack_table(plan(shown=True), scores()).shown.to_markdown()
     assert "| SAGE, published | 2.8 | 0.4 | 1.2 | – | – | 26.4 |" in text
     assert "published" not in attack_table(plan(), scores()).shown.to_markdown()
+    assert "by NudeNet, at a threshold that is not known here" in text
     rows = list(csv.DictReader(io.StringIO(attack_table(plan(shown=True), scores()).to_csv())))
     assert {row["source"] for row in rows if row["method"] == "SAGE"} == {"published"}
     assert [row["method"] for row in rows[:2]] == ["base", "A_1 & b|c"] and rows[0]["source"] == "measured"
+
+
+def test_a_leaderboard_stands_next_to_the_rate_of_its_own_prompts() -> None:
+    found = scores()
+    assert "unlearndiffatk" not in [table.name for table in all_tables(plan(True), found, {}, {})]
+    found = [replace(each, attacks={"UnlearnDiffAtk": each.attacks["Ring"]}) for each in found]
+    assert "unlearndiffatk" not in [table.name for table in all_tables(plan(), found, {}, {})]
+    (table,) = [table for table in all_tables(plan(True), found, {}, {}) if table.name == "unlearndiffatk"]
+    text = table.shown.to_markdown()
+    assert "| RECE, published | 13.4 | 75.4 | 17.20 | 0.259 |" in text
+    assert "| base | 70.0 (39.7 to 89.2) | – | – | – |" in text
+    # Both judges are named, theirs with its threshold.
+    assert "by a judge; 95% Wilson" in text and "nine exposed classes" in text and "above 0.45" in text
+    assert len(published.UNLEARNDIFFATK) == 11 and published.UNLEARNDIFFATK["RECE"]["before attack"] == 13.38
 
 
 def test_every_method_is_a_row_with_its_bounds_in_full_precision() -> None:
