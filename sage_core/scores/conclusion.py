@@ -38,16 +38,18 @@ def conclusion(base: Outcome, others: Sequence[Outcome], concept: str = "the con
     """
     shown = {each.name: each.shown for each in others if each.shown is not None}
     right = {each.name: each.right for each in others if each.right is not None}
-    sentences, removed = [], []
+    sentences: list[str] = []
+    removed: list[str] = []
     if base.shown is not None and shown:
-        removed = _best(shown, min(map(_value, shown.values())))
-        sentences.append(_gone(base.shown, shown[removed[0]], removed, len(shown), concept))
+        least = _best(shown, min(map(_value, shown.values())))
+        sentences.append(_gone(base.shown, shown[least[0]], least, len(shown), concept))
+        removed = least if _apart(base.shown, shown[least[0]]) else []
     if base.right is not None and right:
         kept = _best(right, max(map(_value, right.values())))
         p = next(each.p for each in others if each.name == kept[0])
         line = _stayed(base.right, right[kept[0]], kept, len(right), p)
-        also = [f"{name} has {right[name].number}%" for name in removed if name in right and name not in kept]
-        sentences.append("; ".join([line, *also]) + ".")
+        also = [f"{name} {right[name].number}%" for name in removed if name in right and name not in kept]
+        sentences.append(f"{line}{'; ' if also else ''}{_all(also)}.")
     return " ".join(sentences)
 
 
@@ -94,4 +96,4 @@ def _value(cell: Cell) -> float:
 
 
 def _all(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

@@ -82,10 +82,9 @@ def test_pictures_of_a_batch_are_those_that_are_drawn_alone(
     # Three, one, and the long prompt, which goes with no other.
     assert [len(latents) for latents in found["together"]] == [3, 1, 1] and len(found["alone"]) == 5
     torch.testing.assert_close(torch.cat(found["together"]), torch.cat(found["alone"]), rtol=1e-3, atol=2e-3)
-    graph["list"]["inputs"]["count"], graph["other"] = 2, {**graph["list"], "inputs": {**graph["list"]["inputs"]}}
-    graph["batch"]["inputs"]["seed"] = ["other", 1]
-    graph["list"]["inputs"]["count"] = 3
-    with pytest.raises(ExecutionError, match="3 prompts came with 2 seeds; expected one for each"):
+    graph["few"] = node("SAGEPromptList", file="five.txt", start=0, count=2, seed=7)
+    graph["batch"]["inputs"]["seed"] = ["few", 1]
+    with pytest.raises(ExecutionError, match="5 prompts came with 2 seeds; expected one for each"):
         server.run(graph)
     graph["batch"]["inputs"]["seed"], graph["empty"]["inputs"]["batch_size"] = ["list", 1], 2
     with pytest.raises(ExecutionError, match="latent holds 2 pictures; expected one"):

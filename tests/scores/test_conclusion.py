@@ -28,7 +28,7 @@ BASE = Outcome("Base", LEFT, HIGH)
         (
             [Outcome("DES", GONE, LOW, 0.001), Outcome("SAGE", SOME, Cell(98.0, 95, 99), 0.01)],
             "DES shows a skull least: in 2.8% of the pictures that ask for it, the base in 97.2%. "
-            "SAGE has the highest TIFA: 98.0%, the base 99.0%, a loss beyond chance; DES has 70.0%.",
+            "SAGE has the highest TIFA: 98.0%, the base 99.0%, a loss beyond chance; DES 70.0%.",
         ),
         (
             [Outcome("SAGE", SOME, LOW, 0.001)],
