@@ -36,6 +36,8 @@ PACKAGE = "sage-alignment"
 EXTRAS = ("comfyui", "demo")
 # What is trained on, in ComfyUI's input folder.
 PAIRS = "shapes_pairs.csv"
+# Where the pack keeps trainings, in ComfyUI's base folder.
+RUNS = "output/sage/runs"
 # Bytes: the checkpoint, its text encoder, and three trained ones.
 NEEDED_SPACE = 1200 * 2**20
 
@@ -148,6 +150,10 @@ def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> 
     """Train each encoder on the shapes world; its training, by its name."""
     from safetensors import safe_open
 
+    from ..plots import LIGHT, figure_to_image
+    from ..rows import read_json
+    from ..runs.curves import training_curves
+    from ..runs.record import StepReport
     from ..shapes.captions import CONCEPT
     from .graphs import ALIGNED, training_graph
     from .report import Training
@@ -157,14 +163,18 @@ def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> 
     nodes = {name: f"Train {name}" for name in ALIGNED}
     with screen.stage_per_node(dict.fromkeys(nodes.values(), 1)) as on_progress:
         outputs = server.run(graph, on_progress)
-    images = server.images(outputs)
+    runs = {run["metadata"].get("hash"): run for run in map(read_json, (server.base / RUNS).glob("*.json"))}
     trainings = {}
-    for name, node in nodes.items():
+    for place, (name, node) in enumerate(nodes.items(), start=1):
         file = f"{graph[node]['inputs']['name']}.safetensors"
         with safe_open(server.base / "models" / "text_encoders" / file, "pt") as encoder:
             # The first line names the file in a folder that will not last.
             report = outputs[node]["text"][0].split("\n", 1)[1]
-            trainings[name] = Training(file, images[node][0], report, encoder.metadata())
+            about = encoder.metadata()
+        # The node's own picture, in the colour that the method has in all others.
+        history = [StepReport.from_dict(row) for row in runs[about["hash"]]["history"]]
+        curves = figure_to_image(training_curves(history, LIGHT.about(place)))
+        trainings[name] = Training(file, curves, report, about)
     return trainings
 
 

@@ -31,7 +31,7 @@ class Training:
 
     Attributes:
         file: its file's name in models/text_encoders.
-        curves: the node's picture of losses and embedding space.
+        curves: losses and embedding space, as the node draws them, in the method's own colour.
         report: the node's text.
         metadata: the file's.
     """
