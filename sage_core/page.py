@@ -140,9 +140,9 @@ def lines(text: str) -> Block:
     return Block(f"<pre>{html.escape(text)}</pre>", f"{fence}\n{text}\n{fence}")
 
 
-def table(shown: Table, name: str = "") -> Block:
-    """A table with its title and note, and itself as a CSV file called `name`, or by the table's own name."""
-    content = urllib.parse.quote(shown.to_csv())
+def table(shown: Table, name: str = "", *, content: str = "") -> Block:
+    """A table with its title and note, and as a CSV file: called `name` or as the table is, with its own `content`."""
+    content = urllib.parse.quote(content or shown.to_csv())
     file = html.escape(f"{name or shown.name or 'table'}.csv")
     link = f'<p class=note><a download="{file}" href="data:text/csv;charset=utf-8,{content}">{file}</a></p>'
     return Block(shown.to_html() + link, shown.to_markdown())
