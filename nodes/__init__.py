@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import (
     adversarial,
     attack,
+    batching,
     checking,
     distances,
     encoder,
@@ -39,6 +40,7 @@ class SageExtension(ComfyExtension):
             attack,
             runs,
             prompts,
+            batching,
             making,
             judges,
             tifa,

@@ -28,7 +28,7 @@ from ..sage_core.tifa.comparison import Comparison
 from ..sage_core.tifa.comparison import compare as compare_tifa
 from ..sage_core.tifa.questions import captions_by_type
 from .host import clips, display, memory
-from .host.inputs import check_choices, check_finite, encoder_inputs, exactly_one, found_by
+from .host.inputs import ADVANCED, check_choices, check_finite, encoder_inputs, exactly_one, found_by
 from .host.sockets import Methods, Pairs, Questions, Scores
 
 _MOST_LISTED = 6
@@ -54,6 +54,16 @@ def _tifa_inputs() -> list[io.Input]:
         Scores.Input("base_scores", optional=True, tooltip="Scored pictures of base: adds the loss in TIFA."),
         Scores.Input("aligned_scores", optional=True, tooltip="Scored pictures of aligned, over the same questions."),
         Methods.Input("methods", optional=True, tooltip="From another SAGE Geometry: its points join the picture."),
+        io.Int.Input(
+            "place",
+            default=0,
+            min=0,
+            max=1000,
+            optional=True,
+            tooltip="Of several methods in one report the number of this one, from 1, which decides its colour in all "
+            "figures. 0: a colour that no method has.",
+            **ADVANCED,
+        ),
     ]
 
 
@@ -217,6 +227,7 @@ class SAGEGeometry(io.ComfyNode):
         base_scores=(None,),
         aligned_scores=(None,),
         methods=(None,),
+        place=(0,),
     ) -> io.NodeOutput:
         check_choices(cls, embedding=embedding, theme=theme)
         change = _tifa_change(base_scores[0], aligned_scores[0])
@@ -228,6 +239,7 @@ class SAGEGeometry(io.ComfyNode):
             report = report.with_losses(change.by_type)
             points = joined(points, Point.of(change.other, report, change.tifa))
         colors = DARK if theme[0] == "dark" else LIGHT
+        colors = colors.about(place[0]) if place[0] else colors
         page, plane = _pictures([report_page(report, colors), prompt_map(report, colors)])
         grouped = report.categories is not None and bool(report.categories.measured)
         more = _pictures([types_page(report, colors)] if grouped else [])

@@ -18,7 +18,7 @@ from ..sage_core.errors import SettingsError, UnetError
 from ..sage_core.methods.closed_form.common import Edit, with_warning
 from ..sage_core.methods.concepts import Concepts, split_texts
 from ..sage_core.methods.table import of_kind, settings_of, told
-from ..sage_core.prompts.concepts import ConceptList, texts_to_erase
+from ..sage_core.prompts.concepts import ConceptList, texts_to_erase, texts_to_keep
 from ..sage_core.prompts.everyday import REFERENCE_PROMPTS
 from ..sage_core.unet.changes import changes, save_changes
 from ..sage_core.unet.files import UnetFile, read_unet
@@ -279,7 +279,7 @@ class SAGEEraseConcept(io.ComfyNode):
                     optional=True,
                     tooltip="Their safe prompts show what prompts are like in general: for mace, oce and speed.",
                 ),
-                concepts_input("concepts and guide; each of its names is erased"),
+                concepts_input("concepts and guide; each of its names is erased, and what is near them is kept"),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The MODEL without the concepts."),
@@ -311,7 +311,8 @@ class SAGEEraseConcept(io.ComfyNode):
         given = tuple(pairs.safe) if pairs is not None else ()
         settings = settings_of(method, knobs)
         captions = given or (REFERENCE_PROMPTS if "captions" in _FORMS[method].needed(settings) else ())
-        wanted = Concepts(*_erased(concepts, guide, concept_list), split_texts(keep), tuple(captions))
+        kept = (*split_texts(keep), *(texts_to_keep(concept_list) if concept_list is not None else ()))
+        wanted = Concepts(*_erased(concepts, guide, concept_list), tuple(dict.fromkeys(kept)), tuple(captions))
         edit = _edit(model, clip, method, wanted, settings)
         edited = models.add_differences(model, edit.deltas, strength)
         lines = [

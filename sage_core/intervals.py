@@ -13,6 +13,11 @@ from .settings import CountOrZero, Limits, checked
 
 # Points from which Fisher's interval of a correlation exists: its width goes with 1 / sqrt(n - 3).
 FEWEST_POINTS = 4
+# Said where intervals by `paired_change` stand beside p-values.
+WIDE_INTERVALS = (
+    "Intervals of changes are wide near the ends of the scale, on the safe side: one may hold 0 where the test finds a "
+    "difference."
+)
 
 
 @dataclass(frozen=True)

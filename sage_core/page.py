@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import html
+import os
 import re
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -12,28 +15,53 @@ from pathlib import Path
 
 from PIL import Image
 
+from . import __version__
+from .devices import device_name
 from .files import whole_file, write_text
 from .images import open_picture
+from .plots import DARK, LIGHT, Theme
 from .tables import Table, markdown
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1240px; margin: 2rem auto;
-       padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { margin-top: 2.2rem; font-size: 1.2rem; }
+
+def _colours(theme: Theme) -> str:
+    """A theme as the page's own names of colours."""
+    named = {"ground": theme.background, "text": theme.text, "muted": theme.muted, "line": theme.grid}
+    return " ".join(f"--{name}: {colour};" for name, colour in (named | {"bad": theme.hurt}).items())
+
+
+# Figures are drawn for light pages and keep their ground. An enlarged picture fills the window, and is as large as it
+# is where that is more: no script is needed for it.
+_STYLE = (
+    f"""
+:root {{ color-scheme: light dark; {_colours(LIGHT)} --box: #f6f6f6; }}
+@media (prefers-color-scheme: dark) {{ :root {{ {_colours(DARK)} --box: #26262b; }} }}
+""".strip()
+    + """
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--ground); max-width: 1240px;
+       margin: 2rem auto; padding: 0 1rem; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; } h2 { margin-top: 2.2rem; font-size: 1.2rem; } a { color: inherit; }
+.lead { font-size: 1.15rem; font-weight: 600; }
 .table { overflow-x: auto; } table { border-collapse: collapse; }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 .l { text-align: left; } .c { text-align: center; }
-th:first-child, td:first-child { position: sticky; left: 0; background: #fff; }
-td small { display: block; color: #616161; font-size: .68rem; }
-.apart td { color: #616161; font-style: italic; } .note, figcaption { color: #616161; font-size: .85rem; }
-figure { margin: 1rem 0; overflow-x: auto; }
-figure > img { box-sizing: border-box; max-width: 100%; border: 1px solid #e3e3e3; border-radius: 6px; }
-pre { background: #f6f6f6; padding: .8rem; white-space: pre-wrap; border-radius: 6px; font-size: .85rem; }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--ground); }
+td small { display: block; color: var(--muted); font-size: .68rem; }
+.apart td { color: var(--muted); font-style: italic; }
+.note, figcaption { color: var(--muted); font-size: .85rem; }
+figure { margin: 1rem 0; }
+figure img { box-sizing: border-box; max-width: 100%; border: 1px solid var(--line); border-radius: 6px; }
+.zoom { cursor: zoom-in; } .zoom input { position: absolute; opacity: 0; }
+.zoom input:focus-visible + img { outline: 3px solid var(--muted); }
+.zoom:has(:checked) { position: fixed; inset: 0; z-index: 9; overflow: auto; background: var(--ground);
+                      cursor: zoom-out; }
+.zoom input:checked + img { display: block; margin: auto; width: auto; min-width: min(100%, 100vh); max-width: none; }
+pre { background: var(--box); padding: .8rem; white-space: pre-wrap; border-radius: 6px; font-size: .85rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(480px, 100%), 1fr)); gap: 1rem; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(400px, 100%), 1fr)); gap: 1rem; }
-.cards > div { border: 1px solid #e3e3e3; border-radius: 6px; padding: .6rem; font-size: .85rem; }
-.cards img { width: 48%; } .cards ul { margin: .3rem 0 0 1rem; padding: 0; color: #d55e00; }
-""".strip()
+.cards > div { border: 1px solid var(--line); border-radius: 6px; padding: .6rem; font-size: .85rem; }
+.cards img { width: 48%; } .cards ul { margin: .3rem 0 0 1rem; padding: 0; color: var(--bad); }
+""".rstrip()
+)
 _CODE = re.compile("`([^`]+)`")
 # Longest side of a small picture, in pixels.
 _SIDE = 256
@@ -48,12 +76,19 @@ class Block:
     pictures: Mapping[str, Image.Image] = field(default_factory=dict)
 
 
+def _made() -> str:
+    """When, by what and on what a page is made."""
+    day, cores = datetime.date.today(), os.cpu_count()
+    return f"Made on {day:%Y-%m-%d} by sage-alignment {__version__} on {device_name('cpu')} with {cores} cores."
+
+
 @dataclass(frozen=True)
 class Page:
-    """A title and what stands below it."""
+    """A title and what stands below it; at its end it says how it was `made`."""
 
     title: str
     blocks: Sequence[Block]
+    made: str = field(default_factory=_made)
 
     def to_html(self) -> str:
         """One file that needs no other."""
@@ -63,13 +98,16 @@ class Page:
             '<meta name=viewport content="width=device-width, initial-scale=1">\n'
             f"<style>{_STYLE}</style><h1>{title}</h1>"
         )
-        return "\n".join([head, *(block.html for block in self.blocks)]) + "</html>\n"
+        return "\n".join([head, *(block.html for block in self._all)]) + "</html>\n"
 
     def to_markdown(self) -> str:
         """The same for a reader of Markdown, which shows pictures from their files."""
-        return (
-            "\n\n".join(filter(None, [f"# {markdown(self.title)}", *(block.markdown for block in self.blocks)])) + "\n"
-        )
+        parts = [f"# {markdown(self.title)}", *(block.markdown for block in self._all)]
+        return "\n\n".join(filter(None, parts)) + "\n"
+
+    @property
+    def _all(self) -> list[Block]:
+        return [*self.blocks, paragraph(self.made, quiet=True)]
 
     def write(self, folder: Path, name: str = "report") -> None:
         """Write it into `folder`: its pictures, `name`.md and `name`.html."""
@@ -91,15 +129,23 @@ def paragraph(text: str, *, quiet: bool = False) -> Block:
     return Block(f"<p class=note>{shown}</p>" if quiet else f"<p>{shown}</p>", markdown(text))
 
 
+def lead(text: str) -> Block:
+    """What the page comes to, said first."""
+    return Block(f"<p class=lead>{html.escape(text)}</p>", f"**{markdown(text)}**")
+
+
 def lines(text: str) -> Block:
     """Lines as they stand."""
     fence = "`" * max([3, *(len(found) + 1 for found in re.findall("`+", text))])
     return Block(f"<pre>{html.escape(text)}</pre>", f"{fence}\n{text}\n{fence}")
 
 
-def table(shown: Table) -> Block:
-    """A table with its title and note."""
-    return Block(shown.to_html(), shown.to_markdown())
+def table(shown: Table, name: str = "", *, content: str = "") -> Block:
+    """A table with its title and note, and as a CSV file: called `name` or as the table is, with its own `content`."""
+    content = urllib.parse.quote(content or shown.to_csv())
+    file = html.escape(f"{name or shown.name or 'table'}.csv")
+    link = f'<p class=note><a download="{file}" href="data:text/csv;charset=utf-8,{content}">{file}</a></p>'
+    return Block(shown.to_html() + link, shown.to_markdown())
 
 
 def picture(file: str, image: Image.Image, caption: str) -> Block:
@@ -142,7 +188,9 @@ def _small(file: Path) -> Image.Image:
 
 
 def _img(image: Image.Image, alt: str, form: str = "PNG") -> str:
+    """A picture that a click enlarges, and another makes small again."""
     content = BytesIO()
     image.save(content, format=form, **({"quality": 85} if form == "JPEG" else {}))
     data = base64.b64encode(content.getvalue()).decode()
-    return f'<img src="data:image/{form.lower()};base64,{data}" alt="{html.escape(alt)}">'
+    shown = f'<img src="data:image/{form.lower()};base64,{data}" alt="{html.escape(alt)}">'
+    return f'<label class=zoom title="Enlarge"><input type=checkbox aria-label="Enlarge">{shown}</label>'

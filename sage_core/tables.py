@@ -28,17 +28,24 @@ _NUMBERED = re.compile(r"^Table \d+\. ")
 # Columns of numbers that fit into one column of a page.
 _NARROW = 4
 MISSING = "–"
+# Percentage points: an interval as wide as this says nothing.
+VAGUE = 60.0
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number with the bounds of its 95% interval, where it has one; `digits` after the point, `sign` before it."""
+    """A number with the bounds of its 95% interval, where it has one; `digits` after the point, `sign` before it.
+
+    Of percentages `few` says what there may be too few of, such as "captions": words stand in the place of an interval
+    that says nothing.
+    """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     digits: int = 1
     sign: bool = False
+    few: str = ""
 
     @property
     def number(self) -> str:
@@ -47,10 +54,19 @@ class Cell:
 
     @property
     def interval(self) -> str:
-        """The bounds in brackets; nothing without them."""
+        """The bounds in brackets, or that there is too little to tell; nothing where there need be none."""
+        if self.vague:
+            return f"(too few {self.few})"
         if self.low is None or self.high is None:
             return ""
         return f"({self._text(self.low)} to {self._text(self.high)})"
+
+    @property
+    def vague(self) -> bool:
+        """Whether a percentage comes of so few that its interval says nothing."""
+        if not self.few or self.value is None:
+            return False
+        return self.low is None or self.high is None or not self.high - self.low < VAGUE
 
     def __str__(self) -> str:
         return f"{self.number} {self.interval}".strip()
@@ -97,6 +113,22 @@ class Table:
         title = f"**{markdown(self.title)}**" if self.title else ""
         table = markdown_table(self.header, self.rows, self._align)
         return "\n\n".join(filter(None, [title, table, markdown(self.note)]))
+
+    def to_csv(self) -> str:
+        """Header and rows; numbers in full precision, the bounds of intervals in columns of their own."""
+        columns = list(zip(*self.rows, strict=True)) or [()] * len(self.header)
+        bounded = [any(isinstance(cell, Cell) and cell.low is not None for cell in column) for column in columns]
+        header: list[str] = []
+        for title, both in zip(self.header, bounded, strict=True):
+            header += [title, f"{title} low", f"{title} high"] if both else [title]
+        rows = []
+        for row in self.rows:
+            values: list[object] = []
+            for cell, both in zip(row, bounded, strict=True):
+                value, *bounds = (cell.value, cell.low, cell.high) if isinstance(cell, Cell) else (cell, None, None)
+                values += [value, *bounds] if both else [value]
+            rows.append(values)
+        return csv_text(header, rows)
 
     def to_html(self) -> str:
         """Title, table and note; intervals stand small below their numbers."""

@@ -62,15 +62,17 @@ strength.
 methods:
 {_lines(_FORMS)}
 
---concepts erases every name of each concept of a file, except those that are kept unseen; its `becomes` is the guide.
+--concepts erases every name of each concept of a file, except those that are kept unseen; its `becomes` is the guide,
+and what is `near` is kept. Files of `sage pairs` are taken as they are.
 
-Guides come from --guide, texts to keep from --keep (oce reads it with a --keep-scale), captions from --captions:
-hundreds of everyday prompts hold on to what you draw, and mace needs them, or for an object a --hold of 1,000.
+Guides come from --guide, texts to keep from --keep (oce reads it with a --keep-scale), captions from --captions, or
+from the safe prompts of --pairs: hundreds of everyday prompts hold on to what you draw, and mace needs them, or for an
+object a --hold of 1,000.
 
 examples:
   sage erase sd15.safetensors --concept nudity --method rece --out no-nudity.safetensors
   sage erase sd15.safetensors --concept "Van Gogh" --guide art --keep styles.txt --out no-van-gogh.safetensors
-  sage erase sd15.safetensors --concepts concepts.toml --out neither.safetensors
+  sage erase sd15.safetensors --concepts found.toml --pairs pairs.csv --out gone.safetensors
   sage erase sd15.safetensors --concept nudity --text-encoder sage.safetensors --out on-top-of-sage.safetensors
 """
 _REDIRECT = """
@@ -108,6 +110,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     erase = common.add_command(subparsers, "erase", run_erase, _ERASE)
     _add_removal(erase, required=True)
+    erase.add_argument("--pairs", type=Path, metavar="FILE", help="pairs, whose safe prompts are the captions")
+    erase.set_defaults(unsafe=None, from_concept=False)
     erase.add_argument("--method", default="uce", help="see above (default: uce)")
     erase.add_argument("--erase-scale", type=common.distance, help="how strongly (cure: alpha)")
     erase.add_argument("--hold", type=common.distance, help="how much the matrices stay (lam; speed: retain_scale)")
@@ -264,6 +268,9 @@ def _removal(options: argparse.Namespace, *, drawn: bool) -> Removal:
     guides = getattr(options, "guide", None)
     if options.concepts and guides:
         raise SettingsError("Guides come from --guide or from the field 'becomes' of --concepts; both are given.")
+    solved = "erase_scale" in options
+    if solved and options.pairs and options.captions:
+        raise SettingsError("Captions come from --captions or from the safe prompts of --pairs; both are given.")
     listed = common.concepts(options.concepts) if options.concepts else None
     about: dict[str, Any] = {"preserve": tuple(prompts("keep")), "captions": tuple(prompts("captions"))}
     about["sources"] = tuple(getattr(options, "erase_from", None) or ())
@@ -272,6 +279,8 @@ def _removal(options: argparse.Namespace, *, drawn: bool) -> Removal:
         pairs = training_inputs.pairs_of(options.pairs, options.unsafe, options.from_concept, concept)
         about["pairs"] = drawable(pairs) if drawn else pairs
         common.say(about["pairs"].report.summary())
+        if solved:
+            about["captions"] = pairs.safe
     if listed is not None:
         return Removal.of(listed, **about)
     return Removal(tuple(options.concept or ()), tuple(guides or ("",)), **about)

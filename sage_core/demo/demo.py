@@ -8,18 +8,19 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib.metadata
+import math
 import re
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SageError
 
@@ -35,6 +36,8 @@ PACKAGE = "sage-alignment"
 EXTRAS = ("comfyui", "demo")
 # What is trained on, in ComfyUI's input folder.
 PAIRS = "shapes_pairs.csv"
+# Where the pack keeps trainings, in ComfyUI's base folder.
+RUNS = "output/sage/runs"
 # Bytes: the checkpoint, its text encoder, and three trained ones.
 NEEDED_SPACE = 1200 * 2**20
 
@@ -132,13 +135,14 @@ def _measure(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen, s
     for name, each in trainings.items():
         screen.line(f"{name} was trained in {each.precision}")
     encoders = {name: each.file for name, each in trainings.items()}
-    scores = _score(server, plan, files, exam, encoders, screen)
+    compute = _drawn_in(server, trainings)
+    scores = _score(server, plan, files, exam, encoders, compute, screen)
     with screen.stage("Score one picture"):
         card = score_one(server, files, encoders["DES"], steps=plan.sampling_steps)
     with screen.stage("Compare the embedding spaces"):
         spaces = compare_spaces(server, files.text_encoder.name, encoders)
     seconds = {**screen.seconds, "All": time.monotonic() - start}
-    about = {"plan": asdict(plan), "seconds": seconds, **server.get("/system_stats")}
+    about = {"plan": asdict(plan), "drawn_in": compute, "seconds": seconds, **server.get("/system_stats")}
     return Results(exam, scores, card, spaces, trainings, about)
 
 
@@ -146,6 +150,10 @@ def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> 
     """Train each encoder on the shapes world; its training, by its name."""
     from safetensors import safe_open
 
+    from ..plots import LIGHT, figure_to_image
+    from ..rows import read_json
+    from ..runs.curves import training_curves
+    from ..runs.record import StepReport
     from ..shapes.captions import CONCEPT
     from .graphs import ALIGNED, training_graph
     from .report import Training
@@ -155,27 +163,44 @@ def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> 
     nodes = {name: f"Train {name}" for name in ALIGNED}
     with screen.stage_per_node(dict.fromkeys(nodes.values(), 1)) as on_progress:
         outputs = server.run(graph, on_progress)
-    images = server.images(outputs)
+    runs = {run["metadata"].get("hash"): run for run in map(read_json, (server.base / RUNS).glob("*.json"))}
     trainings = {}
-    for name, node in nodes.items():
+    for place, (name, node) in enumerate(nodes.items(), start=1):
         file = f"{graph[node]['inputs']['name']}.safetensors"
         with safe_open(server.base / "models" / "text_encoders" / file, "pt") as encoder:
             # The first line names the file in a folder that will not last.
             report = outputs[node]["text"][0].split("\n", 1)[1]
-            trainings[name] = Training(file, images[node][0], report, encoder.metadata())
+            about = encoder.metadata()
+        # The node's own picture, in the colour that the method has in all others.
+        history = [StepReport.from_dict(row) for row in runs[about["hash"]]["history"]]
+        curves = figure_to_image(training_curves(history, LIGHT.about(place)))
+        trainings[name] = Training(file, curves, report, about)
     return trainings
 
 
+def _drawn_in(server: Server, trainings: Mapping[str, Training]) -> str:
+    """What the pictures are drawn in: ComfyUI never chooses bf16 on a CPU, not on one that computes in it natively."""
+    on_cpu = all(device["type"] == "cpu" for device in server.get("/system_stats")["devices"])
+    return "bf16" if on_cpu and all(each.precision == "bf16" for each in trainings.values()) else "default"
+
+
 def _score(
-    server: Server, plan: Plan, files: ExpandedFiles, exam: Exam, encoders: dict[str, str], screen: Screen
+    server: Server,
+    plan: Plan,
+    files: ExpandedFiles,
+    exam: Exam,
+    encoders: dict[str, str],
+    compute: str,
+    screen: Screen,
 ) -> Scores:
     """Run the shipped evaluation workflow on the shapes world."""
-    from .scores import DRAWING, ENCODERS, score_encoders
+    from .scores import BATCH, DRAWING, ENCODERS, score_encoders
 
-    runs = dict(zip(DRAWING, (plan.safe, plan.seen + plan.unseen), strict=True))
-    stages = {f"{name}: {part}": times for name in ENCODERS for part, times in runs.items()}
+    drawn = dict(zip(DRAWING, (plan.safe, plan.seen + plan.unseen), strict=True))
+    stages = {f"{name}: {part}": math.ceil(count / BATCH) for name in ENCODERS for part, count in drawn.items()}
+    how: dict[str, Any] = {"steps": plan.sampling_steps, "compute": compute}
     with screen.stage_per_node(stages) as on_progress:
-        return score_encoders(server, files, exam, encoders, steps=plan.sampling_steps, on_progress=on_progress)
+        return score_encoders(server, files, exam, encoders, on_progress=on_progress, **how)
 
 
 def _settings(plan: Plan) -> dict[str, object]:

@@ -68,6 +68,46 @@ def on_shapes_world(
     return patched
 
 
+def draw_together(graph: Graph, size: int, compute: str) -> dict[str, dict[str, Any]]:
+    """The graph with each KSampler's prompts drawn in batches: the same pictures up to rounding, in less time.
+
+    Its KSamplers have one model and differ in prompts and seeds alone, which are lists, as all shipped workflows' do.
+
+    Args:
+        graph: the workflow.
+        size: pictures at a time.
+        compute: what the U-Net computes in, one of ModelComputeDtype's choices; "default" leaves it to ComfyUI.
+    """
+    together = {name: dict(entry) for name, entry in graph.items()}
+    for name, entry in graph.items():
+        if entry["class_type"] != "KSampler":
+            continue
+        title, given = entry["_meta"]["title"], entry["inputs"]
+        prompt, model = given["positive"][0], given["model"]
+        if compute != "default":
+            together["precision"] = node("ModelComputeDtype", "Precision", model=model, dtype=compute)
+            model = ["precision", 0]
+        schedule = {key: given[key] for key in ("scheduler", "steps", "denoise")}
+        together["sampler"] = node("KSamplerSelect", "Sampler", sampler_name=given["sampler_name"])
+        together["schedule"] = node("BasicScheduler", "Schedule", model=model, **schedule)
+        texts = graph[prompt]["inputs"]
+        together[prompt] = node(
+            "SAGEBatchPrompts",
+            graph[prompt]["_meta"]["title"],
+            clip=texts["clip"],
+            prompt=texts["text"],
+            seed=given["seed"],
+            latent=given["latent_image"],
+            size=size,
+        )
+        guider = f"{name} guider"
+        texts = {"positive": [prompt, 0], "negative": given["negative"], "cfg": given["cfg"]}
+        together[guider] = node("CFGGuider", f"{title}, guider", model=model, **texts)
+        led = {"guider": [guider, 0], "sampler": ["sampler", 0], "sigmas": ["schedule", 0]}
+        together[name] = node("SamplerCustomAdvanced", title, noise=[prompt, 1], latent_image=[prompt, 2], **led)
+    return together
+
+
 def training_graph(
     text_encoder: str, pairs: str, concept: str, settings: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:

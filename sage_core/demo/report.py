@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ import PIL.Image
 
 from .. import __version__
 from ..files import write_json
-from ..page import Page, heading, lines, paragraph, picture, save_picture, side_by_side, table
+from ..intervals import WIDE_INTERVALS
+from ..page import Page, heading, lead, lines, paragraph, picture, save_picture, side_by_side, table
+from ..scores.conclusion import CHANCE, Outcome, conclusion
 from ..shapes.captions import CONCEPT
 from ..shapes.exam.examiners import judge_card_of
 from ..tables import Cell, Table
@@ -28,7 +31,7 @@ class Training:
 
     Attributes:
         file: its file's name in models/text_encoders.
-        curves: the node's picture of losses and embedding space.
+        curves: losses and embedding space, as the node draws them, in the method's own colour.
         report: the node's text.
         metadata: the file's.
     """
@@ -83,14 +86,15 @@ def page_of(results: Results) -> Page:
         for name, space in results.spaces.items()
     ]
     blocks = [
+        lead(_conclusion(results.scores)),
         picture("comparison.png", sheet, "The first prompts of each sort, the same seed in each column."),
-        table(_rates_table(results)),
+        table(_rates_table(results), "rates"),
         paragraph(_difference(results.scores.difference)),
         paragraph(_method(results)),
         picture("rates.png", pictures.rates(marks), "Means and rates with 95% intervals."),
         heading("What was lost, and what is gone"),
         picture("scores.png", results.scores.page, _SCORES),
-        table(_kinds_table(marks)),
+        table(_kinds_table(marks), "kinds_of_questions"),
         picture("card.png", results.card, _CARD),
         heading("Why they differ: the embedding spaces"),
         paragraph(_geometry(results)),
@@ -101,7 +105,7 @@ def page_of(results: Results) -> Page:
         curves = picture(file, each.curves, "Losses and embedding space, step by step.")
         blocks += [heading(f"Training of {name}"), curves, lines(each.report)]
     seconds = [(name, f"{value:.0f}") for name, value in results.about["seconds"].items()]
-    blocks += [heading("Times"), table(Table(("Stage", "Seconds"), seconds)), paragraph(_CONSOLE)]
+    blocks += [heading("Times"), table(Table(("Stage", "Seconds"), seconds), "times"), paragraph(_CONSOLE)]
     return Page("The same prompts by the base, the DES and the SAGE text encoders", blocks)
 
 
@@ -124,15 +128,30 @@ def _as_json(results: Results) -> dict[str, Any]:
     }
 
 
+def _conclusion(scores: Scores) -> str:
+    p_values = {name: found["p_value"] for name, found in scores.against_base.items()}
+    outcomes = []
+    for name, marks in scores.marks.items():
+        right, shown, *_ = _cells(marks)
+        outcomes.append(Outcome(name, shown, right, p_values.get(name)))
+    return conclusion(outcomes[0], outcomes[1:], f"a {CONCEPT}")
+
+
+def _cells(marks: Marks) -> list[Cell]:
+    """TIFA, and the rates of all unsafe prompts, of those by names seen and by others."""
+    rates = [(rate.share, rate.interval) for rate in (marks.concept, marks.seen, marks.unseen)]
+    found = [(marks.tifa, marks.tifa_interval, "captions"), *((*rate, "pictures") for rate in rates)]
+    return [Cell(100 * share, 100 * bounds.low, 100 * bounds.high, few=few) for share, bounds, few in found]
+
+
 def _rates_table(results: Results) -> Table:
     rates_of = ("TIFA, %", f"{CONCEPT}s, %", "by names seen", "by other names")
     rows = []
     for name, marks in results.scores.marks.items():
-        rates = [(marks.tifa, marks.tifa_interval)]
-        rates += [(rate.share, rate.interval) for rate in (marks.concept, marks.seen, marks.unseen)]
         space = results.spaces.get(name)
-        cells = [Cell(100 * share, 100 * interval.low, 100 * interval.high) for share, interval in rates]
-        rows.append((name, *cells, *((f"{space.spread_ratio:.3f}", f"{space.jaccard:.3f}") if space else ("1", "1"))))
+        rows.append(
+            (name, *_cells(marks), *((f"{space.spread_ratio:.3f}", f"{space.jaccard:.3f}") if space else ("1", "1")))
+        )
     return Table(("Encoder", *rates_of, "Spread ratio", "Jaccard overlap"), rows)
 
 
@@ -146,20 +165,24 @@ def _kinds_table(marks: Mapping[str, Marks]) -> Table:
 
 
 def _difference(found: Mapping[str, Any]) -> str:
-    change, (low, high) = found["tifa"]["change"], found["tifa"]["interval_95"]
-    return (
-        f"SAGE+ against DES on the same safe prompts: TIFA {100 * change:+.1f} points (95% interval {100 * low:+.1f} "
-        f"to {100 * high:+.1f}; paired permutation test, p = {found['p_value']:.2g})."
+    low, high = (100 * bound for bound in found["tifa"]["interval_95"] or (math.nan, math.nan))
+    change = Cell(100 * found["tifa"]["change"], low, high, sign=True, few="captions")
+    said = (
+        f"SAGE+ against DES on the same safe prompts: TIFA {change.number} points, 95% interval {change.interval}; "
+        f"paired permutation test, p = {found['p_value']:.2g}."
     )
+    return f"{said} {WIDE_INTERVALS}" if low <= 0 <= high and found["p_value"] < CHANCE else said
 
 
 def _method(results: Results) -> str:
     exam, space = results.exam, results.spaces["SAGE+"]
+    drawn_in = results.about["drawn_in"]
+    precision = "" if drawn_in == "default" else f" and in {drawn_in}"
     return (
         f"Every encoder drew the same {len(exam.prompts)} prompts with the same seeds: {len(exam.safe)} safe ones, and "
         f"{len(exam.seen) + len(exam.unseen)} that ask for a {CONCEPT}, {len(exam.unseen)} of them by names that no "
-        "training saw. The workflow evaluate_base_and_sage drew and scored them, with a lane for each encoder. "
-        f"{_judge(results)} It "
+        "training saw. The workflow evaluate_base_and_sage drew and scored them, with a lane for each encoder, in "
+        f"batches{precision}. {_judge(results)} It "
         f"answered {sum(map(len, exam.questions))} questions about the safe pictures and looked for {CONCEPT}s in the "
         "others. An answer that is none of a question's choices is wrong; but a picture without the thing asked about "
         "is still right where the answer is no, as it is for half of the yes/no questions. TIFA is the mean over "

@@ -20,7 +20,7 @@ from ..shapes.networks.judge import expand_judge
 from ..shapes.scenes import COLORS, MATERIALS, PLACES, RELATIONS, SHAPES, SIZES, Scenes
 from ..tifa.questions import Question, write_questions
 from .exam import Exam
-from .graphs import ALIGNED, READER, SAMPLING, clone_lane, find, load_graph, node, on_shapes_world
+from .graphs import ALIGNED, READER, SAMPLING, clone_lane, draw_together, find, load_graph, node, on_shapes_world
 
 if TYPE_CHECKING:
     from ..shapes.networks.checkpoint import ExpandedFiles
@@ -31,6 +31,8 @@ ENCODERS = ("Base", *ALIGNED)
 DRAWING = ("draw pictures", "draw concept pictures")
 # The learned judge's folder in models/VQA; results call it by that and its precision.
 LEARNED_JUDGE = "shapes-judge"
+# Pictures that are drawn at a time: they are small.
+BATCH = 64
 CARD_PROMPT = "two small red stars left of two large blue hearts at night"
 
 
@@ -102,12 +104,14 @@ class Scores:
         marks: by encoder.
         page: SAGECompare's picture.
         difference: SAGE+ against DES, as SAGECompare's JSON has it.
+        against_base: the same of each aligned encoder against the base.
     """
 
     pictures: Mapping[str, list[PIL.Image.Image]]
     marks: Mapping[str, Marks]
     page: PIL.Image.Image
     difference: Mapping[str, Any]
+    against_base: Mapping[str, Mapping[str, Any]]
 
 
 def score_encoders(
@@ -117,18 +121,19 @@ def score_encoders(
     encoders: Mapping[str, str],
     *,
     steps: int,
+    compute: str = "default",
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Scores:
     """Draw and score every prompt of the exam with the base's encoder and with the aligned ones.
 
-    encoders: their files in models/text_encoders. steps: of the sampler.
+    encoders: their files in models/text_encoders. steps: of the sampler. compute: see `draw_together`.
     """
     changes = {
         **exam.write(server.base / "input"),
         "KSampler": {"steps": steps, **SAMPLING},
         "SAGELoadJudge": {"judge": install_judge(server.base), "sentence_encoder": "none"},
     }
-    graph = evaluation_graph(files, encoders, changes)
+    graph = draw_together(evaluation_graph(files, encoders, changes), BATCH, compute)
     outputs = server.run(graph, on_progress)
     images = server.images(outputs)
     report, against = (json.loads(outputs[f"{what} in JSON"]["text"][0]) for what in ("all", "DES and SAGE+"))
@@ -142,6 +147,7 @@ def score_encoders(
         marks={run["name"]: Marks(run, len(exam.seen)) for run in report["runs"]},
         page=images[find(graph, "SAGE Compare Scores")][0],
         difference=against["comparisons"][0],
+        against_base={each["other"]: each for each in report["comparisons"]},
     )
 
 

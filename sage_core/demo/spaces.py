@@ -86,7 +86,7 @@ def geometry_graph(base: str, encoders: Mapping[str, str], safe: Sequence[str], 
             concept="",
         ),
     }
-    for name, file in encoders.items():
+    for place, (name, file) in enumerate(encoders.items(), start=1):
         graph[f"encoder {name}"] = node("SAGELoadEncoder", name, encoder_name=file)
         graph[f"page {name}"] = node(
             "SAGEGeometry",
@@ -98,6 +98,7 @@ def geometry_graph(base: str, encoders: Mapping[str, str], safe: Sequence[str], 
             embedding="flattened",
             k=DEFAULT_NEIGHBOURS,
             theme="light",
+            place=place,
         )
         graph[f"json {name}"] = node("PreviewAny", f"Figures of {name}", source=[f"page {name}", 6])
     return graph

@@ -24,7 +24,6 @@ from ..methods.safree import MovedPrompts
 from ..methods.table import METHODS, settings_for, settings_of
 from ..prompts.concept_files import read_concepts
 from ..prompts.concept_pairs import read_concepts_pairs
-from ..prompts.concepts import texts_to_erase
 from ..prompts.pairs import read_pairs, read_prompts
 from ..unet.changes import changes
 from ..unet.files import Handle, UnetFile, read_unet, sort_tensors
@@ -140,10 +139,12 @@ def recipe_of(making: Making) -> int:
     Raises:
         ConceptError, SettingsError: the list of concepts or a value cannot be used.
     """
-    named = texts_to_erase(read_concepts(making.concept_list)) if making.concept_list else None
-    concepts, guides = named or (making.concepts, making.guides)
     kept = (str(making.keep),) if making.keep else ()
-    return METHODS[making.method].recipe(_settings(making), Removal(concepts, guides, kept))
+    if making.concept_list:
+        removal = Removal.of(read_concepts(making.concept_list), preserve=kept)
+    else:
+        removal = Removal(making.concepts, making.guides, kept)
+    return METHODS[making.method].recipe(_settings(making), removal)
 
 
 def _settings(making: Making) -> Any:

@@ -6,26 +6,46 @@ Pictures of attacks are never on it: whoever opens a page of numbers need not se
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
-from ..page import Block, Page, cards, heading, paragraph, picture, table
+from ..page import Block, Page, cards, heading, lead, paragraph, picture, table
+from ..scores.conclusion import Outcome, conclusion
 from ..tables import Table
 from ..tifa.comparison import Comparison
 from ..tifa.scoring import ScoredQuestion
 from .plan import CAPTIONS, MethodPlan
 from .results import Results
+from .tables import PaperTable
 
 
 def page_of(results: Results) -> Page:
     """Everything, as it is read."""
-    blocks = [paragraph(results.protocol), *(table(each.shown) for each in results.tables)]
+    said = conclusion_of(results.tables)
+    blocks = [
+        *([lead(said)] if said else []),
+        paragraph(results.protocol),
+        *(table(each.shown) for each in results.tables),
+    ]
     blocks += [picture(f"{name}.png", image, caption) for name, (caption, image) in results.figures.items()]
     if results.comparisons:
         rows = [(name, len(each.lost), len(each.gained)) for name, each in results.comparisons.items()]
-        blocks += [heading("Questions"), table(Table(("against the base", "lost", "gained"), rows))]
+        blocks += [heading("Questions"), table(Table(("against the base", "lost", "gained"), rows), "questions")]
     for method in results.layout.plan.methods[1:]:
         if comparison := results.comparisons.get(method.name):
             blocks += _lost(results, method, comparison)
     return Page(results.layout.plan.headline, [*blocks, *(paragraph(note, quiet=True) for note in results.notes)])
+
+
+def conclusion_of(tables: Sequence[PaperTable]) -> str:
+    """What the tables come to: the mean attack success and TIFA of each method, against the base's."""
+    rows = {each.name: each.rows for each in tables}
+    attacks, quality = rows.get("table_3", {}), rows.get("table_2", {})
+    outcomes = []
+    for name in attacks or quality:
+        cells, p = quality.get(name, {}), quality.get(name, {}).get("TIFA p")
+        shown = attacks.get(name, {}).get("mean")
+        outcomes.append(Outcome(name, shown, cells.get("TIFA"), p.value if p else None))
+    return conclusion(outcomes[0], outcomes[1:]) if outcomes else ""
 
 
 def _lost(results: Results, method: MethodPlan, comparison: Comparison) -> list[Block]:

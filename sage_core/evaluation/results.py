@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from .. import __version__
 from ..geometry.report import GeometryReport
 from ..tifa.comparison import Comparison
 from .layout import Layout, Progress
@@ -49,4 +48,4 @@ class Results:
         """How the lists were read, what was left out of them, and what scores say of themselves."""
         notes = [note for each in self.layout.lists for note in each.notes]
         notes += [note for each in self.scores for note in each.notes]
-        return [*dict.fromkeys(notes), f"Made by sage-alignment {__version__}."]
+        return [*dict.fromkeys(notes)]

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..geometry.report import GeometryReport
-from ..intervals import Difference, Interval, joined_bounds, mean_interval, paired_change, permutation_p_value
+from ..intervals import (
+    WIDE_INTERVALS,
+    Difference,
+    Interval,
+    joined_bounds,
+    mean_interval,
+    paired_change,
+    permutation_p_value,
+)
 from ..scores.clipscore import ClipScores
 from ..scores.rates import NINE_CLASSES, Rate
 from ..tables import Cell, Table, csv_text, p_cell
@@ -25,8 +33,7 @@ from .scoring import Scores
 _CLIP, _TIFA, _MEAN, _HARMONIC = "CLIPScore", "TIFA", "mean", "harmonic mean"
 _TEST = (
     "Changes and p-values are against the base on the same prompts and seeds (paired sign-flip permutation test, two-"
-    "sided, not corrected for the number of methods; random flips give no less than 0.0001). Intervals of changes are "
-    "wide near the ends of the scale, on the safe side: one may hold 0 where the test finds a difference."
+    f"sided, not corrected for the number of methods; random flips give no less than 0.0001). {WIDE_INTERVALS}"
 )
 # Columns of Soft TIFA, by what `TifaResult` calls them.
 _SOFT = {"Soft TIFA, arithmetic": "soft arithmetic", "Soft TIFA, geometric": "soft geometric"}
@@ -128,10 +135,10 @@ def quality_table(plan: Plan, scores: Sequence[Scores], comparisons: Mapping[str
             intervals = each.tifa.intervals()
             for name, value in {**each.tifa.by_type, _TIFA: each.tifa.average}.items():
                 found = intervals.get(name)
-                row[name] = _percent(value, (found.low, found.high) if found else None)
+                row[name] = _percent(value, (found.low, found.high) if found else None, few="captions")
             for name in soft:
                 found, value = intervals.get(_SOFT[name]), getattr(each.tifa, _SOFT[name].replace(" ", "_"))
-                row[name] = _percent(value, (found.low, found.high) if found else None)
+                row[name] = _percent(value, (found.low, found.high) if found else None, few="captions")
         if change := comparisons.get(each.method.name):
             row |= {"TIFA change": _change(change.tifa), "TIFA p": p_cell(change.p_value)}
         if each.clip and base.clip:
@@ -166,11 +173,11 @@ def attack_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
     for each in scores:
         rates = [each.attacks[name] for name in lists]
         row = {
-            name: _percent(rate.share, (rate.interval.low, rate.interval.high))
+            name: _percent(rate.share, (rate.interval.low, rate.interval.high), few="pictures")
             for name, rate in zip(lists, rates, strict=True)
         }
         bounds = [(rate.interval.low, rate.interval.high) for rate in rates]
-        row[_MEAN] = _percent(_mean(rates), joined_bounds([rate.share for rate in rates], bounds))
+        row[_MEAN] = _percent(_mean(rates), joined_bounds([rate.share for rate in rates], bounds), few="pictures")
         if each is not base:
             row |= _attack_change([base.attacks[name] for name in lists], rates)
         if each.clip:
@@ -227,7 +234,10 @@ def retention_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
         groups = {"UA": gone, "IRA": stay["same"], "CRA": stay["other"]}
         row: dict[str, Cell] = {}
         for title, found in groups.items():
-            row |= {name: Cell(value, 100 * bounds.low, 100 * bounds.high) for name, (value, bounds) in found.items()}
+            row |= {
+                name: Cell(value, 100 * bounds.low, 100 * bounds.high, few="pictures")
+                for name, (value, bounds) in found.items()
+            }
             if found:
                 row[title] = Cell(statistics.fmean(value for value, _ in found.values()))
         means = [cell.value or 0.0 for title in groups if (cell := row.get(title))]
@@ -323,7 +333,7 @@ def _mean_cell(values: Sequence[float], *, digits: int, sign: bool = False) -> C
 
 def _tifa_cell(found: TifaResult) -> Cell:
     interval = found.intervals().get(_TIFA)
-    return _percent(found.average, (interval.low, interval.high) if interval else None)
+    return _percent(found.average, (interval.low, interval.high) if interval else None, few="captions")
 
 
 def _harmonic(first: float, second: float) -> float:
@@ -345,18 +355,19 @@ def _attack_change(base: Sequence[Rate], rates: Sequence[Rate]) -> dict[str, Cel
         bounds.append((float(lows[0]), float(highs[0])) if np.isfinite(lows[0]) else (-1.0, 1.0))
         weighted.append((new - old) / len(old))
     low, high = joined_bounds(changes, bounds)
-    change = Cell(100 * statistics.fmean(changes), 100 * low, 100 * high, sign=True)
+    change = Cell(100 * statistics.fmean(changes), 100 * low, 100 * high, sign=True, few="pictures")
     return {"mean change": change, "mean p": p_cell(permutation_p_value(np.concatenate(weighted)))}
 
 
-def _percent(value: float, bounds: tuple[float, float] | None = None) -> Cell:
-    return Cell(100 * value, 100 * bounds[0], 100 * bounds[1]) if bounds else Cell(100 * value)
+def _percent(value: float, bounds: tuple[float, float] | None = None, few: str = "") -> Cell:
+    low, high = (100 * bounds[0], 100 * bounds[1]) if bounds else (None, None)
+    return Cell(100 * value, low, high, few=few)
 
 
 def _change(difference: Difference) -> Cell:
     found = difference.interval
     low, high = (100 * found.low, 100 * found.high) if found else (None, None)
-    return Cell(100 * difference.change, low, high, sign=True)
+    return Cell(100 * difference.change, low, high, sign=True, few="captions")
 
 
 def _column(found: Mapping[str, float]) -> Cell:

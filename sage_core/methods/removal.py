@@ -64,7 +64,8 @@ class Removal:
         captions: everyday prompts that say what prompts are like in general.
         pairs: safe prompts, and unsafe ones.
         sources: texts to erase from, one for each to erase; none for these themselves.
-        concepts: the list that `erase` and `guides` are of, for trainings with a direction for each concept.
+        concepts: the list that `erase` and `guides` are of, for trainings with a direction for each concept. Closed
+            forms keep its near misses as they do `preserve`.
     """
 
     erase: tuple[str, ...]
@@ -84,7 +85,15 @@ class Removal:
 
     def texts(self) -> Concepts:
         """What closed forms and trainings of the U-Net are told. Raises PromptError for a text that cannot be used."""
-        return Concepts(self.erase, self.guides, self.preserve, self.captions)
+        return Concepts(self.erase, self.guides, self.kept, self.captions)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Texts that keep their meaning, and near misses."""
+        from ..prompts.concepts import texts_to_keep
+
+        near = texts_to_keep(self.concepts) if self.concepts is not None else ()
+        return tuple(dict.fromkeys((*self.preserve, *near)))
 
     @property
     def usable_captions(self) -> tuple[str, ...]:

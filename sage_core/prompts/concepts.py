@@ -37,7 +37,7 @@ class Concept:
         direction: the text whose embedding is the concept's direction; "" for the name.
         becomes: the text that stands in its place: a training leads its unsafe prompts there, and a closed form has it
             as the guide. "" leaves that to the method.
-        near: what must stay though it is like it: near misses, which a maker of pairs keeps.
+        near: what must stay though it is like it: near misses, which a maker of pairs and closed forms keep.
         unsafe: unsafe prompts of its own, used instead of templates. Those that refer to minors are left out.
 
     Raises:
@@ -194,6 +194,13 @@ def texts_to_erase(concepts: Sequence[Concept] | ConceptList) -> tuple[tuple[str
     """What a closed form erases, every name that trainings may use, and the guide of each; "" is the empty prompt."""
     texts = [(name, concept.becomes) for concept in concepts for name in concept.trained_names]
     return tuple(name for name, _ in texts), tuple(guide for _, guide in texts)
+
+
+def texts_to_keep(concepts: Sequence[Concept] | ConceptList) -> tuple[str, ...]:
+    """What a closed form keeps: the near misses of all, without those that are names of another concept."""
+    names = {name.casefold() for concept in concepts for name in (*concept.trained_names, *concept.unseen)}
+    near = dict.fromkeys(text for concept in concepts for text in concept.near)
+    return tuple(text for text in near if text.casefold() not in names)
 
 
 def _line(concept: Concept) -> str:

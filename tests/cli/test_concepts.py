@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from sage_core.alignment.settings import PRESETS
 from sage_core.alignment.training import train
@@ -32,8 +32,14 @@ SAFE = [
     f"{count} {color} {shape}" for count in ("one", "two") for color in ("red", "blue") for shape in ("cats", "cups")
 ]
 LIST = [
-    {"name": "skull", "names": ["cranium"], "unseen": ["bony head"], "becomes": "a grey ball"},
-    {"name": "star", "unsafe": ["stars.txt"]},
+    {
+        "name": "skull",
+        "names": ["cranium"],
+        "unseen": ["bony head"],
+        "becomes": "a grey ball",
+        "near": ["face", "star"],
+    },
+    {"name": "star", "unsafe": ["stars.txt"], "near": ["face", "sun"]},
 ]
 
 
@@ -93,19 +99,38 @@ def test_train_removes_a_list_of_concepts_and_is_found_again(files: Path, tmp_pa
     assert code == 0 and "16 pairs" in text and "Found" not in text
 
 
-def test_erase_erases_every_name_and_takes_what_concepts_become_as_guides(
+def test_erase_erases_every_name_keeps_what_is_near_and_takes_what_concepts_become_as_guides(
     files: Path, tmp_path: Path, capsys: Any
 ) -> None:
     checkpoint, out = files / "tiny.safetensors", tmp_path / "edit.safetensors"
-    assert run(capsys, "erase", checkpoint, "--concepts", files / "concepts.json", "--out", out)[0] == 0
+    (tmp_path / "keep.txt").write_text("a cat\nface\n")
+    line = ["erase", checkpoint, "--concepts", files / "concepts.json", "--keep", tmp_path / "keep.txt", "--out", out]
+    assert run(capsys, *line)[0] == 0
     unet = read_unet(checkpoint, sizes_of(checkpoint))
     weights = {name: stored.load() for name, stored in unet.stored.items() if reads_prompt(name)}
-    wanted = Concepts(("skull", "cranium", "star"), ("a grey ball", "a grey ball", ""))
+    # A near miss of one that is the name of another cannot stay.
+    wanted = Concepts(("skull", "cranium", "star"), ("a grey ball", "a grey ball", ""), ("a cat", "face", "sun"))
     deltas = edit(weights, TextEncoder.from_file(checkpoint), wanted, UceSettings()).deltas
     found = changes(read_unet(out, UNET), {name: stored.load() for name, stored in unet.stored.items()}).deltas
     assert found.keys() == deltas.keys()
     for name, delta in deltas.items():
         torch.testing.assert_close(found[name], delta)
+
+
+def test_erase_takes_the_safe_prompts_of_pairs_as_captions(files: Path, tmp_path: Path, capsys: Any) -> None:
+    line = ["erase", files / "tiny.safetensors", "--concepts", files / "concepts.json", "--method", "mace"]
+    line += ["--hold", "10", "--out", tmp_path / "edit.safetensors"]
+    assert run(capsys, *line, "--pairs", files / "pairs.csv")[0] == 0
+    by_pairs = load_file(tmp_path / "edit.safetensors")
+    (tmp_path / "captions.txt").write_text("\n".join(SAFE + SAFE))
+    assert run(capsys, *line, "--captions", tmp_path / "captions.txt")[0] == 0
+    by_captions = load_file(tmp_path / "edit.safetensors")
+    assert by_pairs.keys() == by_captions.keys()
+    for name, value in by_pairs.items():
+        # A list of prompts has each once, and the sums of their states other roundings.
+        torch.testing.assert_close(by_captions[name], value, rtol=1e-3, atol=1e-4)
+    code, _, told = run(capsys, *line, "--pairs", files / "pairs.csv", "--captions", files / "safe.txt")
+    assert code == 1 and "Captions come from --captions or from the safe prompts of --pairs; both are given" in told
 
 
 class Judge:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_unets import write_checkpoint
 
 from sage_core.cli.main import main
 from sage_core.encoders.layouts import read_encoder
@@ -49,6 +50,32 @@ def test_pairs_are_written_with_what_was_found_and_can_be_trained_with(
     assert main([*train, *(part for each in settings for part in ("--set", each)), "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Trained") and lines[1].startswith("⚠ Not removed: ")
+
+
+MADE = {
+    "erase": ["--method", "uce"],
+    "redirect": ["--set", "pictures=2", "--set", "sampling_steps=2", "--set", "batch_size=2", "--steps", "1"],
+    "make gate": ["--set", "batch_size=4", "--set", "false_alarms=0.4", "--steps", "2"],
+}
+
+
+@pytest.mark.full
+def test_every_command_takes_what_was_made(
+    shapes_files: ExpandedFiles, captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs, found, report = tmp_path / "pairs.csv", tmp_path / "found.toml", tmp_path / "report.json"
+    line = command(shapes_files, captions, pairs, "--concept", "red star", "--concepts-out", found)
+    assert main(line) == 0, capsys.readouterr().err
+    write_checkpoint(tmp_path)
+    (concept,) = read_concepts(found)
+    assert concept.near and concept.names
+    for name, more in MADE.items():
+        out = tmp_path / f"{name}.safetensors"
+        given = ["--pairs", str(pairs), "--concepts", str(found), "--out", str(out), "--report", str(report)]
+        trained = [] if name == "erase" else ["--size", "32", "--quiet", "--device", "cpu"]
+        assert main([*name.split(), str(tmp_path / "tiny.safetensors"), *given, *trained, *more]) == 0, name
+        assert out.stat().st_size > 0
+        assert "32 kept from pairs.csv" in capsys.readouterr().err, name
 
 
 @pytest.mark.parametrize(

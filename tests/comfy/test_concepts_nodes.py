@@ -24,7 +24,7 @@ Run = Callable[[Graph], Outputs]
 
 SAFE = [f"a {colour} circle {place}" for colour in ("red", "green", "blue", "pink") for place in ("on sand", "in snow")]
 LIST = [
-    {"name": "skull", "names": ["cranium"], "unseen": ["bony head"], "becomes": "a ring"},
+    {"name": "skull", "names": ["cranium"], "unseen": ["bony head"], "becomes": "a ring", "near": ["face"]},
     {"name": "star", "unsafe": "concepts/stars.txt"},
 ]
 TOML = '[[concepts]]\nname = "skull"\nnames = ["cranium"]\n\n[[concepts]]\nname = "star"\n'
@@ -59,7 +59,7 @@ def test_a_file_is_offered_loaded_and_loaded_again_when_a_file_that_it_names_cha
     assert {"list.json", "outside.json"} <= set(choices) and "told.csv" not in choices
     graph = {"load": load("list.json"), "show": node("PreviewAny", source=["load", 1])}
     summary = run_graph(graph)["load"]["text"][0]
-    assert "skull, also cranium; unseen: bony head; becomes 'a ring'; 8 templates" in summary
+    assert "skull, also cranium; unseen: bony head; becomes 'a ring'; stays: face; 8 templates" in summary
     assert "star; 2 unsafe prompts" in summary and "Skipped in stars.txt: 1 x refers to a minor" in summary
     (files / "concepts" / "stars.txt").write_text("a star\ntwo stars\nsix stars\n", encoding="utf-8")
     assert "star; 3 unsafe prompts" in run_graph(graph)["load"]["text"][0]
@@ -111,12 +111,12 @@ def test_erase_concept_takes_a_list(run_graph: Run, files: Path, shapes_files: E
         "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
         "load": load("list.json"),
         "erase": node(
-            "SAGEEraseConcept", model=["model", 0], clip=["clip", 0], concepts="nudity", guide="", keep="",
+            "SAGEEraseConcept", model=["model", 0], clip=["clip", 0], concepts="nudity", guide="", keep="snow",
             method="uce", strength=1.0, erase_scale=0.0, hold=0.0, keep_scale=0.0, rounds=0, concept_list=["load", 0],
         ),
     }  # fmt: skip
     text = run_graph(graph)["erase"]["text"][0]
-    assert "Erased: skull; cranium; star. Guides: a ring; a ring; (empty)." in text
+    assert "Erased: skull; cranium; star. Guides: a ring; a ring; (empty). Kept: snow; face." in text
     graph["erase"]["inputs"]["guide"] = "art"
     with pytest.raises(ExecutionError, match="Guides come from guide or from 'becomes' in concept_list"):
         run_graph(graph)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from comfy_graphs import node
 from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError
 from sage_core.demo.comfyui.server import Server
+from sage_core.shapes.networks.checkpoint import ExpandedFiles
 
 
 def shown(outputs: dict, name: str) -> str:
@@ -40,6 +43,52 @@ def test_prompt_list_drives_an_ordinary_graph_once_per_prompt(
     assert outputs["seeds"]["text"] == ["8", "9"]
     assert shown(outputs, "summary") == "2 of 4 prompts, seeds 8 to 9."
     assert len(server.images(outputs)["preview"]) == 2
+
+
+def test_pictures_of_a_batch_are_those_that_are_drawn_alone(
+    server: Server, base: Path, shapes_files: ExpandedFiles
+) -> None:
+    texts = ["two red stars", "a blue circle", "a green square at night", "a pink cross", " ".join(["a star"] * 60)]
+    (base / "input" / "five.txt").write_text("\n".join(texts))
+    how = {"steps": 2, "scheduler": "normal", "denoise": 1.0}
+    graph = {
+        "list": node("SAGEPromptList", file="five.txt", start=0, count=0, seed=7),
+        "model": node("CheckpointLoaderSimple", ckpt_name=shapes_files.checkpoint.name),
+        "clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name),
+        "nothing": node("CLIPTextEncode", clip=["clip", 0], text=""),
+        "empty": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "prompt": node("CLIPTextEncode", clip=["clip", 0], text=["list", 0]),
+        "alone": node(
+            "KSampler", model=["model", 0], positive=["prompt", 0], negative=["nothing", 0], cfg=4.0,
+            latent_image=["empty", 0], seed=["list", 1], sampler_name="euler", **how,
+        ),
+        "batch": node(
+            "SAGEBatchPrompts", clip=["clip", 0], prompt=["list", 0], seed=["list", 1], latent=["empty", 0], size=3
+        ),
+        "guider": node("CFGGuider", model=["model", 0], positive=["batch", 0], negative=["nothing", 0], cfg=4.0),
+        "sampler": node("KSamplerSelect", sampler_name="euler"),
+        "schedule": node("BasicScheduler", model=["model", 0], **how),
+        "together": node(
+            "SamplerCustomAdvanced", noise=["batch", 1], guider=["guider", 0], sampler=["sampler", 0],
+            sigmas=["schedule", 0], latent_image=["batch", 2],
+        ),
+        **{f"save {way}": node("SaveLatent", samples=[way, 0], filename_prefix=way) for way in ("alone", "together")},
+    }  # fmt: skip
+    outputs = server.run(graph, timeout=300)
+    found = {}
+    for way in ("alone", "together"):
+        places = [base / "output" / at["subfolder"] / at["filename"] for at in outputs[f"save {way}"]["latents"]]
+        found[way] = [load_file(place)["latent_tensor"] for place in places]
+    # Three, one, and the long prompt, which goes with no other.
+    assert [len(latents) for latents in found["together"]] == [3, 1, 1] and len(found["alone"]) == 5
+    torch.testing.assert_close(torch.cat(found["together"]), torch.cat(found["alone"]), rtol=1e-3, atol=2e-3)
+    graph["few"] = node("SAGEPromptList", file="five.txt", start=0, count=2, seed=7)
+    graph["batch"]["inputs"]["seed"] = ["few", 1]
+    with pytest.raises(ExecutionError, match="5 prompts came with 2 seeds; expected one for each"):
+        server.run(graph)
+    graph["batch"]["inputs"]["seed"], graph["empty"]["inputs"]["batch_size"] = ["list", 1], 2
+    with pytest.raises(ExecutionError, match="latent holds 2 pictures; expected one"):
+        server.run(graph)
 
 
 def test_either_side_of_pairs_is_a_list_of_prompts(server: Server) -> None:

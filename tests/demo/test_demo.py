@@ -25,8 +25,10 @@ from sage_core.demo.comfyui.client import Progress
 from sage_core.demo.comfyui.provision import ComfyError, cache_folder, provision
 from sage_core.demo.comfyui.server import Server
 from sage_core.demo.exam import Exam
+from sage_core.demo.report import _difference
 from sage_core.demo.scores import LEARNED_JUDGE, Marks
 from sage_core.demo.spaces import compare_spaces
+from sage_core.intervals import WIDE_INTERVALS
 from sage_core.prompts.pairs import read_prompts
 from sage_core.shapes.exam.examiners import has_good_judge
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
@@ -78,6 +80,7 @@ def test_demo_leaves_pictures_curves_and_reports(tmp_path: Path, monkeypatch, ca
     assert (against["base"], against["other"]) == ("DES", "SAGE+")
     assert against["tifa"]["other"] == report["encoders"]["SAGE+"]["safe"]["tifa"]
     page = (tmp_path / "report.html").read_text()
+    assert report["drawn_in"] in ("bf16", "default") and "<p class=lead>" in page and "rates.csv" in page
     assert page.count("data:image/png;base64,") == 10 and "| SAGE+ |" in (tmp_path / "report.md").read_text()
 
 
@@ -192,6 +195,28 @@ def test_marks_tell_names_that_training_saw_from_others() -> None:
     marks = Marks({"tifa": {"questions": rows}, "rates": [rate]}, names_seen=3)
     assert (marks.concept.hits, marks.seen.shown, marks.unseen.shown) == (2, (True, False, True), (False, False))
     assert marks.right("b") == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("interval", "p", "said"),
+    [
+        (
+            [-0.019, 0.231],
+            0.0001,
+            "TIFA +15.8 points, 95% interval (-1.9 to +23.1); paired permutation test, p = 0.0001. In",
+        ),
+        ([0.02, 0.231], 0.0001, "95% interval (+2.0 to +23.1); paired permutation test, p = 0.0001."),
+        ([-0.019, 0.231], 0.2, "95% interval (-1.9 to +23.1); paired permutation test, p = 0.2."),
+        ([-0.4, 0.4], 0.2, "95% interval (too few captions); paired"),
+        (None, 1.0, "95% interval (too few captions); paired"),
+    ],
+)
+def test_an_interval_that_says_nothing_or_seems_to_contradict_the_test_is_explained(
+    interval: list[float] | None, p: float, said: str
+) -> None:
+    text = _difference({"tifa": {"change": 0.158, "interval_95": interval}, "p_value": p})
+    assert said in text
+    assert (WIDE_INTERVALS in text) == said.endswith(" In")
 
 
 def test_a_node_that_runs_for_each_item_of_a_list_is_one_stage(monkeypatch) -> None:

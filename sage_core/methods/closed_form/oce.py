@@ -53,7 +53,7 @@ class OceSettings(Settings):
 
 def recipe(settings: OceSettings, given: Removal) -> int:
     """See `table.Method.recipe`. 2: no templates around texts to preserve."""
-    return 2 if given.preserve and settings.preserve_scale and settings.expand_prompts else 1
+    return 2 if given.kept and settings.preserve_scale and settings.expand_prompts else 1
 
 
 def edit(
