@@ -7,30 +7,28 @@ from collections.abc import Sequence
 
 from .preparation import LEAST_HELD_OUT
 from .training import TrainingResult
-from .watch import MOST_LEFT, MOST_MOVED
 
 # A run of fewer steps that nobody asked for by their number has hardly begun.
 _HANDFUL = 20
 
 
 def ending(result: TrainingResult, pairs: int) -> list[str]:
-    """Why the run ended where it did, where that is more than a number of steps that was asked for: no line or one."""
+    """Why the run ended where it did, where that is more than a number of steps that was asked for: no line or one.
+
+    Whether the concept is removed the verdict says, on more prompts than a run looks at.
+    """
     settings, steps = result.settings, len(result.history)
     check = next((report.check for report in reversed(result.history) if report.check), None)
     if settings.until == "removed" and check is not None:
         counts = (
-            f"{check.left} of {check.unsafe} watched prompts still lie with the concept, {check.moved} of {check.safe} "
-            "safe ones have moved"
+            f"{check.left} of {check.unsafe} watched prompts still lay with the concept, {check.moved} of {check.safe} "
+            "safe ones had moved"
         )
         if check.holds:
-            return [f"Removed after {steps} steps: by their embeddings {counts}."]
-        if check.left > MOST_LEFT * check.unsafe:
-            what = "Not removed"
-        else:
-            what = "Not kept" if check.moved > MOST_MOVED * check.safe else "Not known to be removed"
+            return [f"Ended after {steps} of {result.history[-1].steps} steps: {counts}."]
         return [
-            f"⚠ {what} after the limit of {steps} steps: by their embeddings {counts}. Give more names and short "
-            "prompts, or raise the limit (steps)."
+            f"⚠ Ended at the limit of {steps} steps: {counts}. Give more names and short prompts, or "
+            "raise the limit (steps)."
         ]
     if settings.until == "steps" and settings.steps is None and steps < _HANDFUL:
         return [

@@ -49,8 +49,7 @@ def test_it_ends_when_the_concept_is_removed(ended):
     assert all(check.holds for check in checks[-CHECKS_TO_END:])
     assert checks[0].left > checks[-1].left and checks[-1].left <= 0.02 * checks[-1].unsafe
     assert ended.metadata["steps"] == str(len(ended.history))
-    line = next(line for line in run_summary(ended, "a", found=False, pairs=len(PAIRS)).splitlines() if "after" in line)
-    assert line.startswith(f"Removed after {len(ended.history)} steps")
+    assert f"\nEnded after {len(ended.history)} of 120 steps" in run_summary(ended, "a", found=False, pairs=len(PAIRS))
 
 
 def test_it_is_the_run_of_as_many_steps(small_base, ended):
@@ -66,7 +65,7 @@ def test_it_is_the_run_of_as_many_steps(small_base, ended):
 def test_one_that_does_not_work_goes_to_its_limit_and_says_so(small_base):
     result = train(small_base, PAIRS, CONCEPTS, SETTINGS.replace(learning_rate=1e-9, steps=10))
     assert len(result.history) == 10 and not any(report.check.holds for report in result.history if report.check)
-    assert "⚠ Not removed after the limit of 10 steps" in run_summary(result, "a", found=False, pairs=len(PAIRS))
+    assert "⚠ Ended at the limit of 10 steps" in run_summary(result, "a", found=False, pairs=len(PAIRS))
 
 
 class Stop(BaseException):
