@@ -70,7 +70,7 @@ def read_plan(file: str | os.PathLike[str]) -> Plan:
     _require_own_names(attacks, attacking, lists)
     root.close()
     root.source.require_none()
-    found = {"score": score, "methods": methods, "attacking": attacking, "locks": locks}
+    found: dict[str, Any] = {"score": score, "methods": methods, "attacking": attacking, "locks": locks}
     plan = Plan(root.source.file, output, base, draw, **lists, **found)
     _require_apart(root, plan)
     return plan
