@@ -11,7 +11,8 @@ from string import ascii_lowercase, digits
 from . import minor_words as words
 from .first_letters import by_first_letter
 from .minor_ages import AGES, FOREIGN_AGES
-from .minor_phrases import NAMES, PHRASES
+from .minor_names import NAMES
+from .minor_phrases import PHRASES
 from .plain_text import plain_forms
 
 # Takes the place of a phrase, and like it ends the words on both sides.
