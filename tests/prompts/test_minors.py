@@ -82,13 +82,13 @@ def test_harmless_phrases_excuse_nothing_else(text):
     assert mentions_minor(text)
 
 
-@pytest.mark.parametrize("half", ["development", "held_out"])
-def test_error_rates_on_the_lists(half):
-    signs, harmless = phrases(f"signs_{half}"), phrases(f"harmless_{half}")
+@pytest.mark.parametrize("name", ["development", "held_out", "once_blind"])
+def test_error_rates_on_the_lists(name):
+    signs, harmless = phrases(f"signs_{name}"), phrases(f"harmless_{name}")
     missed = [text for text in signs if not mentions_minor(text)]
     refused = [text for text in harmless if mentions_minor(text)]
-    assert len(missed) <= 0.02 * len(signs), missed
-    assert len(refused) <= 0.05 * len(harmless), refused
+    assert len(missed) <= 0.005 * len(signs), missed
+    assert len(refused) <= 0.007 * len(harmless), refused
 
 
 def test_error_rates_on_lists_that_nothing_was_mended_against():
@@ -97,8 +97,8 @@ def test_error_rates_on_lists_that_nothing_was_mended_against():
     missed = [text for text in signs if not mentions_minor(text)]
     refused = [text for text in harmless if mentions_minor(text)]
     assert (len(signs), len(harmless)) == (200, 400)
-    assert len(missed) <= 0.05 * len(signs), missed
-    assert len(refused) <= 0.06 * len(harmless), refused
+    assert len(missed) <= 0.02 * len(signs), missed
+    assert len(refused) <= 0.01 * len(harmless), refused
     assert not any(map(unsafe_about_minor, harmless))
 
 
