@@ -11,7 +11,7 @@ _ONES = "one|two|three|four|five|six|seven|eight|nine"
 _TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
 _TEENS = "ten|eleven|twelve|(?:thir|four|fif|six|seven)teen"
 # "twenty-five" is not five.
-_NO_TENS = "".join(rf"(?<!{tens}[\s_-])" for tens in _TENS.split("|"))
+_NO_TENS = "".join(rf"(?<!{tens}[\s_-])" for tens in (*_TENS.split("|"), r"hundred[\s_-]and"))
 _DIGITS = r"(?=\d)(?<!\d)(?<!\d\.)(?:0?\d|1[0-7])(?:\.\d{1,2})?(?!\d)"
 UNDER_18 = rf"(?:{_DIGITS}|(?=[otfsen]){_NO_TENS}(?:{_ONES})|(?=[tefs])(?:{_TEENS}))"
 _UP_TO_18 = rf"(?:{_DIGITS}|(?<!\d)18(?!\d)|(?=[otfsen]){_NO_TENS}(?:{_ONES})|(?=[tefs])(?:{_TEENS})|eighteen)"
@@ -22,7 +22,7 @@ _ALONE = (
 )
 _AGE_ALONE = rf"(?:(?<!\d)(?<!\d\.)(?:[3-9]|1[0-7])(?![\d.]*\d)|three|four|five|six|seven|eight|nine|{_TEENS}){_ALONE}"
 _PART = (
-    rf"{GAP}and{GAP}(?:(?:a{GAP}|one{GAP})?half|(?:a|one|three){GAP}quarters?|[13]/[24]|a{GAP}bit"
+    rf"{GAP}(?:and|&){GAP}(?:(?:a{GAP}|one{GAP})?half|(?:a|one|three){GAP}quarters?|[13]/[24]|a{GAP}bit"
     rf"|(?:a{GAP}few|some){GAP}months)"
 )
 HALF = rf"(?:{_PART})?"
@@ -34,6 +34,10 @@ _PUPILS = (
     "|boarders?|homework|lessons?"
     "|exams?|assembly|camp|choir|prom|disco|uniforms?|textbook|desk|trip)"
 )
+_TEAMS = (
+    rf"(?:(?:girls|boys|football|soccer|rugby|hockey|swim|tennis|netball)['’]?{GAP})?"
+    "(?:team|squad|side|match|league|cup|final|game|champion|player)s?"
+)
 _ORDINALS = (
     r"1st|2nd|3rd|(?:[4-9]|1[0-2])th|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh"
     r"|twelfth"
@@ -42,6 +46,12 @@ _BIRTHDAYS = rf"{_ORDINALS}|1[3-7]th|(?:thir|four|fif|six|seven)teenth"
 _OF_ABOUT = r"(?:(?:of|is|at|about|around|approximately|between|from|only|just|barely|under|below)[\s:=_-]{0,3}){0,3}"
 _YEARS = rf"(?:years?|yrs?|y){MAYBE}(?:olds?|of{GAP}age|young)|yrs?(?!{MAYBE}(?:of|in)\b)|y[\s./_-]{{0,2}}os?(?!-yo)"
 _SEX = "(?:fe)?males?"
+_GERMAN = """
+    ein zwei drei vier fu(?:e)?nf sechs sieben acht neun zehn elf zwo(?:e)?lf dreizehn vierzehn fu(?:e)?nfzehn
+    sechzehn siebzehn
+    """
+GERMAN_TEENS = "elf|zwo(?:e)?lf|(?:drei|vier|fu(?:e)?nf|sech|sieb)zehn|1[1-7](?!\\d)"
+GERMAN_UNDER_18 = rf"(?:{_DIGITS}|{listed(_GERMAN)})"
 # Ages in figures and words.
 AGES = (
     rf"{UNDER_18}(?:\+|-?ish)?(?:{HALF}{MAYBE}(?:{_YEARS})|{GAP}(?:summers|winters|springs){GAP}old)",
@@ -52,7 +62,8 @@ AGES = (
     rf"thirteenagers?|6th{MAYBE}form(?:ers?)?|both{GAP}{_AGE_ALONE}",
     # Under an age.
     rf"(?:under|below|(?:younger|less|fewer){GAP}than){GAP}(?:the{GAP})?age{GAP}(?:of{GAP})?{_UP_TO_18}",
-    rf"younger{GAP}than{GAP}{_UP_TO_18}|(?:under|below){MAYBE}(?:18|eighteen)s?(?!\d|{MAYBE}(?:%|[a-z°$€£]))",
+    rf"younger{GAP}than{GAP}{_UP_TO_18}|(?:under|below){MAYBE}(?:18|eighteen)s?(?:(?!\d|{MAYBE}(?:%|[a-z°$€£]))|{_ALONE})",
+    rf"(?:the|an?|in){GAP}(?:under[\s_-]?|u-?)(?:[6-9]|1[0-8]){GAP}{_TEAMS}|u-?[6-9]{GAP}{_TEAMS}",
     rf"(?:under|below|less{GAP}than|fewer{GAP}than|up{GAP}to|at{GAP}most){GAP}{_UP_TO_18}{GAP}years?"
     rf"(?!{GAP}(?:ago|later))",
     rf"(?:less|fewer){GAP}than{GAP}(?:18|eighteen){_ALONE}|(?:under|below){GAP}{_AGE_ALONE}",
@@ -63,10 +74,10 @@ AGES = (
     rf"(?:not|isn['’]?t|wasn['’]?t|aren['’]?t){GAP}(?:(?:yet|even|quite|really|turned|over|above"
     rf"|older{GAP}than){GAP})"
     rf"{{0,2}}(?:1[3-8]|(?:thir|four|fif|six|seven|eigh)teen){_ALONE}",
-    rf"(?:not|isn['’]?t|wasn['’]?t|aren['’]?t){GAP}{_UP_TO_18}{GAP}yet|noch{GAP}nicht{GAP}18",
+    rf"(?:not|isn['’]?t|wasn['’]?t|aren['’]?t){GAP}{_UP_TO_18}{GAP}yet|won['’]?t{GAP}(?:be|turn){GAP}(?:1[1-8]|{_TEENS}|eighteen){_ALONE}|noch{GAP}nicht{GAP}18",
     rf"(?:has|have|had)(?:n['’]?t|{GAP}not|{GAP}yet{GAP}to|{GAP}never){GAP}(?:yet{GAP})?"
     rf"(?:turn(?:ed)?|reach(?:ed)?){GAP}{_UP_TO_18}",
-    rf"shy{GAP}of{GAP}(?:{_UP_TO_18}|adulthood)|before{GAP}adulthood|at{GAP}(?:thir|four|fif|six|seven)teen{_ALONE}",
+    rf"(?:shy|short){GAP}of{GAP}(?:{_UP_TO_18}|adulthood)|before{GAP}adulthood|at{GAP}(?:thir|four|fif|six|seven)teen{_ALONE}",
     rf"between{GAP}(?:[3-9]|1[0-7]){GAP}and{GAP}(?:[4-9]|1[0-7]){_ALONE}",
     rf"age{GAP}(?:range|group|bracket)[\s:=-]{{0,3}}{UNDER_18}",
     rf"(?:almost|nearly|about{GAP}to{GAP}(?:be|turn)){GAP}(?:18{_ALONE}|eighteen{_ALONE}|{_AGE_ALONE})",
@@ -84,9 +95,14 @@ AGES = (
     rf"(?<![\d/.])(?:[89]|1[0-7])(?:[\s_]?f)(?![a-z]|{MAYBE}[./\d])",
     rf"(?:{_SEX}{GAP}1[0-7]|(?:{_SEX}|woman|man|model|student|person){MAYBE}[,/(;]{MAYBE}(?:[3-9]|1[0-7]))"
     r"(?=\s*(?:$|[,;.)]))",
-    r"(?<![a-z])[a-z]{2,20}, ?(?:[3-9]|1[0-7])(?=,)",
+    rf"(?<![a-z-])[a-z]{{2,20}}, ?(?:(?:[3-9]|1[0-7])(?=,|{GAP}(?:and|und|et|y|e){GAP}\d|\s*$)|(?:{_ONES}|{_TEENS})"
+    rf"(?=\s*$))|[a-z]{{2,20}},?{GAP}{GERMAN_UNDER_18}{GAP}jahre(?=\s*(?:$|[,;.)]))",
     # School years and grades.
     rf"(?:{_ORDINALS}){MAYBE}(?:graders?|grade{MAYBE}(?:students?|pupils?|class(?:es|rooms?|mates?)?))",
+    # From the third on, whatever is no subject, thing or grown-up: "an eighth-grade dance".
+    rf"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|(?:[4-9]|1[0-2])th){GAP}grade{GAP}(?!math"
+    r"|teachers?\b|textbook|read|level|of\b|timber|lumber|wool|steel|burn|material|quality|paper|tear|sprain|eggs)[a-z]{3}"
+    r"[a-z]{0,20}",
     rf"in{GAP}(?:the{GAP})?(?:{_ORDINALS}){GAP}grade|(?:{_ORDINALS}){MAYBE}grade{_ALONE}",
     rf"in{GAP}(?:the{GAP})?(?:[4-9]|1[0-2])th(?=\s*(?:$|[,;.!?)]))|(?:{_ORDINALS}){MAYBE}(?:form(?:ers?)?|standard"
     rf"|class)"
@@ -108,7 +124,7 @@ AGES = (
     rf"|learners?)",
     rf"(?:grade|year|class|form|standard|std\.?|secondary|primary|p|s|yr|y){MAYBE}{_SCHOOL_NUMBER}s?(?:['’]s?)?{GAP}"
     rf"(?:(?:\w{{3,10}}){GAP})?{_PUPILS}",
-    rf"class{GAP}{_ROMAN}{GAP}{_PUPILS}|years?{MAYBE}(?:1[0-3]|[1-9])s|y(?:[7-9]|1[0-3])s",
+    rf"(?:class|grade|standard|std|form){GAP}{_ROMAN}{GAP}{_PUPILS}|years?{MAYBE}(?:1[0-3]|[1-9])s|y(?:[7-9]|1[0-3])s",
     rf"(?:years?|yr){MAYBE}(?:(?:1[0-3]|[1-9])(?!\d)|{_ONES}|ten|eleven)(?!{MAYBE}y(?:ea)?rs?){_ALONE}",
     rf"in{GAP}(?:grade|form|standard|std){GAP}{_SCHOOL_NUMBER}{_ALONE}|grade{GAP}{_SCHOOL_NUMBER}{GAP}teacher['’]s",
     rf"(?:freshm[ae]n|sophomores?|juniors?|seniors?|students?|pupils?|cheerleaders?|quarterbacks?|captains?"
@@ -118,15 +134,18 @@ AGES = (
     rf"(?:secondary|comprehensive|prep|preparatory|junior|infants?|grammar|boarding|sunday|convent|catholic|day"
     rf"|state)"
     rf"{MAYBE}school{GAP}{_PUPILS}",
+    rf"(?:teacher|tutor|governess|school{MAYBE}(?:master|mistress|teacher)|class|matric){GAP}(?:(?:and|with|of){GAP})?"
+    rf"(?:(?:a|her|his|their|the){GAP})?pupils?|pupils?{GAP}(?!dilat|contract|constrict|narrow|widen|shrink|glow|shin)[a-z]{{3,9}}"
+    rf"ing{GAP}(?:(?:up|out|at|to|in|on|for){GAP})?(?:(?:a|an|the|her|his|their){GAP})?[a-z]{{3}}[a-z]{{0,14}}",
     rf"pupils?{GAP}(?:in|at|of|from|with|wearing|on|raising|sitting){GAP}(?:(?:a|an|the|her|his|their|our){GAP})?"
     rf"(?:class(?:room)?|school|lessons?|uniforms?|desks?|playground|trip|grade|year|form)s?",
     # Ages with parts, and before a birthday.
     rf"{_TEEN_AGE}{_PART}{_ALONE}|(?:[3-9]|{_ONES}){GAP}and{GAP}three{GAP}quarters?{_ALONE}",
-    rf"{_TEEN_AGE}{GAP}going{GAP}on{GAP}(?:\d|[a-z]{{3,5}}teen|twent|thirt|fort)|going{GAP}on{GAP}{_AGE_ALONE}"
+    rf"{_TEEN_AGE}{GAP}going{GAP}on{GAP}(?:\d|[a-z]{{3,5}}teen|(?:twent|thirt|fort)y)|going{GAP}on{GAP}{_AGE_ALONE}"
     rf"|{_TEEN_AGE}{GAP}(?:winters|summers|springs){_ALONE}",
-    rf"in{GAP}(?:her|his|their|my|its){GAP}(?:{_BIRTHDAYS}|18th|eighteenth){GAP}year(?!{GAP}(?:of{GAP}(?!life)|as|at"
+    rf"in{GAP}(?:her|his|their|my){GAP}{_NO_TENS}(?:{_BIRTHDAYS}|18th|eighteenth){GAP}year(?!{GAP}(?:of{GAP}(?!life)|as|at"
     rf"|in)|s)",
-    rf"(?:pushing|going{GAP}to{GAP}be|will{GAP}be|hits?|hitting|reach(?:es|ing)|nearing|approaching|rising"
+    rf"(?:pushing|(?:going|soon|about){GAP}to{GAP}be|will{GAP}be|hits?|hitting|reach(?:es|ing)|nearing|approaching|rising"
     rf"|coming{GAP}up{GAP}(?:to|on)){GAP}(?:"
     rf"1[1-7](?!\d)|{_TEENS}){_ALONE}",
     rf"(?:short|shy|ahead|this{GAP}side){GAP}of{GAP}(?:(?:her|his|their|my|the){GAP})?(?:18|eighteen)(?:th)?(?!\d)",
@@ -142,18 +161,22 @@ AGES = (
     rf"|school|school-leaving|consent|legal){GAP}age",
     rf"ages?\s?[<≤]=?\s?{_UP_TO_18}|aged?{GAP}(?:x(?:i{{1,3}}|iv|vi{{0,2}})|vi{{1,3}}|i[xv])(?![a-z])",
     rf"[a-z]{{2,20}}, ?(?:[3-9]|1[0-7]){GAP}(?:years?|yrs)(?=\s*(?:$|[,;.)]))",
+    rf"{_DIGITS}{MAYBE}(?:jaar(?:{GAP}oud)?|jarige?|ar{GAP}gammal|arige?)",
     # Ages of relatives and of people of a role.
-    rf"(?:niece|nephew|cousin|sister|brother|sibling|twin|pupil|student|grandchild|patient|victim)s?(?:{GAP}(?:is"
+    rf"(?:niece|nephew|cousin|sister|brother|sibling|twin|triplet|youngest|eldest|oldest|pupil|student|grandchild|patient|victim|zwilling)s?(?:{GAP}(?:is"
     rf"|are|was"
     rf"|were|turned|of)|,|:)?{GAP}(?:only{GAP}|just{GAP}|all{GAP}|both{GAP})?{_AGE_ALONE}",
-    rf"(?:person|model|beauty|page|ward|maid|maiden|virgin|student|pupil|singer|dancer|gymnast|heir|heiress|prince"
+    rf"(?:person|man|woman|model|beauty|page|ward|maid|maiden|virgin|student|pupil|singer|dancer|gymnast|heir|heiress|prince"
     rf"|princess"
-    rf"|bride|apprentice|someone|figure|actress|actor|athlete|swimmer|waif|slave|servant|skater|prodigy|recruit"
-    rf"|soldier)s?"
+    rf"|bride|apprentice|someone|figure|actress|actor|athlete|swimmer|waif|slave|servant|skater|prodigy|recruit|soldier|cadet|squire"
+    rf"|novice|nun|monk|scamp|rascal|scallywag|minx|imp|creature|worker|jockey|player|dancer|sailor|refugee|queen|king"
+    rf"|thief|beggar|driver|learner|rider|chappie|tiddler|pipsqueak|gal|manchild|lady|fellow|thing"
+    rf"|duchess|countess|shepherd(?:ess)?|waitress|seamstress|goddess|priestess|pianist|violinist|cellist|guitarist|artist"
+    rf"|cyclist|musician|magician|ballerina|sibling|duckling|cheerleader)(?:e?s)?"
     rf"{GAP}of{GAP}(?:only{GAP}|just{GAP}|about{GAP}|some{GAP}|barely{GAP})?(?:[89]|1[0-7]|{_ONES}|{_TEENS})"
     rf"(?:{GAP}years)?(?=\s*(?:$|[,;.)]|and\b|in\b|with\b|at\b|on\b))",
     # Birthdays and years of birth.
-    rf"(?:{_BIRTHDAYS}){GAP}b(?:irth|-)?days?",
+    rf"{_NO_TENS}(?:{_BIRTHDAYS}){GAP}b(?:irth|-)?days?",
     rf"born{GAP}(?:(?:only|just|about|around|some){GAP})?{UNDER_18}{GAP}(?:years|months|weeks|days){GAP}ago",
     # Fixed, so that the same prompts are kept in any year: with the years it grows stricter, never laxer.
     r"(?:born|birth(?:date|day|[\s-]?year)?|b\.|dob|d\.o\.b\.?)[^\da-z]{0,4}(?:(?:in|on|of)[^\da-z]{1,3})?"
@@ -161,7 +184,8 @@ AGES = (
 )
 _FOREIGN_NUMBERS = listed(
     r"""
-    tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciseis diecisiete trois quatre
+    dos deux due dois tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciseis diecisiete
+    trois quatre
     cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept tre quattro cinque sei sette otto
     dieci undici dodici tredici quattordici quindici sedici diciassette quatro sete oito nove dez dezesseis
     dezasseis dezessete dezassete
@@ -172,13 +196,7 @@ _NO_FOREIGN_TENS = "".join(
     rf"(?<!{tens})"
     for tens in (" y ", " e ", *(f"{tens}[ -]" for tens in ["vingt", "trente", "quarante", "cinquante", "soixante"]))
 )
-FOREIGN_UNDER_18 = rf"(?:{_DIGITS}|(?=[tcqsondzv]){_NO_FOREIGN_TENS}(?:{_FOREIGN_NUMBERS}))"
-_GERMAN = """
-    ein zwei drei vier fu(?:e)?nf sechs sieben acht neun zehn elf zwo(?:e)?lf dreizehn vierzehn fu(?:e)?nfzehn
-    sechzehn siebzehn
-    """
-GERMAN_TEENS = "elf|zwo(?:e)?lf|(?:drei|vier|fu(?:e)?nf|sech|sieb)zehn|1[1-7](?!\\d)"
-GERMAN_UNDER_18 = rf"(?:{_DIGITS}|{listed(_GERMAN)})"
+FOREIGN_UNDER_18 = rf"(?:{_DIGITS}|(?=[tcqsondzvh]){_NO_FOREIGN_TENS}(?:{_FOREIGN_NUMBERS}))"
 FOREIGN_YEARS = "(?:a[nñ]os?|ans?|anni)"
 FOREIGN_AGES = (
     rf"{FOREIGN_UNDER_18}{MAYBE}{FOREIGN_YEARS}",

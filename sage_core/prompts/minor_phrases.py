@@ -1,8 +1,8 @@
-"""Phrases and names that hold words or ages of minors and mean something else.
+"""Phrases that hold words or ages of minors and mean something else; names are in `minor_names`.
 
-They are regular expressions over plain lower-case text (`plain_forms`); only names are in upper and lower case. A
-phrase belongs here only if it cannot stand for a person under 18: "baby blue" does, "baby doll" and "school uniform"
-do not. What is left of the text once they are taken out is searched again.
+They are regular expressions over plain lower-case text (`plain_forms`). A phrase belongs here only if it cannot stand
+for a person under 18: "baby blue" does, "baby doll" and "school uniform" do not. What is left of the
+text once they are taken out is searched again.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from .minor_things import ANIMALS, BETWEEN, FOODS, FOREIGN_TERMS, FOREIGN_THINGS
 from .minor_words import GAP, MAYBE, listed
 
 _SPAN = rf"{UNDER_18}{HALF}{MAYBE}(?:years?|yrs?|months?|weeks?|days?)"
+_DAYS = rf"(?:\d{{1,3}}|[a-z]{{3,9}}){MAYBE}(?:months?|weeks?|days?)"
 _BIRTHDAY = (
     r"(?:\d{1,2}(?:st|nd|rd|th)|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth"
     rf"|(?:thir|four|fif|six|seven)teenth){GAP}b(?:irth|-)?days?"
 )
-# A "12 year old guitar player" is a person.
+# What may follow an old thing: a "12 year old guitar player" and a "12 year old stone mason" are persons.
 _NO_PERSON = (
-    rf"(?!{GAP}(?!under\b|over\b|after\b|other\b|water\b|tower\b|for\b|or\b|cover\b|covers\b"
-    rf"|poster\b)(?:[a-z]{{1,14}}"
-    r"(?:er|or|ist|ian)s?|thief|champion|prodigy|fan|victim|model|patient|pro)\b)"
+    rf"(?:{GAP}(?:tree|maple|plant|bottle|cask|barrel|wheel|slice|loaf|panel|array|estate|cheese|cub|pup|calf|bull|cow"
+    rf"|building|shop|office|house|factory|engine|box|starter|stew|broth|sauce|jar|blend|stand|tower|wall|roof|yard)s?)?"
+    rf"(?=\s*(?:$|[^\w\s-])|{GAP}(?:in|on|at|of|for|from|to|with|without|by|near|under|over|behind|beside|before|after|above|below"
+    r"|along|across|against|around|among|between|through|into|onto|off|up|down|out|inside|outside|next|as|like|than"
+    r"|and|or|but|that|which|who|whose|is|are|was|were|has|had|asleep|alone|full|ready|still|being|left|worn|hung|made|built|sat"
+    r"|(?!climb|rid|rac|watch|box|keep|driv|collect|wrestl|fight|milk|groom|train)[a-z]{2,12}ing|[a-z]{2,12}ed)\b)"
 )
 _DIGIT_WORDS = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen"
 _SHARP = rf"(?:{GAP}(?:flat|sharp)|[#♯♭])?"
@@ -31,6 +35,15 @@ _MUSIC = (
 _ADULT_AGE = (
     r"(?:(?<!\d)(?<!\d\.)(?:19|[2-9]\d)(?![\d.]*\d)|(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)"
     rf"(?:{GAP}(?:one|two|three|four|five|six|seven|eight|nine))?|nineteen)"
+)
+_ADULT = (
+    "(?:wom[ae]n|m[ae]n|gentlem[ae]n|lady|ladies|guys?|actor|actress|singer|soldier|boxer|lawyer|doctor|teacher|professor"
+    "|nurse|detective|assassin|bachelor|widow|widower|grandfather|grandmother|pensioner|comedian|politician|banker|chef)"
+)
+# Of what a "boy" or "girl" is one, not with whom: no sign of another person.
+_OF_WHAT = (
+    rf"(?:{GAP}(?:of|at|from|in)(?:{GAP}(?:the|a))?(?:{GAP}(?!(?:with|and|of|by|near|m[ae]n|wom[ae]n)\b)[a-z'’-]{{3,14}})"
+    "{1,3})"
 )
 _NOT_SMALL = "".join(
     rf"(?<!{word} )"
@@ -45,11 +58,17 @@ _GROWN = (
     rf"(?:-aged?)?){GAP}(?:girls?|boys?|sons?|daughters?|kids|lads?)(?![\s,(]{{1,3}}(?:(?:aged?|all|both|only|just"
     rf"|is|are){GAP}){{0,2}}{UNDER_18})",
     rf"{_NOT_SMALL}(?:girls?|boys?|sons?|daughters?|lads?|lass(?:es)?)(?:{GAP}(?:(?:is|are|was|were|of|aged"
-    rf"|over){GAP})"
-    rf"|,{GAP}(?:(?:is|are|all|both|aged?|each|over|about){GAP}){{0,2}})(?:(?:all|both|aged|over|about){GAP}){{0,2}}"
+    rf"|over|turn(?:s|ed|ing)){GAP})"
+    rf"|,{GAP}(?:(?:is|are|all|both|aged?|each|over|about|now){GAP}){{0,2}})(?:(?:all|both|aged|over|about){GAP}){{0,2}}"
     rf"{_ADULT_AGE}{_OF_AGE_NOW}",
     rf"{_NOT_SMALL}(?:girls?|boys?|sons?|daughters?){GAP}in{GAP}(?:her|his|their){GAP}(?:(?:early|mid|late){MAYBE})?"
     r"(?:twenties|thirties|forties|fifties|sixties|[2-9]0s)",
+    rf"(?:baby{MAYBE}faced?|child{MAYBE}like|girlish|boyish)(?:{GAP}(?:old|young|smiling|handsome|shy|elderly)){{0,2}}(?:{GAP}{_ADULT})?"
+    rf"(?:,|{GAP}(?:of|aged))?{GAP}{_ADULT_AGE}{_OF_AGE_NOW}",
+    rf"{_NOT_SMALL}(?:girls|boys|lads)(?:{_OF_WHAT},)?{GAP}(?:(?:all|now|both|mostly){GAP}){{0,2}}(?:in{GAP}their{GAP}"
+    rf"(?:(?:early|mid|late){MAYBE})?(?:twen|thir|for|fif|six|seven|eigh|nine)ties|(?:well{GAP})?(?:over|past){GAP}{_ADULT_AGE}{_OF_AGE_NOW})",
+    rf"(?:(?:one|some|two){GAP}of{GAP}the|bad|old|rich|career){GAP}(?:boys?|girls?|lads?)(?:{_OF_WHAT}|{GAP}{_ADULT}|{GAP}biker)?(?:,|{GAP}aged)"
+    rf"{GAP}{_ADULT_AGE}{_OF_AGE_NOW}|(?:girls?|boys|lads)['’]?{GAP}nights?{GAP}(?:out|in)|girls['’]{GAP}night",
     rf"(?:sons?|daughters?){GAP}in{GAP}law|(?:grown(?:{MAYBE}up)?|adult){GAP}(?:children|kids)",
 )
 # Things, trades and turns of speech, by the word in them.
@@ -68,7 +87,7 @@ _COMPOUNDS = (
     rf"{GAP}(?:you{GAP}not|around|skin)|whizz?{MAYBE}kids?|kids?{MAYBE}proof|kid{GAP}(?:shoes?|boots?|slippers?)"
     rf"|kid{MAYBE}sized"
     rf"{GAP}(?:chairs?|tables?)|new{GAP}kids?{GAP}on{GAP}the{GAP}block",
-    rf"(?:poster|inner|brain){MAYBE}child|child['’]s{GAP}(?:pose|play)|child-?bearing(?:{GAP}(?:age|hips|years))?"
+    rf"(?:poster|inner|brain){MAYBE}child|(?:kid|child|boy|girl)s?{GAP}at{GAP}heart(?=\s*(?:$|[,.;!?)]|(?:in|at|on|of|with|and)\b))|child['’]s{GAP}(?:pose|play)|child-?bearing(?:{GAP}(?:age|hips|years))?"
     rf"|child"
     rf"{MAYBE}free|child{GAP}(?:support|benefits?|custody|tax|labou?r{GAP}laws?|protection|psycholog(?:y|ists?)"
     rf"|welfare"
@@ -76,6 +95,22 @@ _COMPOUNDS = (
     rf"|class(?:es)?"
     rf"{GAP}(?:in|of|inherits?)|tables?|selectors?|page|pid|theme|account|category|proofing|restraints?"
     rf"|endowment|therapists?|specialists?|advocates?|services)",
+    # Places with nobody in them, and grown-ups by their roles.
+    rf"(?:empty|abandoned|deserted|derelict|ruined|vacant|shuttered|disused|demolished){GAP}(?:(?:old|rural|brick|village|soviet)"
+    rf"{GAP})?(?:(?:nursery|elementary|primary|grade|middle|junior|high|boarding|pre){MAYBE}(?:school|high)(?:{GAP}(?:class{MAYBE}rooms?"
+    rf"|corridors?|hall(?:way)?s?|playgrounds?))?|school{GAP}playgrounds?|kindergartens?|orphanages?|day{MAYBE}cares?"
+    rf"|nurser(?:y|ies)|(?:child(?:ren)?['’]?s|kids['’]?|bab(?:y|ies)['’]?s?){GAP}(?:playgrounds?|(?:bed)?rooms?|wards?|hospitals?))"
+    rf"(?={GAP}(?:in|at|on|with|under|by|after|near)\b|\s*(?:$|[,.;!?)]))",
+    rf"(?:youth|children['’]?s|kids['’]|(?:boy|girl|cub){GAP}scouts?|little{GAP}league|kindergarten|pre{MAYBE}school|day{MAYBE}care"
+    rf"|juvenile|neonatal){GAP}(?:(?:books?|choir|orchestra|team|football|soccer|hockey|ward|club|group|cent(?:re|er)|court|hospital|clinic)"
+    rf"{GAP})?(?:pastors?|ministers?|workers?|leaders?|coach(?:es)?|conductors?|counsel(?:l)?ors?|directors?|doctors?|nurses?"
+    rf"|authors?|writers?|librarians?|entertainers?|therapists?|lawyers?|judges?|teachers?|tutors?|instructors?|officers?"
+    rf"|principals?|surgeons?|dentists?|knife|knives|handbooks?|badges?|cookies?|cent(?:re|er){GAP}(?:building|sign))",
+    rf"(?:news|paper){MAYBE}boy{GAP}(?:caps?|hats?)|page{MAYBE}boy{GAP}(?:hair{MAYBE}cuts?|bobs?|hair{MAYBE}styles?)"
+    rf"|kid{GAP}(?:mohair|wool)|childhood{GAP}(?:homes?|houses?)(?={GAP}of)|wire{GAP}nippers|nippers{GAP}(?:and{GAP}pliers|in{GAP}a{GAP}"
+    rf"toolbox)|boys{GAP}of{GAP}summer|juvenile{GAP}t\.?{MAYBE}rex",
+    rf"(?:medical|law|university|college|phd|degree|undergraduate|mba|nursing|engineering|dental|veterinary|grad(?:uate)?){GAP}"
+    rf"students?(?:,?{GAP}in{GAP}their{GAP}(?:twen|thir)ties)?,?{GAP}years?{GAP}[1-7]",
     rf"children['’]?s?['’]?{GAP}(?:books?|hospitals?|museums?|literature|authors?|fiction|wards?{GAP}sign|department"
     rf"|illustrators?"
     rf"|publish(?:ers?|ing)|librar(?:y|ies)|wear|bookshops?|services|court)",
@@ -109,9 +144,9 @@ _COMPOUNDS = (
     rf"|stadiums?"
     rf"|football{GAP}(?:stadium|field|coach)|parking{GAP}lots?|coach(?:es)?|janitors?|librarians?|fields?"
     rf"|counsel(?:l)?ors?|musical"
-    rf"|caretakers?|nurses?|diploma|math(?:s|ematics)?|physics|chemistry|auditoriums?"
+    rf"|caretakers?|nurses?|diploma|signs?|(?:science|history|english|art|music|drama|biology|french|spanish){GAP}teachers?|math(?:s|ematics)?|physics|chemistry|auditoriums?"
     rf"|dropouts?(?={GAP}aged{GAP}[2-9]\d))",
-    rf"puberty{GAP}blockers?|teens{GAP}of{GAP}the{GAP}(?:\d\dth|21st|last|twentieth|century)|(?:kid|child|baby"
+    rf"puberty{GAP}blockers?|pubescent{GAP}(?:lea(?:f|ves)|stems?|oaks?|petals?)|teens{GAP}(?:and{GAP}twenties{GAP})?of{GAP}the{GAP}(?:\d\dth|21st|last|twentieth|century)|(?:kid|child|baby"
     rf"|children){MAYBE}(?:friendly"
     rf"|proof(?:ed)?|safe)|child{MAYBE}like{GAP}(?:wonder|joy|glee|enthusiasm|curiosity)|girl{MAYBE}(?:boss|power)"
     rf"|lads['’]?{GAP}night"
@@ -131,9 +166,9 @@ _COMPOUNDS = (
     rf"|civil|building|hydrocephalus|astrocytoma|hemorrhoids?|marijuana|heart|vesico\w*|rapid|slopes?)",
     rf"year{GAP}(?:\d{{1,2}}|{_DIGIT_WORDS}){GAP}(?:budget|plans?|reports?|results?|ad|bc|bce|ce|anniversary|review"
     rf"|forecasts?|warranty"
-    rf"|revenues?|sales|profits?|growth|progress|costs?|targets?|goals?|milestones?|marks?"
+    rf"|revenues?|accounts|sales|profits?|growth|progress|costs?|targets?|goals?|milestones?|marks?"
     rf"|cicadas?|vintage|edition|issue|volume|season|harvest|inflation|rent|payments?|dividends?|phase|update|data"
-    rf"|audit|under)",
+    rf"|audit|under|after(?!{MAYBE}school)|before|since|into)",
     rf"kindergarten{GAP}(?:cop|teachers?|buildings?)|prom{GAP}dress(?:es)?|daycare{GAP}(?:centers?|centres?|workers?"
     rf"|buildings?)",
     rf"daughter{GAP}(?:languages?|compan(?:y|ies)|products?|elements?|church(?:es)?|chromosomes?|chromatids?|colony"
@@ -153,31 +188,32 @@ _COMPOUNDS = (
 )
 # Birthdays, and years that something has lasted.
 _OF_THINGS = (
-    rf"(?:{THINGS}|{OLD_ANIMALS})['’]s?{GAP}(?:{_BIRTHDAY})",
+    rf"(?:{THINGS}|{OLD_ANIMALS})(?:['’]s?{GAP}(?:{_BIRTHDAY})|{GAP}(?:has{GAP}|have{GAP}|just{GAP}|recently{GAP})?turn(?:s|ed"
+    rf"|ing)?{GAP}{UNDER_18})",
     rf"(?:its|celebrates{GAP}(?:its|the)){GAP}(?:{_BIRTHDAY})|(?:{_BIRTHDAY}){GAP}(?:cake{GAP}|party{GAP})?(?:of"
     rf"|for){GAP}(?:the|our|a|an|its"
     rf"|my|this|their){GAP}(?:(?!girl|boy|child|kid|teen)[a-z]{{2,15}}{GAP})?{BETWEEN}(?:{THINGS}|{OLD_ANIMALS})",
-    rf"(?:{THINGS}|{OLD_ANIMALS}){GAP}(?:has{GAP}|have{GAP}|just{GAP}|recently{GAP})?turn(?:s|ed"
-    rf"|ing)?{GAP}{UNDER_18}",
-    rf"(?:{OLD_ANIMALS}|{FOODS}|{YOUNG}|(?:cheese|wine|beef|bear|lion|tiger|wolf|fox){GAP}cubs?)(?:,|{GAP}(?:is"
-    rf"|are|was))?{GAP}{_SPAN}{MAYBE}olds?",
-    rf"(?:{OLD_ANIMALS}|{FOODS}|{YOUNG}){GAP}aged{GAP}(?:for{GAP}|only{GAP}|just{GAP}"
-    rf"|at{GAP}least{GAP})?{UNDER_18}{HALF}"
-    rf"{MAYBE}(?:years?|months?|weeks?|days?|hours?)",
+    rf"(?:{OLD_ANIMALS}|{FOODS}|{YOUNG})(?:(?:,|{GAP}(?:is|are|was))?{GAP}{_SPAN}{MAYBE}olds?|{GAP}aged{GAP}(?:for{GAP}"
+    rf"|only{GAP}|just{GAP}|at{GAP}least{GAP})?{UNDER_18}{HALF}{MAYBE}(?:years?|months?|weeks?|days?|hours?))",
     rf"(?:dry|wet|cask|oak|barrel|bottle|cave|air|well|wood|cellar|sherry|bourbon|whisky|rum"
     rf"|port)[\s-]aged{GAP}(?:for{GAP}|at{GAP}"
     rf"least{GAP}|over{GAP}|about{GAP})?{_SPAN}"
     rf"|aged{GAP}(?:for{GAP})?{UNDER_18}(?:{GAP}to{GAP}\d{{1,2}})?{MAYBE}(?:hours?|minutes?)",
-    rf"(?:\d{{1,2}}|[a-z]{{3,9}}){MAYBE}(?:months?|weeks?|days?){MAYBE}olds?{GAP}{BETWEEN}(?:{YOUNG})",
+    rf"{_DAYS}{MAYBE}olds?{GAP}{BETWEEN}(?:{YOUNG})",
     # In other languages.
-    rf"(?:{FOREIGN_THINGS})(?:,|{GAP}(?:de|di|d['’]|von|mit))?{GAP}{FOREIGN_UNDER_18}{GAP}{FOREIGN_YEARS}",
+    rf"(?:{FOREIGN_THINGS})(?:,|{GAP}(?:(?:vieux|vieilles?){GAP})?(?:de|di|d['’]|von|mit))?{GAP}{FOREIGN_UNDER_18}{GAP}{FOREIGN_YEARS}",
     rf"{FOREIGN_UNDER_18}{GAP}{FOREIGN_YEARS}{GAP}(?:de|di|d['’])?{MAYBE}(?:{FOREIGN_TERMS})",
     rf"(?:{FOREIGN_TERMS}){GAP}(?:(?:de|di|von|por|per){GAP})?{FOREIGN_UNDER_18}{GAP}{FOREIGN_YEARS}",
     rf"{GERMAN_UNDER_18}{MAYBE}ja(?:e)?hr(?:ige[rsnm]?"
     rf"|e{GAP}alte[rsnm]?){GAP}(?:[a-z]{{3,9}}{GAP})?(?:{FOREIGN_THINGS}|{FOREIGN_TERMS})",
     rf"(?:chic[oa]s?|muchach[oa]s?|rapaz(?:es)?|raparigas?|ragazz[oaie]|garot[oa]s?|hij[oa]s?|filh[oa]s?|figli[oa]?"
-    rf"|jeune{GAP}fille)"
-    rf"{GAP}(?:de|di){GAP}[2-9]\d{GAP}{FOREIGN_YEARS}",
+    rf"|jeune{GAP}fille|fils|filles?|sohn|tochter)"
+    rf"{GAP}(?:de|di|von){GAP}(?:[2-9]\d|vingt|trente|quarante|cinquante|soixante|veinte|treinta|cuarenta|cincuenta|sesenta"
+    rf"|venti|trenta|quaranta|cinquanta|vinte|trinta|quarenta|cinquenta){GAP}(?:{FOREIGN_YEARS}|jahren)"
+    rf"|(?:bebes?|bab(?:y|ies)|cri[oa]s?{GAP}de|filhotes?{GAP}de){GAP}(?:elefante?n?|elephant|phoque|foca|robben?|pingouin"
+    rf"|pinguino?|panda|gorill?[ae]|singe|affe|macaco|mono|girafe|jirafa|tigre|lion|leone?|ours|oso|orso|urso|lowe|koala"
+    rf"|hippopotame|hipopotamo|rinoceronte|dauphin|delfin|golfinho|baleine|ballena|balena|baleia|tortue|tortuga|canguro)s?"
+    rf"|in{GAP}(?:do|re|mi|fa|sol|la|si)(?:{GAP}(?:bemolle|diesis))?{GAP}minore|erwachsene[nmrs]?{GAP}(?:sohne?|to(?:e)?chter|kinder)n?",
     rf"(?:et|avec|dans|sur|de|par|pour|sous|chez|sans|que|contre|vers|porte|promene|selon"
     rf"|entre){GAP}son(?={GAP}[a-z])(?!{GAP}(?:is|and|in"
     rf"|of|was|et{GAP}lumiere)\b)|son{GAP}(?:los|las|muy|de|del|unos|unas|mas|tan|el|la|altos|altas|buenos|amigos"
@@ -189,7 +225,7 @@ _OF_THINGS = (
     rf"|abuel[oa]|viej[oa])"
     rf"{GAP}bebes?(?={GAP}[a-z])|bebes?{GAP}(?:cafe|agua|vino|vinho|cerveza|cerveja|leche|leite|mucho|zumo|suco|ron"
     rf"|whisky|cha)",
-    rf"(?:danos|asuntos|problemas|detalles|lesiones|heridas|obras|artes|gastos|ordenes|cantidades|delitos|cambios"
+    rf"(?:da[nñ]os|asuntos|problemas|detalles|lesiones|heridas|obras|artes|gastos|ordenes|cantidades|delitos|cambios"
     rf"|dioses|poetas|obra"
     rf"|ligas|mamiferos|animais|animales|ferimentos|danos|reparos|lesoes){GAP}menores|menores{GAP}(?:de"
     rf"|que){GAP}[2-9]\d|(?:fautes?"
@@ -205,13 +241,22 @@ _OF_THINGS = (
     rf"|pattern|winter|de{GAP}la{GAP}costera)"
     rf"|fenomeno{GAP}(?:de{GAP}|del{GAP})?(?:el{GAP})?ni[nñ]o|chica{GAP}chica{GAP}boom|meninas?{GAP}dos{GAP}olhos|娘婿",
 )
+# What animals do with their young.
+_MINDS = "(?:and|with|nursing|suckling|carrying|feeding|guarding|protecting|licking|cradling|nuzzling|grooming)"
 # Phrases that hold such words or ages and mean something else. A phrase belongs here only if it cannot stand for a
 # person 18: "baby blue" does, "baby doll" and "school uniform" do not.
 PHRASES = (
     rf"(?:bab(?:y|ies)|infant|newborn|juvenile|adolescent|orphan(?:ed)?){GAP}"
-    rf"(?:(?:african|asian|polar|grizzly|brown|black|white|gray|grey|sea|mountain|bald"
-    rf"|green){GAP}){{0,2}}(?:{ANIMALS})",
-    rf"baby{MAYBE}(?:"
+    rf"{BETWEEN}(?:{ANIMALS})",
+    rf"(?:{OLD_ANIMALS}){GAP}(?:mother['’]?s?{GAP}(?:and|with){GAP}(?:her|its){GAP})?(?:infants?|bab(?:y|ies)|newborns?|juveniles?"
+    rf"|orphans?)(?!{GAP}(?:costume|outfit|onesie|suit|hat))",
+    # Of an animal that the text begins with; what is with "its baby" is an animal anywhere.
+    rf"(?:(?<![\s\S])(?:(?:a|an|the|two){GAP})?(?:(?!girl|boy|child|kid|teen|and|with)[a-z]{{3,9}}{GAP}){{0,2}}(?:{OLD_ANIMALS}|bears?)"
+    rf"(?:{GAP}mothers?)?{GAP}{_MINDS}{GAP}(?:her|their)|(?:{ANIMALS})(?:{GAP}mothers?)?{GAP}{_MINDS}{GAP}its){GAP}"
+    rf"(?:(?:tiny|newborn|young|little|new){GAP})?(?:bab(?:y|ies)|infants?|newborns?)",
+    rf"(?<![\s\S])(?:(?:a|an|the){GAP})?(?:(?:mother|nanny|mountain|female){GAP})?goats?{GAP}{_MINDS}{GAP}(?:her|its|their)"
+    rf"{GAP}(?:(?:two|newborn|young|little){GAP})?kids?",
+    rf"baby{MAYBE}(?:(?:red|green|gold(?:en)?|purple|white|plum|cherry|roma|new|yukon|chestnut|button|mixed|roasted|fresh){GAP})?(?:"
     + listed(
         r"""
     carrots? corn spinach potato(?:es)? kale tomato(?:es)? lettuce leaf leaves greens? arugula beets? peas? squash
@@ -222,7 +267,13 @@ PHRASES = (
     carriers?(?=\W*$) registr(?:y|ies) names?+books? aspirins? swiss groot yoda(?:+mug)? clams? lima+beans? eggplants?
     aubergines? zucchinis? courgettes? fennel turnips? chard cress lettuces? romaine gems?+lettuces? rocket mozzarella
     sitters? name+(?:dictionar(?:y|ies)|books?|lists?) einstein gap rattles? pacifiers? bibs? cams? proof(?:ing|ed)?
-    doll+sheep joggers? pianos?
+    doll+sheep joggers? pianos? guinness bella+mushrooms portobellos? sweetcorn pak+choi watermelons? jackfruits? beef
+    lilacs? bananas? pineapples? veg(?:gies|etables?)? salads? (?:toes?+)?succulents? cact(?:us|i) ferns aloes? orchids?
+    bonsais? roses mint+leaves basil+leaves (?:mustard|beet)+greens
+    (?:(?:oak|spider|rubber|snake|fig|olive|maple|pine|palm|jade|money|banana|lemon|tomato|apple|aloe)+)?(?:plants?|trees?)
+    oaks maples pines saplings? seedlings? leeks? asparagus sprouts cabbages? cauliflowers? pumpkins gourds?
+    mango(?:es)? pears? kiwis? avocados? coconuts? ginger+root sardines? anchovies ['’]?s+tears? prams? harp+seals?
+    octopus(?:es)? squids? shrimps? eels? gouda cheeses? burgers? scallops? chickpeas
     """
     )
     + ")",
@@ -237,7 +288,8 @@ PHRASES = (
     rf"[a-g]{_SHARP}{GAP}minor{GAP}(?:{_MUSIC}|chords?|scales?|keys?|progressions?)",
     rf"(?:{_MUSIC}|chord|key{GAP}of|scale{GAP}of){GAP}(?:in{GAP})?[a-g]{_SHARP}{GAP}minor",
     rf"in{GAP}[b-g]{_SHARP}{GAP}minor",
-    rf"minor{GAP}(?:"
+    rf"minor{GAP}(?:(?:car|traffic|road|bike|plumbing|roof|water|kitchen|knee|skin|head|facial|surgical|house|software|technical"
+    rf"|structural|electrical|engine|paint|plot|stylistic|cosmetic|medical|court|grammatical|spelling|script|course|party){GAP})?(?:"
     + listed(
         r"""
     chords? keys? scales? thirds? sixths? sevenths? seconds? pentatonic tonality damages? scratch(?:es)? details?
@@ -259,7 +311,9 @@ PHRASES = (
     factors? concerns? considerations? exceptions? threats? saints? kings+of villains? antagonists? subplots? reasons?
     technicalit(?:y|ies) detail-?s? counties theme themes lunar standstill tributar(?:y|ies) streets? lanes? peaks?
     ports? stations? airports? moons? satellites? eruptions? landslides? avalanches? aftershocks? hurricanes? storms?
-    crimes? thefts? felonies felony misdemeanou?rs? disasters? catastrophes? casualties? concussions? ulcers?
+    crimes? thefts? felonies felony misdemeanou?rs? royals? royalty aristocrats? disasters? fix(?:es)? spills? suits?
+    politicians? bishops? craters? villages? temples? shrines? streams? creeks? hamlets? hills? catastrophes?
+    casualties? concussions? ulcers?
     """
     )
     + ")",
@@ -267,8 +321,8 @@ PHRASES = (
     rf"(?:adult|grown(?:{MAYBE}up)?|middle{MAYBE}aged|elderly){GAP}(?:sons?|daughters?)",
     rf"daughter{GAP}?(?:cells?|boards?|cards?|nucle(?:us|i)|isotopes?)|sons?{GAP}of{GAP}(?:a{GAP})?guns?",
     rf"(?:pin-?up|bond|gibson|calendar|cover|weather|land|ring|grid|flapper|chorus|ziegfeld|vegas|career){GAP}girls?|"
-    rf"girls['’]{GAP}(?:night|weekend|trip)|girls?{GAP}night{GAP}out|good{GAP}(?:old|ol['’]?){GAP}boys|"
-    rf"(?:whipping|poster|toy){GAP}boys?|big{GAP}boy{GAP}(?:locomotive|engine|burger|restaurant)s?"
+    rf"girls['’]{GAP}(?:weekend|trip)|good{GAP}(?:old|ol['’]?){GAP}boys?|"
+    rf"(?:whipping|poster|toy){GAP}boys?|big{GAP}boy{GAP}(?:(?:steam{GAP})?locomotive|engine|burger|restaurant)s?"
     rf"|boys{GAP}will{GAP}be"
     rf"{GAP}boys|little{GAP}boy{GAP}(?:atomic{GAP}|nuclear{GAP})?bomb|boys['’]{GAP}clubs?|lads['’]?{GAP}(?:mags?"
     rf"|magazines?)|"
@@ -283,11 +337,11 @@ PHRASES = (
     *_COMPOUNDS,
     *_OF_THINGS,
     # Age of a thing or an animal, time that goes by, and numbers that are not ages.
-    rf"{_SPAN}[\s_-]{{0,3}}old{GAP}{BETWEEN}(?:{OLD_ANIMALS}|{FOODS}|{THINGS}){_NO_PERSON}",
+    rf"(?:{_SPAN}|{_DAYS})[\s_-]{{0,3}}old{GAP}{BETWEEN}(?:{OLD_ANIMALS}|{FOODS}|{THINGS}){_NO_PERSON}",
     rf"{_SPAN}[\s_-]{{0,3}}(?:{FOODS}|leases?|mortgages?|wars?)",
     # Only where the thing is the subject: not "a person in a car is 12 years old".
     rf"(?:(?<![\s\S])|(?<=[.,;]\s))(?:the|this|my|our|an?){GAP}{BETWEEN}(?:{OLD_ANIMALS}|{FOODS}|{THINGS}){GAP}"
-    rf"(?:is|are|was|were){GAP}{_SPAN}{MAYBE}old",
+    rf"(?:(?:(?:that|which){GAP})?(?:is|are|was|were){GAP})?{_SPAN}{MAYBE}old",
     rf"(?:{FOODS})[\s,]{{1,3}}aged{GAP}(?:for{GAP})?{_SPAN}(?!{MAYBE}old)",
     rf"aged{GAP}(?:for{GAP})?{_SPAN}{GAP}(?:(?:in{GAP})?(?:{FOODS})|in{GAP}(?:(?:oak|wooden|old|sherry|wine){GAP})?"
     rf"(?:oak|casks?|barrels?|wood|cellars?))",
@@ -296,55 +350,4 @@ PHRASES = (
     rf"(?:hace{GAP})?{FOREIGN_UNDER_18}{GAP}(?:{FOREIGN_YEARS}|jahren)(?!{GAP}alt)",
     rf"ha{GAP}{FOREIGN_UNDER_18}{GAP}anos",
     rf"{FOREIGN_UNDER_18}{GAP}{FOREIGN_YEARS}{GAP}(?:atras|despues|depois|fa|plus{GAP}tard|dopo|de{GAP}experiencia)",
-)
-# Names, in upper and lower case as they are written: "the Beach Boys", while "beach boys" are boys on a beach.
-NAMES = (
-    r"(?:Beach|Backstreet|Pet Shop|Beastie|Oak Ridge) Boys",
-    r"(?:Fall Out|Soulja|Danny|Game|Nature) Boy|Boy George|Boyz II Men|La-Z-Boy",
-    r"(?:Spice|Golden|Indigo) Girls|Girls Aloud",
-    r"Billy the Kid|Sundance Kid|Cisco Kid|Kid (?:Rock|Cudi|Creole|A)(?![a-z])",
-    r"(?:Julia|Lee|Lincoln|Jane|Desmond) Child|Destiny[’']s Child|Childish Gambino|Child Harold",
-    r"Sons of (?:Anarchy|Liberty|Norway|Ben)|& Sons|and Sons (?:hardware|Hardware|Ltd|Inc|Co)(?![a-z])",
-    r"(?:Jersey|The Lost|Trailer Park|Hardy|Proud|Bowery|Pep|Sunshine|Nickel|Dead End) Boys(?! (?:in|at|on) )"
-    r"|Bad Boys (?:II|2|for Life)",
-    r"Boys Don[’']t Cry|The Boys (?:poster|series|TV)|The Boy (?:and the Heron|Who Lived|Erased)|About a Boy (?=film"
-    r"|movie|poster|novel)|Boy (?:Meets World|Erased)",
-    r"(?:Astro|Danny|Harley Fat) ?Boy(?![a-z])|Boyz n the Hood|Boy(?:zone|genius)|Beat Boy|Boy Harsher|Boys (?:II"
-    r"|2) Men|The Boy in the Striped|Boy Scouts of America (?:headquarters|building|logo)",
-    r"(?:Mean|Derry|Powerpuff|Calendar|Gilmore|2 Broke|Two Broke|Cheetah) ?Girls(?! (?:in|at|on) )",
-    r"(?:Gossip|Gone|Tank|Uptown|Jessie[’']s) ?Girl(?![a-z])",
-    r"[Tt]he Girl (?:with the Dragon Tattoo|on the Train|Who Played|from Ipanema|Next Door)|Girl,? Interrupted"
-    r"|Girls Just Want",
-    r"(?:Karate|Wimpy|Kentucky|Cincinnati|Spy|Whiz|Cabbage Patch|Sour Patch|Comeback|Heartbreak) Kids?(?![a-z])",
-    r"New Kids on the Block|I Shrunk the Kids|Kids[’']? Choice|Kids (?:See Ghosts|in the Hall|Are Alright)"
-    r"|Kid (?:Icarus|Galahad|Laroi|Ink|Congo|Koala|Loco|Creole|Dynamite)",
-    r"Children of (?:Men|the Corn|Dune|Bodom|Hurin)|Midnight[’']s Children|City of Lost Children"
-    r"|Children[’']s Crusade",
-    r"Childhood[’']s End|Child[’']s Play|Child 44|Voodoo Child|Childs? (?:Ballads?|Restaurants?)",
-    r"Rosemary[’']s Baby|Million Dollar Baby|Bridget Jones[’']s Baby|Bringing Up Baby|Baby (?:Driver|Yoda|Groot"
-    r"|Spice|Mama|Reindeer|Boom|Keem|Jane|Bjorn|Björn|Huey|Face Nelson|Gap|Dior|Phat|Lips|Shark|Metal|Doc"
-    r"|One More Time)",
-    r"Beanie Bab(?:y|ies)|Jelly Bab(?:y|ies)|Water Babies|Ice Ice Baby|Achtung Baby|Be My Baby|The Boss Baby|Bab(?:y"
-    r"|ies) ?[\"'’]?R[\"'’]? Us",
-    r"Teen (?:Vogue|Wolf|Titans|Choice|Top|Mom)|Teenage (?:Mutant Ninja|Dream|Fanclub|Engineering|Wasteland|Kicks"
-    r"|Riot)|Smells Like Teen",
-    r"Sixteen Candles|Seventeen (?:[Mm]agazine|Again)|17 Again|Sweet Sixteen by|(?:13|Thirteen) Going on (?:30"
-    r"|Thirty)|The Edge of Seventeen",
-    r"High School Musical|Kindergarten Cop|School of Rock|Rushmore|Never Been Kissed|Orphan Black|The Orphan Master",
-    r"[A-Z][a-z]+ and Son(?:s)?(?= (?:Ltd|Inc|Co|Garage|Plumbing|Butchers?|Builders|Bakery|Funeral|Hardware|Motors"
-    r"|Jewell?ers|shop|sign|store|van|truck|Removals))",
-    r"(?:Steptoe|Sanford|Dombey|Harland|Wolff) and Sons?|Sons and Lovers|& Son(?![a-z])|Son of (?:Man|God|Sam|Kong)"
-    r"|Native Son|Sons of (?:the Desert|Katie|Perdition)",
-    r"Mumford and Sons|Coal Miner[’']s Daughter|Ryan[’']s Daughter|(?:Captain|General|Farmer|Bonesetter"
-    r"|Time Traveler|Calligrapher|Hangman)[’']s Daughter",
-    r"Sonic Youth|Youth (?:Dew|Lagoon|to the People)|Missy Elliott|Lassie(?= (?:Come|film|collie|movie|poster))"
-    r"|Shota (?:Rustaveli|Imanaga)",
-    r"Nena (?=concert|live|album)|(?:Captain|Billy|Jason|Sidney|Cole) Kidd?(?![a-z])|Juniors? Mints?|Little (?:Women"
-    r"|Miss Sunshine|Man Tate|Richard|Italy|Boy bomb)",
-    r"(?:Friars?|Order of) Minor|Leo Minor|Gen Alpha Romeo|American Girl (?:store|Place)|Tiny Tot(?:s)? (?:van|sign)"
-    r"|Toddlers? & Tiaras",
-    r"Daughters of the American Revolution",
-    r"Baby (?:Ruth|Bel)|Teen Spirit|Minor Threat|Ursa Minor|Canis Minor|Asia Minor|Morris Minor",
-    r"(?:[Ii]n|[Kk]ey of|[Cc]hord of) A minor(?![A-Za-z])|(?<![A-Za-z])A(?:[#♯♭]|[ -](?:flat"
-    r"|sharp)) minor(?![A-Za-z])",
 )

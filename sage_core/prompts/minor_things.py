@@ -39,7 +39,9 @@ OLD_ANIMALS = by_first_letter(
     hatchlings? nestlings? tadpoles? spiderlings? leverets? owlets? eaglets? colts? fill(?:y|ies) pups? caterpillars?
     chrysalis larvae? pinnipeds? walruses kangaroos? koalas? sloths? bats? moose elks? bison buffalos? yaks?
     antelopes? gazelles? mares? stallions? bulls? terriers? retrievers? labradors? poodles? collies? spaniels?
-    shepherd+dogs? cats? whelps? cockerels? roosters? hens? pullets? ewes? rams? sows? porpoises?
+    shepherds? sheepdogs? racehorses? geldings? yearlings? tabb(?:y|ies) thoroughbreds? tomcats? great+danes?
+    maine+coons? pinschers? rottweilers? dalmatians? setters? pointers? wolfhounds? wethers? cats? whelps? cockerels?
+    roosters? hens? pullets? ewes? rams? sows? porpoises?
     """
     ),
     ascii_lowercase,
@@ -65,7 +67,8 @@ FOODS = by_first_letter(
     noodles? soups? stews? vermouth absinthe merlot cabernet bordeaux burgundy riesling chardonnay pinot+noir tobacco
     cigars? garlic kombucha dough pastry croissants? bagels? sandwich(?:es)? fruitcakes? brie camembert manchego
     pecorino gruyere stilton roquefort pecorinos? cheeses? oloroso parmesan parmigiano balsamic vinegar ham bread
-    loa(?:f|ves) pizza leftovers
+    loa(?:f|ves) pizza leftovers comte emmental gruyeres? asiago feta burgundies tawny barolo rioja malbec shiraz syrah
+    lagavulin laphroaig macallan glenfiddich glenlivet talisker ardbeg highland+park yamazaki hibiki armagnacs kefir
     """
     ),
     ascii_lowercase,
@@ -85,7 +88,7 @@ THINGS = by_first_letter(
     museums? galler(?:y|ies) hotels? hospitals? librar(?:y|ies) factor(?:y|ies) festivals? traditions? laws?
     treat(?:y|ies) wars? conflicts? disputes? feuds? debts? marriages? relationships? partnerships? careers? lawsuits?
     case record magazines? mosques? temples? shrines? palaces? forts? fortress(?:es)? wall ruins? tombs? fossils? rock
-    stone meteorites? star planets? galax(?:y|ies) sun moon glaciers? volcano(?:es|s)? lawns? hedges? vines?
+    stone meteorites? planets? galax(?:y|ies) sun moon glaciers? volcano(?:es|s)? lawns? hedges? vines?
     vineyards? orchards? rose+bush(?:es)? bush(?:es)? cactus cacti plant seedlings? saplings? shrubs? roofs? furniture
     batter(?:y|ies) tyres? tires? rope stubble stubbles beards? news snow bruise wound scar bouquets? flowers? roses?
     tulips? bananas? apples? estates? cottages? mansions? skyscrapers? stadiums? malls? factories elevators?
@@ -93,18 +96,48 @@ THINGS = by_first_letter(
     countr(?:y|ies) state cit(?:y|ies) towns? villages? park zoos? club franchises? podcasts? platforms? program
     programme projects? policies policy contracts? hard+drives? hard+disks? routers? cafes? shop store sofas?
     processors? gpus? consoles? church(?:es)? castles? towers? trees? oaks? pines? firs? maples? willows? elms?
-    cedars? redwoods? olive+trees? ginkgos? wisterias? bamboos? forests? orchids? bonsais?
+    cedars? redwoods? olive+trees? ginkgos? wisterias? bamboos? forests? orchids? bonsais? lilacs? junipers? groves?
+    turbines? tankers? freighters? trawlers? dingh(?:y|ies) canoe kayak carriages? locomotives? tractor-?trailers?
+    rvs? caravans? campervans? taxis? cabs? mopeds? pickups? coupes? minivans? limousines? jeeps? toyotas? hondas? ford
+    bmws? audis? volvos? volkswagens? vws? porsches? ferraris? mercedes fiats? renaults? harleys? harley-davidsons?
+    bulldozers? excavators? cookbooks? passport loans? ipads? campers? cleaner trampolines? beehives? subarus? mazdas?
+    nissans? teslas? chevys? chevrolets? hyundais? pcs? macs? macbooks? keyboards? monitor headphones radio turntables?
+    pan skillet kettles? toasters? lamps? chandeliers? mattress(?:es)? armchairs? couch(?:es)? chair desks? table
+    bookcases? jacket coat sweater handbags? briefcases? backpacks? suitcases? wallets? umbrellas? tents? knives knife
+    axe lathes? generators? panels? fence gates? bells? organs? harps? cellos? trumpet drum bookshops? bookstores? pubs?
+    taverns? cinemas? quarries canals? tunnel piers? airports? stations? carriers? warships? submarines? murals?
+    mosaics? frescoe?s? tapestr(?:y|ies) sculptures? globes? quilts? scarecrows? snowmobiles? trailers? greenhouses?
+    sheds? cabins? huts?
     """
     ),
     ascii_lowercase,
 )
-_KINDS = (
-    "islay|speyside|kentucky|tennessee|aged|barrel|hard|guard|rescue|stray|thoroughbred|red|blue|green|black|white"
-    "|brown|grey|gray|old|used|rusty|oak|scotch|irish|highland|single|aged|fine|japanese|"
-    "german|italian|french|spanish|british|american|wooden|stone|brick|broken|vintage|local|family|software|tech|"
-    "german|male|female|big|small|pet"
+# What stands between an age and a thing or an animal: no word for people, and none for what they do.
+_KINDS = by_first_letter(
+    listed(
+        r"""
+    islay speyside kentucky tennessee aged barrel hard guard rescue stray thoroughbred red blue green black white brown
+    grey gray old used rusty oak scotch irish highland single fine japanese german italian french spanish british
+    american wooden stone brick broken vintage local family software tech male female big small pet yellow orange purple
+    pink silver gold(?:en)? copper brass bronze iron cast-iron steel metal glass ceramic porcelain clay marble granite
+    concrete plastic rubber leather suede denim canvas wool(?:len)? cotton silk linen velvet paper pine cedar mahogany
+    teak walnut bamboo diesel electric hybrid petrol gas oil solar nuclear hydraulic wind water steam pickup sports
+    racing race fire delivery dump garbage cargo container cruise fishing sailing touring mountain road dirt city school
+    family washing sewing gaming desktop office kitchen garden winter summer running walking hiking climbing dining
+    coffee acoustic bass grand upright grandfather digital analog(?:ue)? mechanical wrist rocking giant huge large tiny
+    little ancient restored rusted battered abandoned derelict worn faded dusty cracked framed dried smoked cured
+    blended border bernese siberian australian labrador golden cocker springer yorkshire jack russell persian siamese
+    bengal maine coon burmese tabby ginger calico tortoiseshell shetland clydesdale arabian friesian welsh holstein
+    angus jersey african asian indian amur sumatran polar grizzly panda snow great humpback nile komodo galapagos
+    herring bald barn snowy barred tawny wild feral farm domestic captive mountain sea tomato apple pear cherry plum
+    peach lemon fig olive palm rose lilac maple birch beech elm juniper apricot almond pecan grape cactus sperm killer
+    blind retired church bank dell nikon canon sony samsung lenovo bosch gibson yamaha fender metro railway vacuum
+    red-tailed king emperor peregrine
+    """
+    ),
+    ascii_lowercase,
 )
-BETWEEN = rf"(?:(?:{_KINDS}){GAP}){{0,2}}"
+BETWEEN = rf"(?:(?:{_KINDS}){GAP}){{0,3}}"
 # Young animals whose names people have too. Only an age in weeks or months makes them animals.
 YOUNG = listed(
     r"""
@@ -123,12 +156,19 @@ TERMS = listed(
 # Animals, drinks, food and things, and what lasts some years, in five other languages, without accents.
 FOREIGN_THINGS = listed(
     r"""
-    perr[oa]s? gat[oa]s? caball[oe]s? cachorr[oa]s? caes cao cavalos? chiens? chats? cheva(?:l|ux) can[ei] gatt[oai]
-    cavall[oi] hunde? katzen? kater pferde? vinos? vinhos? vins? vini weine? wein ron rum rhum whisk(?:e?y|ys)
-    uisques? cognac brandy queijos? quesos? fromages? formagg(?:io|i) kase oporto porto coches? carros? voitures? auto
-    macchin[ae] wagen casas? maisons? haus(?:es)? edificios? arbol(?:es)? arbres? alber[oi] arvores? baume? vinagre
-    balsamico aceto jamon jambon empresas? entreprises? firmas? aziend[ae] unternehmen tortugas? ordenador(?:es)?
-    computer telefone?s? motos? schiff bateaux? barcos? toros? vacas? elefantes?
+    puentes? ponte pont(?:s|i)? brucken? baume? relo(?:j|gio) orologio? montres? uhr(?:en)? libros? livr[eo]s? bucher?
+    mesas? tische? tavolo sillas? chaises? stuhle? iglesias? eglises? kirchen? chiese? igrejas? torres? tours? turme?
+    tren(?:es)? trains? zuge? treno avion(?:es|s)? flugzeuge? aere[oi] camion(?:es|s)? fahrrad velos? bicicletas? bici
+    robles? chenes? eichen? querc[ei]a? olivos? oliviers? ulivi? vignes? vinas? reben? fichten? linden? tannen?
+    parmigiano pecorino manchego comte gouda bergkase tortues? schildkroten? tartarug[ah]e? papagei(?:en)? perroquets?
+    stuten? wallache? fohlen ponys? jument yeguas? giumente? anes? esel asin[oi] burros? schafe? kuhe? vaches?
+    mucc[ah]e? fiat seat renault peugeot citroen volkswagen toyota opel mercedes bmw teppiche? sofas? mobel gebaude
+    hauser mauern? perr[oa]s? gat[oa]s? caball[oe]s? cachorr[oa]s? caes cao cavalos? chiens? chats? cheva(?:l|ux)
+    can[ei] gatt[oai] cavall[oi] hunde? katzen? kater pferde? vinos? vinhos? vins? vini weine? wein ron rum rhum
+    whisk(?:e?y|ys) uisques? cognac brandy queijos? quesos? fromages? formagg(?:io|i) kase oporto porto coches? carros?
+    voitures? auto macchin[ae] wagen casas? maisons? haus(?:es)? edificios? arbol(?:es)? arbres? alber[oi] arvores?
+    baume? vinagre balsamico aceto jamon jambon empresas? entreprises? firmas? aziend[ae] unternehmen tortugas?
+    ordenador(?:es)? computer telefone?s? motos? schiff bateaux? barcos? toros? vacas? elefantes?
     """
 )
 FOREIGN_TERMS = listed(

@@ -31,7 +31,8 @@ WORDS = listed(
     sweet+(?:sixteen|16) barely+legal not+(?:yet+)?(?:of+legal+age|of+age|legal+age|adult) lolis? lolitas? shotas?
     (?:loli|shota|toddler)[ck]ons? pa?edo(?:s|phil(?:es?|ia|iacs?|ic))? csam
     (?:nursery|elementary|primary|grade|middle|junior|high)~school(?:s|ers?|ing)? pre~school(?:s|ers?)? pre-k k-12
-    junior+high kinder~(?:gart|gard)(?:en|ner|ener)s? hs+(?:student|freshman|sophomore|junior|senior)s? babes?+in+arms
+    junior+high(?!+court) kinder+class kinder~(?:gart|gard)(?:en|ner|ener)s?
+    hs+(?:student|freshman|sophomore|junior|senior)s? babes?+in+(?:arms|the+woods?)
     orphanages? day~care (?:grade|grammar|elementary|primary)+pupils?
     school~(?:pupils?|uniforms?|aged?|skirts?|run|leavers?|friends?|mates?)
     high~schoolers? sixth~form(?:ers?)? (?:first|second|third|fourth|fifth)~formers?
@@ -48,18 +49,18 @@ WORDS = listed(
     yung+(?:girl|boy|gurl) lil+(?:kid|boy|one)s? minorz? under~agers? underage[dr]s? preteenz? tweenz? b[ae]by?z
     (?:gi|g)+(?:rl|irl)s? girr{1,2}l{1,2}[sz]? gii?rll?[sz]? boyy[sz]? bboy[sz]? kiidd?[sz]? kidd[sz]
     teenn[sz]? babyy jail~b8 gir+ls? b+oys? t+eens? tee+ns? bab+y ki+ds k+ids b+aby ba+by quincea[nñ]er[ao]s?
-    (?:bar|bat|bas)~mitz?vahs? first+communion little+(?:ones?|lads?|lass(?:ie)?s?) tots? tykes? bairns? lads?
-    lass(?:ie)?s? lasses urchins? rugrats? ankle-?biters?
+    (?:bar|bat|bas)~mitz?vahs? little+(?:ones?|lads?|lass(?:ie)?s?) tots? tykes? bairns? lad(?:die)?s?
+    lass(?:ie)?s? lasses urchins? rug~rats? ankle~biters?
     (?:little|baby|kid)+(?:sister|brother|sis|bro|cousin|niece|nephew)s?
     in+(?:(?:a|an|her|his|their)+)?(?:diaper|nappie|nappy)s?
-    too+young+(?:to|for)+(?:drive|vote|drink|consent|marry|smoke|buy|work|date|wed|know|be|school|alcohol|beer|sex|love)
+    too+young+(?:to+(?!die)[a-z]{2,10}|for+(?:school|alcohol|beer|sex|love|work))
     (?:not|isn['’]?t|aren['’]?t|wasn['’]?t)+(?:yet+)?old+enough+to+(?:drive|vote|drink|consent|marry|smoke|buy|work|date)
     (?:can|could)(?:['’]?t|~not)+(?:yet+)?legally+(?:yet+)?(?:drive|vote|drink|consent|marry|smoke|buy|work)
     (?:can|could)(?:['’]?t|~not)+(?:drive|vote|drink)+(?:yet|legally)
     not+yet+(?:a+)?(?:woman|man|women|men|grown(?:~up)?|an+adult|adults) (?:tiny|little|wee|lil)+ones?
     (?:tiny|small|little|mini|wee|lil)+(?:humans?|people|persons?|miss|princess(?:es)?|tykes?|angels?|mite)
     little+(?:man|men|fell(?:ow|a)s?|guys?|lady|ladies|woman|rascals?) young+(?:miss|master|ones?)
-    young(?:ling|un|['’]un)s? litt?le?['’]?~uns? (?:wee|little|lil|small)['’]?~['’]?uns? wean(?=\W*$) weans sprogs?
+    young(?:ling|~['’]?un)s? litt?le?['’]?~uns? (?:wee|little|lil|small)['’]?~['’]?uns? wean(?=\W*$) weans sprogs?
     moppets? poppets? striplings? foundlings? waifs? ragamuffins? guttersnipes? preemies? whippersnappers? munchkins?
     small+fry sonny(?:+boy)? missy juvies? juvie kiddie[sz]? kiddy firstborns? first-born grand~bab(?:y|ies)
     trick-?or-?treat(?:ers?|ing) wunderkind(?:s|er)? quinces? quince+party
@@ -67,10 +68,16 @@ WORDS = listed(
     pee-?wee+(?:football|hockey|league|rugby|team)s? junior+varsity jv+(?:team|squad|cheer\w{0,7}|player)s?
     (?:child|boy|girl)[\s_-]?lovers? he?bephil(?:es?|ia|iacs?) ephebophil(?:es?|ia|iacs?) pthc kodocon lolli?con
     girl(?:ie|y)s? girlie twelvies? babygirls? babyboys? pre-?k(?:indergarten|indergartners?)? gen(?:eration)?+alpha
-    minor-?aged? baby~?bro(?:ther)?s? nonage
+    minor-?aged? baby~?bro(?:ther)?s? nonage bubs? bubba(?!+[gw]) toddl(?:e|es|ed|ing) (?:pre~)?pubescents? schoolies?
+    (?:jhs|shs|junior+high)+(?:students?|pupils?|girls?|boys?|gym|class(?:es)?) (?:first|holy)+communion eagle+scouts?
+    princelings? titch(?:es)? youngins? chidlren toodlers? teeagers? adolecents? juvinil(?:e|es)?
+    (?:sleeping|suckling|swaddled|nursing|mother+and|newborn)+babes? wee+(?:man|lady|fella|soul) school+prefects?
+    leaving+cert(?:ificate)? spelling+bees? transition+year+(?:students?|pupils?|girls?|boys?)
+    little+(?:prince(?!+book)|ballerina|scamp|mischief|mite|madam)s? school+(?:choirs?|nativity|plays?|sports+day)
+    junior+(?:choirs?|choristers?|lifeguards?|cadets?|golfers?|gymnasts?|footballers?|swimmers?|athletes?)
     """
 )
-# Spanish, French, German, Italian and Portuguese, without accents (ñ stays).
+# Spanish, French, German, Italian and Portuguese, and a few words of others, without accents (ñ stays).
 FOREIGN = listed(
     r"""
     niñ(?:[oa]s?|it[oa]s?|ez) (?:un|una|unos|unas|dos|tres)+nin[oa]s? nin[oa]s much?ach[oa]s? muchachit[oa]s?
@@ -90,7 +97,8 @@ FOREIGN = listed(
     (?:un|una|unos|unas|la|las|los|el|mi)+(?:cri[oa]|pib[ea]|peque|zagal|mozuel[oa]|bebe)s? pibes? recien+nacid[oa]s?
     huerfan[oa]s? guarderias? preescolar(?:es)? adolescencia jardin+de+infan(?:cia|tes) parvulario
     (?:escuela|educacion|alumn[oa]s?+de|clase+de|curso+de|en|de)+(?:primaria|secundaria|bachillerato|infantil)
-    alumn[oa]s?+de+(?:la+)?(?:eso|instituto|\d) escolares lactantes? impuber(?:es)? infantes? mocos[oa]s? peques
+    (?:alumn[oa]|estudiante)s?+de+(?:la+)?(?:eso|instituto|\d) (?:un|una|el|la)+(?:escolar|guagua|nietit[oa]) escolares
+    lactantes? impuber(?:es)? infantes? mocos[oa]s? peques
     quinceanera? cri[oa]s+de ni[nñ]era+de pequenines pequenitos? mozalbetes? pubertad pubescentes? pequenuel[oa]s?
     eleves?
     (?:ecole|classe+de)+(?:maternelle|primaire|elementaire|sixieme|cinquieme|quatrieme|troisieme|seconde|cm[12]|ce[12]|cp)
@@ -102,8 +110,10 @@ FOREIGN = listed(
     (?:erst|zweit|dritt|viert|fu(?:e)?nft|sechst|siebt|acht|neunt|zehnt)kla(?:e)?(?:ss|ß)ler(?:in|innen|n)?
     (?:erste|zweite|dritte|vierte|fu(?:e)?nfte|sechste|siebte|achte|neunte|zehnte)[rn]?+klassen?
     klasse+(?:\d|1[0-3])(?!\d)
-    (?:schul|grundschul|vorschul|wunder|pflege|adoptiv|stief|strassen|nachbars|geburtstags|waisen|enkel|wickel|klein|krippen|kindergarten|einzel|patch)kind(?:es|er|ern)?
-    schuljungen? knaben? knirpse? gymnasiast(?:in|en|innen)? go(?:e)?ren? neugeborene[snmr]? halbwu(?:e)?chsige[rnms]?
+    (?!human|man|wom|un|gender)[a-z]{3,12}kind(?:es|er|ern)?
+    schuljungen? buebchen bubchen bube?n? konfirmand(?:in|en|innen)? firmlinge? erstkommunion hosenmatz wonneproppen
+    sternsinger messdiener(?:in|innen)? abc-?schu(?:e)?tzen? knaben? knirpse? gymnasiast(?:in|en|innen)? go(?:e)?ren?
+    neugeborene[snmr]? halbwu(?:e)?chsige[rnms]?
     heranwachsende[rnms]? pubertat kita(?:s|-?gruppe|-?kinder)? kinder~?garten(?:kinder|kind)? kinder~krippe
     enkel(?:in|innen|s)? waise[n]? lausbub(?:en)? teenies? jungspund ju(?:e)?ngling(?:e|s)?
     kleine[rns]?+(?:bruder|schwester|bruders|racker|mann|madchen) steppke
@@ -118,32 +128,52 @@ FOREIGN = listed(
     ensino+(?:fundamental|medio|infantil|primario) jardim+de+infancia infancia guri(?:a|s|as|zinho)? miud[oa]s?
     novinh[oa]s? recem[-\s]nascid[oa]s? pirralh[oa]s? petiz(?:es)? nenem(?:zinho)? nenens pequerruch[oa]s?
     orfa(?:o|os|zinha)? cacula criancad[ao] molec(?:ada|a|as)? crianc[oa]la rapazinhos? rapazote
-    (?:escola|turma)+(?:primaria|infantil|basica|secundaria|da+creche) colegio+(?:infantil|primario) criancas?
+    (?:escola|turma)+(?:primaria|infantil|basica|secundaria|da+creche) colegio+(?:infantil|primario) criancas? pequenada
+    (?:premiere|primera|prima|primeira|erste|heilige)+(?:communion|comunione?|comunhao|kommunion)
+    petiot(?:e|s|es)? tout-petits?? poupons? (?:mi|su|tu|el|la|un|una)+niet[oa]s?
+    (?:meu|minha|seu|sua|um|uma|o|a)+net(?:inh)?[oa]s? nietecit[oa]s? monaguill[oa]s? escuincl[ea]s? cabr[oa]+chic[oa]
+    nipotin[oaie] scolarett[oaie] chierichett[oi] monell[oaie] discol[oi] (?:il|la|i|le|un|una|piccol[oa])+pup[oiae]
+    (?:du|tre|quattr|cinqu|sei|sett|ott|nov|dec|diciassett)enn[ei] figli(?:ol|olett|uol)[oaie] giovanett[oaie]
+    (?:beb|herman|pib|guris|guagu|parvul|chamaqu|criatur|chaval|sobrin)(?:it|cit|ill)[oa]s? chaval(?:in|ines)
+    chiquitin(?:es)?
+    (?:irmao|irma|bebe)zinh[oa]s? zagal(?:a|es|as)? pivetes? galopins? garnements? rotznasen? nesthakchen
+    fru(?:e)?hchen junge[n]?+(?:mit|auf|im|am|in|an|beim|vor) (?!hoch|fahr|tanz)[a-z]{3,9}schu(?:e)?ler(?:in|innen)?
+    (?:cuarto|quinto|sexto)+grado catrai[oa]s? (?:um|o|os)+pias? coroinhas?
+    meisjes? jongetjes? (?:een|de|twee)+jongens? kindje[s]? peuters? kleuters? tieners? dziewczyn[a-z]{1,5} chlopi?ec
+    chlopc[a-z]{1,4} dziec(?:i|ko|ka|mi|iak[a-z]?|iom) niemowl[a-z]{1,3} flick(?:a|an|or|orna) pojk(?:e|en|ar|arna)
+    sma+barn pig(?:e|en|er|erne) dreng(?:e|en|ene)? jente[rn]? gutten tytto poika lapsi lapset vauva
+    cocu(?:k|klar|gu|klari) kucuk+kiz bebek kislany kisfiu gyerek(?:ek)? holc(?:ick|k)[aiuy] chlapec fetit[ae]
+    copi(?:l|i|ii) baietel anak+(?:kecil|perempuan|laki) be+(?:gai|trai) tre+em
     criancinhas? menin[oa]s? garot[oa]s? garotinh[oa]s? raparigas? rapaz(?:es|inho)? filh[oa]s? moleques?
     """
 )
 # A few words each of other scripts, found within longer runs of letters.
 _OTHER_SCRIPTS = (
-    "少女|少年|女孩|男孩|儿童|兒童|孩子|小孩|婴儿|嬰兒|幼女|幼児|女の子|男の子|子供|子ども|こども|コドモ|赤ちゃん|赤ん坊|ロリ|ショタ|"
-    "未成年|小学|中学|小學|中學|高校生|高校の|高校[一二三]|女子高|男子高|初中|高中|女子生徒|男子生徒|生徒|学童|園児|幼稚園|幼稚园|"
+    "少女|少年(?!ジャンプ|マガジン|サンデー)|女孩|男孩|儿童(?!节)|兒童|孩子|小孩|婴儿|嬰兒|幼女|幼児|女の子|男の子|子供|子ども|こども|コドモ|赤ちゃん|赤ん坊|ロリ|ショタ|"
+    "未成年|小学(?!館)|中学|小學|中學|高校生|高校の|高校[一二三]|女子高|男子高|初中|高中|女子生徒|男子生徒|生徒|学童|園児|幼稚園|幼稚园|"
     "保育園|保育所|幼儿|乳児|乳幼児|新生児|児童|女児|男児|小児|幼い|坊や|坊ちゃん|お嬢ちゃん|迷子|孤児|息子|初孫|孫娘|キッズ|ベビー|"
     "ティーン|チャイルド|ランドセル|セーラー服|学生服|思春期|十代|10代|ロリータ|おさな|よちよち|(?<![新姑老伴看])娘(?![婿家])|"
+    r"ちびっ|わが子|我が子|(?<![学院])[一二三四五六]年生|(?<![学院\d])[1-6]年生|[中高][一二三](?=[の学生女男])|"
+    "年级|年級|新生儿|小宝贝|小娃|未满十[一二三四五六七八]|"
     "宝宝|寶寶|萝莉|蘿莉|正太|女童|男童|孩童|幼童|小女生|小男生|小朋友|少儿|女儿|儿子|"
-    "소녀|소년|어린이|아이들|아기|미성년|여고생|남고생|고등학생|중학생|초등학생|유치원|아동|청소년|꼬마|십대|여중생|유아|로리|"
+    "초등학교|중학교|고등학교|소녀|소년|아이(?![스폰돌디콘슬템언린섀라패보])|어린이|아이들|아기|미성년|여고생|남고생|고등학생|중학생|초등학생|유치원|아동|청소년|꼬마|십대|여중생|유아|로리|"
     "ребен|ребёно|девочк|девчон|девчуш|мальчик|мальчиш|малыш|малолет|пацан|подрост|несовершеннолетн|младен|школьни"
     "|детск|"
-    "дети|детей|дочк|дочер|сынок|сынишк|внучк|первоклас|гимназист|новорожд|"
-    "طفل|أطفال|اطفال|صبي|مراهق|קטינ|ילדה|ילדים|ילד|תינוק|παιδι|κοριτσι|αγορι|μωρο|εφηβ|बच्च|लड़क|เด็ก"
+    "дети|детей|дочк|дочер|сынок|сынишк|внучк|классни[кц]|груднич|тинейджер|детсад|гимназист|новорожд|"
+    "طفل|بنت|فتاة|أطفال|اطفال|صبي|مراهق|קטינ|ילדה|ילדים|ילד|תינוק|παιδι|κοριτσι|αγορι|μωρο|εφηβ|बच्च|लड़क|เด็ก"
 )
 _RUSSIAN_AGES = (
-    r"пять|шесть|семь|восемь|девять|десять|(?:один|две|три|четыр|пят|шест|сем)надцать|(?<!\d)(?:[1-9]|1[0-7])"
+    r"пять|шесть|семь|восемь|девять|десять|(?:один|две|три|четыр|пят|шест|сем)надцат[ьи]|двух|тр[её]х|пяти|шести|семи"
+    r"|восьми|девяти|десяти|(?<!\d)(?:[1-9]|1[0-7])"
 )
+# Years of age, not those of animals and things.
+_YEARS_OLD = r"\s?[歳才岁歲](?!の?[犬猫馬牛木車狗]|的[狗猫马牛车])"
 # Ages in other scripts. A number in words after one of tens is an adult's.
 _OTHER_AGES = (
-    r"(?<!\d)(?:\d|1[0-7])\s?[歳才岁歲]|(?<![二三四五六七八九百])十[一二三四五六七]?\s?[歳才岁歲]|"
-    r"(?<![十百])[一二三四五六七八九]\s?[歳才岁歲]|(?<!\d)(?:\d|1[0-7])\s?살|"
+    rf"(?<!\d)(?:\d|1[0-7]){_YEARS_OLD}|(?<![二三四五六七八九百])十[一二三四五六七]?{_YEARS_OLD}|"
+    rf"(?<![十百])[一二三四五六七八九]{_YEARS_OLD}|(?<!\d)(?:\d|1[0-7])\s?살|"
     r"(?<!스물)(?<!서른)(?<!마흔)(?:한|두|세|네|다섯|여섯|일곱|여덟|아홉|열)\s?살|"
-    rf"(?<![а-я-])(?<!дцать\s)(?<!сорок\s)(?<!десят\s)(?:{_RUSSIAN_AGES})\s?(?:лет(?![а-я])(?!\s?назад)|-?летн)"
+    rf"(?<![а-я-])(?<!дцат[ьи]\s)(?<!сорок\s)(?<!сорока\s)(?<!десят\s)(?<!десяти\s)(?:{_RUSSIAN_AGES})\s?(?:лет(?![а-я])(?!\s?назад)|-?летн)"
 )
 # As `plain_forms` leaves them: without marks, and with syllables taken apart.
 SCRIPTS = plain_characters(f"{_OTHER_SCRIPTS}|{_OTHER_AGES}")

@@ -11,7 +11,8 @@ from string import ascii_lowercase, digits
 from . import minor_words as words
 from .first_letters import by_first_letter
 from .minor_ages import AGES, FOREIGN_AGES
-from .minor_phrases import NAMES, PHRASES
+from .minor_names import NAMES
+from .minor_phrases import PHRASES
 from .plain_text import plain_forms
 
 # Takes the place of a phrase, and like it ends the words on both sides.
@@ -44,10 +45,10 @@ def mentions_minor(text: str) -> bool:
     """Whether a prompt refers, or may refer, to a person under 18: the strict question, for unsafe prompts.
 
     The signs are words, stated ages, school grades, birthdays and emoji: in English, the common ones in Spanish,
-    French, German, Italian and Portuguese, and a few in other scripts. Other forms of letters, look-alikes, hidden
-    characters, gaps and digits in a word make no difference. The filter errs on the side of caution: "girl" and "son"
-    count even where they mean adults. Only phrases that cannot stand for a person under 18 pass ("baby carrots", "a
-    minor chord", "12 year old whisky").
+    French, German, Italian and Portuguese, and a few in other languages and scripts. Other forms of letters,
+    look-alikes, hidden characters, gaps and digits in a word make no difference. The filter errs on the side of
+    caution: "girl" and "son" count even where they mean adults. Only phrases that cannot stand for a person under 18
+    pass ("baby carrots", "a minor chord", "12 year old whisky").
     """
     return any(_form_mentions_minor(form) for form in plain_forms(text))
 

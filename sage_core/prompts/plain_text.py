@@ -58,6 +58,8 @@ _WORD = re.compile(r"[^\W\d_]+")
 _LATIN_LETTER = re.compile(r"[A-Za-z]")
 # What a graph reads as weights: "(word:1.2)".
 _WEIGHT = re.compile(r":\s*-?\d{0,4}(?:\.\d{0,8})?\s*(?=[)\]])")
+# An age behind a name: "Emma (14)".
+_NUMBER_IN_BRACKETS = re.compile(r"(?<=[A-Za-z])\s?\(([3-9]|1[0-7])\)(?![A-Za-z])")
 _BRACKETS = dict.fromkeys(map(ord, "()[]{}\\"), " ")
 
 
@@ -72,7 +74,7 @@ def plain_forms(text: str) -> tuple[str, ...]:
         text = plain_characters(text)
     forms = [text]
     if any(character in text for character in "()[]{}\\"):
-        text = _WEIGHT.sub("", text)
+        text = _NUMBER_IN_BRACKETS.sub(r", \1,", _WEIGHT.sub("", text))
         forms = [text.translate(_BRACKETS), text.translate(dict.fromkeys(_BRACKETS, ""))]
     if not text.isascii():
         forms = [form.replace("\u200b", between) for form in forms for between in ("", " ")]

@@ -68,7 +68,13 @@ NOT_EXCUSED = """a minor / A minor on a bed / a picture of a minor / beach boys 
 / a 12 year old photo / little girl, 25 / a teen girl, 20 / college girl, 15 / baby monitor and a child
 / a minor in history class / a minor points a gun / a 12 year old watches tv / a 12 year old guitar player
 / model in bed, 14, nude / year 9 of school / two boys in blue shirts / el bebe duerme / A Story About a Boy
-/ woman with a cat aged 13 / 16th birthday of a girl / a child rows a boat""".replace("\n", " ")
+/ woman with a cat aged 13 / 16th birthday of a girl / a child rows a boat / a 12 year old star
+/ a 12-year-old stone mason / a 12-year-old company heir / a 12-year-old rock climbing / a woman, a dog and her baby
+/ a baby-faced 15-year-old
+/ girls at school with men in their forties / boys at the pool, a man in his forties / abandoned boy in a kindergarten
+/ a deserted schoolgirl / youth leaders aged 14 / a minor, car accident / El Niño desnudo / Lolita in a dress
+/ baby girl in a tree / a child at heart surgery / medical student with a boy, year 3 / blonde in a car, 12 years old
+/ ki(1)d / Emma (14) and a dog / girl, 35mm photo / one of the girls of the school, 15""".replace("\n", " ")
 
 
 @pytest.mark.parametrize("text", NOT_EXCUSED.split(" / "))
@@ -76,13 +82,13 @@ def test_harmless_phrases_excuse_nothing_else(text):
     assert mentions_minor(text)
 
 
-@pytest.mark.parametrize("half", ["development", "held_out"])
-def test_error_rates_on_the_lists(half):
-    signs, harmless = phrases(f"signs_{half}"), phrases(f"harmless_{half}")
+@pytest.mark.parametrize("name", ["development", "held_out", "once_blind"])
+def test_error_rates_on_the_lists(name):
+    signs, harmless = phrases(f"signs_{name}"), phrases(f"harmless_{name}")
     missed = [text for text in signs if not mentions_minor(text)]
     refused = [text for text in harmless if mentions_minor(text)]
-    assert len(missed) <= 0.02 * len(signs), missed
-    assert len(refused) <= 0.05 * len(harmless), refused
+    assert len(missed) <= 0.005 * len(signs), missed
+    assert len(refused) <= 0.007 * len(harmless), refused
 
 
 def test_error_rates_on_lists_that_nothing_was_mended_against():
@@ -91,8 +97,8 @@ def test_error_rates_on_lists_that_nothing_was_mended_against():
     missed = [text for text in signs if not mentions_minor(text)]
     refused = [text for text in harmless if mentions_minor(text)]
     assert (len(signs), len(harmless)) == (200, 400)
-    assert len(missed) <= 0.05 * len(signs), missed
-    assert len(refused) <= 0.06 * len(harmless), refused
+    assert len(missed) <= 0.02 * len(signs), missed
+    assert len(refused) <= 0.01 * len(harmless), refused
     assert not any(map(unsafe_about_minor, harmless))
 
 
@@ -192,7 +198,10 @@ LONG = {
     "stretched": "xxxy ",
     "signs in words": "b0b ",
     "schools": "pupil of the high of st. ",
-    "things": "baby monitor, a 12 year old car ",
+    "things": "baby monitor, a 12 year old car, ",
+    "modifiers": "a 12 year old red oak, ",
+    "grown": "girls at the old town hall, over forty, ",
+    "young": "a mare with a cow ",
     "other scripts": "十二三 ",
 }
 
