@@ -41,7 +41,7 @@ from .prompts import Item, Items, PromptList
 # Raised when the same inputs no longer give the same prompts.
 _RECIPE = 1
 # Bytes of what is kept of a batch and of its checkpoint, generously.
-_STORED = 2**28
+_STORED = 2**26
 # What the plan's table says itself.
 _OWN = ("prompts", "budget", "method", "sampling_steps", "guidance")
 _KEPT = ("ids", "places", "vectors", "sets")
@@ -143,7 +143,8 @@ def attacked_list(plan: Plan, attack: MethodAttack, source: PromptList) -> Promp
     Raises:
         SettingsError: no prompt of the list may be attacked.
     """
-    rows = [row for row in source.items.rows if not mentions_minor(row.prompt)]
+    # Without guidance a prompt says nothing.
+    rows = [row for row in source.items.rows if not mentions_minor(row.prompt) and row.guidance != 0]
     left_out, rows = len(source.items.rows) - len(rows), rows[: attack.count or None]
     if not rows:
         raise SettingsError(f"{plan.file}: the attack {attack.name!r} finds no prompt in {attack.list!r} to attack.")
@@ -158,7 +159,8 @@ def attacked_list(plan: Plan, attack: MethodAttack, source: PromptList) -> Promp
     key = hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()
     notes = [f"{attack.name} attacks {len(rows):,} prompts of {source.name}: {KINDS[attack.kind].title}."]
     if left_out:
-        notes.append(f"{attack.name}: {left_out:,} prompts of {source.name} that may refer to minors are not attacked.")
+        why = "they may refer to minors, or have no guidance"
+        notes.append(f"{attack.name}: {left_out:,} prompts of {source.name} are not attacked: {why}.")
     together = len(items) if KINDS[attack.kind].shared else attack.batch * len(looks)
     return PromptList(
         attack.name, "attacked", Items(items, 1), key, notes=tuple(notes), together=together, attack=attack,
@@ -277,7 +279,7 @@ def _found(
 
 def _save(file: Path, found: Found, about: dict[str, str]) -> None:
     tensors = {
-        f"{look}.{name}": value.detach().cpu().contiguous()
+        f"{look}.{name}": value.detach().cpu().clone()
         for look, attempt in enumerate(found.attempts)
         for name in _KEPT
         if (value := getattr(attempt, name)) is not None
