@@ -337,6 +337,34 @@ def test_warnings_stand_out_and_nothing_is_read_as_html(open_tab: Callable[[str]
     assert tab.errors == []
 
 
+def test_the_text_of_a_node_can_be_copied(open_tab: Callable[[str], Tab]) -> None:
+    tab = open_tab("classic")
+    tab.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    text = "⚠ Low: 2 of 5.\n\n| name | rate |\n| --- | --- |\n| a | 12.5 % |\n"
+    script = """async (text) => {
+      const node = LiteGraph.createNode("SAGEPromptPairs");
+      app.graph.add(node);
+      node.onExecuted({ text: [text] });
+      const inside = node.widgets.find((widget) => widget.name === "sage_text").element;
+      const press = () => {
+        inside.querySelector("button").click();
+        return new Promise((end) => setTimeout(end, 100));
+      };
+      await press();
+      const copied = await navigator.clipboard.readText();
+      // As where there is no clipboard.
+      navigator.clipboard.writeText = () => Promise.reject(new Error("forbidden"));
+      let selected = null;
+      document.execCommand = (name) => { selected = [name, document.activeElement.value]; };
+      await press();
+      return [copied, ...selected, inside.innerText];
+    }"""
+    copied, command, selected, shown_text = tab.page.evaluate(script, text)
+    assert copied == selected == text and command == "copy"
+    assert shown_text.startswith("⚠ Low"), "the button adds nothing to what is read"
+    assert tab.errors == []
+
+
 def test_a_search_shows_the_right_node_first_or_second(open_tab: Callable[[str], Tab]) -> None:
     tab = open_tab("classic")
     # What a ComfyUI from 0.11 on would have sent; a frontend of before that searches names alone.
