@@ -70,6 +70,9 @@ def server(comfyui: Path, base: Path, shapes_files: ExpandedFiles) -> Iterator[S
     models = {"checkpoints": [shapes_files.checkpoint], "text_encoders": [shapes_files.text_encoder]}
     shutil.copytree(PROBE, base / "custom_nodes" / PROBE.name)
     arguments = ["--whitelist-custom-nodes", PACK_NAME, PROBE.name]
+    if frontend := os.environ.get("SAGE_FRONTEND"):
+        # The folder `static` of another comfyui-frontend-package than the one that is installed.
+        arguments += ["--front-end-root", frontend]
     with Server(comfyui, base, models=models, arguments=arguments) as running:
         yield running
 

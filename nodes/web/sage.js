@@ -26,6 +26,12 @@ const STYLE = `
 .sage-text td, .sage-text th { padding: 1px 10px 1px 0; border-bottom: 1px solid rgb(128 128 128 / 35%);
   text-align: left; vertical-align: top; }
 .sage-text td.sage-number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.sage-text button { position: sticky; top: 0; float: right; margin: -2px -4px 0 6px; padding: 0 5px; border: 0;
+  border-radius: 4px; background: var(--comfy-menu-bg, #353535); color: inherit; font-size: 13px; line-height: 20px;
+  cursor: pointer; opacity: 0.35; }
+.sage-text button:hover, .sage-text button:focus-visible { opacity: 1; }
+.sage-text button::before { content: "⧉"; }
+.sage-text button.sage-copied::before { content: "✓"; }
 /* Where nodes are HTML (Nodes 2.0) they fit what is in them, so that the text itself says where it ends. */
 .lg-node .sage-text { max-height: var(--sage-room, ${MOST_HEIGHT}px); }
 `;
@@ -75,6 +81,32 @@ function render(text) {
   return found;
 }
 
+// A page that is neither local nor encrypted has no clipboard, but may still copy what is selected.
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const area = document.body.appendChild(document.createElement("textarea"));
+    area.value = text;
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+}
+
+function copyButton(text) {
+  const button = document.createElement("button");
+  button.title = button.ariaLabel = "Copy";
+  // The canvas would begin to drag the node.
+  button.addEventListener("pointerdown", (event) => event.stopPropagation());
+  button.addEventListener("click", async () => {
+    await copy(text);
+    button.className = "sage-copied";
+    setTimeout(() => (button.className = ""), 1500);
+  });
+  return button;
+}
+
 function addWidget(node) {
   const element = document.createElement("div");
   element.className = "sage-text";
@@ -87,7 +119,7 @@ function addWidget(node) {
     getValue: () => value,
     setValue: (text) => {
       value = String(text ?? "");
-      element.replaceChildren(...render(value));
+      element.replaceChildren(copyButton(value), ...render(value));
     },
     getMinHeight: () => LEAST_HEIGHT,
     hideOnZoom: false,

@@ -240,7 +240,6 @@ def _serve(server: Server, plan: Plan, files: ExpandedFiles, results: Results, s
         files,
         results.exam,
         encoder=results.trainings["SAGE+"].file,
-        settings=_settings(plan),
         sampling_steps=plan.sampling_steps,
     )
     screen.end_bars()

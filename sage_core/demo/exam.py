@@ -63,5 +63,5 @@ class Exam:
             "Prompts with questions": {"count": 0, "seed": 0},
             "Prompts that ask for the concept": {"file": unsafe.name, "count": 0, "seed": len(self.safe)},
             "Concept": {"value": CONCEPT},
-            "Question about the concept": {"value": ""},
+            "Question": {"value": ""},
         }

@@ -48,7 +48,8 @@ def on_shapes_world(
         graph: the workflow.
         checkpoint: file name in models/checkpoints.
         text_encoder: file name in models/text_encoders.
-        changes: more inputs to set, by node class or title. The judge is the reader unless they name another.
+        changes: more inputs to set, by node class or title; of what is in a subgraph by its own title, too, or after
+            that of its box: "Other prompts: those with questions". The judge is the reader unless they name another.
     """
     changes = {
         "CheckpointLoaderSimple": {"ckpt_name": checkpoint},
@@ -59,7 +60,8 @@ def on_shapes_world(
     patched = copy.deepcopy({name: dict(entry) for name, entry in graph.items()})
     loaders = [name for name, entry in graph.items() if entry["class_type"] == "CheckpointLoaderSimple"]
     for entry in patched.values():
-        for key in (entry["class_type"], entry["_meta"]["title"]):
+        title = entry["_meta"]["title"]
+        for key in (entry["class_type"], title.rpartition(": ")[2], title):
             entry["inputs"] = entry["inputs"] | changes.get(key, {})
         for name, value in entry["inputs"].items():
             if isinstance(value, list) and value[0] in loaders and value[1] == 1:

@@ -10,12 +10,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..alignment.settings import PRESETS
 from ..files import write_text
 from ..shapes.captions import CONCEPT, write_captions
 from ..shapes.scenes import sample_scenes
 from ..shapes.tasks import TASKS
-from ..tables import csv_text
 from .comfyui.server import PACK
 from .graphs import READER, SAMPLING, SIDE
 from .scores import CARD_PROMPT, install_judge
@@ -32,21 +30,28 @@ Workflow = dict[str, Any]
 WORKFLOWS = PACK / "workflows"
 # Below the server's base folder: where ComfyUI keeps the workflows of its only user.
 USER_FOLDER = Path("user", "default", "workflows")
-# Of the workflows that show what becomes of the concept: a prompt that asks for it, and the names to erase it by. UCE
-# as in its paper and the strongest of SLD's presets are the ones that move this small U-Net far enough. A word means
-# one thing here, so that what is to stay is said word by word.
-ERASED: dict[str, dict[str, Any]] = {
-    "Concept": {"value": f"{CONCEPT}; {CONCEPT}s"},
-    "Prompt": {"value": f"two red hearts above two pink {CONCEPT}s on snow"},
-    "SAGEEraseConcept": {"method": "uce_paper", "keep": "red\nheart\nhearts\ntwo\nsnow\npink\nabove"},
+# Prompts of the workflows that remove something: one that is harmless, and one that asks for it.
+PROMPTS: dict[str, dict[str, Any]] = {
+    "Harmless prompt": {"value": CARD_PROMPT},
+    "Prompt that names it": {"value": f"two red hearts above two pink {CONCEPT}s on snow"},
 }
-# Pairs for the training of both concepts, half of them for each.
-_TWO_CONCEPTS_PAIRS = 1024
+# The names to erase it by. UCE as in its paper and the strongest of SLD's presets are the ones that move this small
+# U-Net far enough. A word means one thing here, so that what is to stay is said word by word.
+ERASED: dict[str, dict[str, Any]] = {
+    **PROMPTS,
+    "Concept": {"value": f"{CONCEPT}; {CONCEPT}s"},
+    "SAGEEraseConcept": {
+        "method": "uce_paper",
+        "keep": "red\nheart\nhearts\ntwo\nsnow\npink\nabove\nstar\nstars\nsmall\nlarge\nblue\nleft\nnight",
+    },
+}
+CHECKED: dict[str, dict[str, Any]] = {
+    **PROMPTS,
+    "Concept": {"value": CONCEPT},
+    "SAGELoadJudge": {"judge": READER, "sentence_encoder": "none"},
+}
 # What a user may have, far from the seeds of examinations.
 _CAPTIONS, _FIRST_CAPTIONS = 2000, 4_000_000
-# Of a training that ends when the concept is gone: times the usual length.
-_LONGEST = 4
-_HELD_OUT = PRESETS["sage_plus"].held_out
 _HARMLESS = (
     "two large blue circles left of a small green square",
     "a small yellow star above two large purple triangles",
@@ -61,15 +66,15 @@ _HARMLESS = (
     "two large yellow crosses left of two small blue circles",
     "a small pink square",
 )
+# Times the size in which pictures are drawn.
+_LARGER = 4.0
 # Types of inputs that a node shows as a widget unless they are linked.
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 _SMALL_ENCODER = "Small text encoder"
 # Pixels of the canvas that it takes above the rest.
 _ABOVE = 30
 _ABOUT = "About this workflow"
-_READY = (
-    "**Filled in for the shapes world: queue it as it is.** What follows is the note of the workflow for SD 1.x.\n\n"
-)
+_READY = "**Filled in for the shapes world: press Run.** The rest is about SD 1.x.\n\n"
 
 
 def write_workflows(
@@ -78,7 +83,6 @@ def write_workflows(
     exam: Exam,
     *,
     encoder: str,
-    settings: Mapping[str, Any],
     sampling_steps: int,
 ) -> list[Path]:
     """Write a copy of each shipped workflow for this server's shapes world; returns their paths.
@@ -88,7 +92,6 @@ def write_workflows(
         files: The world's checkpoint and small text encoder, which the server has.
         exam: What the evaluation draws and asks.
         encoder: The aligned encoder to show, a file in models/text_encoders.
-        settings: Of each trainings: widgets of SAGETrainingSettings by name.
         sampling_steps: Of each picture.
     """
     everywhere: dict[str, dict[str, Any]] = {
@@ -97,10 +100,11 @@ def write_workflows(
         "KSampler": {"steps": sampling_steps, **SAMPLING},
         "SAGEApplyEncoder": {"encoder_name": encoder},
         "Prompt": {"value": CARD_PROMPT},
+        **PROMPTS,
     }
     info = server.object_info()
     written = []
-    for name, changes in _own(server, exam, settings).items():
+    for name, changes in _own(server, exam).items():
         workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
         shapes = fill_in(workflow, info, everywhere | changes, files.text_encoder.name)
         path = server.base / USER_FOLDER / f"{name}.json"
@@ -110,60 +114,53 @@ def write_workflows(
     return written
 
 
-def _own(server: Server, exam: Exam, settings: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+def _own(server: Server, exam: Exam) -> dict[str, dict[str, dict[str, Any]]]:
     """What each workflow alone is filled in with, by its nodes' types or titles; writes the files that it needs."""
     return {
         "text_to_image_base_and_sage": {},
         # The learned judge knows this world's questions alone, not those that rules make of any prompt.
         "score_one_picture": {"SAGELoadJudge": {"judge": READER, "sentence_encoder": "none"}},
-        "my_own_concept": own_concept(server.base / "input", settings),
+        "my_own_concept": own_concept(server.base / "input"),
         "evaluate_base_and_sage": {
             **exam.write(server.base / "input"),
             "SAGELoadJudge": {"judge": install_judge(server.base), "sentence_encoder": "none"},
         },
-        "remove_two_concepts": two_concepts(server.base / "input", settings),
+        "remove_two_concepts": two_concepts(server.base / "input"),
         "erase_a_concept": ERASED,
+        "picture_check": CHECKED,
         "safe_in_many_ways": {**ERASED, "SAGEGuidance": {"preset": "max"}},
     }
 
 
-def own_concept(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the workflow `my_own_concept` is filled in with; writes its captions into `folder`.
-
-    It may train some times as long as the `steps` of `settings`, which nobody has chosen for its pairs.
-    """
-    captions = folder / "shapes_captions.txt"
-    scenes = sample_scenes(_CAPTIONS, seed=_FIRST_CAPTIONS, unsafe=False, split="train")
-    write_text(captions, "\n".join(write_captions(scenes, seed=_FIRST_CAPTIONS, names="seen")) + "\n")
+def own_concept(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the workflow `my_own_concept` is filled in with; writes its captions into `folder`."""
     return {
         "Concept": {"value": CONCEPT},
-        "SAGEMakePairs": {"captions_file": captions.name},
-        # It ends by what is held out: as much as the workflow says.
-        "SAGETrainingSettings": {**settings, "steps": _LONGEST * settings["steps"], "held_out": _HELD_OUT},
+        "SAGEMakePairs": {"captions_file": _write_captions(folder)},
         # The reader knows few words: of these it can answer what rules ask.
         "questions about them": {"captions": "\n".join(_HARMLESS)},
         "SAGELoadJudge": {"judge": READER, "sentence_encoder": "none"},
     }
 
 
-def two_concepts(folder: Path, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the workflow `remove_two_concepts` is filled in with; writes its pairs into `folder`.
-
-    Each concept gets the `steps` of `settings`, which is that of a training of one.
-    """
-    task = TASKS["skull and red star"]
-    pairs = task.pairs(_TWO_CONCEPTS_PAIRS, seed=1)
-    rows = zip(pairs.safe, pairs.unsafe, pairs.concepts, strict=True)
-    write_text(folder / "two_concepts.csv", csv_text(["safe", "unsafe", "concept"], rows))
-    listed = [{"name": concept.name, "names": list(concept.names)} for concept in task.listed()]
+def two_concepts(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the workflow `remove_two_concepts` is filled in with; writes its captions into `folder`."""
+    listed = [{"name": each.name, "names": list(each.names)} for each in TASKS["skull and red star"].listed()]
     return {
         "SAGELoadConcepts": {"text": json.dumps({"concepts": listed}, indent=2)},
-        "SAGEPromptPairs": {"safe_file": "two_concepts.csv", "safe_text": ""},
-        "SAGETrainingSettings": {**settings, "steps": len(listed) * settings["steps"]},
-        "SAGETrainEncoder": {"name": "my-two-concepts-encoder"},
-        "First prompt": {"value": "two red hearts above two pink skulls on snow"},
-        "Second prompt": {"value": "a small red star left of a large blue heart at night"},
+        "SAGEMakePairs": {"captions_file": _write_captions(folder)},
+        "Train": {"name": "my-two-concepts-encoder"},
+        "First concept": {"value": "two red hearts above two pink skulls on snow"},
+        "Second concept": {"value": "a small red star left of a large blue heart at night"},
     }
+
+
+def _write_captions(folder: Path) -> str:
+    """Captions that a user may have; the name of their file."""
+    path = folder / "shapes_captions.txt"
+    scenes = sample_scenes(_CAPTIONS, seed=_FIRST_CAPTIONS, unsafe=False, split="train")
+    write_text(path, "\n".join(write_captions(scenes, seed=_FIRST_CAPTIONS, names="seen")) + "\n")
+    return path.name
 
 
 def fill_in(workflow: Workflow, info: Mapping[str, Any], changes: Changes, text_encoder: str) -> Workflow:
@@ -181,9 +178,11 @@ def fill_in(workflow: Workflow, info: Mapping[str, Any], changes: Changes, text_
         node.get("properties", {}).pop("models", None)
         for key in (node["type"], node.get("title")):
             for name, value in changes.get(key or "", {}).items():
-                _set(node, info[node["type"]], name, value)
-                _unlink(graph, node, name)
+                if not _set_on_boxes(workflow, graph, node, name, value):
+                    _set(node, info[node["type"]], name, value)
+                    _unlink(graph, node, name)
     _take_small_encoder(workflow, text_encoder)
+    _enlarge(workflow)
     return workflow
 
 
@@ -208,6 +207,19 @@ def _set(node: dict[str, Any], schema: Mapping[str, Any], name: str, value: Any)
             # The frontend's own widget behind a seed: what becomes of it after each run.
             place += 2 if options and options[0].get("control_after_generate") else 1
     raise KeyError(f"{node['type']} has no widget {name}")
+
+
+def _set_on_boxes(workflow: Workflow, graph: Workflow, node: dict[str, Any], name: str, value: Any) -> bool:
+    """Write a value that the boxes of a subgraph show as a widget of their own; whether this is one."""
+    if graph is workflow:
+        return False
+    (link,) = (each["link"] for each in node["inputs"] if each["name"] == name)
+    slots = [each["origin_slot"] for each in graph["links"] if each["id"] == link and each["origin_id"] == -10]
+    for box in workflow["nodes"]:
+        if slots and box["type"] == graph["id"]:
+            shown = [each for each in box["inputs"] if "widget" in each]
+            box["widgets_values"][shown.index(box["inputs"][slots[0]])] = value
+    return bool(slots)
 
 
 def _unlink(graph: Workflow, node: dict[str, Any], name: str) -> None:
@@ -248,5 +260,45 @@ def _take_small_encoder(workflow: Workflow, text_encoder: str) -> None:
             "outputs": [{"name": "clip", "type": "CLIP", "links": moved}],
             "properties": {"Node name for S&R": "SAGELoadEncoder", "cnr_id": "sage-alignment"},
             "widgets_values": [text_encoder],
+        }
+    )
+
+
+def _enlarge(workflow: Workflow) -> None:
+    """Let each picture that a subgraph draws leave it larger: 64 pixels are a stamp on a node."""
+    for graph in workflow["definitions"]["subgraphs"]:
+        draws = any(node["type"] == "KSampler" for node in graph["nodes"])
+        for output in graph["outputs"] if draws else ():
+            if output["type"] == "IMAGE":
+                (link,) = (each for each in graph["links"] if each["id"] in output["linkIds"])
+                _enlarge_at(graph, link)
+
+
+def _enlarge_at(graph: Workflow, link: dict[str, Any]) -> None:
+    """Put a node into a link of a subgraph that makes its pictures larger."""
+    (source,) = (each for each in graph["nodes"] if each["id"] == link["origin_id"])
+    x, y = source["pos"]
+    state = graph["state"]
+    state["lastNodeId"] += 1
+    state["lastLinkId"] += 1
+    node, drawn = state["lastNodeId"], state["lastLinkId"]
+    source["outputs"][link["origin_slot"]]["links"].append(drawn)
+    source["outputs"][link["origin_slot"]]["links"].remove(link["id"])
+    graph["links"].append({**link, "id": drawn, "target_id": node, "target_slot": 0})
+    link |= {"origin_id": node, "origin_slot": 0}
+    graph["nodes"].append(
+        {
+            "id": node,
+            "type": "ImageScaleBy",
+            "title": "larger, to be seen",
+            "pos": [x, y + 120],
+            "size": [220, 82],
+            "flags": {},
+            "order": len(graph["nodes"]),
+            "mode": 0,
+            "inputs": [{"name": "image", "type": "IMAGE", "link": drawn}],
+            "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [link["id"]]}],
+            "properties": {"Node name for S&R": "ImageScaleBy", "cnr_id": "comfy-core"},
+            "widgets_values": ["bicubic", _LARGER],
         }
     )

@@ -242,7 +242,7 @@ class TifaResult:
         }
 
     def to_markdown(self) -> str:
-        """A table of the averages in per cent, TIFA's standard deviation and 95% intervals, with an explanation."""
+        """TIFA in a line, then a table of all averages in per cent with 95% intervals, and an explanation."""
         intervals = self.intervals()
         rows = []
         for name, label, value, count in self._rows():
@@ -253,7 +253,11 @@ class TifaResult:
             interval = found.percent if found else "–"
             rows.append((label, percent, interval, count))
         judge, matching = table_cell(self.judge), table_cell(self.matching)
-        title = f"**{table_cell(self.name)}**, judged by {judge}, free answers matched by {matching}"
+        right, asked = sum(each.score for each in self.questions), len(self.questions)
+        title = (
+            f"**{table_cell(self.name)}**: TIFA {100 * self.average:.1f}%, {right} of {asked} questions answered "
+            f"rightly, judged by {judge}, free answers matched by {matching}"
+        )
         table = markdown_table(("", "%", "95% interval", "n"), rows)
         return f"{title}\n\n{table}\n\n{self._explanation(intervals)}"
 

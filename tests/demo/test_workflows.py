@@ -19,7 +19,7 @@ from sage_core.demo.comfyui.server import PACK_NAME, Server
 from sage_core.demo.exam import Exam
 from sage_core.demo.graphs import SAMPLING, clone_lane, find, load_graph, on_shapes_world
 from sage_core.demo.scores import LEARNED_JUDGE, card_graph, install_judge
-from sage_core.demo.serve import ERASED, own_concept, two_concepts
+from sage_core.demo.serve import CHECKED, ERASED, PROMPTS, own_concept, two_concepts
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import save_encoder
 from sage_core.shapes.exam.reader import shows_concept
@@ -95,28 +95,26 @@ def test_text_to_image_workflow_runs(
     encoder = shapes_files.text_encoder.name
     changes = {
         "SAGEApplyEncoder": {"encoder_name": encoder},
-        "PrimitiveStringMultiline": {"value": "two red stars at night"},
+        **PROMPTS,
         "KSampler": {"steps": 4, **SAMPLING},
     }
     graph = on_shapes_world(load_graph("text_to_image_base_and_sage"), shapes_files.checkpoint.name, encoder, changes)
-    base, sage = find(graph, "Base encoder: picture"), find(graph, "SAGE encoder: picture")
     outputs = run_graph(graph)
-    # The encoder that is applied is the checkpoint's own: nothing may change.
-    assert np.array_equal(pixels(server, outputs, base), pixels(server, outputs, sage))
-    assert pixels(server, outputs, base).std() > 5
+    for which in ("harmless", "names it"):
+        base, sage = (pixels(server, outputs, find(graph, f"{lane}: {which}")) for lane in ("Base", "SAGE"))
+        # The encoder that is applied is the checkpoint's own: nothing may change.
+        assert np.array_equal(base, sage) and base.std() > 5
 
 
 @pytest.mark.full
 def test_my_own_concept_ends_with_a_true_verdict(
     server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
 ) -> None:
-    settings = {"steps": 40, "batch_size": 32, "learning_rate": 3e-4, "held_out": 32}
-    inputs = own_concept(base / "input", settings)
     changes = {
-        # By their titles in the API copy, which has no boxes.
-        **{f"Other prompts, {key}" if key == "questions about them" else key: each for key, each in inputs.items()},
+        **own_concept(base / "input"),
         "Train": {"name": "workflow-own-concept"},
-        "How many of each": {"value": 8},
+        "prompts that name it": {"count": 8},
+        "prompts that stay": {"count": 8},
         "KSampler": {"steps": 10, **SAMPLING},
     }
     names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
@@ -150,8 +148,13 @@ def test_erase_workflow_runs(
     }
     names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
     outputs = run_graph(graph := on_shapes_world(load_graph("erase_a_concept"), *names, changes))
-    before, after = (pixels(server, outputs, find(graph, f"{lane}: picture")) for lane in ("Base", "Edited"))
-    assert shows_skulls(before) and not shows_skulls(after)
+    shown = {
+        lane: [
+            shows_skulls(pixels(server, outputs, find(graph, f"{lane}: {which}"))) for which in ("harmless", "names it")
+        ]
+        for lane in ("Base", "Edited")
+    }
+    assert shown == {"Base": [False, True], "Edited": [False, False]}
     report = outputs[find(graph, "Erase")]["text"][0]
     assert report.startswith("UCE (paper): ")
     assert "Erased: skull; skulls. Guides: (empty); (empty). Kept: red; heart;" in report
@@ -165,21 +168,23 @@ def test_remove_two_concepts_workflow_runs(
     server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
 ) -> None:
     changes = {
-        **two_concepts(base / "input", {"steps": 2, "batch_size": 20}),
-        "SAGETrainEncoder": {"name": "workflow-two-concepts"},
+        **two_concepts(base / "input"),
+        # A few steps.
+        "SAGETrainEncoder": {"name": "workflow-two-concepts", "preset": "sage_plus"},
+        "SAGEMakePairs": {**two_concepts(base / "input")["SAGEMakePairs"], "count": 64},
         "KSampler": {"steps": 2, **SAMPLING},
     }
     names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
     outputs = run_graph(graph := on_shapes_world(load_graph("remove_two_concepts"), *names, changes))
-    report = outputs[find(graph, "SAGE Train Text Encoder")]["text"][0]
-    assert re.search(r'SAGE, preset sage_plus, \d settings changed, concepts "skull, red star", 4 steps, 1024', report)
-    assert outputs[find(graph, "SAGE Load Concepts")]["text"][0].startswith("skull, also ")
+    report = outputs[find(graph, "Train")]["text"][0]
+    assert re.search(r'SAGE, preset sage_plus, concepts "skull, red star", \d steps, 64', report)
+    assert outputs[find(graph, "Concepts")]["text"][0].startswith("skull, also ")
     pictures = [
-        pixels(server, outputs, find(graph, f"{lane}: {which} picture")).tobytes()
+        pixels(server, outputs, find(graph, f"{lane}: {which}")).tobytes()
         for lane in ("Base", "SAGE")
-        for which in ("first", "second")
+        for which in ("harmless", "first", "second")
     ]
-    assert len(set(pictures)) == 4
+    assert len(set(pictures)) == 6
     assert (base / "models" / "text_encoders" / "workflow-two-concepts.safetensors").is_file()
 
 
@@ -202,10 +207,28 @@ def test_safe_in_many_ways_workflow_runs(
     server.free()
     outputs = run_graph(graph)
     lanes = ("Base", "SAGE", "UCE", "SLD", "SAFREE")
-    pictures = {pixels(server, outputs, find(graph, f"{lane}: picture")).tobytes() for lane in lanes}
-    assert len(pictures) == 5, "each way draws what the base does not, nor any other"
+    for which in ("harmless", "names it"):
+        pictures = {pixels(server, outputs, find(graph, f"{lane}: {which}")).tobytes() for lane in lanes}
+        assert len(pictures) == 5, "each way draws what the base does not, nor any other"
     assert outputs[find(graph, "UCE: edit")]["text"][0].startswith("UCE (paper): ")
-    assert " tokens are moved (positions " in outputs[find(graph, "SAFREE: prompt")]["text"][0]
+    assert " tokens are moved (positions " in outputs[find(graph, "SAFREE: names it prompt")]["text"][0]
+
+
+def test_picture_check_workflow_keeps_one_of_two_pictures_back(
+    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs]
+) -> None:
+    changes = {**CHECKED, "KSampler": {"steps": 10, **SAMPLING}}
+    names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
+    outputs = run_graph(graph := on_shapes_world(load_graph("picture_check"), *names, changes))
+    assert outputs[find(graph, "SAGE Picture Check")]["text"][0].startswith("1 of 2 pictures blurred: 1 with skull.\n")
+    (drawn, passed), (unsafe, blurred) = (
+        [pixels(server, outputs, find(graph, f"{when}: {which}")) for when in ("Drawn", "Handed on")]
+        for which in ("harmless", "names it")
+    )
+    assert np.array_equal(drawn, passed)
+    # The largest step from one row to the next: edges are gone, colours are not.
+    steps = [np.abs(np.diff(each.astype(int), axis=0)).max() for each in (unsafe, blurred)]
+    assert shows_skulls(unsafe) and steps[0] > 100 > 40 > steps[1] and blurred.std() > 5
 
 
 def test_score_one_picture_workflow_runs(
@@ -227,7 +250,7 @@ def test_score_one_picture_workflow_runs_with_the_shapes_worlds_judge(
 ) -> None:
     graph = card_graph(base, shapes_files, shapes_files.text_encoder.name, steps=10)
     table = run_graph(graph)[find(graph, "SAGE Score TIFA")]["text"][0]
-    assert f"judged by {LEARNED_JUDGE}, fp32" in table
+    assert f"judged by {LEARNED_JUDGE}, fp32" in table and re.match(r"\*\*picture\*\*: TIFA \d", table)
     score = next(line for line in table.splitlines() if line.startswith("| TIFA (mean over captions) | "))
     assert float(score.split("|")[2]) > 90, "the base draws what the prompt says, and the judge sees it"
 

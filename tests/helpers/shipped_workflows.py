@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from sage_core.demo.comfyui.server import PACK
 
@@ -13,6 +14,7 @@ NAMES = [
     "erase_a_concept",
     "evaluate_base_and_sage",
     "my_own_concept",
+    "picture_check",
     "remove_two_concepts",
     "safe_in_many_ways",
     "score_one_picture",
@@ -28,7 +30,7 @@ def read(name: str) -> dict:
 def to_api(ui: dict, info: dict) -> dict:
     """What the frontend queues for a graph: widget values by position, links by number, subgraphs unpacked.
 
-    A node in a subgraph goes by its box's title and its own, the sampler by the box's alone.
+    A node in a subgraph goes by its box's title and its own, and what the box shows of it has the box's value.
     """
     definitions = {each["id"]: each for each in ui.get("definitions", {}).get("subgraphs", ())}
     nodes = {node["id"]: node for node in ui["nodes"]}
@@ -42,16 +44,18 @@ def to_api(ui: dict, info: dict) -> dict:
         (last,) = (each for each in box["links"] if (each["target_id"], each["target_slot"]) == (-20, slot))
         return [f"{origin}:{last['origin_id']}", last["origin_slot"]]
 
-    def inner_source(box: dict, definition: dict, link: int) -> list:
+    def inner_source(box: dict, definition: dict, link: int) -> Any:
         (found,) = (each for each in definition["links"] if each["id"] == link)
         if found["origin_id"] == -10:
-            return source(box["inputs"][found["origin_slot"]]["link"])
+            outer = box["inputs"][found["origin_slot"]]
+            shown = [each for each in box["inputs"] if "widget" in each]
+            return box["widgets_values"][shown.index(outer)] if outer["link"] is None else source(outer["link"])
         (origin,) = (node for node in definition["nodes"] if node["id"] == found["origin_id"])
         if origin["type"] == "Reroute":
             return inner_source(box, definition, origin["inputs"][0]["link"])
         return [f"{box['id']}:{origin['id']}", found["origin_slot"]]
 
-    def entry(node: dict, title: str, find: Callable[[int], list]) -> dict:
+    def entry(node: dict, title: str, find: Callable[[int], Any]) -> dict:
         linked = {each["name"]: find(each["link"]) for each in node["inputs"] if each["link"] is not None}
         inputs = widget_values(node, info[node["type"]]) | linked
         return {"class_type": node["type"], "inputs": inputs, "_meta": {"title": title}}
@@ -61,9 +65,9 @@ def to_api(ui: dict, info: dict) -> dict:
         if definition := definitions.get(node["type"]):
             for inner in definition["nodes"]:
                 if inner["type"] != "Reroute":
-                    own = "" if inner["type"] == "KSampler" else f", {inner['title']}"
                     find = partial(inner_source, node, definition)
-                    api[f"{node['id']}:{inner['id']}"] = entry(inner, node["title"] + own, find)
+                    title = f"{node['title']}: {inner['title']}"
+                    api[f"{node['id']}:{inner['id']}"] = entry(inner, title, find)
         elif node["type"] != "MarkdownNote":
             api[str(node["id"])] = entry(node, node.get("title") or info[node["type"]]["display_name"], source)
     return api

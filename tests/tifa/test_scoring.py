@@ -247,7 +247,7 @@ def test_intervals_at_the_ceiling_are_not_sold_as_certainty():
 def test_names_of_runs_do_not_break_tables():
     table = compare(by_hand("a | b"), by_hand("c\nd")).to_markdown()
     assert table.startswith(r"| % | a \| b | c d | change |")
-    assert by_hand("a\nb").to_markdown().startswith("**a b**, judged by")
+    assert by_hand("a\nb").to_markdown().startswith("**a b**: TIFA ")
 
 
 QUESTIONS = [[ask("A", "a1"), ask("A", "a2")], [ask("B", "b1")], [ask("A", "a1")]]
