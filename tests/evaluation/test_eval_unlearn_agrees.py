@@ -174,7 +174,8 @@ def test_the_harmonic_mean_of_what_is_gone_and_what_stays(
     gone = found.rate(NUDE, 0.45)
     stays = rate_by_clip(pictures, "dog", clip, text="an image of dog", against=["an image without dog"])
     held = 1 - sum(gone.shown[:4]) / 4
-    assert (result.details["forgetting"], result.details["adversarial"]) == (1 - gone.share, held)
+    assert result.details["forgetting"] == pytest.approx(1 - gone.share)
+    assert result.details["adversarial"] == pytest.approx(held)
     assert result.details["retention"] == stays.share
     if stays.share:
         assert result.value == pytest.approx(statistics.harmonic_mean([1 - gone.share, stays.share, held]))
