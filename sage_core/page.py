@@ -22,21 +22,10 @@ from .images import open_picture
 from .plots import DARK, LIGHT, Theme
 from .tables import Table, markdown
 
-
-def _colours(theme: Theme) -> str:
-    """A theme as the page's own names of colours."""
-    named = {"ground": theme.background, "text": theme.text, "muted": theme.muted, "line": theme.grid}
-    return " ".join(f"--{name}: {colour};" for name, colour in (named | {"bad": theme.hurt}).items())
-
-
 # Figures are drawn for light pages and keep their ground. An enlarged picture fills the window, and is as large as it
 # is where that is more: no script is needed for it.
-_STYLE = (
-    f"""
-:root {{ color-scheme: light dark; {_colours(LIGHT)} --box: #f6f6f6; }}
-@media (prefers-color-scheme: dark) {{ :root {{ {_colours(DARK)} --box: #26262b; }} }}
-""".strip()
-    + """
+_STYLE = """
+:root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--ground); max-width: 1240px;
        margin: 2rem auto; padding: 0 1rem; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; } h2 { margin-top: 2.2rem; font-size: 1.2rem; } a { color: inherit; }
@@ -60,11 +49,17 @@ pre { background: var(--box); padding: .8rem; white-space: pre-wrap; border-radi
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(400px, 100%), 1fr)); gap: 1rem; }
 .cards > div { border: 1px solid var(--line); border-radius: 6px; padding: .6rem; font-size: .85rem; }
 .cards img { width: 48%; } .cards ul { margin: .3rem 0 0 1rem; padding: 0; color: var(--bad); }
-""".rstrip()
-)
+""".strip()
 _CODE = re.compile("`([^`]+)`")
 # Longest side of a small picture, in pixels.
 _SIDE = 256
+
+
+def _colours(theme: Theme, box: str) -> str:
+    """A theme as the style's names of colours; `box` is the ground of what stands apart."""
+    named = {"ground": theme.background, "text": theme.text, "muted": theme.muted, "line": theme.grid}
+    named |= {"bad": theme.hurt, "box": box}
+    return f":root {{ {' '.join(f'--{name}: {colour};' for name, colour in named.items())} }}"
 
 
 @dataclass(frozen=True)
@@ -93,10 +88,11 @@ class Page:
     def to_html(self) -> str:
         """One file that needs no other."""
         title = html.escape(self.title)
+        light, dark = _colours(LIGHT, "#f6f6f6"), _colours(DARK, "#26262b")
         head = (
             f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>\n"
             '<meta name=viewport content="width=device-width, initial-scale=1">\n'
-            f"<style>{_STYLE}</style><h1>{title}</h1>"
+            f"<style>{light}\n@media (prefers-color-scheme: dark) {{ {dark} }}\n{_STYLE}</style><h1>{title}</h1>"
         )
         return "\n".join([head, *(block.html for block in self._all)]) + "</html>\n"
 

@@ -24,7 +24,7 @@ def page_of(results: Results) -> Page:
     blocks = [
         *([lead(said)] if said else []),
         paragraph(results.protocol),
-        *(table(each.shown) for each in results.tables),
+        *(table(each.shown, content=each.to_csv()) for each in results.tables),
     ]
     blocks += [picture(f"{name}.png", image, caption) for name, (caption, image) in results.figures.items()]
     if results.comparisons:
