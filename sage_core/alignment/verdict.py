@@ -2,8 +2,10 @@
 
 Prompts that name the concept are measured on the ruler of `ruler`, which the base and the pairs make. Prompts of which
 the base's own state does not lie with the concept can show nothing of its removal, and are not counted. Safe prompts
-count as kept where they stay nearest to their own place. The verdict says what pictures would say in most cases, not in
-all: it is calibrated on the shapes world, and how far that carries to another checkpoint has to be seen in pictures.
+count as kept where they stay nearest to their own place. A quality, such as a colour or a pattern, is a part of
+everything: a prompt that only leaves it may be drawn with it still, so that its prompts must also arrive at their safe
+sides. The verdict says what pictures would say in most cases, not in all: it is calibrated on the shapes world, and how
+far that carries to another checkpoint has to be seen in pictures.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ from ..encoders.tokens import tokenize
 from ..errors import TrainingError
 from ..intervals import Hits
 from ..prompts.concepts import ConceptList
+from ..prompts.making.targets import is_quality
 from ..prompts.pairs import PromptPairs
 from .concepts import Pair, RunConcepts
-from .ruler import GONE, NOT_GONE, STILL_THERE, Ruler, moved_of, worst_mean
+from .ruler import ARRIVED, GONE, NOT_GONE, STILL_THERE, Ruler, apart_of, moved_of, worst_mean
 from .watch import LEAST_SEEN, MOST_LEFT, MOST_MOVED, fitting_pairs, places_of, short_forms, some_of
 
 # Prompts of full pairs and short prompts that are judged, and prompts from one call of `on_batch` to the next. Of 64
@@ -58,6 +61,8 @@ class Verdict:
         unseen: prompts that name the concept and that the ruler does not see as such in the base; they are not counted.
         place: where on the ruler prompts lie that name a concept, 0 as safe ones and 1 as by the base: the largest mean
             of a concept's prompts in pairs, its short or the given ones; NaN where the ruler sees none.
+        apart: how far prompts that name a quality lie from their safe sides, 1 as by the base; None where no concept
+            is a quality.
         worst: those that lie furthest with the concept, of the ones that are left.
     """
 
@@ -66,6 +71,7 @@ class Verdict:
     moved: Hits
     unseen: Hits
     place: float
+    apart: float | None = None
     worst: tuple[Remaining, ...] = ()
 
     @property
@@ -79,9 +85,14 @@ class Verdict:
         return self.all_left.n > 0 and 1 - self.unseen.share >= LEAST_SEEN
 
     @property
-    def removed(self) -> bool:
-        """Whether the concept is surely gone: the prompts lie as safe ones do, and one in fifty at most with it."""
+    def left_it(self) -> bool:
+        """Whether the prompts lie as far from the concept as safe ones do, and one in fifty at most with it."""
         return self.certain and self.place <= GONE and self.all_left.share <= MOST_LEFT
+
+    @property
+    def removed(self) -> bool:
+        """Whether the concept is surely gone: its prompts have left it and, of a quality, reached their safe sides."""
+        return self.left_it and (self.apart is None or self.apart <= ARRIVED)
 
     @property
     def sure(self) -> bool:
@@ -117,6 +128,7 @@ class Verdict:
             "certain": self.certain,
             "sure": self.sure,
             "place": None if math.isnan(self.place) else self.place,
+            "apart": self.apart,
             "left": {form: hits.to_dict() for form, hits in self.left.items() if hits.n},
             "all_left": self.all_left.to_dict() if self.all_left.n else None,
             "moved": self.moved.to_dict(),
@@ -131,7 +143,8 @@ class Verdict:
         left = {form: _hits(found) for form, found in values["left"].items()}
         worst = tuple(Remaining(**each) for each in values["worst"])
         place = math.nan if values["place"] is None else values["place"]
-        return cls(values["concept"], left, _hits(values["moved"]), _hits(values["unseen"]), place, worst)
+        moved, unseen = _hits(values["moved"]), _hits(values["unseen"])
+        return cls(values["concept"], left, moved, unseen, place, values["apart"], worst)
 
     def _removal(self) -> str:
         if not self.certain:
@@ -157,6 +170,11 @@ class Verdict:
             forms = ", ".join(f"{form} {hits.k}/{hits.n}" for form, hits in self.left.items() if hits.k)
             said.append(f"Left by form of prompt: {forms}; for example '{self.worst[0].prompt}'.")
             said.append(self._remedy())
+        if self.left_it and not self.removed:
+            said.append(
+                "Its prompts have left it, but not arrived at their safe sides. What a prompt in between shows of a "
+                "quality is the model's own choice, and may be this one."
+            )
         if not self.sure:
             said.append("Draw a few of its names: of encoders as far as this some show it and some do not.")
         if not self.kept:
@@ -217,7 +235,11 @@ def judge(
     was, now = (places_of(rulers, states[named], concept_of) for states in (before, after))
     if not (now.isfinite().all() and after[safe].isfinite().all()):
         raise TrainingError("An embedding of the aligned encoder is not finite: the encoder is damaged.")
-    return _verdict(asked, was.tolist(), now.tolist(), moved_of(after[safe], before[safe]))
+    apart = None
+    if of_qualities := [pair for pair in asked.pairs if asked.qualities[pair[2]]]:
+        kept, gone = rows_of(text for text, _, _ in of_qualities), rows_of(text for _, text, _ in of_qualities)
+        apart = apart_of(after[gone], before[gone], before[kept])
+    return _verdict(asked, was.tolist(), now.tolist(), apart, moved_of(after[safe], before[safe]))
 
 
 def verdict_lines(
@@ -246,14 +268,18 @@ class _Asked:
 
     Attributes:
         prompts: those that name a concept.
+        pairs: those of which both sides are judged.
         safe: what must stay.
         fitting: the pairs that each concept's ruler is made from.
+        qualities: whether each concept is a quality.
     """
 
     title: str
     prompts: list[_Prompt]
+    pairs: list[Pair]
     safe: list[str]
     fitting: list[list[Pair]]
+    qualities: list[bool]
 
     @classmethod
     def of(
@@ -281,7 +307,8 @@ class _Asked:
         # Each text once, in the first of its forms.
         prompts = list({prompt[0]: prompt for prompt in reversed(found)}.values())[::-1]
         safe = list(dict.fromkeys(text for text, _, _ in rows))
-        return cls(run_concepts.title, prompts, safe, fitting_pairs(tagged, len(run_concepts)))
+        fitting, qualities = fitting_pairs(tagged, len(run_concepts)), list(map(is_quality, run_concepts.names))
+        return cls(run_concepts.title, prompts, rows, safe, fitting, qualities)
 
     def texts(self) -> tuple[list[str], int]:
         """All texts, each once, and how many of them, the first, are judged and not only measured with."""
@@ -290,7 +317,9 @@ class _Asked:
         return list(dict.fromkeys([*judged, *fitting])), len(judged)
 
 
-def _verdict(asked: _Asked, before: Sequence[float], after: Sequence[float], moved: Tensor) -> Verdict:
+def _verdict(
+    asked: _Asked, before: Sequence[float], after: Sequence[float], apart: float | None, moved: Tensor
+) -> Verdict:
     left: dict[str, Hits] = {}
     remaining: list[Remaining] = []
     groups: list[tuple[int, str]] = []
@@ -307,7 +336,7 @@ def _verdict(asked: _Asked, before: Sequence[float], after: Sequence[float], mov
                 remaining.append(Remaining(text, form, now))
     worst = sorted(remaining, key=lambda each: -each.place)[:_WORST]
     kept = Hits(int(moved.sum()), len(moved))
-    return Verdict(asked.title, left, kept, unseen, worst_mean(places, groups), tuple(worst))
+    return Verdict(asked.title, left, kept, unseen, worst_mean(places, groups), apart, tuple(worst))
 
 
 class _Embedder:

@@ -216,3 +216,34 @@ def test_an_encoder_whose_states_are_not_finite_has_no_verdict(small_base):
 
     with pytest.raises(TrainingError, match="not finite"):
         judge(small_base, Broken.from_state(small_base), PAIRS, "skull")
+
+
+def test_a_quality_must_arrive_at_its_safe_sides(small_base):
+    safe = [
+        *(form.format("plain", "plain") for form in FORMS for _ in SUBJECTS),
+        *(f"a plain {one}" for one in SUBJECTS),
+    ]
+    pairs = pairs_from_lists(safe, [text.replace("plain", "striped") for text in safe])
+
+    class Elsewhere(Swapped):
+        def forward(self, ids):
+            states = super().forward(ids)
+            striped = torch.isin(ids, tokenize(["striped"])[:, 1]).any(1)
+            states[striped] += self.far
+            return states
+
+    aligned = Elsewhere.of(small_base, words={"striped": "plain"})
+    aligned.far = 0.0
+    arrived = judge(small_base, aligned, pairs, "striped", held_out=pairs)
+    assert arrived.removed and arrived.apart == pytest.approx(0, abs=1e-3) and len(arrived.lines()) == 1
+    # Further on the way on which it has left, or on none.
+    base = TextEncoder.from_state(small_base)
+    with torch.no_grad():
+        way = base(tokenize(list(pairs.safe))).mean(0) - base(tokenize(list(pairs.unsafe))).mean(0)
+    aligned.far = 0.8 * way
+    strayed = judge(small_base, aligned, pairs, "striped", held_out=pairs)
+    assert strayed.left_it and not strayed.removed and not strayed.sure and strayed.kept and strayed.apart > 0.5
+    assert strayed.line().startswith("⚠ Not sure whether removed: 0 of") and "own choice" in strayed.lines()[1]
+    # A thing is gone wherever its prompts are.
+    skulls = pairs_from_lists(safe, [text.replace("plain", "skull") for text in safe])
+    assert judge(small_base, small_base, skulls, "skull").apart is None

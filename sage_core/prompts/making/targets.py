@@ -142,6 +142,12 @@ def kind_of(concept: Concept, roles: Roles) -> Kind | None:
     return listed or used
 
 
+def is_quality(name: str) -> bool:
+    """Whether a concept's name is one word for how things look, by lists and parts of speech."""
+    words = core_words(name)
+    return len(words) == 1 and listed_kind(words[0]) == Kind.QUALITY
+
+
 def find_kind(senses: Senses, word: str, roles: Roles) -> Kind:
     """What the words are that the encoder finds nearest, of those whose kind lists and captions know."""
     options: dict[str, Kind] = {}
