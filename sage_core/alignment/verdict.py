@@ -144,7 +144,7 @@ class Verdict:
         worst = tuple(Remaining(**each) for each in values["worst"])
         place = math.nan if values["place"] is None else values["place"]
         moved, unseen = _hits(values["moved"]), _hits(values["unseen"])
-        return cls(values["concept"], left, moved, unseen, place, values["apart"], worst)
+        return cls(values["concept"], left, moved, unseen, place, values.get("apart"), worst)
 
     def _removal(self) -> str:
         if not self.certain:
