@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import get_args
 
 import torch
 from comfy_api.latest import io, ui
 
-from ..sage_core.errors import JudgeError, SettingsError
+from ..sage_core.errors import SettingsError
 from ..sage_core.prompts.concepts import ConceptList
 from ..sage_core.scores.checking import Action, Witness, check_pictures, hidden
 from ..sage_core.scores.rates import (
-    CLIP_THRESHOLD,
     NINE_CLASSES,
     NUDENET_THRESHOLD,
     STRICT_CLASSES,
     detect_nudity,
     load_nudenet,
-    rate_by_clip,
-    rate_by_vqa,
 )
 from .host import display
 from .host.inputs import check_choices, check_finite, concepts_input, found_by
-from .host.sockets import JudgeType, LoadedJudge
-from .scores import NO_JUDGE, clip_taken, load_clip, looked_for, witness_inputs
+from .host.sockets import JudgeType
+from .scores import clip_taken, looked_for, witness_inputs, witnesses
 
 _CLASSES = {"strict": STRICT_CLASSES, "nine": NINE_CLASSES}
 _NUDITY = "nudity"
@@ -102,13 +98,12 @@ class SAGEPictureCheck(io.ComfyNode):
         check_choices(cls, witness=witness, classes=classes, action=action)
         names, about = looked_for(concept[0], question[0], witness[0], concept_list[0])
         if witness[0] == "NudeNet":
-            witnesses = _by_nudenet(names, concept_list[0], classes[0], threshold[0])
-        elif witness[0] == "CLIP":
-            witnesses = _by_clip(names, about, model[0], threshold[0])
+            asked = _by_nudenet(names, concept_list[0], classes[0], threshold[0])
         else:
-            witnesses = _by_judge(names, about, judge[0])
+            given = (judge[0], model[0], threshold[0])
+            asked = dict(zip(names, witnesses(witness[0], names, about, *given, doubtful=True), strict=True))
         pictures = display.flatten(images)
-        found = check_pictures(pictures, witnesses, display.counter("pictures", len(pictures)))
+        found = check_pictures(pictures, asked, display.counter("pictures", len(pictures)))
         report = found.summary(action[0])
         if any(found.failures):
             display.log.warning("SAGE Picture Check: %s", report)
@@ -129,19 +124,6 @@ def _by_nudenet(
             )
     detector, limit = load_nudenet(), threshold or NUDENET_THRESHOLD
     return {_NUDITY: lambda part: detect_nudity(part, detector=detector).rate(_CLASSES[classes], limit)}
-
-
-def _by_clip(names: Sequence[str], text: str | None, model: str, threshold: float) -> Mapping[str, Witness]:
-    given = {"scorer": load_clip(model), "text": text, "threshold": threshold or CLIP_THRESHOLD}
-    return {name: partial(rate_by_clip, concept=name, **given) for name in names}
-
-
-def _by_judge(names: Sequence[str], question: str | None, judge: LoadedJudge | None) -> Mapping[str, Witness]:
-    if judge is None:
-        raise JudgeError(NO_JUDGE)
-    judge.load()
-    given = {"judge": judge.judge, "question": question, "sentences": judge.sentences, "doubtful": True}
-    return {name: partial(rate_by_vqa, concept=name, **given) for name in names}
 
 
 def _without(batch: torch.Tensor, unsafe: Sequence[bool], action: Action) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from comfy_api.latest import io, ui
@@ -24,9 +25,7 @@ from ..sage_core.scores.rates import (
 from ..sage_core.scores.results import Run, alike, report_dict, report_markdown, save_report
 from .host import display, files, memory
 from .host.inputs import check_choices, check_finite, concepts_input, found_by
-from .host.sockets import JudgeType, Scores
-
-NO_JUDGE = "The witness is the judge, but none is connected: connect SAGE Load VQA Judge."
+from .host.sockets import JudgeType, LoadedJudge, Scores
 
 
 class SAGECLIPScore(io.ComfyNode):
@@ -129,21 +128,12 @@ class SAGEConceptRate(io.ComfyNode):
         pictures = display.flatten(images)
         names, about = looked_for(concept[0], question[0], witness[0], concept_list[0])
         count = display.counter("pictures", len(names) * len(pictures))
-        limit, loaded = threshold[0], judge[0]
         rates: Sequence[Rate]
         if witness[0] == "NudeNet":
-            rates = rates_by_nudenet(pictures, threshold=limit or NUDENET_THRESHOLD, on_batch=count)
-        elif witness[0] == "CLIP":
-            scorer, above = load_clip(model[0]), limit or CLIP_THRESHOLD
-            rates = [
-                rate_by_clip(pictures, what, scorer, text=about, threshold=above, on_batch=count) for what in names
-            ]
-        elif loaded is None:
-            raise JudgeError(NO_JUDGE)
+            rates = rates_by_nudenet(pictures, threshold=threshold[0] or NUDENET_THRESHOLD, on_batch=count)
         else:
-            loaded.load()
-            asked = {"question": about, "sentences": loaded.sentences, "on_batch": count}
-            rates = [rate_by_vqa(pictures, what, loaded.judge, **asked) for what in names]
+            asked = witnesses(witness[0], names, about, judge[0], model[0], threshold[0])
+            rates = [look(pictures, on_batch=count) for look in asked]
         table = "\n".join(rate.to_markdown() for rate in rates)
         run = (scores[0] or Run(name[0])).adding(rates=tuple(rates))
         return io.NodeOutput(run, rates[0].share, table, ui=ui.PreviewText(table))
@@ -193,6 +183,31 @@ def looked_for(
             "Leave it empty."
         )
     return listed.names, about
+
+
+def witnesses(
+    witness: str,
+    names: Sequence[str],
+    about: str | None,
+    judge: LoadedJudge | None,
+    model: str,
+    threshold: float,
+    *,
+    doubtful: bool = False,
+) -> list[partial[Rate]]:
+    """Who looks for each of `names` in pictures: CLIP, or the judge, for whom `doubtful` answers count as well.
+
+    Raises:
+        JudgeError: the witness is not there.
+    """
+    if witness == "CLIP":
+        given = {"scorer": load_clip(model), "text": about, "threshold": threshold or CLIP_THRESHOLD}
+        return [partial(rate_by_clip, concept=name, **given) for name in names]
+    if judge is None:
+        raise JudgeError("The witness is the judge, but none is connected: connect SAGE Load VQA Judge.")
+    judge.load()
+    given = {"judge": judge.judge, "question": about, "sentences": judge.sentences, "doubtful": doubtful}
+    return [partial(rate_by_vqa, concept=name, **given) for name in names]
 
 
 class SAGECompare(io.ComfyNode):

@@ -1,46 +1,23 @@
-"""Every layout that erasing methods publish is read the same; what is not an SD 1.x U-Net is refused by name."""
+"""Every layout that erasing methods publish is read the same, and what is written is read back."""
 
 from __future__ import annotations
 
 import json
-import math
-import pickle
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from edited_unets import BASE, CONFIG, DELTAS, EDITED, KEYS, NAMES, read
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sage_core.errors import UnetError
 from sage_core.unet.changes import changes, save_changes
-from sage_core.unet.files import Handle, read_unet, sort_tensors
-from sage_core.unet.names import SD1, UnetConfig, in_cross_attention, is_value, kind_of, reads_prompt, unet_names
-
-CONFIG = UnetConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(True, False), context=24)
-NAMES = unet_names(CONFIG)
-KEYS = [name for name in NAMES.shapes if reads_prompt(name)]
-
-
-def state(seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in NAMES.shapes.items()}
-
-
-BASE = state()
-
-
-def edited(chosen: Callable[[str], bool] = reads_prompt) -> dict[str, Tensor]:
-    other = state(1)
-    return {name: value + 0.3 * other[name] if chosen(name) else value for name, value in BASE.items()}
-
-
-EDITED = edited()
-DELTAS = {name: EDITED[name] - BASE[name] for name in KEYS}
+from sage_core.unet.files import read_unet
+from sage_core.unet.names import SD1, unet_names
 
 
 def theirs(values: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
@@ -266,249 +243,7 @@ def _written(shapes: dict, compvis: dict) -> list[tuple[str, str]]:
     ]
 
 
-MAKERS = {
-    "SPEED": is_value,
-    "UCE, RECE, CURE, MACE or ESD-x-strict": reads_prompt,
-    "ESD-x or the SAGE U-Net (all of cross-attention)": in_cross_attention,
-    "AlignGuard, or another LoRA of all attention, merged": lambda name: ".attn" in name and name.endswith(".weight"),
-    "ESD-u": lambda name: not in_cross_attention(name) and kind_of(name) != "norms" and ".norm" not in name,
-    "ESD-u of 2023, STEREO or RACE": lambda name: not in_cross_attention(name) and not name.startswith("time_emb"),
-    "ESD-all": lambda name: kind_of(name) != "norms",
-    "a full edit, as by SalUn, RACE or fine-tuning": lambda name: True,
-}
-
-
-@pytest.mark.parametrize("maker", MAKERS)
-def test_what_changed_tells_the_method(maker: str) -> None:
-    report = read(edited(MAKERS[maker])).report
-    assert report.maker == maker
-    assert report.changed == sum(map(MAKERS[maker], NAMES.shapes)) == sum(report.by_block.values())
-    assert sum(report.by_kind.values()) == report.changed
-    assert any("another base" in warning for warning in report.warnings) == maker.startswith("a full")
-    assert json.loads(json.dumps(report.to_dict()))["maker"] == maker
-    assert maker in report.summary()
-
-
-def test_a_rotation_of_the_values_is_told_from_other_edits() -> None:
-    turned = {}
-    for name in filter(is_value, BASE):
-        turn = torch.linalg.qr(torch.randn(len(BASE[name]), len(BASE[name])))[0]
-        turned[name] = (turn @ BASE[name]).half()
-    assert read(turned).report.maker == "OCE (a rotation of the values)"
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_rounding_is_not_a_change(dtype: torch.dtype) -> None:
-    stored = {name: value.to(dtype) for name, value in EDITED.items()}
-    found = read(stored)
-    assert set(found.deltas) == set(KEYS)
-    for name, delta in found.deltas.items():
-        assert torch.equal(delta, stored[name].float() - BASE[name].to(dtype).float())
-    # Nor is it when the base is the coarser one.
-    found = changes(sort(EDITED), {name: value.to(dtype) for name, value in BASE.items()})
-    assert set(found.deltas) == set(KEYS)
-
-
-def test_a_change_whose_square_is_beyond_fp32_has_a_finite_size() -> None:
-    huge = {KEYS[0]: torch.full(NAMES.shapes[KEYS[0]], 1e30)}
-    report = changes(sort(huge), BASE).report
-    length = 1e30 * math.sqrt(huge[KEYS[0]].numel())
-    assert report.relative == pytest.approx(length / float(BASE[KEYS[0]].norm()), rel=1e-4)
-    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["changed"] == 1
-
-
-def test_relative_size_and_where() -> None:
-    report = read(EDITED).report
-    wanted = torch.cat([delta.flatten() for delta in DELTAS.values()]).norm()
-    wanted /= torch.cat([BASE[name].flatten() for name in KEYS]).norm()
-    assert report.relative == pytest.approx(float(wanted), rel=1e-5)
-    assert report.by_block == {"down 0": 2, "middle": 2, "up 1": 4}
-    assert report.by_kind == {"cross-attention keys and values": 8}
-
-
-def test_keys_that_were_not_applied_are_named() -> None:
-    extra = {"down_blocks.9.resnets.0.conv1.weight": torch.ones(2), "mid_block.gadget.alpha": torch.ones(1)}
-    report = read({**EDITED, **extra}).report
-    assert report.not_applied == tuple(extra)
-    assert "2 keys fit no tensor" in report.warnings[-1]
-
-
-def test_a_file_that_changes_nothing_is_refused() -> None:
-    with pytest.raises(UnetError, match="changes nothing: its"):
-        read(BASE)
-    with pytest.raises(UnetError, match="changes nothing"):
-        read({name: value.half() for name, value in BASE.items()})
-    with pytest.raises(UnetError, match="changes nothing"):
-        save_changes("never.safetensors", {KEYS[0]: torch.zeros(NAMES.shapes[KEYS[0]])}, {}, config=CONFIG)
-
-
-def test_values_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
-    for bad in (float("nan"), float("inf")):
-        broken = {**EDITED, KEYS[1]: EDITED[KEYS[1]].clone()}
-        broken[KEYS[1]][0, 0] = bad
-        with pytest.raises(UnetError, match=f"{KEYS[1]} holds 1 values that are NaN"):
-            read(broken)
-        with pytest.raises(UnetError, match="NaN"):
-            save_changes(tmp_path / "x.safetensors", {KEYS[1]: broken[KEYS[1]]}, {}, config=CONFIG)
-    large = {KEYS[0]: torch.full(NAMES.shapes[KEYS[0]], 1e5)}
-    with pytest.raises(UnetError, match="infinite"):
-        save_changes(tmp_path / "x.safetensors", large, {}, config=CONFIG, dtype=torch.float16)
-    assert not list(tmp_path.iterdir())
-
-
-def test_eight_bit_files_are_refused_with_a_way_out(tmp_path: Path) -> None:
-    save_file({name: value.to(torch.float8_e4m3fn) for name, value in EDITED.items()}, tmp_path / "x.safetensors")
-    with pytest.raises(UnetError, match=r"8 bits .*fp16, bf16 or fp32"):
-        read_unet(tmp_path / "x.safetensors", CONFIG)
-    with pytest.raises(UnetError, match="stored as int8"):
-        read({name: value.to(torch.int8) for name, value in EDITED.items()})
-
-
-def test_other_models_are_refused_by_name() -> None:
-    def shapes(config: UnetConfig, rename: Callable[[str], str] = str) -> dict[str, Handle]:
-        return {
-            rename(name): Handle(shape, torch.float16, lambda: torch.empty(0))
-            for name, shape in unet_names(config).shapes.items()
-        }
-
-    with pytest.raises(UnetError, match=r"SD 2\.x U-Net"):
-        sort_tensors(shapes(UnetConfig(context=1024)), "a file")
-    with pytest.raises(UnetError, match="SDXL U-Net"):
-        sort_tensors(shapes(UnetConfig(context=2048)), "a file")
-    with pytest.raises(UnetError, match="SDXL U-Net"):
-        deeper = shapes(UnetConfig(), lambda name: name.replace("transformer_blocks.0", "transformer_blocks.1"))
-        sort_tensors(deeper, "a file")
-    flat = {"mid_block.attentions.0.proj_in.weight": Handle((1280, 1280), torch.float16, lambda: torch.empty(0))}
-    with pytest.raises(UnetError, match=r"SD 2\.x and SDXL have matrices there"):
-        sort_tensors(flat, "a file")
-    with pytest.raises(UnetError, match="holds a text encoder"):
-        read({"text_model.embeddings.token_embedding.weight": torch.ones(3, 2)})
-    with pytest.raises(UnetError, match=r"holds nothing of an SD 1\.x U-Net; it holds decoder"):
-        read({"decoder.up.weight": torch.ones(3, 2)})
-    path = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
-    lora = {f"{path}.lora_up.weight": torch.ones(64, 1), f"{path}.lora_down.weight": torch.ones(1, 1024)}
-    with pytest.raises(UnetError, match=r"made for an SD 2\.x U-Net"):
-        read(lora)
-    with pytest.raises(UnetError, match="DoRA"):
-        read({f"{path}.dora_scale": torch.ones(1), **lora})
-    with pytest.raises(UnetError, match="twice"):
-        read({**lora, f"{path}.diff": torch.ones(64, 24)})
-
-
-class _Hostile:
-    def __reduce__(self) -> tuple:
-        return (print, ("run",))
-
-
-def test_hostile_and_damaged_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "edit.pt"
-    for write in (
-        lambda: torch.save({"a": _Hostile()}, path),
-        lambda: path.write_bytes(pickle.dumps({"a": _Hostile()})),
-    ):
-        write()
-        with pytest.raises(UnetError, match="malicious"):
-            read_unet(path, CONFIG)
-    assert "run" not in capsys.readouterr().out
-    torch.save(EDITED, path)
-    path.write_bytes(path.read_bytes()[:-5000])
-    with pytest.raises(UnetError, match="cut short"):
-        read_unet(path, CONFIG)
-    save_file(EDITED, tmp_path / "edit.safetensors")
-    whole = (tmp_path / "edit.safetensors").read_bytes()
-    (tmp_path / "edit.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UnetError, match="cut short"):
-        read_unet(tmp_path / "edit.safetensors", CONFIG)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("note.txt", "hello")
-    with pytest.raises(UnetError):
-        read_unet(path, CONFIG)
-    torch.save([1, 2], path)
-    with pytest.raises(UnetError, match="holds a list"):
-        read_unet(path, CONFIG)
-    with pytest.raises(UnetError, match="does not exist"):
-        read_unet(tmp_path / "none.pt", CONFIG)
-
-
-def test_a_base_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(UnetError, match="The base lacks"):
-        changes(sort(EDITED), {name: value for name, value in BASE.items() if name != KEYS[0]})
-    with pytest.raises(UnetError, match=r"shape \(1, 2\) in the base"):
-        changes(sort(EDITED), {**BASE, KEYS[0]: torch.ones(1, 2)})
-
-
-def sort(values: dict[str, Tensor]):
-    return sort_tensors({name: Handle.of(value) for name, value in values.items()}, "a file", CONFIG)
-
-
-def read(values: dict[str, Tensor]):
-    return changes(sort(values), BASE)
-
-
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert set(found) == set(expected)
     for name, value in expected.items():
         torch.testing.assert_close(found[name].double(), value.double(), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.timeout(60)
-def test_dicts_that_hold_themselves_end(tmp_path: Path) -> None:
-    circles: list[dict[str, object]] = [{}, {}, dict(BASE)]
-    for key, circle in zip(("state_dict", "model", "other"), circles, strict=True):
-        circle[key] = circle
-    deep: dict[str, object] = dict(BASE)
-    for _ in range(300):
-        deep = {"weight": deep, "bias": deep}
-        deep.pop("bias")
-    for content in (*circles, deep):
-        torch.save(content, tmp_path / "a.pt")
-        with pytest.raises(UnetError, match=r"a\.pt holds dicts in dicts more than 16 deep, or one that holds itself"):
-            read_unet(tmp_path / "a.pt", CONFIG)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"up": torch.zeros(32)}, r"shape \(32,\), expected a matrix"),
-        ({"down": torch.tensor(1.0)}, r"shape \(\), expected a matrix"),
-        ({"up": torch.zeros(32, 0), "down": torch.zeros(0, 24)}, "expected a matrix"),
-        ({"up": torch.zeros(32, 2, 1, 1, 1), "down": torch.zeros(2, 24, 1, 1, 1)}, "expected a matrix"),
-        ({"down": torch.zeros(2, 24, dtype=torch.int64)}, "stored as int64"),
-        ({"down": torch.zeros(2, 24).to(torch.float8_e4m3fn)}, "stored in 8 bits"),
-        ({"alpha": torch.zeros(3)}, r"float32 of shape \(3,\), expected one number"),
-        ({"alpha": torch.zeros(0)}, "expected one number"),
-        ({"alpha": torch.tensor(True)}, "torch.bool of shape"),
-    ],
-)
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_parts_of_a_lora_that_cannot_be_multiplied_are_named(
-    tmp_path: Path, suffix: str, change: dict[str, Tensor], message: str
-) -> None:
-    parts = {"up": torch.ones(32, 2), "down": torch.ones(2, 24), "alpha": torch.tensor(2.0)} | change
-    stem = "lora_unet_" + KEYS[0].removesuffix(".weight").replace(".", "_")
-    names = {"up": "lora_up.weight", "down": "lora_down.weight", "alpha": "alpha"}
-    file = tmp_path / f"lora{suffix}"
-    (save_file if suffix == ".safetensors" else torch.save)({f"{stem}.{names[p]}": v for p, v in parts.items()}, file)
-    with pytest.raises(UnetError, match=message):
-        list(read_unet(file, CONFIG).tensors())
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("tensor", "message"),
-    [
-        (BASE[KEYS[0]].to_sparse(), "a sparse or nested tensor"),
-        (BASE[KEYS[0]].to("meta"), "a tensor without values"),
-        (torch.zeros(1).expand(BASE[KEYS[0]].shape), "4 bytes spread to shape"),
-    ],
-)
-def test_tensors_that_are_not_arrays_are_refused(tmp_path: Path, tensor: Tensor, message: str) -> None:
-    torch.save({KEYS[0]: tensor}, tmp_path / "a.pt")
-    with pytest.raises(UnetError, match=rf"a\.pt: {KEYS[0]} is {message}"):
-        read_unet(tmp_path / "a.pt", CONFIG)
-
-
-@pytest.mark.parametrize("name", ["x" * 300, "a\0", "half \ud83d"])
-def test_names_that_no_file_can_have_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UnetError, match=r"cannot be read|does not exist"):
-        read_unet(tmp_path / name, CONFIG)

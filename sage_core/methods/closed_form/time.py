@@ -14,14 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ...encoders.text_encoder import TextEncoder
 from ...settings import NotNegative, Settings
 from ..concepts import Concepts, TokenStates
 from .common import Edit, Solver, choose, result, shared
-from .uce import aligned_rows
+from .uce import aligned_rows, normal_matrix
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,5 @@ def edit(
     chosen, solver = choose(weights, encoder.config.width), Solver()
     states = TokenStates(encoder)
     keys, new = aligned_rows(states, concepts)
-    held = settings.lam * torch.eye(states.width, dtype=torch.float64) + keys.T @ keys
-    change = solver.right(held, (new - keys).T @ keys)
+    change = solver.right(normal_matrix(settings.lam, (1.0, keys)), (new - keys).T @ keys)
     return result("TIME", chosen, shared(chosen, change), solver, concepts, settings)
