@@ -30,6 +30,7 @@ NODE_IDS = {
     "SAGEApplyEncoder",
     "SAGEApplyModelEdit",
     "SAGEAttack",
+    "SAGEBatchPrompts",
     "SAGECLIPScore",
     "SAGECompare",
     "SAGEConceptRate",
