@@ -194,6 +194,15 @@ def test_blocks_of_answers_are_read_once_by_those_who_wait(tmp_path: Path, monke
     assert sorted(read) == ["000000.json", "000003.json", "000006.json", "000009.json"] and bench.blocks == 4
 
 
+def test_what_methods_have_in_common_is_made_by_one_process(tmp_path: Path) -> None:
+    made = '[[method]]\nname = "{}"\nmake = "{}"\nconcepts = ["skull"]\nstrength = {}\n{}\n'
+    methods = [("a", "oce", 1.0, ""), ("b", "oce", 0.5, 'sld = "max"'), ("c", "uce_paper", 1.0, "")]
+    file = world_plan(tmp_path, "".join(made.format(*each) for each in methods), attacks=0)
+    layout = open_plan(file)
+    locks = [layout.making_lock(method) for method in layout.plan.methods[1:]]
+    assert locks[0] == locks[1] != locks[2] and len({layout.folder(method) for method in layout.plan.methods}) == 4
+
+
 MOUNTS = """\
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 40 22 0:40 / /net rw,relatime shared:1 - nfs server:/a rw,vers=3,local_lock=none
