@@ -95,10 +95,12 @@ class Layout:
         self.plan, self.lists, self.output = plan, tuple(lists), plan.output
         self._suffix = lock_suffix(plan.locks, plan.output)
         self._known = Fingerprints(plan.output / "hashes.json")
+        self._base = self._known.of(plan.base)
         self.keys = {method.name: self._key(method) for method in plan.methods}
 
     def _key(self, method: MethodPlan) -> str:
-        return _method_key(method, self.plan.draw, self._known.of(self.plan.base), self._known)
+        """SHA-256 of all that decides a method's pictures."""
+        return _method_key(method, self.plan.draw, self._base, self._known)
 
     def folder(self, method: MethodPlan) -> str:
         """The name of a method's folders."""

@@ -151,7 +151,8 @@ def test_what_was_taken_over_meanwhile_is_not_written(tmp_path: Path, monkeypatc
 
 def test_answers_of_a_stopped_process_are_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = open_plan(plan_with_leases(tmp_path))
-    draw(layout, lambda: load(None), device=CPU)
+    # The base's captions.
+    assert draw(layout, lambda: load(None), device=CPU, batches=3) == 12
     bench, method = Judges(layout, CPU), layout.plan.methods[0]
     listed = bench.captions
     files, asked = layout.files(method, listed), [listed.questions[item.source] for item in listed.items]
@@ -179,7 +180,8 @@ def test_answers_of_a_stopped_process_are_not_asked_again(tmp_path: Path, monkey
 
 def test_blocks_of_answers_are_read_once_by_those_who_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = open_plan(plan_with_leases(tmp_path))
-    draw(layout, lambda: load(None), device=CPU)
+    # The base's captions.
+    assert draw(layout, lambda: load(None), device=CPU, batches=3) == 12
     monkeypatch.setattr(answering, "_BLOCK", 3)
     bench, method = Judges(layout, CPU), layout.plan.methods[0]
     folder = bench.folder(method) / f"tifa-{bench.key('tifa')[:8]}"
