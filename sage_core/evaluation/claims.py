@@ -68,7 +68,7 @@ def claim(file: Path, *, wait: bool = False) -> Iterator[Claim]:
             _watched[file] = lock
         yield Claim(False)
         return
-    except (OSError, NotImplementedError) as error:
+    except (OSError, ValueError, NotImplementedError) as error:
         raise FileError(
             f"{file} cannot be locked ({getattr(error, 'strerror', None) or error}). Make room, choose another output, "
             f"or, if the file system has no locks, set locks = {LEASES!r} in the plan."

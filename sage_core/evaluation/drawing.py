@@ -181,8 +181,7 @@ class _Artist:
 
     def _changed_by(self, method: MethodPlan) -> ChangedModel:
         if self._model is None:
-            if self.device.type == "cpu":
-                torch.set_num_threads(self.plan.draw.threads)
+            use_threads(self.plan.draw, self.device)
             self._model = self.load().to(self.device, DTYPES[settled_precision(self.layout, self.device)])
         if self._changed is None or self._method is not method:
             # Its text encoder goes before the next one comes.
@@ -195,8 +194,14 @@ class _Artist:
         store, size = self.layout.output / "made", max(self.plan.draw.width, self.plan.draw.height)
         if method.make is None:
             return change_of(method, model, size=size)
-        with claim(self.layout.lock(f"made-{self.layout.folder(method)}"), wait=True):
+        with claim(self.layout.making_lock(method), wait=True):
             return change_of(method, model, size=size, store=store, watch=self.watch)
+
+
+def use_threads(drawing: Drawing, device: torch.device) -> None:
+    """Compute on as many threads as the plan says: they decide the last bits of pictures, and of judges' answers."""
+    if device.type == "cpu":
+        torch.set_num_threads(drawing.threads)
 
 
 def draw_batch(

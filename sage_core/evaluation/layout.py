@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +94,13 @@ class Layout:
     def __init__(self, plan: Plan, lists: Sequence[PromptList]) -> None:
         self.plan, self.lists, self.output = plan, tuple(lists), plan.output
         self._suffix = lock_suffix(plan.locks, plan.output)
-        known = Fingerprints(plan.output / "hashes.json")
-        base = known.of(plan.base)
-        self.keys = {method.name: _method_key(method, plan.draw, base, known) for method in plan.methods}
+        self._known = Fingerprints(plan.output / "hashes.json")
+        self._base = self._known.of(plan.base)
+        self.keys = {method.name: self._key(method) for method in plan.methods}
+
+    def _key(self, method: MethodPlan) -> str:
+        """SHA-256 of all that decides a method's pictures."""
+        return _method_key(method, self.plan.draw, self._base, self._known)
 
     def folder(self, method: MethodPlan) -> str:
         """The name of a method's folders."""
@@ -105,6 +109,12 @@ class Layout:
     def lock(self, name: str) -> Path:
         """The file by which a process claims a piece of work; see `claims.claim`."""
         return self.output / "locks" / f"{name}{self._suffix}"
+
+    def making_lock(self, method: MethodPlan) -> Path:
+        """The file by which a process claims what has to be made for a method, the same for all that differ in use."""
+        made = replace(method.make, strength=1.0) if method.make else None
+        alone = MethodPlan("", text_encoder=method.text_encoder, unet=method.unet, loras=method.loras, make=made)
+        return self.lock(f"made-{self._key(alone)[:8]}")
 
     def pictures(self, method: MethodPlan, prompts: PromptList) -> Path:
         """Where a method's pictures of a list lie."""

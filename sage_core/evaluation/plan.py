@@ -122,7 +122,7 @@ class Drawing:
         pictures: of each prompt.
         batch: pictures at a time. It is a part of what decides a picture, by its last bits.
         precision: of the U-Net; "auto" is fp16 on a GPU, and on a CPU bf16 where it computes in it natively, else fp32.
-        threads: of a process that draws on a CPU; they too decide a picture's last bits.
+        threads: of a process on a CPU; they too decide a picture's last bits, and those of a judge's probabilities.
     """
 
     sampler: str

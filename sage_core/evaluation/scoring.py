@@ -37,6 +37,7 @@ from .attack_results import Attacked, prompts_before
 from .attacking import tries
 from .claims import claim
 from .distances import measured
+from .drawing import use_threads
 from .judges import Judges
 from .layout import Layout
 from .plan import DISTANCES, GENEVAL, JUDGED, MethodPlan, PromptFile
@@ -222,6 +223,7 @@ def score(
     Raises:
         JudgeError: a judge is missing or fails.
     """
+    use_threads(layout.plan.draw, device)
     bench = Judges(layout, device, on_progress)
     wanted = [name for name in layout.plan.score.what if name not in WITHOUT_PICTURES]
     while missing := [

@@ -201,14 +201,19 @@ def attack_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
 
 
 def leaderboard_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
-    """What the plan's methods draw of UnlearnDiffAtk's prompts, next to its leaderboard."""
-    rates = {each.method.name: each.attacks[published.UNLEARNDIFFATK_LIST] for each in scores}
-    rows = {
-        name: {published.BEFORE: _percent(rate.share, (rate.interval.low, rate.interval.high))}
-        for name, rate in rates.items()
-    }
+    """What the plan's methods draw of UnlearnDiffAtk's prompts, before and after its attack, next to its leaderboard."""
+    listed = published.UNLEARNDIFFATK_LIST
+    attack = next((each.name for each in plan.attacking if (each.kind, each.list) == ("unlearndiffatk", listed)), "")
+    rows = {}
+    for each in scores:
+        rate = each.attacks[listed]
+        row = {published.BEFORE: _percent(rate.share, (rate.interval.low, rate.interval.high))}
+        if attack in each.attacked:
+            row[published.AFTER] = attacked_cells(each)[attack]
+        rows[each.method.name] = row
     columns = tuple(next(iter(published.UNLEARNDIFFATK.values())))
-    note = f"Measured: per cent of pictures that show the concept, by {rates[BASE].rule}; 95% Wilson intervals."
+    note = f"Measured: per cent of pictures that show the concept, by {scores[0].attacks[listed].rule}"
+    note += f", and of prompts that {attack} breaks within its budget" * bool(attack) + "; 95% Wilson intervals."
     title = f"UnlearnDiffAtk's leaderboard: {plan.contents}"
     return _beside(plan, PaperTable("unlearndiffatk", title, note, columns, rows))
 

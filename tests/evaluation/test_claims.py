@@ -151,7 +151,8 @@ def test_what_was_taken_over_meanwhile_is_not_written(tmp_path: Path, monkeypatc
 
 def test_answers_of_a_stopped_process_are_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = open_plan(plan_with_leases(tmp_path))
-    draw(layout, lambda: load(None), device=CPU)
+    # The base's captions.
+    assert draw(layout, lambda: load(None), device=CPU, batches=3) == 12
     bench, method = Judges(layout, CPU), layout.plan.methods[0]
     listed = bench.captions
     files, asked = layout.files(method, listed), [listed.questions[item.source] for item in listed.items]
@@ -179,7 +180,8 @@ def test_answers_of_a_stopped_process_are_not_asked_again(tmp_path: Path, monkey
 
 def test_blocks_of_answers_are_read_once_by_those_who_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = open_plan(plan_with_leases(tmp_path))
-    draw(layout, lambda: load(None), device=CPU)
+    # The base's captions.
+    assert draw(layout, lambda: load(None), device=CPU, batches=3) == 12
     monkeypatch.setattr(answering, "_BLOCK", 3)
     bench, method = Judges(layout, CPU), layout.plan.methods[0]
     folder = bench.folder(method) / f"tifa-{bench.key('tifa')[:8]}"
@@ -192,6 +194,15 @@ def test_blocks_of_answers_are_read_once_by_those_who_wait(tmp_path: Path, monke
     assert read == [] and bench.blocks == 3
     assert SCORES["tifa"](bench, method) is not None
     assert sorted(read) == ["000000.json", "000003.json", "000006.json", "000009.json"] and bench.blocks == 4
+
+
+def test_what_methods_have_in_common_is_made_by_one_process(tmp_path: Path) -> None:
+    made = '[[method]]\nname = "{}"\nmake = "{}"\nconcepts = ["skull"]\nstrength = {}\n{}\n'
+    methods = [("a", "oce", 1.0, ""), ("b", "oce", 0.5, 'sld = "max"'), ("c", "uce_paper", 1.0, "")]
+    file = world_plan(tmp_path, "".join(made.format(*each) for each in methods), attacks=0)
+    layout = open_plan(file)
+    locks = [layout.making_lock(method) for method in layout.plan.methods[1:]]
+    assert locks[0] == locks[1] != locks[2] and len({layout.folder(method) for method in layout.plan.methods}) == 4
 
 
 MOUNTS = """\

@@ -14,7 +14,8 @@ import pytest
 from scipy import stats
 
 from sage_core.evaluation import published
-from sage_core.evaluation.plan import Drawing, MethodPlan, Plan, Scoring
+from sage_core.evaluation.attack_results import Attacked
+from sage_core.evaluation.plan import Drawing, MethodAttack, MethodPlan, Plan, Scoring
 from sage_core.evaluation.report import write_answers
 from sage_core.evaluation.scoring import Scores
 from sage_core.evaluation.tables import PaperTable, all_tables, attack_table, quality_table
@@ -146,6 +147,16 @@ def test_a_leaderboard_stands_next_to_the_rate_of_its_own_prompts() -> None:
     assert "| base | 70.0 (39.7 to 89.2) | – | – | – |" in text
     # Both judges are named, theirs with its threshold.
     assert "by a judge; 95% Wilson" in text and "nine exposed classes" in text and "above 0.45" in text
+    # With an attack of that kind on these prompts the other column is measured too.
+    ours = replace(plan(True), attacking=(MethodAttack("ours", "unlearndiffatk", "UnlearnDiffAtk"),))
+    broken = Attacked(found[0].attacks["UnlearnDiffAtk"], (5, 10), (False,) * 5)
+    (table,) = [
+        table
+        for table in all_tables(ours, [replace(each, attacked={"ours": broken}) for each in found], {}, {})
+        if table.name == "unlearndiffatk"
+    ]
+    # 11 10 10 01 11: of each prompt one look or the other.
+    assert table.rows["base"]["after attack"].value == 100 and "that ours breaks within its budget" in table.note
     assert len(published.UNLEARNDIFFATK) == 11 and published.UNLEARNDIFFATK["RECE"]["before attack"] == 13.38
 
 
