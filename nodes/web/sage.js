@@ -27,11 +27,11 @@ const STYLE = `
   text-align: left; vertical-align: top; }
 .sage-text td.sage-number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .sage-text button { position: sticky; top: 0; float: right; margin: -2px -4px 0 6px; padding: 0 5px; border: 0;
-  border-radius: 4px; background: var(--comfy-menu-bg, #353535); color: inherit; font-size: 13px; line-height: 20px;
-  cursor: pointer; opacity: 0.35; }
+  border-radius: 4px; background: var(--comfy-menu-bg, #353535); color: inherit; font-size: 11px; line-height: 18px;
+  cursor: pointer; opacity: 0.5; }
 .sage-text button:hover, .sage-text button:focus-visible { opacity: 1; }
-.sage-text button::before { content: "⧉"; }
-.sage-text button.sage-copied::before { content: "✓"; }
+.sage-text button::before { content: "Copy"; }
+.sage-text button.sage-copied::before { content: "Copied"; }
 /* Where nodes are HTML (Nodes 2.0) they fit what is in them, so that the text itself says where it ends. */
 .lg-node .sage-text { max-height: var(--sage-room, ${MOST_HEIGHT}px); }
 `;
@@ -96,7 +96,8 @@ async function copy(text) {
 
 function copyButton(text) {
   const button = document.createElement("button");
-  button.title = button.ariaLabel = "Copy";
+  // Its word comes from the style: as text of its own it would be read with the result.
+  button.ariaLabel = "Copy";
   // The canvas would begin to drag the node.
   button.addEventListener("pointerdown", (event) => event.stopPropagation());
   button.addEventListener("click", async () => {
