@@ -68,7 +68,8 @@ def plain_forms(text: str) -> tuple[str, ...]:
 
     There is one reading, unless a hidden character or a bracket may stand either in a word or between two, letters of
     other alphabets look like Latin ones, there is an ñ, which makes other words than n, a digit or a sign stands
-    between two letters, or a letter is stretched. The time is linear in the length of the text.
+    between two letters, or a letter is stretched. A small number in brackets stands between commas: "Emma, 14,". The
+    time is linear in the length of the text.
     """
     if not text.isascii():
         text = plain_characters(text)

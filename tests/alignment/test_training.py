@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from sage_core.alignment.memory import estimate_memory, plan_memory
-from sage_core.alignment.schedule import batch_sizes, learning_rate
+from sage_core.alignment.memory import plan_memory
+from sage_core.alignment.schedule import batch_sizes
 from sage_core.alignment.settings import PRESETS, TrainingSettings
 from sage_core.alignment.training import run_key, train, train_stored
 from sage_core.encoders import precision
@@ -19,7 +17,7 @@ from sage_core.encoders.fast_encoder import FastEncoder
 from sage_core.encoders.layouts import TOKEN_TABLE, EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder, embed, state_hash
 from sage_core.encoders.tokens import tokenize
-from sage_core.errors import SettingsError, TrainingError
+from sage_core.errors import TrainingError
 from sage_core.prompts.pairs import pairs_from_lists
 from sage_core.runs import loop
 
@@ -327,41 +325,12 @@ def test_memory_that_never_suffices_is_said_with_batch_and_device(base, monkeypa
         train(base, PAIRS, "skull", SETTINGS)
 
 
-@pytest.mark.parametrize(
-    ("pairs", "batch", "neighbours", "expected"),
-    [(6911, 128, 15, [128] * 53 + [127]), (130, 128, 15, [130]), (40, 12, 3, [12, 12, 16]), (10, 128, 3, [10]),
-     (41, 12, 3, [12, 12, 12, 5])],
-)  # fmt: skip
-def test_a_last_batch_too_small_for_the_loss_is_merged(pairs, batch, neighbours, expected):
-    settings = TrainingSettings(batch_size=batch, neighbours=neighbours)
-    assert batch_sizes(pairs, settings) == expected
-
-
 def test_too_few_pairs_are_refused_before_any_work(base):
     few = pairs_from_lists(SAFE[:4], UNSAFE[:4])
     with pytest.raises(TrainingError, match=r"4 prompt pairs.*at least 5"):
         train(base, few, "skull", SETTINGS)
     with pytest.raises(TrainingError, match="concept is empty"):
         train(base, PAIRS, "  ", SETTINGS)
-
-
-def test_warm_up_is_linear_and_then_constant():
-    settings = TrainingSettings(warmup=4, learning_rate=1e-4)
-    assert [learning_rate(step, 6, settings) for step in range(6)] == pytest.approx(
-        [2.5e-5, 5e-5, 7.5e-5, 1e-4, 1e-4, 1e-4]
-    )
-    assert learning_rate(0, 106, PRESETS["paper"]) == learning_rate(105, 106, PRESETS["paper"]) == 1e-5
-
-
-def test_schedules_fall_from_the_warm_up_to_nothing():
-    settings = TrainingSettings(warmup=2, learning_rate=1.0, schedule="linear")
-    assert [learning_rate(step, 6, settings) for step in range(7)] == pytest.approx([0.5, 1, 1, 0.75, 0.5, 0.25, 0])
-    settings = settings.replace(schedule="cosine", warmup=0)
-    assert [learning_rate(step, 4, settings) for step in range(5)] == pytest.approx(
-        [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2, 0]
-    )
-    with pytest.raises(SettingsError, match=r"schedule is 'step', expected one of constant, linear, cosine"):
-        TrainingSettings(schedule="step")
 
 
 def test_alignment_moves_the_unsafe_prompts_and_keeps_the_safe_ones(base):
@@ -373,21 +342,6 @@ def test_alignment_moves_the_unsafe_prompts_and_keeps_the_safe_ones(base):
 
     assert moved(UNSAFE) > 4 * moved(SAFE)
     assert result.history[-1].losses["total"] < 0.7 * result.history[0].losses["total"]
-
-
-def test_the_memory_plan_is_the_fastest_that_fits():
-    config = EncoderConfig(layers=12, width=768, heads=12, mlp_width=3072, vocabulary=49408, positions=77)
-    settings = PRESETS["paper"]
-    whole = estimate_memory(config, settings, 6911)
-    assert plan_memory(config, settings, 6911, None).chunk_size is None
-    assert plan_memory(config, settings, 6911, whole).chunk_size is None
-    tight = plan_memory(config, settings, 6911, 6 * 2**30)
-    assert tight.base_on_host
-    assert 1 < tight.chunk_size < 128
-    assert tight.bytes <= 6 * 2**30
-    smallest = plan_memory(config, settings, 6911, 1)
-    assert smallest.chunk_size <= 5
-    assert plan_memory(config, settings.replace(chunk_size=64), 6911, 1).chunk_size == 64
 
 
 @pytest.mark.parametrize("seconds", ["x", None])
@@ -442,18 +396,3 @@ def test_a_precision_left_open_takes_a_run_that_is_finished_or_begun(base, tmp_p
         train_stored(base, PAIRS, "skull", auto.replace(precision="fp32"), tmp_path / "begun", on_step=stop_after(1))
     resumed, _ = train_stored(base, PAIRS, "skull", auto, tmp_path / "begun")
     assert_same_weights(resumed.state, exact.state)
-
-
-@pytest.mark.parametrize(("gains", "chosen"), [(6.0, "bf16"), (1.1, "fp32"), (0.2, "fp32")])
-def test_a_precision_left_open_is_the_fast_one(monkeypatch, gains, chosen):
-    monkeypatch.setattr(precision, "_cpu_gains", lambda: gains)
-    assert precision.choose_precision("auto", "cpu") == chosen
-    assert precision.choose_precision("tf32", "cpu") == "tf32"
-    assert precision.choose_precision("auto", "mps") == "fp32"
-    with pytest.raises(SettingsError, match="precision is 'fp16'"):
-        precision.choose_precision("fp16", "cpu")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="its clock of the processor ticks too seldom")
-def test_what_auto_comes_to_counts_no_wait_for_other_processes() -> None:
-    assert precision._seconds(lambda: time.sleep(0.02)) < 0.01

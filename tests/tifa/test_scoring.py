@@ -14,7 +14,6 @@ from scipy.stats import t as student
 
 from sage_core.errors import JudgeError, QuestionError
 from sage_core.intervals import permutation_p_value
-from sage_core.tifa.agreement import agreement, official_agreement, to_markdown
 from sage_core.tifa.comparison import compare
 from sage_core.tifa.evaluation import evaluate
 from sage_core.tifa.judges.base import Answer
@@ -22,7 +21,6 @@ from sage_core.tifa.questions import Question
 from sage_core.tifa.scoring import ScoredQuestion, TifaResult, score_answers
 from sage_core.tifa.sentences import SentenceEncoder
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 CHOICES = ("a dog", "a cat", "the red bus", "two")
 
 
@@ -370,42 +368,3 @@ def test_permutation_test_is_scipys(n):
     found = permutation_p_value(values, resamples=20000)
     assert found == pytest.approx(reference.pvalue, abs=1e-9 if n < 13 else 0.012)
     assert permutation_p_value(values + 3) < 0.01 < permutation_p_value(values - values.mean())
-
-
-def test_agreement_by_hand_with_a_tie():
-    found = agreement("m", [1, 2, 3, 4], [1, 3, 2, 2])
-    x, y = np.array([1, 2, 3, 4.0]), np.array([1, 3, 2, 2.0])
-    assert found.pearson == pytest.approx(np.corrcoef(x, y)[0, 1])
-    assert found.spearman == pytest.approx(np.corrcoef([1, 2, 3, 4], [1, 4, 2.5, 2.5])[0, 1])
-    # Of six pairs three agree, two disagree and one is tied in y.
-    assert found.kendall == pytest.approx((3 - 2) / np.sqrt(6 * 5))
-
-
-@pytest.mark.parametrize(("scores", "ratings"), [([1, 2], [1]), ([1], [1]), ([1, 1], [1, 2]), ([1, 2], [3, 3])])
-def test_undefined_agreement_is_refused(scores, ratings):
-    with pytest.raises(QuestionError):
-        agreement("m", scores, ratings)
-
-
-def test_other_files_are_no_annotations(tmp_path):
-    (tmp_path / "f.json").write_text('{"a": {"human_avg": 1}}')
-    with pytest.raises(QuestionError, match="not TIFA's human annotations"):
-        official_agreement(tmp_path / "f.json")
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="the shared data folder is not here")
-def test_official_annotations_give_the_published_table():
-    expected = {
-        "CLIPScore B/32": (0.332, 0.320, 0.231),
-        "TIFA ViLT": (0.493, 0.500, 0.382),
-        "TIFA OFA-large": (0.496, 0.487, 0.373),
-        "TIFA GIT-large": (0.545, 0.545, 0.426),
-        "TIFA BLIP-2": (0.559, 0.558, 0.436),
-        "TIFA mPLUG-large": (0.597, 0.592, 0.472),
-    }
-    found = official_agreement(SHARED / "tifa_human_annotations_with_scores.json")
-    assert [a.metric for a in found] == list(expected)
-    for a in found:
-        assert a.images == 800
-        assert (a.pearson, a.spearman, a.kendall) == pytest.approx(expected[a.metric], abs=6e-4), a.metric
-    assert "| TIFA mPLUG-large | 0.597 | 0.592 | 0.472 | 800 |" in to_markdown(found)
