@@ -7,10 +7,13 @@ import torch
 
 from sage_core.drawing import Change, ChangedModel, Model, draw
 from sage_core.drawing.change import Moved, Reading, Safety, states_of
+from sage_core.drawing.denoising import Step
 from sage_core.drawing.guidance import PRESETS
+from sage_core.drawing.noise import noise_of, noised
+from sage_core.drawing.pictures import Begin
 from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder
-from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, detokenize
+from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, detokenize, tokenize
 from sage_core.errors import SettingsError
 from sage_core.shapes.networks.model import ShapesModel, build_unet, build_vae
 
@@ -127,3 +130,38 @@ def test_a_reader_s_states_lead(model: Model) -> None:
     whole = changed.draw(PROMPTS, SEEDS, **HOW)
     other = ChangedModel(model, Change(encoder=state) + SAFETY)
     assert not torch.equal(other.draw(PROMPTS, SEEDS, **HOW), whole)
+
+
+def test_pictures_begin_with_others(model: Model) -> None:
+    changed, noise = ChangedModel(model), noise_of(SEEDS, (4, 8, 8))
+    plain = changed.draw(PROMPTS, SEEDS, **HOW)
+    assert torch.equal(changed.draw(PROMPTS, [7, 8, 9], begin=Begin(noise=noise), **HOW), plain)
+    assert torch.equal(changed.draw(changed.read(tokenize(PROMPTS)), SEEDS, **HOW), plain)
+    picture = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    # With all of the steps nothing is left of it; with half of them the first half is taken as done.
+    assert torch.equal(changed.draw(PROMPTS, SEEDS, begin=Begin(picture=picture), **HOW), plain)
+    seen: list[Step] = []
+    half = Begin(picture=picture, strength=0.5)
+    parts = [changed.draw(PROMPTS, SEEDS, begin=half, batch=batch, watch=seen.append, **HOW) for batch in (None, 2)]
+    torch.testing.assert_close(*parts, rtol=0, atol=1e-5)
+    assert [step.number for step in seen] == [1, 1, 1]
+    torch.testing.assert_close(seen[0].latents, noised(picture, seen[0].time.expand(3), noise))
+    # What is not open is the picture's.
+    open_ = torch.zeros(8, 8, dtype=torch.bool)
+    open_[2:6, 2:6] = True
+    closed = changed.draw(PROMPTS, SEEDS, begin=Begin(picture=picture, open=~open_ & open_), **HOW)
+    assert torch.equal(closed, model.decode(picture))
+    filled = changed.draw(PROMPTS, SEEDS, begin=Begin(picture=picture, open=open_), **HOW)
+    assert not torch.equal(filled, closed) and not torch.equal(filled, plain)
+
+
+def test_pictures_are_encoded_as_latents_are_decoded(model: Model) -> None:
+    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(6))
+    assert torch.equal(model.encode(pictures), model.vae.encode(pictures))
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    vae = AutoencoderKL(latent_channels=4, block_out_channels=[32], norm_num_groups=8, scaling_factor=0.5).eval()
+    found = Model(model.unet, vae, model.encoder).encode(pictures)
+    with torch.no_grad():
+        assert torch.allclose(found, 0.5 * vae.encode(2 * pictures - 1).latent_dist.mean, atol=1e-6)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sage_core.drawing.denoising import Step, Texts, denoise
 from sage_core.drawing.guidance import SafeGuidance, SafeGuidanceSettings
-from sage_core.drawing.noise import make_scheduler, noise_of, noise_scheduler, noised
+from sage_core.drawing.noise import inverse_scheduler, make_scheduler, noise_of, noise_scheduler, noised
 
 SAFE = SafeGuidanceSettings(warmup=15, scale=30.0, threshold=0.3, momentum_scale=0.5, momentum_beta=0.7)
 SHAPE = (4, 3, 3)
@@ -111,3 +111,34 @@ def test_noised_latents_are_the_formula_in_any_shape() -> None:
             expected = math.sqrt(share) * latents[row, draw] + math.sqrt(1 - share) * noise[row, draw]
             torch.testing.assert_close(noised(latents, times, noise)[row, draw], expected)
     assert torch.equal(noised(latents[:, :1], times, noise)[0, 3], noised(latents[0, 0], times[0, 3], noise[0, 3]))
+
+
+def test_a_later_step_goes_on_from_the_latents_there() -> None:
+    start, given, seen = noise_of([5, 6], SHAPE).double(), texts("late"), {}
+    whole = denoise(
+        predict, make_scheduler("ddim", STEPS), start, given, WEIGHT,
+        watch=lambda step: seen.setdefault(step.number, step.latents),
+    )  # fmt: skip
+    found = denoise(predict, make_scheduler("ddim", STEPS), seen[2], given, WEIGHT, first=2)
+    torch.testing.assert_close(found, whole, rtol=0, atol=0)
+
+
+def test_what_is_filled_in_goes_on() -> None:
+    start, given, told = noise_of([5, 6], SHAPE).double(), texts("plain"), []
+
+    def fill(latents: Tensor, number: int) -> Tensor:
+        told.append(number)
+        return torch.cat([latents[:1], torch.full_like(latents[1:], number)])
+
+    found = denoise(predict, make_scheduler("ddim", STEPS), start, given, WEIGHT, fill=fill)
+    plain = denoise(predict, make_scheduler("ddim", STEPS), start, given, WEIGHT)
+    assert told == [0, 1, 2, 3, 4] and torch.equal(found[0], plain[0]) and (found[1] == STEPS).all()
+
+
+def test_the_noise_of_an_inversion_leads_back() -> None:
+    start, given = noise_of([5, 6], SHAPE).double(), texts("plain")
+    drawn = denoise(predict, make_scheduler("ddim", 500), start, given, 1.0)
+    found = denoise(predict, inverse_scheduler(500), drawn, given, 1.0)
+    again = denoise(predict, make_scheduler("ddim", 500), found, given, 1.0)
+    change = (again - drawn).square().mean() / drawn.square().mean()
+    assert change < 1e-3 and not torch.allclose(found, drawn, atol=0.1)
