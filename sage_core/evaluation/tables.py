@@ -201,7 +201,7 @@ def attack_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
 
 
 def leaderboard_table(plan: Plan, scores: Sequence[Scores]) -> PaperTable:
-    """What a plan's methods draw of UnlearnDiffAtk's prompts, before and after its attack, next to its leaderboard."""
+    """What the plan's methods draw of UnlearnDiffAtk's prompts, before and after its attack, and its leaderboard."""
     listed = published.UNLEARNDIFFATK_LIST
     attack = next((each.name for each in plan.attacking if (each.kind, each.list) == ("unlearndiffatk", listed)), "")
     rows = {}
