@@ -44,7 +44,7 @@ PICTURES = {"SaveImage", "SAGETrainEncoder", "SAGEScoreTIFA", "SAGECompare", "SA
 FIRST = {
     "SAGEEraseConcept": r"UCE \(paper\): 8 matrices changed by ",
     "SAGELoadConcepts": "skull, also ",
-    "SAGEMakePairs": r"\d+ pairs ",
+    "SAGEMakePairs": r"skull.*: \d+ long and \d+ short pairs",
     "SAGEMakeQuestions": r"\d+ questions about ",
     "SAGEPictureCheck": r"1 of 2 pictures blurred: 1 with skull\.",
     "SAGESaveModelEdit": r"\S+unet-edit\.safetensors: 8 tensors ",
