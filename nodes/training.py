@@ -205,17 +205,13 @@ class SAGETrainEncoder(io.ComfyNode):
         if saved_metadata(path).get("hash") != result.metadata["hash"]:
             save_encoder(path, result.state, result.metadata)
         report = run_summary(result, str(path), found=found, pairs=len(pairs), notes=[f"Memory: {needed}"])
-        report = "\n".join([_with(report, verdict), *clips.patch_notes(clip), pairs.report.summary()])
+        lines = [*verdict, *report.split("\n"), *clips.patch_notes(clip), *pairs.report.summary().split("\n")]
+        # What stands on the node begins with what came of it, and with what is wrong.
+        report = "\n".join(sorted(lines, key=lambda line: not line.startswith("⚠")))
         display.log.info("SAGE: %s\n%s", path.name, report)
         loss_map, curves = display.loss_curves(result.history)
         shown = display.preview(curves, report, cls)
         return io.NodeOutput(aligned, report, loss_map, curves, str(path), ui=shown)
-
-
-def _with(report: str, verdict: list[str]) -> str:
-    """The report with the verdict below its first line, which says where the encoder is."""
-    first, rest = report.split("\n", 1)
-    return "\n".join([first, *verdict, rest])
 
 
 def _train(

@@ -168,8 +168,8 @@ def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> 
     for place, (name, node) in enumerate(nodes.items(), start=1):
         file = f"{graph[node]['inputs']['name']}.safetensors"
         with safe_open(server.base / "models" / "text_encoders" / file, "pt") as encoder:
-            # The first line names the file in a folder that will not last.
-            report = outputs[node]["text"][0].split("\n", 1)[1]
+            # Without the line that names the file, in a folder that will not last.
+            report = "\n".join(line for line in outputs[node]["text"][0].split("\n") if file not in line)
             about = encoder.metadata()
         # The node's own picture, in the colour that the method has in all others.
         history = [StepReport.from_dict(row) for row in runs[about["hash"]]["history"]]

@@ -57,7 +57,7 @@ def test_a_name_becomes_pairs_a_training_and_a_verdict(run_graph: Run, shapes_fi
     assert "skull (thing)" in report and "Samples, safe → unsafe:" in report
     # Two steps remove nothing, and the node says so.
     lines = outputs["train"]["text"][0].splitlines()
-    assert lines[0].startswith("Trained: ") and lines[1].startswith("⚠ Not removed: ")
+    assert lines[0].startswith("⚠ Not removed: ") and any(line.startswith("Trained: ") for line in lines)
     text = outputs["text"]["text"][0]
     found = parse_concepts(text, ".")
     assert found[0].name == "skull" and found[0].near
