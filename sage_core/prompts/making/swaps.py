@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from . import lexicon
 from .lexicon import word_set
@@ -40,6 +41,8 @@ _ANY_BEFORE = word_set("""
 # Nothing but where may follow a deed that another takes the place of: not "leaning against", "sitting down".
 _AFTER_DEED = word_set("on in at under beside near next by inside beneath behind outside together alone while")
 _AFTER_MOVE = word_set("down along across through over toward towards around past into with for")
+# These are "on" what they tell of.
+_TELLING = word_set("book books magazine magazines article articles movie movies")
 _POURED = word_set("bottle bottles glass cup cups mug mugs can cans pitcher jug")
 _VESSELS = word_set("bottle bottles glass glasses cup cups mug mugs can cans pitcher jug jar bowl")
 # Who runs does not do so on a bench: these give way to a deed only where some of them are like it.
@@ -101,6 +104,8 @@ def _things(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
             continue
         if caption.word(phrase.end) == "with" and not roles.said_of_any(caption.mark(phrase)):
             continue
+        if _bears(caption, phrase):
+            continue
 
         def write(name: Name, dice: random.Random, phrase: Phrase = phrase, noun: str = noun) -> tuple[str, str] | None:
             kept = _kept(caption, phrase, target, roles)
@@ -139,6 +144,14 @@ def _poured(target: Target, caption: Caption) -> Iterator[Swap]:
             return safe, unsafe
 
         yield Swap(word, write)
+
+
+def _bears(caption: Caption, phrase: Phrase) -> bool:
+    """Whether a thing is said to hold or show something that another would not: "a post with signs on it"."""
+    after = caption.words[phrase.end :]
+    if after[:1] == ["with"]:
+        return any(one in ("on", "in", "inside") and other in ("it", "them") for one, other in pairwise(after))
+    return caption.words[phrase.head] in _TELLING and after[:1] in (["on"], ["about"])
 
 
 def _lets_any(caption: Caption, phrase: Phrase) -> bool:
