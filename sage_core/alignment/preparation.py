@@ -92,7 +92,9 @@ def prepare(
     """
     run_concepts = RunConcepts.of(concept, pairs)
     training, measured, kept_out = _split(run_concepts.tagged(pairs), settings)
-    watched = WatchedTexts.of(training, kept_out, run_concepts, settings.seed) if settings.until == "removed" else None
+    watched = None
+    if settings.until == "removed":
+        watched = WatchedTexts.of(training, kept_out, run_concepts, settings.seed, paired=settings.target == "paired")
     tokens = _tokenise(training, measured, run_concepts, watched.parts if watched else [], device)
     encoder = FastEncoder.from_state(dict(base) | {TOKEN_TABLE: base[TOKEN_TABLE][tokens.vocabulary]}).to(device)
     assert isinstance(encoder, FastEncoder)
@@ -222,7 +224,8 @@ def _rows(
         blocks = (embedded(block, embedded.stored) for block in tokens.unsafe.split(_BLOCK))
         target = match_blocks(blocks, safe, settings.target, _BLOCK)[tokens.unsafe_row]
     for concept, text in enumerate(run_concepts.targets):
-        if text is not None:
+        # A paired prompt says what stands in the concept's place, and all the rest as well.
+        if text is not None and settings.target != "paired":
             row = len(safe) + run_concepts.own_targets.index(text)
             target = torch.where(tokens.concept_of == concept, row, target)
     return torch.stack([tokens.safe_row, tokens.unsafe_row, target, tokens.concept_of])

@@ -127,6 +127,9 @@ class TrainingSettings(Settings):
 # - sage_plus: ours.
 # - own_concept: sage_plus for few pairs of one's own. Small batches, and as many of them as the concept needs: its
 #   length follows from what the embeddings of prompts that were kept out of training say, see `ruler`.
+# - own_quality: the same for a colour, a pattern or another quality, which is led to what stands in its place in the
+#   pairs' safe sides: prompts that only leave it may be drawn with it still. What is between the two sides is short, so
+#   that the redirection weighs more.
 # - safeclip, safer_clip: the text side of SafeCLIP and SafeR-CLIP. Both train the image encoder, too, by contrastive
 #   terms that SD 1.x has no use for; what is left is the redirection of the pooled text embedding to the paired, or
 #   the nearest, safe prompt, and a hold on safe prompts of the same weight. They measure it after CLIP's projection,
@@ -140,6 +143,15 @@ PRESETS: dict[str, TrainingSettings] = {
     "des": _SCRIPT.replace(spread_weight=0.0, local_weight=0.0, concept_scale=200.0),
     "sage_plus": TrainingSettings(learning_rate=1e-4, keep_mse=20.0, epochs=4),
     "own_concept": TrainingSettings(learning_rate=3e-4, keep_mse=20.0, batch_size=32, epochs=4, until="removed"),
+    "own_quality": TrainingSettings(
+        learning_rate=3e-4,
+        keep_mse=20.0,
+        batch_size=32,
+        epochs=4,
+        until="removed",
+        target="paired",
+        redirect_weight=20.0,
+    ),
     "released": _SCRIPT,
     "safeclip": _TEXT_SIDE.replace(target="paired"),
     "safer_clip": _TEXT_SIDE.replace(target="nearest"),

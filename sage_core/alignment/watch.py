@@ -14,9 +14,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ..prompts.making.targets import is_quality
 from ..runs.record import Check
 from .concepts import Pair, RunConcepts
-from .ruler import GONE, MOST_PAIRS, STILL_THERE, Ruler, moved_of, worst_mean
+from .ruler import ARRIVED, GONE, MOST_PAIRS, STILL_THERE, Ruler, apart_of, moved_of, worst_mean
 
 Row = TypeVar("Row")
 
@@ -67,22 +68,31 @@ class WatchedTexts:
         full: how many are of pairs; the others are names in short forms.
         safe: what must stay.
         pairs: from which each concept's ruler is made.
+        sides: places in `unsafe` and `safe` of both sides of the pairs that must arrive.
     """
 
     unsafe: list[tuple[str, int]]
     full: int
     safe: list[str]
     pairs: list[list[Pair]]
+    sides: list[tuple[int, int]]
 
     @classmethod
     def of(
-        cls, training: Sequence[Pair], kept_out: Sequence[Pair], run_concepts: RunConcepts, seed: int
+        cls,
+        training: Sequence[Pair],
+        kept_out: Sequence[Pair],
+        run_concepts: RunConcepts,
+        seed: int,
+        *,
+        paired: bool = False,
     ) -> WatchedTexts:
         """Choose them; the same for the same pairs and seed.
 
         Args:
             training: what the run trains on.
             kept_out: pairs that it does not; training's own are taken if there are none.
+            paired: whether unsafe prompts are led to their safe sides: those of a quality must then arrive there.
         """
         pairs = some_of(kept_out or training, len(kept_out or training), seed)
         unsafe = list(dict.fromkeys((text, concept) for _, text, concept in pairs))[:_PROMPTS]
@@ -92,11 +102,20 @@ class WatchedTexts:
             for texts in short_forms(names).values()
             for text in texts
         ]
+        safe = list(dict.fromkeys(text for text, _, _ in pairs))[: 2 * _PROMPTS]
+        rows = {prompt: at for at, prompt in enumerate(unsafe)}, {text: at for at, text in enumerate(safe)}
+        leads = [paired and is_quality(name) for name in run_concepts.names]
+        sides = [
+            (rows[0][text, concept], rows[1][kept])
+            for kept, text, concept in pairs
+            if leads[concept] and (text, concept) in rows[0] and kept in rows[1]
+        ]
         return cls(
             list(dict.fromkeys(unsafe + some_of(named, _PROMPTS, seed))),
             len(unsafe),
-            list(dict.fromkeys(text for text, _, _ in pairs))[: 2 * _PROMPTS],
+            safe,
             fitting_pairs(training, len(run_concepts)),
+            sides,
         )
 
     @property
@@ -121,6 +140,8 @@ class Watch:
         groups: its concept and whether it is of a pair, one for each.
         safe_base: flattened embeddings of the safe prompts by the base, (S, D).
         every: steps from one look to the next.
+        sides: rows of `unsafe_ids` and of `safe_ids`, (P, 2), of the pairs that must arrive.
+        sides_base: embeddings by the base of the unsafe sides of these, (P, D).
     """
 
     rulers: tuple[Ruler, ...]
@@ -131,6 +152,8 @@ class Watch:
     safe_base: Tensor
     every: int
     certain: bool
+    sides: Tensor
+    sides_base: Tensor
 
     @classmethod
     def of(
@@ -148,20 +171,31 @@ class Watch:
         concept_of = torch.tensor([concept for _, concept in texts.unsafe], device=unsafe.device)
         # A step takes both sides forwards, and backwards at twice that.
         every = math.ceil((len(unsafe) + len(safe)) / (_COST * 6 * batch_size))
-        seen = places_of(rulers, embed(unsafe), concept_of) > STILL_THERE
+        base = embed(unsafe)
+        seen = places_of(rulers, base, concept_of) > STILL_THERE
         certain = bool(seen.float().mean() >= LEAST_SEEN)
         groups = [(concept, at < texts.full) for at, (_, concept) in enumerate(texts.unsafe)]
         of_seen = tuple(group for group, is_seen in zip(groups, seen.tolist(), strict=True) if is_seen)
         every = max(_LEAST_STEPS, every)
-        return cls(rulers, unsafe[seen], safe, concept_of[seen], of_seen, embed(safe), every, certain)
+        sides = torch.tensor(texts.sides, dtype=torch.int64, device=unsafe.device).reshape(-1, 2)
+        sides = sides[seen[sides[:, 0]]]
+        sides_base, kept = base[sides[:, 0]], seen.cumsum(0) - 1
+        sides = torch.stack([kept[sides[:, 0]], sides[:, 1]], 1)
+        return cls(
+            rulers, unsafe[seen], safe, concept_of[seen], of_seen, embed(safe), every, certain, sides, sides_base
+        )
 
     def look(self, embed: Callable[[Tensor], Tensor]) -> Check | None:
         """Count what is left and what has moved by an encoder (`embed`); None if an embedding is not finite."""
-        places, safe = places_of(self.rulers, embed(self.unsafe_ids), self.concept_of), embed(self.safe_ids)
+        unsafe, safe = embed(self.unsafe_ids), embed(self.safe_ids)
+        places = places_of(self.rulers, unsafe, self.concept_of)
         if not (places.isfinite().all() and safe.isfinite().all()):
             return None
         left, moved = int((places > STILL_THERE).sum()), int(moved_of(safe, self.safe_base).sum())
         gone = left <= MOST_LEFT * len(places) and worst_mean(places.tolist(), self.groups) <= GONE
+        if len(self.sides):
+            of_sides, targets = unsafe[self.sides[:, 0]], self.safe_base[self.sides[:, 1]]
+            gone = gone and apart_of(of_sides, self.sides_base, targets) <= ARRIVED
         holds = self.certain and gone and moved <= MOST_MOVED * len(safe)
         return Check(left, len(places), moved, len(safe), holds)
 

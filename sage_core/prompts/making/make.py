@@ -115,6 +115,10 @@ class _Maker:
     ) -> None:
         self.target, self.roles, self.holder, self.senses, self.settings = target, roles, holder, senses, settings
         self._own = Holder([target])
+        # The word that a quality becomes is in its place in every pair: a training can lead prompts there.
+        becomes = target.concept.becomes
+        one_word = target.kind == Kind.QUALITY and len(becomes.split()) == 1
+        self._instead = Name(becomes, becomes, given=False) if one_word else None
         self._dice = random.Random(f"{settings.seed} {number} {target.concept.name}")
         self._seen: set[tuple[str, str]] = set()
         self._part = _Part()
@@ -149,13 +153,16 @@ class _Maker:
                 if len(found) >= wanted:
                     return found
                 pair = place.write(self._name(), self._dice)
+                if pair is not None and self._instead:
+                    other = place.write(self._instead, self._dice)
+                    pair = (other[1], pair[1]) if other else None
                 if pair is not None and self._fits(*pair):
                     found.append(pair)
         return found
 
     def _short(self, wanted: int) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
-        forms = ShortForms(self.target, self.roles, self.holder.holds)
+        forms = ShortForms(self.target, self.roles, self.holder.holds, self._instead)
         for number in range(_TRIES * wanted):
             if len(found) >= wanted:
                 break

@@ -34,9 +34,15 @@ _PEOPLE = ("woman", "man", "person")
 class ShortForms:
     """Says a concept and its near misses shortly."""
 
-    def __init__(self, target: Target, roles: Roles, refused: Callable[[str], bool]) -> None:
-        """Choose the nouns that qualities, places and acts are said of; `refused` tells those that name a concept."""
-        self.target, self.roles = target, roles
+    def __init__(
+        self, target: Target, roles: Roles, refused: Callable[[str], bool], instead: Name | None = None
+    ) -> None:
+        """Choose the nouns that qualities, places and acts are said of; `refused` tells those that name a concept.
+
+        Args:
+            instead: what every near miss is; None for any of those that were found.
+        """
+        self.target, self.roles, self.instead = target, roles, instead
         own = set(target.heads) | set(target.modifiers)
         common = [word for word, _ in roles.nouns.most_common(120) if is_content(word) and word not in VAGUE]
         common = [word for word in common if not refused(word) and word not in own and lexicon.is_counted(word)]
@@ -74,6 +80,8 @@ class ShortForms:
     def near_miss(self, dice: random.Random, name: Name, wording: random.Random) -> tuple[str, str] | None:
         """A near miss in a phrase and bare: which one is drawn by `dice`, what is around it by `wording`."""
         target = self.target
+        if self.instead:
+            return self._said(self.instead, wording)
         if target.near_phrases and dice.random() < 0.3:
             phrase = dice.choice(target.near_phrases)
             return (lexicon.with_article(phrase) if target.kind == Kind.THING else phrase), phrase
