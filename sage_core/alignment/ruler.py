@@ -39,7 +39,7 @@ STILL_THERE = 0.4
 # Mean place of the prompts that name a concept up to which it is gone, and from which on it is not.
 GONE, NOT_GONE = 0.15, 0.55
 # Distance of prompts from their safe sides, as a share of the base's, up to which they have arrived there.
-ARRIVED = 0.5
+ARRIVED = 0.4
 # Pairs that a ruler is made from. Rulers of 16 to 256 rank prompts alike: the area is .95 over eight encoders.
 MOST_PAIRS = 64
 # Added to the variance in every direction, as a share of the mean over the directions that the prompts span: there are

@@ -177,12 +177,12 @@ class Watch:
         groups = [(concept, at < texts.full) for at, (_, concept) in enumerate(texts.unsafe)]
         of_seen = tuple(group for group, is_seen in zip(groups, seen.tolist(), strict=True) if is_seen)
         every = max(_LEAST_STEPS, every)
-        sides = torch.tensor(texts.sides, dtype=torch.int64, device=unsafe.device).reshape(-1, 2)
-        sides = sides[seen[sides[:, 0]]]
-        sides_base, kept = base[sides[:, 0]], seen.cumsum(0) - 1
-        sides = torch.stack([kept[sides[:, 0]], sides[:, 1]], 1)
+        pairs = torch.tensor(texts.sides, dtype=torch.int64, device=unsafe.device).reshape(-1, 2)
+        pairs = pairs[seen[pairs[:, 0]]]
+        # Places among the prompts that are seen.
+        both = torch.stack([(seen.cumsum(0) - 1)[pairs[:, 0]], pairs[:, 1]], 1)
         return cls(
-            rulers, unsafe[seen], safe, concept_of[seen], of_seen, embed(safe), every, certain, sides, sides_base
+            rulers, unsafe[seen], safe, concept_of[seen], of_seen, embed(safe), every, certain, both, base[pairs[:, 0]]
         )
 
     def look(self, embed: Callable[[Tensor], Tensor]) -> Check | None:

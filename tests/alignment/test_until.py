@@ -10,8 +10,10 @@ from sage_core.alignment.report import run_summary
 from sage_core.alignment.schedule import MOST_STEPS, total_steps
 from sage_core.alignment.settings import PRESETS, TrainingSettings
 from sage_core.alignment.training import train, train_stored
-from sage_core.alignment.watch import WatchedTexts, short_forms, some_of
+from sage_core.alignment.watch import Watch, WatchedTexts, short_forms, some_of
 from sage_core.encoders.layouts import TOKEN_TABLE
+from sage_core.encoders.text_encoder import TextEncoder
+from sage_core.encoders.tokens import tokenize
 from sage_core.prompts.concepts import Concept, ConceptList
 from sage_core.prompts.pairs import pairs_from_lists
 from sage_core.runs.loop import CHECKS_TO_END
@@ -105,6 +107,33 @@ def test_what_is_watched_are_pairs_that_were_kept_out_and_the_names():
     assert {text for text, _ in texts.unsafe} == {unsafe for _, unsafe, _ in tagged[:8]} | named
     assert sorted(texts.pairs[0]) == sorted(tagged[8:])
     assert set(WatchedTexts.of(tagged, [], run_concepts, 3).safe) == set(PAIRS.safe)
+
+
+def test_a_quality_that_is_led_to_its_safe_sides_must_arrive_there(small_base):
+    """What has gone as far again beyond them has left it, and is not there."""
+    safe = [form.format(f"plain {one}") for form in FORMS for one in SUBJECTS] + ["plain", "a photo of plain"]
+    safe += [
+        "a picture of plain",
+        "a painting of plain",
+        "a drawing of plain",
+        "an image of plain",
+        "plain plain plain",
+    ]
+    tagged = [(text, text.replace("plain", "striped"), 0) for text in [*safe, "plain, plain"]]
+    run_concepts = RunConcepts.of("striped", pairs_from_lists(*zip(*[pair[:2] for pair in tagged], strict=True)))
+    encoder, (one, other) = TextEncoder.from_state(small_base), tokenize(["striped", "plain"])[:, 1].tolist()
+
+    def base(ids):
+        with torch.no_grad():
+            return encoder(ids).flatten(1)
+
+    arrived = lambda ids: base(torch.where(ids == one, other, ids))  # noqa: E731
+    beyond = lambda ids: 2 * arrived(ids) - base(ids)  # noqa: E731
+    for paired, holds in ((True, (False, True, False)), (False, (False, True, True))):
+        texts = WatchedTexts.of(tagged, [], run_concepts, 3, paired=paired)
+        watch = Watch.of(texts, [tokenize(part) for part in texts.parts], base, 12)
+        assert bool(len(watch.sides)) == paired
+        assert tuple(watch.look(embed).holds for embed in (base, arrived, beyond)) == holds
 
 
 @pytest.mark.parametrize(("count", "most"), [(10, 3), (10, 10), (10, 20), (0, 4)])

@@ -95,6 +95,17 @@ def test_what_was_found_can_be_edited_and_used_again(all_made: dict[str, MadePai
     assert again.found[0].name == "umbrella"
 
 
+def test_what_a_quality_becomes_is_in_its_place_in_every_pair(all_made: dict[str, MadePairs]) -> None:
+    result = made(Concept("striped", ("stripes",), becomes="checkered"), mine=False)
+    assert len(result.pairs) == 100 and 0 < sum(result.is_short) < 100 and result.concepts[0].becomes == "checkered"
+    for safe, unsafe in zip(result.pairs.safe, result.pairs.unsafe, strict=True):
+        assert "checkered" in safe, (safe, unsafe)
+        if "stripes" not in unsafe:
+            assert safe == unsafe.replace("striped", "checkered"), (safe, unsafe)
+    # Of more than a word, and of a thing, the training alone makes what it becomes.
+    assert made(Concept("striped", becomes="with checks")).pairs.hash() == all_made["striped"].pairs.hash()
+
+
 def test_several_concepts_share_the_pairs_and_no_safe_side_names_any() -> None:
     result = made("umbrella, beach")
     assert sorted(map(result.pairs.concepts.count, ("umbrella", "beach"))) == [50, 50]
