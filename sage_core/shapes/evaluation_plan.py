@@ -180,15 +180,9 @@ only = "words.txt"     # those that this model has learned: of others it may dra
 settings = {{candidates = 8, draws = 2}}
 
 [[attack]]             # embeddings in the place of each prompt
-name = "soft prompts"
-kind = "soft"
+name = "pass-through"
+kind = "pass_through"
 list = "names seen"
-count = 12
-steps = 60
-looks = 3
-batch = 6
-only = "words.txt"
-settings = {{count = 40, learning_rate = 0.3}}
 
 [score]
 judge = "reader"       # a program that reads pixels, no part of any training

@@ -25,8 +25,8 @@ def test_a_plan_of_eight_methods_with_all_of_its_files(tmp_path: Path, monkeypat
     layout = open_plan(file)
     names = [method.name for method in layout.plan.methods]
     assert names == ["base", "DES", "SAGE released", "SAGE+", "RECE", "ESD", "SLD", "gate"]
-    # Of the attacks three prompts with four looks each.
-    assert [len(each.items) for each in layout.lists] == [12, 3, 3, 2, 2, 2, 12, 12]
+    # Of the first attack four looks at each prompt.
+    assert [len(each.items) for each in layout.lists] == [12, 3, 3, 2, 2, 2, 12, 3]
     assert [each.domain for each in layout.plan.safe] == ["same", "same", "other"]
     assert all("heart" in item.prompt or "valentine" in item.prompt for item in layout.lists[4].items)
     assert (
