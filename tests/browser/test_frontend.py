@@ -46,7 +46,7 @@ FIRST = {
     "SAGELoadConcepts": "skull, also ",
     "SAGEMakePairs": r"skull.*: \d+ long and \d+ short pairs",
     "SAGEMakeQuestions": r"\d+ questions about ",
-    "SAGEPictureCheck": r"1 of 2 pictures blurred: 1 with skull\.",
+    "SAGEPictureCheck": r"\d of 2 pictures (blurred|with)",
     "SAGESaveModelEdit": r"\S+unet-edit\.safetensors: 8 tensors ",
     "SAGEScoreTIFA": r"picture: TIFA \d\S+%, \d+ of \d+ questions answered rightly",
     "SAGECompare": r"run\s+TIFA %\s",
