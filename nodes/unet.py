@@ -129,11 +129,15 @@ def _base_of(
 ) -> tuple[Mapping[str, Tensor], list[str]]:
     """The weights that the file is compared with, and what the user should know of the choice."""
     holds_weights = any(stored.how == "weight" for stored in edit.stored.values())
-    unused = [f"Note: base_file is not used: {{}}, so {base_file} was not read."] if base_file != files.NONE else []
+
+    def unused(why: str) -> list[str]:
+        given = base_file != files.NONE
+        return [f"Note: base_file is not used: {why}, so {base_file} was not read."] if given else []
+
     if mode == "replace":
-        return models.own_weights(model), [note.format("mode is replace") for note in unused]
+        return models.own_weights(model), unused("mode is replace")
     if not holds_weights:
-        return models.own_weights(model), [note.format("the file holds changes already") for note in unused]
+        return models.own_weights(model), unused("the file holds changes already")
     if base_file == files.NONE:
         raise SettingsError(
             "mode is delta, but what the file was made from is not known. Choose that U-Net or checkpoint as "

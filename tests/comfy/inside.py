@@ -430,3 +430,10 @@ def test_names_that_no_file_can_have_are_not_there(pack: ModuleType, name: str) 
         with pytest.raises(Exception, match="There is no ") as refused:
             find(name)
         assert type(refused.value).__module__ == "sage_core.errors"
+
+
+def test_a_base_file_with_braces_in_its_name_is_named(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack.unet.models, "own_weights", lambda model: {})
+    edit = SimpleNamespace(stored={"a": SimpleNamespace(how="weight")})
+    _, notes = pack.unet._base_of(edit, None, "replace", "loras/{0} {v}.safetensors", None)
+    assert notes == ["Note: base_file is not used: mode is replace, so loras/{0} {v}.safetensors was not read."]
