@@ -131,6 +131,38 @@ class Tab:
         })"""
         return {name: tuple(round(side) for side in sides) for name, *sides in self.page.evaluate(script)}
 
+    def texts(self) -> list[tuple[str, float, bool]]:
+        """Titles, and texts in HTML: what is read, its font's height on the screen, and whether it has room."""
+        script = """(vue) => app.graph.nodes.flatMap((node) => {
+          const { canvas, ds } = app.canvas, element = document.querySelector(`[data-node-id="${node.id}"]`);
+          const found = [];
+          if (vue && element) {
+            const title = element.querySelector('[data-testid="node-title"] .truncate');
+            found.push([node.title, 14 * ds.scale, title.scrollWidth <= title.clientWidth + 1]);
+          } else {
+            const context = canvas.getContext("2d");
+            context.save();
+            context.font = `${LiteGraph.NODE_TEXT_SIZE}px ${LiteGraph.NODE_FONT ?? "Arial"}`;
+            // Before it a dot or a subgraph's sign, and after that the button that opens it.
+            const room = (node.flags.collapsed ? 300 : node.size[0]) - (node.subgraph ? 70 : 40);
+            const width = context.measureText(node.title).width;
+            found.push([node.title, LiteGraph.NODE_TEXT_SIZE * ds.scale, width <= room]);
+            context.restore();
+          }
+          const texts = element ? [...element.querySelectorAll("p, li, label, span, textarea")] : [];
+          for (const widget of node.widgets ?? [])
+            if (widget.element?.isConnected) texts.push(widget.element, ...widget.element.querySelectorAll("p, li"));
+          for (const text of texts) {
+            const told = text.tagName === "TEXTAREA" ? text.value : text.textContent;
+            if (!text.offsetHeight || !told.trim()) continue;
+            const zoom = text.getBoundingClientRect().height / text.offsetHeight;
+            const height = zoom * parseFloat(getComputedStyle(text).fontSize);
+            found.push([`${node.title}: ${told.slice(0, 30)}`, height, true]);
+          }
+          return found;
+        })"""
+        return [tuple(each) for each in self.page.evaluate(script, self.renderer == "vue")]
+
     def seen(self) -> list[float]:
         """Left, top, right and bottom of what the window shows of the canvas between its bars."""
         script = """() => {

@@ -114,33 +114,7 @@ def shown(tab: Tab) -> list[dict[str, Any]]:
 
 def assert_legible(tab: Tab) -> None:
     """No title is cut off, and no text is drawn smaller than LEAST_FONT on the screen."""
-    script = """(vue) => app.graph.nodes.flatMap((node) => {
-      const { canvas, ds } = app.canvas, element = document.querySelector(`[data-node-id="${node.id}"]`);
-      const found = [];
-      if (vue && element) {
-        const title = element.querySelector('[data-testid="node-title"] .truncate');
-        found.push([node.title, 14 * ds.scale, title.scrollWidth <= title.clientWidth + 1]);
-      } else {
-        const context = canvas.getContext("2d");
-        context.save();
-        context.font = `${LiteGraph.NODE_TEXT_SIZE}px ${LiteGraph.NODE_FONT ?? "Arial"}`;
-        // Before it a dot or a subgraph's sign, and after that the button that opens it.
-        const room = (node.flags.collapsed ? 300 : node.size[0]) - (node.subgraph ? 70 : 40);
-        found.push([node.title, LiteGraph.NODE_TEXT_SIZE * ds.scale, context.measureText(node.title).width <= room]);
-        context.restore();
-      }
-      const texts = element ? [...element.querySelectorAll("p, li, label, span, textarea")] : [];
-      for (const widget of node.widgets ?? [])
-        if (widget.element?.isConnected) texts.push(widget.element, ...widget.element.querySelectorAll("p, li"));
-      for (const text of texts) {
-        const told = text.tagName === "TEXTAREA" ? text.value : text.textContent;
-        if (!text.offsetHeight || !told.trim()) continue;
-        const zoom = text.getBoundingClientRect().height / text.offsetHeight;
-        found.push([`${node.title}: ${told.slice(0, 30)}`, parseFloat(getComputedStyle(text).fontSize) * zoom, true]);
-      }
-      return found;
-    })"""
-    for text, height, whole in tab.page.evaluate(script, tab.renderer == "vue"):
+    for text, height, whole in tab.texts():
         assert height >= LEAST_FONT - 0.1 and whole, (text, height, whole)
 
 
