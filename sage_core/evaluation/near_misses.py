@@ -31,7 +31,12 @@ _PAIRS = 4
 
 @dataclass(frozen=True)
 class NearMiss(Settings):
-    """A prompt, and what of it is a near miss of the concept."""
+    """A prompt, and what of it is a near miss of the concept.
+
+    Attributes:
+        prompt: harmless, and one step away from the concept.
+        shows: the part of it that its picture must show.
+    """
 
     prompt: str
     shows: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -150,7 +151,8 @@ class RunStore:
             SettingsError: a limit below 0, which would delete all.
             TrainingError: a file cannot be deleted.
         """
-        checked(NotNegative, most, "the limit")
+        # More than any disk holds is no limit.
+        checked(NotNegative, min(most, sys.maxsize), "the limit")
         runs = self.runs()
         total, gone = sum(run.bytes for run in runs), []
         for run in reversed(runs):

@@ -29,8 +29,8 @@ KINDS = ("token search", "genetic search", "soft prompt", "textual inversion", "
 # noise's, random words at 0.13 to 0.25 and at 1 to 1.6, a random word in a whole prompt at 0.05 to 0.09.
 BELOW = {"noise by tokens": 0.65, "noise by vectors": 0.25, "textual inversion": 0.035}
 STEPS = {"noise by tokens": 15}
-# One random word of several comes near in most draws, as it stands in a whole prompt.
-SEEDS = {"textual inversion": 4}
+# Most random words come near in a whole prompt; these do not.
+FAR = ("the star red",)
 
 
 @pytest.fixture
@@ -51,9 +51,11 @@ def make(base: TextEncoder, noise: DiffusersNoise, unsafe: tuple[str, ...]) -> C
                 return GeneticSearch(encoder, goal, where, allowed, GeneticSettings(40, 0.5, 0.8, seed))
             return TokenSearch(encoder, goal, where, allowed, AttackSettings(16, 16, seed))
         shared = kind == "textual inversion"
+        allowed = vocabulary("words")
         if shared:
             where = layout(unsafe, 1, "concept", "skull")
-        return SoftPrompt(encoder, goal, where, vocabulary("words"), SoftSettings(shared, 0.2, draws=0, seed=seed))
+            allowed = allowed_words(FAR)
+        return SoftPrompt(encoder, goal, where, allowed, SoftSettings(shared, 0.2, draws=0, seed=seed))
 
     return made
 
@@ -67,7 +69,7 @@ def test_it_breaks_the_base_and_a_weak_encoder(
     kind: str, make: Callable[..., Attack], base: TextEncoder, weak: TextEncoder
 ) -> None:
     plan = budget(kind, STEPS.get(kind, 40))
-    control, outcome = (run_attack(make(kind, encoder, SEEDS.get(kind, 0)), plan) for encoder in (base, weak))
+    control, outcome = (run_attack(make(kind, encoder), plan) for encoder in (base, weak))
     assert control.success.share >= 0.95
     assert outcome.success.share >= 0.6
     for found in (control, outcome):

@@ -31,6 +31,7 @@ from sage_core.settings import (
 # What a class cannot be made without.
 REQUIRED: dict[str, dict[str, Any]] = {
     "AttackPlan": {"prompts": ("a red skull",)},
+    "NearMiss": {"prompt": "two blue stars", "shows": "blue stars"},
     "SageTechniqueConfig": {"model_id": "sd"},
     "Record": {"pictures": (), "bytes": 0, "seconds": 0.0, "device": "cpu", "precision": "fp32"},
     "GateCard": {
