@@ -170,7 +170,7 @@ def test_remove_two_concepts_workflow_runs(
     changes = {
         **two_concepts(base / "input"),
         # A few steps.
-        "SAGETrainEncoder": {"name": "workflow-two-concepts", "preset": "sage_plus"},
+        "Train": {"name": "workflow-two-concepts", "preset": "sage_plus"},
         "SAGEMakePairs": {**two_concepts(base / "input")["SAGEMakePairs"], "count": 64},
         "KSampler": {"steps": 2, **SAMPLING},
     }
