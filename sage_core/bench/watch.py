@@ -145,7 +145,6 @@ class _Kernel:
     """Linux's count of the resident memory of this process."""
 
     def begin(self) -> None:
-        _give_back()
         self.reset()
         self._start = _status("VmRSS")
 
@@ -153,6 +152,7 @@ class _Kernel:
         """There is nothing to stop."""
 
     def reset(self) -> None:
+        _give_back()
         _FORGET.write_text("5")
 
     def most(self) -> int:
@@ -177,6 +177,7 @@ class _Samples:
         self._thread.join()
 
     def reset(self) -> None:
+        _give_back()
         self._highest = self._held()
 
     def most(self) -> int:
