@@ -138,20 +138,13 @@ _SCRIPT = TrainingSettings(held_out=0)
 _TEXT_SIDE = _SCRIPT.replace(
     keep_weight=0.5, spread_weight=0.0, local_weight=0.0, keep_concept=False, neutralise=False, supervision="pooled"
 )
+_OWN = TrainingSettings(learning_rate=3e-4, keep_mse=20.0, batch_size=32, epochs=4, until="removed")
 PRESETS: dict[str, TrainingSettings] = {
     "paper": _SCRIPT.replace(redirect_weight=1.0, spread_weight=0.5, local_weight=2.0, perturbation_unit="concept"),
     "des": _SCRIPT.replace(spread_weight=0.0, local_weight=0.0, concept_scale=200.0),
     "sage_plus": TrainingSettings(learning_rate=1e-4, keep_mse=20.0, epochs=4),
-    "own_concept": TrainingSettings(learning_rate=3e-4, keep_mse=20.0, batch_size=32, epochs=4, until="removed"),
-    "own_quality": TrainingSettings(
-        learning_rate=3e-4,
-        keep_mse=20.0,
-        batch_size=32,
-        epochs=4,
-        until="removed",
-        target="paired",
-        redirect_weight=20.0,
-    ),
+    "own_concept": _OWN,
+    "own_quality": _OWN.replace(target="paired", redirect_weight=20.0),
     "released": _SCRIPT,
     "safeclip": _TEXT_SIDE.replace(target="paired"),
     "safer_clip": _TEXT_SIDE.replace(target="nearest"),
