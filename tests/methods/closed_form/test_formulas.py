@@ -20,19 +20,29 @@ from sage_core.methods.closed_form.speed import SpeedSettings, _least_direction,
 from sage_core.methods.closed_form.time import TimeSettings
 from sage_core.methods.closed_form.uce import TEMPLATES, UcePaperSettings, UceSettings
 from sage_core.methods.concepts import Concepts, TokenStates
+from sage_core.methods.table import of_kind
 
-# The settings that authors publish, for broad concepts and for objects or styles.
+# The settings that authors publish, the usual ones of a form first; then those for objects, styles or other concepts.
 OFFICIAL: dict[str, list[Any]] = {
-    "uce": [UceSettings(), UceSettings(expand_prompts=True, kind="art")],
-    "rece": [ReceSettings(), ReceSettings(1, 1e-3), ReceSettings(rounds_to="empty")],
-    "mace": [MaceSettings(), MaceSettings(1000.0)],
+    "uce": [UceSettings(0.5, 1.0, 1.0, expand_prompts=False), UceSettings(expand_prompts=True, kind="art")],
+    "uce_paper": [UcePaperSettings(0.5, 1.0, None, "replace"), UcePaperSettings(technique="tensor")],
+    "rece": [ReceSettings(3, 0.1, 0.1, 1.0, 0.1), ReceSettings(1, 1e-3), ReceSettings(rounds_to="empty")],
+    "mace": [MaceSettings(0.0, 33.0), MaceSettings(1000.0)],
     "speed": [
-        SpeedSettings(),
+        SpeedSettings("V", "published", 0.7, 0.5, 0.1, 10, filter=True),
         SpeedSettings(retain_scale=1.0, lamb=0.0),
         SpeedSettings(retain_scale=0.05, filter=False),
     ],
-    "oce": [OceSettings(), OceSettings(500.0, 10.0, 1.0, 10.0, kind="art")],
+    "oce": [OceSettings(3000.0, 20.0, 0.0, 10.0), OceSettings(500.0, 10.0, 1.0, 10.0, kind="art")],
+    "cure": [CureSettings(5.0), CureSettings(2.0)],
+    "time": [TimeSettings(0.1)],
 }
+
+
+def test_every_closed_form_is_held_to_its_formula_at_what_its_authors_publish() -> None:
+    """A form without a reference here fails, and one whose defaults are no longer the published ones."""
+    forms = of_kind("closed form")
+    assert {name: form.usual() for name, form in forms.items()} == {name: each[0] for name, each in OFFICIAL.items()}
 
 
 @pytest.mark.parametrize("settings", [UceSettings(0.7, 1.5, 0.8, expand_prompts=True), *OFFICIAL["uce"]])
@@ -83,23 +93,25 @@ def paper_uce(
     return top @ np.linalg.inv(bottom)
 
 
-@pytest.mark.parametrize("technique", ["replace", "tensor"])
-@pytest.mark.parametrize("keep", [None, 0.3])
+@pytest.mark.parametrize(
+    "settings",
+    [UcePaperSettings(0.3, 2.0, keep, way) for way in ("replace", "tensor") for keep in (None, 0.3)]
+    + OFFICIAL["uce_paper"],
+)  # fmt: skip
 def test_uce_of_the_paper_is_its_formula(
-    technique: Any, keep: float | None, weights: dict, encoder: TextEncoder, states: TokenStates
+    settings: UcePaperSettings, weights: dict, encoder: TextEncoder, states: TokenStates
 ) -> None:
-    scale = round(1 / 3, 3) if keep is None else keep
+    keep = round(1 / 3, 3) if settings.preserve_scale is None else settings.preserve_scale
+    lam, erase, tensor = settings.lam, settings.erase_scale, settings.technique == "tensor"
     expected = {
-        name: paper_uce(w, states, CONCEPTS, 0.5, 2.0, scale, technique == "tensor") - w
-        for name, w in cross(weights).items()
+        name: paper_uce(w, states, CONCEPTS, lam, erase, keep, tensor) - w for name, w in cross(weights).items()
     }
-    edit = run("uce_paper", weights, encoder, CONCEPTS, UcePaperSettings(0.5, 2.0, keep, technique))
-    assert_edit(edit, expected)
+    assert_edit(run("uce_paper", weights, encoder, CONCEPTS, settings), expected)
 
 
-@pytest.mark.parametrize("lam", [0.3, 0.1])
-def test_time_is_its_formula(lam: float, weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
-    expected = {}
+@pytest.mark.parametrize("settings", [TimeSettings(0.3), *OFFICIAL["time"]])
+def test_time_is_its_formula(settings: TimeSettings, weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
+    expected, lam = {}, settings.lam
     for name, w in cross(weights).items():
         top, bottom = lam * w, lam * np.eye(WIDTH)
         for text, guide in zip(CONCEPTS.erase, CONCEPTS.guides, strict=True):
@@ -111,7 +123,7 @@ def test_time_is_its_formula(lam: float, weights: dict, encoder: TextEncoder, st
                 top = top + np.outer(w @ target, c)
                 bottom = bottom + np.outer(c, c)
         expected[name] = top @ np.linalg.inv(bottom) - w
-    edit = run("time", weights, encoder, CONCEPTS, TimeSettings(lam))
+    edit = run("time", weights, encoder, CONCEPTS, settings)
     assert_edit(edit, expected)
     assert edit.residual < 1e-9
 
@@ -270,17 +282,19 @@ def test_speeds_noise_lies_along_the_least_direction(weights: dict, encoder: Tex
         assert torch.equal(delta, same.deltas[name])
 
 
-@pytest.mark.parametrize("alpha", [3.0, 5.0, 2.0])
-def test_cure_is_its_formula(alpha: float, weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
-    def projector(texts: tuple[str, ...], alpha: float) -> np.ndarray:
+@pytest.mark.parametrize("settings", [CureSettings(3.0), *OFFICIAL["cure"]])
+def test_cure_is_its_formula(settings: CureSettings, weights: dict, encoder: TextEncoder, states: TokenStates) -> None:
+    alpha = settings.alpha
+
+    def projector(texts: tuple[str, ...]) -> np.ndarray:
         columns = np.concatenate([state_rows(states, text)[1 : last(text) + 1] for text in texts]).T
         u, s, _ = np.linalg.svd(columns, full_matrices=False)
         r = s**2 / np.sum(s**2)
         return u @ np.diag(alpha * r / ((alpha - 1) * r + 1)) @ u.T
 
-    forget, retain = projector(CONCEPTS.erase, alpha), projector(CONCEPTS.preserve, alpha)
+    forget, retain = projector(CONCEPTS.erase), projector(CONCEPTS.preserve)
     expected = {name: -w @ (forget - forget @ retain) for name, w in cross(weights).items()}
-    assert_edit(run("cure", weights, encoder, CONCEPTS, CureSettings(alpha)), expected)
+    assert_edit(run("cure", weights, encoder, CONCEPTS, settings), expected)
 
 
 @pytest.mark.parametrize(
