@@ -253,8 +253,18 @@ def _temporary_folder(final: Path) -> Path:
     return folder
 
 
-def remove_leftovers(parent: Path) -> None:
-    """Remove the folders of killed processes, never one whose process may be alive or one of another name."""
+def remove_leftovers(parent: Path, *, below: bool = False) -> None:
+    """Remove the folders of killed processes, never one whose process may be alive or one of another name.
+
+    Args:
+        parent: where to look.
+        below: whether to look in all folders under it, too. A process may be killed when its file is in place and its
+            own folder not yet gone. Where such a file is the last of its folder, no write comes that would tidy up.
+    """
+    if below:
+        for folder, _, _ in os.walk(parent):
+            remove_leftovers(Path(folder))
+        return
     with suppress(OSError), os.scandir(parent) as entries:
         for entry in entries:
             match = _LEFTOVER.fullmatch(entry.name)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ..files import remove_leftovers
 from .attacking import attacked_list
 from .bases import load
 from .checking import check_files
@@ -63,6 +64,7 @@ def run(
         The results, from the first process alone; None from the others and after a stop at `batches`.
     """
     check_room(layout)
+    remove_leftovers(layout.output, below=True)
 
     def told(done: int, total: int) -> None:
         if on_progress:

@@ -32,7 +32,7 @@ from sage_core.shapes.networks.weights import load_packed
 from sage_core.shapes.tasks import TASKS
 from sage_core.tifa.comparison import compare
 from sage_core.tifa.evaluation import evaluate
-from small_worlds import moved_encoder, tiny_clip, world_plan
+from small_worlds import left_behind, moved_encoder, tiny_clip, world_plan
 
 CPU = torch.device("cpu")
 METHODS = """
@@ -264,11 +264,16 @@ def test_lists_with_a_meaning_geneval_and_thresholds(tmp_path: Path, monkeypatch
 
 
 def test_a_second_run_draws_and_asks_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And removes what a process left that was killed when the last file of a folder was in its place."""
     monkeypatch.setattr("sage_core.evaluation.run.load", lambda _: pytest.fail("nothing is left to draw"))
     monkeypatch.setattr(scoring, "SCORES", dict.fromkeys(scoring.SCORES, lambda *_: pytest.fail("nothing to score")))
     before = (folder / "evaluation" / "report" / "table_2.csv").read_bytes()
+    there = sorted((folder / "evaluation").rglob("*"))
+    for parent in [path for path in there if path.is_dir()]:
+        left_behind(parent)
     assert main(["evaluate", str(folder / "plan.toml"), "--device", "cpu", "--quiet"]) == 0
     assert (folder / "evaluation" / "report" / "table_2.csv").read_bytes() == before
+    assert sorted((folder / "evaluation").rglob("*")) == there
 
 
 def test_a_finished_plan_is_looked_at_on_a_disk_that_is_only_read(

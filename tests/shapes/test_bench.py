@@ -31,7 +31,7 @@ from sage_core.shapes.exam.trials import ModelPainter, Trial, TrialMarks, TrialS
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import concatenate
 from sage_core.shapes.tasks import TASKS
-from small_worlds import tiny_weights
+from small_worlds import left_behind, tiny_weights
 
 CONFIG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 
@@ -107,8 +107,9 @@ def test_a_whole_run_at_toy_size(weights, tmp_path, monkeypatch, capsys):
     for name in ("tifa_by_type", "spread_and_tifa"):
         assert Image.open(tmp_path / f"red_star_{name}.png").width > 600
     monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained what an earlier bench had trained"))
+    left = left_behind(tmp_path / "runs")
     assert main(arguments) == 0
-    assert json.loads((tmp_path / "bench.json").read_text()) == content
+    assert json.loads((tmp_path / "bench.json").read_text()) == content and not left.exists()
     for wrong, message in ((["--method", "sega"], "--method is 'sega'"), (["--task", "moon"], "moon")):
         with pytest.raises(SystemExit):
             main([*arguments, *wrong])

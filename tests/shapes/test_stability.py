@@ -22,7 +22,7 @@ from sage_core.shapes.exam.trials import Glance, ModelPainter, TrialSettings
 from sage_core.shapes.networks.model import ShapesModel
 from sage_core.shapes.tasks import TASKS
 from sage_core.shapes.train.tuning import Denoising, TuningSettings
-from small_worlds import tiny_weights
+from small_worlds import left_behind, tiny_weights
 
 CONFIG = EncoderConfig(layers=2, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 TASK = TASKS["red star"]
@@ -165,8 +165,9 @@ def test_a_table_at_toy_size(world: World, weights: Path, tmp_path: Path, monkey
     text = (tmp_path / "stability.md").read_text()
     assert "| uce_paper | strength 0.5 |" in text and "near misses" in text
     monkeypatch.setattr(stability, "_row", lambda *_: pytest.fail("made again what was kept"))
+    left = left_behind(tmp_path / "rows")
     assert stability.main(told) == 0
-    assert json.loads((tmp_path / "stability.json").read_text()) == content
+    assert json.loads((tmp_path / "stability.json").read_text()) == content and not left.exists()
     with pytest.raises(SystemExit):
         stability.main([*told, "--change", "luck"])
 

@@ -170,6 +170,7 @@ _UCE = Part("uce_paper", _changed("uce_paper"))
 _RECE = Part("rece", _changed("rece", epochs=1, preserve_scale=1.0, rounds_to="empty"), "ball")
 # The published rate of 5e-5 leaves every concept in this U-Net after 100 steps, and 3e-4 most of it after 40.
 _ERASED = {"steps": 40, "learning_rate": 1e-3, "sampling_steps": 6, "batch_size": 4}
+_UNLEARNED = _ERASED | {"learning_rate": 1e-4}
 # What differs here from a method's usual settings; every other method of the table is tried as it is.
 _OWN = {
     "speed": Part("speed", _changed("speed", rows="after_start"), keep=False),
@@ -177,7 +178,7 @@ _OWN = {
     "oce": Part("oce", _changed("oce", erase_scale=30.0), "ball", keep=False, prior=True),
     "mace": Part("mace", _changed("mace"), "ball", prior=True),
     **{name: Part(name, _changed(name, **_ERASED)) for name in ("esd_x", "esd_u", "race")},
-    "adv_unlearn": Part("adv_unlearn", _changed("adv_unlearn", **_ERASED | {"learning_rate": 1e-4}), keep=False),
+    "adv_unlearn": Part("adv_unlearn", _changed("adv_unlearn", **_UNLEARNED), keep=False),
     "sage_unet": _REDIRECTED,
 }
 # Names under which results were kept, and settings that only a published length makes sense of.
@@ -200,6 +201,11 @@ METHODS: dict[str, Tried] = {
     "own_concept": alignment(PRESETS["own_concept"]),
     "paper, product form": alignment(PRESETS["paper"].replace(local_form="product")),
     "paper, symmetric spread": alignment(PRESETS["paper"].replace(spread_form="symmetric")),
+    # As in their authors' programs, where the first fifth and the first half of the steps are without attack.
+    "adv_unlearn, drawn by the base": Tried(
+        (Part("adv_unlearn", _changed("adv_unlearn", **_UNLEARNED, drawn_by="base", plain_steps=8), keep=False),)
+    ),
+    "race from an esd": Tried((Part("race", _changed("race", **_ERASED | {"steps": 80}, race={"plain_steps": 40})),)),
     "sage_plus with uce_paper": Tried((_PLUS, _UCE)),
     "sage_plus with rece": Tried((_PLUS, _RECE)),
     "sage_plus with sage_unet": Tried((_PLUS, _REDIRECTED)),

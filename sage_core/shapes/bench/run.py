@@ -30,7 +30,7 @@ from ...devices import choose_device, device_name
 from ...encoders.precision import choose_precision
 from ...encoders.text_encoder import state_hash
 from ...errors import SageError
-from ...files import check_writable, whole_file, write_json, write_text
+from ...files import check_writable, remove_leftovers, whole_file, write_json, write_text
 from ...intervals import Hits
 from ..exam.attacked import AdaptiveSettings, Broken, attack_painter
 from ..exam.examiners import ReaderExaminer
@@ -135,6 +135,8 @@ def compare(
     """
     base = {name: tensor.cpu() for name, tensor in world.model.encoder.state().items()}
     runs: list[Run] = []
+    if kept is not None:
+        remove_leftovers(kept)
     for seed in seeds:
         for task in tasks:
             ground = ground_of(world, base, task, seed, pairs, store, short=short, own=own, captions=captions)

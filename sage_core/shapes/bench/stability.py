@@ -28,7 +28,7 @@ from ...devices import choose_device, device_name
 from ...encoders.precision import choose_precision
 from ...encoders.text_encoder import state_hash
 from ...errors import SageError, SettingsError
-from ...files import check_writable, write_json, write_text
+from ...files import check_writable, remove_leftovers, write_json, write_text
 from ...intervals import Hits, clustered_proportion
 from ...options import count
 from ...tables import markdown_table
@@ -103,6 +103,7 @@ def stability(
     tuning = tuning or TuningSettings()
     base = {name: tensor.cpu() for name, tensor in world.model.encoder.state().items()}
     rows = []
+    remove_leftovers(folder / "rows")
     for seed in seeds:
         ground = ground_of(world, base, task, seed, pairs, folder / "encoders", short=short)
         sat = Trial(world.model, world.contrast, task, trial_of(trial, seed), reader=world.reader)
