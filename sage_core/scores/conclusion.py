@@ -28,13 +28,16 @@ class Outcome:
     p: float | None = None
 
 
-def conclusion(base: Outcome, others: Sequence[Outcome], concept: str = "the concept") -> str:
+def conclusion(
+    base: Outcome, others: Sequence[Outcome], concept: str = "the concept", pictures: str = "pictures that ask for it"
+) -> str:
     """Which method removed most and which kept most, and whether chance may have made it; "" without figures.
 
     Args:
         base: what nothing was removed from.
         others: the methods.
         concept: what was to be removed, with its article.
+        pictures: those in which it was looked for.
     """
     shown = {each.name: each.shown for each in others if each.shown is not None}
     right = {each.name: each.right for each in others if each.right is not None}
@@ -42,7 +45,7 @@ def conclusion(base: Outcome, others: Sequence[Outcome], concept: str = "the con
     removed: list[str] = []
     if base.shown is not None and shown:
         least = _best(shown, min(map(_value, shown.values())))
-        sentences.append(_gone(base.shown, shown[least[0]], least, len(shown), concept))
+        sentences.append(_gone(base.shown, shown[least[0]], least, len(shown), concept, f"of the {pictures}"))
         removed = least if _apart(base.shown, shown[least[0]]) else []
     if base.right is not None and right:
         kept = _best(right, max(map(_value, right.values())))
@@ -53,8 +56,8 @@ def conclusion(base: Outcome, others: Sequence[Outcome], concept: str = "the con
     return " ".join(sentences)
 
 
-def _gone(before: Cell, least: Cell, names: Sequence[str], methods: int, concept: str) -> str:
-    one, asked = len(names) == 1, "of the pictures that ask for it"
+def _gone(before: Cell, least: Cell, names: Sequence[str], methods: int, concept: str, asked: str) -> str:
+    one = len(names) == 1
     if not _value(before):
         return f"Already the base shows {concept} in none {asked}: nothing could be removed."
     if _value(least) >= _value(before):

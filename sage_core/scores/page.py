@@ -126,7 +126,7 @@ def _draw_rates(axes: Axes, runs: Sequence[Run], theme: Theme) -> None:
     """Draw the first run's first rate for each; further ones are in the tables."""
     shown = runs[0].rates[0]
     for place, run in enumerate(runs):
-        rate = next((r for r in run.rates if (r.concept, r.rule) == (shown.concept, shown.rule)), None)
+        rate = run.rate_of(runs[0])
         if rate is None:
             _missing(axes, place, theme)
             continue

@@ -10,10 +10,12 @@ from typing import Any
 
 from ..errors import QuestionError, SettingsError
 from ..files import readable, write_text
-from ..tables import MISSING, csv_text, markdown_table
+from ..intervals import Interval
+from ..tables import MISSING, Cell, csv_text, markdown_table
 from ..tifa.comparison import Comparison, check_alike, compare
 from ..tifa.scoring import TifaResult
 from .clipscore import ClipScores
+from .conclusion import Outcome, conclusion
 from .rates import Rate
 
 _COLUMNS = ("run", "score", "by", "value", "low_95", "high_95", "counted")
@@ -36,6 +38,11 @@ class Run:
         What is not given stays.
         """
         return replace(self, tifa=tifa or self.tifa, clip=clip or self.clip, rates=(*self.rates, *rates))
+
+    def rate_of(self, other: Run) -> Rate | None:
+        """This run's rate of the other's first concept, measured by the same rule."""
+        first = other.rates[0] if other.rates else None
+        return next((r for r in self.rates if first and (r.concept, r.rule) == (first.concept, first.rule)), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Every score of the run, None for those not measured, fit for JSON."""
@@ -135,13 +142,34 @@ def comparisons(runs: Sequence[Run]) -> tuple[Comparison, ...]:
 
 
 def report_markdown(runs: Sequence[Run], fewest: int = 2) -> str:
-    """What is missing, then tables of what was measured: all runs, and each against the first by question type."""
+    """What is missing, what it comes to, then tables: all runs, and each against the first by question type."""
     runs, notes = alike(runs, fewest)
+    compared = comparisons(runs)
+    said = ["\n".join(notes), _conclusion(runs, compared)]
     rows = [_row(run) for run in runs]
     titles = list(dict.fromkeys(title for row in rows for title in row))
     cells = [(run.name, *(row.get(title, MISSING) for title in titles)) for run, row in zip(runs, rows, strict=True)]
-    tables = [markdown_table(("run", *titles), cells), *(each.to_markdown() for each in comparisons(runs))]
-    return "\n\n".join(["\n".join(notes)] * bool(notes) + tables)
+    tables = [markdown_table(("run", *titles), cells), *(each.to_markdown() for each in compared)]
+    return "\n\n".join([*filter(None, said), *tables])
+
+
+def _conclusion(runs: Sequence[Run], compared: Sequence[Comparison]) -> str:
+    """What the runs come to, by TIFA and the first run's first rate; "" without such figures."""
+    p_values = {each.other: each.p_value for each in compared}
+    outcomes = []
+    for run in runs:
+        rate, tifa = run.rate_of(runs[0]), run.tifa
+        shown = _cell(rate.share, rate.interval, "pictures") if rate else None
+        right = _cell(tifa.average, tifa.intervals().get("TIFA"), "captions") if tifa else None
+        outcomes.append(Outcome(run.name, shown, right, p_values.get(run.name)))
+    concept = f"'{runs[0].rates[0].concept}'" if runs[0].rates else ""
+    # Whether the prompts of a rate ask for the concept is not known here.
+    return conclusion(outcomes[0], outcomes[1:], concept, "pictures")
+
+
+def _cell(share: float, interval: Interval | None, few: str) -> Cell:
+    low, high = (100 * interval.low, 100 * interval.high) if interval else (None, None)
+    return Cell(100 * share, low, high, few=few)
 
 
 def report_dict(runs: Sequence[Run], fewest: int = 2) -> dict[str, Any]:

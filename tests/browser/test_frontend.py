@@ -49,7 +49,7 @@ FIRST = {
     "SAGEPictureCheck": r"\d of 2 pictures (blurred|with)",
     "SAGESaveModelEdit": r"\S+unet-edit\.safetensors: 8 tensors ",
     "SAGEScoreTIFA": r"picture: TIFA \d\S+%, \d+ of \d+ questions answered rightly",
-    "SAGECompare": r"run\s+TIFA %\s",
+    "SAGECompare": ".+ the base ",
     "SAGETrainEncoder": "(Removed|Not removed|Not sure)",
 }
 
