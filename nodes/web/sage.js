@@ -6,13 +6,17 @@ import { app } from "../../scripts/app.js";
 
 const PREFIX = "SAGE";
 const WIDGET = "sage_text";
+const PREVIEW = "$$canvas-image-preview";
 const WARNING = "⚠";
 // Pixels of the canvas at scale 1: what a node's text takes at least, and what it takes at most unless the node is made
 // larger by hand. Longer text scrolls.
 const LEAST_HEIGHT = 72;
 const MOST_HEIGHT = 180;
-// What a picture below it wants.
+// What a picture below it wants, and what of that the frontend gives it at least.
 const PICTURE_HEIGHT = 240;
+const LEAST_PICTURE_HEIGHT = 220;
+// Of the line below a picture that says how large it is.
+const CAPTION_HEIGHT = 24;
 
 const STYLE = `
 .sage-text { box-sizing: border-box; width: 100%; height: 100%; min-height: ${LEAST_HEIGHT}px; overflow: auto;
@@ -108,6 +112,20 @@ function copyButton(text) {
   return button;
 }
 
+// Text and picture share what height a node has left over. A picture takes no more than it can fill at the node's width,
+// so that the rest is the text's. The frontend adds its widget on its own, a moment after the text.
+function fitPicture(node) {
+  const preview = node.widgets.find((each) => each.name === PREVIEW);
+  if (!preview) return;
+  preview.computeLayoutSize = () => {
+    const least = { minHeight: LEAST_PICTURE_HEIGHT, minWidth: 1 };
+    const [picture, ...others] = node.imgs ?? [];
+    if (!picture?.naturalWidth || others.length) return least;
+    const filled = (node.size[0] * picture.naturalHeight) / picture.naturalWidth + CAPTION_HEIGHT;
+    return { ...least, maxHeight: Math.max(LEAST_PICTURE_HEIGHT, filled) };
+  };
+}
+
 function addWidget(node) {
   const element = document.createElement("div");
   element.className = "sage-text";
@@ -122,7 +140,11 @@ function addWidget(node) {
       value = String(text ?? "");
       element.replaceChildren(copyButton(value), ...render(value));
     },
-    getMinHeight: () => LEAST_HEIGHT,
+    // Asked for whenever the node is laid out.
+    getMinHeight: () => {
+      fitPicture(node);
+      return LEAST_HEIGHT;
+    },
     hideOnZoom: false,
     // Neither the prompt that is queued nor a saved workflow has it: it is a result, not an input.
     serialize: false,
@@ -130,7 +152,7 @@ function addWidget(node) {
   });
   widget.serialize = false;
   // Where it is without a live picture, too: above the pictures.
-  const picture = node.widgets.findIndex((each) => each.name === "$$canvas-image-preview");
+  const picture = node.widgets.findIndex((each) => each.name === PREVIEW);
   if (picture >= 0) node.widgets.splice(picture, 0, ...node.widgets.splice(node.widgets.indexOf(widget), 1));
   return widget;
 }
