@@ -22,7 +22,7 @@ from .images import open_picture
 from .plots import DARK, LIGHT, Theme
 from .tables import Table, markdown
 
-# Figures are drawn for light pages and keep their ground. An enlarged picture fills the window, and is as large as it
+# Figures are drawn for light pages: on a dark one each stands on a sheet of its own ground. An enlarged picture fills the window, and is as large as it
 # is where that is more: no script is needed for it.
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -38,7 +38,8 @@ td small { display: block; color: var(--muted); font-size: .68rem; }
 .apart td { color: var(--muted); font-style: italic; }
 .note, figcaption { color: var(--muted); font-size: .85rem; }
 figure { margin: 1rem 0; }
-figure img { box-sizing: border-box; max-width: 100%; border: 1px solid var(--line); border-radius: 6px; }
+figure img { box-sizing: border-box; max-width: 100%; padding: .5rem; background: var(--sheet);
+             border: 1px solid var(--line); border-radius: 6px; }
 .zoom { cursor: zoom-in; } .zoom input { position: absolute; opacity: 0; }
 .zoom input:focus-visible + img { outline: 3px solid var(--muted); }
 .zoom:has(:checked) { position: fixed; inset: 0; z-index: 9; overflow: auto; background: var(--ground);
@@ -58,7 +59,7 @@ _SIDE = 256
 def _colours(theme: Theme, box: str) -> str:
     """A theme as the style's names of colours; `box` is the ground of what stands apart."""
     named = {"ground": theme.background, "text": theme.text, "muted": theme.muted, "line": theme.grid}
-    named |= {"bad": theme.hurt, "box": box}
+    named |= {"bad": theme.hurt, "box": box, "sheet": LIGHT.background}
     return f":root {{ {' '.join(f'--{name}: {colour};' for name, colour in named.items())} }}"
 
 
