@@ -22,8 +22,8 @@ from .images import open_picture
 from .plots import DARK, LIGHT, Theme
 from .tables import Table, markdown
 
-# Figures are drawn for light pages: on a dark one each stands on a sheet of its own ground. An enlarged picture fills the window, and is as large as it
-# is where that is more: no script is needed for it.
+# Figures are drawn for light pages: on a dark one each stands on a sheet of its own ground. An enlarged picture fills
+# the window, and is as large as it is where that is more: no script is needed for it.
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--ground); max-width: 1240px;
