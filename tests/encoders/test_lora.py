@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tiny_encoders import random_state
 
-from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.lora import apply_lora, extract_lora, save_lora
 from sage_core.encoders.text_encoder import TextEncoder, embed
 from sage_core.errors import EncoderError, SettingsError
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 
-CONFIG = EncoderConfig(layers=2, width=64, heads=1, mlp_width=96, vocabulary=49408, positions=77)
 MATRIX = "text_model.encoder.layers.1.mlp.fc1.weight"
 KEY = "lora_te_text_model_encoder_layers_1_mlp_fc1"
 
 
-def draw_state(size, seed):
-    draw = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.randn(shape, generator=draw) * size + (size > 0.1) * ("norm" in name and name.endswith("weight"))
-        for name, shape in CONFIG.shapes().items()
-    }
-
-
 @pytest.fixture(scope="module")
 def base():
-    return draw_state(0.2, 0)
+    return random_state(scale=0.2)
 
 
 def is_matrix(name):
@@ -44,7 +29,7 @@ def is_matrix(name):
 @pytest.fixture(scope="module")
 def aligned(base):
     """A change of the layers' matrices alone, which a LoRA of full rank can hold."""
-    change = draw_state(0.02, 1)
+    change = random_state(seed=1, scale=0.02)
     return {name: tensor + change[name] * is_matrix(name) for name, tensor in base.items()}
 
 
@@ -93,7 +78,7 @@ def test_kept_is_the_share_of_the_squared_change(base, aligned):
 
 def test_energy_is_reached_with_fewer_numbers_than_by_an_equal_rank(base):
     """One matrix changes in one direction, the others in all: each gets what it needs."""
-    aligned = {name: tensor + draw_state(0.01, 2)[name] * is_matrix(name) for name, tensor in base.items()}
+    aligned = {name: tensor + random_state(seed=2, scale=0.01)[name] * is_matrix(name) for name, tensor in base.items()}
     aligned[MATRIX] = base[MATRIX] + torch.outer(torch.randn(96), torch.randn(64))
     lora = extract_lora(base, aligned, energy=0.99)
     equal = next(found for rank in range(1, 65) if (found := extract_lora(base, aligned, rank=rank)).kept >= 0.99)
@@ -203,39 +188,3 @@ def test_changes_that_fp16_cannot_hold_are_refused(base, size):
     aligned = base | {MATRIX: base[MATRIX] + size * torch.outer(torch.ones(96), torch.ones(64))}
     with pytest.raises(EncoderError, match=r"fc1\.weight changes by .*e\+.* holds 4\.3e\+09 at most.*diverged"):
         extract_lora(base, aligned, rank=4)
-
-
-KILLED_WHILE_SAVING = """
-import os, signal, sys
-import safetensors.torch
-from sage_core.encoders.lora import Lora, save_lora
-
-def save_half(tensors, path, metadata):
-    content = safetensors.torch.save(tensors, metadata)
-    with open(path, "wb") as file:
-        file.write(content[: len(content) // 2])
-    os.kill(os.getpid(), signal.SIGKILL)
-
-safetensors.torch.save_file = save_half
-save_lora(sys.argv[1], Lora(safetensors.torch.load_file(sys.argv[2]), {}, 1.0, {}), {"new": "yes"})
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-@pytest.mark.parametrize("old", [True, False], ids=["over another", "the first"])
-def test_killed_while_saving_leaves_the_old_lora_or_none_and_its_rest_goes_later(tmp_path, base, aligned, old):
-    file = tmp_path / "loras" / "a.safetensors"
-    save_lora(tmp_path / "source.safetensors", extract_lora(base, aligned, rank=8), {})
-    if old:
-        save_lora(file, extract_lora(base, aligned, rank=2), {"old": "yes"})
-    before = file.read_bytes() if old else None
-    command = [sys.executable, "-c", KILLED_WHILE_SAVING, str(file), str(tmp_path / "source.safetensors")]
-    done = subprocess.run(command, capture_output=True, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert (file.read_bytes() if file.exists() else None) == before
-    (left,) = (path for path in file.parent.iterdir() if path != file)
-    long_ago = time.time() - 4000
-    for path in (*left.iterdir(), left):
-        os.utime(path, (long_ago, long_ago))
-    save_lora(file, extract_lora(base, aligned, rank=4), {})
-    assert list(file.parent.iterdir()) == [file]
