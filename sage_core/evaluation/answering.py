@@ -55,6 +55,8 @@ def answered(bench: Judges, method: MethodPlan, name: str, title: str, asked: Se
     parts = [part for part in found if part]
     if len(parts) < len(found):
         return None
+    # A process may have been killed between a block and the end of its log.
+    _remove_logs(folder)
     told(total, total)
     return replace(parts[0], name=method.name, questions=tuple(row for part in parts for row in part.questions))
 
@@ -84,7 +86,7 @@ def _ask(
         if not is_mine:
             return None
         write_json(file, result.to_dict(), own=True)
-        _remove_logs(file)
+        _remove_logs(file.parent, file.stem)
     bench.blocks += 1
     return result
 
@@ -99,12 +101,13 @@ def _log(block: Path) -> Path:
     whole = b"".join(text[: text.rfind(b"\n") + 1] for text in texts)
     with whole_file(own, own=True) as temporary:
         temporary.write_bytes(whole)
-    _remove_logs(block, but=own)
+    _remove_logs(block.parent, block.stem, but=own)
     return own
 
 
-def _remove_logs(block: Path, but: Path | None = None) -> None:
-    for file in block.parent.glob(f"{block.stem}.*jsonl*"):
+def _remove_logs(folder: Path, block: str = "*", but: Path | None = None) -> None:
+    """Remove the logs of a block, by its number, or of all blocks."""
+    for file in folder.glob(f"{block}.*jsonl*"):
         # Windows removes no file that a process has open.
         with suppress(OSError):
             if file != but:

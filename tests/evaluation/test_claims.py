@@ -176,6 +176,10 @@ def test_answers_of_a_stopped_process_are_not_asked_again(tmp_path: Path, monkey
     assert SCORES["tifa"](bench, method) == expected.to_dict()
     assert sum(counted) == sum(map(len, asked[7:]))
     assert [file.name for file in folder.iterdir()] == ["000000.json"]
+    # One was killed when the block was there, and its log not yet gone.
+    (folder / "000000.0b.jsonl").write_text("")
+    assert SCORES["tifa"](bench, method) == expected.to_dict()
+    assert [file.name for file in folder.iterdir()] == ["000000.json"] and sum(counted) == sum(map(len, asked[7:]))
 
 
 def test_blocks_of_answers_are_read_once_by_those_who_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
