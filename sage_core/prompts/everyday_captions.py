@@ -92,7 +92,7 @@ class _Writer:
             return self._framed(self._drawn(self._detailed_forms))
         text = self._scene()
         draw = self._dice.random()
-        if draw < 0.06:
+        if draw < 0.06 and not self._whole:
             return f"{self._one(known.OPENERS)} {text}"
         return f"{text}, {self._one(known.STYLE_ENDINGS)}" if draw < 0.13 else text
 
@@ -163,7 +163,7 @@ class _Writer:
 
     def _opposed(self) -> str:
         """Two things, each with its place in the picture."""
-        first, second = self._one(_OPPOSED)
+        first, second = self._dice.choice(_OPPOSED)
         link = self._one((" and", ","))
         return f"{self._detailed_thing()[0]} {first}{link} {self._detailed_thing()[0]} {second}"
 
@@ -171,7 +171,7 @@ class _Writer:
         """What a thing does that does nothing, as a sentence."""
         thing, many = self._detailed_thing()
         self._whole = True
-        posture = self._one(_POSTURES)[many]
+        posture = self._dice.choice(_POSTURES)[many]
         if self._chance(0.5):
             return self._beside(f"{thing} {posture}")
         return f"{thing} {posture} {self._where(self._chance(0.5))}"
@@ -211,7 +211,8 @@ class _Writer:
         inside = self._chance(0.4)
         person, many = self._person(0.4)
         act = self._one(known.PEOPLE_ACTS["indoors" if inside else "outdoors"])
-        be = ("are " if many else "is ") if self._chance(0.25) else ""
+        self._whole = self._chance(0.25)
+        be = ("are " if many else "is ") if self._whole else ""
         return f"{person} {be}{act} {self._where(inside)}"
 
     def _wearing(self) -> str:
@@ -236,6 +237,7 @@ class _Writer:
         if draw < 0.85:
             other, _ = self._number(self._one([each for each in animals if each != noun]), (), 0.0)
             return f"{animal} and {other} {where}"
+        self._whole = True
         return f"there {'are' if many else 'is'} {animal} {where}"
 
     def _two_things(self) -> str:
