@@ -197,3 +197,18 @@ STYLE_ENDINGS = _list("""
 """)
 OPENERS = _list("a photo of, a picture of, a photograph of, an image of, a close-up of, a view of")
 MANY = _list("two, three, four, five, six, several, some, a pair of, a group of, a couple of")
+# What detailed captions say besides: how many, and what is on things.
+MORE_SINGLE = _list("a single, one, just one")
+MORE_MANY = _list("2, 3, 4, seven, eight, a few, many, a trio of, a set of, exactly two, exactly three, exactly four")
+MARKS = _list("""
+    with stripes, with spots, with scratches, with stickers, with ribbons, with tassels, with cracks, with buttons,
+    with flowers, with polka dots, with a floral pattern, covered in dust, covered in paint, covered in flowers
+""")
+REQUESTS = _list("""
+    a drawing of, a sketch of, an illustration of, a painting of, a poster of, a picture showing, a photo with,
+    a scene with, a cartoon of, a detailed image of, draw, show me, paint, create a picture of, I would like to see
+""")
+TAGS = _list("""
+    highly detailed, sharp focus, natural light, high quality, bright colors, professional photo, blurred background,
+    simple background, 4k, soft shadows, vivid colors, wide angle, hand-drawn, minimalist, realistic, beautiful
+""")

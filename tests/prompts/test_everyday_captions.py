@@ -6,8 +6,10 @@ import re
 
 import pytest
 
+from sage_core.encoders.tokens import MAX_PROMPT_TOKENS, count_tokens
 from sage_core.prompts.everyday_captions import everyday_captions, names_pattern
 from sage_core.prompts.making import lexicon
+from sage_core.prompts.making.reading import PLACE_PREPOSITIONS, read
 from sage_core.prompts.minors import has_unsafe_words, mentions_minor
 
 
@@ -19,8 +21,19 @@ def captions() -> tuple[str, ...]:
 def test_thousands_are_distinct_and_harmless(captions: tuple[str, ...]) -> None:
     assert len(set(captions)) == len(captions) == 3000
     assert not [caption for caption in captions if mentions_minor(caption) or has_unsafe_words(caption)]
-    lengths = [len(caption.split()) for caption in captions]
-    assert min(lengths) >= 3 and max(lengths) <= 28
+    lengths = sorted(len(caption.split()) for caption in captions)
+    assert lengths[0] >= 3 and max(count_tokens(captions)) <= MAX_PROMPT_TOKENS
+    # Most are short, and some as long as prompts of people are.
+    assert lengths[len(lengths) // 2] <= 11 and 18 <= lengths[len(lengths) * 19 // 20] <= 26
+
+
+def test_some_things_have_many_qualities_and_many_come_in_numbers(captions: tuple[str, ...]) -> None:
+    read_ones = read(captions)
+    phrases = [(caption, phrase) for caption in read_ones for phrase in caption.phrases]
+    rich = sum(len(caption.modifiers(phrase)) >= 3 for caption, phrase in phrases)
+    several = sum(phrase.many for _, phrase in phrases)
+    assert rich > 0.08 * len(phrases) and several > 0.15 * len(phrases)
+    assert sum(caption.words[0] in PLACE_PREPOSITIONS for caption in read_ones) > 60
 
 
 def test_articles_agree_with_what_follows(captions: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from .. import everyday_words as known
 from . import lexicon
 from .reading import VAGUE
 from .roles import ANIMAL, OBJECT, PERSON, Roles, is_content, listed_group
@@ -29,6 +30,10 @@ _REPEATED = ("{bare} {bare}", "{bare}, {bare}", "{bare} {bare} {bare}")
 # Said with what things and living ones do; of words that few captions hold there may be none.
 _THINGS = ("shirt", "box", "chair", "vase", "wall")
 _PEOPLE = ("woman", "man", "person")
+_COUNTS = ("two", "three", "four", "five", "some", "several", "a pair of", "a group of", "2", "3")
+# Of phrases of things the share that names several, of these the share that says how many, and the chance of a quality
+# of each group.
+_MANY, _COUNTED, _QUALIFIED = 0.4, 0.6, 0.35
 
 
 class ShortForms:
@@ -54,6 +59,12 @@ class ShortForms:
         said = [word for word in target.near if target.kind != Kind.PLACE or roles.before_place.get(word)]
         self.near = tuple(said) or target.near
         self.alive = tuple(alive[:12]) or _PEOPLE
+        own_groups = {listed_group(word, Kind.QUALITY) for word in own | set(target.near_modifiers)}
+        self.qualities = tuple(
+            words
+            for group, listed in (("size", known.SIZES[:8]), ("pattern", known.PATTERNS[:4]), ("color", known.COLORS))
+            if group not in own_groups and (words := tuple(word for word in listed if not refused(word)))
+        )
         if target.kind == Kind.ACT:
             # Done by all who do the concept's: no duck that cooks.
             self.near = tuple(word for word in self.near if roles.doers(word) >= target.doers) or self.near
@@ -109,8 +120,8 @@ class ShortForms:
             thing = dice.choice(self.things)
             if name.noun:
                 return f"{lexicon.with_article(thing)} with {name.head}", name.head
-            whole = f"{name.head} {lexicon.plural(thing) if dice.random() < 0.4 else thing}"
-            return lexicon.with_article(whole), name.head if dice.random() < 0.4 else whole
+            phrase, whole = self._numbered(f"{name.head} {thing}", dice)
+            return phrase, name.head if dice.random() < 0.4 else whole
         if kind == Kind.PLACE:
             said = say_place(name, self.target, self.roles)
             thing = lexicon.with_article(dice.choice(self.things))
@@ -124,11 +135,25 @@ class ShortForms:
         return f"{thing} in {style} style", style if dice.random() < 0.5 else f"{style} picture"
 
     def _thing(self, name: Name, dice: random.Random) -> tuple[str, str]:
-        noun = " ".join(part for part in (name.modifier, name.head) if part)
-        many = dice.random() < 0.3 and lexicon.is_counted(noun.split()[-1])
-        noun = lexicon.plural(noun) if many else noun
-        said = noun if many else lexicon.with_article(noun)
-        return f"{said} {name.tail}".strip(), f"{noun} {name.tail}".strip()
+        phrase, noun = self._numbered(" ".join(part for part in (name.modifier, name.head) if part), dice)
+        return f"{phrase} {name.tail}".strip(), f"{noun} {name.tail}".strip()
+
+    def _numbered(self, noun: str, dice: random.Random) -> tuple[str, str]:
+        """A noun, with what qualifies it in the concept, in a phrase and bare: one or several, and what else they are.
+
+        As many numbers are drawn for every noun, so that a name and its near miss are said alike.
+        """
+        several, counts, number = dice.random() < _MANY, dice.random() < _COUNTED, dice.choice(_COUNTS)
+        drawn = [dice.choice(words) for words in self.qualities if dice.random() < _QUALIFIED]
+        head = noun.split()[-1]
+        if not lexicon.is_counted(head):
+            return lexicon.with_article(noun), noun
+        noun = lexicon.plural(noun) if several else noun
+        # Nobody says "two small striped women".
+        words = noun if listed_group(head, Kind.THING) == PERSON else " ".join((*drawn, noun))
+        if not several:
+            return lexicon.with_article(words), noun
+        return (f"{number} {words}" if counts else words), noun
 
 
 def openers() -> Sequence[str]:
