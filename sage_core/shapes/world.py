@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from ..encoders.layouts import EncoderConfig
 from ..encoders.text_encoder import TextEncoder
 from ..unet.names import UnetConfig
@@ -24,6 +26,7 @@ def load_encoder() -> TextEncoder:
     return TextEncoder.from_state(load_packed("text_encoder")[0])
 
 
+@cache
 def sizes() -> tuple[UnetConfig, EncoderConfig]:
     """Of its U-Net and of its text encoder."""
     unet, encoder = (load_packed(part)[0] for part in ("unet", "text_encoder"))
