@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from ..encoders.layouts import EncoderConfig
 from ..encoders.text_encoder import TextEncoder
+from ..encoders.tokens import VOCABULARY_SIZE
 from ..unet.names import UnetConfig
 from .exam.reader_judge import ReaderJudge
 from .networks.model import ShapesModel
-from .networks.weights import load_model, load_packed, weights_hash
+from .networks.weights import load_model, load_packed, read_packed, weights_hash
 
 __all__ = ["ReaderJudge", "load", "load_encoder", "sizes", "weights_hash"]
 
@@ -29,5 +31,6 @@ def load_encoder() -> TextEncoder:
 @cache
 def sizes() -> tuple[UnetConfig, EncoderConfig]:
     """Of its U-Net and of its text encoder."""
-    unet, encoder = (load_packed(part)[0] for part in ("unet", "text_encoder"))
-    return UnetConfig.of({name: value.shape for name, value in unet.items()}), EncoderConfig.of(encoder)
+    unet, encoder = (read_packed(part)[0] for part in ("unet", "text_encoder"))
+    config = replace(EncoderConfig.of(encoder), vocabulary=VOCABULARY_SIZE)
+    return UnetConfig.of({name: value.shape for name, value in unet.items()}), config
