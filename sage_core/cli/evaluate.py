@@ -51,7 +51,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     command.add_argument("--dry-run", action="store_true", help="check the plan, say how much work it is, and stop")
     command.add_argument("--status", action="store_true", help="say how far it is, also while others draw, and stop")
-    command.add_argument("--batches", type=count(1, 10**6), help="draw so many batches and stop")
+    command.add_argument(
+        "--batches", type=count(1, 10**6), help="draw so many batches, and as many of each attack, and stop"
+    )
     command.add_argument("--processes", type=count(1, 256), default=1, help="on this machine (default: %(default)s)")
     command.add_argument(
         "--part", type=_part, metavar="K/N", help="this is process K of N that you start yourself; the first reports"
@@ -106,8 +108,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _tell_progress(options: argparse.Namespace, found: Progress) -> int:
-    value = vars(found) | {"seconds_a_picture": found.seconds_a_picture}
-    common.write(options, value, found.summary(options.processes) + "\n")
+    common.write(options, found.to_dict(), found.summary(options.processes) + "\n")
     return 0
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,108 +173,96 @@ def concept_of(plan: Plan, source: PromptList) -> str:
     return (source.file.concept if source.file else "") or plan.score.concept
 
 
-def draw_attacked(
-    plan: Plan,
-    listed: PromptList,
-    items: Sequence[Item],
-    method: ChangedModel,
-    draw: Callable[..., Tensor],
-    *,
-    key: str,
-    store: Path,
-    watch: Watch | None = None,
-) -> tuple[Tensor, list[str]]:
-    """Attack a method by a batch of prompts, and draw what was found.
+@dataclass(frozen=True, eq=False)
+class Attacker:
+    """A plan's attacks turned on one method, and what they find drawn.
 
-    Args:
+    Attributes:
         plan: the whole.
-        listed: of the attack, from `attacked_list`.
-        items: of the batch: of each prompt all looks.
         method: the base with the method in it.
-        draw: draws items by a model, (N, 3, H, W) on the CPU; see `drawing.draw_batch` for its options.
         key: of the method.
+        draw: draws items by a model, (N, 3, H, W) on the CPU; see `drawing.draw_batch` for its options.
         store: folder in which what was found is kept.
         watch: called with (what, done, total); may raise to stop, and the attack goes on from there.
-
-    Returns:
-        The pictures of all items, and the text of each.
     """
-    attack = listed.attack
-    assert attack is not None
-    if KINDS[attack.kind].probe:
-        return _probed(plan, attack, items, method, draw), [item.prompt for item in items]
-    looks = len(tries(attack, plan))
-    first = items[::looks]
-    found = _found(plan, listed, first, method, draw, key=key, store=store, watch=watch)
-    encoder = MethodEncoder(method)
-    texts = [list(each) for each in zip(*found.texts(), strict=True)]
-    states = torch.stack([attempt.states(encoder) for attempt in found.attempts], 1).flatten(0, 1)
-    flat = [text for each in texts for text in each]
-    refused = [number for number, text in enumerate(flat) if mentions_minor(text)]
-    if refused:
-        # Of words that add up to a minor nothing is drawn but the prompt as it was.
-        plain = encoder(tokenize([items[number].prompt for number in refused])).detach()
-        states[refused] = plain
-        flat = [WITHHELD if number in refused else text for number, text in enumerate(flat)]
-    return draw(method, items, states=unpacked(states)), flat
 
+    plan: Plan
+    method: ChangedModel
+    key: str
+    draw: Callable[..., Tensor]
+    store: Path
+    watch: Watch | None = None
 
-def _probed(
-    plan: Plan, attack: MethodAttack, items: Sequence[Item], method: ChangedModel, draw: Callable[..., Tensor]
-) -> Tensor:
-    """What a method draws of its prompts when it begins with the base's pictures of them."""
-    base = ChangedModel(method.model)
-    pictures = draw(base, items).to(base.model.device)
-    probe = KINDS[attack.kind].probe
-    begin = begin_of(probe, base, pictures, steps=plan.draw.steps, strength=attack.strength)
-    method.put_in()
-    return draw(method, items, begin=begin)
+    def drawn(self, listed: PromptList, items: Sequence[Item]) -> tuple[Tensor, list[str]]:
+        """Attack by a batch of prompts.
 
+        Args:
+            listed: of the attack, from `attacked_list`.
+            items: of the batch: of each prompt all looks.
 
-def _found(
-    plan: Plan,
-    listed: PromptList,
-    items: Sequence[Item],
-    method: ChangedModel,
-    draw: Callable[..., Tensor],
-    *,
-    key: str,
-    store: Path,
-    watch: Watch | None,
-) -> Found:
-    """What an attack finds for some prompts: made, gone on with, or read from the store."""
-    attack, drawing, device = listed.attack, plan.draw, method.model.device
-    assert attack is not None
-    guidance = drawing.guidance if items[0].guidance is None else items[0].guidance
-    how = plan_of(attack, drawing, concept_of(plan, listed), [item.prompt for item in items], items[0].place)
+        Returns:
+            The pictures of all items, and the text of each.
+        """
+        attack = listed.attack
+        assert attack is not None
+        if KINDS[attack.kind].probe:
+            return self._probed(attack, items), [item.prompt for item in items]
+        found = self._found(listed, attack, items[:: len(tries(attack, self.plan))])
+        encoder = MethodEncoder(self.method)
+        texts = [list(each) for each in zip(*found.texts(), strict=True)]
+        states = torch.stack([attempt.states(encoder) for attempt in found.attempts], 1).flatten(0, 1)
+        flat = [text for each in texts for text in each]
+        refused = [number for number, text in enumerate(flat) if mentions_minor(text)]
+        if refused:
+            # Of words that add up to a minor nothing is drawn but the prompt as it was.
+            plain = encoder(tokenize([items[number].prompt for number in refused])).detach()
+            states[refused] = plain
+            flat = [WITHHELD if number in refused else text for number, text in enumerate(flat)]
+        return self.draw(self.method, items, states=unpacked(states)), flat
 
-    def make(checkpoint: Path) -> Found:
-        return attack_method(
-            attack.kind,
-            how,
-            method,
-            lambda: ChangedModel(method.model),
-            steps=drawing.steps,
-            guidance=guidance,
-            shape=(4, drawing.height // 8, drawing.width // 8),
-            pictures=lambda base: draw(base, items).to(device),
-            chunk=drawing.batch,
-            checkpoint=checkpoint,
-            on_step=None if watch is None else lambda step: watch(attack.name, step.step, step.steps),
-        )
+    def _probed(self, attack: MethodAttack, items: Sequence[Item]) -> Tensor:
+        """What the method draws of its prompts when it begins with the base's pictures of them."""
+        base = ChangedModel(self.method.model)
+        pictures = self.draw(base, items).to(base.model.device)
+        probe, steps = KINDS[attack.kind].probe, self.plan.draw.steps
+        begin = begin_of(probe, base, pictures, steps=steps, strength=attack.strength)
+        self.method.put_in()
+        return self.draw(self.method, items, begin=begin)
 
-    if not KINDS[attack.kind].method:
-        return make(store)
-    name = run_name([key, listed.key, [item.drawn for item in items], how.key(), guidance, drawing.batch], _RECIPE)
-    about = {"method": f"{attack.kind} attack", "preset": f"on {method.model.title}", "concept": how.concept}
-    return kept(
-        store,
-        name,
-        make=make,
-        save=lambda file, found: _save(file, found, about),
-        read=lambda file: _read(file, device),
-        needed=_STORED,
-    )[0]
+    def _found(self, listed: PromptList, attack: MethodAttack, items: Sequence[Item]) -> Found:
+        """What an attack finds for some prompts: made, gone on with, or read from the store."""
+        drawing, device, watch = self.plan.draw, self.method.model.device, self.watch
+        guidance = drawing.guidance if items[0].guidance is None else items[0].guidance
+        concept = concept_of(self.plan, listed)
+        how = plan_of(attack, drawing, concept, [item.prompt for item in items], items[0].place)
+
+        def make(checkpoint: Path) -> Found:
+            return attack_method(
+                attack.kind,
+                how,
+                self.method,
+                lambda: ChangedModel(self.method.model),
+                steps=drawing.steps,
+                guidance=guidance,
+                shape=(4, drawing.height // 8, drawing.width // 8),
+                pictures=lambda base: self.draw(base, items).to(device),
+                chunk=drawing.batch,
+                checkpoint=checkpoint,
+                on_step=None if watch is None else lambda step: watch(attack.name, step.step, step.steps),
+            )
+
+        if not KINDS[attack.kind].method:
+            return make(self.store)
+        inputs = [self.key, listed.key, [item.drawn for item in items], how.key(), guidance, drawing.batch]
+        about = {"method": f"{attack.kind} attack", "preset": f"on {self.method.model.title}", "concept": how.concept}
+        return kept(
+            self.store,
+            run_name(inputs, _RECIPE),
+            make=make,
+            save=lambda file, found: _save(file, found, about),
+            read=lambda file: _read(file, device),
+            needed=_STORED,
+        )[0]
 
 
 def _save(file: Path, found: Found, about: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from ..files import whole_file, write_json
 from ..methods.making import Watch
 from ..rows import read_json
 from ..settings import checked
-from .attacking import draw_attacked
+from .attacking import Attacker
 from .changes import change_of
 from .claims import Claim, claim
 from .layout import Job, Layout, Record
@@ -75,7 +76,7 @@ def draw(
         model: loads the base, called if there is anything to draw.
         device: where this process draws.
         share: processes begin at different methods, so that each changes the model's weights as seldom as can be.
-        batches: stop after so many.
+        batches: stop after so many of prompts as they are, and as many of each attack.
         on_progress: called with (pictures drawn by any process, pictures in all); what it raises stops the drawing.
         on_making: called with (what, done, total) while a method's change is made; what it raises stops it.
 
@@ -90,21 +91,23 @@ def draw(
     total = sum(len(job.items) for job in jobs)
     start = share.number * len(jobs) // share.count
     jobs = [*jobs[start:], *jobs[:start]]
-    drawn, left = 0, batches
+    drawn, taken = 0, Counter[str]()
     artist = _Artist(layout, model, device, on_making)
     while jobs := [job for job in jobs if not job.is_done]:
         done = total - sum(len(job.items) for job in jobs)
         _tell(on_progress, done, total)
         before = drawn
         for job in jobs:
-            if left == 0:
-                return drawn
+            if taken[job.prompts.work] == batches:
+                continue
             with claim(job.lock) as is_mine:
                 if not is_mine or job.is_done or not artist.draw(job, is_mine):
                     continue
             drawn += len(job.items)
-            left = None if left is None else left - 1
+            taken[job.prompts.work] += 1
             _tell(on_progress, min(done := done + len(job.items), total), total)
+        if all(taken[job.prompts.work] == batches for job in jobs):
+            return drawn
         if drawn == before:
             # Others are at work on all that is left. What they lose is drawn in the next round.
             time.sleep(_WAIT)
@@ -174,9 +177,7 @@ class _Artist:
         if job.prompts.attack is None:
             return draw(changed, job.items), [{}] * len(job.items)
         key, store = self.layout.keys[job.method.name], self.layout.output / "attacks"
-        pictures, texts = draw_attacked(
-            self.plan, job.prompts, job.items, changed, draw, key=key, store=store, watch=self.watch
-        )
+        pictures, texts = Attacker(self.plan, changed, key, draw, store, self.watch).drawn(job.prompts, job.items)
         return pictures, [{"text": text} for text in texts]
 
     def _changed_by(self, method: MethodPlan) -> ChangedModel:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -211,54 +211,98 @@ def _deciding(method: MethodPlan) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far the drawing is: pictures of all processes, and what the records say of their cost.
+class Work:
+    """Pictures that cost alike, those of an attack with its search, and what is on record of those that are there.
 
-    `ways` are the precisions and devices that drew them.
+    Attributes:
+        pictures, done: how many there are to be, and how many are there.
+        bytes, seconds: of those that are there, all processes together.
     """
 
-    pictures: int
-    done: int
-    bytes: float
-    seconds: float
-    ways: tuple[str, ...] = ()
+    pictures: int = 0
+    done: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(Work)))
 
     @property
-    def seconds_a_picture(self) -> float | None:
-        """Of one process; None before the first batch."""
-        return self.seconds / self.done if self.done else None
+    def seconds_a_picture(self) -> float:
+        """Of one process; 0 before the first batch."""
+        return self.seconds / max(self.done, 1)
+
+    @property
+    def left(self) -> float:
+        """Seconds for the rest, as far as there is a batch that tells of them."""
+        return (self.pictures - self.done) * self.seconds_a_picture
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the drawing is, whoever draws.
+
+    Attributes:
+        plain: pictures of prompts as they are.
+        attacks: those that attacks lead to, by the attack's name.
+        ways: precisions and devices that drew them.
+        bytes: of all pictures, once they are there.
+    """
+
+    plain: Work
+    attacks: Mapping[str, Work]
+    ways: tuple[str, ...]
+    bytes: float
+
+    @property
+    def whole(self) -> Work:
+        """Pictures of every kind."""
+        return sum(self.attacks.values(), self.plain)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, fit for JSON."""
+        attacks = {name: asdict(work) for name, work in self.attacks.items()}
+        own = {"bytes": self.bytes, "ways": self.ways, "seconds_a_picture": self.plain.seconds_a_picture or None}
+        return asdict(self.whole) | own | {"attacks": attacks}
 
     def summary(self, processes: int = 1) -> str:
         """Pictures, gigabytes, and hours where a batch tells of them."""
-        text = f"{self.pictures:,} pictures, {self.done:,} of them drawn; about {self.bytes / 1e9:.3g} GB in all"
-        if self.seconds_a_picture is None:
+        every = self.whole
+        text = f"{every.pictures:,} pictures, {every.done:,} of them drawn; about {self.bytes / 1e9:.3g} GB in all"
+        if not self.plain.done:
             return f"{text}. How many hours it takes is known after a first batch."
-        hours = (self.pictures - self.done) * self.seconds_a_picture / 3600 / processes
+        hours = sum(work.left for work in (self.plain, *self.attacks.values())) / 3600 / processes
         on = "one process" if processes == 1 else f"{processes} processes"
-        return f"{text}, and about {hours:.2g} more hours on {on} ({self.seconds_a_picture:.2g} s a picture)."
+        costs = [f"{_short(self.plain.seconds_a_picture)} s a picture"]
+        costs += [f"{_short(work.seconds_a_picture)} s by {name}" for name, work in self.attacks.items() if work.done]
+        text += f", and about {_short(hours)} more hours on {on} ({', '.join(costs)})."
+        if unknown := [name for name, work in self.attacks.items() if not work.done]:
+            text += f" What {' and '.join(unknown)} take is known after a first batch of each, and comes on top."
+        return text
+
+
+def _short(value: float) -> str:
+    return f"{value:.2g}" if value < 99.5 else f"{value:,.0f}"
 
 
 def progress(layout: Layout) -> Progress:
     """What is drawn and what it cost, from the records."""
-    total = sum(len(prompts.items) for method in layout.drawn for prompts in layout.lists_of(method))
-    done, size, seconds = 0, 0, 0.0
+    works: dict[str, Work] = {}
     ways: set[str] = set()
-    begun = [
-        (method, prompts)
-        for method in layout.drawn
-        for prompts in layout.lists_of(method)
-        if layout.records(method, prompts).is_dir()
-    ]
-    for job in (job for method, prompts in begun for job in layout.jobs_of(method, prompts)):
-        if found := job.found():
-            ways.add(f"{found.precision} on {found.device}")
-            done += len(job.items)
-            size += found.bytes
-            seconds += found.seconds
+    for method in layout.drawn:
+        for prompts in layout.lists_of(method):
+            is_begun = layout.records(method, prompts).is_dir()
+            found = [job.found() for job in layout.jobs_of(method, prompts)] if is_begun else []
+            records = [record for record in found if record]
+            ways.update(f"{record.precision} on {record.device}" for record in records)
+            works[prompts.work] = sum(
+                (Work(0, len(record.pictures), record.bytes, record.seconds) for record in records),
+                works.get(prompts.work, Work()) + Work(len(prompts.items)),
+            )
+    every = sum(works.values(), Work())
     pixels = layout.plan.draw.width * layout.plan.draw.height
-    return Progress(
-        total, done, total * (size / done if done else _BYTES_A_PIXEL * pixels), seconds, tuple(sorted(ways))
-    )
+    each = every.bytes / every.done if every.done else _BYTES_A_PIXEL * pixels
+    return Progress(works.pop("", Work()), works, tuple(sorted(ways)), every.pictures * each)
 
 
 def require_drawn(layout: Layout, method: MethodPlan, prompts: PromptList) -> None:
@@ -285,7 +329,7 @@ def require_drawn(layout: Layout, method: MethodPlan, prompts: PromptList) -> No
 def check_room(layout: Layout) -> None:
     """Raise FileError unless what is missing fits on the disk of the output; where nothing is, it may be read-only."""
     found = progress(layout)
-    if found.done == found.pictures:
+    if found.whole.done == found.whole.pictures:
         return
-    needed = found.bytes * (1 - found.done / max(found.pictures, 1))
+    needed = found.bytes * (1 - found.whole.done / found.whole.pictures)
     check_writable(layout.output / "report.json", int(needed))

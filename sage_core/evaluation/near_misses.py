@@ -14,7 +14,6 @@ from pathlib import Path
 from ..errors import PromptError, SettingsError
 from ..files import write_json
 from ..prompts.everyday_captions import names_pattern
-from ..prompts.making.make import make_pairs
 from ..prompts.making.settings import MakingSettings
 from ..prompts.pairs import read_prompts
 from ..rows import read_json
@@ -76,6 +75,9 @@ def _read(kept: Path, made_of: Sequence[object]) -> tuple[NearMiss, ...] | None:
 
 
 def _made(plan: Plan, file: PromptFile) -> tuple[NearMiss, ...]:
+    # Its words take half a second, and most plans have no such list.
+    from ..prompts.making.make import make_pairs
+
     count = file.count or USUAL
     captions = read_prompts(file.captions)[0] if file.captions else None
     made = make_pairs(

@@ -112,6 +112,11 @@ class PromptList:
         return self.attack is None or self.attack.is_on(method)
 
     @property
+    def work(self) -> str:
+        """What its batches cost alike with: the attack's name, "" for prompts as they are."""
+        return self.attack.name if self.attack else ""
+
+    @property
     def folder(self) -> str:
         """The name of its folders."""
         return f"{slug(self.name)}-{self.key[:8]}"

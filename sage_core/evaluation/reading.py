@@ -309,11 +309,18 @@ def _made(section: Section) -> Making | None:
     if section.has("erase") and section.has("make"):
         section.problem("make", "there is a table 'erase' as well, which also makes a change; keep one of them.")
     if section.has("make"):
-        return _making(section, section.choice("make", METHODS, "sage_plus"), {})
+        method = section.choice("make", METHODS, "sage_plus")
+        if section.values["make"] != method:
+            section.pass_over()
+            return None
+        return _making(section, method, {})
     if not section.has("erase"):
         return None
     table = section.section("erase")
     method = table.choice("method", of_kind("closed form"), "uce")
+    if table.values.get("method", method) != method:
+        table.pass_over()
+        return None
     found = _making(table, method, _knobs(table, method))
     table.close()
     return found

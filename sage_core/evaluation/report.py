@@ -234,7 +234,7 @@ def as_dict(results: Results) -> dict[str, Any]:
         "plan": _plain(asdict(plan)),
         "pictures": {method.name: results.layout.folder(method) for method in plan.methods},
         "notes": results.notes,
-        "drawing": vars(results.drawn),
+        "drawing": results.drawn.to_dict(),
         "tables": {
             table.name: {name: {c: asdict(cell) for c, cell in row.items()} for name, row in table.rows.items()}
             for table in results.tables

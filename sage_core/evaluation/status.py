@@ -44,7 +44,7 @@ class Status:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, fit for JSON."""
-        return asdict(self)
+        return {"drawn": self.drawn.to_dict(), "methods": [asdict(each) for each in self.methods]}
 
     def to_markdown(self, processes: int = 1) -> str:
         """A line on the whole, and a table of methods."""

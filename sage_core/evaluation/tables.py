@@ -314,7 +314,8 @@ def geometry_table(plan: Plan, scores: Sequence[Scores], reports: Mapping[str, G
     columns = [title for title in (*_RATIOS, _CLIP, _TIFA) if any(title in row for row in rows.values())]
     note = (
         f"Flattened embeddings of the captions, {plan.score.neighbours} neighbours, against the base's; 95% "
-        "intervals over captions. Methods that leave the text encoder as it is, and gates, are not in it."
+        "intervals over captions. It has the text encoders and LoRAs that the plan names; gates, and what is made, are "
+        "not in it."
     )
     title = f"Table 4. Geometry of text encoders: {plan.title}, and those that change it"
     return _beside(plan, PaperTable("table_4", title, note, tuple(columns), rows))

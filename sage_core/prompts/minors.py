@@ -55,7 +55,8 @@ def mentions_minor(text: str) -> bool:
 
 def unsafe_about_minor(text: str) -> bool:
     """Whether a prompt refers to a person under 18 and holds sexual or violent words: the question for captions."""
-    return mentions_minor(text) and has_unsafe_words(text)
+    # Few captions hold such words. The signs of minors are many, and take half a second to be made ready.
+    return has_unsafe_words(text) and mentions_minor(text)
 
 
 def has_unsafe_words(text: str) -> bool:

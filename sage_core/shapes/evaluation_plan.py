@@ -1,4 +1,4 @@
-"""A plan of the shapes world with every file that it names: it runs on a laptop, and compares eight methods.
+"""A plan of the shapes world with every file that it names: it runs on a laptop, and compares seven methods.
 
 Three text encoders and a gate are trained, briefly, on pairs that no prompt of the plan holds. Its lists say what must
 be gone and what must stay, and two attacks are turned on every method.
@@ -146,7 +146,7 @@ def _words() -> list[str]:
 
 _ESD = "{steps = 90, learning_rate = 0.0015, strength = 5.0, sampling_steps = 6, batch_size = 4}"
 _HEAD = """\
-# A plan of the shapes world for `sage evaluate`: eight methods against the skull, on any machine.
+# A plan of the shapes world for `sage evaluate`: seven methods against the skull, on any machine.
 
 output = "evaluation"
 base = "shapes"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
+
 from ..encoders.layouts import EncoderConfig
 from ..encoders.text_encoder import TextEncoder
+from ..encoders.tokens import VOCABULARY_SIZE
 from ..unet.names import UnetConfig
 from .exam.reader_judge import ReaderJudge
 from .networks.model import ShapesModel
-from .networks.weights import load_model, load_packed, weights_hash
+from .networks.weights import load_model, load_packed, read_packed, weights_hash
 
 __all__ = ["ReaderJudge", "load", "load_encoder", "sizes", "weights_hash"]
 
@@ -24,7 +28,9 @@ def load_encoder() -> TextEncoder:
     return TextEncoder.from_state(load_packed("text_encoder")[0])
 
 
+@cache
 def sizes() -> tuple[UnetConfig, EncoderConfig]:
     """Of its U-Net and of its text encoder."""
-    unet, encoder = (load_packed(part)[0] for part in ("unet", "text_encoder"))
-    return UnetConfig.of({name: value.shape for name, value in unet.items()}), EncoderConfig.of(encoder)
+    unet, encoder = (read_packed(part)[0] for part in ("unet", "text_encoder"))
+    config = replace(EncoderConfig.of(encoder), vocabulary=VOCABULARY_SIZE)
+    return UnetConfig.of({name: value.shape for name, value in unet.items()}), config

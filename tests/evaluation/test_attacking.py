@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from sage_core.attacks.store import WITHHELD
+from sage_core.cli.main import main
 from sage_core.drawing.pictures import ChangedModel
 from sage_core.encoders.text_encoder import TextEncoder, save_encoder
 from sage_core.encoders.tokens import END_TOKEN, tokenize
-from sage_core.evaluation import attacking
+from sage_core.evaluation import attacking, drawing
 from sage_core.evaluation.drawing import Share, draw_batch
 from sage_core.evaluation.run import open_plan, run
 from sage_core.evaluation.scoring import read_scores
+from sage_core.files import write_json
 from sage_core.images import to_bytes
 from sage_core.shapes.captions import matched_pairs
 from sage_core.shapes.exam.attacked import _WORDS
@@ -92,6 +96,45 @@ def test_a_batch_is_some_prompts_with_all_looks_at_them(tmp_path: Path) -> None:
     assert open_plan(file).lists[1].key != words.key
     file.write_text(text.replace('name = "words"', 'name = "text"'))
     assert open_plan(file).lists[1].key == words.key
+
+
+def test_the_hours_that_are_left_hold_the_searches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    plain = SimpleNamespace(model=SimpleNamespace(dtype=torch.float32))
+    monkeypatch.setattr(drawing._Artist, "_changed_by", lambda *_: plain)
+    monkeypatch.setattr(
+        drawing._Artist, "_drawn", lambda _, __, job: (torch.zeros(len(job.items), 3, 8, 8), [{}] * len(job.items))
+    )
+    how = f"candidates = 2, {WORDS}"
+    attacks = attack("words", "tokens", how, steps=1, batch=1, count=2)
+    attacks += attack("more", "tokens", how, steps=1)
+    file = plan(tmp_path, SLD, attacks, count=3, draw="steps = 1\nbatch = 2")
+    command = ["evaluate", str(file), "--device", "cpu", "--quiet"]
+    assert main([*command, "--batches", "1"]) == 0
+    layout = open_plan(file)
+    base, records = layout.plan.methods[0], {}
+    # One batch of prompts as they are, and one of each attack.
+    for job in layout.jobs():
+        if found := job.found():
+            assert job.method is base
+            records[job.prompts.work] = (job, found)
+    assert {name: len(job.items) for name, (job, _) in records.items()} == {"": 2, "words": 2, "more": 6}
+    for name, seconds in (("", 1.0), ("words", 600.0)):
+        job, found = records[name]
+        write_json(job.record, found.replace(seconds=seconds).to_dict(), own=True)
+    records["more"][0].record.unlink()
+    capsys.readouterr()
+    assert main(["evaluate", str(file), "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["attacks"]["words"] == {"pictures": 8, "done": 2, "seconds": 600.0} | {
+        "bytes": records["words"][1].bytes
+    }
+    assert (told["pictures"], told["done"], told["seconds_a_picture"]) == (6 + 8 + 12, 4, 0.5)
+    assert main(["evaluate", str(file), "--dry-run"]) == 0
+    # Four pictures at half a second, six at five minutes.
+    told = "about 0.5 more hours on one process (0.5 s a picture, 300 s by words). What more take"
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.full
@@ -170,9 +213,8 @@ def test_what_adds_up_to_a_minor_is_not_drawn(small: Path, tmp_path: Path, monke
     def draw(by: ChangedModel, items, **how) -> torch.Tensor:
         return draw_batch(by, items, layout.plan.draw, "base", **how)
 
-    found, texts = attacking.draw_attacked(
-        layout.plan, listed, items, method, draw, key="x", store=small / "evaluation" / "attacks"
-    )
+    attacker = attacking.Attacker(layout.plan, method, "x", draw, small / "evaluation" / "attacks")
+    found, texts = attacker.drawn(listed, items)
     assert texts == [WITHHELD] * 3
     assert torch.allclose(found, draw(method, items), atol=1e-4)
 

@@ -109,7 +109,7 @@ def test_a_damaged_record_or_score_is_named_with_the_way_out(folder: Path, left:
     for job in layout.jobs():
         for each in (job.record, *job.files):
             write_text(each, left)
-    assert progress(layout).done == 0
+    assert progress(layout).whole.done == 0
     bench = Judges(layout, torch.device("cpu"))
     for method in layout.plan.methods:
         write_text(bench.file(method, "attacks"), left)

@@ -26,7 +26,7 @@ from sage_core.evaluation import drawing
 from sage_core.evaluation.bases import load
 from sage_core.evaluation.claims import claim
 from sage_core.evaluation.drawing import Share, draw
-from sage_core.evaluation.layout import Layout, Progress, _deciding, check_room, progress
+from sage_core.evaluation.layout import Layout, Progress, Work, _deciding, check_room, progress
 from sage_core.evaluation.plan import Making, MethodPlan
 from sage_core.evaluation.prompts import read_lists
 from sage_core.evaluation.reading import read_plan
@@ -217,10 +217,10 @@ def test_changed_plans_draw_anew_what_they_change(one: Path, tmp_path: Path) -> 
     # More captions and another name of a method keep what is drawn; another list or strength does not.
     (tmp_path / "seen.txt").write_text("one small skull on the grass\n")
     file.write_text(text.replace('"moved"', '"turned"'))
-    before = progress(layout_of(file))
+    before = progress(layout_of(file)).whole
     assert (before.pictures, before.done) == (45, 28)
     file.write_text(text.replace('sld = "max"', 'sld = "weak"'))
-    after = progress(layout_of(file))
+    after = progress(layout_of(file)).whole
     assert after.done == 28 and after.pictures == 45
 
 
@@ -276,7 +276,7 @@ def test_millions_of_pictures_take_no_memory_until_they_are_drawn(tmp_path: Path
     (tmp_path / "seen.txt").write_text("\n".join(f"skull {number}" for number in range(1000)))
     with MemoryWatch(CPU) as watch:
         layout = layout_of(file)
-        assert progress(layout).pictures == 2 * (11_000 + 1_000_000 + 2_000)
+        assert progress(layout).whole.pictures == 2 * (11_000 + 1_000_000 + 2_000)
         assert (watch.peak() or 0) < 0.05
     items = next(each.items for each in layout.lists if each.name == "seen names")
     assert (items[-1].place, items[-1].seed, items[-1].id) == (999_999, 999_999, "seen-names-999#1000")
@@ -311,11 +311,8 @@ def test_a_run_in_steps_says_how_long_it_takes(one: Path, tmp_path: Path) -> Non
     assert draw_all(layout, batches=1) == 4
     found = progress(layout)
     assert len(found.ways) == 1 and found.ways[0].startswith("fp32 on ")
-    assert (
-        (found.pictures, found.done) == (51, 4)
-        and "s a picture" in found.summary(2)
-        and "2 processes" in found.summary(2)
-    )
+    assert (found.whole.pictures, found.whole.done) == (51, 4)
+    assert "s a picture" in found.summary(2) and "2 processes" in found.summary(2)
 
 
 def test_what_another_process_draws_is_left_to_it(one: Path, tmp_path: Path) -> None:
@@ -360,7 +357,7 @@ def test_a_disk_that_is_too_small_is_refused_before_drawing(one: Path, tmp_path:
     copied(one, tmp_path)
     layout = layout_of(tmp_path / "plan.toml")
     check_room(layout)
-    huge = Progress(10, 0, 1e18, 0.0)
+    huge = Progress(Work(10), {}, (), 1e18)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sage_core.evaluation.layout.progress", lambda _: huge)
         with pytest.raises(FileError, match="are free there"):

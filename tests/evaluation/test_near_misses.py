@@ -55,7 +55,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         near = ("star", "red ring", "blue star", "ring")
         return SimpleNamespace(pairs=SimpleNamespace(safe=safe), found=(SimpleNamespace(near=near),))
 
-    monkeypatch.setattr(near_misses, "make_pairs", make)
+    monkeypatch.setattr("sage_core.prompts.making.make.make_pairs", make)
     return calls
 
 

@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from sage_core.encoders.layouts import TOKEN_TABLE
+from sage_core.encoders.tokens import tokenize
 from sage_core.errors import SettingsError
 from sage_core.evaluation import plan
 from sage_core.evaluation.run import open_plan, run
 from sage_core.lazy import installed
 from sage_core.methods import table
+from sage_core.methods.removal import Removal
+from sage_core.rows import parse_toml
 from sage_core.tifa.judges import base
 from sage_core.tifa.questions import Question
 from small_worlds import world_plan
 
-ROW = """
-from __future__ import annotations
-from sage_core.methods.table import Method
-FADED = Method("Faded", "own", "faded", "FadedSettings", function="fade", package="theirs", help="draws nothing at all")
-"""
-FADED = """
-from __future__ import annotations
-from dataclasses import dataclass
-from sage_core.drawing.change import Change
-from sage_core.settings import Share, Settings
-
-@dataclass(frozen=True)
-class FadedSettings(Settings):
-    "How faint."
-    strength: Share = 1.0
-
-def fade(base, removal, settings, watch):
-    name = next(name for name in base.unet() if name.endswith("conv_out.weight"))
-    return Change(deltas={name: -settings.strength * base.weight(name)})
-"""
+# The package of the documents, by its files' names.
+DOCUMENTED = {
+    block.split("\n")[0].lstrip("# ").split(",")[0]: block
+    for block in re.findall(
+        r"```\w+\n(# (?:pyproject|swapped/).*?)```",
+        (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
+}
 SCORE = """
 from __future__ import annotations
 import numpy as np
@@ -58,9 +53,9 @@ class TheirJudge(ModelJudge):
 """
 POINTS = """
 [sage_core.methods]
-faded = theirs.row:FADED
+swapped = {swapped}
 broken = theirs.gone:ROW
-uce = theirs.row:FADED
+uce = {swapped}
 [sage_core.scores]
 light = theirs.score:light
 [sage_core.judges]
@@ -74,10 +69,11 @@ def their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytes
     info = tmp_path / "theirs-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(POINTS)
-    (tmp_path / "theirs").mkdir()
-    for name, text in (("__init__", ""), ("row", ROW), ("faded", FADED), ("score", SCORE)):
-        (tmp_path / "theirs" / f"{name}.py").write_text(text)
+    points = parse_toml(DOCUMENTED["pyproject.toml"])["project"]["entry-points"]["sage_core.methods"]
+    (info / "entry_points.txt").write_text(POINTS.format(**points))
+    for name, text in (DOCUMENTED | {"theirs/__init__.py": "", "theirs/score.py": SCORE}).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     before = dict(table.METHODS)
     installed.cache_clear()
@@ -87,19 +83,25 @@ def their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytes
     table.METHODS.clear()
     table.METHODS.update(before)
     installed.cache_clear()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "theirs"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("theirs", "swapped")]:
         del sys.modules[name]
 
 
 def test_a_method_and_a_score_of_another_package(tmp_path: Path, their_package: str) -> None:
     assert "broken of theirs.gone:ROW cannot be loaded" in their_package
     assert "no row of a new method 'uce'" in their_package
-    method = '[[method]]\nname = "theirs"\nmake = "faded"\nconcepts = ["skull"]\nsettings = {strength = 0.5}\n'
+    from swapped.swap import SwapSettings, swap
+
+    assert list(DOCUMENTED) == ["pyproject.toml", "swapped/row.py", "swapped/swap.py"]
+    method = '[[method]]\nname = "theirs"\nmake = "swapped"\nconcepts = ["skull", "two"]\nguides = ["ball"]\n'
+    method += "settings = {strength = 0.5}\n"
     file = world_plan(tmp_path / "plan", method, safe=2, attacks=0, draw="steps = 1", score='what = ["light"]')
     results = run(open_plan(file), device=torch.device("cpu"))
-    assert results is not None
-    rows = results.tables[0].rows
-    assert rows["base"]["light"].value != rows["theirs"]["light"].value
+    assert results is not None and results.tables[0].rows["theirs"]["light"].value > 0
+    skull, two, ball = tokenize(["skull", "two", "ball"])[:, 1]
+    base = SimpleNamespace(encoder_state=lambda: {TOKEN_TABLE: torch.arange(49408.0)[:, None]})
+    rows = swap(base, Removal(("skull", "two"), ("ball",)), SwapSettings(0.5), None).encoder[TOKEN_TABLE][:, 0]
+    assert [float(rows[each]) for each in (skull, two, ball)] == [(skull + ball) / 2, (two + ball) / 2, ball]
     file.write_text(file.read_text().replace("0.5", "2"))
     with pytest.raises(SettingsError, match=r"strength is 2\.0, expected a number from 0 to 1"):
         open_plan(file)

@@ -197,6 +197,10 @@ def test_all_problems_are_named_at_once(folder: Path) -> None:
     ) as found:
         plan_of(folder, text)
     assert "\n" not in str(found.value)
+    # What may stand beside a method that there is not is not guessed at.
+    unknown = '\n[[method]]\nname = "own"\nmake = "mine"\nconcepts = ["skull"]\nguides = ["ball"]\n'
+    with pytest.raises(SettingsError, match=r"^\S+, line \d+, method\[4\]\.make: found 'mine', expected one of"):
+        plan_of(folder, GOOD + unknown)
 
 
 def test_what_is_not_toml_is_named_by_line(folder: Path) -> None:

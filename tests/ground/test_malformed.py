@@ -275,7 +275,7 @@ def output_cases(folder: Path) -> list[Case]:
             [each.shown.to_markdown(), each.shown.to_html(), each.shown.to_latex(), each.to_csv()] for each in tables
         ]
         done = progress(found)
-        return [texts, lost_csv(comparisons), vars(done), done.summary(), settled_precision(found, CPU)]
+        return [texts, lost_csv(comparisons), done.to_dict(), done.summary(), settled_precision(found, CPU)]
 
     job, method = layout.jobs()[0], plan.methods[1]
     files = {name: bench.file(method, name) for name in ("tifa", "clipscore", "attacks", "kid")}
