@@ -18,7 +18,7 @@ from sage_core.methods.adv_unlearn import AdvUnlearnSettings
 from sage_core.methods.adv_unlearn_store import AdvUnlearnResult, plan_unlearning, train_adv_unlearn
 from sage_core.methods.concepts import Concepts
 from sage_core.runs.store import RunStore
-from sage_core.shapes.networks.model import build_text_encoder, build_unet
+from sage_core.shapes.networks.model import build_unet
 from sage_core.unet.names import SD1, UnetConfig, unet_names
 
 WIDTH = 16
@@ -40,7 +40,7 @@ def unet() -> State:
 def base() -> State:
     torch.manual_seed(1)
     config = EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=16, vocabulary=49408, positions=77)
-    return build_text_encoder(config).state()
+    return TextEncoder.fresh(config).state()
 
 
 def run(unet: State, base: State, store: Path, **options: Any) -> AdvUnlearnResult:
@@ -199,7 +199,7 @@ def test_what_cannot_be_trained_is_refused(unet: State, base: State, tmp_path: P
     with pytest.raises(
         UnetError, match=r"reads states of width 16, and the text encoder gives 32.*SD 2 has width 1024"
     ):
-        run(unet, build_text_encoder(other).state(), tmp_path)
+        run(unet, TextEncoder.fresh(other).state(), tmp_path)
     assert not list(tmp_path.iterdir()), "it was refused before anything was written"
 
 

@@ -19,7 +19,6 @@ from sage_core.methods.safree import (
     projector,
     trigger_positions,
 )
-from sage_core.shapes.networks.model import build_text_encoder
 
 CONCEPTS = ("skull", "death mask", "bone face")
 
@@ -27,7 +26,7 @@ CONCEPTS = ("skull", "death mask", "bone face")
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
     torch.manual_seed(0)
-    encoder = build_text_encoder(
+    encoder = TextEncoder.fresh(
         EncoderConfig(layers=2, width=64, heads=1, mlp_width=32, vocabulary=49408, positions=77)
     )
     with torch.no_grad():

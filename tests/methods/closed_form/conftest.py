@@ -9,13 +9,12 @@ from torch import Tensor
 
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.methods.concepts import TokenStates
-from sage_core.shapes.networks.model import build_text_encoder
 
 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
     torch.manual_seed(0)
-    encoder = build_text_encoder(
+    encoder = TextEncoder.fresh(
         EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=32, vocabulary=49408, positions=77)
     )
     with torch.no_grad():
