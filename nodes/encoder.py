@@ -16,15 +16,11 @@ from ..sage_core.encoders.text_encoder import save_encoder, state_hash
 from ..sage_core.errors import SettingsError
 from .host import clips, display, files
 from .host.files import check_name, saved_metadata
-from .host.inputs import check_choices, check_finite, exactly_one, found_by
+from .host.inputs import exactly_one, found_by
 
 # The share of an alignment that rounding may take without a word. Of a change of a hundredth, which is what trainings
 # make, bf16 takes a sixth and fp16 a fiftieth.
 _MOST_LOST = 0.1
-
-
-def _fingerprint(name: str | None) -> tuple[int, int] | None:
-    return None if name in (None, files.NONE) else files.fingerprint(files.encoder_path(name))
 
 
 class SAGELoadEncoder(io.ComfyNode):
@@ -58,8 +54,8 @@ class SAGELoadEncoder(io.ComfyNode):
         return files.taken(files.encoder_path, encoder_name)
 
     @classmethod
-    def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> tuple[int, int] | None:
-        return _fingerprint(encoder_name)
+    def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> Any:
+        return [files.fingerprint(files.encoder_path(name)) for name in files.chosen(encoder_name)]
 
     @classmethod
     def execute(cls, encoder_name: str) -> io.NodeOutput:
@@ -121,16 +117,14 @@ class SAGEApplyEncoder(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, encoder_name: str | None = None) -> bool | str:
-        return encoder_name == files.NONE or files.taken(files.encoder_path, encoder_name)
+        return files.taken(files.encoder_path, *files.chosen(encoder_name))
 
     @classmethod
-    def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> tuple[int, int] | None:
-        return _fingerprint(encoder_name)
+    def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> Any:
+        return [files.fingerprint(files.encoder_path(name)) for name in files.chosen(encoder_name)]
 
     @classmethod
     def execute(cls, clip, encoder_name, strength, mode, encoder=None, encoder_base=None) -> io.NodeOutput:
-        check_finite(strength=strength)
-        check_choices(cls, mode=mode)
         exactly_one(
             encoder_name != files.NONE, encoder is not None, "Choose encoder_name or connect encoder", SettingsError
         )

@@ -10,7 +10,7 @@ from ..sage_core.errors import JudgeError
 from ..sage_core.tifa.judges.base import Judge, load_judge
 from ..sage_core.tifa.sentences import RECOMMENDED, SentenceEncoder
 from .host import files, memory
-from .host.inputs import check_choices, exactly_one, found_by
+from .host.inputs import exactly_one, found_by
 from .host.sockets import JudgeType, LoadedJudge
 from .host.vision_clip import ClipJudge
 
@@ -56,12 +56,11 @@ class SAGELoadJudge(io.ComfyNode):
         return files.taken(files.model_path, *_folders(judge, sentence_encoder))
 
     @classmethod
-    def fingerprint_inputs(cls, judge: str | None, sentence_encoder: str | None, **_: Any) -> list[tuple[int, ...]]:
-        return [files.folder_fingerprint(name) for name in _folders(judge, sentence_encoder)]
+    def fingerprint_inputs(cls, judge: str | None, sentence_encoder: str | None, **_: Any) -> Any:
+        return [files.fingerprint(files.model_path(name)) for name in _folders(judge, sentence_encoder)]
 
     @classmethod
     def execute(cls, judge, sentence_encoder, precision, vision_clip=None) -> io.NodeOutput:
-        check_choices(cls, precision=precision)
         exactly_one(
             judge != files.NONE, vision_clip is not None, "The judge is a model folder or a vision_clip", JudgeError
         )
@@ -91,7 +90,7 @@ class SAGELoadJudge(io.ComfyNode):
 
 def _folders(judge: str | None, sentence_encoder: str | None) -> list[str]:
     """Those of a judge and a sentence encoder that name model folders."""
-    return [name for name in (judge, sentence_encoder) if name not in (None, files.NONE, READER)]
+    return [name for name in files.chosen(judge, sentence_encoder) if name != READER]
 
 
 NODES: list[type[io.ComfyNode]] = [SAGELoadJudge]

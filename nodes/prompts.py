@@ -21,7 +21,7 @@ from ..sage_core.rows import split_lines
 from ..sage_core.tifa.answer_log import answered_captions
 from ..sage_core.tifa.questions import Question, group_by_caption
 from .host import display, files
-from .host.inputs import check_choices, check_finite, concepts_input, exactly_one, found_by, seed_input
+from .host.inputs import concepts_input, exactly_one, found_by, seed_input
 from .host.sockets import Concepts, Pairs, Questions
 
 
@@ -96,12 +96,11 @@ class SAGEPromptList(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
-        return file == files.NONE or files.taken(files.prompt_path, file)
+        return files.taken(files.prompt_path, *files.chosen(file))
 
     @classmethod
-    def fingerprint_inputs(cls, file: str | None, log: str | None = "", **_: Any) -> list[tuple[int, int] | None]:
-        paths = [] if file in (None, files.NONE) else [files.prompt_path(file)]
-        paths += _logs(log or "")
+    def fingerprint_inputs(cls, file: str | None, log: str | None = "", **_: Any) -> Any:
+        paths = [*map(files.prompt_path, files.chosen(file)), *_logs(log or "")]
         return [files.fingerprint(path) if path.exists() else None for path in paths]
 
     @classmethod
@@ -118,8 +117,6 @@ class SAGEPromptList(io.ComfyNode):
         pairs=None,
         side="unsafe",
     ) -> io.NodeOutput:
-        check_finite(guidance=guidance)
-        check_choices(cls, side=side)
         _one_source(file=file != files.NONE, questions=questions is not None, pairs=pairs is not None)
         logs = _logs(log)
         if logs and questions is None:
@@ -284,9 +281,8 @@ class SAGEPromptPairs(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, safe_file: str | None, unsafe_file: str | None, **_: Any) -> list[tuple[int, int]]:
-        names = [name for name in (safe_file, unsafe_file) if name not in (None, files.NONE)]
-        return [files.fingerprint(files.prompt_path(name)) for name in names]
+    def fingerprint_inputs(cls, safe_file: str | None, unsafe_file: str | None, **_: Any) -> Any:
+        return [files.fingerprint(files.prompt_path(name)) for name in files.chosen(safe_file, unsafe_file)]
 
     @classmethod
     def execute(cls, safe_file, safe_text, unsafe_file, unsafe_text, concept, concept_list=None) -> io.NodeOutput:
@@ -371,11 +367,11 @@ class SAGELoadConcepts(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
-        return file == files.NONE or files.taken(files.prompt_path, file)
+        return files.taken(files.prompt_path, *files.chosen(file))
 
     @classmethod
-    def fingerprint_inputs(cls, file: str | None, text: str | None = None) -> list[tuple[int, int] | None]:
-        if file not in (None, files.NONE):
+    def fingerprint_inputs(cls, file: str | None, text: str | None = None) -> Any:
+        if files.chosen(file):
             paths = concept_files(files.prompt_path(file))
         else:
             paths = named_files(text, files.input_folder()) if text else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import get_args
+from typing import Any, get_args
 
 from comfy_api.latest import io, ui
 
@@ -17,7 +17,7 @@ from ..sage_core.tifa.questions import group_by_caption, read_questions, write_q
 from ..sage_core.tifa.writing.language_model import LanguageModel
 from ..sage_core.tifa.writing.make_questions import Way, make_questions, make_questions_by_rule
 from .host import display, files, memory
-from .host.inputs import ADVANCED, check_choices, found_by, seed_input
+from .host.inputs import ADVANCED, found_by, seed_input
 from .host.sockets import JudgeType, Questions, Scores
 
 _QUESTION_SUFFIXES = (".json", ".jsonl", ".csv")
@@ -47,8 +47,8 @@ class SAGELoadQuestions(io.ComfyNode):
         return files.taken(files.prompt_path, file)
 
     @classmethod
-    def fingerprint_inputs(cls, file: str | None) -> list[tuple[int, int]]:
-        return [files.fingerprint(files.prompt_path(file))] if file else []
+    def fingerprint_inputs(cls, file: str | None) -> Any:
+        return files.fingerprint(files.prompt_path(file)) if file else None
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
@@ -107,7 +107,6 @@ class SAGEMakeQuestions(io.ComfyNode):
 
     @classmethod
     def execute(cls, captions, model, precision, attempts, seed, save_as, way=("auto",)) -> io.NodeOutput:
-        check_choices(cls, precision=precision, way=way)
         lines = typed_lines(captions, error=QuestionError)
         named = {f"caption_{number}": caption for number, caption in enumerate(dict.fromkeys(lines), 1)}
         if model[0] == files.NONE:
@@ -116,12 +115,7 @@ class SAGEMakeQuestions(io.ComfyNode):
             writer = LanguageModel.from_folder(files.model_path(model[0]), dtype=memory.precision(precision[0]))
             memory.load([memory.Managed(writer.model)])
             made = make_questions(
-                named,
-                writer,
-                way=way[0],
-                attempts=attempts[0],
-                seed=seed[0],
-                on_caption=display.Progress("captions"),
+                named, writer, way=way[0], attempts=attempts[0], seed=seed[0], on_caption=display.Progress("captions")
             )
         if not made.questions:
             raise QuestionError(f"No question could be made. {made.summary()}")

@@ -18,6 +18,7 @@ from PIL.Image import Image
 from server import PromptServer
 from torch import Tensor
 
+from ...sage_core.batches import counting
 from ...sage_core.plots import figure_to_image
 from ...sage_core.rows import printable
 from ...sage_core.runs.curves import training_curves
@@ -106,14 +107,7 @@ class LiveCurves:
 
 def counter(what: str, total: int) -> Callable[[int], None]:
     """Turns "n more are done" into progress towards `total`, which also notices Cancel; `what` is counted."""
-    progress, done = Progress(what), 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(done, total)
-
-    return count
+    return counting(Progress(what), total)
 
 
 def to_image(picture: Image) -> Tensor:
@@ -126,10 +120,14 @@ def preview(picture: Tensor, text: str, cls: type[io.ComfyNode]) -> dict[str, An
     return ui.PreviewImage(picture, cls=cls).as_dict() | ui.PreviewText(text).as_dict()
 
 
-def loss_curves(history: Sequence[StepReport]) -> tuple[dict[str, list[float]], Tensor]:
-    """A training's LOSS_MAP and the picture of its losses."""
+def trained(
+    cls: type[io.ComfyNode], made: Any, report: str, history: Sequence[StepReport], *more: Any
+) -> io.NodeOutput:
+    """What a training shows and hands on: what it made, its report, its LOSS_MAP, its losses as a picture, and more."""
+    log.info("SAGE: %s", report)
     curves = to_image(figure_to_image(training_curves(history)))
-    return {"loss": [step.losses["total"] for step in history]}, curves
+    losses = {"loss": [step.losses["total"] for step in history]}
+    return io.NodeOutput(made, report, losses, curves, *more, ui=preview(curves, report, cls))
 
 
 def previews(pictures: Sequence[Tensor], cls: type[io.ComfyNode]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import codecs
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..plots import Theme
     from ..prompts.concepts import ConceptList
+    from ..prompts.pairs import PromptPairs
 
 # What a file of a folder of pictures ends in.
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -153,6 +154,37 @@ def concepts(path: Path) -> ConceptList:
     return found
 
 
+def changes(assignments: Sequence[str]) -> dict[str, Any]:
+    """Settings of a training or edit from NAME=VALUE of --set; a value is read as JSON if possible, else as text."""
+    found = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise SettingsError(f"--set takes NAME=VALUE, for instance learning_rate=2e-4; found {assignment!r}.")
+        try:
+            found[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            found[name] = text
+    return found
+
+
+def pairs_of(path: Path, unsafe: Path | None, from_concept: bool, concept: str | ConceptList) -> PromptPairs:
+    """The pairs in a file, or of its safe prompts with --unsafe, --from-concept or the concepts of --concepts."""
+    from ..prompts.concept_pairs import read_concepts_pairs
+    from ..prompts.pairs import read_concept_pairs, read_pairs
+
+    if not isinstance(concept, str):
+        if unsafe or from_concept:
+            given = "--unsafe" if unsafe else "--from-concept"
+            raise SettingsError(f"Unsafe prompts come from --concepts or from {given}; both are given.")
+        return read_concepts_pairs(path, concept)
+    if unsafe and from_concept:
+        raise SettingsError("Unsafe prompts come from --unsafe or from --from-concept; both are given.")
+    if from_concept:
+        return read_concept_pairs(path, concept)
+    return read_pairs(path, unsafe)
+
+
 def check_safetensors(name: str, path: Path) -> None:
     """Refuse a name without .safetensors before any work: other programs would take the file for a pickle."""
     if path.suffix.lower() != ".safetensors":
@@ -220,14 +252,9 @@ class Bars:
 
     def counter(self, name: str, total: int) -> Callable[[int], None]:
         """A function that tells the bar of this name how much more is done, of `total`."""
-        update, done = self(name), 0
+        from ..batches import counting
 
-        def count(more: int) -> None:
-            nonlocal done
-            done += more
-            update(done, total)
-
-        return count
+        return counting(self(name), total)
 
 
 def theme(options: argparse.Namespace) -> Theme:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from . import everyday_words as known
 from .making import lexicon
@@ -304,10 +304,3 @@ class _Writer:
         text = f"{self._one(known.STYLES)} of {plain()}"
         self._whole = True
         return text
-
-
-def caption_stream(seed: int) -> Iterator[str]:
-    """Captions without end, with repeats and unfiltered; for measurements."""
-    writer = _Writer(random.Random(f"everyday {seed}"))
-    while True:
-        yield writer.caption()

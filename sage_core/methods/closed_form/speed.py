@@ -82,10 +82,6 @@ def edit(
 
     `concepts.preserve` and `concepts.captions` are what to retain, by their last subject tokens; those that name a
     concept, in whole words, are left out. Without any it is the empty prompt's states.
-
-    Raises:
-        UnetError: the weights do not fit, or nothing changes.
-        SettingsError: a system is singular.
     """
     settings = settings or SpeedSettings()
     chosen = choose(weights, encoder.config.width, _wanted(settings.matrices))
@@ -173,12 +169,7 @@ def _retained(states: TokenStates, concepts: Concepts, empty: Tensor) -> Tensor:
 
 
 def _held_directions(
-    weight: Tensor,
-    moved: Tensor,
-    plain: Tensor,
-    retain: Tensor,
-    settings: SpeedSettings,
-    generator: torch.Generator,
+    weight: Tensor, moved: Tensor, plain: Tensor, retain: Tensor, settings: SpeedSettings, generator: torch.Generator
 ) -> Tensor:
     """Orthonormal columns: the directions in which the states to retain have a second moment to speak of."""
     # The plain edit changes a state x by moved · plain · x, whose length the small factor R of moved = Q R tells.
