@@ -46,12 +46,28 @@ def test_the_keys_of_the_presets_of_release_0_1_stay(preset: str, key: str) -> N
         {"perturbation_unit": "concept"},
         {"precision": "bf16"},
         {"target": "paired"},
+        {"seed": 1},
+        {"keep_mse": 3.0},
+        {"held_out": 3},
     ],
 )
 def test_whatever_changes_the_result_changes_the_key(change: dict[str, Any]) -> None:
     settings = PRESETS["released"].replace(precision="fp32")
     changed = run_key(BASE_HASH, PAIRS, "skull", settings.replace(**change))
     assert changed != run_key(BASE_HASH, PAIRS, "skull", settings)
+
+
+def test_so_do_other_weights_pairs_and_concepts_but_not_the_memory_that_it_takes() -> None:
+    settings = PRESETS["released"].replace(precision="fp32")
+    others = pairs_from_lists(PAIRS.safe, PAIRS.unsafe[::-1])
+    keys = [
+        run_key(*inputs, settings)
+        for inputs in (
+            (BASE_HASH, PAIRS, "skull"), ("cd" * 32, PAIRS, "skull"), (BASE_HASH, others, "skull"),
+            (BASE_HASH, PAIRS, "bone"),
+        )
+    ]  # fmt: skip
+    assert len(set(keys)) == 4 and run_key(BASE_HASH, PAIRS, "skull", settings.replace(chunk_size=5)) == keys[0]
 
 
 def test_a_precision_that_is_not_chosen_yet_has_no_key() -> None:

@@ -177,6 +177,17 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_is_never_saved(tmp_path: Pat
     assert not (tmp_path / "c").exists()
 
 
+def test_weights_that_an_update_broke_are_never_saved(tmp_path: Path) -> None:
+    class Breaks(Bowl):
+        def after_update(self, step: int) -> None:
+            if step == 2:
+                self.weight.data.fill_(math.nan)
+
+    with pytest.raises(Stop):
+        Loop(Breaks(), Budget(steps=9), falling, checkpoint=tmp_path / "c").run(stop_at(2))
+    assert not (tmp_path / "c").exists()
+
+
 def test_checkpoints_are_written_on_the_way_and_report_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
