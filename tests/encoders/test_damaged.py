@@ -241,13 +241,13 @@ def test_most_flips_of_an_archive_are_refused_and_some_do_not_matter(whole):
     """The test above would see nothing if every file were refused, or none."""
     kind, file, content = whole
     refused = 0
-    for place in range(0, 10_000, 100):
+    for place in range(0, 10_000, 200):
         file.write_bytes(damage(content, [(place, "flip", place)]))
         try:
             read_encoder(file)
         except EncoderError:
             refused += 1
-    assert 3 < refused < 97, f"{kind}: {refused} of 100"
+    assert 2 < refused < 48, f"{kind}: {refused} of 50"
 
 
 @pytest.mark.parametrize("value", [1e39, -1e300])

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import pytest
 import torch
 from safetensors import safe_open
@@ -203,39 +197,3 @@ def test_changes_that_fp16_cannot_hold_are_refused(base, size):
     aligned = base | {MATRIX: base[MATRIX] + size * torch.outer(torch.ones(96), torch.ones(64))}
     with pytest.raises(EncoderError, match=r"fc1\.weight changes by .*e\+.* holds 4\.3e\+09 at most.*diverged"):
         extract_lora(base, aligned, rank=4)
-
-
-KILLED_WHILE_SAVING = """
-import os, signal, sys
-import safetensors.torch
-from sage_core.encoders.lora import Lora, save_lora
-
-def save_half(tensors, path, metadata):
-    content = safetensors.torch.save(tensors, metadata)
-    with open(path, "wb") as file:
-        file.write(content[: len(content) // 2])
-    os.kill(os.getpid(), signal.SIGKILL)
-
-safetensors.torch.save_file = save_half
-save_lora(sys.argv[1], Lora(safetensors.torch.load_file(sys.argv[2]), {}, 1.0, {}), {"new": "yes"})
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-@pytest.mark.parametrize("old", [True, False], ids=["over another", "the first"])
-def test_killed_while_saving_leaves_the_old_lora_or_none_and_its_rest_goes_later(tmp_path, base, aligned, old):
-    file = tmp_path / "loras" / "a.safetensors"
-    save_lora(tmp_path / "source.safetensors", extract_lora(base, aligned, rank=8), {})
-    if old:
-        save_lora(file, extract_lora(base, aligned, rank=2), {"old": "yes"})
-    before = file.read_bytes() if old else None
-    command = [sys.executable, "-c", KILLED_WHILE_SAVING, str(file), str(tmp_path / "source.safetensors")]
-    done = subprocess.run(command, capture_output=True, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert (file.read_bytes() if file.exists() else None) == before
-    (left,) = (path for path in file.parent.iterdir() if path != file)
-    long_ago = time.time() - 4000
-    for path in (*left.iterdir(), left):
-        os.utime(path, (long_ago, long_ago))
-    save_lora(file, extract_lora(base, aligned, rank=4), {})
-    assert list(file.parent.iterdir()) == [file]

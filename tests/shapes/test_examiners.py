@@ -66,11 +66,11 @@ def test_more_readers_read_the_same(world):
 
 def test_the_judge_is_asked_each_question_about_its_own_picture(judge, world):
     _, pictures, questions = world
-    listed = question_list()
-    answers = JudgeExaminer(judge).answers(pictures[:3], questions[:3])
+    listed, some = question_list(), [asked[::7] for asked in questions[:3]]
+    answers = JudgeExaminer(judge).answers(pictures[:3], some)
     one_by_one = [
         answer_questions(judge, pictures[row : row + 1], torch.tensor([[listed.id_of(question.question)]]))
-        for row, asked in enumerate(questions[:3])
+        for row, asked in enumerate(some)
         for question in asked
     ]
     assert torch.equal(answers, torch.cat(one_by_one)[:, 0])
@@ -212,7 +212,7 @@ def test_questions_of_other_worlds_are_refused(world):
 def test_the_shipped_judge_is_the_one_its_card_speaks_of():
     examiner = JudgeExaminer(restore_judge(load_packed("judge")[0]))
     assert judge_card_of()["rendered"]["average"] >= 0.99
-    scenes = sample_scenes(60, seed=77, unsafe=None, split="any")
+    scenes = sample_scenes(40, seed=77, unsafe=None, split="any")
     questions = ask(scenes, write_captions(scenes, seed=78, names="all"))
     right = examiner.answers(render(scenes, seed=79), questions) == truth(questions)
     assert right.double().mean() > 0.98

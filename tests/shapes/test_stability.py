@@ -146,6 +146,7 @@ def test_tuning_s_gradient_is_that_of_the_denoising_loss(base: Model, around: Su
     double.unet.float()
 
 
+@pytest.mark.full
 def test_a_table_at_toy_size(world: World, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy = TrialSettings(prompts=2, near=2, unsafe=2, steps=1)
     monkeypatch.setattr(stability, "_LEAST", toy)
