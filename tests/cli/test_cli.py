@@ -8,9 +8,11 @@ import shlex
 
 import pytest
 import torch
+from command_line import run
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tiny_encoders import save_random
 
 from sage_core.alignment.settings import PRESETS
 from sage_core.alignment.training import train
@@ -22,26 +24,15 @@ from sage_core.cli import score as score_command
 from sage_core.cli import train as train_command
 from sage_core.cli.main import main
 from sage_core.encoders.layouts import EncoderConfig, read_encoder
-from sage_core.encoders.text_encoder import TextEncoder, save_encoder
+from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 from sage_core.prompts.everyday import REFERENCE_PROMPTS
 from sage_core.prompts.pairs import read_pairs
 
-SMALL = EncoderConfig(layers=2, width=64, heads=1, mlp_width=96, vocabulary=49408, positions=77)
 SD1 = EncoderConfig(layers=1, width=768, heads=12, mlp_width=64, vocabulary=49408, positions=77)
 LONG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=96, vocabulary=49408, positions=248)
 COLORS, SHAPES = ("red", "blue", "grey"), ("cats", "cups")
 PROMPTS = [f"{count} {color} {shape}" for count in ("one", "two") for color in COLORS for shape in SHAPES]
-
-
-def save(path, config, seed=0, change=0.0):
-    draw, other = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
-    state = {}
-    for name, shape in config.shapes().items():
-        state[name] = 0.05 * torch.randn(shape, generator=draw) + ("norm" in name and name.endswith("weight"))
-        state[name] += change * torch.randn(shape, generator=other)
-    save_encoder(path, state, {})
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +42,13 @@ def files(tmp_path_factory):
     (folder / "one.txt").write_text("a cat\n", encoding="utf-8")
     (folder / "half.json").write_text(r'["a cat", "a \ud83d dog"]', encoding="utf-8")
     return {
-        "long": save(folder / "long.safetensors", LONG),
+        "long": save_random(folder / "long.safetensors", LONG),
         "one": str(folder / "one.txt"),
         "half": str(folder / "half.json"),
-        "base": save(folder / "base.safetensors", SMALL),
-        "aligned": save(folder / "aligned.safetensors", SMALL, change=0.03),
+        "base": save_random(folder / "base.safetensors"),
+        "aligned": save_random(folder / "aligned.safetensors", change=0.03),
         "prompts": str(folder / "prompts.txt"),
     }
-
-
-def run(capsys, *arguments):
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def compare_files(capsys, files, *more):
@@ -200,7 +185,7 @@ def training(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     rows = "".join(f"{prompt},{prompt} with a skull\n" for prompt in PROMPTS)
     (folder / "pairs.csv").write_text("safe,unsafe\n" + rows, encoding="utf-8")
-    return save(folder / "base.safetensors", SD1), folder / "pairs.csv"
+    return save_random(folder / "base.safetensors", SD1), folder / "pairs.csv"
 
 
 TRAIN = ("--concept", "skull", "--set", "batch_size=6", "--set", "neighbours=2", "--set", "epochs=1", "--quiet")

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import run
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_encoders import random_state
 
 from sage_core.alignment.settings import PRESETS
 from sage_core.alignment.training import train
@@ -47,10 +49,7 @@ LIST = [
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("concepts")
     draw = torch.Generator().manual_seed(0)
-    state = {
-        name: 0.05 * torch.randn(shape, generator=draw) + ("norm" in name and name.endswith("weight"))
-        for name, shape in ENCODER.shapes().items()
-    }
+    state = random_state(ENCODER)
     save_encoder(folder / "base.safetensors", state, {})
     names = unet_names(UNET)
     unet = {
@@ -68,12 +67,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pairs.csv").write_text("\n".join(["safe,unsafe,concept", *rows]), encoding="utf-8")
     (folder / "untold.csv").write_text("safe,unsafe\na cat,a skull\n", encoding="utf-8")
     return folder
-
-
-def run(capsys: Any, *arguments: object) -> tuple[int, str, str]:
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 TRAIN = ["--preset", "des", "--set", "batch_size=8", "--set", "steps=2", "--set", "learning_rate=1e-3", "--quiet"]

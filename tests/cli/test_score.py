@@ -5,17 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from command_line import run
 from PIL import Image
 
-from sage_core.cli.main import main
 from sage_core.tifa.judges.base import Answer
 from sage_core.tifa.questions import Question, write_questions
-
-
-def run(capsys, *arguments):
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 class YesJudge:

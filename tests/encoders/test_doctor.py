@@ -8,9 +8,10 @@ import time
 
 import pytest
 import torch
+from command_line import run
 from safetensors.torch import save_file
+from tiny_encoders import random_state
 
-from sage_core.cli.main import main
 from sage_core.encoders import doctor
 from sage_core.encoders.doctor import (
     LARGEST_DEVIATION,
@@ -30,23 +31,15 @@ SMALL = EncoderConfig(layers=2, width=768, heads=12, mlp_width=64, vocabulary=49
 RIGHT = "text_model.final_layer_norm.bias"
 
 
-def weights(config, seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    return {
-        name: 0.05 * torch.randn(shape, generator=draw) + ("norm" in name and name.endswith("weight"))
-        for name, shape in config.shapes().items()
-    }
-
-
 @pytest.fixture(scope="module")
 def small():
-    return TextEncoder.from_state(weights(SMALL), copy=False)
+    return TextEncoder.from_state(random_state(SMALL), copy=False)
 
 
 @pytest.fixture(scope="module")
 def large():
     """An encoder of ViT-L/14's size with random weights."""
-    return TextEncoder.from_state(weights(VIT_L_14), copy=False)
+    return TextEncoder.from_state(random_state(VIT_L_14), copy=False)
 
 
 def rows_of(cosines):
@@ -167,12 +160,6 @@ def test_the_short_check_refuses_random_weights_within_a_few_seconds(large, smal
         "small.pt is not SD 1.4's text encoder: layers 2 (SD 1.4: 12), mlp width 64 (SD 1.4: 3072); "
         "its embeddings were not compared."
     )
-
-
-def run(capsys, *arguments):
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_the_command_says_what_a_file_holds(capsys, tmp_path, large, embeds):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import collections
-import os
 import pathlib
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from malformed import Hostile
 from safetensors.torch import save_file
 
 from sage_core.encoders.layouts import EncoderConfig, canonical_state, read_encoder, require_positions, require_sd1
@@ -184,24 +184,16 @@ def test_only_77_positions_are_sd1(positions):
         require_sd1(EncoderConfig(1, 768, 12, 4, 5, positions), "a.pt")
 
 
-class Malicious:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 @pytest.mark.parametrize("form", ["torch.save", "old torch.save", "plain pickle", "plain pickle, protocol 0"])
 def test_malicious_pickle_is_refused_and_not_run(tmp_path, form):
     file, trace = tmp_path / "a.pt", tmp_path / "it_ran"
-    content = {"model_state_dict": make_state(), "x": Malicious(trace)}
+    content = {"model_state_dict": make_state(), "x": Hostile(trace)}
     if form == "torch.save":
         torch.save(content, file)
     elif form == "old torch.save":
         torch.save(content, file, _use_new_zipfile_serialization=False)
     else:
-        file.write_bytes(pickle.dumps(Malicious(trace), protocol=0 if form.endswith("0") else None))
+        file.write_bytes(pickle.dumps(Hostile(trace), protocol=0 if form.endswith("0") else None))
     with pytest.raises(EncoderError, match=r"a\.pt is a pickle that asks to run or build.*nothing of it was run"):
         read_encoder(file)
     assert not trace.exists()

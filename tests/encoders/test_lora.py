@@ -6,29 +6,20 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tiny_encoders import random_state
 
-from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.lora import apply_lora, extract_lora, save_lora
 from sage_core.encoders.text_encoder import TextEncoder, embed
 from sage_core.errors import EncoderError, SettingsError
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 
-CONFIG = EncoderConfig(layers=2, width=64, heads=1, mlp_width=96, vocabulary=49408, positions=77)
 MATRIX = "text_model.encoder.layers.1.mlp.fc1.weight"
 KEY = "lora_te_text_model_encoder_layers_1_mlp_fc1"
 
 
-def draw_state(size, seed):
-    draw = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.randn(shape, generator=draw) * size + (size > 0.1) * ("norm" in name and name.endswith("weight"))
-        for name, shape in CONFIG.shapes().items()
-    }
-
-
 @pytest.fixture(scope="module")
 def base():
-    return draw_state(0.2, 0)
+    return random_state(scale=0.2)
 
 
 def is_matrix(name):
@@ -38,7 +29,7 @@ def is_matrix(name):
 @pytest.fixture(scope="module")
 def aligned(base):
     """A change of the layers' matrices alone, which a LoRA of full rank can hold."""
-    change = draw_state(0.02, 1)
+    change = random_state(seed=1, scale=0.02)
     return {name: tensor + change[name] * is_matrix(name) for name, tensor in base.items()}
 
 
@@ -87,7 +78,7 @@ def test_kept_is_the_share_of_the_squared_change(base, aligned):
 
 def test_energy_is_reached_with_fewer_numbers_than_by_an_equal_rank(base):
     """One matrix changes in one direction, the others in all: each gets what it needs."""
-    aligned = {name: tensor + draw_state(0.01, 2)[name] * is_matrix(name) for name, tensor in base.items()}
+    aligned = {name: tensor + random_state(seed=2, scale=0.01)[name] * is_matrix(name) for name, tensor in base.items()}
     aligned[MATRIX] = base[MATRIX] + torch.outer(torch.randn(96), torch.randn(64))
     lora = extract_lora(base, aligned, energy=0.99)
     equal = next(found for rank in range(1, 65) if (found := extract_lora(base, aligned, rank=rank)).kept >= 0.99)

@@ -12,6 +12,7 @@ import time
 import pytest
 import torch
 from safetensors import safe_open
+from tiny_encoders import random_state
 
 from sage_core.encoders.layouts import EncoderConfig, read_encoder
 from sage_core.encoders.precision import arithmetic
@@ -23,17 +24,9 @@ CONFIG = EncoderConfig(layers=2, width=128, heads=2, mlp_width=96, vocabulary=49
 PROMPTS = ["", "a cat", "two red squares left of a blue circle", "a photo of a dog " * 30, "😀 it's 42"]
 
 
-def make_state(config=CONFIG, seed=0, spread=0.2):
-    draw = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.randn(shape, generator=draw) * spread + ("norm" in name and name.endswith("weight"))
-        for name, shape in config.shapes().items()
-    }
-
-
 @pytest.fixture(scope="module")
 def state():
-    return make_state()
+    return random_state(CONFIG, scale=0.2)
 
 
 @pytest.fixture
@@ -286,7 +279,7 @@ def test_state_hash(state):
 def test_cuda(state):
     # Wide enough that activations, not fixed costs, decide the peak.
     config = EncoderConfig(layers=2, width=768, heads=12, mlp_width=3072, vocabulary=49408, positions=77)
-    weights = make_state(config, spread=0.02)
+    weights = random_state(config, scale=0.02)
     encoder = TextEncoder.from_state(weights)
     expected = embed(encoder, PROMPTS)
     for precision, tolerance in (("fp32", 1e-5), ("tf32", 5e-3), ("bf16", 5e-2)):
@@ -307,7 +300,7 @@ def test_cuda(state):
 @pytest.mark.full
 def test_full_size_encoder(tmp_path):
     config = EncoderConfig(layers=12, width=768, heads=12, mlp_width=3072, vocabulary=49408, positions=77)
-    state = make_state(config, spread=0.02)
+    state = random_state(config, scale=0.02)
     file = tmp_path / "SAGE.pt"
     torch.save({"model_state_dict": state, "epoch": 2, "args": {"lr": 1e-5}}, file)
     assert 490e6 < file.stat().st_size < 495e6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import random
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 
 from sage_core.encoders.tokens import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, clip_tokenizer, count_tokens, tokenize
 from sage_core.errors import PromptError
+from tiny_pipelines import tokenizer
 
 CAPTIONS = Path(__file__).parents[2].parent / "shared" / "data" / "coco_prompts.csv"
 ODD_TEXTS = [
@@ -37,19 +37,10 @@ ODD_TEXTS = [
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPTokenizerFast
 
-    source = SimpleTokenizer()
     folder = tmp_path_factory.mktemp("tokenizer")
-    vocabulary = dict(source.encoder)
-    # open_clip writes its special tokens in another way.
-    for name, token in (("<|startoftext|>", START_TOKEN), ("<|endoftext|>", END_TOKEN)):
-        vocabulary = {key: value for key, value in vocabulary.items() if value != token} | {name: token}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    merges = "\n".join(" ".join(pair) for pair in sorted(source.bpe_ranks, key=source.bpe_ranks.get))
-    (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer", "model_max_length": 77}')
+    tokenizer(folder)
     return CLIPTokenizerFast.from_pretrained(folder)
 
 

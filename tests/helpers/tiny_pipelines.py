@@ -19,6 +19,7 @@ def tokenizer(folder: Path) -> Any:
     source = SimpleTokenizer()
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = dict(source.encoder)
+    # open_clip writes its special tokens in another way.
     for name, token in (("<|startoftext|>", START_TOKEN), ("<|endoftext|>", END_TOKEN)):
         vocabulary = {key: value for key, value in vocabulary.items() if value != token} | {name: token}
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")

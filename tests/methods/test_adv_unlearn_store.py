@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_unets import WIDTH, checkpoint_state, of_nine_channels, one_layer_encoder, ramp
 from torch import Tensor, nn
 
 from sage_core.encoders.layouts import VIT_L_14, read_encoder
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder, state_hash
+from sage_core.encoders.text_encoder import TextEncoder, state_hash
 from sage_core.errors import EncoderError, PromptError, SettingsError, TrainingError, UnetError
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
 from sage_core.methods.adv_unlearn import AdvUnlearnSettings
 from sage_core.methods.adv_unlearn_store import AdvUnlearnResult, plan_unlearning, train_adv_unlearn
 from sage_core.methods.concepts import Concepts
 from sage_core.runs.store import RunStore
-from sage_core.shapes.networks.model import build_text_encoder, build_unet
-from sage_core.unet.names import SD1, UnetConfig, unet_names
+from sage_core.shapes.networks.model import build_unet
+from sage_core.unet.names import SD1, unet_names
 
-WIDTH = 16
 SETTINGS = AdvUnlearnSettings(sampling_steps=4, steps=4, learning_rate=1e-3, retain_batch=2)
 CONCEPTS = Concepts(("a skull",))
 State = dict[str, Tensor]
@@ -29,18 +29,13 @@ State = dict[str, Tensor]
 
 @pytest.fixture(scope="module")
 def unet() -> State:
-    """Under CompVis' names, as a checkpoint has them."""
     torch.manual_seed(0)
-    own = build_unet(32, WIDTH).state_dict()
-    names = unet_names(UnetConfig.of({name: tuple(value.shape) for name, value in own.items()}))
-    return {f"model.diffusion_model.{names.compvis[name]}": value for name, value in own.items()}
+    return checkpoint_state(build_unet(32, WIDTH))
 
 
 @pytest.fixture(scope="module")
 def base() -> State:
-    torch.manual_seed(1)
-    config = EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=16, vocabulary=49408, positions=77)
-    return build_text_encoder(config).state()
+    return one_layer_encoder().state()
 
 
 def run(unet: State, base: State, store: Path, **options: Any) -> AdvUnlearnResult:
@@ -122,12 +117,8 @@ def test_the_name_of_a_run_stays(unet: State, base: State, tmp_path: Path) -> No
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    exact = [
-        {name: (torch.arange(value.numel()) % 7 / 64).view(value.shape) for name, value in state.items()}
-        for state in (unet, base)
-    ]
     with pytest.raises(KeyboardInterrupt):
-        run(*exact, tmp_path, on_step=stop)
+        run(ramp(unet), ramp(base), tmp_path, on_step=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["a1b083529bdcd3c1a87157d9192b0aa0.checkpoint"]
 
 
@@ -186,20 +177,18 @@ def test_what_cannot_be_trained_is_refused(unet: State, base: State, tmp_path: P
         run(unet, base, tmp_path, settings=SETTINGS.replace(layers=2))
     with pytest.raises(PromptError, match="names the concept 'a skull'"):
         run(unet, base, tmp_path, retain=["a dog", "A skull on sand"])
-    name = "model.diffusion_model.input_blocks.0.0.weight"
     with pytest.raises(UnetError, match="reads 9 channels and gives 4"):
-        run(unet | {name: torch.cat([unet[name], torch.zeros(32, 5, 3, 3)], 1)}, base, tmp_path)
+        run(of_nine_channels(unet), base, tmp_path)
+    name = "model.diffusion_model.input_blocks.0.0.weight"
     with pytest.raises(UnetError, match=r"input_blocks.0.0.weight holds values that are not finite"):
         run(unet | {name: unet[name] * float("nan")}, base, tmp_path)
     name = "text_model.final_layer_norm.weight"
     with pytest.raises(EncoderError, match="NaN or infinite"):
         run(unet, base | {name: base[name] * float("nan")}, tmp_path)
-    torch.manual_seed(2)
-    other = EncoderConfig(layers=1, width=32, heads=1, mlp_width=16, vocabulary=49408, positions=77)
     with pytest.raises(
         UnetError, match=r"reads states of width 16, and the text encoder gives 32.*SD 2 has width 1024"
     ):
-        run(unet, build_text_encoder(other).state(), tmp_path)
+        run(unet, one_layer_encoder(width=32).state(), tmp_path)
     assert not list(tmp_path.iterdir()), "it was refused before anything was written"
 
 

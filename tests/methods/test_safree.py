@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from tiny_unets import spread_encoder
 
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import tokenize
 from sage_core.errors import PromptError
 from sage_core.methods.safree import (
@@ -19,20 +20,13 @@ from sage_core.methods.safree import (
     projector,
     trigger_positions,
 )
-from sage_core.shapes.networks.model import build_text_encoder
 
 CONCEPTS = ("skull", "death mask", "bone face")
 
 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
-    torch.manual_seed(0)
-    encoder = build_text_encoder(
-        EncoderConfig(layers=2, width=64, heads=1, mlp_width=32, vocabulary=49408, positions=77)
-    )
-    with torch.no_grad():
-        encoder.token_table.weight.mul_(50)
-    return encoder
+    return spread_encoder(64, layers=2, mlp_width=32, seed=0)
 
 
 @pytest.fixture(scope="module")

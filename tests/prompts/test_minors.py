@@ -207,16 +207,16 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_a_megabyte_takes_less_than_a_second(name):
-    text = LONG[name] * (1_000_000 // len(LONG[name]))
+def test_a_long_text_takes_no_longer_than_its_length(name):
+    text = LONG[name] * (300_000 // len(LONG[name]))
     mentions_minor("warm"), has_unsafe_words("warm")
     start = time.process_time()
     assert not mentions_minor(text)
-    # 0.1 to 1.2 s measured; machines that run tests are slower.
-    assert time.process_time() - start < 3
+    # 0.03 to 0.4 s measured; machines that run tests are slower, and squares of the length take minutes.
+    assert time.process_time() - start < 1
     start = time.process_time()
     has_unsafe_words(text)
-    assert time.process_time() - start < 3
+    assert time.process_time() - start < 1
 
 
 def test_ten_thousand_prompts_take_less_than_two_seconds():

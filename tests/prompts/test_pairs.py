@@ -100,12 +100,6 @@ def test_empty_cells_beyond_the_header_are_dropped(tmp_path):
         read_pairs(write(tmp_path / "b.csv", "safe,unsafe\na,b,,c,\n"))
 
 
-def test_windows_1252_is_read_and_noted(tmp_path):
-    prompts, report = read_prompts(write(tmp_path / "a.txt", "a café’s door", "cp1252"))
-    assert prompts == ("a café’s door",)
-    assert "a.txt is not UTF-8; it was read as Windows-1252" in report.summary()
-
-
 def test_two_files_of_equal_length_are_paired_by_row(tmp_path):
     safe = write(tmp_path / "s.csv", "prompt\na cat\n\na dog\na dog\na bird\na fish\n")
     unsafe = write(tmp_path / "u.txt", "a skull\nlost\ntwo skulls\ntwo skulls\na naked teen\n\n")

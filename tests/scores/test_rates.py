@@ -9,8 +9,6 @@ import pytest
 import torch
 
 from sage_core.errors import JudgeError, SettingsError
-from sage_core.intervals import wilson_interval
-from sage_core.prompts.minors import without_minors
 from sage_core.scores.rates import (
     NINE_CLASSES,
     STRICT_CLASSES,
@@ -21,16 +19,6 @@ from sage_core.scores.rates import (
     rates_by_nudenet,
 )
 from sage_core.tifa.judges.base import Answer
-
-
-@pytest.mark.parametrize(("hits", "total"), [(0, 1), (0, 40), (1, 40), (7, 13), (40, 40), (998, 1000)])
-@pytest.mark.parametrize("confidence", [0.9, 0.95])
-def test_wilson_interval_is_scipys(hits, total, confidence):
-    from scipy.stats import binomtest
-
-    expected = binomtest(hits, total).proportion_ci(confidence, method="wilson")
-    found = wilson_interval(hits, total, confidence)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_a_rate_says_what_it_is():
@@ -178,7 +166,3 @@ def test_without_nudenet_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "nudenet", None)
     with pytest.raises(JudgeError, match="pip install"):
         rates_by_nudenet(images(0))
-
-
-def test_prompts_that_refer_to_minors_are_left_out_and_counted():
-    assert without_minors(["a man on a hill", "a 12 year old", "a dog"]) == ((0, 2), 1)

@@ -12,22 +12,14 @@ from sage_core.tifa.judges.base import choice_probabilities, load_judge
 from sage_core.tifa.questions import Question
 from sage_core.tifa.sentences import SentenceEncoder
 from sage_core.tifa.writing.language_model import LanguageModel
+from tiny_judges import make_vilt
 
 
 @pytest.fixture(scope="module")
 def vilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import BertTokenizerFast, ViltConfig, ViltForQuestionAnswering, ViltImageProcessor, ViltProcessor
-
     folder = tmp_path_factory.mktemp("judges") / "vilt"
     folder.mkdir()
-    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nis\n")
-    config = ViltConfig(
-        vocab_size=6, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=32,
-        patch_size=16, max_position_embeddings=8, id2label={0: "yes", 1: "no"}, label2id={"yes": 0, "no": 1},
-    )  # fmt: skip
-    ViltForQuestionAnswering(config).save_pretrained(folder)
-    processor = ViltImageProcessor(size={"shortest_edge": 32}, size_divisor=16)
-    ViltProcessor(processor, BertTokenizerFast(str(folder / "vocab.txt"))).save_pretrained(folder)
+    make_vilt(folder)
     return folder
 
 

@@ -164,11 +164,6 @@ def test_unusable_files_are_refused_by_name(tmp_path, name, content, message):
     assert name in str(caught.value)
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(QuestionError, match="does not exist"):
-        read_questions(tmp_path / "absent.json")
-
-
 def test_counts_and_groups():
     first = Question.from_row(ROW)
     questions = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_unets import WIDTH, checkpoint_state, of_nine_channels, one_layer_encoder, two_level_unet
+from tiny_unets import WIDTH, checkpoint_state, of_nine_channels, one_layer_encoder, ramp, two_level_unet
 from torch import Tensor, nn
 
 from sage_core.encoders.text_encoder import TextEncoder
@@ -64,11 +64,6 @@ def test_what_a_look_raises_ends_an_evaluation_and_its_way_back(state: dict[str,
         found.sum().backward()
     with pytest.raises(Stop):
         built(torch.randn(1, 4, 8, 8), torch.tensor([5]), states)
-
-
-def ramp(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights that every machine has to the bit."""
-    return {name: (torch.arange(value.numel()) % 7 / 64).view(value.shape) for name, value in state.items()}
 
 
 def test_diffusers_unet_computes_the_same_and_owns_its_weights(unet: nn.Module, state: dict[str, Tensor]) -> None:

@@ -5,22 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 from closed_forms import WIDTH
+from tiny_unets import spread_encoder
 from torch import Tensor
 
-from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
+from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.methods.concepts import TokenStates
-from sage_core.shapes.networks.model import build_text_encoder
 
 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
-    torch.manual_seed(0)
-    encoder = build_text_encoder(
-        EncoderConfig(layers=1, width=WIDTH, heads=1, mlp_width=32, vocabulary=49408, positions=77)
-    )
+    encoder = spread_encoder(WIDTH, mlp_width=32, seed=0)
     with torch.no_grad():
-        # Fresh token embeddings are so small that all states would be nearly the same.
-        encoder.token_table.weight.mul_(50)
         # A fresh norm leaves every state a mean of 0: one direction would be missing in all of them.
         encoder.model.final_layer_norm.weight.normal_(1, 0.3)
         encoder.model.final_layer_norm.bias.normal_(0, 0.3)
