@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +12,6 @@ from PIL import Image
 
 from sage_core.alignment import training
 from sage_core.alignment.settings import PRESETS
-from sage_core.encoders.layouts import EncoderConfig
-from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 from sage_core.errors import SettingsError
 from sage_core.intervals import Hits
 from sage_core.methods.closed_form import oce, rece
@@ -23,7 +20,7 @@ from sage_core.methods.gate import GatedPrompts, GateSettings
 from sage_core.runs.loop import Loop
 from sage_core.shapes.bench import run
 from sage_core.shapes.bench.methods import METHODS, Ground, Part, Tried, alignment, as_tried
-from sage_core.shapes.bench.run import compare, load_world, main, read_methods
+from sage_core.shapes.bench.run import compare, main, read_methods
 from sage_core.shapes.bench.sizes import SIZES, Size
 from sage_core.shapes.exam import trials
 from sage_core.shapes.exam.attacked import KINDS, AdaptiveSettings
@@ -31,14 +28,7 @@ from sage_core.shapes.exam.trials import ModelPainter, Trial, TrialMarks, TrialS
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import concatenate
 from sage_core.shapes.tasks import TASKS
-from small_worlds import left_behind, tiny_weights
-
-CONFIG = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_weights(tmp_path_factory.mktemp("weights"), CONFIG)
+from small_worlds import left_behind
 
 
 def test_objectives_from_a_file(tmp_path):
@@ -114,11 +104,6 @@ def test_a_whole_run_at_toy_size(weights, tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit):
             main([*arguments, *wrong])
         assert message in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def world(weights):
-    return load_world(weights, torch.device("cpu"))
 
 
 def test_trials_of_different_seeds_and_trainings_share_no_prompt(world):

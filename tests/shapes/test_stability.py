@@ -9,34 +9,22 @@ import pytest
 import torch
 
 from sage_core.drawing.change import Change
-from sage_core.encoders.layouts import EncoderConfig
-from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
+from sage_core.encoders.tokens import tokenize
 from sage_core.errors import SettingsError
 from sage_core.intervals import Hits
 from sage_core.methods.safree import MovedPrompts
 from sage_core.shapes.bench import stability
 from sage_core.shapes.bench.changes import CHANGES, STRENGTHS, Model, Surroundings
 from sage_core.shapes.bench.methods import METHODS
-from sage_core.shapes.bench.run import World, load_world
+from sage_core.shapes.bench.run import World
 from sage_core.shapes.exam.trials import Glance, ModelPainter, TrialSettings
 from sage_core.shapes.networks.model import ShapesModel
 from sage_core.shapes.tasks import TASKS
 from sage_core.shapes.train.tuning import Denoising, TuningSettings
-from small_worlds import left_behind, tiny_weights
+from small_worlds import left_behind
 
-CONFIG = EncoderConfig(layers=2, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 TASK = TASKS["red star"]
 TINY = TuningSettings(steps=2, batch=2)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_weights(tmp_path_factory.mktemp("weights"), CONFIG)
-
-
-@pytest.fixture(scope="module")
-def world(weights: Path) -> World:
-    return load_world(weights, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
