@@ -26,7 +26,7 @@ from . import (
     training,
     unet,
 )
-from .host.inputs import naming_wrong_types
+from .host.inputs import guarded
 
 
 class SageExtension(ComfyExtension):
@@ -55,4 +55,4 @@ class SageExtension(ComfyExtension):
             erasure,
             redirecting,
         )
-        return [naming_wrong_types(node) for topic in topics for node in topic.NODES]
+        return [guarded(node) for topic in topics for node in topic.NODES]

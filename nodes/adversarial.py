@@ -12,7 +12,7 @@ from ..sage_core.methods.adv_unlearn_store import plan_unlearning, train_adv_unl
 from ..sage_core.methods.concepts import Concepts, split_texts
 from .host import clips, display, files, memory, models, unet_training
 from .host.files import check_name, saved_metadata
-from .host.inputs import ADVANCED, check_choices, check_finite, found_by, seed_input
+from .host.inputs import ADVANCED, found_by, seed_input
 from .host.sockets import Pairs
 
 _DEFAULTS = AdvUnlearnSettings()
@@ -76,8 +76,6 @@ class SAGETrainAdvUnlearn(io.ComfyNode):
     def execute(
         cls, model, clip, concepts, name, size, precision, pairs=None, retain_prompts="", guide="", **knobs
     ) -> io.NodeOutput:
-        check_finite(**{name: value for name, value in knobs.items() if isinstance(value, float)})
-        check_choices(cls, precision=precision)
         settings = AdvUnlearnSettings(**knobs)
         path = files.new_trained_path(name)
         wanted = Concepts(split_texts(concepts), (guide.strip(),))

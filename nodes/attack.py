@@ -18,7 +18,7 @@ from ..sage_core.plots import figure_to_image
 from ..sage_core.prompts.concepts import ConceptList
 from .host import clips, display, files, memory, models, unet_training
 from .host.files import taken
-from .host.inputs import ADVANCED, check_choices, check_finite, concepts_input, found_by, seed_input
+from .host.inputs import ADVANCED, concepts_input, found_by, seed_input
 
 _DEFAULTS = AttackPlan(("a",))
 # Of two text encoders and what passes through, beside a U-Net.
@@ -115,8 +115,6 @@ class SAGEAttack(io.ComfyNode):
         without="",
         concept_list=None,
     ) -> io.NodeOutput:
-        check_finite(below=below, learning_rate=learning_rate)
-        check_choices(cls, method=method, goal=goal, precision=precision)
         path = files.new_embedding_path(name)
         asked = _asked(prompts, concept, concept_list, method, goal)
         plan = AttackPlan(

@@ -19,7 +19,7 @@ from ..sage_core.scores.rates import (
     load_nudenet,
 )
 from .host import display
-from .host.inputs import check_choices, check_finite, concepts_input, found_by
+from .host.inputs import concepts_input, found_by
 from .host.sockets import JudgeType
 from .scores import clip_taken, looked_for, witness_inputs, witnesses
 
@@ -94,8 +94,6 @@ class SAGEPictureCheck(io.ComfyNode):
         judge=(None,),
         concept_list=(None,),
     ) -> io.NodeOutput:
-        check_finite(threshold=threshold)
-        check_choices(cls, witness=witness, classes=classes, action=action)
         names, about = looked_for(concept[0], question[0], witness[0], concept_list[0])
         if witness[0] == "NudeNet":
             asked = _by_nudenet(names, concept_list[0], classes[0], threshold[0])

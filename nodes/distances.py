@@ -13,7 +13,7 @@ from ..sage_core.scores.distances import FEWEST_FOR_FID, distance
 from ..sage_core.scores.features import Extractor, Features, load_extractor, pictures_in
 from ..sage_core.scores.statistics import Statistics, read_statistics, write_statistics
 from .host import display, files, memory
-from .host.inputs import ADVANCED, check_choices, exactly_one, found_by, seed_input
+from .host.inputs import ADVANCED, exactly_one, found_by, seed_input
 
 
 class SAGEImageDistance(io.ComfyNode):
@@ -125,7 +125,6 @@ class SAGEImageDistance(io.ComfyNode):
         images=(),
         reference_images=(),
     ) -> io.NodeOutput:
-        check_choices(cls, measure=measure, resizing=resizing)
         given = ((folder[0].strip(), images, "pictures"), (reference_folder[0].strip(), reference_images, "reference"))
         for name, batches, what in given:
             connected = any(batch is not None for batch in batches)

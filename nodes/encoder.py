@@ -16,7 +16,7 @@ from ..sage_core.encoders.text_encoder import save_encoder, state_hash
 from ..sage_core.errors import SettingsError
 from .host import clips, display, files
 from .host.files import check_name, saved_metadata
-from .host.inputs import check_choices, check_finite, exactly_one, found_by
+from .host.inputs import exactly_one, found_by
 
 # The share of an alignment that rounding may take without a word. Of a change of a hundredth, which is what trainings
 # make, bf16 takes a sixth and fp16 a fiftieth.
@@ -129,8 +129,6 @@ class SAGEApplyEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, encoder_name, strength, mode, encoder=None, encoder_base=None) -> io.NodeOutput:
-        check_finite(strength=strength)
-        check_choices(cls, mode=mode)
         exactly_one(
             encoder_name != files.NONE, encoder is not None, "Choose encoder_name or connect encoder", SettingsError
         )

@@ -9,7 +9,7 @@ from ..sage_core.methods.erasing import PRESETS, train_erasure
 from ..sage_core.methods.table import told
 from ..sage_core.unet.training import training_bytes
 from .host import files, unet_training
-from .host.inputs import check_choices, found_by, seed_input
+from .host.inputs import found_by, seed_input
 
 
 class SAGETrainErasure(io.ComfyNode):
@@ -54,7 +54,6 @@ class SAGETrainErasure(io.ComfyNode):
     def execute(
         cls, model, clip, concepts, erase_from, preset, steps, size, batch_size, precision, seed
     ) -> io.NodeOutput:
-        check_choices(cls, preset=preset, precision=precision)
         settings = PRESETS[preset].replace(batch_size=batch_size, seed=seed)
         settings = settings.replace(steps=steps) if steps else settings
         wanted, sources = Concepts(split_texts(concepts)), split_texts(erase_from)

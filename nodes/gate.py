@@ -16,7 +16,7 @@ from ..sage_core.prompts.pairs import PromptPairs
 from ..sage_core.runs.keeping import kept
 from ..sage_core.runs.record import StepReport
 from .host import clips, display, files, memory
-from .host.inputs import check_choices, check_finite, found_by, seed_input
+from .host.inputs import found_by, seed_input
 from .host.sockets import GateType, Pairs
 
 _ROUTE, _REFINE = "route", "refine"
@@ -65,7 +65,6 @@ class SAGETrainGate(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, pairs, false_alarms, steps, seed) -> io.NodeOutput:
-        check_finite(false_alarms=false_alarms)
         settings = GateSettings(steps=steps, false_alarms=false_alarms, seed=seed)
         state, folder = clips.private_copy(clips.patched_weights(clip)), files.gate_folder()
         name = gate_name(state_hash(state), pairs.safe, pairs.unsafe, settings)
@@ -146,7 +145,6 @@ class SAGEGate(io.ComfyNode):
 
     @classmethod
     def execute(cls, gate: Gate, base, text, action, aligned=None) -> io.NodeOutput:
-        check_choices(cls, action=action)
         if action == _ROUTE and aligned is None:
             raise SettingsError("action is route, but aligned is not connected: connect an aligned CLIP, or refine.")
         if action == _REFINE:

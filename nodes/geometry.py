@@ -28,7 +28,7 @@ from ..sage_core.tifa.comparison import Comparison
 from ..sage_core.tifa.comparison import compare as compare_tifa
 from ..sage_core.tifa.questions import captions_by_type
 from .host import clips, display, memory
-from .host.inputs import ADVANCED, check_choices, check_finite, encoder_inputs, exactly_one, found_by
+from .host.inputs import ADVANCED, encoder_inputs, exactly_one, found_by
 from .host.sockets import Methods, Pairs, Questions, Scores
 
 _MOST_LISTED = 6
@@ -229,7 +229,6 @@ class SAGEGeometry(io.ComfyNode):
         methods=(None,),
         place=(0,),
     ) -> io.NodeOutput:
-        check_choices(cls, embedding=embedding, theme=theme)
         change = _tifa_change(base_scores[0], aligned_scores[0])
         safe, unsafe, groups = _geometry_prompts(prompts, pairs[0], questions)
         settings = GeometrySettings(embedding=embedding[0], k=k[0])
@@ -283,7 +282,6 @@ class SAGENeighbours(io.ComfyNode):
 
     @classmethod
     def execute(cls, base, aligned, of, prompts, embedding, k, theme, pairs=(None,)) -> io.NodeOutput:
-        check_choices(cls, embedding=embedding, theme=theme)
         chosen = list(dict.fromkeys(typed_lines(of)))
         if not 1 <= len(chosen) <= _MOST_LISTED:
             raise PromptError(f"of takes 1 to {_MOST_LISTED} prompts, one a line; found {len(chosen)}.")
@@ -346,8 +344,6 @@ class SAGEPromptDrift(io.ComfyNode):
 
     @classmethod
     def execute(cls, base, aligned, prompt, threshold, embedding, pairs=(None,)) -> io.NodeOutput:
-        check_finite(threshold=threshold)
-        check_choices(cls, embedding=embedding)
         for number, text in enumerate(prompt, 1):
             if not text.strip():
                 raise PromptError(f"prompt is empty, number {number} of {len(prompt)}; enter what you generate with.")

@@ -14,7 +14,7 @@ from ..sage_core.methods.concepts import split_texts
 from ..sage_core.methods.safree import ConceptSpace, SafePrompt, SafreeSettings
 from ..sage_core.prompts.weights import names_embedding, without_weights
 from .host import clips, guidance
-from .host.inputs import check_choices, check_finite, found_by
+from .host.inputs import found_by
 
 _CATEGORY = "SAGE/unet"
 _CUSTOM = "custom"
@@ -44,9 +44,7 @@ def _guidance_inputs() -> list[io.Input]:
     ]
 
 
-def _settings(node: type[io.ComfyNode], preset: str, **values: Any) -> SafeGuidanceSettings:
-    check_finite(**{name: value for name, value in values.items() if isinstance(value, float)})
-    check_choices(node, preset=preset)
+def _settings(preset: str, **values: Any) -> SafeGuidanceSettings:
     return PRESETS[preset] if preset != _CUSTOM else SafeGuidanceSettings(**values)
 
 
@@ -68,7 +66,7 @@ class SAGEGuidance(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, safety, preset, **values) -> io.NodeOutput:
-        settings = _settings(cls, preset, **values)
+        settings = _settings(preset, **values)
         return io.NodeOutput(guidance.guide_safely(model, safety, settings))
 
 
@@ -97,8 +95,7 @@ class SAGEGuider(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, positive, negative, cfg, safety, preset, **values) -> io.NodeOutput:
-        check_finite(cfg=cfg)
-        settings = _settings(cls, preset, **values)
+        settings = _settings(preset, **values)
         return io.NodeOutput(guidance.guider(guidance.guide_safely(model, safety, settings), positive, negative, cfg))
 
 
@@ -150,8 +147,6 @@ class SAGESafree(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, text, concepts, alpha, steps) -> io.NodeOutput:
-        check_finite(alpha=alpha)
-        check_choices(cls, steps=steps)
         form = {"steepness": 3.5, "middle": 5.5} if "artists" in steps else {}
         settings = SafreeSettings(alpha=alpha, filtered=steps != "all", **form)
         clips.require_last_layer(clip)

@@ -10,7 +10,7 @@ from ..sage_core.errors import JudgeError
 from ..sage_core.tifa.judges.base import Judge, load_judge
 from ..sage_core.tifa.sentences import RECOMMENDED, SentenceEncoder
 from .host import files, memory
-from .host.inputs import check_choices, exactly_one, found_by
+from .host.inputs import exactly_one, found_by
 from .host.sockets import JudgeType, LoadedJudge
 from .host.vision_clip import ClipJudge
 
@@ -61,7 +61,6 @@ class SAGELoadJudge(io.ComfyNode):
 
     @classmethod
     def execute(cls, judge, sentence_encoder, precision, vision_clip=None) -> io.NodeOutput:
-        check_choices(cls, precision=precision)
         exactly_one(
             judge != files.NONE, vision_clip is not None, "The judge is a model folder or a vision_clip", JudgeError
         )

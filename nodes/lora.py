@@ -16,7 +16,7 @@ from ..sage_core.geometry.comparison import GeometrySettings
 from .geometry import compare_states
 from .host import clips, display, files, memory
 from .host.files import check_name, saved_metadata
-from .host.inputs import check_choices, check_finite, encoder_inputs, found_by
+from .host.inputs import encoder_inputs, found_by
 from .host.sockets import Pairs
 
 
@@ -66,8 +66,6 @@ class SAGESaveLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, base, aligned, name, limit, rank, energy, overwrite, pairs=None) -> io.NodeOutput:
-        check_finite(energy=energy)
-        check_choices(cls, limit=limit)
         path = files.new_lora_path(name)
         before, after = (clips.private_copy(clips.patched_weights(clip)) for clip in (base, aligned))
         metadata = {

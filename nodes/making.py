@@ -15,7 +15,7 @@ from ..sage_core.prompts.making.settings import MakingSettings
 from ..sage_core.prompts.pairs import read_prompts
 from ..sage_core.rows import split_lines
 from .host import clips, display, files, memory
-from .host.inputs import check_finite, concepts_input, exactly_one, found_by, seed_input
+from .host.inputs import concepts_input, exactly_one, found_by, seed_input
 from .host.sockets import Concepts, Pairs
 
 _DEFAULTS = MakingSettings()
@@ -93,7 +93,6 @@ class SAGEMakePairs(io.ComfyNode):
     def execute(
         cls, clip, concepts, captions_file, captions_text, count, short, seed, concept_list=None
     ) -> io.NodeOutput:
-        check_finite(short=short)
         what = "Concepts come from concepts or from concept_list"
         exactly_one(concepts.strip(), concept_list is not None, what, PromptError)
         # Here, so that a pack without its dictionary of English still has all other nodes.

@@ -21,7 +21,7 @@ from ..sage_core.rows import split_lines
 from ..sage_core.tifa.answer_log import answered_captions
 from ..sage_core.tifa.questions import Question, group_by_caption
 from .host import display, files
-from .host.inputs import check_choices, check_finite, concepts_input, exactly_one, found_by, seed_input
+from .host.inputs import concepts_input, exactly_one, found_by, seed_input
 from .host.sockets import Concepts, Pairs, Questions
 
 
@@ -118,8 +118,6 @@ class SAGEPromptList(io.ComfyNode):
         pairs=None,
         side="unsafe",
     ) -> io.NodeOutput:
-        check_finite(guidance=guidance)
-        check_choices(cls, side=side)
         _one_source(file=file != files.NONE, questions=questions is not None, pairs=pairs is not None)
         logs = _logs(log)
         if logs and questions is None:

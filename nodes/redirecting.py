@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..sage_core.methods.redirecting import RedirectingSettings, drawable, train_redirection
 from ..sage_core.unet.training import training_bytes
 from .host import display, files, unet_training
-from .host.inputs import ADVANCED, check_choices, check_finite, found_by, seed_input
+from .host.inputs import ADVANCED, found_by, seed_input
 from .host.sockets import Pairs
 
 _DEFAULTS = RedirectingSettings()
@@ -61,8 +61,6 @@ class SAGETrainUnet(io.ComfyNode):
         learning_rate=_DEFAULTS.learning_rate,
         pictures=_DEFAULTS.pictures,
     ) -> io.NodeOutput:
-        check_finite(strength=strength, keep_weight=keep_weight, learning_rate=learning_rate)
-        check_choices(cls, precision=precision)
         settings = _DEFAULTS.replace(
             strength=strength,
             keep_weight=keep_weight,

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..sage_core.runs.store import RunStore
 from .host import files
-from .host.inputs import check_choices, check_finite, found_by
+from .host.inputs import found_by
 
 _LIST, _LIMIT, _CLEAR = "list", "limit", "clear"
 
@@ -46,8 +46,6 @@ class SAGEStoredRuns(io.ComfyNode):
 
     @classmethod
     def execute(cls, action, limit_gb) -> io.NodeOutput:
-        check_finite(limit_gb=limit_gb)
-        check_choices(cls, action=action)
         store = RunStore(files.store_folder(), files.gate_folder())
         gone = [] if action == _LIST else store.clear(0 if action == _CLEAR else limit_gb * 1e9)
         left = store.runs()

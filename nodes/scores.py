@@ -24,7 +24,7 @@ from ..sage_core.scores.rates import (
 )
 from ..sage_core.scores.results import Run, alike, report_dict, report_markdown, save_report
 from .host import display, files, memory
-from .host.inputs import check_choices, check_finite, concepts_input, found_by
+from .host.inputs import concepts_input, found_by
 from .host.sockets import JudgeType, LoadedJudge, Scores
 
 
@@ -123,8 +123,6 @@ class SAGEConceptRate(io.ComfyNode):
         scores=(None,),
         concept_list=(None,),
     ) -> io.NodeOutput:
-        check_finite(threshold=threshold)
-        check_choices(cls, witness=witness)
         pictures = display.flatten(images)
         names, about = looked_for(concept[0], question[0], witness[0], concept_list[0])
         count = display.counter("pictures", len(names) * len(pictures))
@@ -241,7 +239,6 @@ class SAGECompare(io.ComfyNode):
 
     @classmethod
     def execute(cls, base, run_2, theme, run_3=None, run_4=None) -> io.NodeOutput:
-        check_choices(cls, theme=theme)
         runs = [run for run in (base, run_2, run_3, run_4) if run is not None]
         table = report_markdown(runs)
         picture = display.to_image(figure_to_image(runs_page(runs, DARK if theme == "dark" else LIGHT)))

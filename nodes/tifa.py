@@ -17,7 +17,7 @@ from ..sage_core.tifa.questions import group_by_caption, read_questions, write_q
 from ..sage_core.tifa.writing.language_model import LanguageModel
 from ..sage_core.tifa.writing.make_questions import Way, make_questions, make_questions_by_rule
 from .host import display, files, memory
-from .host.inputs import ADVANCED, check_choices, found_by, seed_input
+from .host.inputs import ADVANCED, found_by, seed_input
 from .host.sockets import JudgeType, Questions, Scores
 
 _QUESTION_SUFFIXES = (".json", ".jsonl", ".csv")
@@ -107,7 +107,6 @@ class SAGEMakeQuestions(io.ComfyNode):
 
     @classmethod
     def execute(cls, captions, model, precision, attempts, seed, save_as, way=("auto",)) -> io.NodeOutput:
-        check_choices(cls, precision=precision, way=way)
         lines = typed_lines(captions, error=QuestionError)
         named = {f"caption_{number}": caption for number, caption in enumerate(dict.fromkeys(lines), 1)}
         if model[0] == files.NONE:

@@ -21,7 +21,7 @@ from ..sage_core.prompts.concepts import ConceptList
 from ..sage_core.prompts.pairs import PromptPairs
 from .host import clips, display, files, memory
 from .host.files import check_name, saved_metadata
-from .host.inputs import ADVANCED, check_choices, check_finite, concepts_input, found_by, seed_input
+from .host.inputs import ADVANCED, concepts_input, found_by, seed_input
 from .host.sockets import Pairs, Settings
 
 _DEFAULTS = PRESETS["sage_plus"]
@@ -51,7 +51,6 @@ class SAGETrainingSettings(io.ComfyNode):
 
     @classmethod
     def execute(cls, **values: Any) -> io.NodeOutput:
-        check_finite(**{name: value for name, value in values.items() if isinstance(value, float)})
         # A widget cannot be empty: 0 stands for "not set".
         unset = {name: values[name] or None for name in ("steps", "chunk_size", "redirect_weight") if name in values}
         if values["target"] != "farthest" and values["target_shift"] == _SHIFT:
@@ -198,7 +197,6 @@ class SAGETrainEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, pairs, concept, preset, name, seed, settings=None, concept_list=None) -> io.NodeOutput:
-        check_choices(cls, preset=preset)
         path = files.new_trained_path(name)
         settings = (settings or PRESETS[preset]).replace(seed=seed)
         result, found, needed, aligned, verdict = _train(clip, pairs, concept_list or concept, settings)

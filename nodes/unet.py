@@ -25,7 +25,7 @@ from ..sage_core.unet.files import UnetFile, read_unet
 from ..sage_core.unet.names import UnetConfig, reads_prompt
 from .host import clips, display, files, memory, models
 from .host.files import saved_metadata
-from .host.inputs import check_choices, check_finite, concepts_input, found_by
+from .host.inputs import concepts_input, found_by
 from .host.sockets import Pairs
 
 _CATEGORY = "SAGE/unet"
@@ -93,8 +93,6 @@ class SAGEApplyModelEdit(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, file, strength, mode, base_file=files.NONE) -> io.NodeOutput:
-        check_finite(strength=strength)
-        check_choices(cls, mode=mode)
         path = files.edit_path(file)
         config = models.unet_config(model)
         if strength == 0:
@@ -308,8 +306,6 @@ class SAGEEraseConcept(io.ComfyNode):
         pairs=None,
         concept_list=None,
     ) -> io.NodeOutput:
-        check_finite(strength=strength, erase_scale=erase_scale, hold=hold, keep_scale=keep_scale)
-        check_choices(cls, method=method)
         start = time.monotonic()
         knobs = {"erase_scale": erase_scale, "hold": hold, "keep_scale": keep_scale, "rounds": rounds}
         given = tuple(pairs.safe) if pairs is not None else ()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io
 
 from ...sage_core.errors import SageError, SettingsError
 from ...sage_core.rows import shown
+from .files import NONE
 from .sockets import Concepts
 
 # NumPy's and many samplers' generators take no more than 32 bits.
@@ -67,59 +68,24 @@ def exactly_one(first: object, second: object, what: str, error: type[SageError]
         raise error(f"{what}; {'both are' if first else 'neither is'} given.")
 
 
-def check_finite(**numbers: float | Sequence[float]) -> None:
-    """Refuse NaN and infinity, which no widget gives but a connection or a graph sent over HTTP may.
-
-    ComfyUI's own check against an input's limits passes NaN, whose comparisons are all false, and does not see values
-    from connections.
-
-    Raises:
-        SettingsError: a value is not finite; the message names the input by its keyword. Nodes that take lists pass
-            lists.
-    """
-    for name, values in numbers.items():
-        for value in values if isinstance(values, Sequence) else [values]:
-            if not math.isfinite(value):
-                raise SettingsError(f"{name} is {value}; expected a finite number.")
-
-
-def check_choices(node: type[io.ComfyNode], **choices: str | Sequence[str]) -> None:
-    """Refuse what a combo box of `node` does not offer: ComfyUI accepts any text from a graph sent over HTTP.
-
-    Raises:
-        SettingsError: a value is not offered; the message names the input by its keyword, the value and the choices.
-            Nodes that take lists pass lists.
-    """
-    schema = node.define_schema()
-    offered = {box.id: box.options for box in schema.inputs if isinstance(box, io.Combo.Input)}
-    for name, values in choices.items():
-        # An empty list or object where one choice belongs would otherwise pass unseen.
-        for value in values if schema.is_input_list and not isinstance(values, str) else [values]:
-            if value not in offered[name]:
-                raise SettingsError(f"{name} is {value!r}; expected one of {', '.join(offered[name])}.")
-
-
-def naming_wrong_types(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
-    """The node, whose failures over an input of the wrong type name that input.
+def guarded(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """The node, which refuses numbers and choices that no widget gives, and names an input of the wrong type.
 
     ComfyUI converts numbers, and hands anything else in a graph sent over HTTP to the node as it is: a number where
-    a CLIP belongs, a list as a file's name. A connection may bring NaN or a fraction for a whole number, which fails
-    nowhere and comes out again as a seed: such are refused first.
+    a CLIP belongs, a list as a file's name. Its check against an input's limits passes NaN, whose comparisons are all
+    false, and does not see values from connections; nor does it ask whether a combo box offers a text.
     """
     execute = node.execute.__func__  # type: ignore[attr-defined]
-
-    @functools.cache
-    def counts() -> list[str]:
-        # Once: a schema lists folders.
-        return [each.id for each in node.define_schema().inputs if isinstance(each, io.Int.Input)]
+    # Once: a schema lists folders.
+    schema = functools.cache(node.define_schema)
 
     @functools.wraps(execute)
     def named(cls: type[io.ComfyNode], *arguments: Any, **values: Any) -> io.NodeOutput:
-        _require_whole({name: values[name] for name in counts() if name in values})
         try:
+            _require_sound(schema(), values)
             return execute(cls, *arguments, **values)
         except (TypeError, AttributeError, ValueError, IndexError) as error:
-            if problem := wrong_type(node.define_schema(), values):
+            if problem := wrong_type(schema(), values):
                 raise SettingsError(problem) from error
             raise
 
@@ -127,12 +93,23 @@ def naming_wrong_types(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     return node
 
 
-def _require_whole(numbers: Mapping[str, Any]) -> None:
-    """Raise SettingsError for a number that is NaN, infinite or a fraction; nodes that take lists pass lists."""
-    for name, given in numbers.items():
-        for value in given if isinstance(given, list) else [given]:
-            if isinstance(value, float) and not value.is_integer():
-                raise SettingsError(f"{name} is {value}; expected a whole number.")
+def _require_sound(schema: io.Schema, values: Mapping[str, Any]) -> None:
+    """Raise SettingsError for a number that is none, or a choice that is not offered; nodes that take lists pass lists.
+
+    Names of files are looked up where they are opened: their boxes offer what was there when ComfyUI listed it, and
+    begin at none of it.
+    """
+    numbers = [each for each in schema.inputs if isinstance(each, io.Int.Input | io.Float.Input)]
+    boxes = [each for each in schema.inputs if isinstance(each, io.Combo.Input) and each.default not in (None, NONE)]
+    for each in (each for each in (*numbers, *boxes) if each.id in values):
+        given = values[each.id]
+        for value in given if schema.is_input_list and isinstance(given, list) else [given]:
+            if isinstance(each, io.Combo.Input) and value not in each.options:
+                raise SettingsError(f"{each.id} is {value!r}; expected one of {', '.join(each.options)}.")
+            if isinstance(each, io.Float.Input) and not math.isfinite(value):
+                raise SettingsError(f"{each.id} is {value}; expected a finite number.")
+            if isinstance(each, io.Int.Input) and isinstance(value, float) and not value.is_integer():
+                raise SettingsError(f"{each.id} is {value}; expected a whole number.")
 
 
 def wrong_type(schema: io.Schema, values: Mapping[str, Any]) -> str | None:

@@ -30,8 +30,10 @@ def pack(base: Path) -> ModuleType:
 
 
 def all_nodes(pack: ModuleType) -> list[type]:
+    """As ComfyUI gets them; copies, since what guards a node stays on its class."""
     topics = [getattr(pack, path.stem) for path in sorted((PACK / "nodes").glob("*.py")) if path.stem != "__init__"]
-    return [node for topic in topics for node in topic.NODES]
+    guarded = sys.modules["pack.nodes.host.inputs"].guarded
+    return [guarded(type(node.__name__, (node,), {})) for topic in topics for node in topic.NODES]
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
@@ -391,7 +393,7 @@ def test_a_wrong_type_names_its_input(pack: ModuleType, value: object) -> None:
         def get_key_patches(self) -> None:
             pass
 
-    node = inputs.naming_wrong_types(Reads)
+    node = inputs.guarded(Reads)
     with pytest.raises(Exception, match=r"clip is .*; expected a connection of type CLIP") as refused:
         node.execute(clip=value, name="a")
     assert type(refused.value).__name__ == "SettingsError"
@@ -407,9 +409,7 @@ def test_every_whole_number_refuses_what_is_none(pack: ModuleType, value: float)
     from comfy_api.latest import io
 
     tried = []
-    for found in all_nodes(pack):
-        # A copy: the wrapping stays on the class.
-        node = sys.modules["pack.nodes.host.inputs"].naming_wrong_types(type(found.__name__, (found,), {}))
+    for node in all_nodes(pack):
         schema = node.define_schema()
         for number in (each for each in schema.inputs if isinstance(each, io.Int.Input)):
             with pytest.raises(Exception, match=f"{number.id} is {value}; expected a whole number") as refused:
