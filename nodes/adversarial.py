@@ -5,15 +5,15 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..sage_core.encoders.layouts import EncoderConfig, require_sd1
-from ..sage_core.encoders.text_encoder import save_encoder
 from ..sage_core.errors import PromptError, TrainingError
 from ..sage_core.methods.adv_unlearn import AdvUnlearnSettings
 from ..sage_core.methods.adv_unlearn_store import plan_unlearning, train_adv_unlearn
 from ..sage_core.methods.concepts import Concepts, split_texts
 from .host import clips, display, files, memory, models, unet_training
-from .host.files import check_name, saved_metadata
+from .host.files import check_name
 from .host.inputs import ADVANCED, found_by, seed_input
 from .host.sockets import Pairs
+from .training import encoder_outputs, keep_encoder
 
 _DEFAULTS = AdvUnlearnSettings()
 
@@ -59,13 +59,9 @@ class SAGETrainAdvUnlearn(io.ComfyNode):
                     **ADVANCED,
                 ),
             ],
-            outputs=[
-                io.Clip.Output(display_name="clip", tooltip="The CLIP that has unlearned the concepts."),
-                io.String.Output(display_name="report", tooltip="What was done, and the losses at both ends."),
-                io.LossMap.Output(display_name="loss_map", tooltip="Total loss of each step, for Plot Loss Graph."),
-                io.Image.Output(display_name="curves", tooltip="Every loss over the steps."),
-                io.String.Output(display_name="path", tooltip="Where the encoder is saved."),
-            ],
+            outputs=encoder_outputs(
+                "The CLIP that has unlearned the concepts.", "What was done, and the losses at both ends."
+            ),
         )
 
     @classmethod
@@ -82,14 +78,10 @@ class SAGETrainAdvUnlearn(io.ComfyNode):
         retain = _retained(pairs, retain_prompts)
         models.require_noise_prediction(model)
         result, needed, unlearned = _train(model, clip, wanted, retain, settings, size, precision)
-        if saved_metadata(path).get("hash") != result.metadata["hash"]:
-            save_encoder(path, result.state, result.metadata)
+        keep_encoder(path, result.state, result.metadata)
         notes = [f"Saved: {path}", f"Memory: {needed}", *models.patch_notes(model), *clips.patch_notes(clip)]
         report = "\n".join([result.summary(), *notes])
-        display.log.info("SAGE: %s", report)
-        loss_map, curves = display.loss_curves(result.history)
-        shown = display.preview(curves, report, cls)
-        return io.NodeOutput(unlearned, report, loss_map, curves, str(path), ui=shown)
+        return display.trained(cls, unlearned, report, result.history, str(path))
 
 
 def _setting_inputs() -> list[io.Input]:

@@ -11,17 +11,11 @@ from comfy_api.latest import io, ui
 from ..sage_core.errors import SettingsError
 from ..sage_core.prompts.concepts import ConceptList
 from ..sage_core.scores.checking import Action, Witness, check_pictures, hidden
-from ..sage_core.scores.rates import (
-    NINE_CLASSES,
-    NUDENET_THRESHOLD,
-    STRICT_CLASSES,
-    detect_nudity,
-    load_nudenet,
-)
-from .host import display
+from ..sage_core.scores.rates import NINE_CLASSES, NUDENET_THRESHOLD, STRICT_CLASSES, detect_nudity, load_nudenet
+from .host import display, files
 from .host.inputs import concepts_input, found_by
 from .host.sockets import JudgeType
-from .scores import clip_taken, looked_for, witness_inputs, witnesses
+from .scores import clip_folder, looked_for, witness_inputs, witnesses
 
 _CLASSES = {"strict": STRICT_CLASSES, "nine": NINE_CLASSES}
 _NUDITY = "nudity"
@@ -78,21 +72,11 @@ class SAGEPictureCheck(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: Sequence[str | None] = (None,)) -> bool | str:
-        return clip_taken(model)
+        return files.taken(clip_folder, *files.chosen(*model))
 
     @classmethod
     def execute(
-        cls,
-        images,
-        concept,
-        witness,
-        question,
-        threshold,
-        model,
-        classes,
-        action,
-        judge=(None,),
-        concept_list=(None,),
+        cls, images, concept, witness, question, threshold, model, classes, action, judge=(None,), concept_list=(None,)
     ) -> io.NodeOutput:
         names, about = looked_for(concept[0], question[0], witness[0], concept_list[0])
         if witness[0] == "NudeNet":

@@ -95,15 +95,15 @@ class SAGEImageDistance(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: Sequence[str | None] = (None,)) -> bool | str:
-        return files.taken(files.feature_model_path, *(name for name in model if name != files.NONE))
+        return files.taken(files.feature_model_path, *files.chosen(*model))
 
     @classmethod
     def fingerprint_inputs(
         cls, folder: Sequence[str | None] = (), reference_folder: Sequence[str | None] = (), **_: Any
-    ) -> list[tuple[object, ...]]:
+    ) -> Any:
         # A name that leads nowhere is refused when the node runs.
         return [
-            files.set_fingerprint(name.strip())
+            files.fingerprint(files.picture_set(name.strip()))
             for names in (folder, reference_folder)
             for name in names or ()
             if name and name.strip() and files.taken(files.picture_set, name.strip()) is True

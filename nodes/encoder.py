@@ -23,10 +23,6 @@ from .host.inputs import exactly_one, found_by
 _MOST_LOST = 0.1
 
 
-def _fingerprint(name: str | None) -> tuple[int, int] | None:
-    return None if name in (None, files.NONE) else files.fingerprint(files.encoder_path(name))
-
-
 class SAGELoadEncoder(io.ComfyNode):
     """Loads a text encoder file as a CLIP of its own."""
 
@@ -58,8 +54,8 @@ class SAGELoadEncoder(io.ComfyNode):
         return files.taken(files.encoder_path, encoder_name)
 
     @classmethod
-    def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> tuple[int, int] | None:
-        return _fingerprint(encoder_name)
+    def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> Any:
+        return [files.fingerprint(files.encoder_path(name)) for name in files.chosen(encoder_name)]
 
     @classmethod
     def execute(cls, encoder_name: str) -> io.NodeOutput:
@@ -121,11 +117,11 @@ class SAGEApplyEncoder(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, encoder_name: str | None = None) -> bool | str:
-        return encoder_name == files.NONE or files.taken(files.encoder_path, encoder_name)
+        return files.taken(files.encoder_path, *files.chosen(encoder_name))
 
     @classmethod
-    def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> tuple[int, int] | None:
-        return _fingerprint(encoder_name)
+    def fingerprint_inputs(cls, encoder_name: str | None, **_: Any) -> Any:
+        return [files.fingerprint(files.encoder_path(name)) for name in files.chosen(encoder_name)]
 
     @classmethod
     def execute(cls, clip, encoder_name, strength, mode, encoder=None, encoder_base=None) -> io.NodeOutput:

@@ -35,12 +35,7 @@ class SAGETrainErasure(io.ComfyNode):
                     default="",
                     tooltip="What the concepts are erased from, one a line for each. Empty: the concepts themselves.",
                 ),
-                io.Combo.Input(
-                    "preset",
-                    options=list(PRESETS),
-                    default="esd_x",
-                    tooltip=told("erasing"),
-                ),
+                io.Combo.Input("preset", options=list(PRESETS), default="esd_x", tooltip=told("erasing")),
                 io.Int.Input("steps", default=0, min=0, max=100_000, tooltip="Of training. 0: the preset's."),
                 unet_training.size_input(),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="Pictures a step; published: 1."),

@@ -56,8 +56,8 @@ class SAGELoadJudge(io.ComfyNode):
         return files.taken(files.model_path, *_folders(judge, sentence_encoder))
 
     @classmethod
-    def fingerprint_inputs(cls, judge: str | None, sentence_encoder: str | None, **_: Any) -> list[tuple[int, ...]]:
-        return [files.folder_fingerprint(name) for name in _folders(judge, sentence_encoder)]
+    def fingerprint_inputs(cls, judge: str | None, sentence_encoder: str | None, **_: Any) -> Any:
+        return [files.fingerprint(files.model_path(name)) for name in _folders(judge, sentence_encoder)]
 
     @classmethod
     def execute(cls, judge, sentence_encoder, precision, vision_clip=None) -> io.NodeOutput:
@@ -90,7 +90,7 @@ class SAGELoadJudge(io.ComfyNode):
 
 def _folders(judge: str | None, sentence_encoder: str | None) -> list[str]:
     """Those of a judge and a sentence encoder that name model folders."""
-    return [name for name in (judge, sentence_encoder) if name not in (None, files.NONE, READER)]
+    return [name for name in files.chosen(judge, sentence_encoder) if name != READER]
 
 
 NODES: list[type[io.ComfyNode]] = [SAGELoadJudge]

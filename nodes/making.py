@@ -82,12 +82,11 @@ class SAGEMakePairs(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, captions_file: str | None = None) -> bool | str:
-        return captions_file == files.NONE or files.taken(files.prompt_path, captions_file)
+        return files.taken(files.prompt_path, *files.chosen(captions_file))
 
     @classmethod
     def fingerprint_inputs(cls, captions_file: str | None, **_: Any) -> Any:
-        named = captions_file not in (None, files.NONE)
-        return files.fingerprint(files.prompt_path(captions_file)) if named else None
+        return [files.fingerprint(files.prompt_path(name)) for name in files.chosen(captions_file)]
 
     @classmethod
     def execute(

@@ -96,12 +96,11 @@ class SAGEPromptList(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
-        return file == files.NONE or files.taken(files.prompt_path, file)
+        return files.taken(files.prompt_path, *files.chosen(file))
 
     @classmethod
-    def fingerprint_inputs(cls, file: str | None, log: str | None = "", **_: Any) -> list[tuple[int, int] | None]:
-        paths = [] if file in (None, files.NONE) else [files.prompt_path(file)]
-        paths += _logs(log or "")
+    def fingerprint_inputs(cls, file: str | None, log: str | None = "", **_: Any) -> Any:
+        paths = [*map(files.prompt_path, files.chosen(file)), *_logs(log or "")]
         return [files.fingerprint(path) if path.exists() else None for path in paths]
 
     @classmethod
@@ -282,9 +281,8 @@ class SAGEPromptPairs(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, safe_file: str | None, unsafe_file: str | None, **_: Any) -> list[tuple[int, int]]:
-        names = [name for name in (safe_file, unsafe_file) if name not in (None, files.NONE)]
-        return [files.fingerprint(files.prompt_path(name)) for name in names]
+    def fingerprint_inputs(cls, safe_file: str | None, unsafe_file: str | None, **_: Any) -> Any:
+        return [files.fingerprint(files.prompt_path(name)) for name in files.chosen(safe_file, unsafe_file)]
 
     @classmethod
     def execute(cls, safe_file, safe_text, unsafe_file, unsafe_text, concept, concept_list=None) -> io.NodeOutput:
@@ -369,11 +367,11 @@ class SAGELoadConcepts(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
-        return file == files.NONE or files.taken(files.prompt_path, file)
+        return files.taken(files.prompt_path, *files.chosen(file))
 
     @classmethod
-    def fingerprint_inputs(cls, file: str | None, text: str | None = None) -> list[tuple[int, int] | None]:
-        if file not in (None, files.NONE):
+    def fingerprint_inputs(cls, file: str | None, text: str | None = None) -> Any:
+        if files.chosen(file):
             paths = concept_files(files.prompt_path(file))
         else:
             paths = named_files(text, files.input_folder()) if text else ()

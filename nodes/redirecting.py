@@ -45,31 +45,9 @@ class SAGETrainUnet(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model,
-        clip,
-        pairs,
-        concept,
-        steps,
-        size,
-        batch_size,
-        precision,
-        seed,
-        strength=_DEFAULTS.strength,
-        keep_weight=_DEFAULTS.keep_weight,
-        learning_rate=_DEFAULTS.learning_rate,
-        pictures=_DEFAULTS.pictures,
-    ) -> io.NodeOutput:
-        settings = _DEFAULTS.replace(
-            strength=strength,
-            keep_weight=keep_weight,
-            learning_rate=learning_rate,
-            steps=steps or _DEFAULTS.steps,
-            batch_size=batch_size or _DEFAULTS.batch_size,
-            pictures=pictures,
-            seed=seed,
-        )
+    def execute(cls, model, clip, pairs, concept, steps, size, batch_size, precision, seed, **knobs) -> io.NodeOutput:
+        sizes = {"steps": steps or _DEFAULTS.steps, "batch_size": batch_size or _DEFAULTS.batch_size}
+        settings = _DEFAULTS.replace(**knobs, **sizes, seed=seed)
         pairs = drawable(pairs)
         result, takes = unet_training.train(
             model,

@@ -107,7 +107,7 @@ class SAGEConceptRate(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: Sequence[str | None] = (None,)) -> bool | str:
-        return clip_taken(model)
+        return files.taken(clip_folder, *files.chosen(*model))
 
     @classmethod
     def execute(
@@ -300,11 +300,6 @@ def clip_folder(model: str | None) -> Path:
             "not there, and refresh the node list (R)."
         )
     return files.model_path(model)
-
-
-def clip_taken(models: Sequence[str | None]) -> bool | str:
-    """For validate_inputs of a node whose box "model" may say none."""
-    return files.taken(clip_folder, *(name for name in models if name != files.NONE))
 
 
 def load_clip(model: str | None) -> ClipScorer:

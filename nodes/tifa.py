@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import get_args
+from typing import Any, get_args
 
 from comfy_api.latest import io, ui
 
@@ -47,8 +47,8 @@ class SAGELoadQuestions(io.ComfyNode):
         return files.taken(files.prompt_path, file)
 
     @classmethod
-    def fingerprint_inputs(cls, file: str | None) -> list[tuple[int, int]]:
-        return [files.fingerprint(files.prompt_path(file))] if file else []
+    def fingerprint_inputs(cls, file: str | None) -> Any:
+        return files.fingerprint(files.prompt_path(file)) if file else None
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
@@ -115,12 +115,7 @@ class SAGEMakeQuestions(io.ComfyNode):
             writer = LanguageModel.from_folder(files.model_path(model[0]), dtype=memory.precision(precision[0]))
             memory.load([memory.Managed(writer.model)])
             made = make_questions(
-                named,
-                writer,
-                way=way[0],
-                attempts=attempts[0],
-                seed=seed[0],
-                on_caption=display.Progress("captions"),
+                named, writer, way=way[0], attempts=attempts[0], seed=seed[0], on_caption=display.Progress("captions")
             )
         if not made.questions:
             raise QuestionError(f"No question could be made. {made.summary()}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..sage_core.alignment.memory import MemoryPlan, estimate_memory, plan_memory
 from ..sage_core.alignment.report import run_summary
@@ -180,15 +183,7 @@ class SAGETrainEncoder(io.ComfyNode):
                 Settings.Input("settings", optional=True, tooltip="Knobs of your own; the preset is then not used."),
                 concepts_input("concept; the pairs must be made with it"),
             ],
-            outputs=[
-                io.Clip.Output(display_name="clip", tooltip="The aligned CLIP."),
-                io.String.Output(
-                    display_name="report", tooltip="What was done, and what it did to the embedding space."
-                ),
-                io.LossMap.Output(display_name="loss_map", tooltip="Total loss of each step, for Plot Loss Graph."),
-                io.Image.Output(display_name="curves", tooltip="Every loss over the steps."),
-                io.String.Output(display_name="path", tooltip="Where the encoder is saved."),
-            ],
+            outputs=encoder_outputs("The aligned CLIP.", "What was done, and what it did to the embedding space."),
         )
 
     @classmethod
@@ -200,16 +195,29 @@ class SAGETrainEncoder(io.ComfyNode):
         path = files.new_trained_path(name)
         settings = (settings or PRESETS[preset]).replace(seed=seed)
         result, found, needed, aligned, verdict = _train(clip, pairs, concept_list or concept, settings)
-        if saved_metadata(path).get("hash") != result.metadata["hash"]:
-            save_encoder(path, result.state, result.metadata)
+        keep_encoder(path, result.state, result.metadata)
         report = run_summary(result, str(path), found=found, pairs=len(pairs), notes=[f"Memory: {needed}"])
         lines = [*verdict, *report.split("\n"), *clips.patch_notes(clip), *pairs.report.summary().split("\n")]
         # What stands on the node begins with what came of it, and with what is wrong.
         report = "\n".join(sorted(lines, key=lambda line: not line.startswith("⚠")))
-        display.log.info("SAGE: %s\n%s", path.name, report)
-        loss_map, curves = display.loss_curves(result.history)
-        shown = display.preview(curves, report, cls)
-        return io.NodeOutput(aligned, report, loss_map, curves, str(path), ui=shown)
+        return display.trained(cls, aligned, report, result.history, str(path))
+
+
+def encoder_outputs(clip: str, report: str) -> list[io.Output]:
+    """What `display.trained` hands on of a trained encoder; `clip` and `report` say what these two are."""
+    return [
+        io.Clip.Output(display_name="clip", tooltip=clip),
+        io.String.Output(display_name="report", tooltip=report),
+        io.LossMap.Output(display_name="loss_map", tooltip="Total loss of each step, for Plot Loss Graph."),
+        io.Image.Output(display_name="curves", tooltip="Every loss over the steps."),
+        io.String.Output(display_name="path", tooltip="Where the encoder is saved."),
+    ]
+
+
+def keep_encoder(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Save a trained encoder, unless it is the one that lies there."""
+    if saved_metadata(path).get("hash") != metadata["hash"]:
+        save_encoder(path, state, metadata)
 
 
 def _train(

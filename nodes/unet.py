@@ -85,11 +85,13 @@ class SAGEApplyModelEdit(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None, base_file: str | None = None) -> bool | str:
-        return files.taken(files.edit_path, file, None if base_file == files.NONE else base_file)
+        return files.taken(files.edit_path, file, *files.chosen(base_file))
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None, base_file: str | None = None, **_: Any) -> Any:
-        return files.edit_fingerprint(file), files.edit_fingerprint(base_file)
+        paths = map(files.edit_path, files.chosen(file, base_file))
+        # A pipeline's U-Net lies in a folder of its own.
+        return [files.fingerprint(path if path.is_file() else path / "unet") for path in paths]
 
     @classmethod
     def execute(cls, model, file, strength, mode, base_file=files.NONE) -> io.NodeOutput:
@@ -263,12 +265,7 @@ class SAGEEraseConcept(io.ComfyNode):
                 io.String.Input(
                     "keep", multiline=True, default="", tooltip="Words that are to keep their meaning, one a line."
                 ),
-                io.Combo.Input(
-                    "method",
-                    options=list(_FORMS),
-                    default="uce",
-                    tooltip=told("closed form"),
-                ),
+                io.Combo.Input("method", options=list(_FORMS), default="uce", tooltip=told("closed form")),
                 io.Float.Input(
                     "strength", default=1.0, min=-2.0, max=2.0, step=0.05, tooltip="1 is the edit, 0 the MODEL."
                 ),
@@ -291,23 +288,9 @@ class SAGEEraseConcept(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        model,
-        clip,
-        concepts,
-        guide,
-        keep,
-        method,
-        strength,
-        erase_scale,
-        hold,
-        keep_scale,
-        rounds,
-        pairs=None,
-        concept_list=None,
+        cls, model, clip, concepts, guide, keep, method, strength, pairs=None, concept_list=None, **knobs
     ) -> io.NodeOutput:
         start = time.monotonic()
-        knobs = {"erase_scale": erase_scale, "hold": hold, "keep_scale": keep_scale, "rounds": rounds}
         given = tuple(pairs.safe) if pairs is not None else ()
         settings = settings_of(method, knobs)
         captions = given or (REFERENCE_PROMPTS if "captions" in _FORMS[method].needed(settings) else ())

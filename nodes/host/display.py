@@ -126,10 +126,14 @@ def preview(picture: Tensor, text: str, cls: type[io.ComfyNode]) -> dict[str, An
     return ui.PreviewImage(picture, cls=cls).as_dict() | ui.PreviewText(text).as_dict()
 
 
-def loss_curves(history: Sequence[StepReport]) -> tuple[dict[str, list[float]], Tensor]:
-    """A training's LOSS_MAP and the picture of its losses."""
+def trained(
+    cls: type[io.ComfyNode], made: Any, report: str, history: Sequence[StepReport], *more: Any
+) -> io.NodeOutput:
+    """What a training shows and hands on: what it made, its report, its LOSS_MAP, its losses as a picture, and more."""
+    log.info("SAGE: %s", report)
     curves = to_image(figure_to_image(training_curves(history)))
-    return {"loss": [step.losses["total"] for step in history]}, curves
+    losses = {"loss": [step.losses["total"] for step in history]}
+    return io.NodeOutput(made, report, losses, curves, *more, ui=preview(curves, report, cls))
 
 
 def previews(pictures: Sequence[Tensor], cls: type[io.ComfyNode]) -> dict[str, Any]:

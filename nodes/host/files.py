@@ -257,20 +257,15 @@ def taken(check: Callable[[str], object], *names: str | None) -> bool | str:
     return True
 
 
-def fingerprint(path: Path) -> tuple[int, int]:
-    """Modification time in ns and size, which change with the file; hashing 500 MB would take seconds each time."""
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
+def chosen(*names: str | None) -> list[str]:
+    """The names in boxes of files that name one: not "none", and not that of a connection."""
+    return [name for name in names if name is not None and name != NONE]
 
 
-def edit_fingerprint(name: str | None) -> tuple[int, ...] | None:
-    """Changes when the file, or a file in the pipeline's folder `unet`, does."""
-    if name in (None, NONE):
-        return None
-    path = edit_path(name)
-    if path.is_file():
-        return fingerprint(path)
-    return tuple(sorted(file.stat().st_mtime_ns for file in (path / "unet").iterdir()))
+def fingerprint(path: Path) -> list[tuple[str, int, int]]:
+    """Changes with a file, or with what lies in a folder: times and sizes, since hashing 500 MB would take seconds."""
+    entries = [path] if path.is_file() else [entry for entry in sorted(path.iterdir()) if entry.exists()]
+    return [(entry.name, (status := entry.stat()).st_mtime_ns, status.st_size) for entry in entries]
 
 
 def model_folders() -> list[str]:
@@ -327,19 +322,6 @@ def picture_set(name: str) -> Path:
             "the name."
         )
     return path
-
-
-def set_fingerprint(name: str) -> tuple[object, ...]:
-    """Changes when an .npz, or a file in a folder of pictures, does."""
-    path = picture_set(name)
-    if path.is_file():
-        return fingerprint(path)
-    return tuple(sorted((entry.name, *fingerprint(Path(entry.path))) for entry in os.scandir(path) if entry.is_file()))
-
-
-def folder_fingerprint(name: str) -> tuple[int, ...]:
-    """A text that changes when files in a model's folder do."""
-    return tuple(sorted(file.stat().st_mtime_ns for file in model_path(name).iterdir()))
 
 
 def _roots() -> list[Path]:

@@ -61,9 +61,7 @@ class Managed:
         # The manager sets attributes that a transformers model forbids; a plain module around it allows them.
         holder = torch.nn.ModuleList([model])
         self.patcher = comfy.model_patcher.ModelPatcher(
-            holder,
-            load_device=device(),
-            offload_device=comfy.model_management.unet_offload_device(),
+            holder, load_device=device(), offload_device=comfy.model_management.unet_offload_device()
         )
 
 

@@ -11,16 +11,15 @@ from ...sage_core.tifa.sentences import SentenceEncoder
 from . import memory
 
 Pairs = io.Custom("SAGE_PAIRS")
-
-
 # A list of what is removed, sage_core's ConceptList.
 Concepts = io.Custom("SAGE_CONCEPTS")
-
-
 Settings = io.Custom("SAGE_SETTINGS")
-
-
 JudgeType = io.Custom("SAGE_JUDGE")
+Questions = io.Custom("SAGE_QUESTIONS")
+Scores = io.Custom("SAGE_SCORES")
+# Points of geometry against TIFA, one for each aligned encoder.
+Methods = io.Custom("SAGE_METHODS")
+GateType = io.Custom("SAGE_GATE")
 
 
 @dataclass(frozen=True)
@@ -34,16 +33,3 @@ class LoadedJudge:
     def load(self) -> None:
         """Bring the models to their device."""
         memory.load(self.managed)
-
-
-Questions = io.Custom("SAGE_QUESTIONS")
-
-
-Scores = io.Custom("SAGE_SCORES")
-
-
-# Points of geometry against TIFA, one for each aligned encoder.
-Methods = io.Custom("SAGE_METHODS")
-
-
-GateType = io.Custom("SAGE_GATE")

@@ -77,7 +77,4 @@ def train(
 def edited(cls: type[io.ComfyNode], model, result: EditResult, *notes: str) -> io.NodeOutput:
     """What the node shows and hands on: the MODEL with the edit as patches, and how the training went."""
     report = "\n".join([result.summary(), *notes, *models.patch_notes(model)])
-    display.log.info("SAGE: %s", report)
-    found = models.add_differences(model, result.deltas, 1.0)
-    loss_map, curves = display.loss_curves(result.history)
-    return io.NodeOutput(found, report, loss_map, curves, ui=display.preview(curves, report, cls))
+    return display.trained(cls, models.add_differences(model, result.deltas, 1.0), report, result.history)
