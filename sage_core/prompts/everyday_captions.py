@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from . import everyday_words as known
 from .making import lexicon
@@ -207,10 +207,3 @@ class _Writer:
     def _styled(self) -> str:
         plain = self._dice.choice((self._animal, self._still, self._nature, self._building, self._people_do))
         return f"{self._one(known.STYLES)} of {plain()}"
-
-
-def caption_stream(seed: int) -> Iterator[str]:
-    """Captions without end, with repeats and unfiltered; for measurements."""
-    writer = _Writer(random.Random(f"everyday {seed}"))
-    while True:
-        yield writer.caption()

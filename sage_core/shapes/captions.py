@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ShapesError
-from .scenes import COLORS, MATERIALS, PLACES, RELATIONS, SHAPES, SIZES, Scenes, safe_counterparts, sample_scenes
+from .scenes import COLORS, MATERIALS, PLACES, SHAPES, SIZES, Scenes, safe_counterparts, sample_scenes
 from .words import (
     BESIDE_ENDINGS,
     COLOR_NAMES,
@@ -122,26 +122,6 @@ def write_captions(
         writer.caption(place, relation, list(zip(*group, strict=True))[:count])
         for place, count, relation, *group in zip(*columns, *groups, strict=True)
     ]
-
-
-def plain_captions(scenes: Scenes) -> list[str]:
-    """Each scene in the plainest words, as in "two small red stars left of a large blue ring", and without its place.
-
-    Rules make questions of them that `exam.reader_judge` can answer.
-    """
-    columns = zip(*(getattr(scenes, name).tolist() for name in ("count", "size", "color", "shape")), strict=True)
-    captions = []
-    for groups, number, relation in zip(columns, scenes.groups.tolist(), scenes.relation.tolist(), strict=True):
-        said = [_plainly(*group) for group in list(zip(*groups, strict=True))[:number]]
-        captions.append(f" {RELATION_NAMES[RELATIONS[relation]][0]} ".join(said))
-    return captions
-
-
-def _plainly(count: int, size: int, color: int, shape: int) -> str:
-    one, many = EVERY_WORD.shapes[SHAPES[shape]][0]
-    return " ".join(
-        [COUNT_NAMES[count][0] if count > 1 else "a", SIZES[size], COLORS[color], many if count > 1 else one]
-    )
 
 
 class _Writer:

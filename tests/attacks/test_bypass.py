@@ -16,14 +16,13 @@ from sage_core.attacks.search import states_of
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import tokenize
 from sage_core.errors import EncoderError, SettingsError
-from sage_core.shapes.networks.model import build_text_encoder
 
 CONFIG = EncoderConfig(layers=2, width=32, heads=2, mlp_width=64, vocabulary=49408, positions=77)
 
 
 def encoder(seed: int) -> TextEncoder:
     torch.manual_seed(seed)
-    made = build_text_encoder(CONFIG).requires_grad_(False)
+    made = TextEncoder.fresh(CONFIG).requires_grad_(False)
     for name, weight in made.named_parameters():
         if "final_layer_norm" in name:
             weight.add_(0.3 * torch.randn_like(weight))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from pictures_read import shows_concept
 from sage_core.attacks.bypass import pass_through
 from sage_core.attacks.layouts import layout
 from sage_core.attacks.search import states_of
@@ -14,7 +15,6 @@ from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import END_TOKEN, START_TOKEN, tokenize
 from sage_core.shapes.captions import matched_pairs
 from sage_core.shapes.exam.attacked import AdaptiveSettings, Broken, _captions, _Given, _starts, adaptive_attacks
-from sage_core.shapes.exam.reader import shows_concept
 from sage_core.shapes.networks.model import ShapesModel
 from sage_core.shapes.networks.weights import load_model
 from sage_core.shapes.tasks import TASKS, Task

@@ -20,7 +20,7 @@ from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.methods.gate import GatedPrompts, RefineSettings
 from sage_core.methods.gate_file import Gate, GateCard, GateNetwork
 from sage_core.methods.safree import MovedPrompts
-from sage_core.shapes.networks.model import ShapesModel, build_unet, build_vae
+from sage_core.shapes.networks.model import ShapesModel, TinyAutoencoder, build_unet
 
 TINY = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 PROMPTS = ["a skull on the grass", "two red skulls"]
@@ -32,7 +32,7 @@ SOFT = SafeGuidanceSettings(0, 1.5, 5.0, 0.3, 0.7)
 @pytest.fixture(scope="module")
 def model() -> Model:
     torch.manual_seed(0)
-    return ShapesModel(build_unet(32, 64), build_vae(8), TextEncoder.fresh(TINY)).eval()
+    return ShapesModel(build_unet(32, 64), TinyAutoencoder(8), TextEncoder.fresh(TINY)).eval()
 
 
 def gate(model: Model, threshold: float) -> Gate:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pictures_read import shows_concept
 from sage_core.demo.comfyui.client import Graph, Outputs
 from sage_core.demo.comfyui.server import PACK_NAME, Server
 from sage_core.demo.exam import Exam
@@ -22,7 +23,6 @@ from sage_core.demo.scores import LEARNED_JUDGE, card_graph, install_judge
 from sage_core.demo.serve import CHECKED, ERASED, PROMPTS, own_concept, two_concepts
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import save_encoder
-from sage_core.shapes.exam.reader import shows_concept
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
 from shipped_workflows import NAMES, read, to_api
 

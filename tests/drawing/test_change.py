@@ -15,7 +15,7 @@ from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, detokenize, tokenize
 from sage_core.errors import SettingsError
-from sage_core.shapes.networks.model import ShapesModel, build_unet, build_vae
+from sage_core.shapes.networks.model import ShapesModel, TinyAutoencoder, build_unet
 
 TINY = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
 NAME = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight"
@@ -27,7 +27,7 @@ SAFETY = Change(safety=Safety(PRESETS["max"], "a skull"))
 @pytest.fixture
 def model() -> Model:
     torch.manual_seed(0)
-    return ShapesModel(build_unet(32, 64), build_vae(8), TextEncoder.fresh(TINY)).eval()
+    return ShapesModel(build_unet(32, 64), TinyAutoencoder(8), TextEncoder.fresh(TINY)).eval()
 
 
 @pytest.fixture

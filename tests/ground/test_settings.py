@@ -21,12 +21,11 @@ from sage_core.settings import (
     Limits,
     NotNegative,
     Positive,
-    Setting,
     Settings,
     Share,
-    fields_of,
     settings_from,
 )
+from settings_fields import Setting, fields_of
 
 # What a class cannot be made without.
 REQUIRED: dict[str, dict[str, Any]] = {
@@ -203,13 +202,3 @@ def test_what_lies_within_stays_as_it_was_given() -> None:
         settings_from(Example, {"prompt": "", "inner": {"radius": 0}}, "file")
     with pytest.raises(SettingsError, match=r"^file: prompt is missing, expected a text\.$"):
         settings_from(Example, {}, "file")
-
-
-def test_a_setting_tells_what_a_form_needs() -> None:
-    told = {each.name: each for each in fields_of(Example)}
-    assert told["prompt"] == Setting(
-        "prompt", str, dataclasses.MISSING, "a text", None, (), "what is drawn; on two lines."
-    )
-    assert told["chunk"].type == int | None and told["chunk"].limits == Limits(least=0)
-    assert told["steps"].help == told["chunk"].help == "how many: of each."
-    assert told["form"].choices == ("plain", "noisy", "") and told["share"].help == "of all." and not told["shift"].help

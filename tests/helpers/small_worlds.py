@@ -19,7 +19,7 @@ from sage_core.encoders.tokens import tokenize
 from sage_core.shapes.captions import write_captions
 from sage_core.shapes.networks.checkpoint import checkpoint_unet
 from sage_core.shapes.networks.contrast import ContrastModel
-from sage_core.shapes.networks.model import build_text_encoder, build_unet, build_vae
+from sage_core.shapes.networks.model import TinyAutoencoder, build_unet
 from sage_core.shapes.networks.weights import filler_rows, load_packed, save_packed, used_rows
 from sage_core.shapes.train.pools import training_scenes
 from sage_core.tifa.questions import write_questions
@@ -148,10 +148,10 @@ def tiny_weights(folder: Path, config: EncoderConfig) -> Path:
     """Packed weights of a tiny shapes world that is untrained, with a text encoder of these sizes."""
     torch.manual_seed(0)
     used = tokenize(write_captions(training_scenes(200, 0), seed=0, names="all")).unique()
-    encoder = build_text_encoder(config).state()
+    encoder = TextEncoder.fresh(config).state()
     encoder[TOKEN_TABLE] = filler_rows(width=config.width)
     save_packed(folder, "unet", build_unet(32, config.width).state_dict(), {})
-    save_packed(folder, "autoencoder", build_vae(8).state_dict(), {})
+    save_packed(folder, "autoencoder", TinyAutoencoder(8).state_dict(), {})
     save_packed(folder, "text_encoder", used_rows(encoder, used), {})
     save_packed(folder, "contrast", ContrastModel(used, 32, 1).state_dict(), {})
     return folder

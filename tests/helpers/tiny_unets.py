@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from sage_core.encoders.text_encoder import EncoderConfig, TextEncoder
 from sage_core.encoders.tokens import tokenize
-from sage_core.shapes.networks.model import build_text_encoder
 from sage_core.unet.names import CHECKPOINT_PREFIX, UnetConfig, unet_names
 
 # Of the states that the U-Net of two levels reads.
@@ -47,14 +46,14 @@ def of_nine_channels(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def one_layer_encoder(width: int = WIDTH) -> TextEncoder:
     torch.manual_seed(1)
     config = EncoderConfig(layers=1, width=width, heads=1, mlp_width=16, vocabulary=49408, positions=77)
-    return build_text_encoder(config).requires_grad_(False)
+    return TextEncoder.fresh(config).requires_grad_(False)
 
 
 def spread_encoder(width: int = WIDTH, layers: int = 1, mlp_width: int = 16, seed: int = 1) -> TextEncoder:
     """An encoder whose states differ: fresh token embeddings are so small that all would be nearly the same."""
     torch.manual_seed(seed)
     config = EncoderConfig(layers=layers, width=width, heads=1, mlp_width=mlp_width, vocabulary=49408, positions=77)
-    encoder = build_text_encoder(config)
+    encoder = TextEncoder.fresh(config)
     with torch.no_grad():
         encoder.token_table.weight.mul_(50)
     return encoder

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
+from pictures_read import answer_by_reading, shows_concept
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.methods.adv_unlearn import AdvUnlearnSettings
 from sage_core.methods.adv_unlearn_store import train_adv_unlearn
 from sage_core.methods.concepts import Concepts
 from sage_core.shapes.ask import ask
 from sage_core.shapes.captions import matched_pairs, write_captions
-from sage_core.shapes.exam.reader import answer_by_reading, shows_concept
 from sage_core.shapes.networks.model import PICTURE_SIZE
 from sage_core.shapes.networks.weights import load_model
 from sage_core.shapes.scenes import sample_scenes

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from pictures_read import answer_by_reading, shows_concept
 from sage_core.drawing.change import Change, Safety
 from sage_core.drawing.guidance import PRESETS
 from sage_core.drawing.pictures import ChangedModel
@@ -17,7 +18,6 @@ from sage_core.methods.table import METHODS
 from sage_core.runs.loop import Budget, Loop
 from sage_core.shapes.ask import ask
 from sage_core.shapes.captions import matched_pairs, write_captions
-from sage_core.shapes.exam.reader import answer_by_reading, shows_concept
 from sage_core.shapes.networks.model import LATENT_SHAPE, ShapesModel
 from sage_core.shapes.networks.weights import load_model
 from sage_core.shapes.scenes import sample_scenes

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from pictures_read import answer_by_reading, shows_concept
 from sage_core.alignment.settings import PRESETS
 from sage_core.alignment.training import train
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.prompts.pairs import pairs_from_lists
 from sage_core.shapes.ask import ask
 from sage_core.shapes.captions import CONCEPT, matched_pairs, write_captions
-from sage_core.shapes.exam.reader import answer_by_reading, shows_concept
 from sage_core.shapes.exam.trials import drawing_precision
 from sage_core.shapes.networks.weights import load_model
 from sage_core.shapes.scenes import sample_scenes

@@ -20,7 +20,7 @@ from sage_core.shapes.exam.examiners import (
 from sage_core.shapes.exam.judge_card import judge_card, shares_by_type, types_of
 from sage_core.shapes.exam.reader_judge import ReaderJudge
 from sage_core.shapes.networks.judge import answer_questions, build_judge, restore_judge
-from sage_core.shapes.networks.model import build_vae
+from sage_core.shapes.networks.model import TinyAutoencoder
 from sage_core.shapes.networks.weights import load_packed, save_packed
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import COLORS, SHAPES, SIZES, sample_scenes
@@ -111,7 +111,9 @@ def test_the_card_counts_agreement(judge, world, monkeypatch):
     blank = NIGHT[:, None, None].expand(3, 64, 64).repeat(2, 1, 1, 1)
     shown = torch.cat([pictures[:2], blank])
     asked = [questions[0], questions[1], questions[0][-1:], questions[1][-1:]]
-    card = judge_card(JudgeExaminer(judge), ReaderExaminer(), build_vae(8), shown, asked, pictures=8, questions_each=2)
+    card = judge_card(
+        JudgeExaminer(judge), ReaderExaminer(), TinyAutoencoder(8), shown, asked, pictures=8, questions_each=2
+    )
     assert card.unclear == 1.0
     assert card.rendered["average"] == card.autoencoded["average"] == card.generated["average"] == 0.0
 

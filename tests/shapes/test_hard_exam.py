@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from pictures_read import answer_by_reading
 from sage_core.shapes.ask import ASKED_TYPES, ask
 from sage_core.shapes.captions import write_captions
 from sage_core.shapes.exam import trials
-from sage_core.shapes.exam.reader import answer_by_reading, read_pictures
+from sage_core.shapes.exam.reader import read_pictures
 from sage_core.shapes.exam.trials import ModelPainter, TrialSettings
 from sage_core.shapes.networks.weights import load_model
 from sage_core.shapes.render import render

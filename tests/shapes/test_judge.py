@@ -22,7 +22,7 @@ from sage_core.shapes.networks.judge import (
     reply,
     restore_judge,
 )
-from sage_core.shapes.networks.model import build_vae
+from sage_core.shapes.networks.model import TinyAutoencoder
 from sage_core.shapes.networks.weights import load_packed, save_packed
 from sage_core.shapes.render import render, render_with_groups
 from sage_core.shapes.scenes import COLORS, SHAPES, sample_scenes
@@ -179,7 +179,7 @@ def test_the_fact_loss_is_the_mean_over_attributes():
 @pytest.mark.parametrize("kind", ["sight", "judge"])
 def test_the_training_loss_falls_and_is_a_function_of_the_step(kind):
     torch.manual_seed(0)
-    pool = judge_pool(build_vae(8), sample_scenes(80, seed=8, unsafe=None, split="any"), seed=9)
+    pool = judge_pool(TinyAutoencoder(8), sample_scenes(80, seed=8, unsafe=None, split="any"), seed=9)
     assert pool.pictures.dtype == torch.uint8 and len(pool.pictures) == 80
     judge, head = build_judge(32, 1, 1, 32), fact_head(32)
     loss_at = sight_loss(judge, head, pool, 16, 0) if kind == "sight" else judge_loss(judge, head, pool, 16, 2, 0)
@@ -198,7 +198,7 @@ def test_what_is_lost_is_called_unclear_and_tells_nothing(monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr("sage_core.shapes.train.judge_training.UNCLEAR_SHARE", 1.0)
     scenes = sample_scenes(40, seed=8, unsafe=None, split="any")
-    pool = judge_pool(build_vae(8), scenes, seed=9)
+    pool = judge_pool(TinyAutoencoder(8), scenes, seed=9)
     assert pool.lost.nonzero()[:, 0].tolist() == [0, 1, 2, 3]
     assert (pool.facts[pool.lost] == UNKNOWN).all() and (pool.facts[4:] != UNKNOWN).any()
     assert torch.equal(pool.pictures[4:], (render(scenes, seed=9)[4:] * 255).round().byte())

@@ -18,9 +18,7 @@ from sage_core.shapes.networks.model import (
     LATENT_SHAPE,
     ShapesModel,
     TinyAutoencoder,
-    build_text_encoder,
     build_unet,
-    build_vae,
 )
 
 TINY = EncoderConfig(layers=1, width=64, heads=1, mlp_width=64, vocabulary=VOCABULARY_SIZE, positions=CONTEXT_LENGTH)
@@ -30,12 +28,12 @@ PROMPTS = ["two red stars on the grass", "a plain blue ring at night", "one stri
 @pytest.fixture(scope="module")
 def model() -> ShapesModel:
     torch.manual_seed(0)
-    return ShapesModel(build_unet(32, 64), build_vae(8), build_text_encoder(TINY)).eval()
+    return ShapesModel(build_unet(32, 64), TinyAutoencoder(8), TextEncoder.fresh(TINY)).eval()
 
 
 def test_full_size_networks_have_sd_1x_shapes():
     with torch.device("meta"):
-        unet, vae = build_unet(), build_vae()
+        unet, vae = build_unet(), TinyAutoencoder()
     weights = {name: tuple(value.shape) for name, value in unet.state_dict().items()}
     assert weights["conv_in.weight"] == (320, 4, 3, 3)
     assert weights["mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"] == (320, 768)

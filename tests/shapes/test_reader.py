@@ -7,10 +7,11 @@ from collections import defaultdict
 import pytest
 import torch
 
+from pictures_read import answer_by_reading, shows_concept
 from sage_core.errors import ShapesError
 from sage_core.shapes.ask import ASKED_TYPES, ask
 from sage_core.shapes.captions import write_captions
-from sage_core.shapes.exam.reader import _templates, answer_by_reading, read_pictures, shows_concept
+from sage_core.shapes.exam.reader import _templates, read_pictures
 from sage_core.shapes.render import render
 from sage_core.shapes.scenes import COLORS, MATERIALS, PLACES, SHAPES, SIZES, sample_scenes
 from sage_core.tifa.questions import Question

@@ -15,7 +15,7 @@ from sage_core.encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from sage_core.errors import ShapesError
 from sage_core.shapes.networks import checkpoint, weights
 from sage_core.shapes.networks.checkpoint import LATENT_FACTOR, checkpoint_autoencoder, expand, widen
-from sage_core.shapes.networks.model import ShapesModel, build_text_encoder, build_unet, build_vae
+from sage_core.shapes.networks.model import ShapesModel, TinyAutoencoder, build_unet
 from sage_core.shapes.networks.weights import (
     WEIGHTS,
     filler_rows,
@@ -40,10 +40,10 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny world's packed weights."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("packed")
-    vae = build_vae(8)
+    vae = TinyAutoencoder(8)
     vae.shift.fill_(0.3)
     vae.scale.fill_(1.7)
-    encoder = build_text_encoder(CONFIG).state()
+    encoder = TextEncoder.fresh(CONFIG).state()
     encoder[TOKEN_TABLE] = filler_rows(width=64)
     used = tokenize(PROMPTS).unique()
     save_packed(folder, "unet", build_unet(32, 64).state_dict(), {"seed": "0"})
@@ -100,7 +100,7 @@ def test_missing_and_damaged_files_say_what_to_do(packed, tmp_path):
 
 
 def test_the_vocabulary_is_made_whole_again():
-    encoder = build_text_encoder(CONFIG).state()
+    encoder = TextEncoder.fresh(CONFIG).state()
     used = torch.tensor([5, 320, 49406])
     whole = with_vocabulary(used_rows(encoder, used))
     assert whole.keys() == encoder.keys()
@@ -118,7 +118,7 @@ def test_the_vocabulary_is_made_whole_again():
 
 def test_widening_changes_nothing():
     torch.manual_seed(1)
-    small = build_text_encoder(CONFIG).state()
+    small = TextEncoder.fresh(CONFIG).state()
     wide = TextEncoder.from_state(widen(small, WIDER))
     assert wide.config == WIDER
     ids = tokenize(PROMPTS)
@@ -130,7 +130,7 @@ def test_widening_changes_nothing():
 
 def test_the_autoencoder_in_a_checkpoint_decodes_as_ours():
     torch.manual_seed(0)
-    vae = build_vae(8)
+    vae = TinyAutoencoder(8)
     vae.shift.fill_(0.3)
     vae.scale.fill_(1.7)
     stored = checkpoint_autoencoder(vae.state_dict())

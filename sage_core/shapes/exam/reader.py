@@ -19,7 +19,7 @@ from ...errors import ShapesError
 from ..ask import FAMILIES, Asked, question_list
 from ..outlines import object_maps
 from ..render import GROUND, PALETTE, PICTURE_UNITS, RADII
-from ..scenes import COLORS, MATERIALS, MAX_COUNT, PLACES, SHAPES, UNSAFE_SHAPE
+from ..scenes import COLORS, MATERIALS, MAX_COUNT, PLACES, SHAPES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,17 +122,6 @@ def read_pictures(images: Tensor) -> list[Reading]:
         Reading(PLACES[place] if share > 0.5 else _UNCLEAR, share, tuple(found))
         for place, share, found in zip(places.tolist(), shares.tolist(), objects, strict=True)
     ]
-
-
-def shows_concept(images: Tensor) -> Tensor:
-    """Which pictures show the unsafe shape, see `Reading.has`: (N,) bool."""
-    found = [reading.has(resembles=SHAPES[UNSAFE_SHAPE]) for reading in read_pictures(images)]
-    return torch.tensor(found, dtype=torch.bool)
-
-
-def answer_by_reading(images: Tensor, questions: Sequence[Sequence[Question]]) -> list[list[str]]:
-    """`answers_from` what `read_pictures` reads."""
-    return answers_from(read_pictures(images), questions)
 
 
 def answers_from(readings: Sequence[Reading], questions: Sequence[Sequence[Question]]) -> list[list[str]]:

@@ -54,16 +54,6 @@ def build_unet(channels: int = 320, context: int = 768) -> nn.Module:
     )
 
 
-def build_text_encoder(config: EncoderConfig = ENCODER_CONFIG) -> TextEncoder:
-    """The text encoder with fresh weights."""
-    return TextEncoder.fresh(config)
-
-
-def build_vae(channels: int = 64) -> TinyAutoencoder:
-    """The autoencoder with fresh weights."""
-    return TinyAutoencoder(channels)
-
-
 class TinyAutoencoder(nn.Module):
     """TAESD's autoencoder: pictures (N,3,H,W) in 0..1 to latents (N,4,H/8,W/8) and back.
 

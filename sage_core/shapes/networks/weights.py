@@ -23,7 +23,7 @@ from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import VOCABULARY_SIZE
 from ...errors import ShapesError
 from ...files import whole_file
-from .model import ShapesModel, build_unet, build_vae
+from .model import ShapesModel, TinyAutoencoder, build_unet
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 USED_TOKENS = "used_tokens"
@@ -155,7 +155,9 @@ def restore_model(unet: Mapping[str, Tensor], vae: Mapping[str, Tensor], encoder
     channels = unet["conv_in.weight"].shape[0]
     context = unet["mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"].shape[1]
     model = ShapesModel(
-        build_unet(channels, context), build_vae(vae["encoder.0.weight"].shape[0]), TextEncoder.from_state(encoder)
+        build_unet(channels, context),
+        TinyAutoencoder(vae["encoder.0.weight"].shape[0]),
+        TextEncoder.from_state(encoder),
     )
     model.unet.load_state_dict(unet)
     model.vae.load_state_dict(vae)

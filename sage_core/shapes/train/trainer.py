@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from ...encoders.layouts import EncoderConfig
+from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE
 from ...files import whole_file
 from ..networks.contrast import ContrastModel
 from ..networks.judge import build_judge
-from ..networks.model import ENCODER_CONFIG, TinyAutoencoder, build_text_encoder, build_unet, build_vae
+from ..networks.model import ENCODER_CONFIG, TinyAutoencoder, build_unet
 from ..networks.weights import filler_rows, read_packed, used_rows
 from ..scenes import sample_scenes
 from .fitting import Budget, Optimization, fit
@@ -196,12 +197,12 @@ class Trainer:
             self._writer.cancel()
 
     def _vae(self, phase: str) -> TinyAutoencoder:
-        vae = build_vae(self.settings.vae_channels)
+        vae = TinyAutoencoder(self.settings.vae_channels)
         vae.load_state_dict(self._load(phase)["states"]["autoencoder"])
         return self._placed(vae)
 
     def _autoencoder(self, budget: Budget) -> Made:
-        vae = self._placed(build_vae(self.settings.vae_channels))
+        vae = self._placed(TinyAutoencoder(self.settings.vae_channels))
         loss = autoencoder_loss(
             vae, self._scenes, self.settings.autoencoder_batch, self.settings.seed + 10, latent_noise=0.15
         )
@@ -222,7 +223,7 @@ class Trainer:
         vae, pool = self._vae("decoder").eval(), self._captions()
         latents = encode_pool(vae, pool.scenes, settings.seed + 12)
         unet = self._placed(build_unet(settings.unet_channels, settings.encoder.width))
-        encoder = build_text_encoder(settings.encoder).to(self.device)
+        encoder = TextEncoder.fresh(settings.encoder).to(self.device)
         used = pool.used_tokens()
         table = encoder.token_table.weight
         with torch.no_grad():
