@@ -29,7 +29,6 @@ from ..runs.record import StepReport
 from ..seeds import generator_of
 from ..settings import Count, Limits, Positive, Seed, Settings
 from .gate_file import Gate, GateCard, GateNetwork
-from .removal import Removal
 
 
 @dataclass(frozen=True)
@@ -193,11 +192,6 @@ class GateObjective(Objective):
         return loss.detach()[None]
 
 
-def recipe(_settings: GateSettings, _given: Removal | None = None) -> int:
-    """See `table.Method.recipe`."""
-    return 1
-
-
 # A host application may run everything in inference mode, whose tensors take no gradient.
 @torch.inference_mode(False)
 @torch.enable_grad()
@@ -295,8 +289,7 @@ def gate_name(encoder_hash: str, safe: Sequence[str], unsafe: Sequence[str], set
 
 def _made_of(encoder_hash: str, kinds: Sequence[Sequence[str]], settings: GateSettings) -> str:
     texts = hashlib.sha256(json.dumps([list(texts) for texts in kinds]).encode()).hexdigest()
-    # Gates were kept before they had recipes.
-    return f"{encoder_hash} {settings} {texts}" + (f" recipe {found}" if (found := recipe(settings)) > 1 else "")
+    return f"{encoder_hash} {settings} {texts}"
 
 
 def _generator(seed: int, part: int) -> torch.Generator:

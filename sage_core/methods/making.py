@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +79,7 @@ class _Work:
     removal: Removal
     settings: Any
     store: Path
-    watch: Watch = field(default=lambda *_: None)
+    watch: Watch
 
     def on_step(self, step: StepReport) -> None:
         """Tell how far the training is."""
@@ -118,12 +118,8 @@ def make(
     settings = settings or method.usual()
     method.require(removal, settings)
     with tempfile.TemporaryDirectory() as passing:
-        work = _Work(name, method, base, removal, settings, store or Path(passing))
-        return _MAKERS[method.kind](work if watch is None else _watched(work, watch))
-
-
-def _watched(work: _Work, watch: Watch) -> _Work:
-    return _Work(work.name, work.method, work.base, work.removal, work.settings, work.store, watch)
+        told = watch or (lambda *_: None)
+        return _MAKERS[method.kind](_Work(name, method, base, removal, settings, store or Path(passing), told))
 
 
 def _aligned(work: _Work) -> Made:

@@ -44,7 +44,6 @@ from ..seeds import generator_of, seed_of
 from ..settings import Count, Limits, NotNegative, Positive, Seed, Settings, Share
 from ..unet.differences import DifferencesObjective, Trained
 from ..unet.training import EditResult, UnetRun
-from .removal import Removal
 
 METHOD, PRESET = "SAGE U-Net", "sage_unet"
 # The share of rows whose picture is that of the pair's other side.
@@ -330,11 +329,6 @@ class _Rows:
         return _Rows(self.latents[rows], self.times[rows], self.states[rows], self.targets[rows])
 
 
-def recipe(_settings: RedirectingSettings, _given: Removal | None = None) -> int:
-    """See `table.Method.recipe`."""
-    return 1
-
-
 def train_redirection(
     run: UnetRun,
     encoder: TextEncoder,
@@ -378,7 +372,6 @@ def train_redirection(
             "pairs": str(len(pairs)),
         },
         name=METHOD,
-        recipe=recipe(settings),
     )
 
 

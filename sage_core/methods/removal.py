@@ -96,11 +96,6 @@ class Removal:
         return tuple(dict.fromkeys((*self.preserve, *near)))
 
     @property
-    def usable_captions(self) -> tuple[str, ...]:
-        """The captions that do not refer to minors."""
-        return self.texts().captions
-
-    @property
     def concept(self) -> str | ConceptList:
         """What an alignment is told: the list, or the first of the texts as the one concept's name."""
         return self.concepts if self.concepts is not None else self.erase[0]

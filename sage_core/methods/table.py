@@ -80,7 +80,8 @@ class Method:
     def require(self, given: Removal, settings: Any) -> None:
         """Raise PromptError if a removal lacks what the method needs; the filter on minors may leave none of it."""
         for name in self.needed(settings):
-            if not (given.usable_captions if name == "captions" else getattr(given, name)):
+            # The captions that do not refer to minors.
+            if not getattr(given.texts() if name == "captions" else given, name):
                 raise PromptError(
                     f"{self.title} needs {WORDS[name]}, and none is given that may be used. Give some hundred."
                 )

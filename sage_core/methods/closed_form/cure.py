@@ -41,11 +41,7 @@ class CureSettings(Settings):
 def edit(
     weights: Mapping[str, Tensor], encoder: TextEncoder, concepts: Concepts, settings: CureSettings | None = None
 ) -> Edit:
-    """The CURE-style edit on all matrices that read the prompt. Guides are not used; `preserve` is what to retain.
-
-    Raises:
-        UnetError: the weights do not fit, or nothing changes.
-    """
+    """The CURE-style edit on all matrices that read the prompt. Guides are not used; `preserve` is what to retain."""
     settings = settings or CureSettings()
     chosen = choose(weights, encoder.config.width)
     states = TokenStates(encoder)

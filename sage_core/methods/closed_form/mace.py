@@ -72,8 +72,6 @@ def edit(
 
     Raises:
         PromptError: neither captions for a prior nor a lam.
-        UnetError: the weights do not fit, or nothing changes.
-        SettingsError: a system is singular, as with few captions.
     """
     settings = settings or MaceSettings()
     has_prior = bool(concepts.captions and settings.prior)

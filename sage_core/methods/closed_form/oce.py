@@ -59,11 +59,7 @@ def recipe(settings: OceSettings, given: Removal) -> int:
 def edit(
     weights: Mapping[str, Tensor], encoder: TextEncoder, concepts: Concepts, settings: OceSettings | None = None
 ) -> Edit:
-    """OCE on the value matrices of cross-attention; without captions the 60 everyday prompts give the second moment.
-
-    Raises:
-        UnetError: the weights do not fit, or nothing changes.
-    """
+    """OCE on the value matrices of cross-attention; without captions the 60 everyday prompts give the second moment."""
     settings = settings or OceSettings()
     chosen = choose(weights, encoder.config.width, is_value)
     states = TokenStates(encoder)

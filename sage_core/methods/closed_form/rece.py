@@ -64,12 +64,7 @@ def recipe(settings: ReceSettings, given: Removal) -> int:
 def edit(
     weights: Mapping[str, Tensor], encoder: TextEncoder, concepts: Concepts, settings: ReceSettings | None = None
 ) -> Edit:
-    """RECE on all matrices that read the prompt; texts to preserve join the empty prompt, in UCE and in each round.
-
-    Raises:
-        UnetError: the weights do not fit, or nothing changes.
-        SettingsError: a system is singular.
-    """
+    """RECE on all matrices that read the prompt; texts to preserve join the empty prompt, in UCE and in each round."""
     settings = settings or ReceSettings()
     chosen, solver = choose(weights, encoder.config.width), Solver()
     states = TokenStates(encoder)

@@ -82,10 +82,6 @@ def edit(
 
     `concepts.preserve` and `concepts.captions` are what to retain, by their last subject tokens; those that name a
     concept, in whole words, are left out. Without any it is the empty prompt's states.
-
-    Raises:
-        UnetError: the weights do not fit, or nothing changes.
-        SettingsError: a system is singular.
     """
     settings = settings or SpeedSettings()
     chosen = choose(weights, encoder.config.width, _wanted(settings.matrices))

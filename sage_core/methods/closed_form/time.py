@@ -37,12 +37,7 @@ class TimeSettings(Settings):
 def edit(
     weights: Mapping[str, Tensor], encoder: TextEncoder, concepts: Concepts, settings: TimeSettings | None = None
 ) -> Edit:
-    """TIME on all matrices that read the prompt.
-
-    Raises:
-        UnetError: the weights do not fit, or nothing changes.
-        SettingsError: lam is 0 and the states do not determine the edit.
-    """
+    """TIME on all matrices that read the prompt."""
     settings = settings or TimeSettings()
     chosen, solver = choose(weights, encoder.config.width), Solver()
     states = TokenStates(encoder)

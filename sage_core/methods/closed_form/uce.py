@@ -75,12 +75,7 @@ def recipe(settings: UceSettings | UcePaperSettings, _given: Removal) -> int:
 def edit(
     weights: Mapping[str, Tensor], encoder: TextEncoder, concepts: Concepts, settings: UceSettings | None = None
 ) -> Edit:
-    """UCE of 2025 on all matrices that read the prompt.
-
-    Raises:
-        UnetError: the weights do not fit, or nothing changes.
-        SettingsError: lam is 0 and the states do not determine the edit.
-    """
+    """UCE of 2025 on all matrices that read the prompt."""
     settings = settings or UceSettings()
     chosen, solver = choose(weights, encoder.config.width), Solver()
     states = TokenStates(encoder)
@@ -98,12 +93,7 @@ def edit(
 def edit_as_in_paper(
     weights: Mapping[str, Tensor], encoder: TextEncoder, concepts: Concepts, settings: UcePaperSettings | None = None
 ) -> Edit:
-    """UCE as in the paper on all matrices that read the prompt; the empty prompt is always preserved.
-
-    Raises:
-        UnetError: the weights do not fit, or nothing changes.
-        SettingsError: lam is 0 and the states do not determine the edit.
-    """
+    """UCE as in the paper on all matrices that read the prompt; the empty prompt is always preserved."""
     settings = settings or UcePaperSettings()
     chosen, solver = choose(weights, encoder.config.width), Solver()
     states = TokenStates(encoder)
