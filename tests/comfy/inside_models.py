@@ -120,12 +120,12 @@ def erase(pack: ModuleType, model: Any, clip: Any, method: str = "uce", **inputs
 
 
 def train(pack: ModuleType, model: Any, clip: Any) -> Any:
-    return pack.erasure.SAGETrainErasure.execute(model, clip, "skull", "", "esd_x", 1, 64, 1, "fp32", 0)
+    return pack.unet_training.SAGETrainErasure.execute(model, clip, "skull", "", "esd_x", 1, 64, 1, "fp32", 0)
 
 
 def redirect(pack: ModuleType, model: Any, clip: Any) -> Any:
     pairs = importlib.import_module("pack.sage_core.prompts.pairs").pairs_from_lists(["a ball"], ["a skull"])
-    return pack.redirecting.SAGETrainUnet.execute(model, clip, pairs, "skull", 1, 64, 1, "fp32", 0)
+    return pack.unet_training.SAGETrainUnet.execute(model, clip, pairs, "skull", 1, 64, 1, "fp32", 0)
 
 
 def save(pack: ModuleType, before: Any, after: Any, name: str = "saved") -> Any:
