@@ -1,4 +1,4 @@
-"""Work in batches that shrink when memory runs out."""
+"""Work in batches that shrink when memory runs out, and how much of it is done."""
 
 from __future__ import annotations
 
@@ -62,6 +62,19 @@ def work_through(work: Callable[[slice], None], count: int, size: int, error: ty
         elif torch.backends.mps.is_available():
             torch.mps.empty_cache()
     return size
+
+
+def counting(tell: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
+    """A function of how much more is done, which tells how much is in all, of `total`."""
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        if tell is not None:
+            tell(done, total)
+
+    return count
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -18,6 +18,7 @@ from PIL.Image import Image
 from server import PromptServer
 from torch import Tensor
 
+from ...sage_core.batches import counting
 from ...sage_core.plots import figure_to_image
 from ...sage_core.rows import printable
 from ...sage_core.runs.curves import training_curves
@@ -106,14 +107,7 @@ class LiveCurves:
 
 def counter(what: str, total: int) -> Callable[[int], None]:
     """Turns "n more are done" into progress towards `total`, which also notices Cancel; `what` is counted."""
-    progress, done = Progress(what), 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        progress(done, total)
-
-    return count
+    return counting(Progress(what), total)
 
 
 def to_image(picture: Image) -> Tensor:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -78,61 +78,59 @@ class MemoryWatch:
         self._counter = _counter(device)
 
     def __enter__(self) -> MemoryWatch:
-        if self._counter:
-            self._counter.begin()
+        self._counter.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._counter:
-            self._counter.end()
+        self._counter.end()
 
     def reset(self) -> None:
         """Forget the peak so far."""
-        if self._counter:
-            self._counter.reset()
+        self._counter.reset()
 
     def peak(self) -> float | None:
         """GiB at most since the last reset, or since the watch began; None where nothing is measured."""
-        return self._counter.most() / GIB if self._counter else None
+        most = self._counter.most()
+        return None if most is None else most / GIB
 
 
-class _Counter(Protocol):
-    """One way to know the peak."""
-
-    def begin(self) -> None: ...
-    def end(self) -> None: ...
-    def reset(self) -> None: ...
-    def most(self) -> int:
-        """Bytes at most since `begin` or the last `reset`."""
-        ...
-
-
-def _counter(device: torch.device) -> _Counter | None:
-    if device.type == "cuda":
-        return _Allocator(device)
-    if device.type != "cpu":
-        return None
-    if _kernel_forgets():
-        return _Kernel()
-    try:
-        import psutil
-    except ImportError:
-        logger.warning("Memory is not measured: on this system that takes psutil. Run: pip install psutil")
-        return None
-    return _Samples(psutil.Process())
-
-
-class _Allocator:
-    """PyTorch's own statistics of a CUDA device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+class _Counter:
+    """One way to know the peak; this one knows none."""
 
     def begin(self) -> None:
         self.reset()
 
     def end(self) -> None:
         """There is nothing to stop."""
+
+    def reset(self) -> None:
+        """There is nothing to forget."""
+
+    def most(self) -> int | None:
+        """Bytes at most since `begin` or the last `reset`."""
+        return None
+
+
+def _counter(device: torch.device) -> _Counter:
+    if device.type == "cuda":
+        return _Allocator(device)
+    if device.type != "cpu":
+        return _Counter()
+    if _kernel_forgets():
+        return _Kernel()
+    try:
+        import psutil
+    except ImportError:
+        logger.warning("Memory is not measured: on this system that takes psutil. Run: pip install psutil")
+        return _Counter()
+    return _Samples(psutil.Process())
+
+
+class _Allocator(_Counter):
+    """PyTorch's own statistics of a CUDA device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
 
     def reset(self) -> None:
         torch.cuda.reset_peak_memory_stats(self._device)
@@ -141,15 +139,12 @@ class _Allocator:
         return torch.cuda.max_memory_allocated(self._device)
 
 
-class _Kernel:
+class _Kernel(_Counter):
     """Linux's count of the resident memory of this process."""
 
     def begin(self) -> None:
         self.reset()
         self._start = _status("VmRSS")
-
-    def end(self) -> None:
-        """There is nothing to stop."""
 
     def reset(self) -> None:
         _give_back()
@@ -159,7 +154,7 @@ class _Kernel:
         return _status("VmHWM") - self._start
 
 
-class _Samples:
+class _Samples(_Counter):
     """Resident memory as psutil sees it every few milliseconds. `process` is this one."""
 
     def __init__(self, process: psutil.Process) -> None:
@@ -168,8 +163,8 @@ class _Samples:
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def begin(self) -> None:
-        _give_back()
-        self._start = self._highest = self._held()
+        self.reset()
+        self._start = self._highest
         self._thread.start()
 
     def end(self) -> None:

@@ -220,14 +220,9 @@ class Bars:
 
     def counter(self, name: str, total: int) -> Callable[[int], None]:
         """A function that tells the bar of this name how much more is done, of `total`."""
-        update, done = self(name), 0
+        from ..batches import counting
 
-        def count(more: int) -> None:
-            nonlocal done
-            done += more
-            update(done, total)
-
-        return count
+        return counting(self(name), total)
 
 
 def theme(options: argparse.Namespace) -> Theme:

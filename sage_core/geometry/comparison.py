@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
+from ..batches import counting
 from ..devices import measurable
 from ..encoders.text_encoder import Pooling
 from ..errors import PromptError
@@ -105,13 +106,7 @@ def compare_encoders(
     from ..encoders.text_encoder import embed, state_hash
 
     chosen = choose_precision(precision, device or next(base.parameters()).device)
-    total, told = 2 * (len(prompts) + len(unsafe)), 0
-
-    def tell(more: int) -> None:
-        nonlocal told
-        told += more
-        if on_batch:
-            on_batch(told, total)
+    tell = counting(on_batch, 2 * (len(prompts) + len(unsafe)))
 
     def embedder(encoder: TextEncoder) -> Embedder:
         def embed_texts(texts: Sequence[str]) -> Tensor:

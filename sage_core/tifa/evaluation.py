@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ..batches import counting
 from ..errors import JudgeError
 from ..images import ImageLike, all_to_bytes, fingerprint
 from .answer_log import AnswerLog, check_judge, read_log
@@ -55,15 +56,7 @@ def evaluate(
         JudgeError: images and questions do not match, the log is another judge's, or another process writes to it.
     """
     ids = _checked_ids(images, questions, image_ids)
-    total = sum(len(asked) for asked in questions)
-    done = 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        if on_progress is not None:
-            on_progress(done, total)
-
+    count = counting(on_progress, sum(map(len, questions)))
     scored: list[ScoredQuestion] = []
     opened = AnswerLog(log, judge.name) if isinstance(log, str | os.PathLike) else log
     with opened if opened is not None else nullcontext() as answered:
