@@ -219,9 +219,7 @@ def _check_geometry(options: argparse.Namespace) -> None:
         raise SettingsError("--with names further methods for a picture; give --methods, the picture's name, too.")
 
 
-def _grouped_prompts(
-    options: argparse.Namespace,
-) -> tuple[Sequence[str], dict[str, tuple[int, ...]] | None]:
+def _grouped_prompts(options: argparse.Namespace) -> tuple[Sequence[str], dict[str, tuple[int, ...]] | None]:
     """The prompts in PROMPTS, and their places by type of question if it is a question file."""
     from ..tifa.questions import captions_by_type, holds_questions, read_questions
 

@@ -185,13 +185,7 @@ def _drawn_in(server: Server, trainings: Mapping[str, Training]) -> str:
 
 
 def _score(
-    server: Server,
-    plan: Plan,
-    files: ExpandedFiles,
-    exam: Exam,
-    encoders: dict[str, str],
-    compute: str,
-    screen: Screen,
+    server: Server, plan: Plan, files: ExpandedFiles, exam: Exam, encoders: dict[str, str], compute: str, screen: Screen
 ) -> Scores:
     """Run the shipped evaluation workflow on the shapes world."""
     from .scores import BATCH, DRAWING, ENCODERS, score_encoders
@@ -236,11 +230,7 @@ def _serve(server: Server, plan: Plan, files: ExpandedFiles, results: Results, s
     from .serve import write_workflows
 
     written = write_workflows(
-        server,
-        files,
-        results.exam,
-        encoder=results.trainings["SAGE+"].file,
-        sampling_steps=plan.sampling_steps,
+        server, files, results.exam, encoder=results.trainings["SAGE+"].file, sampling_steps=plan.sampling_steps
     )
     screen.end_bars()
     screen.line(

@@ -78,12 +78,7 @@ _READY = "**Filled in for the shapes world: press Run.** The rest is about SD 1.
 
 
 def write_workflows(
-    server: Server,
-    files: ExpandedFiles,
-    exam: Exam,
-    *,
-    encoder: str,
-    sampling_steps: int,
+    server: Server, files: ExpandedFiles, exam: Exam, *, encoder: str, sampling_steps: int
 ) -> list[Path]:
     """Write a copy of each shipped workflow for this server's shapes world; returns their paths.
 

@@ -222,11 +222,7 @@ def _redirected(work: _Work) -> Made:
 
 def _trained(change: Change, result: Any) -> Made:
     """What a training of the U-Net, or through it, says of itself."""
-    report = {
-        "found": result.found,
-        "metadata": result.metadata,
-        "history": [asdict(step) for step in result.history],
-    }
+    report = {"found": result.found, "metadata": result.metadata, "history": [asdict(step) for step in result.history]}
     metadata = dict(result.metadata)
     if change.deltas:
         report["tensors"] = len(change.deltas)

@@ -17,12 +17,7 @@ from ..prompts.pairs import PromptPairs, pairs_from_lists
 from .captions import write_captions
 from .concepts import Name, WorldConcept
 from .exam.reader import Reading
-from .scenes import (
-    Scenes,
-    concatenate,
-    is_allowed,
-    sample_scenes,
-)
+from .scenes import Scenes, concatenate, is_allowed, sample_scenes
 from .short_prompts import short_pairs
 from .words import SEEN_NAMES, UNSEEN_NAMES
 

@@ -169,12 +169,7 @@ def _retained(states: TokenStates, concepts: Concepts, empty: Tensor) -> Tensor:
 
 
 def _held_directions(
-    weight: Tensor,
-    moved: Tensor,
-    plain: Tensor,
-    retain: Tensor,
-    settings: SpeedSettings,
-    generator: torch.Generator,
+    weight: Tensor, moved: Tensor, plain: Tensor, retain: Tensor, settings: SpeedSettings, generator: torch.Generator
 ) -> Tensor:
     """Orthonormal columns: the directions in which the states to retain have a second moment to speak of."""
     # The plain edit changes a state x by moved · plain · x, whose length the small factor R of moved = Q R tells.

@@ -178,12 +178,7 @@ class _Sitting:
     """One task with one seed; its trial is made when a run first needs it."""
 
     def __init__(
-        self,
-        world: World,
-        ground: Ground,
-        settings: TrialSettings,
-        kept: Path | None,
-        attacks: AdaptiveSettings | None,
+        self, world: World, ground: Ground, settings: TrialSettings, kept: Path | None, attacks: AdaptiveSettings | None
     ) -> None:
         self.world, self.ground, self.settings, self.kept = world, ground, settings, kept
         self.attacks = attacks and replace(attacks, seed=settings.seed)

@@ -77,11 +77,7 @@ class Judged:
 
 
 def judged_questions(
-    caption_id: str,
-    caption: str,
-    writer: LanguageModel,
-    seed: int = 0,
-    on_step: Callable[[float], None] | None = None,
+    caption_id: str, caption: str, writer: LanguageModel, seed: int = 0, on_step: Callable[[float], None] | None = None
 ) -> Judged:
     """The drafts about a caption that the model answers as the caption says.
 
