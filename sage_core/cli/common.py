@@ -10,7 +10,7 @@ import codecs
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..plots import Theme
     from ..prompts.concepts import ConceptList
+    from ..prompts.pairs import PromptPairs
 
 # What a file of a folder of pictures ends in.
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -151,6 +152,37 @@ def concepts(path: Path) -> ConceptList:
     found = read_concepts(path)
     say(found.summary())
     return found
+
+
+def changes(assignments: Sequence[str]) -> dict[str, Any]:
+    """Settings of a training or edit from NAME=VALUE of --set; a value is read as JSON if possible, else as text."""
+    found = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise SettingsError(f"--set takes NAME=VALUE, for instance learning_rate=2e-4; found {assignment!r}.")
+        try:
+            found[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            found[name] = text
+    return found
+
+
+def pairs_of(path: Path, unsafe: Path | None, from_concept: bool, concept: str | ConceptList) -> PromptPairs:
+    """The pairs in a file, or of its safe prompts with --unsafe, --from-concept or the concepts of --concepts."""
+    from ..prompts.concept_pairs import read_concepts_pairs
+    from ..prompts.pairs import read_concept_pairs, read_pairs
+
+    if not isinstance(concept, str):
+        if unsafe or from_concept:
+            given = "--unsafe" if unsafe else "--from-concept"
+            raise SettingsError(f"Unsafe prompts come from --concepts or from {given}; both are given.")
+        return read_concepts_pairs(path, concept)
+    if unsafe and from_concept:
+        raise SettingsError("Unsafe prompts come from --unsafe or from --from-concept; both are given.")
+    if from_concept:
+        return read_concept_pairs(path, concept)
+    return read_pairs(path, unsafe)
 
 
 def check_safetensors(name: str, path: Path) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import common, training_inputs
+from . import common
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,10 +40,11 @@ def run(options: argparse.Namespace) -> int:
     common.check_outputs(
         {"--out": options.out, "--report": options.report}, {"FILE": options.file, "--base": options.base}
     )
+    from ..drawing.models import whole_unet
     from ..unet.changes import changes, save_changes
     from ..unet.files import read_unet
 
-    base = training_inputs.whole_unet(options.base)
+    base = whole_unet(options.base)
     edit = read_unet(options.file, base.names.config)
     tensors: dict[str, Tensor] = {name: base.stored[name].load() for name in edit.stored}
     found = changes(edit, tensors, on_tensor=common.Bars(options.quiet)("comparing"))

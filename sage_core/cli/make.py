@@ -12,7 +12,7 @@ from .. import plots
 from ..errors import SettingsError
 from ..methods.table import KNOBS, METHODS, WORDS, Method, named, of_kind, settings_for, settings_of
 from ..options import count
-from . import common, training_inputs
+from . import common
 
 if TYPE_CHECKING:
     import torch
@@ -213,7 +213,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace, name: str) -> Any:
     """The method's usual settings with --seed, --steps and --set."""
-    changed, own = training_inputs.changes(options.set), settings_for(name, {})
+    changed, own = common.changes(options.set), settings_for(name, {})
     for option in ("seed", "steps"):
         given = getattr(options, option)
         if option in changed and (option == "seed" or given):
@@ -239,13 +239,13 @@ def _make(options: argparse.Namespace, name: str, settings: Any, device: torch.d
 
 
 def _base(options: argparse.Namespace, device: torch.device | None) -> Base:
+    from ..drawing.models import whole_unet
     from ..encoders.text_encoder import TextEncoder
     from ..methods.making import unet_dtype
     from ..methods.removal import Base
 
-    unet = training_inputs.whole_unet(options.checkpoint)
-    own = training_inputs.own_encoder(options.checkpoint)
-    encoder = TextEncoder.from_state(common.read_state(options.text_encoder or own), copy=False)
+    unet = whole_unet(options.checkpoint)
+    encoder = TextEncoder.from_state(common.read_state(options.text_encoder or options.checkpoint), copy=False)
     if device is None:
         return Base(encoder, unet.names.config, lambda name: unet.stored[name].load())
     return Base(
@@ -276,7 +276,7 @@ def _removal(options: argparse.Namespace, *, drawn: bool) -> Removal:
     about["sources"] = tuple(getattr(options, "erase_from", None) or ())
     if getattr(options, "pairs", None):
         concept: str | ConceptList = listed or (options.concept or [""])[0]
-        pairs = training_inputs.pairs_of(options.pairs, options.unsafe, options.from_concept, concept)
+        pairs = common.pairs_of(options.pairs, options.unsafe, options.from_concept, concept)
         about["pairs"] = drawable(pairs) if drawn else pairs
         common.say(about["pairs"].report.summary())
         if solved:

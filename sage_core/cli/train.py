@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .. import plots
 from ..alignment.settings import PRESETS
-from . import common, training_inputs
+from . import common
 
 if TYPE_CHECKING:
     import torch
@@ -77,9 +77,9 @@ def run(options: argparse.Namespace) -> int:
     from ..runs.curves import training_curves
 
     device = common.device(options)
-    settings = PRESETS[options.preset].replace(**{"seed": options.seed} | training_inputs.changes(options.set))
+    settings = PRESETS[options.preset].replace(**{"seed": options.seed} | common.changes(options.set))
     concept = common.concepts(options.concepts) if options.concepts else options.concept
-    pairs = training_inputs.pairs_of(options.pairs, options.unsafe, options.from_concept, concept)
+    pairs = common.pairs_of(options.pairs, options.unsafe, options.from_concept, concept)
     common.say(pairs.report.summary())
     base = common.read_state(options.base)
     require_sd1(EncoderConfig.of(base), str(options.base))

@@ -152,7 +152,7 @@ def load(base: Path) -> Model:
 
 def load_encoder(base: Path) -> TextEncoder:
     """The text encoder alone."""
-    encoder = TextEncoder.from_file(base / "text_encoder" if base.is_dir() else base)
+    encoder = TextEncoder.from_file(base)
     require_positions(encoder.config, str(base))
     return encoder
 
