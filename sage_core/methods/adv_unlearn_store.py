@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..encoders.layouts import EncoderConfig, canonical_state, read_encoder, require_positions
 from ..encoders.text_encoder import TextEncoder, save_encoder, state_hash
-from ..errors import UnetError
 from ..runs.keeping import SOFTWARE, kept, read_run, run_name, save_run, weights_hash
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
+from ..unet.files import require_finite
 from ..unet.names import UnetConfig
 from ..unet.training import FACTOR, TypedNoise, UnetRun, checked_config, diffusers_unet, require_width, watched
 from .adv_unlearn import AdvUnlearnObjective, AdvUnlearnSettings, require_layers, retain_prompts
@@ -174,8 +174,7 @@ def _checked(unet: Mapping[str, Tensor], base: Mapping[str, Tensor], size: int) 
     require_positions(EncoderConfig.of(base), "The CLIP")
     require_width(config, width)
     for name, value in unet.items():
-        if not value.sum(dtype=torch.float32).isfinite() and not value.float().isfinite().all():
-            raise UnetError(f"The U-Net's {name} holds values that are not finite: use another checkpoint.")
+        require_finite(value, name, "The U-Net")
     return config
 
 
