@@ -9,6 +9,7 @@ from ..sage_core.errors import PromptError, TrainingError
 from ..sage_core.methods.adv_unlearn import AdvUnlearnSettings
 from ..sage_core.methods.adv_unlearn_store import plan_unlearning, train_adv_unlearn
 from ..sage_core.methods.concepts import Concepts, split_texts
+from ..sage_core.unet.training import UnetRun
 from .host import clips, display, files, memory, models, unet_training
 from .host.files import check_name
 from .host.inputs import ADVANCED, found_by, seed_input
@@ -131,20 +132,9 @@ def _train(
             "retain_batch."
         )
         with memory.telling_memory(advice):
-            result = train_adv_unlearn(
-                held,
-                base,
-                concepts,
-                settings,
-                files.store_folder(),
-                retain=retain,
-                size=size,
-                device=device,
-                dtype=dtype,
-                free_memory=free,
-                on_step=display.LiveCurves().step,
-                on_evaluation=display.stop_if_cancelled,
-            )
+            run = UnetRun(held, size, device, dtype, display.LiveCurves().step, display.stop_if_cancelled)
+            store = files.store_folder()
+            result = train_adv_unlearn(run, base, concepts, settings, store, retain=retain, free_memory=free)
         return result, needed, clips.add_difference(clip, result.state, base, 1.0)
 
 

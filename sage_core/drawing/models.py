@@ -23,7 +23,7 @@ from ..errors import SettingsError, UnetError
 from ..files import readable
 from ..rows import read_json
 from ..unet.files import UnetFile, read_unet, sizes_of
-from ..unet.names import UnetConfig
+from ..unet.names import UnetConfig, unet_values
 from ..unet.state_dicts import flattened, unwrapped
 
 if TYPE_CHECKING:
@@ -196,23 +196,6 @@ def _unet(stored: UnetFile, base: Path) -> nn.Module:
     except RuntimeError as error:
         raise UnetError(f"{base}: the U-Net's config.json does not fit its weights ({error}).") from error
     return unet.eval().requires_grad_(False)
-
-
-def unet_values(config: UnetConfig) -> dict[str, Any]:
-    """SD 1.x's configuration with these sizes."""
-    cross = config.attention
-    return {
-        "sample_size": 64,
-        "in_channels": config.inputs,
-        "out_channels": config.outputs,
-        "layers_per_block": config.blocks,
-        "block_out_channels": [config.channels * factor for factor in config.multipliers],
-        "down_block_types": ["CrossAttnDownBlock2D" if there else "DownBlock2D" for there in cross],
-        "up_block_types": ["CrossAttnUpBlock2D" if there else "UpBlock2D" for there in reversed(cross)],
-        "cross_attention_dim": config.context,
-        "attention_head_dim": 8,
-        "norm_num_groups": 32,
-    }
 
 
 def _refuse_other_predictions(base: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..encoders.layouts import EncoderConfig, canonical_state, read_encoder, require_positions
 from ..encoders.text_encoder import TextEncoder, save_encoder, state_hash
-from ..errors import UnetError
 from ..runs.keeping import SOFTWARE, kept, read_run, run_name, save_run, weights_hash
 from ..runs.loop import Budget, Loop
 from ..runs.record import StepReport
+from ..unet.files import require_finite
 from ..unet.names import UnetConfig
-from ..unet.training import FACTOR, TypedNoise, checked_config, diffusers_unet, require_width, watched
+from ..unet.training import FACTOR, TypedNoise, UnetRun, checked_config, diffusers_unet, require_width, watched
 from .adv_unlearn import AdvUnlearnObjective, AdvUnlearnSettings, require_layers, retain_prompts
 from .concepts import Concepts
 
@@ -114,35 +114,27 @@ def plan_unlearning(
 
 
 def train_adv_unlearn(
-    unet: Mapping[str, Tensor],
+    run: UnetRun,
     base: Mapping[str, Tensor],
     concepts: Concepts,
     settings: AdvUnlearnSettings,
     store: Path,
     *,
     retain: Sequence[str] = (),
-    size: int = 512,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
     free_memory: int | None = None,
-    on_step: Callable[[StepReport], None] | None = None,
-    on_evaluation: Callable[[], None] | None = None,
 ) -> AdvUnlearnResult:
     """Train an encoder, go on with a training that was stopped, or find a finished one in the folder `store`.
 
     A result that cannot be stored at the end is returned all the same, and its checkpoint stays.
 
     Args:
-        unet: the whole U-Net that draws, by names of either form; it stays as it is.
+        run: the U-Net that draws, which stays as it is, and what it computes on and in; the encoder is float32. Its
+            `on_evaluation` is called within an evaluation at every layer, too.
         base: canonical state of the encoder to start from; it stays as it is.
         concepts: what to erase, and the guides; the other texts in it are not used.
         retain: prompts that keep their pictures; none for the pack's everyday prompts.
-        size: side of the pictures in pixels, a multiple of 8.
-        device, dtype: what the U-Net computes on and in; the encoder is float32.
-        free_memory: bytes that the run may take on `device`; None is no limit. Decides how many pictures go through the
-            U-Net at once; never the result but for rounding.
-        on_step: called with each step's report; may raise to stop, which leaves a checkpoint.
-        on_evaluation: called before each evaluation of the U-Net, and within it at every layer; may raise to stop.
+        free_memory: bytes that the run may take on its device; None is no limit. Decides how many pictures go through
+            the U-Net at once; never the result but for rounding.
 
     Raises:
         SettingsError: a size that no picture has, or more layers than the encoder has.
@@ -151,6 +143,7 @@ def train_adv_unlearn(
         TrainingError: the run diverged, does not fit into memory, or another process is at it.
     """
     base = canonical_state(base, "The text encoder")
+    unet, size, device, dtype, look = run.state, run.size, run.device, run.dtype, run.on_evaluation
     config = _checked(unet, base, size)
     require_layers(settings.layers, EncoderConfig.of(base))
     prompts = retain_prompts(retain, concepts)
@@ -158,14 +151,14 @@ def train_adv_unlearn(
     retained = f"{len(prompts)} {'retain' if retain else 'everyday'} prompts"
 
     def make(checkpoint: Path) -> AdvUnlearnResult:
-        noise = TypedNoise(watched(diffusers_unet(unet, device=device, dtype=dtype), on_evaluation), on_evaluation)
+        noise = TypedNoise(watched(diffusers_unet(unet, device=device, dtype=dtype), look), look)
         encoder = TextEncoder.from_state({name: tensor.to(device) for name, tensor in base.items()})
         shape = (config.inputs, size // FACTOR, size // FACTOR)
         objective = AdvUnlearnObjective(noise, encoder, concepts, prompts, settings, shape)
         objective.chunk = plan_unlearning(unet, base, settings, size=size, dtype=dtype, free=free_memory).chunk
         budget, rate = Budget(steps=settings.steps), settings.learning_rate
         loop = Loop(objective, budget, lambda _step, _used: rate, checkpoint=checkpoint, key=checkpoint.stem)
-        history = loop.run(on_step)
+        history = loop.run(run.on_step)
         state = objective.result()
         metadata = _metadata(hashes, concepts, settings, state, retained, loop.seconds)
         return AdvUnlearnResult(state, history, metadata, found=False)
@@ -181,8 +174,7 @@ def _checked(unet: Mapping[str, Tensor], base: Mapping[str, Tensor], size: int) 
     require_positions(EncoderConfig.of(base), "The CLIP")
     require_width(config, width)
     for name, value in unet.items():
-        if not value.sum(dtype=torch.float32).isfinite() and not value.float().isfinite().all():
-            raise UnetError(f"The U-Net's {name} holds values that are not finite: use another checkpoint.")
+        require_finite(value, name, "The U-Net")
     return config
 
 

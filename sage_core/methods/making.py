@@ -34,6 +34,7 @@ from .table import Method, named, settings_for
 
 if TYPE_CHECKING:
     from ..runs.record import StepReport
+    from ..unet.training import UnetRun
 
 
 def unet_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -88,6 +89,13 @@ class _Work:
     def telling(self, what: str) -> Callable[[int, int], None]:
         """A function that tells how far something before the training is."""
         return partial(self.watch, what)
+
+    def run(self) -> UnetRun:
+        """A training of the base's U-Net, or through it."""
+        from ..unet.training import UnetRun
+
+        base = self.base
+        return UnetRun(base.unet(), base.size, base.device, base.dtype, self.on_step)
 
 
 def make(
@@ -148,19 +156,9 @@ def _aligned(work: _Work) -> Made:
 def _unlearned(work: _Work) -> Made:
     from .adv_unlearn_store import train_adv_unlearn
 
-    base = work.base
-    result = train_adv_unlearn(
-        base.unet(),
-        base.encoder_state(),
-        Concepts(work.removal.erase, work.removal.guides),
-        work.settings,
-        work.store,
-        retain=work.removal.preserve,
-        size=base.size,
-        device=base.device,
-        dtype=base.dtype,
-        on_step=work.on_step,
-    )
+    concepts = Concepts(work.removal.erase, work.removal.guides)
+    encoder, preserve = work.base.encoder_state(), work.removal.preserve
+    result = train_adv_unlearn(work.run(), encoder, concepts, work.settings, work.store, retain=preserve)
     return _trained(Change(encoder=result.state), result)
 
 
@@ -186,13 +184,12 @@ def _solved(work: _Work) -> Made:
 
 
 def _erased(work: _Work) -> Made:
-    from ..unet.training import UnetRun
     from .erasing import train_erasure
 
-    base, removal = work.base, work.removal
+    removal = work.removal
     result = train_erasure(
-        UnetRun(base.unet(), base.size, base.device, base.dtype, work.on_step),
-        base.encoder,
+        work.run(),
+        work.base.encoder,
         Concepts(removal.erase),
         work.settings,
         work.store,
@@ -203,14 +200,13 @@ def _erased(work: _Work) -> Made:
 
 
 def _redirected(work: _Work) -> Made:
-    from ..unet.training import UnetRun
     from .redirecting import train_redirection
 
-    base, removal = work.base, work.removal
+    removal = work.removal
     assert removal.pairs is not None
     result = train_redirection(
-        UnetRun(base.unet(), base.size, base.device, base.dtype, work.on_step),
-        base.encoder,
+        work.run(),
+        work.base.encoder,
         removal.pairs,
         work.settings,
         work.store,

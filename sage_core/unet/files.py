@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..encoders.layouts import is_safetensors, require_array
+from ..encoders.layouts import count_not_finite, is_safetensors, require_array
 from ..encoders.pickles import read_pickle
 from ..errors import EncoderError, UnetError
 from ..files import readable
@@ -198,9 +198,7 @@ def sort_tensors(
 
 def require_finite(value: Tensor, name: str, source: str) -> None:
     """Raise UnetError if a value is NaN or infinite."""
-    # One pass over the memory; a sum can overflow without a bad value, so only then is each one looked at.
-    wide = value.float()
-    if not wide.sum().isfinite() and (count := int((~wide.isfinite()).sum())):
+    if count := count_not_finite(value.float()):
         raise UnetError(
             f"{source}: {name} holds {count:,} values that are NaN or infinite. The file is damaged or its training "
             "diverged; use another."

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 from ..errors import UnetError
 
@@ -108,6 +109,24 @@ class UnetNames:
         """The name in diffusers of a tensor that is named in either form, with or without a known prefix."""
         plain = without_prefix(name)
         return plain if plain in self.shapes else self.diffusers.get(plain)
+
+
+def unet_values(config: UnetConfig) -> dict[str, Any]:
+    """The configuration of SD 1.x in diffusers with these sizes."""
+    cross = config.attention
+    return {
+        "sample_size": 64,
+        "in_channels": config.inputs,
+        "out_channels": config.outputs,
+        "layers_per_block": config.blocks,
+        "block_out_channels": [config.channels * factor for factor in config.multipliers],
+        "down_block_types": ["CrossAttnDownBlock2D" if there else "DownBlock2D" for there in cross],
+        "up_block_types": ["CrossAttnUpBlock2D" if there else "UpBlock2D" for there in reversed(cross)],
+        "cross_attention_dim": config.context,
+        # diffusers' name for what are SD 1.x's 8 heads.
+        "attention_head_dim": 8,
+        "norm_num_groups": 32,
+    }
 
 
 def unet_names(config: UnetConfig = SD1) -> UnetNames:

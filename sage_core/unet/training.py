@@ -21,7 +21,7 @@ from ..runs.record import StepReport
 from .changes import save_changes
 from .differences import DifferencesObjective, DiffusersNoise, Trained
 from .files import read_unet
-from .names import UnetConfig, unet_names
+from .names import UnetConfig, unet_names, unet_values
 
 # Pixels of a picture, along a side, to a number of its latents.
 FACTOR = 8
@@ -131,20 +131,9 @@ def diffusers_unet(
     own = {found: value for name, value in state.items() if (found := names.find(name))}
     if missing := names.shapes.keys() - own.keys():
         raise UnetError(f"The U-Net lacks {len(missing)} of its {len(names.shapes)} tensors, such as {min(missing)}.")
-    kinds = ["CrossAttn" if attention else "" for attention in config.attention]
     # Weights that are replaced at once need not be drawn at random.
     with torch.device("meta"):
-        unet: Any = UNet2DConditionModel(
-            in_channels=config.inputs,
-            out_channels=config.outputs,
-            layers_per_block=config.blocks,
-            block_out_channels=tuple(config.channels * multiplier for multiplier in config.multipliers),
-            down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
-            up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(kinds)),
-            cross_attention_dim=config.context,
-            # diffusers' name for what are SD 1.x's 8 heads.
-            attention_head_dim=8,
-        )
+        unet: Any = UNet2DConditionModel(**unet_values(config))
     unet.load_state_dict({name: value.to(device, dtype, copy=True) for name, value in own.items()}, assign=True)
     return cast(nn.Module, unet.eval())
 

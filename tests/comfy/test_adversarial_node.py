@@ -18,6 +18,7 @@ from sage_core.methods.adv_unlearn_store import train_adv_unlearn
 from sage_core.methods.concepts import Concepts
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
 from sage_core.unet.names import CHECKPOINT_PREFIX
+from sage_core.unet.training import UnetRun
 from training_graphs import RETAIN, UNLEARNING_SEED, adv_unlearn, prompt_pairs
 
 
@@ -60,7 +61,7 @@ def test_it_is_the_librarys_training_draws_and_is_found_again(
     assert metadata["base_hash"] == state_hash(held) and metadata["hash"] == state_hash(state)
     unet = {n: v.float() for n, v in load_file(shapes_files.checkpoint).items() if n.startswith(CHECKPOINT_PREFIX)}
     settings = AdvUnlearnSettings(seed=UNLEARNING_SEED, steps=2, learning_rate=1e-3, retain_batch=1)
-    wanted = train_adv_unlearn(unet, held, Concepts(("skull",)), settings, tmp_path, retain=RETAIN, size=64)
+    wanted = train_adv_unlearn(UnetRun(unet, 64), held, Concepts(("skull",)), settings, tmp_path, retain=RETAIN)
     for name, value in wanted.state.items():
         if ".layers." in name and name.endswith("weight") and value.dim() == 2:
             # Adam's first steps are signs of gradients: where one is near 0 its sign may differ.

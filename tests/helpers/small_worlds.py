@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sage_core.demo.exam import Exam
-from sage_core.drawing.models import unet_values
 from sage_core.encoders.layouts import TOKEN_TABLE, EncoderConfig
 from sage_core.encoders.text_encoder import TextEncoder, save_encoder
 from sage_core.encoders.tokens import tokenize
@@ -23,7 +22,7 @@ from sage_core.shapes.networks.model import TinyAutoencoder, build_unet
 from sage_core.shapes.networks.weights import filler_rows, load_packed, save_packed, used_rows
 from sage_core.shapes.train.pools import training_scenes
 from sage_core.tifa.questions import write_questions
-from sage_core.unet.names import UnetConfig
+from sage_core.unet.names import UnetConfig, unet_values
 
 TINY = UnetConfig(channels=32, multipliers=(1, 2), blocks=1, attention=(True, False), context=32)
 

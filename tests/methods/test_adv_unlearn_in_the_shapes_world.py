@@ -19,6 +19,7 @@ from sage_core.shapes.networks.model import PICTURE_SIZE
 from sage_core.shapes.networks.weights import load_model
 from sage_core.shapes.scenes import sample_scenes
 from sage_core.shapes.words import SEEN_NAMES
+from sage_core.unet.training import UnetRun
 
 pytest.importorskip("scipy")
 
@@ -37,7 +38,7 @@ def test_a_short_training_takes_most_skulls_and_leaves_most_of_the_rest(
     names = Concepts(tuple(name for pair in SEEN_NAMES for name in pair))
     retain = write_captions(sample_scenes(200, seed=9, unsafe=False, split="train"), seed=9, names="seen")
     result = train_adv_unlearn(
-        world.unet.state_dict(), world.encoder.state(), names, SETTINGS, tmp_path, retain=retain, size=PICTURE_SIZE
+        UnetRun(world.unet.state_dict(), PICTURE_SIZE), world.encoder.state(), names, SETTINGS, tmp_path, retain=retain
     )
     unlearned = TextEncoder.from_state(result.state)
 

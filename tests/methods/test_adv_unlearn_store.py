@@ -21,6 +21,7 @@ from sage_core.methods.concepts import Concepts
 from sage_core.runs.store import RunStore
 from sage_core.shapes.networks.model import build_unet
 from sage_core.unet.names import SD1, unet_names
+from sage_core.unet.training import UnetRun
 
 SETTINGS = AdvUnlearnSettings(sampling_steps=4, steps=4, learning_rate=1e-3, retain_batch=2)
 CONCEPTS = Concepts(("a skull",))
@@ -39,7 +40,9 @@ def base() -> State:
 
 
 def run(unet: State, base: State, store: Path, **options: Any) -> AdvUnlearnResult:
-    return train_adv_unlearn(unet, base, CONCEPTS, options.pop("settings", SETTINGS), store, size=32, **options)
+    own = {name: options.pop(name) for name in ("retain", "free_memory") if name in options}
+    concepts, settings = options.pop("concepts", CONCEPTS), options.pop("settings", SETTINGS)
+    return train_adv_unlearn(UnetRun(unet, **{"size": 32} | options), base, concepts, settings, store, **own)
 
 
 def test_a_finished_training_is_found_again_and_is_an_encoder_to_all_else(
@@ -77,7 +80,7 @@ def test_every_input_gives_a_run_of_its_own(unet: State, base: State, tmp_path: 
         {"settings": short.replace(seed=1)}, {"retain": ["a cat", "a dog"]}, {"dtype": torch.bfloat16},
     ]  # fmt: skip
     results = [run(unet, base, tmp_path, **{"settings": short} | options) for options in runs]
-    results.append(train_adv_unlearn(unet, base, Concepts(("a skull",), ("a ball",)), short, tmp_path, size=32))
+    results.append(run(unet, base, tmp_path, concepts=Concepts(("a skull",), ("a ball",)), settings=short))
     changed = {name: value + (0.1 if name.endswith("out.2.bias") else 0) for name, value in unet.items()}
     results.append(run(changed, base, tmp_path, settings=short))
     assert not any(result.found for result in results)
@@ -172,7 +175,7 @@ def test_too_little_memory_is_explained(
 
 def test_what_cannot_be_trained_is_refused(unet: State, base: State, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="size is 30, expected a multiple of 8"):
-        train_adv_unlearn(unet, base, CONCEPTS, SETTINGS, tmp_path, size=30)
+        run(unet, base, tmp_path, size=30)
     with pytest.raises(SettingsError, match="layers is 2, and the text encoder has 1"):
         run(unet, base, tmp_path, settings=SETTINGS.replace(layers=2))
     with pytest.raises(PromptError, match="names the concept 'a skull'"):
@@ -180,7 +183,7 @@ def test_what_cannot_be_trained_is_refused(unet: State, base: State, tmp_path: P
     with pytest.raises(UnetError, match="reads 9 channels and gives 4"):
         run(of_nine_channels(unet), base, tmp_path)
     name = "model.diffusion_model.input_blocks.0.0.weight"
-    with pytest.raises(UnetError, match=r"input_blocks.0.0.weight holds values that are not finite"):
+    with pytest.raises(UnetError, match=r"input_blocks.0.0.weight holds .* values that are NaN or infinite"):
         run(unet | {name: unet[name] * float("nan")}, base, tmp_path)
     name = "text_model.final_layer_norm.weight"
     with pytest.raises(EncoderError, match="NaN or infinite"):

@@ -20,8 +20,8 @@ from sage_core.methods.gate import GatedPrompts, GateSettings
 from sage_core.runs.loop import Loop
 from sage_core.shapes.bench import run
 from sage_core.shapes.bench.methods import METHODS, Ground, Part, Tried, alignment, as_tried
+from sage_core.shapes.bench.options import SIZES, Size
 from sage_core.shapes.bench.run import compare, main, read_methods
-from sage_core.shapes.bench.sizes import SIZES, Size
 from sage_core.shapes.exam import trials
 from sage_core.shapes.exam.attacked import KINDS, AdaptiveSettings
 from sage_core.shapes.exam.trials import ModelPainter, Trial, TrialMarks, TrialSettings

@@ -15,9 +15,11 @@ from sage_core.shapes.exam.examiners import (
     JudgeExaminer,
     ReaderExaminer,
     has_good_judge,
+    judge_card,
     judge_card_of,
+    shares_by_type,
+    types_of,
 )
-from sage_core.shapes.exam.judge_card import judge_card, shares_by_type, types_of
 from sage_core.shapes.exam.reader_judge import ReaderJudge
 from sage_core.shapes.networks.judge import answer_questions, build_judge, restore_judge
 from sage_core.shapes.networks.model import TinyAutoencoder
@@ -102,7 +104,7 @@ def test_the_card_counts_agreement(judge, world, monkeypatch):
     """With a judge that says "unclear" to everything, every share is known."""
     _, pictures, questions = world
     monkeypatch.setattr(
-        "sage_core.shapes.exam.judge_card.answer_questions", lambda _, __, asked: torch.full(asked.shape, UNCLEAR)
+        "sage_core.shapes.exam.examiners.answer_questions", lambda _, __, asked: torch.full(asked.shape, UNCLEAR)
     )
     monkeypatch.setattr(
         "sage_core.shapes.exam.examiners.answer_questions", lambda _, __, asked, **___: torch.full(asked.shape, UNCLEAR)

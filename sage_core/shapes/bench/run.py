@@ -40,10 +40,9 @@ from ..networks.model import ShapesModel
 from ..networks.weights import load_model, weights_hash
 from ..tasks import Task
 from .methods import BASE, METHODS, Ground, Tried, as_tried, chosen_methods, read_methods
-from .options import ALL_TASKS, bench_parser
+from .options import ALL_TASKS, SIZES, bench_parser
 from .own import CAPTIONS, own_pairs
 from .report import Table, figures, read_row
-from .sizes import SIZES
 
 logger = logging.getLogger(__name__)
 

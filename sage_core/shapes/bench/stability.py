@@ -38,9 +38,9 @@ from ..tasks import TASKS, Task
 from ..train.tuning import TuningSettings
 from .changes import CHANGES, MERGED, STRENGTHS, TUNED, Model, Surroundings
 from .methods import BASE, METHODS, Tried, as_tried, chosen_methods
+from .options import SIZES
 from .report import read_row
 from .run import World, ground_of, load_world, trial_of
-from .sizes import SIZES
 
 logger = logging.getLogger(__name__)
 

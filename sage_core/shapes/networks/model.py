@@ -19,6 +19,7 @@ from ...encoders.layouts import EncoderConfig
 from ...encoders.text_encoder import TextEncoder
 from ...encoders.tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, tokenize
 from ...errors import ShapesError
+from ...unet.names import UnetConfig, unet_values
 
 PICTURE_SIZE = 64
 LATENT_SHAPE = (4, PICTURE_SIZE // 8, PICTURE_SIZE // 8)
@@ -37,21 +38,8 @@ def build_unet(channels: int = 320, context: int = 768) -> nn.Module:
     """The noise predictor with fresh weights: SD 1.x's U-Net cut to one resolution with one block each way."""
     from diffusers import UNet2DConditionModel
 
-    return cast(
-        nn.Module,
-        UNet2DConditionModel(
-            sample_size=LATENT_SHAPE[1],
-            in_channels=LATENT_SHAPE[0],
-            out_channels=LATENT_SHAPE[0],
-            layers_per_block=1,
-            block_out_channels=(channels,),
-            down_block_types=("CrossAttnDownBlock2D",),
-            up_block_types=("CrossAttnUpBlock2D",),
-            cross_attention_dim=context,
-            attention_head_dim=8,
-            norm_num_groups=32,
-        ),
-    )
+    values = unet_values(UnetConfig(channels, multipliers=(1,), blocks=1, attention=(True,), context=context))
+    return cast(nn.Module, UNet2DConditionModel(**values | {"sample_size": LATENT_SHAPE[1]}))
 
 
 class TinyAutoencoder(nn.Module):

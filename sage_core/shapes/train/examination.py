@@ -11,8 +11,7 @@ from ...intervals import Hits
 from ...tifa.questions import Question
 from ..ask import ANSWERS, ASKED_TYPES, ask
 from ..captions import write_captions
-from ..exam.examiners import Examiner
-from ..exam.judge_card import types_of
+from ..exam.examiners import Examiner, types_of
 from ..networks.contrast import ContrastModel
 from ..networks.model import ShapesModel
 from ..scenes import sample_scenes

@@ -26,8 +26,7 @@ from ...errors import SageError, SettingsError
 from ...files import check_writable, whole_file, write_json
 from ...options import count, number
 from ..captions import write_captions
-from ..exam.examiners import JudgeExaminer, ReaderExaminer
-from ..exam.judge_card import judge_card
+from ..exam.examiners import JudgeExaminer, ReaderExaminer, judge_card
 from ..networks.contrast import restore_contrast
 from ..networks.judge import restore_judge
 from ..networks.model import PICTURE_SIZE, ShapesModel
