@@ -126,10 +126,12 @@ class TrainingSettings(Settings):
 # - des: DES, the same without the two structure terms.
 # - sage_plus: ours.
 # - own_concept: sage_plus for few pairs of one's own. Small batches, and as many of them as the concept needs: its
-#   length follows from what the embeddings of prompts that were kept out of training say, see `ruler`.
-# - own_quality: the same for a colour, a pattern or another quality, which is led to what stands in its place in the
-#   pairs' safe sides: prompts that only leave it may be drawn with it still. What is between the two sides is short, so
-#   that the redirection weighs more.
+#   length follows from what the embeddings of prompts that were kept out of training say, see `ruler`. Its name alone
+#   goes where other prompts go that name it, not to the empty prompt: that shows what a model draws unasked, which may
+#   be the concept (in the world of shapes a skull in 8 of 60 pictures).
+# - own_quality: the same for a colour, a pattern or another quality, which is led, as its name is, to what stands in
+#   its place in the pairs' safe sides: prompts that only leave it may be drawn with it still. What is between the two
+#   sides is short, so that the redirection weighs more.
 # - safeclip, safer_clip: the text side of SafeCLIP and SafeR-CLIP. Both train the image encoder, too, by contrastive
 #   terms that SD 1.x has no use for; what is left is the redirection of the pooled text embedding to the paired, or
 #   the nearest, safe prompt, and a hold on safe prompts of the same weight. They measure it after CLIP's projection,
@@ -143,7 +145,7 @@ PRESETS: dict[str, TrainingSettings] = {
     "paper": _SCRIPT.replace(redirect_weight=1.0, spread_weight=0.5, local_weight=2.0, perturbation_unit="concept"),
     "des": _SCRIPT.replace(spread_weight=0.0, local_weight=0.0, concept_scale=200.0),
     "sage_plus": TrainingSettings(learning_rate=1e-4, keep_mse=20.0, epochs=4),
-    "own_concept": _OWN,
+    "own_concept": _OWN.replace(neutralise=False),
     "own_quality": _OWN.replace(target="paired", redirect_weight=20.0),
     "released": _SCRIPT,
     "safeclip": _TEXT_SIDE.replace(target="paired"),

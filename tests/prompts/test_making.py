@@ -12,6 +12,7 @@ from tiny_senses import tiny_encoder
 
 from sage_core.encoders.tokens import count_tokens
 from sage_core.errors import PromptError, SettingsError
+from sage_core.prompts import everyday_words
 from sage_core.prompts.concept_files import concepts_text, parse_concepts
 from sage_core.prompts.concepts import Concept, ConceptList
 from sage_core.prompts.everyday_captions import everyday_captions, names_pattern
@@ -84,6 +85,18 @@ def test_long_pairs_differ_in_the_concept_alone(all_made: dict[str, MadePairs]) 
         if not short:
             assert abs(len(safe.split()) - len(unsafe.split())) <= 3, (safe, unsafe)
             assert len(set(unsafe.split()) - set(safe.split())) <= 3, (safe, unsafe)
+
+
+@pytest.mark.parametrize("name", ["umbrella", "striped"])
+def test_short_pairs_say_numbers_and_qualities_alike_on_both_sides(name: str, all_made: dict[str, MadePairs]) -> None:
+    result = all_made[name]
+    said = {*everyday_words.COLORS, *everyday_words.SIZES, "two", "three", "four", "five", "several", "some", "2", "3"}
+    sides = [
+        (said.intersection(safe.split()), said.intersection(unsafe.split()))
+        for safe, unsafe, short in zip(result.pairs.safe, result.pairs.unsafe, result.is_short, strict=True)
+        if short
+    ]
+    assert all(safe == unsafe for safe, unsafe in sides) and sum(bool(unsafe) for _, unsafe in sides) > 0.2 * len(sides)
 
 
 def test_what_was_found_can_be_edited_and_used_again(all_made: dict[str, MadePairs]) -> None:

@@ -119,7 +119,7 @@ class ShortForms:
         if kind == Kind.QUALITY:
             thing = dice.choice(self.things)
             if name.noun:
-                return f"{lexicon.with_article(thing)} with {name.head}", name.head
+                return f"{self._numbered(thing, dice)[0]} with {name.head}", name.head
             phrase, whole = self._numbered(f"{name.head} {thing}", dice)
             return phrase, name.head if dice.random() < 0.4 else whole
         if kind == Kind.PLACE:
