@@ -249,12 +249,12 @@ def test_the_stock_loader_makes_the_aligned_encoder_of_the_lora(
 
 @pytest.mark.parametrize(
     ("name", "matrices", "message", "saved"),
-    [("too large", 1, "decomposing the change takes 0", False), ("saved", 2, "Out of memory with 15 prompts", True)],
+    [("too large", 1, "decomposing the change takes 0", False), ("saved", 13, "Out of memory with 15 prompts", True)],
 )
 def test_a_lora_without_memory_says_what_is_too_large_and_keeps_what_is_done(
     server: Server, base: Path, clips: dict, name: str, matrices: int, message: str, saved: bool
 ) -> None:
-    # One matrix, and then the cost.
+    # Two layers of six matrices each, and then the cost.
     graph = clips | {"full": node("ProbeOutOfMemory", clip=["nearly", 0], after=matrices)}
     with pytest.raises(ExecutionError, match=message):
         server.run(with_cost(graph, PROMPTS, name=name, aligned=["full", 0]))
