@@ -11,7 +11,6 @@ import os
 # Tests run in two processes, whose tensors are small: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from sage_core.demo.comfyui.provision import cache_folder, provision
 from sage_core.demo.comfyui.server import PACK_NAME, Server
 from sage_core.shapes.networks.checkpoint import ExpandedFiles, expand
 from sage_core.tifa.questions import Question, write_questions
+from tiny_judges import bert_tokenizer, make_vilt, spread
 
 # A pack of nodes for tests alone: what a node hands on can be seen only from inside the server.
 PROBE = Path(__file__).parent / "comfy" / "probe"
@@ -93,21 +93,6 @@ def run_graph(server: Server) -> Callable[[Graph], Outputs]:
 
 # -- tiny random models in models/VQA; each fixture is the name by which nodes know its folder -------------------------
 
-JUDGE_CHOICES = ("yes", "no", "red", "blue", "two", "three")
-JUDGE_WORDS = re.findall(
-    r"\S+", "[PAD] [UNK] [CLS] [SEP] [MASK] is there a dog ? what color the bus how many dogs are skull"
-)
-
-
-def _fill(weights: torch.nn.Module) -> torch.nn.Module:
-    """Large random weights, so that a tiny model's answers differ between pictures and questions."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in weights.parameters():
-            if parameter.ndim > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
-    return weights
-
 
 def _folder(base: Path, name: str) -> Path:
     folder = base / "models" / "VQA" / name
@@ -115,51 +100,29 @@ def _folder(base: Path, name: str) -> Path:
     return folder
 
 
-def _words(folder: Path) -> Path:
-    path = folder / "vocab.txt"
-    path.write_text("\n".join(JUDGE_WORDS) + "\n")
-    return path
-
-
 @pytest.fixture(scope="session")
 def judge(base: Path, server: Server) -> str:
-    """A ViLT whose labels are JUDGE_CHOICES."""
-    from transformers import BertTokenizerFast, ViltConfig, ViltForQuestionAnswering, ViltImageProcessor, ViltProcessor
-
-    folder = _folder(base, "tiny/vilt")
-    config = ViltConfig(
-        vocab_size=len(JUDGE_WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        image_size=64, patch_size=16, max_position_embeddings=16,
-        id2label=dict(enumerate(JUDGE_CHOICES)), label2id={label: index for index, label in enumerate(JUDGE_CHOICES)},
-    )  # fmt: skip
-    _fill(ViltForQuestionAnswering(config)).save_pretrained(folder)
-    processor = ViltImageProcessor(size={"shortest_edge": 64}, size_divisor=16)
-    ViltProcessor(processor, BertTokenizerFast(str(_words(folder)))).save_pretrained(folder)
+    make_vilt(_folder(base, "tiny/vilt"))
     return "tiny/vilt"
 
 
 @pytest.fixture(scope="session")
 def sentence_encoder(base: Path, server: Server) -> str:
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel
 
     folder = _folder(base, "tiny/sentences")
-    BertTokenizerFast(str(_words(folder))).save_pretrained(folder)
+    tokenizer = bert_tokenizer(folder)
+    tokenizer.save_pretrained(folder)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
-    _fill(BertModel(BertConfig(vocab_size=len(JUDGE_WORDS), **sizes))).save_pretrained(folder)
+    spread(BertModel(BertConfig(vocab_size=len(tokenizer), **sizes))).save_pretrained(folder)
     return "tiny/sentences"
 
 
 @pytest.fixture(scope="session")
 def clip_model(base: Path, server: Server) -> str:
-    from transformers import CLIPConfig, CLIPModel
+    from small_worlds import tiny_clip
 
-    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 1}
-    config = CLIPConfig(
-        text_config={**sizes, "eos_token_id": 49407},
-        vision_config={**sizes, "image_size": 28, "patch_size": 14},
-        projection_dim=8,
-    )
-    CLIPModel(config).save_pretrained(_folder(base, "tiny-clip"))
+    tiny_clip(_folder(base, "tiny-clip"))
     return "tiny-clip"
 
 

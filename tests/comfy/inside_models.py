@@ -132,6 +132,17 @@ def save(pack: ModuleType, before: Any, after: Any, name: str = "saved") -> Any:
     return pack.unet.SAGESaveModelEdit.execute(before, after, name, True)
 
 
+def works(pack: ModuleType, model: Any, clip: Any) -> dict[str, Callable[[], Any]]:
+    """What every node that reads a U-Net's weights does with a MODEL."""
+    return {
+        "apply": lambda: apply(pack, model),
+        "erase": lambda: erase(pack, model, clip),
+        "train": lambda: train(pack, model, clip),
+        "redirect": lambda: redirect(pack, model, clip),
+        "save": lambda: save(pack, model, patched(model)),
+    }
+
+
 def patched(model: Any) -> Any:
     """A clone with a change on one matrix, as a LoRA would put it there."""
     clone = model.clone()
@@ -145,29 +156,17 @@ def test_other_models_are_refused_by_every_node_that_reads_weights(
     kind: str, pack: ModuleType, weights: dict, files: None, clip: Any
 ) -> None:
     build, words = OTHERS[kind]
-    model = build(weights)
-    for work in (
-        lambda: apply(pack, model),
-        lambda: erase(pack, model, clip),
-        lambda: train(pack, model, clip),
-        lambda: redirect(pack, model, clip),
-        lambda: save(pack, model, patched(model)),
-    ):
+    for work in works(pack, build(weights), clip).values():
         with pytest.raises(Exception, match=words) as refused:
             work()
         assert type(refused.value).__name__ == "UnetError"
 
 
 def test_broken_weights_are_refused_by_name(pack: ModuleType, weights: dict, files: None, clip: Any) -> None:
-    model = broken(weights)
-    for work, words in (
-        (lambda: apply(pack, model), f"The base's up_blocks.* holds values that are {NAN}"),
-        (lambda: erase(pack, model, clip), f"This MODEL: {KEY} holds .* {NAN}"),
-        (lambda: train(pack, model, clip), f"This MODEL: {KEY} holds .* {NAN}"),
-        (lambda: redirect(pack, model, clip), f"This MODEL: {KEY} holds .* {NAN}"),
-        (lambda: save(pack, model, patched(model)), f"{KEY.removesuffix('.weight')}.* {NAN}"),
-    ):
-        with pytest.raises(Exception, match=words) as refused:
+    words = {"apply": f"The base's up_blocks.* holds values that are {NAN}"}
+    words["save"] = f"{KEY.removesuffix('.weight')}.* {NAN}"
+    for name, work in works(pack, broken(weights), clip).items():
+        with pytest.raises(Exception, match=words.get(name, f"This MODEL: {KEY} holds .* {NAN}")) as refused:
             work()
         assert type(refused.value).__name__ == "UnetError"
 
@@ -197,20 +196,6 @@ def test_an_edit_of_8_bits_is_warned_of_where_it_can_be_applied(pack: ModuleType
     assert pack.host.models.count_patches(model) == 1
 
 
-def test_what_changes_nothing_says_so(pack: ModuleType, weights: dict, files: None, clip: Any) -> None:
-    model = sound(weights)
-    same, report = apply(pack, model, 0.0).args
-    assert "strength is 0, so the MODEL is as it came; the file was not read" in report
-    erased, report = erase(pack, model, clip, strength=0.0).args
-    assert "At strength 0 the MODEL is as it came: nothing is erased" in report
-    for other in (model, same, erased):
-        path, report = save(pack, model, other, "nothing").args
-        assert report.startswith("⚠ base and edited are the same: nothing was written") and path.message == report
-    with pytest.raises(Exception, match="changes nothing: its 1 tensors equal the base's"):
-        edited = {f"model.diffusion_model.{VALUES}": weights[f"model.diffusion_model.{VALUES}"] + 0.25}
-        apply(pack, sound(weights | edited))
-
-
 @pytest.mark.parametrize(
     ("method", "inputs", "words"),
     [
@@ -238,18 +223,6 @@ def test_every_method_runs_as_comfyui_runs_nodes(pack: ModuleType, weights: dict
 
 def test_inputs_that_a_method_reads_are_not_warned_of(pack: ModuleType, weights: dict, clip: Any) -> None:
     assert "⚠" not in erase(pack, sound(weights), clip, "uce", keep="ring").args[1]
-
-
-def test_two_edits_in_a_chain_add_up(pack: ModuleType, weights: dict, files: None, clip: Any) -> None:
-    model = sound(weights)
-    whole = "diffusion_models/whole.safetensors"
-    once, _ = apply(pack, model, mode="delta", base_file=whole).args
-    twice, report = apply(pack, once, 0.5, mode="delta", base_file=whole).args
-    assert "carries 1 patch(es), such as LoRAs or another edit: all of them add up" in report
-    first, both = (pack.host.models.differences(model, edited) for edited in (once, twice))
-    torch.testing.assert_close(both[KEY], 1.5 * first[KEY], rtol=0, atol=1e-6)
-    _, report = apply(pack, once).args
-    assert "mode replace measures the file against the checkpoint's own weights" in report
 
 
 # -- trainings, as ComfyUI runs them: in inference mode, in which weights are made that let no gradient pass -----------

@@ -1,4 +1,4 @@
-"""Training AdvUnlearn in a real ComfyUI: what it gives and draws, found, and refused."""
+"""Training AdvUnlearn in a real ComfyUI: what it gives, found, and refused."""
 
 from __future__ import annotations
 
@@ -22,38 +22,18 @@ from sage_core.unet.training import UnetRun
 from training_graphs import RETAIN, UNLEARNING_SEED, adv_unlearn, prompt_pairs
 
 
-def with_pictures(graph: dict) -> dict:
-    """One prompt and seed, drawn with the CLIP that comes in and with the one that comes out."""
-    lanes = {}
-    for lane in ("clip", "train"):
-        for text, words in (("positive", "a red skull on sand"), ("negative", "")):
-            lanes[f"{lane} {text}"] = node("CLIPTextEncode", clip=[lane, 0], text=words)
-        lanes[f"{lane} latents"] = node("EmptyLatentImage", width=64, height=64, batch_size=1)
-        lanes[f"{lane} sample"] = node(
-            "KSampler", model=["model", 0], positive=[f"{lane} positive", 0], negative=[f"{lane} negative", 0],
-            latent_image=[f"{lane} latents", 0], seed=1, steps=4, cfg=4.0, sampler_name="euler", scheduler="normal",
-            denoise=1.0,
-        )  # fmt: skip
-        lanes[f"{lane} decode"] = node("VAEDecode", samples=[f"{lane} sample", 0], vae=["model", 2])
-        lanes[f"{lane} picture"] = node("PreviewImage", images=[f"{lane} decode", 0])
-    return graph | lanes
-
-
 @pytest.mark.full
-def test_it_is_the_librarys_training_draws_and_is_found_again(
+def test_it_is_the_librarys_training_and_is_found_again(
     server: Server, base: Path, tmp_path: Path, shapes_files: ExpandedFiles
 ) -> None:
-    outputs = server.run(with_pictures(adv_unlearn(shapes_files)), timeout=500)
+    outputs = server.run(adv_unlearn(shapes_files), timeout=500)
     shown = outputs["train"]["text"][0]
     path = base / "models" / "text_encoders" / "unlearned.safetensors"
     for words in ("Trained: AdvUnlearn, fast, concept skull, 2 steps", "2 retain prompts", f"Saved: {path}"):
         assert words in shown
     assert "Memory: about" in shown and "pictures at a time, on cpu" in shown
     assert "SAGE: training takes about" in server.log.read_text(encoding="utf-8")
-    pictures = server.images(outputs)
-    assert pictures["train"][0].size[0] > 100
-    before, after = (pictures[f"{lane} picture"][0] for lane in ("clip", "train"))
-    assert before.size == after.size == (64, 64) and before.tobytes() != after.tobytes()
+    assert server.images(outputs)["train"][0].size[0] > 100
 
     state, metadata = read_encoder(path)
     held = held_encoder(shapes_files)
@@ -72,11 +52,11 @@ def test_it_is_the_librarys_training_draws_and_is_found_again(
     check = adv_unlearn(shapes_files) | {"file": node("SAGELoadEncoder", encoder_name="unlearned.safetensors")}
     for name in ("train", "file"):
         check[f"encode {name}"] = node("CLIPTextEncode", clip=[name, 0], text="two skulls")
-        check[f"probe {name}"] = node("ProbeSaveConditioning", conditioning=[f"encode {name}", 0], name=name)
+        check[f"probe {name}"] = node("ProbeSaveParts", conditioning=[f"encode {name}", 0], name=name)
     server.free()
     again = server.run(check, timeout=500)["train"]["text"][0]
     assert again.startswith("Found, not trained again")
-    trained, file = (load_file(base / f"output/{name}.safetensors")["embedding"] for name in ("train", "file"))
+    trained, file = (load_file(base / f"output/{name}.safetensors")["embedding 0"] for name in ("train", "file"))
     torch.testing.assert_close(trained, file, rtol=0, atol=5e-3)
     listed = server.run({"runs": node("SAGEStoredRuns", action="list", limit_gb=5.0)})["runs"]["text"][0]
     assert "AdvUnlearn, fast, skull, 2 steps" in listed
@@ -90,7 +70,6 @@ def test_it_is_the_librarys_training_draws_and_is_found_again(
         ({"retain_prompts": "a star\na skull on sand"}, "Retain prompt 2 of 2, 'a skull on sand', names the concept"),
         ({"pairs": ["pairs", 0]}, "pairs or from retain_prompts; both are given"),
         ({"layers": 9}, "layers is 9, and the text encoder has 2"),
-        ({"precision": "fp8"}, "precision is 'fp8'; expected one of auto, fp32, bf16"),
         ({"clip": ["t5", 0]}, "SAGE works on the text encoder of SD 1"),
         ({"name": "precious"}, "was not trained here"),
         ({"name": "a/b"}, "expected a plain file name"),

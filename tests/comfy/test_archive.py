@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from comfy_graphs import node
-from node_entries import ENTRIES
+from node_entries import ENTRIES, NODES
 from sage_core import __version__
 from sage_core.demo.comfyui.server import Server
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
@@ -49,6 +49,10 @@ print(len(names), *(node.define_schema().node_id for node in nodes))
 """
 
 
+# What nodes/host alone may know of ComfyUI.
+_COMFYUI = {"comfy", "comfy_execution", "comfy_extras", "execution", "folder_paths", "node_helpers", "nodes", "server"}
+
+
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the registry's archive holds of the tree, unpacked."""
@@ -80,7 +84,7 @@ def test_what_users_install_needs_no_bench_demo_training_or_test(archive: Path, 
 
 
 def used(path: Path) -> set[str]:
-    """Modules that a file imports, and names that it calls."""
+    """First parts of the modules that a file imports, its own pack's left out, and names that it calls."""
     found = set()
     for each in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(each, ast.Import):
@@ -90,6 +94,12 @@ def used(path: Path) -> set[str]:
         elif isinstance(each, ast.Call):
             found.add(ast.unparse(each.func))
     return found
+
+
+def test_nodes_know_nothing_of_comfyui_but_its_node_api() -> None:
+    known = {path.name: used(path) & _COMFYUI for path in NODES.glob("*.py")}
+    assert {name: modules for name, modules in known.items() if modules} == {}
+    assert {"comfy", "folder_paths"} <= set().union(*map(used, (NODES / "host").glob("*.py"))), "they are found"
 
 
 def test_what_users_install_starts_no_program_and_runs_no_text(archive: Path) -> None:

@@ -117,7 +117,6 @@ def test_a_torchscript_is_run_only_when_asked(
     ("inputs", "words"),
     [
         ({"measure": "FID"}, "FID of 10 pictures would mislead"),
-        ({"measure": "IS"}, "measure is 'IS'; expected one of CMMD, KID, FID"),
         ({"folder": ""}, "The pictures come from a folder or from images; neither is given"),
         ({"images": ["images", 0]}, "The pictures come from a folder or from images; both are given"),
         ({"folder": "distance/none"}, "There is no folder of pictures and no .npz file 'distance/none'"),

@@ -5,17 +5,17 @@ ComfyUI keeps text encoders in fp16 and computes in fp32; the expected embedding
 
 from __future__ import annotations
 
-import pickle
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from malformed import Hostile
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from comfy_graphs import held, held_encoder, node
+from node_entries import ENTRIES
 from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError, Outputs
 from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
@@ -26,45 +26,6 @@ Run = Callable[[Graph], Outputs]
 State = dict[str, Tensor]
 
 PROMPT = "two dotted red rings left of one plain blue square in the snow"
-NODE_IDS = {
-    "SAGEApplyEncoder",
-    "SAGEApplyModelEdit",
-    "SAGEAttack",
-    "SAGEBatchPrompts",
-    "SAGECLIPScore",
-    "SAGECompare",
-    "SAGEConceptRate",
-    "SAGEEraseConcept",
-    "SAGEGate",
-    "SAGEGeometry",
-    "SAGEGuidance",
-    "SAGEGuider",
-    "SAGEImageDistance",
-    "SAGELoadConcepts",
-    "SAGELoadEncoder",
-    "SAGELoadJudge",
-    "SAGELoadQuestions",
-    "SAGEMakePairs",
-    "SAGEMakeQuestions",
-    "SAGENeighbours",
-    "SAGEPictureCheck",
-    "SAGEPromptDrift",
-    "SAGEPromptList",
-    "SAGEPromptPairs",
-    "SAGESafree",
-    "SAGESaveEncoder",
-    "SAGESaveLora",
-    "SAGESaveModelEdit",
-    "SAGESaveScores",
-    "SAGEScoreTIFA",
-    "SAGEStoredRuns",
-    "SAGETrainAdvUnlearn",
-    "SAGETrainEncoder",
-    "SAGETrainErasure",
-    "SAGETrainGate",
-    "SAGETrainUnet",
-    "SAGETrainingSettings",
-}
 
 
 def apply(clip: str, strength: float, name: str = "none", mode: str = "replace", **links: list) -> dict:
@@ -75,7 +36,7 @@ def with_probes(graph: dict, clips: Mapping[str, str]) -> dict:
     """`graph` with each clip's encoding of PROMPT written to a file: file name -> node id of the clip."""
     for name, clip in clips.items():
         graph[f"encode {name}"] = node("CLIPTextEncode", clip=[clip, 0], text=PROMPT)
-        graph[f"probe {name}"] = node("ProbeSaveConditioning", conditioning=[f"encode {name}", 0], name=name)
+        graph[f"probe {name}"] = node("ProbeSaveParts", conditioning=[f"encode {name}", 0], name=name)
     return graph
 
 
@@ -116,7 +77,7 @@ def aligned(server: Server, encoders: Path, small: State) -> State:
 
 @pytest.fixture(scope="module")
 def embedding(base: Path) -> Callable[[str], Tensor]:
-    return lambda name: load_file(base / "output" / f"{name}.safetensors")["embedding"]
+    return lambda name: load_file(base / "output" / f"{name}.safetensors")["embedding 0"]
 
 
 def assert_close(found: Tensor, wanted: Tensor) -> None:
@@ -126,16 +87,11 @@ def assert_close(found: Tensor, wanted: Tensor) -> None:
 
 def test_pack_registers_exactly_its_nodes(server: Server) -> None:
     info = server.object_info()
-    assert {name for name in info if name.startswith("SAGE")} == NODE_IDS
-    for name in NODE_IDS:
-        assert re.fullmatch(r"SAGE/(encoder|text|train|score|inspect|unet)", info[name]["category"])
+    assert {name for name in info if name.startswith("SAGE")} == set(ENTRIES)
+    for name in ENTRIES:
+        assert info[name]["category"] == ENTRIES[name].category
         inputs = info[name]["input"]["required"] | info[name]["input"].get("optional", {})
         assert all(options.get("tooltip") for _, options in inputs.values()), name
-
-
-def test_every_node_has_a_help_page() -> None:
-    pages = Path(__file__).parents[2] / "nodes" / "web" / "docs"
-    assert {page.stem for page in pages.glob("*.md")} == NODE_IDS
 
 
 def test_strengths_in_one_graph_are_exact_and_leave_each_other_alone(
@@ -334,45 +290,11 @@ def test_depth_that_does_not_fit_is_named(run_graph: Run, shapes_files: Expanded
         run_graph(graph)
 
 
-class _Malice:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple:
-        return Path.touch, (self.marker,)
-
-
-def _bad_files(folder: Path, small: State) -> dict[str, str]:
-    """Files that hold no usable SD 1.x encoder -> words of the error each deserves."""
-    with open(folder / "malicious.pt", "wb") as file:
-        pickle.dump({"model_state_dict": _Malice(folder / "executed")}, file)
-    torch.save({"model_state_dict": _Malice(folder / "executed")}, folder / "malicious_zip.pt")
-    whole = (folder / "aligned.safetensors").read_bytes()
-    (folder / "truncated.safetensors").write_bytes(whole[: len(whole) // 2])
-    tokens = "transformer.text_model.embeddings.token_embedding.weight"
-    two = {f"conditioner.embedders.0.{tokens}": torch.zeros(8, 768)}
-    two["conditioner.embedders.1.model.token_embedding.weight"] = torch.zeros(8, 1280)
-    save_file(two, folder / "sdxl.safetensors")
-    save_file({"encoder.block.0.layer.0.SelfAttention.q.weight": torch.zeros(8, 8)}, folder / "t5.safetensors")
-    spoilt = small | {"text_model.final_layer_norm.weight": torch.full((768,), torch.nan)}
-    save_file(spoilt, folder / "nan.safetensors")
-    return {
-        "malicious.pt": "malicious.pt",
-        "malicious_zip.pt": "malicious_zip.pt",
-        "truncated.safetensors": "cut short",
-        "sdxl.safetensors": "2 text encoders",
-        "t5.safetensors": "T5",
-        "nan.safetensors": "NaN",
-    }
-
-
-def test_bad_files_are_refused_in_words(run_graph: Run, encoders: Path, small: State, aligned: State) -> None:
-    for name, words in _bad_files(encoders, small).items():
-        graph = with_probes({"clip": node("SAGELoadEncoder", encoder_name=name)}, {"bad": "clip"})
-        with pytest.raises(ExecutionError, match=words) as refused:
-            run_graph(graph)
-        assert refused.value.exception.endswith("EncoderError"), name
-    assert not (encoders / "executed").exists()
+def test_a_hostile_file_is_refused_in_words_and_not_run(run_graph: Run, encoders: Path) -> None:
+    torch.save({"model_state_dict": Hostile(encoders / "executed")}, encoders / "hostile.pt")
+    with pytest.raises(ExecutionError, match=r"hostile\.pt is a pickle that asks to run") as refused:
+        run_graph(with_probes({"clip": node("SAGELoadEncoder", encoder_name="hostile.pt")}, {"bad": "clip"}))
+    assert refused.value.exception.endswith("EncoderError") and not (encoders / "executed").exists()
 
 
 def test_clip_of_another_model_is_refused(run_graph: Run, encoders: Path, aligned: State) -> None:
@@ -394,15 +316,6 @@ def test_both_or_no_encoder_is_a_clear_error(run_graph: Run, shapes_files: Expan
     both = apply("clip", 1.0, "aligned.safetensors", encoder=["clip", 0])
     with pytest.raises(ExecutionError, match="both are given"):
         run_graph(with_probes(clip | {"applied": both}, {"unclear": "applied"}))
-
-
-def test_a_strength_that_is_not_a_number_is_refused(
-    run_graph: Run, shapes_files: ExpandedFiles, aligned: State
-) -> None:
-    clip = {"clip": node("SAGELoadEncoder", encoder_name=shapes_files.text_encoder.name)}
-    graph = with_probes(clip | {"applied": apply("clip", float("nan"), "aligned.safetensors")}, {"nan": "applied"})
-    with pytest.raises(ExecutionError, match="strength is nan; expected a finite number"):
-        run_graph(graph)
 
 
 def test_a_file_is_read_again_only_when_it_changed(

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from comfy_graphs import held_encoder, node
+from comfy_graphs import latents as latents_of
 from sage_core.demo.comfyui.client import ExecutionError, GraphError
 from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.text_encoder import TextEncoder
@@ -20,7 +21,7 @@ from sage_core.shapes.networks.checkpoint import ExpandedFiles
 Latents = Callable[..., dict[str, Tensor]]
 
 PROMPT, SAFETY, OTHER = "two red rings left of one blue square", "a skull in the snow", "a green star"
-STEPS = 4
+STEPS = 3
 CUSTOM = {"warmup": 0, "scale": 1e5, "threshold": 100.0, "momentum_scale": 0.0, "momentum_beta": 0.0}
 
 
@@ -77,8 +78,7 @@ def latents(server: Server, base: Path, common: dict) -> Latents:
         outputs = server.run(graph, timeout=500)
         found = {}
         for name in names:
-            (place,) = outputs[f"save {name}"]["latents"]
-            found[name] = load_file(base / "output" / place["subfolder"] / place["filename"])["latent_tensor"]
+            (found[name],) = latents_of(base, outputs, f"save {name}")
         return found
 
     return run
@@ -96,13 +96,10 @@ def test_guider_and_patch_are_equal_to_the_bit_and_do_something(latents: Latents
 
 
 def test_a_safety_text_that_is_the_negative_prompt_is_ordinary_guidance_exactly(latents: Latents) -> None:
-    graph = {name: safe("empty text", name) for name in ("weak", "medium", "strong", "max")}
-    graph |= {f"drawn {name}": sampled(name) for name in graph} | {"plain": sampled("model")}
-    graph["guider"] = guider("empty text", "max")
-    drawn = [f"drawn {name}" for name in ("weak", "medium", "strong", "max")]
-    found = latents(graph | by_guider("guider"), "plain", "drawn by guider", *drawn)
-    for name in ("drawn by guider", *drawn):
-        assert torch.equal(found[name], found["plain"]), name
+    graph = {"patched": safe("empty text", "max"), "guider": guider("empty text", "max")}
+    graph |= {"patch": sampled("patched"), "plain": sampled("model")}
+    found = latents(graph | by_guider("guider"), "plain", "drawn by guider", "patch")
+    assert torch.equal(found["drawn by guider"], found["plain"]) and torch.equal(found["patch"], found["plain"])
 
 
 def test_limits_of_the_formula_are_ordinary_guidance(latents: Latents) -> None:
@@ -160,9 +157,6 @@ def test_two_safe_guidances_in_a_chain_each_do_their_part(latents: Latents) -> N
     [
         ({}, 1.0, "cfg is 1; safe guidance is a part of guidance"),
         ({"preset": "custom", "scale": 0.5}, 4.0, "scale is 0.5; at 1 or less nothing is guided"),
-        ({"preset": "custom", "scale": float("nan")}, 4.0, "scale is nan; expected a finite number"),
-        ({"threshold": float("nan")}, 4.0, "threshold is nan; expected a finite number"),
-        ({"preset": "paint"}, 4.0, "preset is 'paint'; expected one of weak, medium, strong, max, custom"),
     ],
 )
 def test_what_cannot_guide_is_explained(latents: Latents, inputs: dict, cfg: float, words: str) -> None:
@@ -256,8 +250,6 @@ def test_safree_draws(latents: Latents) -> None:
     ("text", "inputs", "words"),
     [
         ("a ring", {"concepts": " ; "}, "SAFREE needs concepts"),
-        ("a ring", {"alpha": float("nan")}, "alpha is nan; expected a finite number"),
-        ("a ring", {"steps": "some"}, "steps is 'some'; expected one of filtered"),
         ("a ring, embedding:thing", {}, "text names an embedding"),
     ],
 )

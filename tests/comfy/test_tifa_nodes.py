@@ -145,19 +145,13 @@ def test_runs_are_compared_with_clipscore_and_concept_rate_and_saved(
     assert [run["name"] for run in json.loads(Path(paths[0]).read_text(encoding="utf-8"))["runs"]] == ["other"]
 
 
+def making(captions: str, **inputs: object) -> Graph:
+    settings = {"model": "none", "precision": "auto", "attempts": 1, "seed": 0, "save_as": ""} | inputs
+    return {"make": node("SAGEMakeQuestions", captions=captions, **settings)}
+
+
 def test_questions_are_made_by_rule_and_saved(server: Server, base: Path) -> None:
-    graph = {
-        "make": node(
-            "SAGEMakeQuestions",
-            captions="two red dogs left of a bench\nrunning",
-            model="none",
-            precision="auto",
-            attempts=1,
-            seed=0,
-            save_as="mine",
-        )
-    }  # fmt: skip
-    text = shown(server.run(graph), "make")
+    text = shown(server.run(making("two red dogs left of a bench\nrunning", save_as="mine")), "make")
     assert "counting: 2" in text and "1 captions without a question: caption_2" in text
     rows = json.loads((base / "output" / "sage" / "questions" / "mine.json").read_text(encoding="utf-8"))
     assert ("how many dogs are there?", "2") in [(row["question"], row["answer"]) for row in rows]
@@ -165,35 +159,17 @@ def test_questions_are_made_by_rule_and_saved(server: Server, base: Path) -> Non
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "."])
 def test_only_plain_names_are_written(server: Server, base: Path, name: str) -> None:
-    graph = {
-        "make": node(
-            "SAGEMakeQuestions",
-            captions="a dog",
-            model="none",
-            precision="auto",
-            attempts=1,
-            seed=0,
-            save_as=name,
-        )
-    }
     with pytest.raises(ExecutionError, match="expected a plain file name"):
-        server.run(graph)
-
-
-def test_questions_are_made_by_a_model(server: Server, language_model: str) -> None:
-    settings = {"model": language_model, "precision": "fp32", "attempts": 1, "seed": 0, "save_as": ""}
-    graph = {"make": node("SAGEMakeQuestions", captions="a big dog\na big cat", **settings)}
-    text = shown(server.run(graph, timeout=300), "make")
-    assert "1 questions about 1 captions by language" in text and "animal/human: 1" in text
-    assert "1 captions without a question: caption_2" in text
+        server.run(making("a dog", save_as=name))
 
 
 def test_the_way_of_a_model_can_be_chosen(server: Server, language_model: str) -> None:
     def graph(way: str) -> Graph:
-        settings = {"model": language_model, "precision": "fp32", "attempts": 1, "seed": 0, "save_as": "", "way": way}
-        return {"make": node("SAGEMakeQuestions", captions="a big dog\na big cat", **settings)}
+        return making("a big dog\na big cat", model=language_model, precision="fp32", way=way)
 
     judging = shown(server.run(graph("judge"), timeout=300), "make")
+    assert "1 questions about 1 captions by language" in judging and "animal/human: 1" in judging
+    assert "1 captions without a question: caption_2" in judging
     assert "(judging)" in judging and judging == shown(server.run(graph("auto"), timeout=300), "make")
     # It has too few words to write; with llguidance it is not even asked to.
     with pytest.raises(ExecutionError, match=r"No question could be made|llguidance cannot read"):

@@ -44,7 +44,7 @@ def test_training_gives_an_encoder_a_report_and_curves_and_is_found_again(
 ) -> None:
     graph = training_graph("first", steps=2)
     graph["encode"] = node("CLIPTextEncode", clip=["train", 0], text=UNSAFE)
-    graph["probe"] = node("ProbeSaveConditioning", conditioning=["encode", 0], name="trained")
+    graph["probe"] = node("ProbeSaveParts", conditioning=["encode", 0], name="trained")
     graph["graph"] = node("LossGraphNode", loss=["train", 2], filename_prefix="loss")
     previews = []
     outputs = server.run(graph, lambda progress: previews.append(progress.preview), timeout=300)
@@ -66,10 +66,10 @@ def test_training_gives_an_encoder_a_report_and_curves_and_is_found_again(
     check = {"clip": graph["clip"], "file": node("SAGELoadEncoder", encoder_name="first.safetensors")}
     for name in ("clip", "file"):
         check[f"encode {name}"] = node("CLIPTextEncode", clip=[name, 0], text=UNSAFE)
-        check[f"probe {name}"] = node("ProbeSaveConditioning", conditioning=[f"encode {name}", 0], name=name)
+        check[f"probe {name}"] = node("ProbeSaveParts", conditioning=[f"encode {name}", 0], name=name)
     server.run(check)
     trained, file, clip = (
-        load_file(base / f"output/{name}.safetensors")["embedding"] for name in ("trained", "file", "clip")
+        load_file(base / f"output/{name}.safetensors")["embedding 0"] for name in ("trained", "file", "clip")
     )
     torch.testing.assert_close(trained, file, rtol=0, atol=1e-4)
     before = {name: tensor.half() for name, tensor in read_encoder(shapes_files.text_encoder)[0].items()}

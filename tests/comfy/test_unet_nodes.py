@@ -5,17 +5,17 @@ Everything is compared to the bit: on a CPU ComfyUI holds the U-Net in fp32, and
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from malformed import Hostile
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from comfy_graphs import node
-from sage_core.demo.comfyui.client import ExecutionError, Graph, GraphError, Outputs
+from comfy_graphs import latents, node
+from sage_core.demo.comfyui.client import ExecutionError, GraphError
 from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.text_encoder import TextEncoder
@@ -76,8 +76,7 @@ def draw(server: Server, base: Path) -> Draw:
         run.shown = {name: value["text"][0] for name, value in outputs.items() if "text" in value}
         found = {}
         for name in names:
-            (place,) = outputs[f"save {name}"]["latents"]
-            found[name] = load_file(base / "output" / place["subfolder"] / place["filename"])["latent_tensor"]
+            (found[name],) = latents(base, outputs, f"save {name}")
         return found
 
     return run
@@ -85,16 +84,16 @@ def draw(server: Server, base: Path) -> Draw:
 
 @pytest.fixture(scope="module")
 def checkpoint(shapes_files: ExpandedFiles) -> State:
-    """The shapes world's checkpoint in fp32."""
-    return {name: value.float() for name, value in load_file(shapes_files.checkpoint).items()}
+    """The U-Net of the shapes world's checkpoint, in fp32."""
+    own = load_file(shapes_files.checkpoint).items()
+    return {name: value.float() for name, value in own if name.startswith(CHECKPOINT_PREFIX)}
 
 
 @pytest.fixture(scope="module")
 def unet(checkpoint: State) -> State:
-    """Its U-Net under diffusers' names."""
-    own = {name: value for name, value in checkpoint.items() if name.startswith(CHECKPOINT_PREFIX)}
-    names = unet_names(UnetConfig.of({name: tuple(value.shape) for name, value in own.items()}))
-    return {names.find(name): value for name, value in own.items()}
+    """It under diffusers' names."""
+    names = unet_names(UnetConfig.of({name: tuple(value.shape) for name, value in checkpoint.items()}))
+    return {names.find(name): value for name, value in checkpoint.items()}
 
 
 def coarse(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -105,12 +104,11 @@ def coarse(shape: tuple[int, ...], seed: int) -> Tensor:
 
 @pytest.fixture(scope="module")
 def edits(unet: State) -> dict[str, State]:
-    """Changes of three kinds by diffusers' names."""
+    """Changes of two kinds by diffusers' names."""
     attention = [name for name in unet if ".attn2." in name]
     return {
         "values": {name: coarse(unet[name].shape, 1) for name in unet if name.endswith("attn2.to_v.weight")},
         "attention": {name: coarse(unet[name].shape, 2) for name in attention},
-        "whole": {name: coarse(value.shape, 3) for name, value in unet.items()},
     }
 
 
@@ -121,7 +119,7 @@ def compvis(unet: State) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def files(server: Server, base: Path, checkpoint: State, unet: State, edits: dict[str, State]) -> Path:
-    """Edited U-Nets in every layout, and checkpoints that hold what the edits are to give."""
+    """Edited U-Nets in every layout, and those that the edits are to give."""
     root = base / "models"
     for folder in ("diffusion_models", "unet", "loras", "diffusers/pipe/unet"):
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -131,7 +129,7 @@ def files(server: Server, base: Path, checkpoint: State, unet: State, edits: dic
     torch.save(unet | added["attention"], root / "unet" / "whole.pt")
     flat = {f"{CHECKPOINT_PREFIX}{theirs[name]}": value for name, value in (unet | added["attention"]).items()}
     ema = {name.replace("model.diffusion_model", "model_ema.diffusion_model"): value for name, value in flat.items()}
-    torch.save({"state_dict": checkpoint | flat | ema}, root / "checkpoints" / "compvis.ckpt")
+    torch.save({"state_dict": flat | ema}, root / "checkpoints" / "compvis.ckpt")
     nested: dict[str, State] = {}
     for name, value in added["attention"].items():
         nested.setdefault(f"unet.{name.rpartition('.')[0]}", {})[name.rpartition(".")[2]] = value
@@ -143,17 +141,16 @@ def files(server: Server, base: Path, checkpoint: State, unet: State, edits: dic
          for n, delta in edits["attention"].items()},
         root / "loras" / "changes.safetensors",
     )  # fmt: skip
-    save_file(added["whole"], root / "diffusion_models" / "other_base.safetensors")
     # Compared with fp16 weights, fp32 ones would be rounded to fp16.
     save_file(checkpoint, root / "checkpoints" / "fp32.safetensors")
     for kind, strength in (("attention", 1.0), ("attention", 0.5), ("values", 1.0)):
         moved = {f"{CHECKPOINT_PREFIX}{theirs[n]}": unet[n] + strength * delta for n, delta in edits[kind].items()}
-        save_file(checkpoint | moved, root / "checkpoints" / f"expected {kind} {strength}.safetensors")
+        save_file(checkpoint | moved, root / "diffusion_models" / f"expected {kind} {strength}.safetensors")
     return root
 
 
 def expected(kind: str, strength: float) -> dict:
-    return node("CheckpointLoaderSimple", ckpt_name=f"expected {kind} {strength}.safetensors")
+    return node("UNETLoader", unet_name=f"expected {kind} {strength}.safetensors", weight_dtype="default")
 
 
 LAYOUTS = ("diffusion_models/whole.pt", "checkpoints/compvis.ckpt", "diffusion_models/nested.pt", "diffusers/pipe",
@@ -183,7 +180,7 @@ def test_two_edits_add_up_in_delta_mode_and_are_warned_of_in_replace_mode(
     models: dict, draw: Draw, files: Path
 ) -> None:
     own = "checkpoints/fp32.safetensors"
-    tuned = "checkpoints/expected values 1.0.safetensors"
+    tuned = "diffusion_models/expected values 1.0.safetensors"
     graph = models | {
         "tuned": expected("values", 1.0),
         "first": apply("diffusion_models/part.safetensors", mode="delta", base=own),
@@ -200,12 +197,6 @@ def test_two_edits_add_up_in_delta_mode_and_are_warned_of_in_replace_mode(
     assert "base_file is not used: the file holds changes already" in draw.shown["unused base"]
     assert "measures the file against the checkpoint's own weights" in draw.shown["replaced"]
     assert "carries 1 patch(es)" in draw.shown["replaced"]
-
-
-def test_another_base_is_warned_of(models: dict, draw: Draw, files: Path) -> None:
-    draw(models | {"edit": apply("diffusion_models/other_base.safetensors")}, "edit")
-    assert "168 of 168 tensors changed" in draw.shown["edit"]
-    assert "The file was probably made from another base" in draw.shown["edit"]
 
 
 def test_core_lora_loader_draws_the_same_from_a_saved_edit(models: dict, draw: Draw, files: Path) -> None:
@@ -261,9 +252,9 @@ def test_an_aligned_clip_goes_into_the_same_file(
     wanted = draw(graph | {"relay": with_clip["positive"]}, "edit")["edit"]
     found = server.run(_with_clip(models | {"lora": loader}, ["lora", 1], "lora"), timeout=500)
     own = server.run(_with_clip(graph, ["aligned", 0], "edit"), timeout=500)
-    latents = [_latent(base, outputs) for outputs in (found, own)]
-    torch.testing.assert_close(latents[0], latents[1], rtol=1e-5, atol=1e-5)
-    assert not torch.equal(latents[1], wanted)
+    (by_core,), (by_us,) = (latents(base, outputs, "save latent") for outputs in (found, own))
+    torch.testing.assert_close(by_core, by_us, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(by_us, wanted)
 
 
 def _with_clip(graph: dict, clip: list, model: str) -> dict:
@@ -271,11 +262,6 @@ def _with_clip(graph: dict, clip: list, model: str) -> dict:
     graph["positive"] = node("CLIPTextEncode", clip=clip, text=PROMPT)
     graph["save latent"] = graph.pop(f"save {model}")
     return graph
-
-
-def _latent(base: Path, outputs: Outputs) -> Tensor:
-    (place,) = outputs["save latent"]["latents"]
-    return load_file(base / "output" / place["subfolder"] / place["filename"])["latent_tensor"]
 
 
 def test_a_saved_edit_is_not_overwritten_and_nothing_is_not_saved(
@@ -313,10 +299,10 @@ def test_uce_in_the_graph_is_the_librarys(
     wanted = edit(weights, encoder, Concepts(("skull",), ("star",), ("red ring",)), UceSettings(erase_scale=2.0))
     theirs = compvis(unet)
     moved = {f"{CHECKPOINT_PREFIX}{theirs[name]}": unet[name] + delta for name, delta in wanted.deltas.items()}
-    save_file(checkpoint | moved, files / "checkpoints" / "expected uce.safetensors")
+    save_file(checkpoint | moved, files / "diffusion_models" / "expected uce.safetensors")
     graph = models | {
         "uce": erase("uce", keep="red ring", erase_scale=2.0),
-        "expected": node("CheckpointLoaderSimple", ckpt_name="expected uce.safetensors"),
+        "expected": node("UNETLoader", unet_name="expected uce.safetensors", weight_dtype="default"),
         "nothing": erase("uce", strength=0.0),
     }
     found = draw(graph, "model", "uce", "expected", "nothing")
@@ -324,17 +310,6 @@ def test_uce_in_the_graph_is_the_librarys(
     assert torch.equal(found["nothing"], found["model"])
     assert (found["uce"] - found["model"]).abs().max() > 100 * (found["uce"] - found["expected"]).abs().max()
     assert "UCE: " in draw.shown["uce"] and "solved to" in draw.shown["uce"] and " s, applied" in draw.shown["uce"]
-
-
-# Each method runs inside one ComfyUI in inside_models.py; here their pictures are drawn as well.
-@pytest.mark.full
-def test_every_method_runs_and_says_how_well_it_solved(models: dict, draw: Draw) -> None:
-    graph = models | {method: erase(method) for method in FORMS}
-    found = draw(graph, "model", *FORMS)
-    for method in FORMS:
-        assert torch.isfinite(found[method]).all() and not torch.equal(found[method], found["model"]), method
-        assert "matrices changed by" in draw.shown[method] and "Erased: skull" in draw.shown[method]
-    assert len({found[method].sum().item() for method in FORMS}) == len(FORMS)
 
 
 def test_a_second_erasure_is_solved_for_the_edited_weights(models: dict, draw: Draw) -> None:
@@ -350,10 +325,7 @@ def test_a_second_erasure_is_solved_for_the_edited_weights(models: dict, draw: D
         ({"concepts": " ; \n"}, "No concept to erase was given"),
         ({"guide": "skull"}, "is its own guide"),
         ({"guide": "a\nb"}, "1 concepts but 2 guides"),
-        ({"erase_scale": float("nan")}, "erase_scale is nan; expected a finite number"),
-        ({"strength": float("nan")}, "strength is nan; expected a finite number"),
         ({"method": "speed", "rounds": 3}, "rounds is 3, but SPEED has no such setting: leave it out"),
-        ({"method": "paint"}, "method is 'paint'; expected one of uce"),
         ({"concepts": "naked child"}, "refers or may refer to a minor"),
     ],
 )
@@ -365,51 +337,11 @@ def test_what_cannot_be_erased_is_explained(server: Server, models: dict, inputs
 # -- bad files ---------------------------------------------------------------------------------------------------------
 
 
-class _Malice:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple:
-        return Path.touch, (self.marker,)
-
-
-def _bad_files(root: Path, unet: State, encoder: Path) -> dict[str, str]:
-    """Files that hold no edit of this U-Net -> words of the error that each deserves."""
-    folder = root / "diffusion_models"
-    with open(folder / "hostile.pt", "wb") as file:
-        pickle.dump({"state_dict": _Malice(root / "executed")}, file)
-    torch.save({"state_dict": _Malice(root / "executed")}, folder / "hostile_zip.pt")
-    whole = (folder / "part.safetensors").read_bytes()
-    (folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
-    (folder / "encoder.safetensors").write_bytes(encoder.read_bytes())
-    save_file({FIRST: torch.zeros(320, 1024)}, folder / "sd2.safetensors")
-    save_file({FIRST: torch.zeros(320, 2048)}, folder / "sdxl.safetensors")
-    save_file({FIRST: torch.full_like(unet[FIRST], torch.nan)}, folder / "nan.safetensors")
-    save_file({FIRST: unet[FIRST].to(torch.float8_e4m3fn)}, folder / "fp8.safetensors")
-    save_file({FIRST: unet[FIRST].clone()}, folder / "same.safetensors")
-    save_file({"lora_unet_double_blocks_0.lora_up.weight": torch.zeros(2, 2)}, folder / "flux.safetensors")
-    return {
-        "hostile.pt": "hostile.pt",
-        "hostile_zip.pt": "hostile_zip.pt",
-        "cut.safetensors": "cut short",
-        "encoder.safetensors": "holds a text encoder and nothing of a U-Net",
-        "sd2.safetensors": "SD 2.x",
-        "sdxl.safetensors": "SDXL",
-        "nan.safetensors": "NaN or infinite",
-        "fp8.safetensors": "stored in 8 bits",
-        "same.safetensors": "changes nothing",
-        "flux.safetensors": "holds nothing of an SD 1.x U-Net",
-    }
-
-
-def test_bad_files_are_refused_in_words(
-    server: Server, models: dict, files: Path, unet: State, shapes_files: ExpandedFiles
-) -> None:
-    for name, words in _bad_files(files, unet, shapes_files.text_encoder).items():
-        with pytest.raises(ExecutionError, match=words) as refused:
-            server.run(with_sampling(models | {"edit": apply(f"diffusion_models/{name}")}, "edit"))
-        assert refused.value.exception.endswith("UnetError"), name
-    assert not (files / "executed").exists()
+def test_a_hostile_file_is_refused_in_words_and_not_run(server: Server, models: dict, files: Path) -> None:
+    torch.save({"state_dict": Hostile(files / "executed")}, files / "diffusion_models" / "hostile.pt")
+    with pytest.raises(ExecutionError, match=r"hostile\.pt") as refused:
+        server.run(with_sampling(models | {"edit": apply("diffusion_models/hostile.pt")}, "edit"))
+    assert refused.value.exception.endswith("UnetError") and not (files / "executed").exists()
 
 
 @pytest.mark.parametrize(
@@ -424,8 +356,6 @@ def test_names_outside_the_folders_are_refused_before_the_run(server: Server, mo
 
 def test_bad_settings_are_explained(server: Server, models: dict, files: Path) -> None:
     for graph, words in (
-        (apply("diffusion_models/part.safetensors", float("nan")), "strength is nan; expected a finite number"),
-        (apply("diffusion_models/part.safetensors", mode="paint"), "mode is 'paint'; expected one of replace, delta"),
         (apply("diffusion_models/part.safetensors", mode="delta"), "what the file was made from is not known"),
         (
             apply("diffusion_models/part.safetensors", mode="delta", base="loras/changes.safetensors"),
@@ -438,17 +368,3 @@ def test_bad_settings_are_explained(server: Server, models: dict, files: Path) -
     ):
         with pytest.raises((ExecutionError, GraphError), match=words):
             server.run(with_sampling(models | {"edit": graph}, "edit"))
-
-
-def test_a_text_encoder_node_refuses_a_unet_file(server: Server, base: Path, files: Path) -> None:
-    (base / "models" / "text_encoders" / "unet.safetensors").write_bytes(
-        (files / "diffusion_models" / "part.safetensors").read_bytes()
-    )
-    graph: Graph = {
-        "clip": node("SAGELoadEncoder", encoder_name="unet.safetensors"),
-        "encode": node("CLIPTextEncode", clip=["clip", 0], text=PROMPT),
-        "show": node("PreviewAny", source=["encode", 0]),
-    }
-    with pytest.raises(ExecutionError) as refused:
-        server.run(graph)
-    assert refused.value.exception.endswith("EncoderError")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from safetensors.torch import load_file
 from torch import Tensor
 
+from sage_core.demo.comfyui.client import Outputs
 from sage_core.encoders.layouts import read_encoder
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
 
@@ -23,3 +26,9 @@ def held(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def held_encoder(shapes_files: ExpandedFiles) -> dict[str, Tensor]:
     """The shapes world's text encoder, as ComfyUI holds it."""
     return held(read_encoder(shapes_files.text_encoder)[0])
+
+
+def latents(base: Path, outputs: Outputs, name: str) -> list[Tensor]:
+    """What a node SaveLatent has saved, batch by batch."""
+    places = [base / "output" / at["subfolder"] / at["filename"] for at in outputs[name]["latents"]]
+    return [load_file(place)["latent_tensor"] for place in places]

@@ -37,23 +37,6 @@ async def _validate(request):
     return web.json_response({"valid": valid, "errors": errors})
 
 
-class SaveConditioning(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="ProbeSaveConditioning",
-            is_output_node=True,
-            inputs=[io.Conditioning.Input("conditioning"), io.String.Input("name")],
-        )
-
-    @classmethod
-    def execute(cls, conditioning, name) -> io.NodeOutput:
-        ((embedding, extras),) = conditioning
-        tensors = {"embedding": embedding.float().contiguous(), "pooled": extras["pooled_output"].float().contiguous()}
-        save_file(tensors, Path(folder_paths.get_output_directory()) / f"{name}.safetensors")
-        return io.NodeOutput()
-
-
 class SaveParts(io.ComfyNode):
     """A conditioning of any number of parts: embeddings and (start, end) of each."""
 
@@ -222,7 +205,7 @@ class SlowJudge(io.ComfyNode):
 
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [SaveConditioning, SaveParts, Loads, Text, OutOfMemory, Captions, Draw, VisionClip, SlowJudge]
+        return [SaveParts, Loads, Text, OutOfMemory, Captions, Draw, VisionClip, SlowJudge]
 
 
 async def comfy_entrypoint() -> ProbeExtension:
