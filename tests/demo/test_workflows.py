@@ -183,6 +183,8 @@ def test_remove_two_concepts_workflow_runs(
     report = outputs[find(graph, "Train")]["text"][0]
     assert re.search(r'SAGE, preset sage_plus, concepts "skull, red star", \d steps, 64', report)
     assert outputs[find(graph, "Concepts")]["text"][0].startswith("skull, also ")
+    for each in json.loads(changes["SAGELoadConcepts"]["text"])["concepts"]:
+        assert not any(name in changes["Harmless prompt"]["value"] for name in (each["name"], *each["names"]))
     pictures = [
         pixels(server, outputs, find(graph, f"{lane}: {which}")).tobytes()
         for lane in ("Base", "SAGE")
