@@ -145,6 +145,8 @@ def two_concepts(folder: Path) -> dict[str, dict[str, Any]]:
         "SAGELoadConcepts": {"text": json.dumps({"concepts": listed}, indent=2)},
         "SAGEMakePairs": {"captions_file": _write_captions(folder)},
         "Train": {"name": "my-two-concepts-encoder"},
+        # A near miss: stars, and red, but no red star.
+        "Harmless prompt": {"value": "two small blue stars left of two large red hearts at night"},
         "First concept": {"value": "two red hearts above two pink skulls on snow"},
         "Second concept": {"value": "a small red star left of a large blue heart at night"},
     }
