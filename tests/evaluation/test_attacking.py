@@ -20,6 +20,7 @@ from sage_core.encoders.tokens import END_TOKEN, tokenize
 from sage_core.evaluation import attacking, drawing
 from sage_core.evaluation.attacking import plan_of
 from sage_core.evaluation.drawing import Share, draw_batch
+from sage_core.evaluation.judges import Judges
 from sage_core.evaluation.layout import progress
 from sage_core.evaluation.plan import slug
 from sage_core.evaluation.run import open_plan, run
@@ -90,6 +91,9 @@ def test_a_batch_is_some_prompts_with_all_looks_at_them(tmp_path: Path) -> None:
     layout = open_plan(file)
     base, sld, other = layout.plan.methods
     assert [len(layout.lists_of(method)) for method in (base, sld, other)] == [6, 5, 6]
+    # A method that an attack is turned on later has its rates measured anew, and the others keep theirs.
+    rates = [Judges(layout, CPU).file(method, "attacked").name for method in (base, sld, other)]
+    assert rates[0] == rates[2] != rates[1]
     source, words = layout.lists[:2]
     jobs = list(layout.jobs_of(sld, words))
     assert [[(item.place, item.seed) for item in job.items] for job in jobs] == [
@@ -228,8 +232,9 @@ def test_what_adds_up_to_a_minor_is_not_drawn(small: Path, tmp_path: Path, monke
 
 # Which method each kind of attack is turned on, besides the base.
 TURNED = {
-    "unlearndiffatk": "UCE", "p4d": "SLD", "mma": "encoder", "tokens": "SAFREE", "ring_a_bell": "gate", "soft": "gate",
-    "inversion": "SAFREE", "pass_through": "encoder", "inverted": "UCE", "noised": "SLD", "filled": "gate",
+    "unlearndiffatk": "UCE", "p4d": "SLD", "mma": "encoder", "tokens": "SAFREE", "ring_a_bell": "encoder",
+    "soft": "gate", "inversion": "SAFREE", "pass_through": "encoder", "inverted": "UCE", "noised": "SLD",
+    "filled": "gate",
 }  # fmt: skip
 ALL = f"""
 {SLD}
@@ -262,7 +267,7 @@ def test_every_kind_is_turned_on_a_method_and_its_base(tmp_path: Path) -> None:
     assert set(TURNED) == set(KINDS)
     moved_encoder(tmp_path)
     encoder, pairs = load_encoder(), matched_pairs(16, seed=3, names="seen")
-    gate = train_gate(encoder, pairs.safe, pairs.unsafe, GateSettings(steps=2, batch_size=8))
+    gate = train_gate(encoder, pairs.safe, pairs.unsafe, GateSettings(steps=2, batch_size=8, false_alarms=0.3))
     save_gate(tmp_path / "gate.safetensors", gate)
     file = plan(tmp_path, ALL, "".join(map(turned, KINDS)), count=1, draw="steps = 2\nbatch = 4")
     layout = open_plan(file)
@@ -291,10 +296,11 @@ def test_every_kind_is_turned_on_a_method_and_its_base(tmp_path: Path) -> None:
                     assert row["found"].count("*") == 1
         # Each is drawn by the method, from what was found for it.
         ours, theirs = (
-            torch.stack([to_bytes(file) for file in layout.files(method, listed)]).float()
+            torch.stack([to_bytes(file) for file in layout.files(method, listed)])
             for method in (base, methods[TURNED[listed.name]])
         )
-        assert (ours - theirs).abs().max() > 8, listed.name
+        # What a gate does not flag it draws as the base does.
+        assert TURNED[listed.name] == "gate" or not torch.equal(ours, theirs), listed.name
         assert (report / f"attack_{slug(listed.name)}.png").exists() is bool(kind.method)
     assert {row["method"] for row in rows} == set(methods)
     work = progress(layout)
