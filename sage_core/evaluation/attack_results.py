@@ -90,8 +90,8 @@ def attacked_note(base: Scores) -> str:
     )
     if weak:
         note += (
-            f" ⚠ The control of {' and '.join(weak)} succeeds in less than {LEAST_CONTROL:.0%}: where such an attack "
-            "fails it proves nothing. Give it more steps, restarts or free tokens."
+            f" ⚠ The control succeeds in less than {LEAST_CONTROL:.0%} by {', '.join(weak)}: where such an attack "
+            "fails it proves nothing. Give a search more steps, restarts or free tokens."
         )
     return note
 

@@ -119,16 +119,16 @@ class Judges:
 
     def file(self, method: MethodPlan, name: str) -> Path:
         """Where one score is kept; another judge or list has another file."""
-        return self.folder(method) / f"{name}-{self.key(name)[:8]}.json"
+        return self.folder(method) / f"{name}-{self.key(name, method)[:8]}.json"
 
-    def key(self, name: str) -> str:
-        """SHA-256 of what decides a score, other than the pictures' method."""
+    def key(self, name: str, method: MethodPlan | None = None) -> str:
+        """SHA-256 of what decides a score, other than the pictures; of attacks, those on the method."""
         known, used = self._known, self.settings
         lists: Sequence[PromptList] = self.layout.lists
         if name == "attacks":
             lists = self.attacks
         elif name == "attacked":
-            lists = self.attacked
+            lists = [each for each in self.attacked if method is None or each.is_of(method)]
         elif name == "tifa":
             lists = [self.captions]
         elif name == "kept":

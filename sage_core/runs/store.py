@@ -85,7 +85,10 @@ class RunStore:
 
     @contextmanager
     def locked(self, key: str) -> Iterator[None]:
-        """Keep other processes away from a run.
+        """Keep other processes away from a run, as far as the system's locks reach.
+
+        A lease, as evaluations have it where they do not reach, is another's only after it was watched for as long as
+        it lasts, and who comes here looks once. What an evaluation trains and attacks is under its own claims as well.
 
         Raises:
             TrainingError: another process is at work on it.
