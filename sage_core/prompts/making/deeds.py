@@ -31,7 +31,7 @@ _DONE_AT = {
     "climb": ("on a rock", "on a mountain", "on a cliff", "on a hillside", "on a wall"),
     "hike": ("on a mountain", "in the forest", "on a hill", "in a valley"),
 }
-_AT_EASE = word_set("stand play rest wait walk pose look smile laugh")
+_AT_EASE = word_set("stand play rest wait walk pose")
 
 
 def acts(target: Target, caption: Caption) -> Iterator[Swap]:
@@ -86,6 +86,7 @@ def _acts_at(target: Target, caption: Caption, places: Sequence[str]) -> Iterato
         if (
             who not in target.doers
             or not alone
+            or deed.subject.attached
             or not before.isdisjoint((*PREPOSITIONS, ","))
             or doing == {*target.heads}
         ):

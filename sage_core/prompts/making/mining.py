@@ -220,6 +220,13 @@ class _Place:
             for word, share in zip(self.words, self.share, strict=True)
             if share > self.settings.near_distance and word in self.place
         ]
+        if self.kind == Kind.THING:
+            # "On the tarmac": a place is no thing, unless lists say so.
+            likely = [
+                each
+                for each in likely
+                if listed_group(each[1], Kind.THING) or self.roles.kind_of(each[1]) != Kind.PLACE
+            ]
         found = [each for each in likely if self._same_place(each[1])]
         certain = [each for each in found if self.group.get(each[1]) and self.group.get(self.word)]
         if self.kind == Kind.THING and len(certain) >= (_FEW_LISTED if listed_group(self.word, self.kind) else _MANY):

@@ -68,6 +68,8 @@ _SOFT = _nouns(known.CLOTHES) - {"helmet"} | word_set("""
 _FURRED = _nouns(known.CLOTHES) - {"helmet"} | word_set("""
     pillow blanket rug cushion bag purse glove boot slipper toy doll
 """)
+_SEWN = frozenset(("quilted", "embroidered"))
+_CLOTH = _FURRED | word_set("towel curtain tent hammock backpack armchair couch sofa chair bed tablecloth tie")
 CLOTHING = _nouns(known.CLOTHES) | word_set("tie glasses sunglasses shorts jeans pants shoe boot glove goggles costume")
 _NO_OBJECTS = word_set("moon sun beak feather dragon bird animal")
 _BUILDINGS = _nouns(known.BUILDINGS) | {"station"}
@@ -79,8 +81,9 @@ _INSIDE = word_set("""
 """)
 _OUTSIDE = _THING_GROUPS[VEHICLE] | word_set("""
     traffic hydrant meter road street tarmac runway highway track railroad intersection skyscraper jetliner airliner
-    motor cyclist biker rider wave sail sky cloud flying
+    motor cyclist biker rider wave sail sky cloud flying sign pole tree church building fence barn
 """)
+_WET = word_set("lake sea ocean pond river water sky")
 _ROOMS = frozenset(room.split()[-1] for room in (*known.ROOMS, *known.INDOORS)) | word_set("pool cave tent elevator")
 _OPEN = (
     frozenset(place.split()[-1] for place in (*known.LANDSCAPES, *known.OUTDOORS, *known.TIMES))
@@ -218,7 +221,8 @@ def said_place(place: str, roles: Roles, like: Sequence[str] = ()) -> str:
         first, _, article = said.partition(" ")
         return f"{first} {lexicon.article(place)} {place}" if article in ("a", "an") else f"{said} {place}"
     counted = lexicon.is_counted(place)
-    for word in like:
+    # What surrounds a place of several words says little of it: "on" a beach and yet "in" a swimming pool.
+    for word in () if " " in place else like:
         if (leads := roles.before_place.get(word)) and lexicon.is_counted(word) == counted:
             lead = leads.most_common(1)[0][0]
             return f"{lead} {place}" if not lead.endswith((" a", " an")) else f"{lead.split()[0]} the {place}"
@@ -247,8 +251,12 @@ def listed_group(word: str, kind: Kind) -> str:
 def takes(noun: str, quality: str, group: str) -> bool:
     """Whether a noun may have a quality of a listed group: no rusty beach, and no furry bus."""
     of = listed_group(noun, Kind.THING)
+    if quality in _SEWN:
+        return noun in _CLOTH
     if group == "coat":
         return of == ANIMAL or noun in _FURRED | {"animal"}
+    if group == "pattern" and of == ANIMAL:
+        return quality in ("spotted", "striped")
     if group not in ("state", "material"):
         return True
     if of in (PERSON, ANIMAL, FOOD, DRINK, NATURE) or noun in _NO_OBJECTS:
@@ -261,6 +269,8 @@ def takes(noun: str, quality: str, group: str) -> bool:
 def found_at(words: Sequence[str], place: str) -> bool:
     """Whether what a caption names may be at a place: no bus in a kitchen, and no toilet on a beach."""
     last, named = place.split()[-1], {lexicon.singular(word) for word in words}
+    if last in _WET and not named.isdisjoint(_THING_GROUPS[ANIMAL] | _OUTSIDE if last == "sky" else _OUTSIDE):
+        return False
     return (last not in _ROOMS or named.isdisjoint(_OUTSIDE)) and (last not in _OPEN or named.isdisjoint(_INSIDE))
 
 

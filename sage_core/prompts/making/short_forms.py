@@ -112,10 +112,12 @@ class ShortForms:
             other = dice.choice(target.near)
             return self._said(Name(f"{name.modifier} {other}", other, name.modifier), wording)
         near: Sequence[str] = self.near
-        if target.kind == Kind.QUALITY and self.group in SAID_OF:
+        if target.kind == Kind.QUALITY:
             # The thing that the wording will draw.
             thing = copy(wording).choice(self.things)
-            near = [word for word in near if self.roles.qualified[word][thing]] or near
+            near = [word for word in near if takes(thing, word, self.group)] or near
+            if self.group in SAID_OF:
+                near = [word for word in near if self.roles.qualified[word][thing]] or near
         other = dice.choice(near)
         return self._said(Name(other, other, given=False), wording)
 

@@ -12,6 +12,7 @@ from .deeds import acts
 from .lexicon import word_set
 from .reading import DETERMINERS, FUNCTION, PREPOSITIONS, Caption, Phrase, Place
 from .roles import (
+    ANIMAL,
     CLOTHING,
     DRINK,
     PERSON,
@@ -61,8 +62,9 @@ _WORN = word_set("wearing wears wear wore dressed worn")
 _WITH_TOOLS = word_set(
     "cut chop slice eat write paint stir brush dig clean wash carve peel mix feed open sweep dry wipe"
 )
+_HERDS = frozenset(("herd", "flock"))
 # What floats on a lake does so on no beach.
-_IN_THIS_PLACE = word_set("float swim sail cover")
+_IN_THIS_PLACE = word_set("float swim sail splash paddle wade surf row")
 
 
 def swaps(target: Target, roles: Roles) -> Iterator[Swap]:
@@ -95,12 +97,15 @@ def in_turns(found: Sequence[Swap], target: Target, dice: random.Random) -> list
 
 def _things(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     near = set(target.near)
+    of_animals = listed_group(target.main.head, Kind.THING) == ANIMAL
     if listed_group(target.main.head, Kind.THING) == DRINK:
         yield from _poured(target, caption)
     for phrase in caption.phrases:
         noun = lexicon.singular(caption.words[phrase.head])
         # "A bottle of water" may hold beer; "a slice of pizza" no umbrella.
         held = caption.word(phrase.start - 2) in _VESSELS and not lexicon.is_counted(noun)
+        if not _HERDS.isdisjoint(caption.words[phrase.start : phrase.first]) and not of_animals:
+            continue
         apart = phrase.attached and (not held or lexicon.is_counted(target.main.head))
         if apart or noun not in near or _compound(caption, phrase) or not _lets_any(caption, phrase):
             continue
@@ -260,6 +265,7 @@ def _qualities(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]
         ):
             continue
         said = [word for word in target.near if group not in SAID_OF or roles.qualified[word][noun]]
+        said = [word for word in said if takes(noun, word, group)]
 
         def write(
             name: Name,
@@ -292,7 +298,7 @@ def _belongs(caption: Caption, roles: Roles, at: int) -> bool:
     before = caption.word(at - 1)
     noun = lexicon.NOUN in lexicon.lemmas(before) and lexicon.ADJECTIVE not in lexicon.lemmas(before)
     as_noun = roles.nouns[lexicon.singular(before)] >= max(roles.qualities[before], 1)
-    return before.endswith("ly") or (noun and as_noun)
+    return before.endswith("ly") or before == "stainless" or (noun and as_noun)
 
 
 def _qualified(caption: Caption, phrase: Phrase, qualities: Sequence[str], tail: str = "") -> str:
@@ -348,7 +354,8 @@ def _is_part(caption: Caption, place: Place) -> bool:
     before = caption.word(place.start - 1)
     fenced = before.endswith("ed") and caption.word(place.start - 2) in DETERMINERS
     within = any(listed_kind(word) == Kind.PLACE for word in caption.words[place.start : place.head])
-    return fenced or within or lexicon.verb_base(before) in _IN_THIS_PLACE
+    afloat = any(word[-3:] == "ing" and lexicon.verb_base(word) in _IN_THIS_PLACE for word in caption.words)
+    return fenced or within or afloat or lexicon.verb_base(before) in _IN_THIS_PLACE | {"cover"}
 
 
 def say_place(name: Name, target: Target, roles: Roles) -> str:

@@ -17,7 +17,6 @@ from .roles import (
     DRINK,
     FOOD,
     PERSON,
-    STYLE_WORDS,
     Roles,
     is_content,
     listed_group,
@@ -190,7 +189,6 @@ def find_kind(senses: Senses, word: str, roles: Roles) -> Kind:
                 options[other] = found
     for kind in (Kind.THING, Kind.QUALITY):
         options |= {seed: listed_kind(seed) or kind for seed in some_seeds(kind)}
-    options |= dict.fromkeys(sorted(STYLE_WORDS), Kind.STYLE)
     words = known_words(senses, [other for other in options if other != word])
     if len(words) < _VOTES:
         return Kind.THING
@@ -235,5 +233,6 @@ def _qualifies(word: str, roles: Roles) -> bool:
     if word in VAGUE or bound or (word.endswith("ing") and lexicon.verb_base(word)):
         # "Teddy" of "teddy bear", "rocking" of "rocking chair".
         return False
-    listed = listed_kind(word) == Kind.QUALITY or lexicon.ADJECTIVE in lexicon.parts_of(word)
+    adjective = lexicon.ADJECTIVE in lexicon.parts_of(word) and lexicon.is_word(word)
+    listed = bool(listed_group(word, Kind.QUALITY)) or adjective
     return listed or (roles.qualities[word] >= 8 and roles.qualities[word] > 2 * roles.nouns[word])
