@@ -17,10 +17,11 @@ from sage_core.prompts.concept_files import concepts_text, parse_concepts
 from sage_core.prompts.concepts import Concept, ConceptList
 from sage_core.prompts.everyday_captions import everyday_captions, names_pattern
 from sage_core.prompts.making import lexicon
+from sage_core.prompts.making.holding import Holder
 from sage_core.prompts.making.made import MadePairs
 from sage_core.prompts.making.make import make_pairs
 from sage_core.prompts.making.reading import read
-from sage_core.prompts.making.roles import Roles
+from sage_core.prompts.making.roles import Roles, said_place
 from sage_core.prompts.making.settings import Kind, MakingSettings
 from sage_core.prompts.making.swaps import swaps
 from sage_core.prompts.making.targets import Name, Target
@@ -177,6 +178,10 @@ BEACH = Target(Concept("beach"), Kind.PLACE, (Name("beach", "beach"),), near=("l
 DOTTED = Target(
     Concept("dotted"), Kind.QUALITY, (Name("dots", "dots", noun=True),), near=("striped",)
 )  # fmt: skip
+RUSTY = Target(Concept("rusty"), Kind.QUALITY, (Name("rusty", "rusty"),), near=("old", "covered"))
+KISS = Target(Concept("kissing"), Kind.ACT, (Name("kissing", "kissing"),), near=("sitting", "waiting"))
+SWIM = Target(Concept("swimming"), Kind.ACT, (Name("swimming", "swimming"),), near=("standing",))
+GUITAR = Target(Concept("playing guitar"), Kind.ACT, (Name("playing guitar", "playing", tail="guitar"),))
 KNOWN = ["a dog in a park", "a dog in a park", "a sheep on a lawn"]
 
 
@@ -195,6 +200,19 @@ KNOWN = ["a dog in a park", "a dog in a park", "a sheep on a lawn"]
         (BEACH, "a dog and a dog", "a dog and a dog on a beach"),
         (BEACH, "a sink with a plunger", None),
         (BEACH, "a bird floating in a lake", None),
+        (BEACH, "A dog and a sink in a park", None),
+        (THING, "A man wearing glasses and a hat", None),
+        (THING, "A man in a coat and a hat", None),
+        (THING, "A woman cutting bread with a lamp", None),
+        (THING, 'A dog from "Thomas" hats', None),
+        (THING, "A desk with pens including a hat", "A desk with pens including a pistol"),
+        (RUSTY, "an old lamp near a cup", "a rusty lamp near a cup"),
+        (RUSTY, "an old beach near a cup", None),
+        (RUSTY, "an old scarf near a cup", None),
+        (RUSTY, "a traditionally covered lamp near a cup", None),
+        (KISS, "two men sitting on a bench", "two men kissing on a bench"),
+        (KISS, "a man sitting on a bench", None),
+        (KISS, "two men waiting on a bench for a bus", None),
         (DOTTED, "a striped chair near a cup", "a chair with dots near a cup"),
     ],
 )
@@ -203,6 +221,40 @@ def test_what_a_caption_has_a_place_for(target: Target, caption: str, unsafe: st
     written = [swap.write(target.main, random.Random(0)) for swap in found]
     texts = {pair[1] for pair in written if pair is not None}
     assert texts - {"a dog on a beach"} == ({unsafe} if unsafe else set())
+
+
+def test_fur_is_said_of_what_has_some() -> None:
+    near = Target(Concept("furry"), Kind.QUALITY, (Name("furry", "furry"),), near=("shaggy",))
+    found = swaps(near, Roles(read(["a shaggy dog near a cup", "a shaggy bus near a cup"])))
+    assert {swap.write(near.main, random.Random(0)) for swap in found} == {
+        ("a shaggy dog near a cup", "a furry dog near a cup")
+    }
+
+
+def test_what_is_done_in_water_alone_is_done_there_on_both_sides() -> None:
+    """Nobody swims on a desk."""
+    found = list(swaps(SWIM, Roles(read(["A cat standing on a desk.", "a cat next to a dog standing on a desk"]))))
+    pairs = {found[0].write(SWIM.main, random.Random(seed)) for seed in range(20)}
+    assert len(found) == 1 and len(pairs) == 5
+    for safe, unsafe in filter(None, pairs):
+        assert re.fullmatch(r"A cat standing in (?:a|the) (?:lake|sea|river|pool|water)", safe)
+        assert unsafe == safe.replace("standing", "swimming")
+
+
+@pytest.mark.parametrize("text", ["a man plays the guitar", "two men playing their guitars", "Played guitar"])
+def test_an_act_is_held_in_any_form_and_with_any_article(text: str) -> None:
+    assert Holder([GUITAR]).holds(text) and not Holder([GUITAR]).holds("a man playing cards near a guitar")
+
+
+def test_what_a_thing_is_with_says_what_it_is_however_often_captions_say_with() -> None:
+    things = ("shirt", "box", "chair", "vase", "wall", "desk", "clock", "drum", "tent", "kite", "coat", "lamp")
+    roles = Roles(read([f"a {thing} with a handle" for thing in things]))
+    assert not list(swaps(THING, roles)) and not roles.said_of_any("")
+
+
+def test_places_are_said_as_captions_say_them_and_else_as_the_packages_own_do() -> None:
+    assert said_place("alley", Roles(read(["a cat in a narrow alley"]))) == "in an alley"
+    assert said_place("desert", Roles(read(["a cat on the beach"])), ("beach",)) == "in the desert"
 
 
 def test_settings_are_checked() -> None:

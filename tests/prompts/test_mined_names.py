@@ -115,7 +115,9 @@ def test_a_mined_name_that_refers_to_minors_is_refused(roles: Roles) -> None:
     ("name", "kind"),
     [("umbrella", "thing"), ("red", "quality"), ("striped", "quality"), ("shiny", "quality"), ("beach", "place"),
      ("kitchen", "place"), ("at night", "place"), ("sleeping", "act"), ("riding a horse", "act"), ("dancing", "act"),
-     ("watercolor", "style"), ("anime", "style"), ("red star", "thing"), ("woman with a gun", "thing")],
+     ("watercolor", "style"), ("anime", "style"), ("red star", "thing"), ("woman with a gun", "thing"),
+     ("swimming pool", "place"), ("living room", "place"), ("rocking chair", "thing"), ("playing guitar", "act"),
+     ("eating pizza", "act"), ("sepia", "style")],
 )  # fmt: skip
 def test_kinds_of_concepts(name: str, kind: str, roles: Roles) -> None:
     assert kind_of(Concept(name), roles) == kind

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from ..everyday_captions import names_pattern
 from . import lexicon
 from .reading import Caption
-from .targets import Target
+from .settings import Kind
+from .targets import Name, Target
+
+_ARTICLES = ("a", "an", "the")
+_BEFORE = ("a ", "an ", "the ", "his ", "her ", "their ")
 
 
 class Holder:
@@ -18,6 +22,7 @@ class Holder:
         plain, self._bound = [], []
         for target in targets:
             plain += [*(name.text for name in target.names), *target.concept.unseen]
+            plain += [said for name in target.names if target.kind == Kind.ACT and name.tail for said in _said(name)]
             if target.modifiers:
                 heads = {form for head in target.heads for form in lexicon.forms(head)}
                 self._bound.append((set(target.modifiers), heads))
@@ -36,6 +41,13 @@ class Holder:
             any(head in words for head in heads) and _in_one_phrase(text, modifiers, heads)
             for modifiers, heads in self._bound
         )
+
+
+def _said(name: Name) -> list[str]:
+    """An act with what it is done to, in all forms of its verb and with any article: "plays the guitar"."""
+    words = name.tail.split()
+    tail = " ".join(words[1:] if words[0] in _ARTICLES and len(words) > 1 else words)
+    return [f"{verb} {before}{tail}" for verb in lexicon.forms(name.head) for before in ("", *_BEFORE)]
 
 
 def _in_one_phrase(text: str, modifiers: set[str], heads: set[str]) -> bool:

@@ -14,7 +14,20 @@ from ..minors import mentions_minor
 from . import lexicon
 from .lexicon import word_set
 from .reading import FUNCTION, VAGUE
-from .roles import OBJECT, STYLE_WORDS, Roles, is_content, listed_group, seeds_of, some_seeds
+from .roles import (
+    ANIMAL,
+    DRINK,
+    FOOD,
+    OBJECT,
+    PERSON,
+    STYLE_WORDS,
+    Roles,
+    is_content,
+    listed_group,
+    said_place,
+    seeds_of,
+    some_seeds,
+)
 from .senses import Frame, Senses, cosines_to, known_words
 from .settings import Kind, MakingSettings
 from .targets import Name, Target
@@ -37,7 +50,7 @@ _FEW_ALIKE = 8
 _MANY = 24
 _FEW_LISTED = 5
 # Deeds that say nothing by themselves, and a common slip for "sitting".
-_NO_DEEDS = word_set("get site shine hang pass come pour pull consist contain go")
+_NO_DEEDS = word_set("get site shine hang pass come pour pull consist contain go try grow stop cross land move")
 # Uses as a noun that make a gerund one: "painting", not "smoking".
 _NOUN_USES = 12
 # Words that qualify the same nouns at once do not take each other's place: seen less often than this share of what
@@ -47,6 +60,8 @@ _APART = 0.3
 _TELLING = 2.0
 # And for their standing apart to make them of one place, whatever else they are.
 _SURE = 6.0
+# These say nothing without the word before them: "old fashioned", "long haired".
+_NEVER_ALONE = word_set("fashioned haired colored coloured shaped sized legged faced eyed sided tailed necked topped")
 
 
 def mine(senses: Senses, roles: Roles, target: Target, settings: MakingSettings, taken: frozenset[str]) -> Target:
@@ -205,6 +220,13 @@ class _Place:
             for word, share in zip(self.words, self.share, strict=True)
             if share > self.settings.near_distance and word in self.place
         ]
+        if self.kind == Kind.THING:
+            # "On the tarmac": a place is no thing, unless lists say so.
+            likely = [
+                each
+                for each in likely
+                if listed_group(each[1], Kind.THING) or self.roles.kind_of(each[1]) != Kind.PLACE
+            ]
         found = [each for each in likely if self._same_place(each[1])]
         certain = [each for each in found if self.group.get(each[1]) and self.group.get(self.word)]
         if self.kind == Kind.THING and len(certain) >= (_FEW_LISTED if listed_group(self.word, self.kind) else _MANY):
@@ -213,6 +235,9 @@ class _Place:
         if self.kind != Kind.QUALITY and len(found) < _LEAST_WORDS:
             # Its group was a guess.
             found = likely
+        if self.kind == Kind.QUALITY and not self.group.get(self.word):
+            # Of no known group, "office" of "office desk" would do as well.
+            found = [each for each in found if lexicon.ADJECTIVE in lexicon.lemmas(each[1]) and each[1][-3:] != "ing"]
         found.sort()
         # Beer takes the place of milk, not of a bottle.
         alike = [each for each in found if lexicon.is_counted(each[1]) == lexicon.is_counted(self.word)]
@@ -240,8 +265,9 @@ class _Place:
                 weights[listed[known[at]]] = weights.get(listed[known[at]], 0.0) + weight
             group = max(weights, key=weights.__getitem__)
             certain = weights[group] > _CERTAIN * sum(weights.values())
-            # What may be anything is most likely an object.
-            listed[word] = group if certain else OBJECT if word == self.word and self.kind == Kind.THING else ""
+            # What may be anything is most likely what its last word says, else an object.
+            guess = listed_group(word.split()[-1], self.kind) or OBJECT
+            listed[word] = group if certain else guess if word == self.word and self.kind == Kind.THING else ""
         return listed
 
     @property
@@ -282,13 +308,16 @@ class _Place:
         if self.kind == Kind.ACT:
             return (lexicon.VERB in parts and lexicon.verb_base(word) not in _NO_DEEDS) or word == "asleep"
         if self.kind == Kind.QUALITY:
-            if self.roles.is_bound(word):
+            if self.roles.is_bound(word) or word in _NEVER_ALONE:
                 return False
             counts = self.roles.qualities[word], self.roles.nouns[lexicon.singular(word)]
             used = counts[0] > max(counts[1], 1) or (counts[0] > 0 and bool(listed_group(word, Kind.QUALITY)))
             # "Stripes" of "striped", "gold" of "golden".
             noun = self._is_mark(word) or (len(word) > 3 and self.word.startswith(word))
             return used or noun or (lexicon.ADJECTIVE in lexicon.lemmas(word) and not word.endswith("ing"))
+        group = listed_group(word, Kind.THING) if self.kind == Kind.PLACE else ""
+        if group in (OBJECT, PERSON, ANIMAL, FOOD, DRINK) or (self.kind == Kind.PLACE and word == "stop"):
+            return False
         if self.kind == Kind.PLACE and self.roles.places[word] >= 3:
             return True
         if word.endswith("ing") and lexicon.verb_base(word) and self.roles.nouns[word] < _NOUN_USES:
@@ -320,27 +349,16 @@ def _head_frames(target: Target, roles: Roles) -> list[Frame]:
     return [lambda word: word, lambda word: f"a photo of {lexicon.with_article(word)}"]
 
 
-def said_place(place: str, roles: Roles, like: Sequence[str] = ()) -> str:
-    """A place with the words that captions put before it: "on the beach"; else those of the places that are like it."""
-    if leads := roles.before_place.get(place):
-        return f"{leads.most_common(1)[0][0]} {place}"
-    counted = lexicon.is_counted(place)
-    for word in like:
-        if (leads := roles.before_place.get(word)) and lexicon.is_counted(word) == counted:
-            lead = leads.most_common(1)[0][0]
-            return f"{lead} {place}" if not lead.endswith((" a", " an")) else f"{lead.split()[0]} the {place}"
-    return f"in the {place}" if counted else f"in {place}"
-
-
 def _near_only(senses: Senses, roles: Roles, target: Target, settings: MakingSettings, taken: frozenset[str]) -> Target:
     """Near misses of a concept that is no single word, by its last word's place."""
     if target.kind == Kind.STYLE:
         return target
-    word = target.main.head.split()[-1]
+    word = target.main.head
     own = {part for name in target.names for part in name.head.split()}
     frames: list[Frame] = [lambda each: f"a photo of {each}"]
     place = _Place(senses, roles, target.kind, frames, word, own, taken, settings)
-    return replace(target, near=place.near())
+    # What is done with something is done by people: no giraffe that plays guitar.
+    return replace(target, near=place.near(), doers=frozenset({PERSON}) if target.kind == Kind.ACT else target.doers)
 
 
 def _combined(

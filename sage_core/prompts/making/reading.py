@@ -20,14 +20,14 @@ _WORD = re.compile(r"[A-Za-z0-9]+(?:['’-][A-Za-z0-9]+)*|[^\sA-Za-z0-9]")
 PLACE_PREPOSITIONS = word_set("in on at by inside near along across through outside beside around above over after")
 PREPOSITIONS = PLACE_PREPOSITIONS | word_set("""
     to from into onto under below behind between up down off past toward towards atop beneath underneath among amongst
-    amid within via upon alongside during before throughout against with without of for about like next
+    amid within via upon alongside during before throughout against with without of for about like next including
 """)
 _ONE = word_set("a an one 1 single lone")
 _MANY = word_set("""
     two three four five six seven eight nine ten 2 3 4 5 6 7 8 9 10 some several many few various multiple both numerous
     twin
 """)
-_EITHER = word_set("the his her its their my your our this that these those another each every no any")
+_EITHER = word_set("the his her its their my your our this that these those another each every no any all")
 DETERMINERS = _ONE | _MANY | _EITHER
 _GROUPS = word_set("pair couple group trio quartet set bunch lot number variety herd flock row few crowd dozen pile "
                  "collection bowl plate stack")  # fmt: skip
@@ -56,6 +56,9 @@ _ING_NOUNS = word_set("""
     string ring king wing swing parking dining living frying skiing
 """)
 _BE = word_set("is are was were")
+# What a thing is with that stands beside it and is no part of it: "a star with two rings".
+BESIDE = "beside"
+_SHOWING = word_set("page flag")
 # After these words a deed goes on.
 _OBJECT_AFTER = DETERMINERS | word_set("with to up off into it and for")
 # Before "of" these belong to no other thing: "a photo of a dog", "in front of a house", "a couple of dogs".
@@ -178,10 +181,23 @@ class Caption:
         return self.words[phrase.first : phrase.head]
 
     def mark(self, phrase: Phrase) -> str:
-        """The plural of what a phrase is said to be "with" and no number of: "with dots"; "" for anything else."""
-        found = next((each for each in self.phrases if each.start == phrase.end + 1), None)
-        some = found is not None and lexicon.is_plural(self.words[found.head])
-        return self.words[found.head] if found and some and (found.bare or self.words[found.start] == "no") else ""
+        """What a phrase is said to be "with", if that is a mark of it or stands beside it.
+
+        The plural of "with dots", "no" of "with no lines", BESIDE of "with two rings"; "" for anything else, such as
+        "with a shade", which tells what the thing is.
+        """
+        start = phrase.end + 1
+        found = next((each for each in self.phrases if each.start == start), None)
+        if self.words[phrase.head] in _SHOWING:
+            return BESIDE
+        if found is None:
+            # "With thin stripes lies on sand": no phrase, and yet a mark.
+            end = next(at for at in range(start, len(self.words) + 1) if self.ends(at))
+            marks = [word for word in self.words[start:end] if lexicon.is_plural(word)]
+            return self.word(start) if self.word(start) == "no" else (*marks, "")[0]
+        if not lexicon.is_plural(self.words[found.head]):
+            return ""
+        return self.words[found.head] if found.bare or self.words[start] == "no" else BESIDE
 
     def _after_sign(self, end: int) -> Sequence[str]:
         """What follows a place, unless a comma parts it off."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from .. import everyday_words as known
 from . import lexicon
 from .lexicon import word_set
-from .reading import FUNCTION, Caption
+from .reading import BESIDE, FUNCTION, Caption
 from .settings import Kind
 
 
@@ -30,7 +31,7 @@ _THING_GROUPS = {
     DRINK: word_set("beer wine coffee tea milk juice soda lemonade cocoa cider champagne whiskey vodka rum"),
     SPOT: _nouns(known.LANDSCAPES) | _nouns(known.ROOMS) | _nouns(known.BUILDINGS) | word_set(
         "street road field park city sky grass snow water ocean sea lake river wall floor room yard garden building "
-        "sidewalk shore hill sand night rain town village pier alley counter ground desert meadow dune lawn "
+        "sidewalk shore hill sand night rain town village pier alley counter ground desert meadow dune lawn pool "
         "pasture winter midnight darkness airport station store runway track intersection"),
     NATURE: _nouns(known.FLOWERS) | word_set("tree branch leaf flower bush plant cloud rock stone log moss ivy hedge"),
     VEHICLE: _nouns((*known.VEHICLES, *known.BOATS, *known.FLYERS)) - word_set("kite balloon drone") | word_set(
@@ -38,23 +39,58 @@ _THING_GROUPS = {
     FIXTURE: _nouns(known.FURNITURE) | word_set(
         "bed sofa couch toilet sink bathtub shower oven stove refrigerator cabinet door window wardrobe bookcase fence "
         "pole sign hydrant meter mailbox fountain statue clock cupboard"),
-    OBJECT: _nouns((*known.THINGS, *known.CLOTHES)),
+    OBJECT: _nouns((*known.THINGS, *known.CLOTHES)) | {"phone"},
 }  # fmt: skip
 _QUALITY_GROUPS = {
     "color": frozenset(known.COLORS), "material": frozenset(known.MATERIALS), "pattern": frozenset(known.PATTERNS),
     "shape": frozenset(known.SHAPES) - {"tall", "narrow", "wide"},
     "size": frozenset(known.SIZES) | {"narrow", "wide", "long", "mini"},
     "state": frozenset(known.QUALITIES) | word_set("bright beautiful fancy pretty"),
+    "coat": word_set("fluffy furry shaggy hairy woolly sleek curly-haired long-haired short-haired"),
 }  # fmt: skip
 STYLE_WORDS = word_set("""
     watercolor watercolour painting sketch cartoon anime manga comic drawing illustration photograph photo engraving
     woodcut mosaic collage render graffiti impressionism impressionist cubism cubist surrealism surrealist art pastel
     charcoal caricature lithograph etching fresco mural pixel-art steampunk cyberpunk minimalism minimalist baroque
-    renaissance abstract photorealistic origami claymation doodle silhouette hologram
+    renaissance abstract photorealistic origami claymation doodle silhouette hologram sepia monochrome grayscale
+    greyscale ukiyo-e gouache noir expressionism expressionist pointillism rococo isometric vaporwave synthwave deco
 """)
 _LEAST_USES = 4
 # A word said of so many nouns belongs to none of them: "tangerine" of "tangerine kite", not "fire" of "hydrant".
 _QUALIFIED, _MOST_SHARE = 10, 0.3
+# Near misses of these groups are said of things that captions say them of: no leather sink.
+SAID_OF = ("state", "material")
+_METALLIC = word_set("rusty rusted broken cracked shattered dented chipped corroded tarnished polished")
+_SOFT = _nouns(known.CLOTHES) - {"helmet"} | word_set("""
+    towel curtain carpet book notebook paper balloon tent hammock backpack calendar puppet rope shoe wallet tie sofa
+    couch armchair kite
+""")
+_FURRED = _nouns(known.CLOTHES) - {"helmet"} | word_set("""
+    pillow blanket rug cushion bag purse glove boot slipper toy doll
+""")
+_SEWN = frozenset(("quilted", "embroidered"))
+_CLOTH = _FURRED | word_set("towel curtain tent hammock backpack armchair couch sofa chair bed tablecloth tie")
+CLOTHING = _nouns(known.CLOTHES) | word_set("tie glasses sunglasses shorts jeans pants shoe boot glove goggles costume")
+_NO_OBJECTS = word_set("moon sun beak feather dragon bird animal")
+_BUILDINGS = _nouns(known.BUILDINGS) | {"station"}
+_PAVED = word_set("wall floor room street road sidewalk garage pier")
+# What stands in rooms alone, and what outside of them alone.
+_INSIDE = word_set("""
+    toilet toilette sink bathtub tub shower urinal bidet refrigerator fridge oven stove bed microwave dishwasher
+    bathroom restroom kitchen bedroom couch sofa faucet dresser nightstand hallway office
+""")
+_OUTSIDE = _THING_GROUPS[VEHICLE] | word_set("""
+    traffic hydrant meter road street tarmac runway highway track railroad intersection skyscraper jetliner airliner
+    motor cyclist biker rider wave sail sky cloud flying sign pole tree church building fence barn
+""")
+_WET = word_set("lake sea ocean pond river water sky")
+_ROOMS = frozenset(room.split()[-1] for room in (*known.ROOMS, *known.INDOORS)) | word_set("pool cave tent elevator")
+_OPEN = (
+    frozenset(place.split()[-1] for place in (*known.LANDSCAPES, *known.OUTDOORS, *known.TIMES))
+    | word_set("pool ocean sea sunrise sundown dusk twilight")
+) - word_set("station market")
+# Done between two or more.
+MUTUAL = word_set("kiss hug embrace cuddle fight wrestle argue marry")
 # Who does so small a share of what is done does not do it.
 _HARDLY = 0.1
 # Of each group of listed words so many stand for it.
@@ -150,12 +186,14 @@ class Roles:
         total = sum(counts.values())
         if total < _LEAST_USES:
             return frozenset({PERSON})
-        return frozenset(who for who, times in counts.items() if times > _HARDLY * total)
+        return frozenset(who for who, times in counts.items() if times > max(1, _HARDLY * total))
 
     def said_of_any(self, mark: str) -> bool:
         """Whether captions say of many things that they are "with" this: "with dots", not "with a shade"."""
+        if mark == BESIDE:
+            return True
         said = self.with_what.get(mark, Counter())
-        return len(said) >= _QUALIFIED and max(said.values()) < _MOST_SHARE * sum(said.values())
+        return bool(mark) and len(said) >= _QUALIFIED and max(said.values()) < _MOST_SHARE * sum(said.values())
 
     def goes_with_any(self, word: str) -> bool:
         """Whether a quality may be said of any noun."""
@@ -176,11 +214,64 @@ class Roles:
         return Kind.PLACE if place >= 0.4 * max(noun, 1) else Kind.THING
 
 
+def said_place(place: str, roles: Roles, like: Sequence[str] = ()) -> str:
+    """A place with the words that captions put before it: "on the beach"; else those of the places that are like it."""
+    leads = roles.before_place.get(place)
+    if said := leads.most_common(1)[0][0] if leads else _leads().get(place):
+        first, _, article = said.partition(" ")
+        return f"{first} {lexicon.article(place)} {place}" if article in ("a", "an") else f"{said} {place}"
+    counted = lexicon.is_counted(place)
+    # What surrounds a place of several words says little of it: "on" a beach and yet "in" a swimming pool.
+    for word in () if " " in place else like:
+        if (leads := roles.before_place.get(word)) and lexicon.is_counted(word) == counted:
+            lead = leads.most_common(1)[0][0]
+            return f"{lead} {place}" if not lead.endswith((" a", " an")) else f"{lead.split()[0]} the {place}"
+    return f"in the {place}" if counted else f"in {place}"
+
+
+@cache
+def _leads() -> dict[str, str]:
+    """What the package's own captions put before places: "in the" of "desert"."""
+    entries = (*known.INDOORS, *known.OUTDOORS, *known.TIMES, *known.ANIMAL_PLACES.values())
+    found: dict[str, str] = {}
+    for words in [each.split() for entry in entries for each in ((entry,) if isinstance(entry, str) else entry)]:
+        start = 2 if words[1] in ("a", "an", "the") else 1
+        if words[0] in ("in", "on", "at", "after"):
+            found.setdefault(" ".join(words[start:]), " ".join(words[:start]))
+    return found
+
+
 def listed_group(word: str, kind: Kind) -> str:
     """The group that the package's own lists put a word into, "" for none."""
     groups = _QUALITY_GROUPS if kind == Kind.QUALITY else _THING_GROUPS
     word = word if kind == Kind.QUALITY else lexicon.singular(word)
     return next((name for name, words in groups.items() if word in words), "")
+
+
+def takes(noun: str, quality: str, group: str) -> bool:
+    """Whether a noun may have a quality of a listed group: no rusty beach, and no furry bus."""
+    of = listed_group(noun, Kind.THING)
+    if quality in _SEWN:
+        return noun in _CLOTH
+    if group == "coat":
+        return of == ANIMAL or noun in _FURRED | {"animal"}
+    if group == "pattern" and of == ANIMAL:
+        return quality in ("spotted", "striped")
+    if group not in ("state", "material"):
+        return True
+    if of in (PERSON, ANIMAL, FOOD, DRINK, NATURE) or noun in _NO_OBJECTS:
+        return False
+    if quality in _METALLIC:
+        return noun not in _SOFT | _FURRED and (of != SPOT or noun in _BUILDINGS)
+    return of != SPOT or noun in _BUILDINGS | _PAVED
+
+
+def found_at(words: Sequence[str], place: str) -> bool:
+    """Whether what a caption names may be at a place: no bus in a kitchen, and no toilet on a beach."""
+    last, named = place.split()[-1], {lexicon.singular(word) for word in words}
+    if last in _WET and not named.isdisjoint(_THING_GROUPS[ANIMAL] | _OUTSIDE if last == "sky" else _OUTSIDE):
+        return False
+    return (last not in _ROOMS or named.isdisjoint(_OUTSIDE)) and (last not in _OPEN or named.isdisjoint(_INSIDE))
 
 
 def seeds_of(kind: Kind) -> dict[str, str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from copy import copy
 
 from .. import everyday_words as known
 from . import lexicon
 from .reading import VAGUE
-from .roles import ANIMAL, OBJECT, PERSON, Roles, is_content, listed_group
+from .roles import ANIMAL, MUTUAL, OBJECT, PERSON, SAID_OF, Roles, is_content, listed_group, takes
 from .settings import Kind
-from .swaps import _OTHER_STYLES, say_place
+from .swaps import _OTHER_STYLES, quality_group, say_place
 from .targets import Name, Target
 
 _OPENERS = (
@@ -51,7 +52,9 @@ class ShortForms:
         own = set(target.heads) | set(target.modifiers)
         common = [word for word, _ in roles.nouns.most_common(120) if is_content(word) and word not in VAGUE]
         common = [word for word in common if not refused(word) and word not in own and lexicon.is_counted(word)]
-        things = [word for word in common if word in roles.bearing(frozenset((*target.near, *target.heads)))]
+        bearing, self.group = roles.bearing(frozenset((*target.near, *target.heads))), quality_group(target)
+        things = [word for word in common if word in bearing or self.group == "coat"]
+        things = [word for word in things if takes(word, target.main.head, self.group)]
         alive = [word for word in common if listed_group(word, Kind.THING) in target.doers]
         inside = [word for word in common if listed_group(word, Kind.THING) in (PERSON, ANIMAL, OBJECT)]
         self.things = tuple(things[:24] if target.kind == Kind.QUALITY else inside[:24] or common[:24]) or _THINGS
@@ -108,7 +111,14 @@ class ShortForms:
                 return self._said(Name(f"{other} {name.head}", name.head, other), wording)
             other = dice.choice(target.near)
             return self._said(Name(f"{name.modifier} {other}", other, name.modifier), wording)
-        other = dice.choice(self.near)
+        near: Sequence[str] = self.near
+        if target.kind == Kind.QUALITY:
+            # The thing that the wording will draw.
+            thing = copy(wording).choice(self.things)
+            near = [word for word in near if takes(thing, word, self.group)] or near
+            if self.group in SAID_OF:
+                near = [word for word in near if self.roles.qualified[word][thing]] or near
+        other = dice.choice(near)
         return self._said(Name(other, other, given=False), wording)
 
     def _said(self, name: Name, dice: random.Random) -> tuple[str, str] | None:
@@ -127,7 +137,9 @@ class ShortForms:
             thing = lexicon.with_article(dice.choice(self.things))
             return f"{thing} {said}", said if dice.random() < 0.6 else name.head
         if kind == Kind.ACT:
-            who = lexicon.with_article(dice.choice(self.alive))
+            who = dice.choice(self.alive)
+            mutual = lexicon.verb_base(self.target.main.head) in MUTUAL
+            who = f"two {lexicon.plural(who)}" if mutual else lexicon.with_article(who)
             deed = f"{name.head} {name.tail}".strip()
             return f"{who} {deed}", deed
         thing = lexicon.with_article(dice.choice(self.things))

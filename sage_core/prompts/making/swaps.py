@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from . import lexicon
+from .deeds import acts
 from .lexicon import word_set
-from .mining import said_place
 from .reading import DETERMINERS, FUNCTION, PREPOSITIONS, Caption, Phrase, Place
-from .roles import DRINK, PERSON, SPOT, STYLE_WORDS, Roles, listed_group, listed_kind
+from .roles import (
+    ANIMAL,
+    CLOTHING,
+    DRINK,
+    PERSON,
+    SAID_OF,
+    SPOT,
+    STYLE_WORDS,
+    Roles,
+    found_at,
+    listed_group,
+    listed_kind,
+    said_place,
+    takes,
+)
 from .settings import Kind
-from .targets import Name, Target
+from .targets import Name, Swap, Target
 
 # How many of the likest words give way before all others do.
 _LIKEST = 24
-_MOST_ALIKE = 8
 # How many of the likest places give way to a place.
 _LIKE_PLACES = 24
 _STYLE_FORMS = (
-    "{caption}, {style}", "{caption}, {style} style", "{caption} in {style} style", "{style}, {caption}",
-)  # fmt: skip
-_OTHER_STYLES = ("oil painting", "pencil sketch", "photograph", "woodcut", "pixel art", "charcoal drawing", "mosaic",
+    "{caption}, {style}",
+    "{caption}, {style} style",
+    "{caption} in {style} style",
+    "{style}, {caption}",
+)
+_OTHER_STYLES = ("oil painting", "pencil sketch", "line art", "woodcut", "pixel art", "charcoal drawing", "mosaic",
                  "watercolor", "cartoon", "ink drawing", "3d render", "pastel", "collage", "engraving")  # fmt: skip
 
 
@@ -32,35 +47,24 @@ _OTHER_STYLES = ("oil painting", "pencil sketch", "photograph", "woodcut", "pixe
 _ANY_AFTER = word_set("""
     with and next beside near behind of showing depicting featuring containing draw see show me imagine paint generate
     holding holds carrying carries has have had having is are there please to under above below left right over
-    beneath underneath than by exactly just only
+    beneath underneath than by exactly just only including
 """)
 _ANY_BEFORE = word_set("""
     sitting sits sit standing stands stand lying lies lie laying resting rests rest hanging hangs hang is are appears
     appear placed left leaning and or
 """)
-# Nothing but where may follow a deed that another takes the place of: not "leaning against", "sitting down".
-_AFTER_DEED = word_set("on in at under beside near next by inside beneath behind outside together alone while")
-_AFTER_MOVE = word_set("down along across through over toward towards around past into with for")
 # These are "on" what they tell of.
 _TELLING = word_set("book books magazine magazines article articles movie movies")
 _POURED = word_set("bottle bottles glass cup cups mug mugs can cans pitcher jug")
 _VESSELS = word_set("bottle bottles glass glasses cup cups mug mugs can cans pitcher jug jar bowl")
-# Who runs does not do so on a bench: these give way to a deed only where some of them are like it.
-_STILL = word_set("sit stand lie lay rest sleep wait lean kneel pose hang lounge relax")
-_STAYING = word_set("sit stand work eat rest wait stay play")
-# "On" and "in" what they are done with.
-_ABOUT = {("talk", "on"), ("cook", "in")}
+_QUOTES = frozenset("\"'“”‘’")
+_WORN = word_set("wearing wears wear wore dressed worn")
+_WITH_TOOLS = word_set(
+    "cut chop slice eat write paint stir brush dig clean wash carve peel mix feed open sweep dry wipe"
+)
+_HERDS = frozenset(("herd", "flock"))
 # What floats on a lake does so on no beach.
-_IN_THIS_PLACE = word_set("float swim sail cover")
-_PHRASAL = word_set("put get go take try come look work turn")
-
-
-@dataclass(frozen=True)
-class Swap:
-    """A place of a caption that a concept can take: `write(name, dice)` gives the safe and the unsafe prompt."""
-
-    like: str
-    write: Callable[[Name, random.Random], tuple[str, str] | None]
+_IN_THIS_PLACE = word_set("float swim sail splash paddle wade surf row")
 
 
 def swaps(target: Target, roles: Roles) -> Iterator[Swap]:
@@ -93,12 +97,15 @@ def in_turns(found: Sequence[Swap], target: Target, dice: random.Random) -> list
 
 def _things(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     near = set(target.near)
+    of_animals = listed_group(target.main.head, Kind.THING) == ANIMAL
     if listed_group(target.main.head, Kind.THING) == DRINK:
         yield from _poured(target, caption)
     for phrase in caption.phrases:
         noun = lexicon.singular(caption.words[phrase.head])
         # "A bottle of water" may hold beer; "a slice of pizza" no umbrella.
         held = caption.word(phrase.start - 2) in _VESSELS and not lexicon.is_counted(noun)
+        if not _HERDS.isdisjoint(caption.words[phrase.start : phrase.first]) and not of_animals:
+            continue
         apart = phrase.attached and (not held or lexicon.is_counted(target.main.head))
         if apart or noun not in near or _compound(caption, phrase) or not _lets_any(caption, phrase):
             continue
@@ -160,6 +167,8 @@ def _lets_any(caption: Caption, phrase: Phrase) -> bool:
     if before == "of" and caption.word(phrase.start - 2) in ("top", "inside"):
         return False
     # "Another monitor" follows one, "and other road signs" a sign, and what a rack is for no other thing is.
+    if before in _QUOTES or _is_worn(caption, phrase) or _is_tool(caption, phrase):
+        return False
     if after == "for" or "other" in (caption.word(phrase.end + 1), caption.words[phrase.start][-5:]):
         return False
     looked = before == "at" and caption.word(phrase.start - 2).startswith("look")
@@ -174,6 +183,24 @@ def _lets_any(caption: Caption, phrase: Phrase) -> bool:
         there = then in PREPOSITIONS and caption.word(phrase.end + 2) not in PREPOSITIONS
         return after in ("is", "are") and (there or then in _ANY_BEFORE)
     return not after.isalpha() or after in FUNCTION or after in _ANY_BEFORE
+
+
+def _is_worn(caption: Caption, phrase: Phrase) -> bool:
+    """Whether a thing is one of several that are worn: "wearing glasses and a hat"."""
+    if caption.word(phrase.start - 1) not in ("and", "or", ",", "&"):
+        return False
+    before = caption.words[: phrase.start][::-1]
+    at = next((at for at, word in enumerate(before) if word in _WORN or word in PREPOSITIONS or word == "."), 0)
+    return before[at] in _WORN or (before[at] == "in" and not CLOTHING.isdisjoint(map(lexicon.singular, before[:at])))
+
+
+def _is_tool(caption: Caption, phrase: Phrase) -> bool:
+    """Whether a thing is what something is done with: "cutting bread with a knife"."""
+    if caption.word(phrase.start - 1) != "with":
+        return False
+    before = caption.words[max(phrase.start - 5, 0) : phrase.start - 1][::-1]
+    end = next((at for at, word in enumerate(before) if word in FUNCTION - DETERMINERS), len(before))
+    return any(lexicon.verb_base(word) in _WITH_TOOLS for word in before[:end])
 
 
 def _kept(caption: Caption, phrase: Phrase, target: Target, roles: Roles) -> list[str]:
@@ -221,7 +248,7 @@ def _with_noun(
 
 def _qualities(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     near, own = set(target.near), set(target.heads)
-    bearing = roles.bearing(frozenset(near | own))
+    bearing, group = roles.bearing(frozenset(near | own)), quality_group(target)
     for phrase in caption.phrases:
         qualities = caption.modifiers(phrase)
         noun = lexicon.singular(caption.words[phrase.head])
@@ -230,12 +257,22 @@ def _qualities(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]
             continue
         if phrase.attached or phrase.bare or own & set(qualities) or after in ("with", "without", "covered"):
             continue
-        there = [word for word in qualities if word in near]
-        if not there and (noun not in bearing or qualities):
+        there = [
+            word for at, word in enumerate(qualities, phrase.first) if word in near and not _belongs(caption, roles, at)
+        ]
+        if not takes(noun, target.main.head, group) or (
+            not there and (qualities or (noun not in bearing and group != "coat"))
+        ):
             continue
+        said = [word for word in target.near if group not in SAID_OF or roles.qualified[word][noun]]
+        said = [word for word in said if takes(noun, word, group)]
 
         def write(
-            name: Name, dice: random.Random, phrase: Phrase = phrase, there: Sequence[str] = there
+            name: Name,
+            dice: random.Random,
+            phrase: Phrase = phrase,
+            there: Sequence[str] = there,
+            said: Sequence[str] = said,
         ) -> tuple[str, str] | None:
             if name.noun:
                 rest = [word for word in caption.modifiers(phrase) if word not in there]
@@ -244,11 +281,24 @@ def _qualities(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]
             unsafe = [name.head if word in there else word for word in words]
             if there:
                 return caption.text, _qualified(caption, phrase, unsafe)
-            other = dice.choice(target.near) if target.near and dice.random() < 0.7 else ""
+            other = dice.choice(said) if said and dice.random() < 0.7 else ""
             safe = _qualified(caption, phrase, [*words, other]) if other else caption.text
             return safe, _qualified(caption, phrase, [*words, name.head])
 
         yield Swap(there[0] if there else noun, write)
+
+
+def quality_group(target: Target) -> str:
+    """The listed group of a quality, or that of the likest word that may take its place."""
+    return listed_group(target.main.head, Kind.QUALITY) or listed_group((*target.near, "")[0], Kind.QUALITY)
+
+
+def _belongs(caption: Caption, roles: Roles, at: int) -> bool:
+    """Whether a quality belongs to the word before it: "snow covered", "traditionally decorated"."""
+    before = caption.word(at - 1)
+    noun = lexicon.NOUN in lexicon.lemmas(before) and lexicon.ADJECTIVE not in lexicon.lemmas(before)
+    as_noun = roles.nouns[lexicon.singular(before)] >= max(roles.qualities[before], 1)
+    return before.endswith("ly") or before == "stainless" or (noun and as_noun)
 
 
 def _qualified(caption: Caption, phrase: Phrase, qualities: Sequence[str], tail: str = "") -> str:
@@ -271,7 +321,7 @@ def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     if not place and (not {",", "in", "on", "at", "after"}.isdisjoint(caption.words) or not caption.phrases):
         return
     # One place is enough: not "down a street in a kitchen".
-    if caption.text.isupper():
+    if caption.text[1:].isupper():
         return
     heads = [phrase.head for phrase in caption.phrases if not place or phrase.head != place.head]
     if any(listed_group(caption.words[head], Kind.THING) == SPOT for head in heads):
@@ -279,7 +329,7 @@ def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
     # No bathtub in the forest, if captions know none.
     if not place and not home.issuperset(lexicon.singular(caption.words[head]) for head in heads):
         return
-    if place and _is_part(caption, place):
+    if (place and _is_part(caption, place)) or not found_at(caption.words, target.main.head):
         return
 
     def write(name: Name, dice: random.Random) -> tuple[str, str] | None:
@@ -289,6 +339,9 @@ def _places(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
         if not target.near:
             return None
         known = [word for word in target.near if roles.before_place.get(word)] or target.near
+        known = [word for word in known if found_at(caption.words, word)]
+        if not known:
+            return None
         other = said_place(dice.choice(known[:16]), roles)
         text = caption.text.rstrip(" .")
         return f"{text} {other}", f"{text} {said}"
@@ -301,7 +354,8 @@ def _is_part(caption: Caption, place: Place) -> bool:
     before = caption.word(place.start - 1)
     fenced = before.endswith("ed") and caption.word(place.start - 2) in DETERMINERS
     within = any(listed_kind(word) == Kind.PLACE for word in caption.words[place.start : place.head])
-    return fenced or within or lexicon.verb_base(before) in _IN_THIS_PLACE
+    afloat = any(word[-3:] == "ing" and lexicon.verb_base(word) in _IN_THIS_PLACE for word in caption.words)
+    return fenced or within or afloat or lexicon.verb_base(before) in _IN_THIS_PLACE | {"cover"}
 
 
 def say_place(name: Name, target: Target, roles: Roles) -> str:
@@ -312,34 +366,7 @@ def say_place(name: Name, target: Target, roles: Roles) -> str:
 
 
 def _acts(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
-    still = any(lexicon.verb_base(word) in _STILL for word in target.near[:_MOST_ALIKE])
-    for deed in caption.deeds:
-        base = lexicon.verb_base(caption.words[deed.at])
-        who = listed_group(caption.words[deed.subject.head], Kind.THING)
-        doing = lexicon.verb_form(base, "VBG")
-        after = caption.word(deed.at + 1)
-        if base in _STILL and not still:
-            continue
-        aside = (
-            (base, after) in _ABOUT or (base in _PHRASAL and after == "on") or (after == "at" and base not in _STAYING)
-        )
-        where = _AFTER_DEED if still else _AFTER_DEED | _AFTER_MOVE
-        if (after.isalpha() and after not in where) or aside:
-            continue
-        # Nobody sleeps on a bench reading a book.
-        if any(word.endswith("ing") and lexicon.verb_base(word) for word in caption.words[deed.at + 1 :]):
-            continue
-        if who not in target.doers or doing in target.heads or doing not in target.near:
-            continue
-
-        def write(name: Name, dice: random.Random, at: int = deed.at, tag: str = deed.tag) -> tuple[str, str] | None:
-            own = lexicon.verb_base(name.head)
-            if tag != "VBG" and (not own or not name.head.endswith("ing")):
-                return None
-            verb = name.head if tag == "VBG" else lexicon.verb_form(own, tag)
-            return caption.text, caption.changed(at, at + 1, f"{verb} {name.tail}".strip())
-
-        yield Swap(doing, write)
+    return acts(target, caption)
 
 
 def _styles(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:

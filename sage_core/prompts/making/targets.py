@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ...errors import PromptError
@@ -9,8 +11,18 @@ from ...rows import shown
 from ..concepts import Concept
 from . import lexicon
 from .lexicon import word_set
-from .reading import DETERMINERS, PREPOSITIONS, VAGUE
-from .roles import ANIMAL, PERSON, Roles, is_content, listed_kind, some_seeds
+from .reading import DETERMINERS, FUNCTION, PREPOSITIONS, VAGUE
+from .roles import (
+    ANIMAL,
+    DRINK,
+    FOOD,
+    PERSON,
+    Roles,
+    is_content,
+    listed_group,
+    listed_kind,
+    some_seeds,
+)
 from .senses import Senses, cosines_to, known_words
 from .settings import Kind
 
@@ -92,6 +104,14 @@ class Target:
         return tuple(dict.fromkeys(name.modifier for name in self.names if name.modifier))
 
 
+@dataclass(frozen=True)
+class Swap:
+    """A place of a caption that a concept can take: `write(name, dice)` gives the safe and the unsafe prompt."""
+
+    like: str
+    write: Callable[[Name, random.Random], tuple[str, str] | None]
+
+
 def take_apart(concept: Concept, kind: Kind, roles: Roles) -> Target:
     """A concept of a known kind with the names that were given."""
     names = tuple(_name(text, kind, roles) for text in concept.trained_names)
@@ -129,10 +149,12 @@ def kind_of(concept: Concept, roles: Roles) -> Kind | None:
         return Kind.PLACE
     if len(words) > 1:
         last = listed_kind(words[-1])
-        if words[0].endswith("ing") and lexicon.verb_base(words[0]) and listed_kind(words[0]) == Kind.ACT:
+        if listed_kind(words[0]) == Kind.ACT and _does(words):
             return Kind.ACT
         if last == Kind.STYLE or words[-1] == "style":
             return Kind.STYLE
+        if last == Kind.PLACE and FUNCTION.isdisjoint(words) and not _qualifies(words[-2], roles):
+            return Kind.PLACE
         return Kind.QUALITY if last == Kind.QUALITY and lexicon.NOUN not in lexicon.lemmas(words[-1]) else Kind.THING
     word = words[0]
     used = roles.kind_of(word)
@@ -140,6 +162,15 @@ def kind_of(concept: Concept, roles: Roles) -> Kind | None:
     if listed in (Kind.STYLE, Kind.ACT, Kind.QUALITY) or used is None:
         return listed
     return listed or used
+
+
+def _does(words: Sequence[str]) -> bool:
+    """Whether words that begin with a gerund say what is done: "riding a horse", not "swimming pool"."""
+    last = words[-1]
+    if words[0] == "playing" or not FUNCTION.isdisjoint(words) or lexicon.NOUN not in lexicon.parts_of(last):
+        return True
+    eaten = listed_group(last, Kind.THING) in (FOOD, DRINK)
+    return eaten or lexicon.is_plural(last) or not lexicon.is_counted(last)
 
 
 def is_quality(name: str) -> bool:
@@ -198,7 +229,10 @@ def _is_deed(word: str) -> bool:
 
 def _qualifies(word: str, roles: Roles) -> bool:
     """Whether a word before a noun is a quality of it and no part of its name."""
-    if word in VAGUE:
+    bound = roles.is_bound(word) and not listed_group(word, Kind.QUALITY)
+    if word in VAGUE or bound or (word.endswith("ing") and lexicon.verb_base(word)):
+        # "Teddy" of "teddy bear", "rocking" of "rocking chair".
         return False
-    listed = listed_kind(word) == Kind.QUALITY or lexicon.ADJECTIVE in lexicon.parts_of(word)
+    adjective = lexicon.ADJECTIVE in lexicon.parts_of(word) and lexicon.is_word(word)
+    listed = bool(listed_group(word, Kind.QUALITY)) or adjective
     return listed or (roles.qualities[word] >= 8 and roles.qualities[word] > 2 * roles.nouns[word])
