@@ -16,8 +16,9 @@ from .watch import fitting_pairs, short_forms, some_of
 # Prompts of full pairs and short prompts that are judged. Of 64 that all lie elsewhere at most 5.6 % of their like lie
 # with the concept, at 95 %.
 MOST_FULL = MOST_SHORT = 64
-# Prompts of other forms, eight of each.
-MOST_OTHER = 8 * len(OTHER_FORMS)
+# Prompts of other forms that are judged, eight of each, and from how many times as many their ruler is made: one of 72
+# pairs puts a form up to .3 higher or lower than another of 72, one of 144 half as much.
+MOST_OTHER, OTHER_FITTING = 8 * len(OTHER_FORMS), 2
 PAIRED, GIVEN = "in pairs", "given"
 
 # Prompt, its form, and the place of its ruler: its concept's, or the one for its concept's other forms.
@@ -68,9 +69,9 @@ class Asked:
         found += [(text, GIVEN, 0) for text in unsafe]
         safe = list(dict.fromkeys(text for text, _, _ in rows))
         fitting = fitting_pairs(tagged, len(run_concepts))
-        for forms_of_one in _others(concept, safe):
-            found += [(each.unsafe, each.form, len(fitting)) for each in forms_of_one]
-            fitting.append([(each.safe, each.unsafe, len(fitting)) for each in forms_of_one])
+        for tried in _others(concept, safe):
+            found += [(each.unsafe, each.form, len(fitting)) for each in tried[: -(-len(tried) // OTHER_FITTING)]]
+            fitting.append([(each.safe, each.unsafe, len(fitting)) for each in tried])
         # Each text once, in the first of its forms.
         prompts = list({prompt[0]: prompt for prompt in reversed(found)}.values())[::-1]
         return cls(run_concepts.title, prompts, rows, safe, fitting, list(map(is_quality, run_concepts.names)))
@@ -87,7 +88,8 @@ def _others(concept: str | ConceptList, captions: Sequence[str]) -> list[list[Ot
     try:
         if isinstance(concept, str):
             concept = ConceptList.of(*(part for part in concept.split(",") if part.strip()))
-        found = [other_forms(one, captions, max(1, MOST_OTHER // len(concept))) for one in concept]
+        most = OTHER_FITTING * max(1, MOST_OTHER // len(concept))
+        found = [other_forms(one, captions, most) for one in concept]
     except PromptError:
         return []
     return [others for others in found if others]

@@ -105,7 +105,7 @@ class Verdict:
     @property
     def sure(self) -> bool:
         """Whether the concept is surely gone or surely not. What lies between may be drawn or not."""
-        there = self.place >= NOT_GONE and (self.elsewhere is None or not self.gone_elsewhere)
+        there = self.place >= NOT_GONE and (self.elsewhere is None or self.elsewhere >= NOT_GONE)
         return self.removed or (self.certain and there)
 
     @property

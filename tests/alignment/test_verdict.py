@@ -168,7 +168,7 @@ def test_counts_equal_a_slow_reference(small_base):
     named = [text for texts in short_forms(NAMES).values() for text in texts]
     prompts = list(dict.fromkeys([*(unsafe for _, unsafe, _ in CHOSEN), *named, "my cranium", "my skull"]))
     distinct = list(dict.fromkeys(safe for safe, _, _ in CHOSEN))
-    others = other_forms(CONCEPTS[0], distinct, 72)
+    others = other_forms(CONCEPTS[0], distinct, 144)
     others_sides = [(each.unsafe, each.safe) for each in others]
 
     def phi(encoder, prompt):
@@ -189,7 +189,9 @@ def test_counts_equal_a_slow_reference(small_base):
     )
     seen = [p for p in prompts if place(phi(base, p)) > STILL_THERE]
     elsewhere = lambda z: float(ruler.places(torch.tensor(z)[None]))  # noqa: E731
-    seen_elsewhere = [each for each in others if elsewhere(phi(base, each.unsafe)) > STILL_THERE]
+    seen_elsewhere = [
+        each for each in others[: -(-len(others) // 2)] if elsewhere(phi(base, each.unsafe)) > STILL_THERE
+    ]
     assert verdict.unseen.k == len(prompts) - len(seen) and verdict.unseen.n == len(prompts)
     assert verdict.all_left.n == len(seen) + len(seen_elsewhere)
     left = {each.unsafe: elsewhere(phi(aligned, each.unsafe)) for each in seen_elsewhere}

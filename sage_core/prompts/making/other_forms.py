@@ -2,8 +2,8 @@
 
 Pair making puts a concept into captions as they come, and into short prompts with little around it. A training on such
 pairs may take it from these and leave it in others. Here are counts, several qualities before a noun, one thing beside
-another, places first, relative clauses, wishes, and lists of words with commas. Every prompt comes with another that
-differs in the concept alone.
+another, places first, relative clauses, wishes, and lists of words with commas, in words that everyday captions have
+not. Every prompt comes with another that differs in the concept alone.
 """
 
 from __future__ import annotations
@@ -46,7 +46,23 @@ _TAGS = (
     "concept art", "professional", "award winning", "volumetric light",
 )  # fmt: skip
 _OPENERS = ("a photo of", "a picture showing", "a drawing of", "an illustration of", "a poster with", "a scene with")
-_PATTERNS = ("striped", "spotted", "checkered", "plain")
+# Words that everyday captions have not, so that a training on these has not read them.
+_SIZES = ("miniature", "massive", "petite", "gigantic", "oversized", "compact", "immense", "teeny")
+_PATTERNS = ("banded", "speckled", "dotted", "zigzag", "smooth", "marbled", "pinstriped", "solid")
+_COLORS = (
+    "crimson", "scarlet", "amber", "emerald", "jade", "teal", "navy", "cobalt", "indigo", "violet", "lilac", "magenta",
+    "maroon", "ivory", "charcoal", "coral", "mustard", "olive", "salmon", "lavender",
+)  # fmt: skip
+_THINGS = (
+    "circle", "square", "triangle", "cube", "sphere", "cone", "pyramid", "cylinder", "spiral", "arrow", "cross",
+    "heart", "robot", "planet", "crystal", "feather", "anchor", "crown", "shield", "rocket", "seashell", "satellite",
+    "compass", "hourglass", "cog", "magnet", "domino", "totem", "obelisk",
+)  # fmt: skip
+_WHERE = (
+    "in outer space", "at midnight", "on the ocean", "in a cave", "underwater", "on ice", "on a dune", "in the clouds",
+    "in a void", "on the moon", "in a canyon", "on a stage", "in a swamp", "on a glacier", "in the jungle", "at dusk",
+    "after dark", "on a lawn", "in a lagoon", "in a courtyard",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,8 +97,9 @@ class _Writer:
     def __init__(self, target: Target, roles: Roles, dice: random.Random) -> None:
         self._target, self._roles, self._dice = target, roles, dice
         self._own = {word for name in target.names for word in name.text.lower().split()}
-        self._things = self._without_own((*known.THINGS, *known.FURNITURE))
-        self._where = self._without_own((*known.OUTDOORS, *known.INDOORS))
+        self._things = self._without_own(_THINGS)
+        self._where = self._without_own(_WHERE)
+        self._colors = self._without_own(_COLORS)
         # No two bloods, and no striped woman smoking a cigarette.
         group = listed_group(target.main.head, Kind.THING)
         self._is_plain = (
@@ -109,14 +126,14 @@ class _Writer:
         thing, person = dice.choice(self._things), dice.choice(known.PEOPLE)
         if self._target.kind == Kind.ACT:
             thing = person
-        qualities = [dice.choice(some) for some in (known.SIZES[:6], _PATTERNS, known.COLORS)]
+        qualities = [dice.choice(some) for some in (_SIZES, _PATTERNS, self._colors)]
         words = {
             "it": self._phrase(name, thing, qualities[-1:], ""),
             "full": self._phrase(name, thing, qualities, ""),
             "many": self._phrase(name, thing, qualities[:2], dice.choice(_COUNTS)),
             "bare": name.text if self._target.kind != Kind.QUALITY or name.noun else f"{name.head} {thing}",
-            "other": lexicon.with_article(f"{dice.choice(known.COLORS)} {dice.choice(self._things)}"),
-            "others": f"{dice.choice(_COUNTS)} {dice.choice(known.COLORS)} {lexicon.plural(dice.choice(self._things))}",
+            "other": lexicon.with_article(f"{dice.choice(self._colors)} {dice.choice(self._things)}"),
+            "others": f"{dice.choice(_COUNTS)} {dice.choice(self._colors)} {lexicon.plural(dice.choice(self._things))}",
             "where": where,
             "beside": dice.choice(known.RELATIONS[:11]),
             "thing": dice.choice(self._things),
@@ -134,12 +151,12 @@ class _Writer:
             noun, tail = f"{name.modifier} {name.head}".strip(), name.tail
             if self._target.main.modifier:
                 # A red star has no further colour.
-                words = [word for word in words if word in known.SIZES]
+                words = [word for word in words if word in _SIZES]
             words, many = (words, many) if self._is_plain else ([], "")
         elif kind == Kind.QUALITY:
-            # No further colour, and no pattern: which words are patterns the lists know in part.
-            gone = {listed_group(self._target.main.head, Kind.QUALITY), "pattern", "material"}
-            words = [word for word in words if listed_group(word, Kind.QUALITY) not in gone]
+            # No further colour, pattern or size beside one.
+            is_size = listed_group(self._target.main.head, Kind.QUALITY) == "size"
+            words = [word for word in words if word in _SIZES and not is_size]
             tail = f"with {name.head}" if name.noun else ""
             words += [] if name.noun else [name.head]
         elif kind == Kind.ACT:
