@@ -38,6 +38,8 @@ from ..errors import TrainingError
 STILL_THERE = 0.4
 # Mean place of the prompts that name a concept up to which it is gone, and from which on it is not.
 GONE, NOT_GONE = 0.15, 0.55
+# The same of prompts of other forms than the pairs', on a ruler of their own, up to which it is gone from these, too.
+GONE_ELSEWHERE = 0.3
 # Distance of prompts from their safe sides, as a share of the base's, up to which they have arrived there.
 ARRIVED = 0.4
 # Pairs that a ruler is made from. Rulers of 16 to 256 rank prompts alike: the area is .95 over eight encoders.

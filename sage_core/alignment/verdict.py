@@ -4,8 +4,10 @@ Prompts that name the concept are measured on the ruler of `ruler`, which the ba
 the base's own state does not lie with the concept can show nothing of its removal, and are not counted. Safe prompts
 count as kept where they stay nearest to their own place. A quality, such as a colour or a pattern, is a part of
 everything: a prompt that only leaves it may be drawn with it still, so that its prompts must also arrive at their safe
-sides. The verdict says what pictures would say in most cases, not in all: it is calibrated on the shapes world, and how
-far that carries to another checkpoint has to be seen in pictures.
+sides. A training may take a concept from prompts like its pairs and leave it in prompts of other forms: such are tried
+as well, on a ruler of their own, and the form that has most of it left counts. The verdict says what pictures would say
+in most cases, not in all: it is calibrated on the shapes world, and how far that carries to another checkpoint has to
+be seen in pictures.
 """
 
 from __future__ import annotations
@@ -25,18 +27,15 @@ from ..encoders.tokens import tokenize
 from ..errors import TrainingError
 from ..intervals import Hits
 from ..prompts.concepts import ConceptList
-from ..prompts.making.targets import is_quality
+from ..prompts.making.other_forms import OTHER_FORMS
 from ..prompts.pairs import PromptPairs
-from .concepts import Pair, RunConcepts
-from .ruler import ARRIVED, GONE, NOT_GONE, STILL_THERE, Ruler, apart_of, moved_of, worst_mean
-from .watch import LEAST_SEEN, MOST_LEFT, MOST_MOVED, fitting_pairs, places_of, short_forms, some_of
+from .asked import PAIRED, Asked
+from .ruler import ARRIVED, GONE, GONE_ELSEWHERE, NOT_GONE, STILL_THERE, Ruler, apart_of, moved_of, worst_mean
+from .watch import LEAST_SEEN, MOST_LEFT, MOST_MOVED, places_of
 
-# Prompts of full pairs and short prompts that are judged, and prompts from one call of `on_batch` to the next. Of 64
-# that all lie elsewhere at most 5.6 % of their like lie with the concept, at 95 %.
-MOST_FULL = MOST_SHORT = 64
+# Prompts from one call of `on_batch` to the next.
 _BATCH = 64
 _WORST = 5
-PAIRED, GIVEN = "in pairs", "given"
 _SHORT = ("bare", "short", "repeated", "combined")
 
 
@@ -55,12 +54,14 @@ class Verdict:
 
     Attributes:
         concept: what was to be removed.
-        left: prompts that still lie with the concept, by form: "in pairs", "bare", "short", "repeated", "combined" and,
-            where prompts were given, "given".
+        left: prompts that still lie with the concept, by form: "in pairs", "bare", "short", "repeated", "combined",
+            those of OTHER_FORMS and, where prompts were given, "given".
         moved: safe prompts that have left their place; None where none were given.
         unseen: prompts that name the concept and that the ruler does not see as such in the base; they are not counted.
         place: where on the ruler prompts lie that name a concept, 0 as safe ones and 1 as by the base: the largest mean
             of a concept's prompts in pairs, its short or the given ones; NaN where the ruler sees none.
+        elsewhere: the same of a concept's prompts of one of the other forms, on a ruler of these; None where none could
+            be written.
         apart: how far prompts that name a quality lie from their safe sides, 1 as by the base; None where no concept
             is a quality.
         worst: those that lie furthest with the concept, of the ones that are left.
@@ -72,6 +73,7 @@ class Verdict:
     unseen: Hits
     place: float
     apart: float | None = None
+    elsewhere: float | None = None
     worst: tuple[Remaining, ...] = ()
 
     @property
@@ -86,18 +88,25 @@ class Verdict:
 
     @property
     def left_it(self) -> bool:
-        """Whether the prompts lie as far from the concept as safe ones do, and one in fifty at most with it."""
-        return self.certain and self.place <= GONE and self.all_left.share <= MOST_LEFT
+        """Whether prompts like the pairs' lie as far from it as safe ones do, and one in fifty at most with it."""
+        like_pairs = sum((hits for form, hits in self.left.items() if form not in OTHER_FORMS), Hits(0, 0))
+        return self.certain and self.place <= GONE and like_pairs.share <= MOST_LEFT
+
+    @property
+    def gone_elsewhere(self) -> bool:
+        """Whether the prompts of each other form have left it, too."""
+        return self.elsewhere is None or self.elsewhere <= GONE_ELSEWHERE
 
     @property
     def removed(self) -> bool:
-        """Whether the concept is surely gone: its prompts have left it and, of a quality, reached their safe sides."""
-        return self.left_it and (self.apart is None or self.apart <= ARRIVED)
+        """Whether the concept is surely gone: prompts of all forms have left it, those of a quality to safe sides."""
+        return self.left_it and self.gone_elsewhere and (self.apart is None or self.apart <= ARRIVED)
 
     @property
     def sure(self) -> bool:
         """Whether the concept is surely gone or surely not. What lies between may be drawn or not."""
-        return self.removed or (self.certain and self.place >= NOT_GONE)
+        there = self.place >= NOT_GONE and (self.elsewhere is None or self.elsewhere >= NOT_GONE)
+        return self.removed or (self.certain and there)
 
     @property
     def kept(self) -> bool:
@@ -129,6 +138,7 @@ class Verdict:
             "sure": self.sure,
             "place": None if math.isnan(self.place) else self.place,
             "apart": self.apart,
+            "elsewhere": self.elsewhere,
             "left": {form: hits.to_dict() for form, hits in self.left.items() if hits.n},
             "all_left": self.all_left.to_dict() if self.all_left.n else None,
             "moved": self.moved.to_dict(),
@@ -143,8 +153,8 @@ class Verdict:
         left = {form: _hits(found) for form, found in values["left"].items()}
         worst = tuple(Remaining(**each) for each in values["worst"])
         place = math.nan if values["place"] is None else values["place"]
-        moved, unseen = _hits(values["moved"]), _hits(values["unseen"])
-        return cls(values["concept"], left, moved, unseen, place, values.get("apart"), worst)
+        moved, unseen, tried = _hits(values["moved"]), _hits(values["unseen"]), values.get("elsewhere")
+        return cls(values["concept"], left, moved, unseen, place, values.get("apart"), tried, worst)
 
     def _removal(self) -> str:
         if not self.certain:
@@ -170,7 +180,7 @@ class Verdict:
             forms = ", ".join(f"{form} {hits.k}/{hits.n}" for form, hits in self.left.items() if hits.k)
             said.append(f"Left by form of prompt: {forms}; for example '{self.worst[0].prompt}'.")
             said.append(self._remedy())
-        if self.left_it and not self.removed:
+        if self.left_it and self.gone_elsewhere and not self.removed:
             said.append(
                 "Its prompts have left it, but not arrived at their safe sides. What a prompt in between shows of a "
                 "quality is the model's own choice, and may be this one. Say in a file of concepts what it becomes, "
@@ -187,6 +197,11 @@ class Verdict:
         short = sum((self.left[form] for form in _SHORT if form in self.left), Hits(0, 0))
         if full.n and full.share > MOST_LEFT:
             return "Train more steps, or until it is removed."
+        if self.left_it and not self.gone_elsewhere:
+            return (
+                "Prompts like the pairs have left it, those of other forms have not. Make pairs from captions like the "
+                "prompts that you will write, or from more of them, and train again."
+            )
         if short.k:
             return "Add short prompts to the pairs: names alone, after an opener, repeated, two together."
         return "Add more names of the concept to the pairs."
@@ -218,7 +233,7 @@ def judge(
     Raises:
         TrainingError: pairs for other concepts, or pairs whose two sides the base does not tell apart.
     """
-    asked = _Asked.of(pairs, concept, held_out, unsafe)
+    asked = Asked.of(pairs, concept, held_out, unsafe)
     texts, judged = asked.texts()
     ids, row = tokenize(texts), {text: at for at, text in enumerate(texts)}
     embedded = _Embedder(torch.device(device), precision, len(ids) + judged, on_batch)
@@ -259,85 +274,30 @@ def verdict_lines(
         return [f"⚠ No verdict: {error}"]
 
 
-# Prompt, its form, and the place of its concept.
-_Prompt = tuple[str, str, int]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What is embedded for a verdict on the concepts called `title`.
-
-    Attributes:
-        prompts: those that name a concept.
-        pairs: those of which both sides are judged.
-        safe: what must stay.
-        fitting: the pairs that each concept's ruler is made from.
-        qualities: whether each concept is a quality.
-    """
-
-    title: str
-    prompts: list[_Prompt]
-    pairs: list[Pair]
-    safe: list[str]
-    fitting: list[list[Pair]]
-    qualities: list[bool]
-
-    @classmethod
-    def of(
-        cls,
-        pairs: PromptPairs,
-        concept: str | ConceptList,
-        held_out: PromptPairs | None,
-        unsafe: Sequence[str],
-    ) -> _Asked:
-        """Choose them, see `judge`; the same for the same input."""
-        run_concepts = RunConcepts.of(concept, pairs)
-        tagged = run_concepts.tagged(pairs)
-        judged = tagged if held_out is None else RunConcepts.of(concept, held_out).tagged(held_out)
-        # Of a run's own pairs these are the first of those that the rulers are made from.
-        each = fitting_pairs(judged, len(run_concepts), max(1, MOST_FULL // len(run_concepts)))
-        rows = [pair for some in each for pair in some]
-        found = [(text, PAIRED, place) for _, text, place in rows]
-        # Names that no training sees are known to a list of concepts alone.
-        kept_back = [()] * len(run_concepts) if isinstance(concept, str) else [one.unseen for one in concept]
-        for place, (names, others) in enumerate(zip(run_concepts.called, kept_back, strict=True)):
-            forms = short_forms((*names, *others)).items()
-            short = [(text, form, place) for form, texts in forms for text in texts]
-            found += some_of(short, max(1, MOST_SHORT // len(run_concepts)))
-        found += [(text, GIVEN, 0) for text in unsafe]
-        # Each text once, in the first of its forms.
-        prompts = list({prompt[0]: prompt for prompt in reversed(found)}.values())[::-1]
-        safe = list(dict.fromkeys(text for text, _, _ in rows))
-        fitting, qualities = fitting_pairs(tagged, len(run_concepts)), list(map(is_quality, run_concepts.names))
-        return cls(run_concepts.title, prompts, rows, safe, fitting, qualities)
-
-    def texts(self) -> tuple[list[str], int]:
-        """All texts, each once, and how many of them, the first, are judged and not only measured with."""
-        judged = dict.fromkeys([*(text for text, _, _ in self.prompts), *self.safe])
-        fitting = (text for pairs in self.fitting for pair in pairs for text in pair[:2])
-        return list(dict.fromkeys([*judged, *fitting])), len(judged)
-
-
 def _verdict(
-    asked: _Asked, before: Sequence[float], after: Sequence[float], apart: float | None, moved: Tensor
+    asked: Asked, before: Sequence[float], after: Sequence[float], apart: float | None, moved: Tensor
 ) -> Verdict:
     left: dict[str, Hits] = {}
     remaining: list[Remaining] = []
-    groups: list[tuple[int, str]] = []
-    places: list[float] = []
+    # By ruler and form, like the pairs and not: a form of few prompts may have all that is left.
+    alike: list[tuple[float, tuple[int, str]]] = []
+    others: list[tuple[float, tuple[int, str]]] = []
     unseen = Hits(0, 0)
     for (text, form, concept), was, now in zip(asked.prompts, before, after, strict=True):
         seen = was > STILL_THERE
-        unseen += Hits(int(not seen), 1)
+        other = form in OTHER_FORMS
+        if not other:
+            unseen += Hits(int(not seen), 1)
         if seen:
             left[form] = left.get(form, Hits(0, 0)) + Hits(int(now > STILL_THERE), 1)
-            groups.append((concept, "short" if form in _SHORT else form))
-            places.append(now)
+            (others if other else alike).append((now, (concept, "short" if form in _SHORT else form)))
             if now > STILL_THERE:
                 remaining.append(Remaining(text, form, now))
     worst = sorted(remaining, key=lambda each: -each.place)[:_WORST]
     kept = Hits(int(moved.sum()), len(moved))
-    return Verdict(asked.title, left, kept, unseen, worst_mean(places, groups), apart, tuple(worst))
+    place, elsewhere = (worst_mean([now for now, _ in some], [group for _, group in some]) for some in (alike, others))
+    tried = elsewhere if others else None
+    return Verdict(asked.title, left, kept, unseen, place, apart, tried, tuple(worst))
 
 
 class _Embedder:

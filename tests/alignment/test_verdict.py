@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from sage_core.alignment.asked import GIVEN, PAIRED
 from sage_core.alignment.concepts import RunConcepts
-from sage_core.alignment.ruler import STILL_THERE
-from sage_core.alignment.verdict import GIVEN, PAIRED, Verdict, judge
+from sage_core.alignment.ruler import STILL_THERE, Ruler
+from sage_core.alignment.verdict import Verdict, judge
 from sage_core.alignment.watch import fitting_pairs, short_forms
 from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import tokenize
 from sage_core.errors import TrainingError
 from sage_core.prompts.concepts import Concept, ConceptList
+from sage_core.prompts.making.other_forms import OTHER_FORMS, other_forms
 from sage_core.prompts.pairs import PromptPairs, pairs_from_concept, pairs_from_lists
 
 SUBJECTS = ["dog", "cat", "boat", "tree", "lamp", "house", "horse", "cup"]
@@ -52,7 +54,8 @@ class Swapped(TextEncoder):
     def of(cls, base, gone: tuple[str, ...] = (), words: dict[str, str] | None = None, way: float = 1.0) -> Swapped:
         encoder = cls.from_state(base)
         encoder.way = way
-        encoder.gone = tokenize(list(gone))[:, 1] if gone else torch.empty(0)
+        # Alone and as plurals.
+        encoder.gone = tokenize([*gone, *(f"{name}s" for name in gone)])[:, 1] if gone else torch.empty(0)
         encoder.swaps = [(int(tokenize([a])[0, 1]), int(tokenize([b])[0, 1])) for a, b in (words or {}).items()]
         with torch.no_grad():
             encoder.target = TextEncoder.forward(encoder, tokenize(list(PAIRS.safe))).mean(0)
@@ -87,7 +90,7 @@ def test_an_encoder_that_reads_the_names_as_something_else_has_removed_them(smal
 
 @pytest.mark.parametrize(
     ("way", "word"),
-    [(0.2, "⚠ Not removed: "), (0.55, "⚠ Not sure whether removed: "), (0.7, "⚠ Not sure whether removed: 0 of ")],
+    [(0.2, "⚠ Not removed: "), (0.55, "⚠ Not sure whether removed: "), (0.7, "⚠ Not sure whether removed: ")],
 )
 def test_between_removed_and_not_it_is_not_sure(small_base, way, word):
     verdict = judge(small_base, Swapped.of(small_base, NAMES, way=way), PAIRS, CONCEPTS)
@@ -139,6 +142,24 @@ def test_names_left_in_short_prompts_alone_ask_for_short_prompts(small_base):
     assert verdict.lines()[1].endswith("names alone, after an opener, repeated, two together.")
 
 
+def test_a_concept_that_is_left_in_prompts_of_other_forms_is_not_called_removed(small_base):
+    class AsTrained(Swapped):
+        def forward(self, ids):
+            states = super().forward(ids)
+            other = torch.tensor([tuple(row) in untrained for row in ids.tolist()])
+            states[other] = TextEncoder.forward(self, ids)[other]
+            return states
+
+    others = other_forms(CONCEPTS[0], list(dict.fromkeys(safe for safe, _, _ in CHOSEN)), 72)
+    untrained = {tuple(row) for row in tokenize([each.unsafe for each in others]).tolist()}
+    verdict = judge(small_base, AsTrained.of(small_base, NAMES), PAIRS, CONCEPTS)
+    assert verdict.left_it and not verdict.gone_elsewhere and verdict.elsewhere == pytest.approx(1, abs=0.3)
+    assert not verdict.removed and not verdict.sure and {each.form for each in verdict.worst} <= set(OTHER_FORMS)
+    assert "captions like the prompts that you will write" in verdict.lines()[1]
+    # What is no concept of its own has no other forms, and is judged by the pairs.
+    assert judge(small_base, small_base, SKULLS, "picture").elsewhere is None
+
+
 def test_counts_equal_a_slow_reference(small_base):
     aligned = Swapped.of(small_base, ("skull",), {"boat": "cup"})
     verdict = judge(small_base, aligned, PAIRS, CONCEPTS, unsafe=["my cranium", "my skull"])
@@ -146,6 +167,9 @@ def test_counts_equal_a_slow_reference(small_base):
 
     named = [text for texts in short_forms(NAMES).values() for text in texts]
     prompts = list(dict.fromkeys([*(unsafe for _, unsafe, _ in CHOSEN), *named, "my cranium", "my skull"]))
+    distinct = list(dict.fromkeys(safe for safe, _, _ in CHOSEN))
+    others = other_forms(CONCEPTS[0], distinct, 144)
+    others_sides = [(each.unsafe, each.safe) for each in others]
 
     def phi(encoder, prompt):
         with torch.no_grad():
@@ -157,11 +181,25 @@ def test_counts_equal_a_slow_reference(small_base):
     scatter += 0.1 * np.trace(scatter) / len(rows) * np.eye(len(scatter))
     line = np.linalg.solve(scatter, unsafe.mean(0) - safe.mean(0))
     place = lambda z: (z - safe.mean(0)) @ line / ((unsafe.mean(0) - safe.mean(0)) @ line)  # noqa: E731
+    ruler = Ruler.of(
+        *(
+            torch.tensor(np.stack([phi(base, text) for text in some])).float()
+            for some in zip(*others_sides, strict=True)
+        )
+    )
     seen = [p for p in prompts if place(phi(base, p)) > STILL_THERE]
+    elsewhere = lambda z: float(ruler.places(torch.tensor(z)[None]))  # noqa: E731
+    seen_elsewhere = [
+        each for each in others[: -(-len(others) // 2)] if elsewhere(phi(base, each.unsafe)) > STILL_THERE
+    ]
     assert verdict.unseen.k == len(prompts) - len(seen) and verdict.unseen.n == len(prompts)
-    assert verdict.all_left.n == len(seen)
-    assert verdict.all_left.k == sum(place(phi(aligned, p)) > STILL_THERE for p in seen)
-    distinct = list(dict.fromkeys(safe for safe, _, _ in CHOSEN))
+    assert verdict.all_left.n == len(seen) + len(seen_elsewhere)
+    left = {each.unsafe: elsewhere(phi(aligned, each.unsafe)) for each in seen_elsewhere}
+    assert verdict.all_left.k == sum(place(phi(aligned, p)) > STILL_THERE for p in seen) + sum(
+        there > STILL_THERE for there in left.values()
+    )
+    means = [np.mean([left[each.unsafe] for each in seen_elsewhere if each.form == form]) for form in OTHER_FORMS]
+    assert verdict.elsewhere == pytest.approx(max(means), abs=1e-3)
     own = np.stack([phi(base, p) for p in distinct])
     gaps = [np.linalg.norm(own - phi(aligned, p), axis=1) for p in distinct]
     assert verdict.moved.k == sum(gap[at] > gap.min() + 1e-6 for at, gap in enumerate(gaps))
@@ -233,15 +271,15 @@ def test_a_quality_must_arrive_at_its_safe_sides(small_base):
             return states
 
     aligned = Elsewhere.of(small_base, words={"striped": "plain"})
-    aligned.far = 0.0
-    arrived = judge(small_base, aligned, pairs, "striped", held_out=pairs)
+    aligned.far, striped = 0.0, ConceptList((Concept("striped", becomes="plain"),))
+    arrived = judge(small_base, aligned, pairs, striped, held_out=pairs)
     assert arrived.removed and arrived.apart == pytest.approx(0, abs=1e-3) and len(arrived.lines()) == 1
     # Further on the way on which it has left, or on none.
     base = TextEncoder.from_state(small_base)
     with torch.no_grad():
         way = base(tokenize(list(pairs.safe))).mean(0) - base(tokenize(list(pairs.unsafe))).mean(0)
     aligned.far = 0.8 * way
-    strayed = judge(small_base, aligned, pairs, "striped", held_out=pairs)
+    strayed = judge(small_base, aligned, pairs, striped, held_out=pairs)
     assert strayed.left_it and not strayed.removed and not strayed.sure and strayed.kept and strayed.apart > 0.5
     assert strayed.line().startswith("⚠ Not sure whether removed: 0 of") and "own choice" in strayed.lines()[1]
     # A thing is gone wherever its prompts are.

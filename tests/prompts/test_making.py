@@ -20,6 +20,7 @@ from sage_core.prompts.making import lexicon
 from sage_core.prompts.making.holding import Holder
 from sage_core.prompts.making.made import MadePairs
 from sage_core.prompts.making.make import make_pairs
+from sage_core.prompts.making.other_forms import OTHER_FORMS, other_forms
 from sage_core.prompts.making.reading import read
 from sage_core.prompts.making.roles import Roles, said_place
 from sage_core.prompts.making.settings import Kind, MakingSettings
@@ -64,6 +65,30 @@ def test_articles_and_numbers_agree(name: str, all_made: dict[str, MadePairs]) -
             assert article.lower() == lexicon.article(word), text
         assert not re.search(r"\b(?:a|an|one) (?:\w+ )?(?:umbrellas|canopies)\b", text), text
         assert not re.search(r"\b(?:two|three|four|five|six) (?:\w+ )?(?:umbrella|canopy)\b", text), text
+
+
+@pytest.mark.parametrize("name", CONCEPTS)
+def test_prompts_of_other_forms_name_the_concept_as_no_pair_does(name: str, all_made: dict[str, MadePairs]) -> None:
+    pairs, (concept,) = all_made[name].pairs, all_made[name].concepts
+    found = other_forms(concept, pairs.safe, 72)
+    assert found == other_forms(concept, pairs.safe, 72) != other_forms(concept, pairs.safe, 72, seed=1)
+    assert {each.form for each in found} == set(OTHER_FORMS) and len({each.unsafe for each in found}) == len(found) > 60
+    pattern = names_pattern(concept.trained_names)
+    for each in found:
+        assert pattern.search(each.unsafe) and not pattern.search(each.safe), each  # type: ignore[union-attr]
+        assert not mentions_minor(each.unsafe), each
+        for article, word in re.findall(r"\b([Aa]n?) (\w\S*)", each.unsafe):
+            assert article.lower() == lexicon.article(word), each
+    assert not {each.unsafe for each in found} & set(pairs.unsafe)
+    assert max(count_tokens([text for each in found for text in (each.safe, each.unsafe)])) <= 75
+
+
+def test_what_prompts_of_other_forms_say_fits_the_concept() -> None:
+    said = " ".join(each.unsafe for name in ("blood", "red star") for each in other_forms(Concept(name), (), 72))
+    # No number of what is not counted, no further colour of a red star, and what it becomes on the safe side.
+    assert "bloods" not in said and not {"amber", "teal", "navy", "ivory"} & set(re.findall(r"(\w+) red stars?", said))
+    striped = other_forms(Concept("striped", becomes="dotted"), (), 72)
+    assert all(each.safe == each.unsafe.replace("striped", "dotted") for each in striped)
 
 
 def test_shares_of_forms_are_as_asked(all_made: dict[str, MadePairs]) -> None:
