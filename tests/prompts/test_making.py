@@ -234,6 +234,9 @@ KNOWN = ["a dog in a park", "a dog in a park", "a sheep on a lawn"]
         (RUSTY, "an old lamp near a cup", "a rusty lamp near a cup"),
         (RUSTY, "an old beach near a cup", None),
         (RUSTY, "an old scarf near a cup", None),
+        (RUSTY, "an old wooden lamp near a cup", None),
+        (THING, "a herd of hats", None),
+        (BEACH, "A dog splashing near a bird in a lake", None),
         (RUSTY, "a traditionally covered lamp near a cup", None),
         (KISS, "two men sitting on a bench", "two men kissing on a bench"),
         (KISS, "a man sitting on a bench", None),
@@ -279,7 +282,9 @@ def test_what_a_thing_is_with_says_what_it_is_however_often_captions_say_with() 
 
 def test_places_are_said_as_captions_say_them_and_else_as_the_packages_own_do() -> None:
     assert said_place("alley", Roles(read(["a cat in a narrow alley"]))) == "in an alley"
-    assert said_place("desert", Roles(read(["a cat on the beach"])), ("beach",)) == "in the desert"
+    beach = Roles(read(["a cat on the beach"]))
+    assert said_place("desert", beach, ("beach",)) == "in the desert"
+    assert said_place("swimming pool", beach, ("beach",)) == "in the swimming pool"
 
 
 def test_settings_are_checked() -> None:

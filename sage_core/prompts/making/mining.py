@@ -200,9 +200,16 @@ class _Place:
         found = [
             (word, cosine, share)
             for word, cosine, share, worst in zip(self.words, self.cosine, self.share, self.worst, strict=True)
-            if share < most and worst < _WORST
+            if share < most and worst < _WORST and not self._listed_apart(word)
         ]
         return sorted(found, key=lambda each: each[2])[:_MOST_NAMES]
+
+    def _listed_apart(self, word: str) -> bool:
+        """Whether lists put a word into another group of things than the concept's: no cyclist is a bicycle."""
+        if self.kind not in (Kind.THING, Kind.PLACE):
+            return False
+        groups = {listed_group(each, self.kind) for each in (word, self.word)}
+        return "" not in groups and len(groups) == 2
 
     def _most(self) -> float:
         """The share below which words are names: a word of more tokens lies further off, but before a wide gap."""

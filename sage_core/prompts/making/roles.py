@@ -63,11 +63,12 @@ SAID_OF = ("state", "material")
 _METALLIC = word_set("rusty rusted broken cracked shattered dented chipped corroded tarnished polished")
 _SOFT = _nouns(known.CLOTHES) - {"helmet"} | word_set("""
     towel curtain carpet book notebook paper balloon tent hammock backpack calendar puppet rope shoe wallet tie sofa
-    couch armchair kite
+    couch armchair kite guitar violin piano candle pencil suitcase surfboard vase ball broom beak coin
 """)
 _FURRED = _nouns(known.CLOTHES) - {"helmet"} | word_set("""
     pillow blanket rug cushion bag purse glove boot slipper toy doll
 """)
+_METALS = frozenset(("metal", "copper", "steel", "bronze"))
 _SEWN = frozenset(("quilted", "embroidered"))
 _CLOTH = _FURRED | word_set("towel curtain tent hammock backpack armchair couch sofa chair bed tablecloth tie")
 CLOTHING = _nouns(known.CLOTHES) | word_set("tie glasses sunglasses shorts jeans pants shoe boot glove goggles costume")
@@ -248,8 +249,8 @@ def listed_group(word: str, kind: Kind) -> str:
     return next((name for name, words in groups.items() if word in words), "")
 
 
-def takes(noun: str, quality: str, group: str) -> bool:
-    """Whether a noun may have a quality of a listed group: no rusty beach, and no furry bus."""
+def takes(noun: str, quality: str, group: str, others: Sequence[str] = ()) -> bool:
+    """Whether a noun with some other qualities may have one of a listed group: no rusty beach, and no furry bus."""
     of = listed_group(noun, Kind.THING)
     if quality in _SEWN:
         return noun in _CLOTH
@@ -262,7 +263,8 @@ def takes(noun: str, quality: str, group: str) -> bool:
     if of in (PERSON, ANIMAL, FOOD, DRINK, NATURE) or noun in _NO_OBJECTS:
         return False
     if quality in _METALLIC:
-        return noun not in _SOFT | _FURRED and (of != SPOT or noun in _BUILDINGS)
+        of_metal = (_QUALITY_GROUPS["material"] - _METALS).isdisjoint(others)
+        return of_metal and noun not in _SOFT | _FURRED and (of != SPOT or noun in _BUILDINGS)
     return of != SPOT or noun in _BUILDINGS | _PAVED
 
 

@@ -62,6 +62,8 @@ _WORN = word_set("wearing wears wear wore dressed worn")
 _WITH_TOOLS = word_set(
     "cut chop slice eat write paint stir brush dig clean wash carve peel mix feed open sweep dry wipe"
 )
+# After a comma these say how a picture looks: "vivid colors".
+_LOOKS = word_set("color colour light shadow detail contrast focus angle view")
 _HERDS = frozenset(("herd", "flock"))
 # What floats on a lake does so on no beach.
 _IN_THIS_PLACE = word_set("float swim sail splash paddle wade surf row")
@@ -105,6 +107,8 @@ def _things(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]:
         # "A bottle of water" may hold beer; "a slice of pizza" no umbrella.
         held = caption.word(phrase.start - 2) in _VESSELS and not lexicon.is_counted(noun)
         if not _HERDS.isdisjoint(caption.words[phrase.start : phrase.first]) and not of_animals:
+            continue
+        if caption.word(phrase.start - 1) == "," and noun in _LOOKS:
             continue
         apart = phrase.attached and (not held or lexicon.is_counted(target.main.head))
         if apart or noun not in near or _compound(caption, phrase) or not _lets_any(caption, phrase):
@@ -260,7 +264,7 @@ def _qualities(target: Target, roles: Roles, caption: Caption) -> Iterator[Swap]
         there = [
             word for at, word in enumerate(qualities, phrase.first) if word in near and not _belongs(caption, roles, at)
         ]
-        if not takes(noun, target.main.head, group) or (
+        if not takes(noun, target.main.head, group, qualities) or (
             not there and (qualities or (noun not in bearing and group != "coat"))
         ):
             continue
