@@ -12,8 +12,9 @@ const WARNING = "⚠";
 // larger by hand. Longer text scrolls.
 const LEAST_HEIGHT = 72;
 const MOST_HEIGHT = 180;
-// What a picture below it wants, and what of that the frontend gives it at least.
-const PICTURE_HEIGHT = 240;
+// What a picture below it wants before it is there, by the node's width: no figure of these nodes is higher. The frontend
+// gives it this much at least.
+const PICTURE_SHAPE = 0.66;
 const LEAST_PICTURE_HEIGHT = 220;
 // Of the line below a picture that says how large it is.
 const CAPTION_HEIGHT = 24;
@@ -162,7 +163,8 @@ function addWidget(node) {
 function makeRoom(node, widget, pictured) {
   const [width, height] = node.size;
   const needed = node.computeSize()[1];
-  let room = height - needed + LEAST_HEIGHT - (pictured ? PICTURE_HEIGHT : 0);
+  const picture = Math.max(LEAST_PICTURE_HEIGHT, PICTURE_SHAPE * width) + CAPTION_HEIGHT;
+  let room = height - needed + LEAST_HEIGHT - (pictured ? picture : 0);
   if (height < needed) {
     const inLine = Math.max(20, (width - 40) / 6.2);
     const lines = widget.value.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / inLine)), 0);
