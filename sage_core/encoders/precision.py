@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "tf32", "bf16"]
 PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 
+# What x86 processors that multiply in bf16 natively say of themselves.
+_NATIVE = ("avx512_bf16", "amx_bf16")
 # How much faster bf16 has to be before it is chosen. A processor that has instructions for it is three to seven times
 # as fast, one without several times as slow: what lies near 1 is noise.
 _WORTH = 1.5
@@ -49,7 +51,9 @@ def arithmetic(precision: Precision, device: torch.device | str) -> Iterator[Non
 def choose_precision(choice: PrecisionChoice, device: torch.device | str) -> Precision:
     """The precision of a choice: for "auto" bf16 where the device computes in it natively and faster, else fp32.
 
-    On CUDA the card's generation decides. On a CPU one matrix product does, timed in both once in a process.
+    On CUDA the card's generation decides, on a CPU its instructions, so that the same run comes to the same precision
+    however busy the machine is. Where PyTorch cannot tell them (ARM, PyTorch before 2.10) one matrix product decides,
+    timed in both once in a process.
 
     Raises:
         SettingsError: there is no such choice.
@@ -63,7 +67,16 @@ def choose_precision(choice: PrecisionChoice, device: torch.device | str) -> Pre
     kind = torch.device(device).type
     if kind == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if kind == "cpu" and _cpu_gains() >= _WORTH else "fp32"
+    return "bf16" if kind == "cpu" and _cpu_is_faster() else "fp32"
+
+
+def _cpu_is_faster() -> bool:
+    import torch
+
+    told = getattr(torch.cpu, "get_capabilities", dict)()
+    if told.get("architecture") == "x86_64" and _NATIVE[0] in told:
+        return any(told.get(name) for name in _NATIVE)
+    return _cpu_gains() >= _WORTH
 
 
 @cache

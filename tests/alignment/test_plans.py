@@ -6,6 +6,7 @@ import os
 import time
 
 import pytest
+import torch
 
 from sage_core.alignment.memory import estimate_memory, plan_memory
 from sage_core.alignment.schedule import batch_sizes, learning_rate
@@ -62,11 +63,26 @@ def test_the_memory_plan_is_the_fastest_that_fits():
 @pytest.mark.parametrize(("gains", "chosen"), [(6.0, "bf16"), (1.1, "fp32"), (0.2, "fp32")])
 def test_a_precision_left_open_is_the_fast_one(monkeypatch, gains, chosen):
     monkeypatch.setattr(precision, "_cpu_gains", lambda: gains)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     assert precision.choose_precision("auto", "cpu") == chosen
     assert precision.choose_precision("tf32", "cpu") == "tf32"
     assert precision.choose_precision("auto", "mps") == "fp32"
     with pytest.raises(SettingsError, match="precision is 'fp16'"):
         precision.choose_precision("fp16", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("told", "chosen"),
+    [
+        ({"avx512_bf16": True}, "bf16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, "bf16"),
+        ({"avx512_bf16": False}, "fp32"),
+    ],
+)
+def test_what_a_processor_says_of_itself_decides_and_no_clock(monkeypatch, told, chosen):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", **told}, raising=False)
+    monkeypatch.setattr(precision, "_cpu_gains", lambda: pytest.fail("timed"))
+    assert precision.choose_precision("auto", "cpu") == chosen
 
 
 @pytest.mark.skipif(os.name == "nt", reason="its clock of the processor ticks too seldom")

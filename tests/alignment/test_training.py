@@ -217,7 +217,7 @@ def test_pooled_supervision_moves_the_pooled_state_of_unsafe_prompts(small_base)
 
 def test_a_precision_left_open_takes_a_run_that_is_finished_or_begun(small_base, tmp_path, monkeypatch):
     auto = SETTINGS.replace(steps=2, precision="auto")
-    monkeypatch.setattr(precision, "_cpu_gains", lambda: 5.0)
+    monkeypatch.setattr(precision, "_cpu_is_faster", lambda: True)
     trained, found = train_stored(small_base, PAIRS, "skull", auto, tmp_path / "new")
     assert (trained.settings.precision, found) == ("bf16", False)
     exact, _ = train_stored(small_base, PAIRS, "skull", auto.replace(precision="fp32"), tmp_path / "old")

@@ -290,7 +290,7 @@ def test_the_memory_that_is_announced_is_that_of_the_run(
     from pack.sage_core.encoders.layouts import EncoderConfig
     from pack.sage_core.prompts.pairs import pairs_from_lists
 
-    monkeypatch.setattr(precision, "_cpu_gains", lambda: 6.0)
+    monkeypatch.setattr(precision, "_cpu_is_faster", lambda: True)
     room, planned, manager = [], [], pack.host.memory.comfy.model_management
     free, plan = manager.free_memory, training.plan_memory
     monkeypatch.setattr(manager, "free_memory", lambda size, *rest: room.append(size) or free(size, *rest))
