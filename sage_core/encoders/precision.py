@@ -52,7 +52,7 @@ def choose_precision(choice: PrecisionChoice, device: torch.device | str) -> Pre
     """The precision of a choice: for "auto" bf16 where the device computes in it natively and faster, else fp32.
 
     On CUDA the card's generation decides, on a CPU its instructions, so that the same run comes to the same precision
-    however busy the machine is. Where PyTorch cannot tell them (ARM, PyTorch before 2.10) one matrix product decides,
+    however busy the machine is. Where PyTorch cannot tell them (ARM, an older PyTorch) one matrix product decides,
     timed in both once in a process.
 
     Raises:
@@ -73,7 +73,7 @@ def choose_precision(choice: PrecisionChoice, device: torch.device | str) -> Pre
 def _cpu_is_faster() -> bool:
     import torch
 
-    told = getattr(torch.cpu, "get_capabilities", dict)()
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if told.get("architecture") == "x86_64" and _NATIVE[0] in told:
         return any(told.get(name) for name in _NATIVE)
     return _cpu_gains() >= _WORTH
