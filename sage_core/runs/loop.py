@@ -77,8 +77,8 @@ class Objective(ABC):
     def check(self, step: int) -> Check | None:
         """Whether what the run is for is reached after `step` steps, or None where it is not looked at.
 
-        The run ends when the newest half of them hold, CHECKS_TO_END at least. A resumed run equals an uninterrupted one only if this
-        depends on nothing but the step and `state`.
+        The run ends when the newest half of them hold, CHECKS_TO_END at least. A resumed run equals an uninterrupted
+        one only if this depends on nothing but the step and `state`.
         """
         return None
 

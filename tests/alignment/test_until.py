@@ -16,7 +16,6 @@ from sage_core.encoders.text_encoder import TextEncoder
 from sage_core.encoders.tokens import tokenize
 from sage_core.prompts.concepts import Concept, ConceptList
 from sage_core.prompts.pairs import pairs_from_lists
-from sage_core.runs.loop import CHECKS_TO_END
 
 SUBJECTS = ["dog", "cat", "boat", "tree", "lamp", "house", "horse", "cup"]
 FORMS = ["a {} on the beach", "a {} in the snow", "a {} at night", "a photo of {}", "a drawing of {}", "{0} {0} {0}"]
@@ -48,7 +47,8 @@ def ended(small_base):
 def test_it_ends_when_the_concept_is_removed(ended):
     checks = [report.check for report in ended.history if report.check]
     assert len(ended.history) < 120
-    assert all(check.holds for check in checks[-CHECKS_TO_END:])
+    ends = [n for n in range(2, len(checks) + 1) if all(check.holds for check in checks[n // 2 : n])]
+    assert ends == [len(checks)], "as soon as the newest half of the checks hold, and not before"
     assert checks[0].left > checks[-1].left and checks[-1].left <= 0.02 * checks[-1].unsafe
     assert ended.metadata["steps"] == str(len(ended.history))
     assert f"\nEnded after {len(ended.history)} of 120 steps" in run_summary(ended, "a", found=False, pairs=len(PAIRS))
