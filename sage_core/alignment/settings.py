@@ -62,9 +62,9 @@ class TrainingSettings(Settings):
             on the device, see `choose_precision`. Weights stay fp32.
         seed: order of the pairs and choice of the held-out prompts.
         held_out: safe prompts kept out of training to measure the geometry on, at most a tenth of all.
-        until: when a run ends: after its "steps", or as soon as the concept is "removed" by the embeddings of prompts
-            that were kept out of training, see `ruler`. `steps`, or else `epochs` but MOST_STEPS at least, is then the
-            limit.
+        until: when a run ends: after its "steps", or when the concept is "removed" by the embeddings of prompts that
+            were kept out of training, see `ruler`, in the newer half of all looks at them. `steps`, or else `epochs`
+            but MOST_STEPS at least, is then the limit.
     """
 
     keep_weight: Share = 0.3
