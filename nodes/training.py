@@ -146,8 +146,8 @@ def _setting_inputs() -> list[io.Input]:
         choice(
             "until",
             ["steps", "removed"],
-            "steps: the run has its epochs or steps. removed: it ends as soon as held-out prompts say that the concept "
-            "is gone; steps is then the limit, or else the steps of the epochs, 400 at the least.",
+            "steps: the run has its epochs or steps. removed: it ends when held-out prompts say that the concept is "
+            "gone, after as long again; steps is then the limit, or else the steps of the epochs, 400 at the least.",
         ),
     ]
 
