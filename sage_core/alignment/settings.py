@@ -63,8 +63,8 @@ class TrainingSettings(Settings):
         seed: order of the pairs and choice of the held-out prompts.
         held_out: safe prompts kept out of training to measure the geometry on, at most a tenth of all.
         until: when a run ends: after its "steps", or when the concept is "removed" by the embeddings of prompts that
-            were kept out of training, see `ruler`, in the newer half of all looks at them. `steps`, or else `epochs`
-            but MOST_STEPS at least, is then the limit.
+            were kept out of training, see `ruler`, and as long after they first said so as that took. `steps`, or else
+            `epochs` but MOST_STEPS at least, is then the limit.
     """
 
     keep_weight: Share = 0.3

@@ -30,8 +30,8 @@ from .record import Check, GeometryPoint, StepReport
 # A killed process loses no more than this, unless writing a checkpoint takes longer than a tenth of it.
 CHECKPOINT_SECONDS = 30.0
 _CHECKPOINT_SHARE = 10
-# Checks in a row that have to hold before a run ends, at least, since one alone may be luck; and half of all. What is
-# watched is a sample: where it says for the first time that the end is reached, prompts of other kinds follow later.
+# Checks in a row that have to hold before a run ends: one alone may be luck. What is watched is a sample: where it says
+# for the first time that the end is reached, prompts of other kinds follow later. So a run goes on for as long again.
 CHECKS_TO_END = 2
 
 Result = TypeVar("Result")
@@ -77,8 +77,8 @@ class Objective(ABC):
     def check(self, step: int) -> Check | None:
         """Whether what the run is for is reached after `step` steps, or None where it is not looked at.
 
-        The run ends when the newest half of them hold, CHECKS_TO_END at least. A resumed run equals an uninterrupted
-        one only if this depends on nothing but the step and `state`.
+        The run ends when the newest CHECKS_TO_END of them hold, and as long after the first that did as that took. A
+        resumed run equals an uninterrupted one only if this depends on nothing but the step and `state`.
         """
         return None
 
@@ -162,9 +162,12 @@ class Loop:
 
     @property
     def reached(self) -> bool:
-        """Whether the newest half of the checks say that what the run is for is reached."""
-        newest = self._checks[-max(CHECKS_TO_END, -(-len(self._checks) // 2)) :]
-        return len(newest) >= CHECKS_TO_END and all(check.holds for check in newest)
+        """Whether the newest checks say that what the run is for is reached, and the first one that did is as far back."""
+        held = [check.holds for check in self._checks]
+        if not all(held[-CHECKS_TO_END:]) or len(held) < CHECKS_TO_END:
+            return False
+        first = held.index(True)
+        return len(held) - first >= first
 
     def run(self, on_step: Callable[[StepReport], None] | None = None) -> tuple[StepReport, ...]:
         """Run to the end of the budget, or until the objective's checks hold.
