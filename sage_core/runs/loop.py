@@ -162,7 +162,7 @@ class Loop:
 
     @property
     def reached(self) -> bool:
-        """Whether the newest checks say that what the run is for is reached, and the first one that did is as far back."""
+        """Whether the newest checks hold, and the first that did is as far back as it took to get there."""
         held = [check.holds for check in self._checks]
         if not all(held[-CHECKS_TO_END:]) or len(held) < CHECKS_TO_END:
             return False
