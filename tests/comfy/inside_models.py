@@ -203,6 +203,7 @@ def test_an_edit_of_8_bits_is_warned_of_where_it_can_be_applied(pack: ModuleType
         ("cure", {}, "CURE-style reads no guides: those given have no effect"),
         ("oce", {"keep": "ring"}, "The texts to keep have no effect: OCE's own keep_scale"),
         ("uce", {"erase_scale": 3.0}, "Settings: lam 0.5, erase_scale 3, preserve_scale 1"),
+        ("uce", {"strength": 0.0}, "⚠ At strength 0 the MODEL is as it came: nothing is erased"),
     ],
 )
 def test_the_report_says_what_has_no_effect_and_what_was_used(
