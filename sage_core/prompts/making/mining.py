@@ -60,8 +60,10 @@ _APART = 0.3
 _TELLING = 2.0
 # And for their standing apart to make them of one place, whatever else they are.
 _SURE = 6.0
-# These say nothing without the word before them: "old fashioned", "long haired".
-_NEVER_ALONE = word_set("fashioned haired colored coloured shaped sized legged faced eyed sided tailed necked topped")
+# These say nothing without the word before them: "old fashioned", "long haired", "far sighted".
+_NEVER_ALONE = word_set("""
+    fashioned haired colored coloured shaped sized legged faced eyed sighted minded hearted sided tailed necked topped
+""")
 
 
 def mine(senses: Senses, roles: Roles, target: Target, settings: MakingSettings, taken: frozenset[str]) -> Target:

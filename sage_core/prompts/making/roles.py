@@ -41,8 +41,16 @@ _THING_GROUPS = {
         "pole sign hydrant meter mailbox fountain statue clock cupboard"),
     OBJECT: _nouns((*known.THINGS, *known.CLOTHES)) | {"phone"},
 }  # fmt: skip
+# Beyond what everyday captions say.
 _QUALITY_GROUPS = {
-    "color": frozenset(known.COLORS), "material": frozenset(known.MATERIALS), "pattern": frozenset(known.PATTERNS),
+    "color": frozenset(known.COLORS) | word_set(
+        "violet lilac lavender magenta maroon crimson scarlet teal navy indigo cyan olive gold gray tan "
+        "ivory khaki burgundy multicolored rainbow-colored"),
+    "material": frozenset(known.MATERIALS) | word_set(
+        "metallic wool woolen knitted denim silk satin lace rubber porcelain brass iron bamboo crystal"),
+    "pattern": frozenset(known.PATTERNS) | word_set(
+        "dotted speckled freckled mottled marbled banded pinstriped zigzag tartan chequered gingham houndstooth paisley "
+        "herringbone camouflage tie-dyed flowered"),
     "shape": frozenset(known.SHAPES) - {"tall", "narrow", "wide"},
     "size": frozenset(known.SIZES) | {"narrow", "wide", "long", "mini"},
     "state": frozenset(known.QUALITIES) | word_set("bright beautiful fancy pretty"),
@@ -68,7 +76,7 @@ _SOFT = _nouns(known.CLOTHES) - {"helmet"} | word_set("""
 _FURRED = _nouns(known.CLOTHES) - {"helmet"} | word_set("""
     pillow blanket rug cushion bag purse glove boot slipper toy doll
 """)
-_METALS = frozenset(("metal", "copper", "steel", "bronze"))
+_METALS = word_set("metal metallic copper steel bronze brass iron")
 _SEWN = frozenset(("quilted", "embroidered"))
 _CLOTH = _FURRED | word_set("towel curtain tent hammock backpack armchair couch sofa chair bed tablecloth tie")
 CLOTHING = _nouns(known.CLOTHES) | word_set("tie glasses sunglasses shorts jeans pants shoe boot glove goggles costume")
