@@ -49,8 +49,8 @@ _QUALITY_GROUPS = {
     "material": frozenset(known.MATERIALS) | word_set(
         "metallic wool woolen knitted denim silk satin lace rubber porcelain brass iron bamboo crystal"),
     "pattern": frozenset(known.PATTERNS) | word_set(
-        "dotted speckled freckled mottled marbled banded pinstriped zigzag tartan chequered gingham houndstooth paisley "
-        "herringbone camouflage tie-dyed flowered"),
+        "dotted speckled freckled mottled marbled banded pinstriped zigzag tartan chequered gingham paisley "
+        "houndstooth herringbone camouflage tie-dyed flowered"),
     "shape": frozenset(known.SHAPES) - {"tall", "narrow", "wide"},
     "size": frozenset(known.SIZES) | {"narrow", "wide", "long", "mini"},
     "state": frozenset(known.QUALITIES) | word_set("bright beautiful fancy pretty"),
