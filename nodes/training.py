@@ -34,7 +34,7 @@ _SHIFT = 1.0
 _MAIN_SETTINGS = {
     "learning_rate", "epochs", "steps", "batch_size", "keep_weight", "spread_weight", "local_weight", "keep_mse"
 }  # fmt: skip
-_LATER_SETTINGS = {"redirect_weight", "spread_form", "local_form", "supervision", "neutralise", "until"}
+_LATER_SETTINGS = {"redirect_weight", "spread_form", "local_form", "supervision", "neutralise", "until", "train_tokens"}
 
 
 class SAGETrainingSettings(io.ComfyNode):
@@ -148,6 +148,12 @@ def _setting_inputs() -> list[io.Input]:
             ["steps", "removed"],
             "steps: the run has its epochs or steps. removed: it ends when held-out prompts say that the concept is "
             "gone, after as long again; steps is then the limit, or else the steps of the epochs, 400 at the least.",
+        ),
+        io.Boolean.Input(
+            "train_tokens",
+            default=_DEFAULTS.train_tokens,
+            tooltip="Train the table of token embeddings, too. Off, the concept goes by other names as well.",
+            **few("train_tokens"),
         ),
     ]
 

@@ -65,6 +65,8 @@ class TrainingSettings(Settings):
         until: when a run ends: after its "steps", or when the concept is "removed" by the embeddings of prompts that
             were kept out of training, see `ruler`, and as long after they first said so as that took. `steps`, or else
             `epochs` but MOST_STEPS at least, is then the limit.
+        train_tokens: whether the table of token embeddings is trained, too. Without it a concept can go only where all
+            of its names meet, in the layers, so that names go that no pair has.
     """
 
     keep_weight: Share = 0.3
@@ -96,6 +98,7 @@ class TrainingSettings(Settings):
     supervision: Supervision = "tokens"
     neutralise: bool = True
     until: Until = "steps"
+    train_tokens: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -128,6 +128,7 @@ _ADDED = {
     "supervision": "tokens",
     "neutralise": True,
     "until": "steps",
+    "train_tokens": True,
 }
 
 
