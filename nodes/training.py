@@ -98,7 +98,12 @@ def _setting_inputs() -> list[io.Input]:
             tooltip="Keep safe prompts moved along the concept, too.",
             **ADVANCED,
         ),
-        choice("target", ["farthest", "paired", "nearest"], "Which safe prompt an unsafe one is led to."),
+        choice(
+            "target",
+            ["farthest", "paired", "nearest", "fitting"],
+            "Which safe prompt an unsafe one is led to. fitting: its pair's for a colour, pattern or other quality of "
+            "which the list of concepts says what it becomes, else the farthest.",
+        ),
         number(
             "target_shift",
             100.0,

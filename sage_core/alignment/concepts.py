@@ -10,7 +10,9 @@ from typing import Any
 
 from ..errors import TrainingError
 from ..prompts.concepts import ConceptList
+from ..prompts.making.targets import is_quality
 from ..prompts.pairs import PromptPairs
+from .settings import Target
 
 # Brackets around nothing are no words.
 _NO_WORDS = " \t\n()[]"
@@ -72,6 +74,12 @@ class RunConcepts:
     def own_targets(self) -> tuple[str, ...]:
         """The distinct texts among the targets."""
         return tuple(dict.fromkeys(text for text in self.targets if text is not None))
+
+    def paired(self, target: Target) -> tuple[bool, ...]:
+        """Whether each one's unsafe prompts are led to their own pairs' safe sides, by the setting `target`."""
+        rows = zip(self.names, self.targets, strict=True)
+        fit = (text is not None and len(text.split()) == 1 and is_quality(name) for name, text in rows)
+        return tuple(target == "paired" or (target == "fitting" and fits) for fits in fit)
 
     def tagged(self, pairs: PromptPairs) -> list[Pair]:
         """The pairs of the run, each with its concept."""

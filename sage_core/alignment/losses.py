@@ -40,7 +40,8 @@ class BaseBatch:
         norm: mean norm of the base's safe embeddings, for settings whose unit is "norm".
         concept_norm: norm of φ_0 of the concept, or of each, for settings whose unit is "concept".
         concept_of: the concept of each unsafe prompt, (B,) int64; None if there is one.
-        unshifted: whether each target is its concept's own and stays where it is, (B,) bool; None if none is.
+        unshifted: whether each target stays where it is, because it is its concept's own, (B,) bool; None if none does.
+        weight: what the way of each unsafe prompt counts in the mean of the redirect term, (B,); None for 1.
     """
 
     safe: Tensor
@@ -51,6 +52,7 @@ class BaseBatch:
     concept_norm: float | tuple[float, ...] = 1.0
     concept_of: Tensor | None = None
     unshifted: Tensor | None = None
+    weight: Tensor | None = None
 
     @property
     def directions(self) -> Tensor:
@@ -202,7 +204,8 @@ def _redirect(unsafe: Tensor, base: BaseBatch, settings: TrainingSettings) -> Te
     moved = base.target_shift(settings)
     dot = row_dot(unsafe, base.target) + moved * base.along_own(unsafe)
     square = row_dot(base.target, base.target) + 2 * moved * base.along_own(base.target) + moved**2
-    return 1 - cosine(dot, row_dot(unsafe, unsafe), square).mean()
+    near = cosine(dot, row_dot(unsafe, unsafe), square)
+    return 1 - near.mean() if base.weight is None else ((1 - near) * base.weight).mean()
 
 
 def _neutralise(concept: Tensor, base: BaseBatch) -> Tensor:

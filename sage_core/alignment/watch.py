@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TypeVar
 
 import torch
@@ -85,14 +86,15 @@ class WatchedTexts:
         run_concepts: RunConcepts,
         seed: int,
         *,
-        paired: bool = False,
+        paired: Sequence[bool] = (),
     ) -> WatchedTexts:
         """Choose them; the same for the same pairs and seed.
 
         Args:
             training: what the run trains on.
             kept_out: pairs that it does not; training's own are taken if there are none.
-            paired: whether unsafe prompts are led to their safe sides: those of a quality must then arrive there.
+            paired: whether each concept's unsafe prompts are led to their safe sides: those of a quality must then
+                arrive there. None are by default.
         """
         pairs = some_of(kept_out or training, len(kept_out or training), seed)
         unsafe = list(dict.fromkeys((text, concept) for _, text, concept in pairs))[:_PROMPTS]
@@ -104,7 +106,8 @@ class WatchedTexts:
         ]
         safe = list(dict.fromkeys(text for text, _, _ in pairs))[: 2 * _PROMPTS]
         rows = {prompt: at for at, prompt in enumerate(unsafe)}, {text: at for at, text in enumerate(safe)}
-        leads = [paired and is_quality(name) for name in run_concepts.names]
+        leads = [is_quality(name) for name in run_concepts.names]
+        leads = [led and quality for led, quality in zip_longest(paired, leads, fillvalue=False)]
         sides = [
             (rows[0][text, concept], rows[1][kept])
             for kept, text, concept in pairs

@@ -50,14 +50,15 @@ def batch(seed, count, own):
         base_safe, draw(B, D) + offset, raw / raw.norm(dim=1, keepdim=True), draw(count, D), 7.5,
         tuple(raw.norm(dim=1).tolist()), torch.arange(B) % count, torch.arange(B) % 3 == 0 if own else [False] * B,
     )  # fmt: skip
+    given += (1 + torch.arange(B) % 4.0,) if own else ()
     # Less spread than the base, so that spread preservation has a gradient.
     safe = base_safe * 0.5 + offset + 0.3 * draw(B, D)
     return safe, draw(B, D) + offset, draw(count, D), given
 
 
 def as_base(given, own):
-    safe, target, directions, led_to, norm, norms, of, unshifted = given
-    return BaseBatch(safe, target, directions, led_to, norm, norms, of, unshifted if own else None)
+    safe, target, directions, led_to, norm, norms, of, unshifted, *weights = given
+    return BaseBatch(safe, target, directions, led_to, norm, norms, of, unshifted if own else None, *weights)
 
 
 def of_one(seed):

@@ -131,7 +131,7 @@ def test_a_quality_that_is_led_to_its_safe_sides_must_arrive_there(small_base):
     arrived = lambda ids: base(torch.where(ids == one, other, ids))  # noqa: E731
     beyond = lambda ids: 2 * arrived(ids) - base(ids)  # noqa: E731
     for paired, holds in ((True, (False, True, False)), (False, (False, True, True))):
-        texts = WatchedTexts.of(tagged, [], run_concepts, 3, paired=paired)
+        texts = WatchedTexts.of(tagged, [], run_concepts, 3, paired=(paired,))
         watch = Watch.of(texts, [tokenize(part) for part in texts.parts], base, 12)
         assert bool(len(watch.sides)) == paired
         assert tuple(watch.look(embed).holds for embed in (base, arrived, beyond)) == holds

@@ -23,7 +23,7 @@ def naive_parts(safe, unsafe, concepts, given, settings):
 
     `given` is what the base says, as in BaseBatch.
     """
-    base_safe, targets, directions, led_to, norm, norms, of, own = given
+    base_safe, targets, directions, led_to, norm, norms, of, own, *weights = given
     unit = lambda which, c: {"absolute": 1.0, "norm": norm, "concept": norms[c]}[which]  # noqa: E731
     size, every, zero = len(safe), range(len(directions)), torch.zeros((), dtype=torch.float64)
     parts = dict.fromkeys(LOSS_PARTS, zero)
@@ -44,7 +44,7 @@ def naive_parts(safe, unsafe, concepts, given, settings):
         target = targets[i]
         if not own[i]:
             target = target - shift * settings.concept_scale * unit(settings.scale_unit, of[i]) * directions[of[i]]
-        total = total + 1 - cos(unsafe[i], target)
+        total = total + (1 - cos(unsafe[i], target)) * (weights[0][i] if weights else 1)
     parts["redirect"] = total / size
     if settings.neutralise:
         parts["neutralise"] = sum(1 - cos(concepts[c], led_to[c]) for c in every) / len(directions)

@@ -73,13 +73,15 @@ class MadePairs:
     def summary(self) -> str:
         """A few readable lines: warnings first, then names with figures, near misses, counts and notes."""
         lines = [f"⚠ {text}" for text in self.warnings]
-        for each in self.found:
+        for each, concept in zip(self.found, self.concepts, strict=True):
             lines.append(f"{each.name} ({each.kind}): {each.long:,} long and {each.short:,} short pairs.")
             if each.mined:
                 names = ", ".join(f"{name.text} {name.cosine:.3f}" for name in each.mined[:_SHOWN_NAMES])
                 lines.append(f"  also called (cosine to the concept): {names}")
             if each.near:
                 lines.append(f"  must stay: {', '.join(each.near[:_SHOWN_NAMES])}")
+            if concept.becomes:
+                lines.append(f"  becomes: {concept.becomes}")
             if each.left_out:
                 lines.append("  left out: " + ", ".join(f"{n:,} x {why}" for why, n in Counter(each.left_out).items()))
         return "\n".join([*lines, *self.notes])
