@@ -22,6 +22,7 @@ PLACES = ["on the beach", "in the snow", "at night", "in a city"]
 SAFE = [f"a {subject} {place}" for subject in SUBJECTS for place in PLACES]
 TWO = ConceptList.of(Concept("skull", ("cranium",)), "red star")
 OWN = ConceptList.of(Concept("skull", ("cranium",), becomes="a grey ball"), "red star")
+FIT = ConceptList.of(Concept("striped", becomes="plain"), "red star", Concept("skull", becomes="a grey ball"))
 SETTINGS = TrainingSettings(
     neighbours=3, batch_size=12, learning_rate=1e-3, concept_scale=0.85, scale_unit="concept", keep_mse=5.0,
     perturbation=0.5, perturbation_unit="concept", steps=5, held_out=0, precision="fp32",
@@ -29,12 +30,16 @@ SETTINGS = TrainingSettings(
 
 
 @pytest.mark.parametrize(
-    ("concepts", "units"), [(ConceptList.of("skull"), "norm"), (TWO, "concept"), (OWN, "concept")],
-    ids=["one", "two", "a target of its own"],
+    ("concepts", "units", "changed"),
+    [
+        (ConceptList.of("skull"), "norm", {}), (TWO, "concept", {}), (OWN, "concept", {}),
+        (FIT, "concept", {"target": "fitting"}), (OWN, "concept", {"train_tokens": False}),
+    ],
+    ids=["one", "two", "a target of its own", "a quality beside others", "tokens left alone"],
 )  # fmt: skip
-def test_a_run_equals_the_naive_loop(small_base, concepts, units):
+def test_a_run_equals_the_naive_loop(small_base, concepts, units, changed):
     # Without the spread term: the untouched encoder is on the kink of max(0, ·), and rounding decides its side.
-    settings = SETTINGS.replace(spread_weight=0.0, steps=3, scale_unit=units, perturbation_unit=units)
+    settings = SETTINGS.replace(spread_weight=0.0, steps=3, scale_unit=units, perturbation_unit=units, **changed)
     pairs = pairs_from_concepts(SAFE, concepts)
     totals, state = naive_run(small_base, pairs, concepts, settings)
     result = train(small_base, pairs, concepts, settings)

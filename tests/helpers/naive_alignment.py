@@ -38,7 +38,8 @@ def naive_parts(safe, unsafe, concepts, given, settings):
         parts["keep_mse"] = (
             sum((z - z0).pow(2).sum() / z0.pow(2).sum() for z, z0 in zip(safe, base_safe, strict=True)) / size
         )
-    shift = settings.target_shift if settings.target_shift is not None else float(settings.target == "farthest")
+    far = settings.target in ("farthest", "fitting")
+    shift = settings.target_shift if settings.target_shift is not None else float(far)
     total = zero
     for i in range(size):
         target = targets[i]
@@ -87,7 +88,15 @@ def naive_run(base, pairs, concepts, settings):
         raw, empty = phi(frozen, texts), phi(frozen, [""])[0]
         led_to = [phi(frozen, [each.becomes])[0] if each.becomes else empty for each in concepts]
     norms, norm = raw.norm(dim=1), float(distinct.norm(dim=1).mean())
-    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    paired = [each.name == "striped" and settings.target == "fitting" for each in concepts]
+    ways = [[] for _ in concepts]
+    with torch.no_grad():
+        for safe, unsafe, name in zip(pairs.safe, pairs.unsafe, pairs.concepts, strict=True):
+            ways[place[name]].append(float(1 - cos(*phi(frozen, [safe, unsafe]).double())))
+    counts = [len(way) / sum(way) if led else 1.0 for led, way in zip(paired, ways, strict=True)]
+    table = next(each for name, each in model.named_parameters() if "token_embedding" in name)
+    trained = [each for each in model.parameters() if settings.train_tokens or each is not table]
+    optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     sizes, totals, start = batch_sizes(len(pairs), settings), [], 0
     rows = torch.cat([torch.randperm(len(pairs), generator=torch.Generator().manual_seed(epoch)) for epoch in range(9)])
     for step in range(settings.steps):
@@ -98,7 +107,9 @@ def naive_run(base, pairs, concepts, settings):
             targets = []
             for i in chosen:
                 each = concepts[place[pairs.concepts[i]]]
-                if each.becomes:
+                if paired[place[each.name]]:
+                    targets.append(phi(frozen, [pairs.safe[i]])[0])
+                elif each.becomes:
                     targets.append(phi(frozen, [each.becomes])[0])
                 else:
                     gaze = torch.stack([cos(phi(frozen, [pairs.unsafe[i]])[0], row) for row in distinct])
@@ -107,7 +118,7 @@ def naive_run(base, pairs, concepts, settings):
         own = [bool(concepts[c].becomes) for c in of]
         given = (
             z0, torch.stack(targets).double(), (raw / norms[:, None]).double(), torch.stack(led_to).double(), norm,
-            norms.tolist(), of, own,
+            norms.tolist(), of, own, [counts[c] for c in of],
         )  # fmt: skip
         sides = [phi(model, [side[i] for i in chosen]).double() for side in (pairs.safe, pairs.unsafe)]
         loss = naive_parts(*sides, phi(model, texts).double(), given, settings)["total"]
