@@ -55,7 +55,9 @@ class SAGEMakePairs(io.ComfyNode):
                 io.String.Input(
                     "captions_text", multiline=True, default="", tooltip="Harmless captions, one a line, or nothing."
                 ),
-                io.Int.Input("count", default=_DEFAULTS.pairs, min=32, max=100_000, tooltip="Pairs to make."),
+                io.Int.Input(
+                    "count", default=_DEFAULTS.pairs, min=32, max=100_000, tooltip="Pairs to make, for each concept."
+                ),
                 io.Float.Input(
                     "short",
                     default=_DEFAULTS.short,

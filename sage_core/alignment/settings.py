@@ -66,8 +66,8 @@ class TrainingSettings(Settings):
         seed: order of the pairs and choice of the held-out prompts.
         held_out: safe prompts kept out of training to measure the geometry on, at most a tenth of all.
         until: when a run ends: after its "steps", or when the concept is "removed" by the embeddings of prompts that
-            were kept out of training, see `ruler`, and as long after they first said so as that took. `steps`, or else
-            `epochs` but MOST_STEPS at least, is then the limit.
+            were kept out of training, see `ruler`, and three times as long after they first said so as that took.
+            `steps`, or else `epochs` but MOST_STEPS at least, is then the limit.
         train_tokens: whether the table of token embeddings is trained, too. Without it a concept can go only where all
             of its names meet, in the layers, so that names go that no pair has.
     """
@@ -134,10 +134,8 @@ class TrainingSettings(Settings):
 # - own_concept: sage_plus for few pairs of one's own. Small batches, and as many of them as the concept needs: its
 #   length follows from what the embeddings of prompts that were kept out of training say, see `ruler`. Its name alone
 #   goes where other prompts go that name it, not to the empty prompt: that shows what a model draws unasked, which may
-#   be the concept (in the world of shapes a skull in 8 of 60 pictures).
-# - own_quality: the same for a colour, a pattern or another quality, which is led, as its name is, to what stands in
-#   its place in the pairs' safe sides: prompts that only leave it may be drawn with it still. What is between the two
-#   sides is short, so that the redirection weighs more.
+#   be the concept (in the world of shapes a skull in 8 of 60 pictures). A colour, a pattern or another quality is led
+#   to what stands in its place in the pairs' safe sides: prompts that only leave it may be drawn with it still.
 # - safeclip, safer_clip: the text side of SafeCLIP and SafeR-CLIP. Both train the image encoder, too, by contrastive
 #   terms that SD 1.x has no use for; what is left is the redirection of the pooled text embedding to the paired, or
 #   the nearest, safe prompt, and a hold on safe prompts of the same weight. They measure it after CLIP's projection,
@@ -146,13 +144,21 @@ _SCRIPT = TrainingSettings(held_out=0)
 _TEXT_SIDE = _SCRIPT.replace(
     keep_weight=0.5, spread_weight=0.0, local_weight=0.0, keep_concept=False, neutralise=False, supervision="pooled"
 )
-_OWN = TrainingSettings(learning_rate=3e-4, keep_mse=20.0, batch_size=32, epochs=4, until="removed")
 PRESETS: dict[str, TrainingSettings] = {
     "paper": _SCRIPT.replace(redirect_weight=1.0, spread_weight=0.5, local_weight=2.0, perturbation_unit="concept"),
     "des": _SCRIPT.replace(spread_weight=0.0, local_weight=0.0, concept_scale=200.0),
     "sage_plus": TrainingSettings(learning_rate=1e-4, keep_mse=20.0, epochs=4),
-    "own_concept": _OWN.replace(neutralise=False),
-    "own_quality": _OWN.replace(target="paired", redirect_weight=20.0),
+    "own_concept": TrainingSettings(
+        learning_rate=3e-4,
+        keep_mse=20.0,
+        batch_size=32,
+        epochs=4,
+        until="removed",
+        redirect_weight=1.4,
+        target="fitting",
+        neutralise=False,
+        train_tokens=False,
+    ),
     "released": _SCRIPT,
     "safeclip": _TEXT_SIDE.replace(target="paired"),
     "safer_clip": _TEXT_SIDE.replace(target="nearest"),

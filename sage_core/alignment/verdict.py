@@ -183,8 +183,8 @@ class Verdict:
         if self.left_it and self.gone_elsewhere and not self.removed:
             said.append(
                 "Its prompts have left it, but not arrived at their safe sides. What a prompt in between shows of a "
-                "quality is the model's own choice, and may be this one. Say in a file of concepts what it becomes, "
-                "one word of its kind, make pairs from that, and train with the preset own_quality."
+                "quality is the model's own choice, and may be this one. Say in a list of concepts what it becomes, "
+                "one word of its kind, make pairs from that, and train with the preset own_concept."
             )
         if not self.sure:
             said.append("Draw a few of its names: of encoders as far as this some show it and some do not.")

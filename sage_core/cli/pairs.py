@@ -39,7 +39,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--concept", type=common.text, action="append", help="what is to go; may be repeated")
     what.add_argument("--concepts", type=Path, metavar="FILE", help=common.CONCEPTS)
     command.add_argument("--captions", type=Path, metavar="FILE", help="harmless prompts; they decide what is kept")
-    command.add_argument("--count", type=count(32, 100_000), default=512, help="pairs to make (default: %(default)s)")
+    command.add_argument(
+        "--count", type=count(32, 100_000), default=512, help="pairs to make for each concept (default: %(default)s)"
+    )
     command.add_argument("--short", type=common.distance, default=0.4, help="share of short ones (default: 0.4)")
     command.add_argument("--seed", type=count(0, 2**32 - 1), default=0, help="(default: %(default)s)")
     command.add_argument("--out", type=Path, required=True, metavar="OUT", help="the pairs (.csv)")

@@ -88,8 +88,7 @@ def make_pairs(
     parts = []
     for number, target in enumerate(targets):
         told(0.4 + 0.55 * number / len(targets), f"making pairs for {target.concept.name}")
-        count = len(range(number, chosen.pairs, len(targets)))
-        parts.append(_Maker(target, safe_roles, holder, senses, chosen, number).made(count))
+        parts.append(_Maker(target, safe_roles, holder, senses, chosen, number).made(chosen.pairs))
     told(1.0, "pairs are made")
     return _result(parts, targets, listed, notes, len(safe_texts))
 

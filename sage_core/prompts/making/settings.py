@@ -31,7 +31,7 @@ class MakingSettings(Settings):
     """How pairs are made.
 
     Attributes:
-        pairs: how many, of all concepts together.
+        pairs: how many for each concept.
         short: the share of these that name the concept with little around it.
         seed: of every choice.
         mine: whether names are looked for that the encoder takes for the concept.
