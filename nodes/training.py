@@ -34,7 +34,7 @@ _SHIFT = 1.0
 _MAIN_SETTINGS = {
     "learning_rate", "epochs", "steps", "batch_size", "keep_weight", "spread_weight", "local_weight", "keep_mse"
 }  # fmt: skip
-_LATER_SETTINGS = {"redirect_weight", "spread_form", "local_form", "supervision", "neutralise", "until", "train_tokens"}
+_LATER_SETTINGS = {"redirect_weight", "spread_form", "local_form", "supervision", "neutralise", "until"}
 
 
 class SAGETrainingSettings(io.ComfyNode):
@@ -153,12 +153,6 @@ def _setting_inputs() -> list[io.Input]:
             ["steps", "removed"],
             "steps: the run has its epochs or steps. removed: it ends when held-out prompts say that the concept is "
             "gone, and three times as long after; steps is then the limit, or else those of the epochs, at least 400.",
-        ),
-        io.Boolean.Input(
-            "train_tokens",
-            default=_DEFAULTS.train_tokens,
-            tooltip="Train the table of token embeddings, too. Off, the concept goes by other names as well.",
-            **few("train_tokens"),
         ),
     ]
 

@@ -43,9 +43,8 @@ class AlignmentObjective(Objective):
         self.chunk_size = chunk_size or self._most
         self.encoder: TextEncoder = prepared.encoder
         self.encoder.requires_grad_(True)
-        self.encoder.token_table.requires_grad_(settings.train_tokens)
         self.optimizer = torch.optim.AdamW(
-            [weight for weight in self.encoder.parameters() if weight.requires_grad],
+            self.encoder.parameters(),
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             fused=device.type in ("cpu", "cuda"),
@@ -131,8 +130,6 @@ class AlignmentObjective(Objective):
         they are decayed here by the product of what the steps would have done.
         """
         state = {name: value.to("cpu", torch.float32) for name, value in self.encoder.state().items()}
-        if not self.settings.train_tokens:
-            return state | {TOKEN_TABLE: base[TOKEN_TABLE].to("cpu", torch.float32, copy=True)}
         decay = 1.0
         for step in range(steps):
             decay *= 1 - learning_rate(step, self.steps, self.settings) * self.settings.weight_decay

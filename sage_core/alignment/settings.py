@@ -68,8 +68,6 @@ class TrainingSettings(Settings):
         until: when a run ends: after its "steps", or when the concept is "removed" by the embeddings of prompts that
             were kept out of training, see `ruler`, and three times as long after they first said so as that took.
             `steps`, or else `epochs` but MOST_STEPS at least, is then the limit.
-        train_tokens: whether the table of token embeddings is trained, too. Without it a concept can go only where all
-            of its names meet, in the layers, so that names go that no pair has.
     """
 
     keep_weight: Share = 0.3
@@ -101,7 +99,6 @@ class TrainingSettings(Settings):
     supervision: Supervision = "tokens"
     neutralise: bool = True
     until: Until = "steps"
-    train_tokens: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -157,7 +154,6 @@ PRESETS: dict[str, TrainingSettings] = {
         redirect_weight=1.4,
         target="fitting",
         neutralise=False,
-        train_tokens=False,
     ),
     "released": _SCRIPT,
     "safeclip": _TEXT_SIDE.replace(target="paired"),

@@ -128,7 +128,6 @@ _ADDED = {
     "supervision": "tokens",
     "neutralise": True,
     "until": "steps",
-    "train_tokens": True,
 }
 
 

@@ -33,9 +33,9 @@ SETTINGS = TrainingSettings(
     ("concepts", "units", "changed"),
     [
         (ConceptList.of("skull"), "norm", {}), (TWO, "concept", {}), (OWN, "concept", {}),
-        (FIT, "concept", {"target": "fitting"}), (OWN, "concept", {"train_tokens": False}),
+        (FIT, "concept", {"target": "fitting"}),
     ],
-    ids=["one", "two", "a target of its own", "a quality beside others", "tokens left alone"],
+    ids=["one", "two", "a target of its own", "a quality beside others"],
 )  # fmt: skip
 def test_a_run_equals_the_naive_loop(small_base, concepts, units, changed):
     # Without the spread term: the untouched encoder is on the kink of max(0, ·), and rounding decides its side.

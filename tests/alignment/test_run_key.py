@@ -43,7 +43,6 @@ def test_the_keys_of_the_presets_of_release_0_1_stay(preset: str, key: str) -> N
         {"supervision": "pooled"},
         {"neutralise": False},
         {"until": "removed"},
-        {"train_tokens": False},
         {"perturbation_unit": "concept"},
         {"precision": "bf16"},
         {"target": "paired"},

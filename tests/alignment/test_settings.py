@@ -22,7 +22,6 @@ PUBLISHED = {
     "keep_mse": 0.0,
     "keep_concept": True,
     "neutralise": True,
-    "train_tokens": True,
     "held_out": 0,
     "local_form": "pearson",
     "spread_form": "hinge",

@@ -94,9 +94,7 @@ def naive_run(base, pairs, concepts, settings):
         for safe, unsafe, name in zip(pairs.safe, pairs.unsafe, pairs.concepts, strict=True):
             ways[place[name]].append(float(1 - cos(*phi(frozen, [safe, unsafe]).double())))
     counts = [len(way) / sum(way) if led else 1.0 for led, way in zip(paired, ways, strict=True)]
-    table = next(each for name, each in model.named_parameters() if "token_embedding" in name)
-    trained = [each for each in model.parameters() if settings.train_tokens or each is not table]
-    optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     sizes, totals, start = batch_sizes(len(pairs), settings), [], 0
     rows = torch.cat([torch.randperm(len(pairs), generator=torch.Generator().manual_seed(epoch)) for epoch in range(9)])
     for step in range(settings.steps):
