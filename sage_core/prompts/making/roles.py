@@ -85,6 +85,7 @@ _SOFT = _nouns(known.CLOTHES) - {"helmet"} | word_set("""
 _FURRED = _nouns(known.CLOTHES) - {"helmet"} | word_set("""
     pillow blanket rug cushion bag purse glove boot slipper toy doll
 """)
+_NO_FUR = _nouns(known.ANIMALS["bird"][0]) | word_set("parrot chicken rooster goose duck turkey turtle crocodile bird")
 _METALS = word_set("metal metallic copper steel bronze brass iron")
 _SEWN = frozenset(("quilted", "embroidered"))
 # No house is of wool, and no scarf of stone.
@@ -281,7 +282,7 @@ def takes(noun: str, quality: str, group: str, others: Sequence[str] = ()) -> bo
     if quality in _SEWN:
         return noun in _CLOTH
     if group == "coat":
-        return of == ANIMAL or noun in _FURRED | {"animal"}
+        return (of == ANIMAL and noun not in _NO_FUR) or noun in _FURRED | {"animal"}
     if group == "pattern" and of == ANIMAL:
         return quality in ("spotted", "striped")
     if group not in ("state", "material"):
