@@ -16,13 +16,13 @@ from ..concepts import Concept, ConceptList
 from ..everyday_captions import everyday_captions
 from ..minors import mentions_minor
 from ..pairs import PromptPairs, PromptReport
+from .becoming import what_it_becomes
 from .captions import usable
 from .holding import Holder
-from .lexicon import word_set
 from .made import FoundConcept, FoundName, MadePairs
 from .mining import mine
 from .reading import read
-from .roles import Roles, listed_group
+from .roles import Roles
 from .senses import EncoderSenses, Senses
 from .settings import Kind, MakingSettings
 from .short_forms import ShortForms
@@ -39,8 +39,6 @@ _SPARE = 1.15
 _TRIES = 12
 _OWN_SHARE = 0.35
 _NO_SAFE, _NO_UNSAFE, _LONG = "the safe side names a concept", "the unsafe side names none", "more than 75 tokens"
-# Of these the concept may be one.
-_SAYS_LITTLE = word_set("patterned decorated colorful multicolored embroidered painted worn")
 _MINOR, _STILL = "refers to a minor", "the encoder barely moves"
 
 
@@ -227,25 +225,17 @@ def _target(concept: Concept, concepts: ConceptList, senses: Senses, roles: Role
     kind = Kind(settings.kind) if settings.kind else kind_of(concept, roles)
     if kind is None:
         kind = find_kind(senses, core_words(concept.name)[-1], roles)
-    others = (name for other in concepts if other is not concept for name in (*other.trained_names, *other.unseen))
+    others = [name for other in concepts if other is not concept for name in (*other.trained_names, *other.unseen)]
     taken = {word for text in (*others, *concept.unseen, *concept.near) for word in core_words(text)}
     own = {word for text in concept.trained_names for word in core_words(text)}
-    return _becoming(mine(senses, roles, take_apart(concept, kind, roles), settings, frozenset(taken - own)))
-
-
-def _becoming(target: Target) -> Target:
-    """The target, of a quality with the likest word that may take its place as what it becomes, unless that is said.
-
-    Everything has some colour: a training must lead its prompts to one, and to the same in all pairs.
-    """
-    concept, group = target.concept, quality_group(target)
-    one_word = len(target.main.head.split()) == 1
-    if target.kind != Kind.QUALITY or concept.becomes or not one_word:
-        return target
-    likely = [word for word in target.near if word.isalpha() and word not in _SAYS_LITTLE]
-    listed = [word for word in likely if group and listed_group(word, Kind.QUALITY) == group]
-    found = (listed or likely)[:1]
-    return replace(target, concept=replace(concept, becomes=found[0])) if found else target
+    found = mine(senses, roles, take_apart(concept, kind, roles), settings, frozenset(taken - own))
+    if kind != Kind.QUALITY or concept.becomes or len(found.main.head.split()) > 1:
+        return found
+    # What must stay may well be what it becomes; names may not.
+    names = (*others, *concept.unseen, *(name.text for name in found.names))
+    gone = {word for text in names for word in core_words(text)}
+    becomes = what_it_becomes(found.main.head, quality_group(found), found.near, gone, roles, senses)
+    return replace(found, concept=replace(concept, becomes=becomes))
 
 
 def _note_held(held: int, total: int, given: bool) -> list[str]:

@@ -18,6 +18,7 @@ from .roles import (
     ANIMAL,
     DRINK,
     FOOD,
+    NEVER_ALONE,
     OBJECT,
     PERSON,
     STYLE_WORDS,
@@ -60,10 +61,6 @@ _APART = 0.3
 _TELLING = 2.0
 # And for their standing apart to make them of one place, whatever else they are.
 _SURE = 6.0
-# These say nothing without the word before them: "old fashioned", "long haired", "far sighted".
-_NEVER_ALONE = word_set("""
-    fashioned haired colored coloured shaped sized legged faced eyed sighted minded hearted sided tailed necked topped
-""")
 
 
 def mine(senses: Senses, roles: Roles, target: Target, settings: MakingSettings, taken: frozenset[str]) -> Target:
@@ -317,7 +314,7 @@ class _Place:
         if self.kind == Kind.ACT:
             return (lexicon.VERB in parts and lexicon.verb_base(word) not in _NO_DEEDS) or word == "asleep"
         if self.kind == Kind.QUALITY:
-            if self.roles.is_bound(word) or word in _NEVER_ALONE:
+            if self.roles.is_bound(word) or word in NEVER_ALONE:
                 return False
             counts = self.roles.qualities[word], self.roles.nouns[lexicon.singular(word)]
             used = counts[0] > max(counts[1], 1) or (counts[0] > 0 and bool(listed_group(word, Kind.QUALITY)))

@@ -47,7 +47,8 @@ _QUALITY_GROUPS = {
         "violet lilac lavender magenta maroon crimson scarlet teal navy indigo cyan olive gold gray tan "
         "ivory khaki burgundy multicolored rainbow-colored"),
     "material": frozenset(known.MATERIALS) | word_set(
-        "metallic wool woolen knitted denim silk satin lace rubber porcelain brass iron bamboo crystal"),
+        "metallic wool woolen knitted denim silk satin lace rubber porcelain brass iron bamboo crystal "
+        "transparent opaque"),
     "pattern": frozenset(known.PATTERNS) | word_set(
         "dotted speckled freckled mottled marbled banded pinstriped zigzag tartan chequered gingham paisley "
         "houndstooth herringbone camouflage tie-dyed flowered"),
@@ -56,6 +57,8 @@ _QUALITY_GROUPS = {
     "state": frozenset(known.QUALITIES) | word_set("bright beautiful fancy pretty"),
     "coat": word_set("fluffy furry shaggy hairy woolly sleek curly-haired long-haired short-haired"),
 }  # fmt: skip
+# Of those the words that everyday captions say themselves.
+_EVERYDAY = frozenset((*known.COLORS, *known.MATERIALS, *known.PATTERNS, *known.SHAPES, *known.SIZES, *known.QUALITIES))
 STYLE_WORDS = word_set("""
     watercolor watercolour painting sketch cartoon anime manga comic drawing illustration photograph photo engraving
     woodcut mosaic collage render graffiti impressionism impressionist cubism cubist surrealism surrealist art pastel
@@ -68,6 +71,12 @@ _LEAST_USES = 4
 _QUALIFIED, _MOST_SHARE = 10, 0.3
 # Near misses of these groups are said of things that captions say them of: no leather sink.
 SAID_OF = ("state", "material")
+# These say nothing without the word before them: "old fashioned", "long haired", "far sighted".
+NEVER_ALONE = word_set("""
+    fashioned haired colored coloured shaped sized legged faced eyed sighted minded hearted sided tailed necked topped
+""")
+# What lamps do says how they look.
+_SHINING = word_set("glowing gleaming glittering glimmering shimmering shining sparkling twinkling flickering")
 _METALLIC = word_set("rusty rusted broken cracked shattered dented chipped corroded tarnished polished")
 _SOFT = _nouns(known.CLOTHES) - {"helmet"} | word_set("""
     towel curtain carpet book notebook paper balloon tent hammock backpack calendar puppet rope shoe wallet tie sofa
@@ -76,10 +85,15 @@ _SOFT = _nouns(known.CLOTHES) - {"helmet"} | word_set("""
 _FURRED = _nouns(known.CLOTHES) - {"helmet"} | word_set("""
     pillow blanket rug cushion bag purse glove boot slipper toy doll
 """)
+_NO_FUR = _nouns(known.ANIMALS["bird"][0]) | word_set("parrot chicken rooster goose duck turkey turtle crocodile bird")
 _METALS = word_set("metal metallic copper steel bronze brass iron")
 _SEWN = frozenset(("quilted", "embroidered"))
+# No house is of wool, and no scarf of stone.
+_OF_CLOTH = word_set("leather velvet wool woolen knitted denim silk satin lace paper cardboard wicker rubber")
+_HARD = (_QUALITY_GROUPS["material"] - _OF_CLOTH) | _METALS
 _CLOTH = _FURRED | word_set("towel curtain tent hammock backpack armchair couch sofa chair bed tablecloth tie")
 CLOTHING = _nouns(known.CLOTHES) | word_set("tie glasses sunglasses shorts jeans pants shoe boot glove goggles costume")
+_WOVEN = _nouns(known.CLOTHES) - {"helmet"} | word_set("pillow blanket rug cushion towel curtain carpet tablecloth tie")
 _NO_OBJECTS = word_set("moon sun beak feather dragon bird animal")
 _BUILDINGS = _nouns(known.BUILDINGS) | {"station"}
 _PAVED = word_set("wall floor room street road sidewalk garage pier")
@@ -257,13 +271,18 @@ def listed_group(word: str, kind: Kind) -> str:
     return next((name for name, words in groups.items() if word in words), "")
 
 
+def is_everyday(quality: str) -> bool:
+    """Whether the package's own captions say a quality: "green", not "khaki"."""
+    return quality in _EVERYDAY
+
+
 def takes(noun: str, quality: str, group: str, others: Sequence[str] = ()) -> bool:
     """Whether a noun with some other qualities may have one of a listed group: no rusty beach, and no furry bus."""
     of = listed_group(noun, Kind.THING)
     if quality in _SEWN:
         return noun in _CLOTH
     if group == "coat":
-        return of == ANIMAL or noun in _FURRED | {"animal"}
+        return (of == ANIMAL and noun not in _NO_FUR) or noun in _FURRED | {"animal"}
     if group == "pattern" and of == ANIMAL:
         return quality in ("spotted", "striped")
     if group not in ("state", "material"):
@@ -273,6 +292,10 @@ def takes(noun: str, quality: str, group: str, others: Sequence[str] = ()) -> bo
     if quality in _METALLIC:
         of_metal = (_QUALITY_GROUPS["material"] - _METALS).isdisjoint(others)
         return of_metal and noun not in _SOFT | _FURRED and (of != SPOT or noun in _BUILDINGS)
+    if quality in _OF_CLOTH and (of in (SPOT, VEHICLE) or noun in _BUILDINGS):
+        return False
+    if quality in _HARD and noun in _WOVEN:
+        return False
     return of != SPOT or noun in _BUILDINGS | _PAVED
 
 
@@ -302,6 +325,8 @@ def listed_kind(word: str) -> Kind | None:
     """The kind that the package's own lists, or a word's only part of speech, tell."""
     if word in STYLE_WORDS:
         return Kind.STYLE
+    if word in _SHINING:
+        return Kind.QUALITY
     if group := listed_group(word, Kind.THING):
         return Kind.PLACE if group == SPOT and word not in _nouns(known.BUILDINGS) else Kind.THING
     if listed_group(word, Kind.QUALITY):

@@ -15,6 +15,7 @@ from .roles import (
     ANIMAL,
     CLOTHING,
     DRINK,
+    NEVER_ALONE,
     PERSON,
     SAID_OF,
     SPOT,
@@ -298,8 +299,10 @@ def quality_group(target: Target) -> str:
 
 
 def _belongs(caption: Caption, roles: Roles, at: int) -> bool:
-    """Whether a quality belongs to the word before it: "snow covered", "traditionally decorated"."""
-    before = caption.word(at - 1)
+    """Whether a quality belongs to the word beside it: "snow covered", "traditionally decorated", "old fashioned"."""
+    before, after = caption.word(at - 1), caption.word(at + 1)
+    if after in NEVER_ALONE and (after[:4] != "colo" or listed_group(caption.words[at], Kind.QUALITY) != "color"):
+        return True
     noun = lexicon.NOUN in lexicon.lemmas(before) and lexicon.ADJECTIVE not in lexicon.lemmas(before)
     as_noun = roles.nouns[lexicon.singular(before)] >= max(roles.qualities[before], 1)
     return before.endswith("ly") or before == "stainless" or (noun and as_noun)
