@@ -43,7 +43,8 @@ def what_it_becomes(
     """One word that may stand wherever a quality does and says something else; "" for none.
 
     Its opposite, where English has a word for it; else the likest word of its group that may be said of whatever it
-    is said of, and means neither the same nor more. What is of no known group is ordinary without it.
+    is said of, and means neither the same nor more, of colours one that is less like. What is of no known group is
+    ordinary without it.
 
     Args:
         word: the quality.
@@ -62,9 +63,10 @@ def what_it_becomes(
         return _ORDINARY if _ORDINARY not in taken and known_words(senses, [_ORDINARY]) else (*found, "")[0]
     listed = [each for each in found if listed_group(each, Kind.QUALITY) == group] or found
     fitting = [each for each in listed if _covers(each, word, group, roles)] or listed
-    # Every colour is said of everything; of what else there is, "paisley" and "satin" are rare words.
-    common = [each for each in fitting if group == "color" or is_everyday(each)]
-    return (*common, *fitting, "")[0]
+    # "Paisley" and "satin" are rare words.
+    common = [each for each in fitting if is_everyday(each)] or fitting
+    # A picture of the likest colour may be taken for the concept's: navy for purple.
+    return (*common[len(common) // 2 if group == "color" else 0 :], "")[0]
 
 
 def _covers(word: str, other: str, group: str, roles: Roles) -> bool:
