@@ -199,7 +199,7 @@ def test_an_edit_of_8_bits_is_warned_of_where_it_can_be_applied(pack: ModuleType
 @pytest.mark.parametrize(
     ("method", "inputs", "words"),
     [
-        ("mace", {"keep": "ring"}, "reads no texts to keep: those given have no effect"),
+        ("time", {"keep": "ring"}, "TIME reads no texts to keep: those given have no effect"),
         ("cure", {}, "CURE-style reads no guides: those given have no effect"),
         ("oce", {"keep": "ring"}, "The texts to keep have no effect: OCE's own keep_scale"),
         ("uce", {"erase_scale": 3.0}, "Settings: lam 0.5, erase_scale 3, preserve_scale 1"),
@@ -214,10 +214,14 @@ def test_the_report_says_what_has_no_effect_and_what_was_used(
 
 def test_every_method_runs_as_comfyui_runs_nodes(pack: ModuleType, weights: dict, clip: Any) -> None:
     """In inference mode, on a MODEL loaded in it, whose tensors may not be written to elsewhere."""
+    from pack.sage_core.prompts.pairs import pairs_from_lists
+
+    few = pairs_from_lists([f"a red ball {i}" for i in range(8)], [f"a red skull {i}" for i in range(8)])
     with torch.inference_mode():
         model = patched(sound(weights))
-        for method in pack.unet._FORMS:
-            edited, report = erase(pack, model, clip, method).args
+        for method, form in pack.unet._FORMS.items():
+            captions = {"pairs": few} if "captions" in form.reads else {}
+            edited, report = erase(pack, model, clip, method, **captions).args
             assert "matrices changed by" in report and "the MODEL carries 1 patch(es)" in report
             assert pack.host.models.count_patches(edited) == 2, method
 
