@@ -21,7 +21,7 @@ from sage_core.shapes.tasks import TASKS, Task
 
 pytest.importorskip("scipy")
 
-SMALL = AdaptiveSettings(prompts=4, sampling_steps=8, weight=2.0)
+SMALL = AdaptiveSettings(prompts=6, sampling_steps=8, weight=2.0)
 
 
 @pytest.fixture(scope="module")

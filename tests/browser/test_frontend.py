@@ -66,6 +66,9 @@ def shapes_workflows(server: Server, shapes_files: ExpandedFiles) -> dict[str, P
                 node["widgets_values"][3] = _PAIRS
             if node["type"] == "SAGETrainEncoder":
                 node["widgets_values"][1] = "sage_plus"
+            # How many of each kind my_own_concept draws.
+            if node.get("title") == "Other prompts":
+                node["widgets_values"][0] = 3
         path.write_text(json.dumps(workflow), encoding="utf-8")
     return {path.stem: path for path in written}
 
