@@ -200,7 +200,7 @@ def test_workflows_run_and_show_what_they_promise(
         assert last and re.search(rf"^step {last[1]}/{last[1]}, loss \d", told, re.MULTILINE)
     if name == "remove_two_concepts":
         (report,) = (node["text"] for node in shown(tab) if node["type"] == "SAGETrainEncoder")
-        assert re.search(r'SAGE, preset sage_plus, concepts "skull, red star", \d steps, 6\d pairs', report), report
+        assert re.search(r'SAGE, preset sage_plus, concepts "skull, red star", \d steps, 1[0-2]\d pairs', report), report
         assert (server.base / "models" / "text_encoders" / "my-two-concepts-encoder.safetensors").is_file()
         drawn = [Image.open(path).tobytes() for path in set((server.base / "output").glob("*.png")) - saved]
         assert len(set(drawn)) == len(drawn) == 6
