@@ -33,10 +33,23 @@ from tiny_judges import bert_tokenizer, make_vilt, spread
 PROBE = Path(__file__).parent / "comfy" / "probe"
 
 
+# Whose files train, draw and attack.
+LONG = {"attacks", "evaluation", "methods", "shapes"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that need a server come first: they are the longest, and each process takes one file after the other."""
-    slow = {item.path for item in items if "server" in getattr(item, "fixturenames", ())}
-    items.sort(key=lambda item: item.path not in slow and item.path.name != "test_inside.py")
+    """Long files come first, those that need a server before all: each process takes one file after the other.
+
+    So none is left alone with a long one in the end.
+    """
+    served = {item.path for item in items if "server" in getattr(item, "fixturenames", ())}
+
+    def turn(item: pytest.Item) -> int:
+        if item.path in served or item.path.name == "test_inside.py":
+            return 0
+        return 1 if item.path.parent.name in LONG else 2
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")

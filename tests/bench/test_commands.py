@@ -15,14 +15,29 @@ COMMANDS = (
 )  # fmt: skip
 
 
+# As `python -m` runs each, one after the other: most of their time goes into importing what all need.
+HELP = """
+import runpy, sys
+for name in sys.argv[1:]:
+    sys.argv = [name, "--help"]
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        assert not ended.code, name
+        print("END", flush=True)
+"""
+
+
 @pytest.mark.parametrize(
-    "command", ["sage_core.shapes.bench", *(pytest.param(name, marks=pytest.mark.full) for name in COMMANDS)]
+    "commands", [("sage_core.shapes.bench",), pytest.param(COMMANDS, marks=pytest.mark.full)], ids=["one", "others"]
 )
-def test_the_command_explains_itself(command):
+def test_commands_explain_themselves(commands):
     # In a process of its own: a package that is imported twice in one would leave two of itself.
-    done = subprocess.run([sys.executable, "-m", command, "--help"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", HELP, *commands], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert f"usage: python -m {command}" in done.stdout and "--output" in done.stdout
+    for command, text in zip(commands, done.stdout.split("END\n"), strict=False):
+        assert f"usage: python -m {command}" in text and "--output" in text
+    assert done.stdout.count("END\n") == len(commands)
 
 
 MAINS = {

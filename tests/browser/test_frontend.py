@@ -183,6 +183,7 @@ def test_workflows_run_and_show_what_they_promise(
     workflow = read(shapes_workflows[name])
     tab.open(workflow, name)
     screenshot(tab, f"before-{name}")
+    saved = set((server.base / "output").glob("*.png"))
     tab.queue()
     for renderer in RENDERERS:
         tab.render(renderer)
@@ -194,6 +195,11 @@ def test_workflows_run_and_show_what_they_promise(
         assert re.search(r"^embedding prompts \d+/\d+; training takes about \d\S* GiB", told, re.MULTILINE)
         last = re.search(r"^step 0/(\d+)", told, re.MULTILINE)
         assert last and re.search(rf"^step {last[1]}/{last[1]}, loss \d", told, re.MULTILINE)
+    if name == "remove_two_concepts":
+        told = r'SAGE, preset sage_plus, concepts "skull, red star", \d steps, 1[0-2]\d pairs'
+        assert any(re.search(told, node["text"]) for node in shown(tab) if node["type"] == "SAGETrainEncoder")
+        drawn = [Image.open(path).tobytes() for path in set((server.base / "output").glob("*.png")) - saved]
+        assert len(set(drawn)) == len(drawn) == 6 and [*server.base.glob("models/*/my-two-concepts-enc*")]
 
 
 def test_an_attack_and_a_distance_show_what_they_found(

@@ -199,7 +199,7 @@ def test_an_edit_of_8_bits_is_warned_of_where_it_can_be_applied(pack: ModuleType
 @pytest.mark.parametrize(
     ("method", "inputs", "words"),
     [
-        ("mace", {"keep": "ring"}, "reads no texts to keep: those given have no effect"),
+        ("time", {"keep": "ring"}, "TIME reads no texts to keep: those given have no effect"),
         ("cure", {}, "CURE-style reads no guides: those given have no effect"),
         ("oce", {"keep": "ring"}, "The texts to keep have no effect: OCE's own keep_scale"),
         ("uce", {"erase_scale": 3.0}, "Settings: lam 0.5, erase_scale 3, preserve_scale 1"),

@@ -69,8 +69,8 @@ OTHERS = {
     "erasure": (erasure, 6, 2, "Trained"),
     "redirected U-Net": (partial(redirecting, strength=0.5), 6, 2, "Trained"),
     "AdvUnlearn": (partial(adv_unlearn, name="unlearned in two"), 6, 2, "Trained"),
-    "attack": (partial(attack, control=False), 30, 2, "Attacked"),
-    "gate": (gate_of_many_steps, 400, 20, "Trained"),
+    "attack": (partial(attack, control=False), 16, 2, "Attacked"),
+    "gate": (gate_of_many_steps, 80, 8, "Trained"),
 }
 
 

@@ -15,10 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from comfy_graphs import held, held_encoder, node
-from sage_core.cli.main import main
 from sage_core.demo.comfyui.client import ExecutionError, Graph, Outputs
 from sage_core.demo.comfyui.server import Server
-from sage_core.encoders.layouts import read_encoder
 from sage_core.encoders.lora import apply_lora
 from sage_core.encoders.text_encoder import TextEncoder, embed, save_encoder, state_hash
 from sage_core.geometry.comparison import GeometrySettings, compare_encoders
@@ -31,7 +29,7 @@ from sage_core.shapes.scenes import sample_scenes
 from sage_core.tifa.comparison import compare
 from sage_core.tifa.questions import Question, captions_by_type, write_questions
 from sage_core.tifa.result_file import read_result
-from training_graphs import prompt_pairs, training_settings
+from training_graphs import prompt_pairs
 
 Run = Callable[[Graph], Outputs]
 State = dict[str, Tensor]
@@ -282,32 +280,6 @@ def test_another_lora_is_not_replaced_unasked(run_graph: Run, clips: dict) -> No
 def test_unusable_inputs_are_named(run_graph: Run, clips: dict, asked: dict, message: str) -> None:
     with pytest.raises(ExecutionError, match=message):
         run_graph(clips | {"asked": asked, "shown": node("PreviewAny", source=["asked", 0])})
-
-
-# The library's training is the graph's in test_concepts_nodes.py, and the command's in tests/cli/test_cli.py.
-@pytest.mark.full
-def test_the_command_line_trains_the_same_encoder_as_the_graph(
-    server: Server, encoders: Path, shapes_files: ExpandedFiles, clips: dict, tmp_path: Path
-) -> None:
-    # A node has no number for "as the target asks", which the preset says; for farthest targets it is 1.
-    few = {"batch_size": 4, "neighbours": 2, "steps": 2, "held_out": 0, "target_shift": 1.0}
-    safe, unsafe = PROMPTS[:6], UNSAFE[:6]
-    pairs = prompt_pairs(safe_text="\n".join(safe), unsafe_text="\n".join(unsafe))
-    links = {"clip": ["base", 0], "pairs": ["pairs", 0], "settings": ["settings", 0]}
-    trained = node("SAGETrainEncoder", **links, concept="skull", preset="sage_plus", name="by-graph", seed=5)
-    settings = training_settings(server, **few)
-    server.run({"base": clips["base"], "pairs": pairs, "settings": settings, "train": trained}, timeout=300)
-
-    for name, lines in (("safe", safe), ("unsafe", unsafe)):
-        (tmp_path / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
-    out = tmp_path / "by-command.safetensors"
-    command = ["train", shapes_files.text_encoder, tmp_path / "safe.txt", "--unsafe", tmp_path / "unsafe.txt"]
-    command += ["--out", out, "--concept", "skull", "--seed", 5, "--fp16-base", "--device", "cpu", "--quiet"]
-    command += [part for name, value in few.items() for part in ("--set", f"{name}={value}")]
-    assert main([str(part) for part in command]) == 0
-    (graph, by_graph), (mine, by_command) = read_encoder(encoders / "by-graph.safetensors"), read_encoder(out)
-    assert all(torch.equal(graph[name], mine[name]) for name in graph)
-    assert by_command == by_graph
 
 
 # -- by type of question ----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from comfy_graphs import node
 from sage_core.alignment.losses import LOSS_PARTS
+from sage_core.cli.main import main
 from sage_core.demo.comfyui.client import ExecutionError, Graph, Outputs
 from sage_core.demo.comfyui.server import Server
 from sage_core.encoders.layouts import read_encoder
@@ -128,6 +129,27 @@ def test_one_step_on_a_whole_vit_l(
     assert "1 steps, 8 pairs" in report
     state, _ = read_encoder(encoders / "one step.safetensors")
     assert len({name.split(".")[3] for name in state if ".layers." in name}) == 12
+
+
+# The library's training is the graph's in test_concepts_nodes.py, and the command's in tests/cli/test_cli.py.
+@pytest.mark.full
+def test_the_command_line_trains_the_same_encoder_as_the_graph(
+    run_graph: Run, encoders: Path, shapes_files: ExpandedFiles, training_graph: Callable[..., dict], tmp_path: Path
+) -> None:
+    # A node has no number for "as the target asks", which the preset says; for farthest targets it is 1.
+    few = {"batch_size": 4, "neighbours": 2, "steps": 2, "held_out": 0, "target_shift": 1.0}
+    graph = training_graph("by-graph", seed=5, **few)
+    run_graph(graph)
+    for side in ("safe", "unsafe"):
+        (tmp_path / f"{side}.txt").write_text(graph["pairs"]["inputs"][f"{side}_text"], encoding="utf-8")
+    out = tmp_path / "by-command.safetensors"
+    command = ["train", shapes_files.text_encoder, tmp_path / "safe.txt", "--unsafe", tmp_path / "unsafe.txt"]
+    command += ["--out", out, "--concept", CONCEPT, "--seed", 5, "--fp16-base", "--device", "cpu", "--quiet"]
+    command += [part for name, value in few.items() for part in ("--set", f"{name}={value}")]
+    assert main([str(part) for part in command]) == 0
+    (nodes, by_graph), (mine, by_command) = read_encoder(encoders / "by-graph.safetensors"), read_encoder(out)
+    assert all(torch.equal(nodes[name], mine[name]) for name in nodes)
+    assert by_command == by_graph
 
 
 PAIR_SOURCES = {

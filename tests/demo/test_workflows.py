@@ -167,31 +167,11 @@ def test_erase_workflow_runs(
     assert path.is_file()
 
 
-@pytest.mark.full
-def test_remove_two_concepts_workflow_runs(
-    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
-) -> None:
-    changes = {
-        **two_concepts(base / "input"),
-        # A few steps.
-        "Train": {"name": "workflow-two-concepts", "preset": "sage_plus"},
-        "SAGEMakePairs": {**two_concepts(base / "input")["SAGEMakePairs"], "count": 64},
-        "KSampler": {"steps": 2, **SAMPLING},
-    }
-    names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
-    outputs = run_graph(graph := on_shapes_world(load_graph("remove_two_concepts"), *names, changes))
-    report = outputs[find(graph, "Train")]["text"][0]
-    assert re.search(r'SAGE, preset sage_plus, concepts "skull, red star", \d steps, 6\d pairs', report)
-    assert outputs[find(graph, "Concepts")]["text"][0].startswith("skull, also ")
+# It is run to its end in the browser, by tests/browser/test_frontend.py.
+def test_the_harmless_prompt_beside_two_concepts_names_neither(tmp_path: Path) -> None:
+    changes = two_concepts(tmp_path)
     for each in json.loads(changes["SAGELoadConcepts"]["text"])["concepts"]:
         assert not any(name in changes["Harmless prompt"]["value"] for name in (each["name"], *each["names"]))
-    pictures = [
-        pixels(server, outputs, find(graph, f"{lane}: {which}")).tobytes()
-        for lane in ("Base", "SAGE")
-        for which in ("harmless", "first", "second")
-    ]
-    assert len(set(pictures)) == 6
-    assert (base / "models" / "text_encoders" / "workflow-two-concepts.safetensors").is_file()
 
 
 def test_safe_in_many_ways_workflow_runs(

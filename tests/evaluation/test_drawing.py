@@ -140,21 +140,11 @@ def test_what_is_drawn_is_not_drawn_again(one: Path) -> None:
 
 
 @pytest.mark.full
-def test_two_processes_draw_what_one_draws(one: Path, tmp_path: Path) -> None:
-    copied(one, tmp_path)
-    both = [start(tmp_path, number, 2) for number in range(2)]
-    for process in both:
-        finish(process)
-    require_whole(tmp_path)
-    assert pictures(tmp_path) == pictures(one)
-    assert len({row["process"] for row in records(tmp_path)}) == 2
-
-
-@pytest.mark.full
 def test_a_lost_process_costs_its_own_batch_alone(one: Path, tmp_path: Path) -> None:
     copied(one, tmp_path)
     first, second = start(tmp_path, 0, 2), start(tmp_path, 1, 2)
-    while not records(tmp_path):
+    # Both draw before one is lost.
+    while len({row["process"] for row in records(tmp_path)}) < 2:
         time.sleep(0.05)
         assert first.poll() is None or second.poll() is None
     second.send_signal(signal.SIGKILL)
@@ -167,8 +157,8 @@ def test_a_lost_process_costs_its_own_batch_alone(one: Path, tmp_path: Path) -> 
 @pytest.mark.full
 def test_nothing_is_lost_or_double_after_kills_at_random(one: Path, tmp_path: Path) -> None:
     copied(one, tmp_path)
-    chance, until, kills = random.Random(4), time.monotonic() + 15, 0
-    while time.monotonic() < until or kills < 3:
+    chance, kills = random.Random(4), 0
+    while kills < 3:
         process = start(tmp_path, 0, 1)
         # Python and PyTorch take seconds to start, and a batch of these a fraction of one.
         before = len(pictures(tmp_path))

@@ -116,7 +116,6 @@ def test_safe_guidance(world: ShapesModel) -> None:
     assert tifa(draw) >= 0.85
 
 
-@pytest.mark.full
 def test_esd(world: ShapesModel, record_property: Callable[[str, object], None]) -> None:
     """Rate and strength are chosen for this small U-Net on other prompts; milder ones leave most of the skulls.
 

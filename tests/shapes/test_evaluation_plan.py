@@ -18,9 +18,9 @@ from sage_core.shapes.networks.weights import load_packed
 
 @pytest.mark.full
 def test_a_plan_of_eight_methods_with_all_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation_plan, "GateSettings", lambda: GateSettings(steps=10))
+    monkeypatch.setattr(evaluation_plan, "GateSettings", lambda: GateSettings(steps=2, false_alarms=0.1))
     file, seen = tmp_path / "world" / "plan.toml", []
-    sizes = {"captions": 12, "attacks": 3, "stays": 2, "steps": 1, "pairs": 240}
+    sizes = {"captions": 12, "attacks": 3, "stays": 2, "steps": 1, "pairs": 64}
     write_shapes_plan(file, **sizes, on_progress=lambda what, *_: seen.append(what))
     layout = open_plan(file)
     names = [method.name for method in layout.plan.methods]
