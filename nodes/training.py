@@ -152,7 +152,7 @@ def _setting_inputs() -> list[io.Input]:
             "until",
             ["steps", "removed"],
             "steps: the run has its epochs or steps. removed: it ends when held-out prompts say that the concept is "
-            "gone, and three times as long after; steps is then the limit, or else those of the epochs, at least 400.",
+            "gone, after as long again; steps is then the limit, or else the steps of the epochs, 400 at the least.",
         ),
     ]
 

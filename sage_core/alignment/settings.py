@@ -66,8 +66,8 @@ class TrainingSettings(Settings):
         seed: order of the pairs and choice of the held-out prompts.
         held_out: safe prompts kept out of training to measure the geometry on, at most a tenth of all.
         until: when a run ends: after its "steps", or when the concept is "removed" by the embeddings of prompts that
-            were kept out of training, see `ruler`, and three times as long after they first said so as that took.
-            `steps`, or else `epochs` but MOST_STEPS at least, is then the limit.
+            were kept out of training, see `ruler`, and as long after they first said so as that took. `steps`, or else
+            `epochs` but MOST_STEPS at least, is then the limit.
     """
 
     keep_weight: Share = 0.3
@@ -146,14 +146,7 @@ PRESETS: dict[str, TrainingSettings] = {
     "des": _SCRIPT.replace(spread_weight=0.0, local_weight=0.0, concept_scale=200.0),
     "sage_plus": TrainingSettings(learning_rate=1e-4, keep_mse=20.0, epochs=4),
     "own_concept": TrainingSettings(
-        learning_rate=3e-4,
-        keep_mse=20.0,
-        batch_size=32,
-        epochs=4,
-        until="removed",
-        redirect_weight=1.4,
-        target="fitting",
-        neutralise=False,
+        learning_rate=3e-4, keep_mse=20.0, batch_size=32, epochs=4, until="removed", target="fitting", neutralise=False
     ),
     "released": _SCRIPT,
     "safeclip": _TEXT_SIDE.replace(target="paired"),

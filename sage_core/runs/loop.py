@@ -31,10 +31,8 @@ from .record import Check, GeometryPoint, StepReport
 CHECKPOINT_SECONDS = 30.0
 _CHECKPOINT_SHARE = 10
 # Checks in a row that have to hold before a run ends: one alone may be luck. What is watched is a sample: where it says
-# for the first time that the end is reached, prompts of other kinds follow later. So a run goes on for three times as
-# long as that took.
+# for the first time that the end is reached, prompts of other kinds follow later. So a run goes on for as long again.
 CHECKS_TO_END = 2
-_LONGER = 3
 
 Result = TypeVar("Result")
 
@@ -79,8 +77,8 @@ class Objective(ABC):
     def check(self, step: int) -> Check | None:
         """Whether what the run is for is reached after `step` steps, or None where it is not looked at.
 
-        The run ends when the newest CHECKS_TO_END of them hold, and three times as long after the first that did as
-        that took. A resumed run equals an uninterrupted one only if this depends on nothing but the step and `state`.
+        The run ends when the newest CHECKS_TO_END of them hold, and as long after the first that did as that took. A
+        resumed run equals an uninterrupted one only if this depends on nothing but the step and `state`.
         """
         return None
 
@@ -164,12 +162,12 @@ class Loop:
 
     @property
     def reached(self) -> bool:
-        """Whether the newest checks hold, and the first that did is three times as far back as it took to get there."""
+        """Whether the newest checks hold, and the first that did is as far back as it took to get there."""
         held = [check.holds for check in self._checks]
         if not all(held[-CHECKS_TO_END:]) or len(held) < CHECKS_TO_END:
             return False
         first = held.index(True)
-        return len(held) - first >= _LONGER * first
+        return len(held) - first >= first
 
     def run(self, on_step: Callable[[StepReport], None] | None = None) -> tuple[StepReport, ...]:
         """Run to the end of the budget, or until the objective's checks hold.

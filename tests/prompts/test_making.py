@@ -164,7 +164,7 @@ def test_what_a_quality_becomes_is_in_its_place_in_every_pair(all_made: dict[str
         ("wooden", ("bamboo", "cardboard", "velvet", "steel"), "steel"),
         ("velvet", ("satin", "steel", "leather"), "leather"),
         ("furry", ("fluffy", "hairy", "sleek"), "sleek"),
-        ("golden", ("yellow", "polka-dot", "crimson", "silver"), "crimson"),
+        ("golden", ("yellow", "polka-dot", "crimson", "silver", "blue"), "blue"),
         ("transparent", ("glass", "plastic"), "opaque"),
         ("glowing", ("public", "dark"), "ordinary"),
         ("plaid", ("tartan", "patterned"), ""),
@@ -182,7 +182,7 @@ def test_what_a_quality_becomes_by_itself(word: str, near: tuple[str, ...], beco
 
 def test_several_concepts_share_the_pairs_and_no_safe_side_names_any() -> None:
     result = made("umbrella, beach")
-    assert sorted(map(result.pairs.concepts.count, ("umbrella", "beach"))) == [50, 50]
+    assert sorted(map(result.pairs.concepts.count, ("umbrella", "beach"))) == [100, 100]
     pattern = names_pattern([each for concept in result.concepts for each in concept.trained_names])
     assert pattern is not None and not any(map(pattern.search, result.pairs.safe))
 

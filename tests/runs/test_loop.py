@@ -355,7 +355,7 @@ class Watched(Bowl):
 
 
 @pytest.mark.parametrize(
-    ("good", "steps"), [((4, 6, 8), 8), ((4, 6), 20), ((4, 8), 20), ((2, 6, 8), 8), ((), 20), ((20,), 20)]
+    ("good", "steps"), [((4, 6), 6), ((4, 8), 20), ((2, 6, 8), 8), ((), 20), ((20,), 20), ((18, 20), 20)]
 )
 def test_it_ends_when_two_checks_in_a_row_hold(good: tuple[int, ...], steps: int) -> None:
     history = Loop(Watched(*good), Budget(steps=20), falling).run()
@@ -366,14 +366,13 @@ def test_it_ends_when_two_checks_in_a_row_hold(good: tuple[int, ...], steps: int
 
 @pytest.mark.parametrize("cut", [6, 7, 8])
 def test_a_run_that_was_stopped_at_any_step_ends_at_the_same(tmp_path: Path, cut: int) -> None:
-    file, good = tmp_path / "run.checkpoint", range(6, 18, 2)
+    file = tmp_path / "run.checkpoint"
     with pytest.raises(Stop):
-        Loop(Watched(*good, cut=cut), Budget(steps=20), falling, checkpoint=file).run()
-    resumed = Watched(*good)
+        Loop(Watched(6, 8, cut=cut), Budget(steps=20), falling, checkpoint=file).run()
+    resumed = Watched(6, 8)
     history = Loop(resumed, Budget(steps=20), falling, checkpoint=file).run()
-    whole = Watched(*good)
+    whole = Watched(6, 8)
     expected = Loop(whole, Budget(steps=20), falling).run()
-    assert len(expected) == 16
     assert [(r.step, r.losses, r.check) for r in history] == [(r.step, r.losses, r.check) for r in expected]
     assert torch.equal(resumed.weight, whole.weight)
 
