@@ -63,7 +63,7 @@ class AlignmentObjective(Objective):
         """See Objective."""
         p, rows = self.prepared, self._batch_rows(step)
         size = rows.shape[1]
-        safe, unsafe, target, concept_of = self._to_device(rows)
+        safe, unsafe, _, concept_of = self._to_device(rows)
         base = BaseBatch(
             safe=self._base_embeddings(rows[0]),
             target=self._base_embeddings(rows[2]),
@@ -72,8 +72,7 @@ class AlignmentObjective(Objective):
             norm=p.norm,
             concept_norm=p.concept_norms,
             concept_of=concept_of if len(p.directions) > 1 else None,
-            # The concepts' own targets come after the safe prompts.
-            unshifted=target >= len(p.safe_ids) if len(p.base_safe) > len(p.safe_ids) else None,
+            unshifted=None if p.unshifted is None else p.unshifted[concept_of],
             weight=None if p.weight is None else p.weight[concept_of],
         )
         ids = torch.cat([p.safe_ids[safe], p.unsafe_ids[unsafe], p.concept_ids])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
 from .concepts import Pair, RunConcepts
 from .schedule import batch_sizes, least_batch
-from .settings import TrainingSettings
+from .settings import Target, TrainingSettings
 from .targets import match_blocks, row_norms
 from .watch import Watch, WatchedTexts
 
@@ -25,7 +25,7 @@ from .watch import Watch, WatchedTexts
 LEAST_HELD_OUT = 32
 # Prompts embedded and compared at once: half a GiB in fp32 at width 768.
 _BLOCK = 2048
-# Pairs of a concept that say how far its prompts are from their targets, and how near they are taken to be at least.
+# Pairs of a concept that say how far apart its two sides are, and how near these are taken to be at the nearest.
 _FOR_WEIGHT, _LEAST_APART = 256, 1e-3
 
 
@@ -45,6 +45,7 @@ class Prepared:
         measured_ids, measured_base: the prompts that the geometry is measured on, and their base embeddings, all 77
             states flattened, whatever φ is.
         held_out: whether those were kept out of training.
+        unshifted: whether the targets of each concept stay where they are, (C,) bool; None if none do.
         weight: what the way of each concept's unsafe prompts counts, (C,); None for 1.
         watch: what a run looks at that ends when the concept is removed; None for one of a fixed length.
     """
@@ -63,6 +64,7 @@ class Prepared:
     measured_ids: Tensor
     measured_base: Tensor
     held_out: bool
+    unshifted: Tensor | None = None
     weight: Tensor | None = None
     watch: Watch | None = None
 
@@ -94,7 +96,7 @@ def prepare(
         TrainingError: an empty concept, fewer pairs than a batch of the settings' neighbours needs, or pairs that are
             for other concepts.
     """
-    run_concepts = RunConcepts.of(concept, pairs).fitted(settings.target)
+    run_concepts = RunConcepts.of(concept, pairs)
     training, measured, kept_out = _split(run_concepts.tagged(pairs), settings)
     watched = None
     if settings.until == "removed":
@@ -118,9 +120,14 @@ def prepare(
         largest = max(batch_sizes(len(training), settings))
         watch = Watch.of(watched, tokens.watched, lambda ids: embedded(ids, pooling="flattened"), largest)
     rows = _rows(tokens, safe, embedded, settings, run_concepts)
-    weight = None
-    if settings.target == "fitting":
-        weight = torch.tensor(_weights(rows, tokens, base_safe, embedded, len(run_concepts)), device=device)
+    paired, weight = run_concepts.paired(settings.target), None
+    if settings.target == "fitting" and any(paired):
+        weight = torch.tensor(_weights(tokens, safe, embedded, paired), device=device)
+    # A paired prompt stays where it is only beside others that are moved.
+    unshifted = [
+        (text is not None and settings.target != "paired") or (led and weight is not None)
+        for text, led in zip(run_concepts.targets, paired, strict=True)
+    ]
     return Prepared(
         encoder=encoder,
         vocabulary=tokens.vocabulary,
@@ -136,6 +143,7 @@ def prepare(
         measured_ids=tokens.measured,
         measured_base=measured_base,
         held_out=bool(kept_out),
+        unshifted=torch.tensor(unshifted, device=device) if any(unshifted) else None,
         weight=weight,
         watch=watch,
     )
@@ -231,9 +239,10 @@ def _rows(
     """`Prepared.rows`: each pair's safe and unsafe row, the row of its target, and its concept."""
     paired = run_concepts.paired(settings.target)
     target = tokens.safe_row
-    if settings.target in ("farthest", "nearest"):
+    if not all(paired):
         blocks = (embedded(block, embedded.stored) for block in tokens.unsafe.split(_BLOCK))
-        target = match_blocks(blocks, safe, settings.target, _BLOCK)[tokens.unsafe_row]
+        mode: Target = "farthest" if settings.target == "fitting" else settings.target
+        target = match_blocks(blocks, safe, mode, _BLOCK)[tokens.unsafe_row]
     for concept, (text, led) in enumerate(zip(run_concepts.targets, paired, strict=True)):
         # A paired prompt says what stands in the concept's place, and all the rest as well.
         row = tokens.safe_row if led else None
@@ -244,15 +253,15 @@ def _rows(
     return torch.stack([tokens.safe_row, tokens.unsafe_row, target, tokens.concept_of])
 
 
-def _weights(rows: Tensor, tokens: _Tokens, told: Tensor, embedded: _Embedder, concepts: int) -> list[float]:
-    """Of each concept 1 over the mean distance, 1 − cos, of its unsafe prompts from their targets."""
-    found = []
-    for concept in range(concepts):
+def _weights(tokens: _Tokens, safe: Tensor, embedded: _Embedder, paired: Sequence[bool]) -> list[float]:
+    """Of each concept that is led 1 over the mean distance, 1 − cos, of its unsafe prompts from their safe sides."""
+    found = [1.0] * len(paired)
+    for concept in (place for place, led in enumerate(paired) if led):
         some = (tokens.concept_of == concept).nonzero().flatten()[:_FOR_WEIGHT]
-        unsafe = embedded(tokens.unsafe[rows[1, some].to(tokens.unsafe.device)])
-        targets = told[rows[2, some].to(told.device)].to(unsafe)
-        apart = 1 - torch.cosine_similarity(unsafe, targets, dim=1).mean()
-        found.append(1 / max(float(apart), _LEAST_APART))
+        unsafe = embedded(tokens.unsafe[tokens.unsafe_row[some].to(tokens.unsafe.device)])
+        sides = safe[tokens.safe_row[some].to(safe.device)].to(unsafe)
+        apart = 1 - torch.cosine_similarity(unsafe, sides, dim=1).mean()
+        found[concept] = 1 / max(float(apart), _LEAST_APART)
     return found
 
 

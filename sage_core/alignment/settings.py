@@ -48,11 +48,11 @@ class TrainingSettings(Settings):
         keep_concept: whether the keep term on concept-shifted safe embeddings takes part.
         neutralise: whether the term that leads the concept to the empty prompt takes part.
         target: which safe prompt an unsafe one is redirected to: the "farthest" as published, its "paired" one, the
-            "nearest", or the "fitting" one: the paired for a quality of which it is said what it becomes, and for all
-            else one prompt for all, what the concept becomes or else a neutral one, so that the U-Net reads what it
-            knows. There the way counts as a share of what it is in the base, since some are short.
+            "nearest", or the "fitting" one: the paired for a quality of which it is said what it becomes, whose prompts
+            must arrive somewhere, see `ruler`, and the farthest for all else. There the way to a paired one counts as a
+            share of what it is in the base, since it is a short one.
         target_shift: multiples of s by which that target is moved against the concept; None for 1 with "farthest",
-            as published, and 0 with all others.
+            as published, and 0 with "paired" and "nearest".
         supervision: what φ is: "tokens", all 77 states as the U-Net reads them, or "pooled", the end-of-text state.
         learning_rate, weight_decay: AdamW's.
         schedule: what becomes of the learning rate: "constant" (the paper's), or a "linear" or "cosine" fall to 0.
@@ -119,7 +119,7 @@ class TrainingSettings(Settings):
         """Multiples of s by which targets are moved against the concept."""
         if self.target_shift is not None:
             return self.target_shift
-        return 1.0 if self.target == "farthest" else 0.0
+        return 1.0 if self.target in ("farthest", "fitting") else 0.0
 
 
 # The first three are published and hold nothing out. The paper's text and the authors' script disagree, and it is not

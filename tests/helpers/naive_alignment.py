@@ -38,7 +38,8 @@ def naive_parts(safe, unsafe, concepts, given, settings):
         parts["keep_mse"] = (
             sum((z - z0).pow(2).sum() / z0.pow(2).sum() for z, z0 in zip(safe, base_safe, strict=True)) / size
         )
-    shift = settings.target_shift if settings.target_shift is not None else float(settings.target == "farthest")
+    far = settings.target in ("farthest", "fitting")
+    shift = settings.target_shift if settings.target_shift is not None else float(far)
     total = zero
     for i in range(size):
         target = targets[i]
@@ -85,17 +86,14 @@ def naive_run(base, pairs, concepts, settings):
     with torch.no_grad():
         distinct = phi(frozen, list(dict.fromkeys(pairs.safe)))
         raw, empty = phi(frozen, texts), phi(frozen, [""])[0]
+        led_to = [phi(frozen, [each.becomes])[0] if each.becomes else empty for each in concepts]
     norms, norm = raw.norm(dim=1), float(distinct.norm(dim=1).mean())
-    fitting = settings.target == "fitting"
-    becomes = [each.becomes or ("a small blue house by a lake" if fitting else "") for each in concepts]
-    paired = [each.name == "striped" and fitting for each in concepts]
+    paired = [each.name == "striped" and settings.target == "fitting" for each in concepts]
     ways = [[] for _ in concepts]
     with torch.no_grad():
         for safe, unsafe, name in zip(pairs.safe, pairs.unsafe, pairs.concepts, strict=True):
-            to = safe if paired[place[name]] else becomes[place[name]]
-            ways[place[name]].append(float(1 - cos(*phi(frozen, [to, unsafe]).double())))
-        led_to = [phi(frozen, [text])[0] if text else empty for text in becomes]
-    counts = [len(way) / sum(way) if fitting else 1.0 for way in ways]
+            ways[place[name]].append(float(1 - cos(*phi(frozen, [safe, unsafe]).double())))
+    counts = [len(way) / sum(way) if led else 1.0 for led, way in zip(paired, ways, strict=True)]
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     sizes, totals, start = batch_sizes(len(pairs), settings), [], 0
     rows = torch.cat([torch.randperm(len(pairs), generator=torch.Generator().manual_seed(epoch)) for epoch in range(9)])
@@ -109,13 +107,13 @@ def naive_run(base, pairs, concepts, settings):
                 each = concepts[place[pairs.concepts[i]]]
                 if paired[place[each.name]]:
                     targets.append(phi(frozen, [pairs.safe[i]])[0])
-                elif becomes[place[each.name]]:
-                    targets.append(phi(frozen, [becomes[place[each.name]]])[0])
+                elif each.becomes:
+                    targets.append(phi(frozen, [each.becomes])[0])
                 else:
                     gaze = torch.stack([cos(phi(frozen, [pairs.unsafe[i]])[0], row) for row in distinct])
                     targets.append(distinct[gaze.argmin()])
         of = [place[pairs.concepts[i]] for i in chosen]
-        own = [bool(becomes[c]) for c in of]
+        own = [bool(concepts[c].becomes) for c in of]
         given = (
             z0, torch.stack(targets).double(), (raw / norms[:, None]).double(), torch.stack(led_to).double(), norm,
             norms.tolist(), of, own, [counts[c] for c in of],
