@@ -5,7 +5,7 @@ With one concept that has no target of its own a run is named, and goes, as it a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import TrainingError
@@ -16,6 +16,13 @@ from .settings import Target
 
 # Brackets around nothing are no words.
 _NO_WORDS = " \t\n()[]"
+
+# What prompts of a concept are led to of which nobody said what it becomes: pictures that any model draws, of which at
+# least one says nothing of the concept.
+_NEUTRAL = (
+    "a small blue house by a lake", "a green tree on a hill", "a white cup on a wooden table", "a red apple",
+    "an old brown boat at sea",
+)  # fmt: skip
 
 # Safe prompt, unsafe prompt, and the place of its concept.
 Pair = tuple[str, str, int]
@@ -74,6 +81,14 @@ class RunConcepts:
     def own_targets(self) -> tuple[str, ...]:
         """The distinct texts among the targets."""
         return tuple(dict.fromkeys(text for text in self.targets if text is not None))
+
+    def fitted(self, target: Target) -> RunConcepts:
+        """The same with targets for all where the setting `target` is "fitting": a neutral text where none was said."""
+        if target != "fitting":
+            return self
+        named = {word for names in self.called for name in names for word in name.lower().split()}
+        neutral = next((text for text in _NEUTRAL if named.isdisjoint(text.split())), _NEUTRAL[-1])
+        return replace(self, targets=tuple(text or neutral for text in self.targets))
 
     def paired(self, target: Target) -> tuple[bool, ...]:
         """Whether each one's unsafe prompts are led to their own pairs' safe sides, by the setting `target`."""

@@ -17,7 +17,7 @@ from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
 from .concepts import Pair, RunConcepts
 from .schedule import batch_sizes, least_batch
-from .settings import Target, TrainingSettings
+from .settings import TrainingSettings
 from .targets import match_blocks, row_norms
 from .watch import Watch, WatchedTexts
 
@@ -96,7 +96,8 @@ def prepare(
         TrainingError: an empty concept, fewer pairs than a batch of the settings' neighbours needs, or pairs that are
             for other concepts.
     """
-    run_concepts = RunConcepts.of(concept, pairs)
+    given = RunConcepts.of(concept, pairs)
+    run_concepts = given.fitted(settings.target)
     training, measured, kept_out = _split(run_concepts.tagged(pairs), settings)
     watched = None
     if settings.until == "removed":
@@ -126,7 +127,7 @@ def prepare(
     # A paired prompt stays where it is only beside others that are moved.
     unshifted = [
         (text is not None and settings.target != "paired") or (led and weight is not None)
-        for text, led in zip(run_concepts.targets, paired, strict=True)
+        for text, led in zip(given.targets, paired, strict=True)
     ]
     return Prepared(
         encoder=encoder,
@@ -239,10 +240,9 @@ def _rows(
     """`Prepared.rows`: each pair's safe and unsafe row, the row of its target, and its concept."""
     paired = run_concepts.paired(settings.target)
     target = tokens.safe_row
-    if not all(paired):
+    if settings.target in ("farthest", "nearest"):
         blocks = (embedded(block, embedded.stored) for block in tokens.unsafe.split(_BLOCK))
-        mode: Target = "farthest" if settings.target == "fitting" else settings.target
-        target = match_blocks(blocks, safe, mode, _BLOCK)[tokens.unsafe_row]
+        target = match_blocks(blocks, safe, settings.target, _BLOCK)[tokens.unsafe_row]
     for concept, (text, led) in enumerate(zip(run_concepts.targets, paired, strict=True)):
         # A paired prompt says what stands in the concept's place, and all the rest as well.
         row = tokens.safe_row if led else None

@@ -49,10 +49,12 @@ class TrainingSettings(Settings):
         neutralise: whether the term that leads the concept to the empty prompt takes part.
         target: which safe prompt an unsafe one is redirected to: the "farthest" as published, its "paired" one, the
             "nearest", or the "fitting" one: the paired for a quality of which it is said what it becomes, whose prompts
-            must arrive somewhere, see `ruler`, and the farthest for all else. There the way to a paired one counts as a
-            share of what it is in the base, since it is a short one.
-        target_shift: multiples of s by which that target is moved against the concept; None for 1 with "farthest",
-            as published, and 0 with "paired" and "nearest".
+            must arrive somewhere, see `ruler`, and a neutral one for all else, where the farthest safe side of a pair
+            may hold a part of the concept. The way to a paired one then counts as a share of what it is in the base,
+            since it is a short one.
+        target_shift: multiples of s by which that target is moved against the concept, but no paired one among fitting
+            ones, and none that a concept becomes; None for 1 with "farthest", as published, and "fitting", and 0 with
+            "paired" and "nearest".
         supervision: what φ is: "tokens", all 77 states as the U-Net reads them, or "pooled", the end-of-text state.
         learning_rate, weight_decay: AdamW's.
         schedule: what becomes of the learning rate: "constant" (the paper's), or a "linear" or "cosine" fall to 0.

@@ -164,7 +164,7 @@ def run_metadata(
     aligned_hash: str,
 ) -> dict[str, str]:
     """What a saved encoder says of itself in its header."""
-    preset, run_concepts = preset_name(settings), RunConcepts.of(concept, pairs)
+    preset, run_concepts = preset_name(settings), RunConcepts.of(concept, pairs).fitted(settings.target)
     plain = settings.spread_weight == 0 and settings.local_weight == 0
     return {
         "format": "pt",

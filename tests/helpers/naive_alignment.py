@@ -86,13 +86,15 @@ def naive_run(base, pairs, concepts, settings):
     with torch.no_grad():
         distinct = phi(frozen, list(dict.fromkeys(pairs.safe)))
         raw, empty = phi(frozen, texts), phi(frozen, [""])[0]
-        led_to = [phi(frozen, [each.becomes])[0] if each.becomes else empty for each in concepts]
     norms, norm = raw.norm(dim=1), float(distinct.norm(dim=1).mean())
-    paired = [each.name == "striped" and settings.target == "fitting" for each in concepts]
+    fitting = settings.target == "fitting"
+    paired = [each.name == "striped" and fitting for each in concepts]
+    targeted = [each.becomes or ("a small blue house by a lake" if fitting else "") for each in concepts]
     ways = [[] for _ in concepts]
     with torch.no_grad():
         for safe, unsafe, name in zip(pairs.safe, pairs.unsafe, pairs.concepts, strict=True):
             ways[place[name]].append(float(1 - cos(*phi(frozen, [safe, unsafe]).double())))
+        led_to = [phi(frozen, [text])[0] if text else empty for text in targeted]
     counts = [len(way) / sum(way) if led else 1.0 for led, way in zip(paired, ways, strict=True)]
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     sizes, totals, start = batch_sizes(len(pairs), settings), [], 0
@@ -107,8 +109,8 @@ def naive_run(base, pairs, concepts, settings):
                 each = concepts[place[pairs.concepts[i]]]
                 if paired[place[each.name]]:
                     targets.append(phi(frozen, [pairs.safe[i]])[0])
-                elif each.becomes:
-                    targets.append(phi(frozen, [each.becomes])[0])
+                elif targeted[place[each.name]]:
+                    targets.append(phi(frozen, [targeted[place[each.name]]])[0])
                 else:
                     gaze = torch.stack([cos(phi(frozen, [pairs.unsafe[i]])[0], row) for row in distinct])
                     targets.append(distinct[gaze.argmin()])
