@@ -134,7 +134,8 @@ class TrainingSettings(Settings):
 #   length follows from what the embeddings of prompts that were kept out of training say, see `ruler`. Its name alone
 #   goes where other prompts go that name it, not to the empty prompt: that shows what a model draws unasked, which may
 #   be the concept (in the world of shapes a skull in 8 of 60 pictures). A colour, a pattern or another quality is led
-#   to what stands in its place in the pairs' safe sides: prompts that only leave it may be drawn with it still.
+#   to what stands in its place in the pairs' safe sides: prompts that only leave it may be drawn with it still. All
+#   else is led as in the paper, but by way of a prompt that holds no part of the concept.
 # - safeclip, safer_clip: the text side of SafeCLIP and SafeR-CLIP. Both train the image encoder, too, by contrastive
 #   terms that SD 1.x has no use for; what is left is the redirection of the pooled text embedding to the paired, or
 #   the nearest, safe prompt, and a hold on safe prompts of the same weight. They measure it after CLIP's projection,
