@@ -50,6 +50,17 @@ def test_a_run_equals_the_naive_loop(small_base, concepts, units, changed):
         assert (result.state[name] - expected).norm() <= 0.02 * (expected - small_base[name]).norm() + 1e-6, name
 
 
+@pytest.mark.parametrize(
+    ("name", "target"), [("skull", "a small blue house by a lake"), ("blue lake", "a green tree on a hill")]
+)
+def test_what_is_led_nowhere_is_led_to_a_picture_without_it(name, target):
+    pairs = pairs_from_concepts(SAFE, ConceptList.of(name))
+    for concept in (name, ConceptList.of(name)):
+        given = RunConcepts.of(concept, pairs)
+        assert given.fitted("fitting").targets == (target,) and given.fitted("farthest").targets == (None,)
+    assert RunConcepts.of(OWN, pairs_from_concepts(SAFE, OWN)).fitted("fitting").targets[0] == "a grey ball"
+
+
 def same(a, b):
     return all(torch.equal(a[name], b[name]) for name in a)
 
