@@ -61,6 +61,8 @@ _APART = 0.3
 _TELLING = 2.0
 # And for their standing apart to make them of one place, whatever else they are.
 _SURE = 6.0
+# Endings of adjectives that say what something belongs to, and are nouns to doctors alone: "cardiac".
+_OF_SOMETHING = ("iac", "ial", "ical")
 
 
 def mine(senses: Senses, roles: Roles, target: Target, settings: MakingSettings, taken: frozenset[str]) -> Target:
@@ -327,6 +329,8 @@ class _Place:
         if self.kind == Kind.PLACE and self.roles.places[word] >= 3:
             return True
         if word.endswith("ing") and lexicon.verb_base(word) and self.roles.nouns[word] < _NOUN_USES:
+            return False
+        if lexicon.ADJECTIVE in parts and word.endswith(_OF_SOMETHING) and not self.roles.nouns[word]:
             return False
         noun = lexicon.NOUN in lexicon.lemmas(word) or not lexicon.lemmas(word)
         return lexicon.NOUN in parts and (noun or self.roles.nouns[word] > 0)
