@@ -49,9 +49,9 @@ class TrainingSettings(Settings):
         neutralise: whether the term that leads the concept to the empty prompt takes part.
         target: which safe prompt an unsafe one is redirected to: the "farthest" as published, its "paired" one, the
             "nearest", or the "fitting" one: the paired for a quality of which it is said what it becomes, whose prompts
-            must arrive somewhere, see `ruler`, and a neutral one for all else, where the farthest safe side of a pair
-            may hold a part of the concept. The way to a paired one then counts as a share of what it is in the base,
-            since it is a short one.
+            must arrive somewhere, see `ruler`, a neutral one for another concept of one word, and the farthest for one
+            of several, "yellow ring", of which each alone must stay. The way to a paired one then counts as a share of
+            what it is in the base, since it is a short one.
         target_shift: multiples of s by which that target is moved against the concept, but no paired one among fitting
             ones, and none that a concept becomes; None for 1 with "farthest", as published, and "fitting", and 0 with
             "paired" and "nearest".
@@ -135,7 +135,7 @@ class TrainingSettings(Settings):
 #   goes where other prompts go that name it, not to the empty prompt: that shows what a model draws unasked, which may
 #   be the concept (in the world of shapes a skull in 8 of 60 pictures). A colour, a pattern or another quality is led
 #   to what stands in its place in the pairs' safe sides: prompts that only leave it may be drawn with it still. All
-#   else is led as in the paper, but by way of a prompt that holds no part of the concept.
+#   else is led as in the paper, but what has one word by way of a prompt that says nothing of it.
 # - safeclip, safer_clip: the text side of SafeCLIP and SafeR-CLIP. Both train the image encoder, too, by contrastive
 #   terms that SD 1.x has no use for; what is left is the redirection of the pooled text embedding to the paired, or
 #   the nearest, safe prompt, and a hold on safe prompts of the same weight. They measure it after CLIP's projection,

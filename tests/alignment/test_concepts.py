@@ -22,7 +22,7 @@ PLACES = ["on the beach", "in the snow", "at night", "in a city"]
 SAFE = [f"a {subject} {place}" for subject in SUBJECTS for place in PLACES]
 TWO = ConceptList.of(Concept("skull", ("cranium",)), "red star")
 OWN = ConceptList.of(Concept("skull", ("cranium",), becomes="a grey ball"), "red star")
-FIT = ConceptList.of(Concept("striped", becomes="plain"), "red star", Concept("skull", becomes="a grey ball"))
+FIT = ConceptList.of(Concept("striped", becomes="plain"), "red star", Concept("dog", becomes="a grey ball"), "skull")
 SETTINGS = TrainingSettings(
     neighbours=3, batch_size=12, learning_rate=1e-3, concept_scale=0.85, scale_unit="concept", keep_mse=5.0,
     perturbation=0.5, perturbation_unit="concept", steps=5, held_out=0, precision="fp32",
@@ -51,7 +51,8 @@ def test_a_run_equals_the_naive_loop(small_base, concepts, units, changed):
 
 
 @pytest.mark.parametrize(
-    ("name", "target"), [("skull", "a small blue house by a lake"), ("blue lake", "a green tree on a hill")]
+    ("name", "target"),
+    [("skull", "a small blue house by a lake"), ("lake", "a green tree on a hill"), ("red star", None)],
 )
 def test_what_is_led_nowhere_is_led_to_a_picture_without_it(name, target):
     pairs = pairs_from_concepts(SAFE, ConceptList.of(name))
