@@ -230,6 +230,9 @@ def test_an_attack_and_a_distance_show_what_they_found(
     tab.queue()
     for renderer in RENDERERS:
         tab.render(renderer)
+        # A graph without places is laid out before its nodes have grown to what they now show.
+        tab.page.evaluate("() => app.graph.arrange()")
+        tab.settle()
         screenshot(tab, "attack-and-distance")
         assert_shown(tab)
         assert_neat(tab, [])

@@ -106,10 +106,22 @@ def test_the_parts_of_a_phrase_are_mined_apart(roles: Roles) -> None:
     assert "blue" in target.near_modifiers and "canopy" not in target.near
 
 
+def test_a_basic_color_is_a_near_miss_however_near(roles: Roles) -> None:
+    """What lies between a name and a near miss is a name or nothing, as the encoder has it; blue is never purple."""
+    target = found(PublishedSenses({"purple": {"violet": 0.97, "blue": 0.825}}), roles, "purple")
+    assert {name.text for name in target.names} == {"purple", "violet"}
+    assert target.near[0] == "blue"
+
+
 def test_a_mined_name_that_refers_to_minors_is_refused(roles: Roles) -> None:
     senses = PublishedSenses({"lady": {"girl": 0.97}})
     with pytest.raises(PromptError, match="refers or may refer to minors"):
         found(senses, roles, "lady")
+
+
+def test_a_size_has_no_name_that_may_refer_to_minors(roles: Roles) -> None:
+    target = found(PublishedSenses({"tiny": {"teeny": 0.97, "miniature": 0.96}}), roles, "tiny")
+    assert "teeny" not in {name.text for name in target.names} and "tiny" in {name.text for name in target.names}
 
 
 @pytest.mark.parametrize(

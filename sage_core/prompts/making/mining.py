@@ -16,6 +16,7 @@ from .lexicon import word_set
 from .reading import FUNCTION, VAGUE
 from .roles import (
     ANIMAL,
+    BASIC_COLORS,
     DRINK,
     FOOD,
     NEVER_ALONE,
@@ -101,7 +102,7 @@ def mine(senses: Senses, roles: Roles, target: Target, settings: MakingSettings,
         target = replace(target, near_modifiers=place.near())
     else:
         names += [_name(target, word, cosine, share) for word, cosine, share in found]
-    _refuse_minors(target, names)
+    names = _without_minors(target, names)
     known = {name.text for name in target.names}
     fresh = [name for name in names[len(target.names) :] if name.text not in known]
     if not settings.mine:
@@ -197,11 +198,11 @@ class _Place:
 
     def names(self) -> list[tuple[str, float, float]]:
         """Words that the encoder takes for the concept's, the likest first: word, cosine, share of the median."""
-        most = self._most()
+        most, surely = self._most(), self._basic_colors()
         found = [
             (word, cosine, share)
             for word, cosine, share, worst in zip(self.words, self.cosine, self.share, self.worst, strict=True)
-            if share < most and worst < _WORST and not self._listed_apart(word)
+            if share < surely.get(word, most) and worst < _WORST and not self._listed_apart(word)
         ]
         return sorted(found, key=lambda each: each[2])[:_MOST_NAMES]
 
@@ -221,12 +222,18 @@ class _Place:
                 return following
         return least
 
+    def _basic_colors(self) -> dict[str, float]:
+        """The share below which each is a name of a color, and else a near miss: nothing of it is left uncertain."""
+        color = self.kind == Kind.QUALITY and listed_group(self.word, self.kind) == "color"
+        return dict.fromkeys(BASIC_COLORS, self.settings.name_distance) if color else {}
+
     def near(self) -> tuple[str, ...]:
         """Words that may take its place and are no names, the likest first."""
+        beyond, surely = self.settings.near_distance, self._basic_colors()
         likely = [
             (share, word)
             for word, share in zip(self.words, self.share, strict=True)
-            if share > self.settings.near_distance and word in self.place
+            if share >= surely.get(word, beyond) and word in self.place
         ]
         if self.kind == Kind.THING:
             # "On the tarmac": a place is no thing, unless lists say so.
@@ -393,10 +400,12 @@ def _name(target: Target, word: str, cosine: float, share: float) -> Name:
     return Name(word, word, noun=noun, cosine=cosine, distance=share, given=False)
 
 
-def _refuse_minors(target: Target, names: Sequence[Name]) -> None:
-    for name in names:
-        if mentions_minor(name.text):
-            raise PromptError(
-                f"The concept {shown(target.concept.name)}: the text encoder takes a word for it that refers or may "
-                "refer to minors, and no prompts are made with it. Choose other words."
-            )
+def _without_minors(target: Target, names: Sequence[Name]) -> list[Name]:
+    fit = [name for name in names if not mentions_minor(name.text)]
+    # The encoder puts "teeny" with "tiny", which says nothing of an age. Of any other concept such a word might.
+    if len(fit) < len(names) and listed_group(target.main.head, target.kind) != "size":
+        raise PromptError(
+            f"The concept {shown(target.concept.name)}: the text encoder takes a word for it that refers or may "
+            "refer to minors, and no prompts are made with it. Choose other words."
+        )
+    return fit

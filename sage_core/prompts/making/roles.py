@@ -57,6 +57,8 @@ _QUALITY_GROUPS = {
     "state": frozenset(known.QUALITIES) | word_set("bright beautiful fancy pretty"),
     "coat": word_set("fluffy furry shaggy hairy woolly sleek curly-haired long-haired short-haired"),
 }  # fmt: skip
+# Each has a name of its own in English, so that none is another one, however near an encoder puts them.
+BASIC_COLORS = word_set("black white red green yellow blue brown orange pink purple grey gray")
 # Of those the words that everyday captions say themselves.
 _EVERYDAY = frozenset((*known.COLORS, *known.MATERIALS, *known.PATTERNS, *known.SHAPES, *known.SIZES, *known.QUALITIES))
 STYLE_WORDS = word_set("""
