@@ -102,7 +102,7 @@ def _setting_inputs() -> list[io.Input]:
             "target",
             ["farthest", "paired", "nearest", "fitting"],
             "Which safe prompt an unsafe one is led to. fitting: its pair's for a colour, pattern or other quality of "
-            "which the list of concepts says what it becomes, a neutral one for other single words, else the farthest.",
+            "which the list of concepts says what it becomes, else a neutral one.",
         ),
         number(
             "target_shift",

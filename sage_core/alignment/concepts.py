@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import TrainingError
 from ..prompts.concepts import ConceptList
-from ..prompts.making.targets import core_words, is_quality
+from ..prompts.making.targets import is_quality
 from ..prompts.pairs import PromptPairs
 from .settings import Target
 
@@ -83,16 +83,12 @@ class RunConcepts:
         return tuple(dict.fromkeys(text for text in self.targets if text is not None))
 
     def fitted(self, target: Target) -> RunConcepts:
-        """The same with a neutral target for each of one word of which none was said, where `target` is "fitting".
-
-        Of several words, "yellow ring", each alone must stay: led to what holds neither, both suffer.
-        """
+        """The same with a neutral target for each of which none was said, where `target` is "fitting"."""
         if target != "fitting":
             return self
         named = {word for names in self.called for name in names for word in name.lower().split()}
         neutral = next((text for text in _NEUTRAL if named.isdisjoint(text.split())), _NEUTRAL[-1])
-        single = [neutral if len(core_words(name)) == 1 else None for name in self.names]
-        return replace(self, targets=tuple(text or other for text, other in zip(self.targets, single, strict=True)))
+        return replace(self, targets=tuple(text or neutral for text in self.targets))
 
     def paired(self, target: Target) -> tuple[bool, ...]:
         """Whether each one's unsafe prompts are led to their own pairs' safe sides, by the setting `target`."""

@@ -17,7 +17,7 @@ from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
 from .concepts import Pair, RunConcepts
 from .schedule import batch_sizes, least_batch
-from .settings import Target, TrainingSettings
+from .settings import TrainingSettings
 from .targets import match_blocks, row_norms
 from .watch import Watch, WatchedTexts
 
@@ -240,10 +240,9 @@ def _rows(
     """`Prepared.rows`: each pair's safe and unsafe row, the row of its target, and its concept."""
     paired = run_concepts.paired(settings.target)
     target = tokens.safe_row
-    if settings.target != "paired" and (settings.target != "fitting" or None in run_concepts.targets):
+    if settings.target in ("farthest", "nearest"):
         blocks = (embedded(block, embedded.stored) for block in tokens.unsafe.split(_BLOCK))
-        mode: Target = "nearest" if settings.target == "nearest" else "farthest"
-        target = match_blocks(blocks, safe, mode, _BLOCK)[tokens.unsafe_row]
+        target = match_blocks(blocks, safe, settings.target, _BLOCK)[tokens.unsafe_row]
     for concept, (text, led) in enumerate(zip(run_concepts.targets, paired, strict=True)):
         # A paired prompt says what stands in the concept's place, and all the rest as well.
         row = tokens.safe_row if led else None

@@ -49,9 +49,8 @@ class TrainingSettings(Settings):
         neutralise: whether the term that leads the concept to the empty prompt takes part.
         target: which safe prompt an unsafe one is redirected to: the "farthest" as published, its "paired" one, the
             "nearest", or the "fitting" one: the paired for a quality of which it is said what it becomes, whose prompts
-            must arrive somewhere, see `ruler`, a neutral one for another concept of one word, and the farthest for one
-            of several, "yellow ring", of which each alone must stay. The way to a paired one then counts as a share of
-            what it is in the base, since it is a short one.
+            must arrive somewhere, see `ruler`, and a neutral one for another concept. The way to a paired one then
+            counts as a share of what it is in the base, since it is a short one.
         target_shift: multiples of s by which that target is moved against the concept, but no paired one among fitting
             ones, and none that a concept becomes; None for 1 with "farthest", as published, and "fitting", and 0 with
             "paired" and "nearest".
@@ -130,12 +129,13 @@ class TrainingSettings(Settings):
 # - released: the settings of the authors' training script.
 # - des: DES, the same without the two structure terms.
 # - sage_plus: ours.
-# - own_concept: sage_plus for few pairs of one's own. Small batches, and as many of them as the concept needs: its
-#   length follows from what the embeddings of prompts that were kept out of training say, see `ruler`. Its name alone
-#   goes where other prompts go that name it, not to the empty prompt: that shows what a model draws unasked, which may
-#   be the concept (in the world of shapes a skull in 8 of 60 pictures). A colour, a pattern or another quality is led
-#   to what stands in its place in the pairs' safe sides: prompts that only leave it may be drawn with it still. All
-#   else is led as in the paper, but what has one word by way of a prompt that says nothing of it.
+# - own_concept: sage_plus for few pairs of one's own. Small batches with a firmer hold on safe prompts, which are few
+#   and unlike other captions, and as many of them as the concept needs: its length follows from what the embeddings of
+#   prompts that were kept out of training say, see `ruler`. Its name alone goes where other prompts go that name it,
+#   not to the empty prompt: that shows what a model draws unasked, which may be the concept (in the world of shapes a
+#   skull in 8 of 60 pictures). A colour, a pattern or another quality is led to what stands in its place in the pairs'
+#   safe sides: prompts that only leave it may be drawn with it still. All else is led as in the paper, but by way of a
+#   prompt that says nothing of it: the farthest safe one may say a half.
 # - safeclip, safer_clip: the text side of SafeCLIP and SafeR-CLIP. Both train the image encoder, too, by contrastive
 #   terms that SD 1.x has no use for; what is left is the redirection of the pooled text embedding to the paired, or
 #   the nearest, safe prompt, and a hold on safe prompts of the same weight. They measure it after CLIP's projection,
@@ -149,7 +149,7 @@ PRESETS: dict[str, TrainingSettings] = {
     "des": _SCRIPT.replace(spread_weight=0.0, local_weight=0.0, concept_scale=200.0),
     "sage_plus": TrainingSettings(learning_rate=1e-4, keep_mse=20.0, epochs=4),
     "own_concept": TrainingSettings(
-        learning_rate=3e-4, keep_mse=20.0, batch_size=32, epochs=4, until="removed", target="fitting", neutralise=False
+        learning_rate=3e-4, keep_mse=30.0, batch_size=32, epochs=4, until="removed", target="fitting", neutralise=False
     ),
     "released": _SCRIPT,
     "safeclip": _TEXT_SIDE.replace(target="paired"),

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ..intervals import Hits
 from ..prompts.making.targets import is_quality
 from ..runs.record import Check
 from .concepts import Pair, RunConcepts
@@ -22,7 +23,8 @@ from .ruler import ARRIVED, GONE, MOST_PAIRS, STILL_THERE, Ruler, apart_of, move
 
 Row = TypeVar("Row")
 
-# Share of unsafe prompts that may still lie with the concept, and of safe ones that may have moved.
+# Share of unsafe prompts that may still lie with the concept, and of safe ones that may have moved: a run goes on where
+# more of these certainly have.
 MOST_LEFT = 0.02
 MOST_MOVED = 0.05
 # Share of the prompts that name a concept which its ruler must see in the base, to be believed.
@@ -199,7 +201,9 @@ class Watch:
         if len(self.sides):
             of_sides, targets = unsafe[self.sides[:, 0]], self.safe_base[self.sides[:, 1]]
             gone = gone and apart_of(of_sides, self.sides_base, targets) <= ARRIVED
-        holds = self.certain and gone and moved <= MOST_MOVED * len(safe)
+        # Three of fifty may be chance, and more steps bring none of them back.
+        kept = Hits(moved, len(safe)).interval[0] <= MOST_MOVED
+        holds = self.certain and gone and kept
         return Check(left, len(places), moved, len(safe), holds)
 
 

@@ -49,12 +49,14 @@ class Objective(ABC):
         losses: names of the losses that `gradients` returns.
         device: where the parameters are.
         advice: what to do when a loss is no longer finite, a sentence.
+        least: steps before which no check ends the run.
     """
 
     optimizer: torch.optim.Optimizer
     losses: Sequence[str]
     device: torch.device
     advice: str = "Lower the learning rate."
+    least: int = 0
 
     @abstractmethod
     def gradients(self, step: int) -> Tensor:
@@ -77,8 +79,9 @@ class Objective(ABC):
     def check(self, step: int) -> Check | None:
         """Whether what the run is for is reached after `step` steps, or None where it is not looked at.
 
-        The run ends when the newest CHECKS_TO_END of them hold, and as long after the first that did as that took. A
-        resumed run equals an uninterrupted one only if this depends on nothing but the step and `state`.
+        The run ends when the newest CHECKS_TO_END of them hold, as long after the first that did as that took, and
+        after `least` steps at the earliest. A resumed run equals an uninterrupted one only if this depends on nothing
+        but the step and `state`.
         """
         return None
 
@@ -164,7 +167,7 @@ class Loop:
     def reached(self) -> bool:
         """Whether the newest checks hold, and the first that did is as far back as it took to get there."""
         held = [check.holds for check in self._checks]
-        if not all(held[-CHECKS_TO_END:]) or len(held) < CHECKS_TO_END:
+        if self.step < self.objective.least or not all(held[-CHECKS_TO_END:]) or len(held) < CHECKS_TO_END:
             return False
         first = held.index(True)
         return len(held) - first >= first

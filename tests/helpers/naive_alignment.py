@@ -89,7 +89,7 @@ def naive_run(base, pairs, concepts, settings):
     norms, norm = raw.norm(dim=1), float(distinct.norm(dim=1).mean())
     fitting = settings.target == "fitting"
     paired = [each.name == "striped" and fitting for each in concepts]
-    neutral = ["a small blue house by a lake" if fitting and " " not in each.name else "" for each in concepts]
+    neutral = ["a small blue house by a lake" if fitting else "" for each in concepts]
     targeted = [each.becomes or other for each, other in zip(concepts, neutral, strict=True)]
     ways = [[] for _ in concepts]
     with torch.no_grad():

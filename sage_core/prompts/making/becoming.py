@@ -33,6 +33,7 @@ _ALIKE = """
 """
 # The whole of a group, or so little that the concept may be it as well.
 _SAYS_LITTLE = word_set("patterned decorated colorful multicolored embroidered painted worn")
+_NO_PATTERN = "plain"
 # What a thing is that has no quality worth a word.
 _ORDINARY = "ordinary"
 
@@ -42,9 +43,9 @@ def what_it_becomes(
 ) -> str:
     """One word that may stand wherever a quality does and says something else; "" for none.
 
-    Its opposite, where English has a word for it; else the likest word of its group that may be said of whatever it
-    is said of, and means neither the same nor more, of colours one that is less like. What is of no known group is
-    ordinary without it.
+    Its opposite, where English has a word for it: of a pattern "plain"; else the likest word of its group that may be
+    said of whatever it is said of, and means neither the same nor more, of colours one that is less like. What is of no
+    known group is ordinary without it.
 
     Args:
         word: the quality.
@@ -54,7 +55,7 @@ def what_it_becomes(
         roles: of the captions.
         senses: of the base encoder.
     """
-    opposite = _opposites().get(word, "")
+    opposite = _opposites().get(word, _NO_PATTERN if group == "pattern" and word != _NO_PATTERN else "")
     if opposite and opposite not in taken and known_words(senses, [opposite]):
         return opposite
     alike = _alike().get(word, frozenset())
