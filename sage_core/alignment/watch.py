@@ -19,7 +19,7 @@ from ..intervals import Hits
 from ..prompts.making.targets import is_quality
 from ..runs.record import Check
 from .concepts import Pair, RunConcepts
-from .ruler import ARRIVED, GONE, MOST_PAIRS, STILL_THERE, Ruler, apart_of, moved_of, worst_mean
+from .ruler import GONE, MOST_PAIRS, STILL_THERE, Ruler, apart_of, moved_of, worst_mean
 
 Row = TypeVar("Row")
 
@@ -29,6 +29,9 @@ MOST_LEFT = 0.02
 MOST_MOVED = 0.05
 # Share of the prompts that name a concept which its ruler must see in the base, to be believed.
 LEAST_SEEN = 0.8
+# Distance from their safe sides at which prompts of a quality have arrived: a verdict, which looks at pairs of the
+# training's own, finds .32 where prompts that were kept out of it lie at .46.
+_ARRIVED = 0.5
 # Prompts of each kind that a run looks at, and the fewest steps from one look to the next.
 _PROMPTS = 48
 _LEAST_STEPS = 4
@@ -200,7 +203,7 @@ class Watch:
         gone = left <= MOST_LEFT * len(places) and worst_mean(places.tolist(), self.groups) <= GONE
         if len(self.sides):
             of_sides, targets = unsafe[self.sides[:, 0]], self.safe_base[self.sides[:, 1]]
-            gone = gone and apart_of(of_sides, self.sides_base, targets) <= ARRIVED
+            gone = gone and apart_of(of_sides, self.sides_base, targets) <= _ARRIVED
         # Three of fifty may be chance, and more steps bring none of them back.
         kept = Hits(moved, len(safe)).interval[0] <= MOST_MOVED
         holds = self.certain and gone and kept
