@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import TrainingError
 from ..prompts.concepts import ConceptList
+from ..prompts.making.lexicon import singular
 from ..prompts.making.targets import is_quality
 from ..prompts.pairs import PromptPairs
 from .settings import Target
@@ -86,7 +87,8 @@ class RunConcepts:
         """The same with a neutral target for each of which none was said, where `target` is "fitting"."""
         if target != "fitting":
             return self
-        named = {word for names in self.called for name in names for word in name.lower().split()}
+        words = (word for names in self.called for name in names for word in name.lower().split())
+        named = {form for word in words for form in (word, singular(word))}
         neutral = next((text for text in _NEUTRAL if named.isdisjoint(text.split())), _NEUTRAL[-1])
         return replace(self, targets=tuple(text or neutral for text in self.targets))
 

@@ -53,7 +53,7 @@ def test_a_run_equals_the_naive_loop(small_base, concepts, units, changed):
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        ("skull", "a small blue house by a lake"), ("lake", "a green tree on a hill"),
+        ("skull", "a small blue house by a lake"), ("lakes", "a green tree on a hill"),
         ("red star", "a small blue house by a lake"),
     ],
 )  # fmt: skip
