@@ -110,18 +110,38 @@ def test_what_is_watched_are_pairs_that_were_kept_out_and_the_names():
     assert set(WatchedTexts.of(tagged, [], run_concepts, 3).safe) == set(PAIRS.safe)
 
 
+def striped_pairs():
+    """Pairs of which one side is plain and the other striped, short ones among them, and what a run is told of them."""
+    openers = ["", "a photo of ", "a picture of ", "a painting of ", "a drawing of ", "an image of ", "plain plain "]
+    safe = [form.format(f"plain {one}") for form in FORMS for one in SUBJECTS] + [f"{one}plain" for one in openers]
+    tagged = [(text, text.replace("plain", "striped"), 0) for text in [*safe, "plain, plain"]]
+    return tagged, RunConcepts.of("striped", pairs_from_lists(*zip(*[pair[:2] for pair in tagged], strict=True)))
+
+
+@pytest.mark.parametrize(("moved", "holds"), [(0, True), (3, True), (12, False)])
+def test_a_run_goes_on_where_more_than_chance_has_moved(small_base, moved, holds):
+    """A few safe prompts are more than a twentieth of those watched, and no sign that a twentieth of all have moved."""
+    tagged, run_concepts = striped_pairs()
+    texts = WatchedTexts.of(tagged, [], run_concepts, 3)
+    encoder, (one, other) = TextEncoder.from_state(small_base), tokenize(["striped", "plain"])[:, 1].tolist()
+
+    def embed(ids, moved=0):
+        with torch.no_grad():
+            states = encoder(ids).flatten(1)
+        return torch.cat([states[:moved].roll(1, 0), states[moved:]])
+
+    def aligned(ids):
+        changed = torch.where(ids == one, other, ids)
+        return embed(changed, moved if torch.equal(ids, watch.safe_ids) else 0)
+
+    watch = Watch.of(texts, [tokenize(part) for part in texts.parts], embed, 12)
+    check = watch.look(aligned)
+    assert (check.moved, check.holds) == (moved, holds) and (moved == 0 or check.moved > 0.05 * check.safe)
+
+
 def test_a_quality_that_is_led_to_its_safe_sides_must_arrive_there(small_base):
     """What has gone as far again beyond them has left it, and is not there."""
-    safe = [form.format(f"plain {one}") for form in FORMS for one in SUBJECTS] + ["plain", "a photo of plain"]
-    safe += [
-        "a picture of plain",
-        "a painting of plain",
-        "a drawing of plain",
-        "an image of plain",
-        "plain plain plain",
-    ]
-    tagged = [(text, text.replace("plain", "striped"), 0) for text in [*safe, "plain, plain"]]
-    run_concepts = RunConcepts.of("striped", pairs_from_lists(*zip(*[pair[:2] for pair in tagged], strict=True)))
+    tagged, run_concepts = striped_pairs()
     encoder, (one, other) = TextEncoder.from_state(small_base), tokenize(["striped", "plain"])[:, 1].tolist()
 
     def base(ids):
