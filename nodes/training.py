@@ -28,7 +28,7 @@ from .host.inputs import ADVANCED, concepts_input, found_by, seed_input
 from .host.sockets import Pairs, Settings
 
 _DEFAULTS = PRESETS["sage_plus"]
-# The farthest target is moved by this, and the others by nothing as long as the widget stays there.
+# Farthest and neutral targets are moved by this, and the others by nothing as long as the widget stays there.
 _SHIFT = 1.0
 # What a first training may want to change; the other settings are folded away where ComfyUI can.
 _MAIN_SETTINGS = {
@@ -108,8 +108,8 @@ def _setting_inputs() -> list[io.Input]:
             "target_shift",
             100.0,
             0.1,
-            "Multiples of concept_scale that the target is moved off the concept. 1 holds for farthest targets only: "
-            "paired and nearest ones stay, unless another number is set.",
+            "Multiples of concept_scale that the target is moved off the concept. 1 holds for farthest and neutral "
+            "ones only: paired and nearest ones stay, unless another number is set.",
             -100.0,
         ),
         number("concept_scale", 10_000.0, 1.0, "s: how far along the concept direction."),
@@ -152,7 +152,7 @@ def _setting_inputs() -> list[io.Input]:
             "until",
             ["steps", "removed"],
             "steps: the run has its epochs or steps. removed: it ends when held-out prompts say that the concept is "
-            "gone, after as long again; steps is then the limit, or else the steps of the epochs, 400 at the least.",
+            "gone, after as long again and 40 steps at least; its limit is steps, or else the epochs', 400 or more.",
         ),
     ]
 

@@ -5,12 +5,14 @@ With one concept that has no target of its own a run is named, and goes, as it a
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import TrainingError
 from ..prompts.concepts import ConceptList
 from ..prompts.making.lexicon import singular
+from ..prompts.making.reading import FUNCTION
 from ..prompts.making.targets import is_quality
 from ..prompts.pairs import PromptPairs
 from .settings import Target
@@ -18,12 +20,14 @@ from .settings import Target
 # Brackets around nothing are no words.
 _NO_WORDS = " \t\n()[]"
 
-# What prompts of a concept are led to of which nobody said what it becomes: pictures that any model draws, of which at
-# least one says nothing of the concept.
+# What prompts of a concept are led to of which nobody said what it becomes: pictures that any model draws. The first is
+# taken that has least of the concept's words. That a house is a building no list of words says.
 _NEUTRAL = (
     "a small blue house by a lake", "a green tree on a hill", "a white cup on a wooden table", "a red apple",
     "an old brown boat at sea",
 )  # fmt: skip
+
+_WORD = re.compile(r"[\w'-]+")
 
 # Safe prompt, unsafe prompt, and the place of its concept.
 Pair = tuple[str, str, int]
@@ -87,9 +91,9 @@ class RunConcepts:
         """The same with a neutral target for each of which none was said, where `target` is "fitting"."""
         if target != "fitting":
             return self
-        words = (word for names in self.called for name in names for word in name.lower().split())
+        words = {word for names in self.called for name in names for word in _WORD.findall(name.lower())} - FUNCTION
         named = {form for word in words for form in (word, singular(word))}
-        neutral = next((text for text in _NEUTRAL if named.isdisjoint(text.split())), _NEUTRAL[-1])
+        neutral = min(_NEUTRAL, key=lambda text: len(named.intersection(text.split())))
         return replace(self, targets=tuple(text or neutral for text in self.targets))
 
     def paired(self, target: Target) -> tuple[bool, ...]:

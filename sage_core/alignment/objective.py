@@ -22,8 +22,8 @@ from .schedule import batch_sizes, epoch_order, learning_rate, total_steps
 from .settings import TrainingSettings
 
 _MEASUREMENTS = 10
-# A color leaves watched prompts in fifteen steps, and is then still drawn for others: purple in 4 of 72 pictures after
-# twenty steps, in 1 after forty.
+# A color leaves watched prompts in fifteen steps, and may still be drawn for other prompts then: purple in 4 of 72
+# pictures after twenty steps, in 1 after forty.
 _LEAST_STEPS = 40
 
 

@@ -17,7 +17,7 @@ from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
 from .concepts import Pair, RunConcepts
 from .schedule import batch_sizes, least_batch
-from .settings import TrainingSettings
+from .settings import Target, TrainingSettings
 from .targets import match_blocks, row_norms
 from .watch import Watch, WatchedTexts
 
@@ -25,6 +25,8 @@ from .watch import Watch, WatchedTexts
 LEAST_HELD_OUT = 32
 # Prompts embedded and compared at once: half a GiB in fp32 at width 768.
 _BLOCK = 2048
+# Targets that are found among all safe prompts.
+_MATCHED: tuple[Target, ...] = ("farthest", "nearest")
 # Pairs of a concept that say how far apart its two sides are, and how near these are taken to be at the nearest.
 _FOR_WEIGHT, _LEAST_APART = 256, 1e-3
 
@@ -107,7 +109,8 @@ def prepare(
     tokens = _tokenise(training, measured, run_concepts, watched.parts if watched else [], device)
     encoder = FastEncoder.from_state(dict(base) | {TOKEN_TABLE: base[TOKEN_TABLE][tokens.vocabulary]}).to(device)
     assert isinstance(encoder, FastEncoder)
-    embedded = _Embedder(encoder, settings, memory_budget, tokens.count, on_batch)
+    paired = run_concepts.paired(settings.target)
+    embedded = _Embedder(encoder, settings, memory_budget, tokens.count(settings, paired), on_batch)
     *concept_base, empty = embedded(torch.cat([tokens.concept, tokens.empty]))
     told = torch.cat([tokens.safe, tokens.own])
     base_safe = torch.empty(len(told), empty.numel(), dtype=embedded.stored, device="cpu" if on_host else device)
@@ -121,7 +124,7 @@ def prepare(
         largest = max(batch_sizes(len(training), settings))
         watch = Watch.of(watched, tokens.watched, lambda ids: embedded(ids, pooling="flattened"), largest)
     rows = _rows(tokens, safe, embedded, settings, run_concepts)
-    paired, weight = run_concepts.paired(settings.target), None
+    weight = None
     if settings.target == "fitting" and any(paired):
         weight = torch.tensor(_weights(tokens, safe, embedded, paired), device=device)
     # A paired prompt stays where it is only beside others that are moved.
@@ -166,10 +169,13 @@ class _Tokens:
     unsafe_row: Tensor
     concept_of: Tensor
 
-    @property
-    def count(self) -> int:
-        parts = (self.safe, self.unsafe, self.measured, self.concept, self.own, self.empty, *self.watched)
-        return sum(map(len, parts))
+    def count(self, settings: TrainingSettings, paired: Sequence[bool]) -> int:
+        """Prompts that are embedded: unsafe ones only to find their targets, or the way to these."""
+        found = sum(map(len, (self.safe, self.measured, self.concept, self.own, self.empty, *self.watched)))
+        if settings.target in _MATCHED:
+            return found + len(self.unsafe)
+        led = [place for place, is_led in enumerate(paired) if is_led and settings.target == "fitting"]
+        return found + sum(min(_FOR_WEIGHT, int((self.concept_of == place).sum())) for place in led)
 
 
 def _tokenise(
@@ -240,7 +246,7 @@ def _rows(
     """`Prepared.rows`: each pair's safe and unsafe row, the row of its target, and its concept."""
     paired = run_concepts.paired(settings.target)
     target = tokens.safe_row
-    if settings.target in ("farthest", "nearest"):
+    if settings.target in _MATCHED:
         blocks = (embedded(block, embedded.stored) for block in tokens.unsafe.split(_BLOCK))
         target = match_blocks(blocks, safe, settings.target, _BLOCK)[tokens.unsafe_row]
     for concept, (text, led) in enumerate(zip(run_concepts.targets, paired, strict=True)):

@@ -49,7 +49,7 @@ class TrainingSettings(Settings):
         neutralise: whether the term that leads the concept to the empty prompt takes part.
         target: which safe prompt an unsafe one is redirected to: the "farthest" as published, its "paired" one, the
             "nearest", or the "fitting" one: the paired for a quality of which it is said what it becomes, whose prompts
-            must arrive somewhere, see `ruler`, and a neutral one for another concept. The way to a paired one then
+            must arrive somewhere, see `watch`, and a neutral one for another concept. The way to a paired one then
             counts as a share of what it is in the base, since it is a short one.
         target_shift: multiples of s by which that target is moved against the concept, but no paired one among fitting
             ones, and none that a concept becomes; None for 1 with "farthest", as published, and "fitting", and 0 with
@@ -68,7 +68,7 @@ class TrainingSettings(Settings):
         held_out: safe prompts kept out of training to measure the geometry on, at most a tenth of all.
         until: when a run ends: after its "steps", or when the concept is "removed" by the embeddings of prompts that
             were kept out of training, see `ruler`, and as long after they first said so as that took. `steps`, or else
-            `epochs` but MOST_STEPS at least, is then the limit.
+            `epochs` but MOST_STEPS at least, is then the limit, and nothing ends it before 40 steps.
     """
 
     keep_weight: Share = 0.3
@@ -135,7 +135,7 @@ class TrainingSettings(Settings):
 #   not to the empty prompt: that shows what a model draws unasked, which may be the concept (in the world of shapes a
 #   skull in 8 of 60 pictures). A colour, a pattern or another quality is led to what stands in its place in the pairs'
 #   safe sides: prompts that only leave it may be drawn with it still. All else is led as in the paper, but by way of a
-#   prompt that says nothing of it: the farthest safe one may say a half.
+#   prompt that says nothing of it: the farthest safe prompt may say a half of it.
 # - safeclip, safer_clip: the text side of SafeCLIP and SafeR-CLIP. Both train the image encoder, too, by contrastive
 #   terms that SD 1.x has no use for; what is left is the redirection of the pooled text embedding to the paired, or
 #   the nearest, safe prompt, and a hold on safe prompts of the same weight. They measure it after CLIP's projection,

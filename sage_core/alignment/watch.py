@@ -19,12 +19,12 @@ from ..intervals import Hits
 from ..prompts.making.targets import is_quality
 from ..runs.record import Check
 from .concepts import Pair, RunConcepts
-from .ruler import GONE, MOST_PAIRS, STILL_THERE, Ruler, apart_of, moved_of, worst_mean
+from .ruler import ARRIVED, GONE, MOST_PAIRS, STILL_THERE, Ruler, apart_of, moved_of, worst_mean
 
 Row = TypeVar("Row")
 
-# Share of unsafe prompts that may still lie with the concept, and of safe ones that may have moved: a run goes on where
-# more of these certainly have.
+# Share of unsafe prompts that may still lie with the concept, and of safe ones that may have moved. A run goes on for
+# safe ones only where the 95 % interval of their share lies above it.
 MOST_LEFT = 0.02
 MOST_MOVED = 0.05
 # Share of the prompts that name a concept which its ruler must see in the base, to be believed.
@@ -75,6 +75,7 @@ class WatchedTexts:
         safe: what must stay.
         pairs: from which each concept's ruler is made.
         sides: places in `unsafe` and `safe` of both sides of the pairs that must arrive.
+        arrived: distance from their safe sides, as a share of the base's, at which they have.
     """
 
     unsafe: list[tuple[str, int]]
@@ -82,6 +83,7 @@ class WatchedTexts:
     safe: list[str]
     pairs: list[list[Pair]]
     sides: list[tuple[int, int]]
+    arrived: float
 
     @classmethod
     def of(
@@ -124,6 +126,7 @@ class WatchedTexts:
             safe,
             fitting_pairs(training, len(run_concepts)),
             sides,
+            _ARRIVED if kept_out else ARRIVED,
         )
 
     @property
@@ -150,6 +153,7 @@ class Watch:
         every: steps from one look to the next.
         sides: rows of `unsafe_ids` and of `safe_ids`, (P, 2), of the pairs that must arrive.
         sides_base: embeddings by the base of the unsafe sides of these, (P, D).
+        arrived: see `WatchedTexts`.
     """
 
     rulers: tuple[Ruler, ...]
@@ -162,6 +166,7 @@ class Watch:
     certain: bool
     sides: Tensor
     sides_base: Tensor
+    arrived: float
 
     @classmethod
     def of(
@@ -189,9 +194,11 @@ class Watch:
         pairs = pairs[seen[pairs[:, 0]]]
         # Places among the prompts that are seen.
         both = torch.stack([(seen.cumsum(0) - 1)[pairs[:, 0]], pairs[:, 1]], 1)
+        sides_base = base[pairs[:, 0]]
         return cls(
-            rulers, unsafe[seen], safe, concept_of[seen], of_seen, embed(safe), every, certain, both, base[pairs[:, 0]]
-        )
+            rulers, unsafe[seen], safe, concept_of[seen], of_seen, embed(safe), every, certain, both, sides_base,
+            texts.arrived,
+        )  # fmt: skip
 
     def look(self, embed: Callable[[Tensor], Tensor]) -> Check | None:
         """Count what is left and what has moved by an encoder (`embed`); None if an embedding is not finite."""
@@ -203,8 +210,8 @@ class Watch:
         gone = left <= MOST_LEFT * len(places) and worst_mean(places.tolist(), self.groups) <= GONE
         if len(self.sides):
             of_sides, targets = unsafe[self.sides[:, 0]], self.safe_base[self.sides[:, 1]]
-            gone = gone and apart_of(of_sides, self.sides_base, targets) <= _ARRIVED
-        # Three of fifty may be chance, and more steps bring none of them back.
+            gone = gone and apart_of(of_sides, self.sides_base, targets) <= self.arrived
+        # Three of fifty may be chance, and more steps bring none of them back. A verdict counts without such a margin.
         kept = Hits(moved, len(safe)).interval[0] <= MOST_MOVED
         holds = self.certain and gone and kept
         return Check(left, len(places), moved, len(safe), holds)

@@ -149,7 +149,7 @@ class Loop:
         self.step = 0
         self.history: list[StepReport] = []
         self._pending: list[_Queued] = []
-        self._checks: list[Check] = []
+        self._checks: list[tuple[int, bool]] = []
         self._whole = True
         self._earlier_seconds = 0.0
         self._started = time.monotonic()
@@ -165,9 +165,9 @@ class Loop:
 
     @property
     def reached(self) -> bool:
-        """Whether the newest checks hold, and the first that did is as far back as it took to get there."""
-        held = [check.holds for check in self._checks]
-        if self.step < self.objective.least or not all(held[-CHECKS_TO_END:]) or len(held) < CHECKS_TO_END:
+        """Whether the newest checks hold, not before `least`, and the first did as far back as it took to get there."""
+        held = [holds for _, holds in self._checks]
+        if len(held) < CHECKS_TO_END or not all(held[-CHECKS_TO_END:]) or self._checks[-1][0] < self.objective.least:
             return False
         first = held.index(True)
         return len(held) - first >= first
@@ -256,13 +256,13 @@ class Loop:
             newest = replace(newest, geometry=self.within_memory(lambda: self.objective.measure(self.step)))
         if newest is not None and newest.check is None:
             newest = replace(newest, check=self.within_memory(lambda: self.objective.check(self.step)))
-            self._checks += [newest.check] if newest.check is not None else []
+            self._checks += [(self.step, newest.check.holds)] if newest.check is not None else []
         self.history[-1:] = [newest] if newest is not None else []
 
     def _queue(self, losses: Tensor, rate: float, geometry: GeometryPoint | None, check: Check | None) -> None:
         arrived = None
         if check is not None:
-            self._checks.append(check)
+            self._checks.append((self.step, check.holds))
         if losses.is_cuda:
             # An asynchronous copy, read a step later: reading it now would leave the GPU idle until the next launch.
             on_gpu, losses = losses, torch.empty_like(losses, device="cpu", pin_memory=True)
@@ -344,7 +344,7 @@ class Loop:
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise TrainingError(_unreadable(path, str(error))) from error
         self.step, self.history = step, history
-        self._checks = [report.check for report in history if report.check is not None]
+        self._checks = [(report.step, report.check.holds) for report in history if report.check is not None]
         self._earlier_seconds, self._started = float(seconds), time.monotonic()
 
 

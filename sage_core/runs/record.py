@@ -32,7 +32,7 @@ class Check:
     Attributes:
         left: unsafe prompts that still lie with the concept, of `unsafe`.
         moved: safe prompts that have left their place, of `safe`.
-        holds: whether that is few enough of both.
+        holds: whether that is few enough of both, and all else that the objective asks is reached.
     """
 
     left: int

@@ -9,6 +9,7 @@ import torch
 from naive_alignment import naive_run
 
 from sage_core.alignment.concepts import RunConcepts
+from sage_core.alignment.preparation import prepare
 from sage_core.alignment.report import run_summary
 from sage_core.alignment.settings import PRESETS, TrainingSettings
 from sage_core.alignment.training import run_key, train, train_stored
@@ -54,7 +55,8 @@ def test_a_run_equals_the_naive_loop(small_base, concepts, units, changed):
     ("name", "target"),
     [
         ("skull", "a small blue house by a lake"), ("lakes", "a green tree on a hill"),
-        ("red star", "a small blue house by a lake"),
+        ("red star", "a small blue house by a lake"), ("(lake)", "a green tree on a hill"),
+        ("boat on a lake", "a green tree on a hill"), ("a house, a tree and a cup", "a red apple"),
     ],
 )  # fmt: skip
 def test_what_is_led_nowhere_is_led_to_a_picture_without_it(name, target):
@@ -63,6 +65,22 @@ def test_what_is_led_nowhere_is_led_to_a_picture_without_it(name, target):
         given = RunConcepts.of(concept, pairs)
         assert given.fitted("fitting").targets == (target,) and given.fitted("farthest").targets == (None,)
     assert RunConcepts.of(OWN, pairs_from_concepts(SAFE, OWN)).fitted("fitting").targets[0] == "a grey ball"
+
+
+@pytest.mark.parametrize("until", ["steps", "removed"])
+@pytest.mark.parametrize("target", ["farthest", "paired", "nearest", "fitting"])
+def test_progress_of_the_preparation_ends_with_its_last_prompt(small_base, target, until):
+    told = []
+    settings = SETTINGS.replace(target=target, until=until)
+    prepare(
+        small_base,
+        pairs_from_concepts(SAFE, FIT),
+        FIT,
+        settings,
+        torch.device("cpu"),
+        on_batch=lambda *at: told.append(at),
+    )
+    assert [done == total for done, total in told] == [False] * (len(told) - 1) + [True]
 
 
 def same(a, b):

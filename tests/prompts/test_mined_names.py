@@ -107,10 +107,11 @@ def test_the_parts_of_a_phrase_are_mined_apart(roles: Roles) -> None:
 
 
 def test_a_basic_color_is_a_near_miss_however_near(roles: Roles) -> None:
-    """What lies between a name and a near miss is a name or nothing, as the encoder has it; blue is never purple."""
-    target = found(PublishedSenses({"purple": {"violet": 0.97, "blue": 0.825}}), roles, "purple")
-    assert {name.text for name in target.names} == {"purple", "violet"}
-    assert target.near[0] == "blue"
+    for cosine in (0.825, 0.97):
+        target = found(PublishedSenses({"purple": {"violet": 0.97, "blue": cosine}}), roles, "purple")
+        assert {name.text for name in target.names} == {"purple", "violet"} and target.near[0] == "blue"
+    gray = found(PublishedSenses({"grey": {"gray": 0.97}}), roles, "grey")
+    assert "gray" not in gray.near and "gray" in {name.text for name in gray.names}
 
 
 def test_a_mined_name_that_refers_to_minors_is_refused(roles: Roles) -> None:
@@ -122,6 +123,10 @@ def test_a_mined_name_that_refers_to_minors_is_refused(roles: Roles) -> None:
 def test_a_size_has_no_name_that_may_refer_to_minors(roles: Roles) -> None:
     target = found(PublishedSenses({"tiny": {"teeny": 0.97, "miniature": 0.96}}), roles, "tiny")
     assert "teeny" not in {name.text for name in target.names} and "tiny" in {name.text for name in target.names}
+    target = found(PublishedSenses({"tiny": {"teeny": 0.97, "miniature": 0.96}}), roles, "tiny house")
+    assert {"tiny house", "miniature house"} <= {name.text for name in target.names}
+    with pytest.raises(PromptError, match="refers or may refer to minors"):
+        found(PublishedSenses({"lady": {"girl": 0.97}}), roles, "tiny lady")
 
 
 @pytest.mark.parametrize(

@@ -364,7 +364,7 @@ def test_it_ends_when_two_checks_in_a_row_hold(good: tuple[int, ...], steps: int
     assert {report.steps for report in history} == {20}
 
 
-@pytest.mark.parametrize(("least", "steps"), [(3, 4), (6, 6), (7, 7), (30, 20)])
+@pytest.mark.parametrize(("least", "steps"), [(3, 4), (6, 6), (7, 8), (30, 20)])
 def test_no_check_ends_a_run_before_its_least(least: int, steps: int) -> None:
     watched = Watched(*range(0, 21, 2))
     watched.least = least

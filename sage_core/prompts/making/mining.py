@@ -77,7 +77,7 @@ def mine(senses: Senses, roles: Roles, target: Target, settings: MakingSettings,
         taken: words that belong to other concepts or that no training may see.
 
     Raises:
-        PromptError: the encoder takes a word for the concept that refers to minors.
+        PromptError: the encoder takes a word for the concept, which is no size, that refers or may refer to minors.
     """
     main = target.main
     if (
@@ -198,11 +198,11 @@ class _Place:
 
     def names(self) -> list[tuple[str, float, float]]:
         """Words that the encoder takes for the concept's, the likest first: word, cosine, share of the median."""
-        most, surely = self._most(), self._basic_colors()
+        most, others = self._most(), self._other_basic_colors()
         found = [
             (word, cosine, share)
             for word, cosine, share, worst in zip(self.words, self.cosine, self.share, self.worst, strict=True)
-            if share < surely.get(word, most) and worst < _WORST and not self._listed_apart(word)
+            if share < most and worst < _WORST and word not in others and not self._listed_apart(word)
         ]
         return sorted(found, key=lambda each: each[2])[:_MOST_NAMES]
 
@@ -222,18 +222,19 @@ class _Place:
                 return following
         return least
 
-    def _basic_colors(self) -> dict[str, float]:
-        """The share below which each is a name of a color, and else a near miss: nothing of it is left uncertain."""
-        color = self.kind == Kind.QUALITY and listed_group(self.word, self.kind) == "color"
-        return dict.fromkeys(BASIC_COLORS, self.settings.name_distance) if color else {}
+    def _other_basic_colors(self) -> frozenset[str]:
+        """Basic colors that this one is none of: near misses however near the encoder puts them, and never names."""
+        if self.kind != Kind.QUALITY or self.word not in BASIC_COLORS:
+            return frozenset()
+        return BASIC_COLORS - ({"grey", "gray"} if self.word in ("grey", "gray") else {self.word})
 
     def near(self) -> tuple[str, ...]:
         """Words that may take its place and are no names, the likest first."""
-        beyond, surely = self.settings.near_distance, self._basic_colors()
+        beyond, others = self.settings.near_distance, self._other_basic_colors()
         likely = [
             (share, word)
             for word, share in zip(self.words, self.share, strict=True)
-            if share >= surely.get(word, beyond) and word in self.place
+            if (share > beyond or word in others) and word in self.place
         ]
         if self.kind == Kind.THING:
             # "On the tarmac": a place is no thing, unless lists say so.
@@ -401,11 +402,13 @@ def _name(target: Target, word: str, cosine: float, share: float) -> Name:
 
 
 def _without_minors(target: Target, names: Sequence[Name]) -> list[Name]:
-    fit = [name for name in names if not mentions_minor(name.text)]
-    # The encoder puts "teeny" with "tiny", which says nothing of an age. Of any other concept such a word might.
-    if len(fit) < len(names) and listed_group(target.main.head, target.kind) != "size":
+    # The encoder puts "teeny" with "tiny": of a size that says nothing of an age, of anything else it might.
+    size = listed_group(target.main.modifier or target.main.head, Kind.QUALITY) == "size"
+    if size:
+        names = [name for name in names if not mentions_minor(name.modifier or name.head)]
+    if any(mentions_minor(name.text) for name in names):
         raise PromptError(
             f"The concept {shown(target.concept.name)}: the text encoder takes a word for it that refers or may "
             "refer to minors, and no prompts are made with it. Choose other words."
         )
-    return fit
+    return list(names)

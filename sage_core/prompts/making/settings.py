@@ -37,7 +37,8 @@ class MakingSettings(Settings):
         mine: whether names are looked for that the encoder takes for the concept.
         name_distance: a word is a name if its distance to the concept's is less than this share of the median distance
             of the words that stand in the same place.
-        near_distance: and a near miss only if it is more than this share; what lies between is used as neither.
+        near_distance: and a near miss only if it is more than this share; what lies between is used as neither,
+            but for basic colors, which are near misses of one another however near.
         kind: of every concept, "" to find it out.
         check_spelling: whether a name that looks misspelt is an error.
 
