@@ -120,7 +120,7 @@ def train(
 
 # Raised when the same inputs no longer give the same weights: of all runs, and of those whose targets fit or whose end
 # is found by looking.
-_RECIPE, _RECIPE_OF_NAMES = 1, 2
+_RECIPE, _FITTING_RECIPE = 1, 2
 # Settings that came later do not take part in a run's name where they are as they always were.
 _ADDED = {
     "redirect_weight": None,
@@ -144,7 +144,7 @@ def run_key(base_hash: str, pairs: PromptPairs, concept: str | ConceptList, sett
         raise SettingsError("precision is 'auto': replace it by `choose_precision(\"auto\", device)` to name a run.")
     named = settings.replace(chunk_size=None, target_shift=settings.shift).to_dict()
     made_of = {
-        "recipe": _RECIPE_OF_NAMES if settings.until == "removed" or settings.target == "fitting" else _RECIPE,
+        "recipe": _FITTING_RECIPE if settings.until == "removed" or settings.target == "fitting" else _RECIPE,
         "base": base_hash,
         "pairs": pairs.hash(),
         **RunConcepts.of(concept, pairs).key(),
