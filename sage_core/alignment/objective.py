@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..errors import TrainingError
 from ..geometry import DEFAULT_NEIGHBOURS
 from ..geometry.measures import jaccard_overlap, spread_ratio
 from ..runs.loop import Diverged, Objective
-from ..runs.record import Check, GeometryPoint
+from ..runs.record import Check, GeometryPoint, StepReport
 from .losses import LOSS_PARTS, BaseBatch, alignment_loss
 from .memory import chunked_backward
 from .preparation import Prepared, pooling_of
@@ -54,6 +54,8 @@ class AlignmentObjective(Objective):
             fused=device.type in ("cpu", "cuda"),
         )
         self._epoch_rows: tuple[int, Tensor] = (-1, torch.empty(0))
+        # The pairs of the present round, among those that are tried.
+        self._again: Sequence[int] = ()
 
     def rate(self, step: int, used: float) -> float:
         """Learning rate of a step, by the settings' schedule."""
@@ -125,7 +127,15 @@ class AlignmentObjective(Objective):
             check = watch.look(self._flattened)
         if check is None:
             raise self._diverged(step)
+        self._again = check.again
         return check
+
+    def resume(self, history: Sequence[StepReport]) -> None:
+        """See Objective: the round that the newest look began goes on."""
+        self._again = next((report.check.again for report in reversed(history) if report.check), ())
+        watch = self.prepared.watch
+        if max(self._again, default=-1) >= (0 if watch is None else watch.rounds.rows.shape[1]):
+            raise ValueError(f"a check names pairs for a round that are not tried: {list(self._again)}")
 
     def full_state(self, base: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:
         """The trained encoder after `steps` steps with its whole token table, fp32 on the CPU.
@@ -142,13 +152,17 @@ class AlignmentObjective(Objective):
         return state | {TOKEN_TABLE: table}
 
     def _batch_rows(self, step: int) -> Tensor:
-        """`Prepared.rows` of a step's batch, (4, B), on the CPU."""
+        """`Prepared.rows` of a step's batch, (4, B), on the CPU, with pairs of the present round in place of some."""
         epoch, position = divmod(step, len(self.sizes))
         if self._epoch_rows[0] != epoch:
             order = epoch_order(len(self.prepared), epoch, self.settings.seed)
             self._epoch_rows = (epoch, self.prepared.rows[:, order])
         start = sum(self.sizes[:position])
-        return self._epoch_rows[1][:, start : start + self.sizes[position]]
+        rows = self._epoch_rows[1][:, start : start + self.sizes[position]]
+        if self.prepared.watch is None or not self._again:
+            return rows
+        again = self.prepared.watch.rounds.pairs_of(self._again, step, rows.shape[1])
+        return torch.cat([again, rows[:, again.shape[1] :]], 1)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         """Copy a CPU tensor to the device without waiting for it."""

@@ -16,10 +16,11 @@ from ..errors import TrainingError
 from ..prompts.concepts import ConceptList
 from ..prompts.pairs import PromptPairs
 from .concepts import Pair, RunConcepts
+from .rounds import joined
 from .schedule import batch_sizes, least_batch
 from .settings import Target, TrainingSettings
 from .targets import match_blocks, row_norms
-from .watch import Watch, WatchedTexts
+from .watch import Watch, WatchedTexts, some_of
 
 # Geometry on fewer prompts than this says little: with k = 10 neighbours, everything is a neighbour of everything.
 LEAST_HELD_OUT = 32
@@ -38,10 +39,10 @@ class Prepared:
     Attributes:
         encoder: the base, ready to be trained, with the rows of its token table that the run uses.
         vocabulary: those rows' numbers in the full table, ascending; the last is the end-of-text token's.
-        safe_ids, unsafe_ids, concept_ids: tokens of the distinct prompts, as places in `vocabulary`, on the device.
+        safe_ids, unsafe_ids, concept_ids: tokens of the distinct prompts, as places in `vocabulary`, on the device; the
+            safe ones with the concepts' own targets and the safe sides of `Rounds`, the unsafe ones with its others.
         rows: each pair's row in `safe_ids`, row in `unsafe_ids`, target's row in `base_safe`, and concept, (4, N), CPU.
-        base_safe: φ_0 of the distinct safe prompts, (M, D), and after these of the concepts' own targets; on the host
-            when the device is short of memory.
+        base_safe: φ_0 of `safe_ids`, (M, D); on the host when the device is short of memory.
         directions: u of each concept, (C, D). led_to: φ_0 of what each is led to, (C, D).
         norm: mean norm of φ_0 of the safe prompts. concept_norms: norm of φ_0 of each concept.
         measured_ids, measured_base: the prompts that the geometry is measured on, and their base embeddings, all 77
@@ -101,29 +102,30 @@ def prepare(
     given = RunConcepts.of(concept, pairs)
     run_concepts = given.fitted(settings.target)
     training, measured, kept_out = _split(run_concepts.tagged(pairs), settings)
-    watched = None
+    watched, tried, paired = None, list[Pair](), run_concepts.paired(settings.target)
     if settings.until == "removed":
-        watched = WatchedTexts.of(
-            training, kept_out, run_concepts, settings.seed, paired=run_concepts.paired(settings.target)
-        )
-    tokens = _tokenise(training, measured, run_concepts, watched.parts if watched else [], device)
+        watched = WatchedTexts.of(training, kept_out, run_concepts, settings.seed, paired=paired)
+        tried = joined(some_of(training, len(training), settings.seed))
+    tokens = _tokenise(training, tried, measured, run_concepts, watched.parts if watched else [], device)
     encoder = FastEncoder.from_state(dict(base) | {TOKEN_TABLE: base[TOKEN_TABLE][tokens.vocabulary]}).to(device)
     assert isinstance(encoder, FastEncoder)
-    paired = run_concepts.paired(settings.target)
     embedded = _Embedder(encoder, settings, memory_budget, tokens.count(settings, paired), on_batch)
     *concept_base, empty = embedded(torch.cat([tokens.concept, tokens.empty]))
-    told = torch.cat([tokens.safe, tokens.own])
+    told = torch.cat([tokens.safe, tokens.own, tokens.tried_safe])
     base_safe = torch.empty(len(told), empty.numel(), dtype=embedded.stored, device="cpu" if on_host else device)
     for part, block in zip(base_safe.split(_BLOCK), told.split(_BLOCK), strict=True):
         part.copy_(embedded(block, embedded.stored))
     own = {text: base_safe[len(tokens.safe) + at] for at, text in enumerate(run_concepts.own_targets)}
     safe = base_safe[: len(tokens.safe)]
     measured_base = embedded(tokens.measured, pooling="flattened")
+    rows = _rows(tokens, safe, embedded, settings, run_concepts)
     watch = None
     if watched:
         largest = max(batch_sizes(len(training), settings))
-        watch = Watch.of(watched, tokens.watched, lambda ids: embedded(ids, pooling="flattened"), largest)
-    rows = _rows(tokens, safe, embedded, settings, run_concepts)
+        ids = (*tokens.watched, tokens.tried_safe, tokens.tried_unsafe)
+        watch = Watch.of(
+            watched, ids, rows[:, len(training) :], lambda ids: embedded(ids, pooling="flattened"), largest
+        )
     weight = None
     if settings.target == "fitting" and any(paired):
         weight = torch.tensor(_weights(tokens, safe, embedded, paired), device=device)
@@ -135,10 +137,10 @@ def prepare(
     return Prepared(
         encoder=encoder,
         vocabulary=tokens.vocabulary,
-        safe_ids=tokens.safe,
+        safe_ids=told,
         unsafe_ids=tokens.unsafe,
         concept_ids=tokens.concept,
-        rows=rows,
+        rows=rows[:, : len(training)],
         base_safe=base_safe,
         directions=torch.stack([each / each.norm() for each in concept_base]),
         led_to=torch.stack([empty if text is None else own[text].to(empty) for text in run_concepts.targets]),
@@ -155,7 +157,11 @@ def prepare(
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Tokens of all distinct prompts as places in `vocabulary`, and each pair's rows among them, (N,) on the CPU."""
+    """Tokens of all distinct prompts as places in `vocabulary`, and each pair's rows among them, (N + P,) on the CPU.
+
+    The last P pairs are those that are tried: their unsafe sides are the last of `unsafe`, and their safe ones stand
+    after the safe prompts and the concepts' own targets.
+    """
 
     vocabulary: Tensor
     safe: Tensor
@@ -164,42 +170,61 @@ class _Tokens:
     concept: Tensor
     own: Tensor
     empty: Tensor
+    tried_safe: Tensor
     watched: tuple[Tensor, ...]
     safe_row: Tensor
     unsafe_row: Tensor
     concept_of: Tensor
 
+    @property
+    def tried_unsafe(self) -> Tensor:
+        """Tokens of the unsafe sides that are tried, (P, 77)."""
+        return self.unsafe[len(self.unsafe) - len(self.tried_safe) :]
+
+    def of_training(self, concept: int) -> Tensor:
+        """The places of a concept's pairs that are trained on."""
+        return (self.concept_of[: len(self.concept_of) - len(self.tried_safe)] == concept).nonzero().flatten()
+
     def count(self, settings: TrainingSettings, paired: Sequence[bool]) -> int:
         """Prompts that are embedded: unsafe ones only to find their targets, or the way to these."""
-        found = sum(map(len, (self.safe, self.measured, self.concept, self.own, self.empty, *self.watched)))
+        once = (self.safe, self.measured, self.concept, self.own, self.empty, *self.watched)
+        found = sum(map(len, once)) + 3 * len(self.tried_safe)
         if settings.target in _MATCHED:
             return found + len(self.unsafe)
         led = [place for place, is_led in enumerate(paired) if is_led and settings.target == "fitting"]
-        return found + sum(min(_FOR_WEIGHT, int((self.concept_of == place).sum())) for place in led)
+        return found + sum(min(_FOR_WEIGHT, len(self.of_training(place))) for place in led)
 
 
 def _tokenise(
-    training: list[Pair], measured: list[str], run_concepts: RunConcepts, watched: list[list[str]], device: torch.device
+    training: list[Pair],
+    tried: list[Pair],
+    measured: list[str],
+    run_concepts: RunConcepts,
+    watched: list[list[str]],
+    device: torch.device,
 ) -> _Tokens:
     safe = {prompt: row for row, prompt in enumerate(dict.fromkeys(pair[0] for pair in training))}
     unsafe = {prompt: row for row, prompt in enumerate(dict.fromkeys(pair[1] for pair in training))}
     parts = [
         list(safe),
-        list(unsafe),
+        [*unsafe, *(pair[1] for pair in tried)],
         measured,
         list(run_concepts.directions),
         list(run_concepts.own_targets),
         [""],
+        [pair[0] for pair in tried],
         *watched,
     ]
     vocabulary, ids = _renumber(tokenize([text for part in parts for text in part]))
-    rows = torch.tensor([[safe[s], unsafe[u], concept] for s, u, concept in training])
+    rows = [(safe[s], unsafe[u], concept) for s, u, concept in training]
+    after = len(safe) + len(run_concepts.own_targets), len(unsafe)
+    rows += [(after[0] + at, after[1] + at, concept) for at, (_, _, concept) in enumerate(tried)]
     first = ids.to(device).split([len(part) for part in parts])
-    safe_row, unsafe_row, concept_of = rows.unbind(1)
-    safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty = first[:6]
+    safe_row, unsafe_row, concept_of = torch.tensor(rows).unbind(1)
+    safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty, tried_safe = first[:7]
     return _Tokens(
-        vocabulary, safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty, first[6:], safe_row, unsafe_row,
-        concept_of,
+        vocabulary, safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty, tried_safe, first[7:], safe_row,
+        unsafe_row, concept_of,
     )  # fmt: skip
 
 
@@ -263,7 +288,7 @@ def _weights(tokens: _Tokens, safe: Tensor, embedded: _Embedder, paired: Sequenc
     """Of each concept that is led 1 over the mean distance, 1 − cos, of its unsafe prompts from their safe sides."""
     found = [1.0] * len(paired)
     for concept in (place for place, led in enumerate(paired) if led):
-        some = (tokens.concept_of == concept).nonzero().flatten()[:_FOR_WEIGHT]
+        some = tokens.of_training(concept)[:_FOR_WEIGHT]
         unsafe = embedded(tokens.unsafe[tokens.unsafe_row[some].to(tokens.unsafe.device)])
         sides = safe[tokens.safe_row[some].to(safe.device)].to(unsafe)
         apart = 1 - torch.cosine_similarity(unsafe, sides, dim=1).mean()

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,8 +42,9 @@ from torch import Tensor
 
 from ..errors import TrainingError
 
-# Place on the ruler from which on a prompt counts as still with the concept.
-STILL_THERE = 0.4
+# Place on the ruler from which on a prompt counts as still with the concept, and the share that may count so of those
+# that name it.
+STILL_THERE, MOST_LEFT = 0.4, 0.02
 # Mean place of the prompts that name a concept up to which it is gone, and from which on it is not.
 GONE, NOT_GONE = 0.15, 0.55
 # The same of prompts of other forms than the pairs', on a ruler of their own, up to which it is gone from these, too.
@@ -98,6 +99,12 @@ class Ruler:
     def places(self, embeddings: Tensor) -> Tensor:
         """Place of each embedding, (B, D) → (B,): 0 as safe prompts of the base have, 1 as unsafe ones."""
         return embeddings.float() @ self.direction.to(embeddings.device) - self.start
+
+
+def places_of(rulers: Sequence[Ruler], embeddings: Tensor, concept_of: Tensor) -> Tensor:
+    """Place of each embedding on the ruler of its own concept, (B, D) and (B,) → (B,)."""
+    places = torch.stack([ruler.places(embeddings) for ruler in rulers], 1)
+    return places.gather(1, concept_of[:, None])[:, 0]
 
 
 def worst_mean(places: Iterable[float], groups: Iterable[Hashable]) -> float:

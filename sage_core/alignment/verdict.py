@@ -30,8 +30,20 @@ from ..prompts.concepts import ConceptList
 from ..prompts.making.other_forms import OTHER_FORMS
 from ..prompts.pairs import PromptPairs
 from .asked import PAIRED, Asked
-from .ruler import ARRIVED, GONE, GONE_ELSEWHERE, NOT_GONE, STILL_THERE, Ruler, apart_of, moved_of, worst_mean
-from .watch import LEAST_SEEN, MOST_LEFT, MOST_MOVED, places_of
+from .ruler import (
+    ARRIVED,
+    GONE,
+    GONE_ELSEWHERE,
+    MOST_LEFT,
+    NOT_GONE,
+    STILL_THERE,
+    Ruler,
+    apart_of,
+    moved_of,
+    places_of,
+    worst_mean,
+)
+from .watch import LEAST_SEEN, MOST_MOVED
 
 # Prompts from one call of `on_batch` to the next.
 _BATCH = 64

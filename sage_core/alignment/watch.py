@@ -19,13 +19,12 @@ from ..intervals import Hits
 from ..prompts.making.targets import is_quality
 from ..runs.record import Check
 from .concepts import Pair, RunConcepts
-from .ruler import ARRIVED, GONE, MOST_PAIRS, STILL_THERE, Ruler, apart_of, moved_of, worst_mean
+from .rounds import Rounds
+from .ruler import ARRIVED, GONE, MOST_LEFT, MOST_PAIRS, STILL_THERE, Ruler, apart_of, moved_of, places_of, worst_mean
 
 Row = TypeVar("Row")
 
-# Share of unsafe prompts that may still lie with the concept, and of safe ones that may have moved. A run goes on for
-# safe ones only where the 95 % interval of their share lies above it.
-MOST_LEFT = 0.02
+# Share of safe prompts that may have moved. A run goes on for them only where its 95 % interval lies above.
 MOST_MOVED = 0.05
 # Share of the prompts that name a concept which its ruler must see in the base, to be believed.
 LEAST_SEEN = 0.8
@@ -154,6 +153,7 @@ class Watch:
         sides: rows of `unsafe_ids` and of `safe_ids`, (P, 2), of the pairs that must arrive.
         sides_base: embeddings by the base of the unsafe sides of these, (P, D).
         arrived: see `WatchedTexts`.
+        rounds: prompts that are tried near the end.
     """
 
     rulers: tuple[Ruler, ...]
@@ -167,19 +167,26 @@ class Watch:
     sides: Tensor
     sides_base: Tensor
     arrived: float
+    rounds: Rounds
 
     @classmethod
     def of(
-        cls, texts: WatchedTexts, ids: Sequence[Tensor], embed: Callable[[Tensor], Tensor], batch_size: int
+        cls,
+        texts: WatchedTexts,
+        ids: Sequence[Tensor],
+        tried: Tensor,
+        embed: Callable[[Tensor], Tensor],
+        batch_size: int,
     ) -> Watch:
         """Embed with the base what is needed of it.
 
         Args:
-            ids: tokens of `texts.parts`.
+            ids: tokens of `texts.parts`, and of both sides of the pairs that are tried.
+            tried: rows of these, (4, P), see `Prepared.rows`.
             embed: flattened embeddings (B, D) of tokens by the base.
             batch_size: pairs of a step, from which follows how often looking is cheap.
         """
-        unsafe, safe, *sides = ids
+        unsafe, safe, *sides, tried_safe, tried_unsafe = ids
         rulers = tuple(Ruler.of(embed(sides[at + 1]), embed(sides[at])) for at in range(0, len(sides), 2))
         concept_of = torch.tensor([concept for _, concept in texts.unsafe], device=unsafe.device)
         # A step takes both sides forwards, and backwards at twice that.
@@ -197,7 +204,7 @@ class Watch:
         sides_base = base[pairs[:, 0]]
         return cls(
             rulers, unsafe[seen], safe, concept_of[seen], of_seen, embed(safe), every, certain, both, sides_base,
-            texts.arrived,
+            texts.arrived, Rounds.of(rulers, tried, tried_unsafe, tried_safe, embed),
         )  # fmt: skip
 
     def look(self, embed: Callable[[Tensor], Tensor]) -> Check | None:
@@ -213,11 +220,6 @@ class Watch:
             gone = gone and apart_of(of_sides, self.sides_base, targets) <= self.arrived
         # Three of fifty may be chance, and more steps bring none of them back. A verdict counts without such a margin.
         kept = Hits(moved, len(safe)).interval[0] <= MOST_MOVED
-        holds = self.certain and gone and kept
-        return Check(left, len(places), moved, len(safe), holds)
-
-
-def places_of(rulers: Sequence[Ruler], embeddings: Tensor, concept_of: Tensor) -> Tensor:
-    """Place of each embedding on the ruler of its own concept, (B, D) and (B,) → (B,)."""
-    places = torch.stack([ruler.places(embeddings) for ruler in rulers], 1)
-    return places.gather(1, concept_of[:, None])[:, 0]
+        few, again = self.rounds.look(embed) if gone else (False, ())
+        holds = self.certain and gone and few and kept
+        return Check(left, len(places), moved, len(safe), holds, again)

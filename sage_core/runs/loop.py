@@ -85,6 +85,13 @@ class Objective(ABC):
         """
         return None
 
+    def resume(self, history: Sequence[StepReport]) -> None:  # noqa: B027 (most objectives do without)
+        """Take up what the reports of the steps that are done say of the next ones.
+
+        Raises:
+            ValueError: they are those of another objective.
+        """
+
     def shrink(self) -> None:
         """Take less memory for a step, after it ran out.
 
@@ -341,6 +348,7 @@ class Loop:
             if not all(tensor.isfinite().all() for tensor in self.objective.state().values()):
                 raise ValueError("a weight is not finite")
             _restore_optimizer(self.objective.optimizer, content["optimizer"])
+            self.objective.resume(history)
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise TrainingError(_unreadable(path, str(error))) from error
         self.step, self.history = step, history

@@ -33,6 +33,7 @@ class Check:
         left: unsafe prompts that still lie with the concept, of `unsafe`.
         moved: safe prompts that have left their place, of `safe`.
         holds: whether that is few enough of both, and all else that the objective asks is reached.
+        again: places of those pairs, among ones that are tried, which the next steps train on.
     """
 
     left: int
@@ -40,6 +41,11 @@ class Check:
     moved: int
     safe: int
     holds: bool
+    again: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        # JSON knows lists alone.
+        object.__setattr__(self, "again", tuple(self.again))
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,8 @@ class StepReport:
 def _is_count(check: Check) -> bool:
     counts = ((check.left, check.unsafe), (check.moved, check.safe))
     whole = all(type(k) is int and type(n) is int and 0 <= k <= n for k, n in counts)
-    return whole and type(check.holds) is bool
+    again = all(type(place) is int and place >= 0 for place in check.again)
+    return whole and again and type(check.holds) is bool
 
 
 def _is_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Trainings that end when the concept is removed: when they end, that they are the same runs, and exact resume."""
+"""Trainings that end when the concept is removed: when they end, their rounds, and exact resume."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import pytest
 import torch
 
 from sage_core.alignment.concepts import RunConcepts
+from sage_core.alignment.objective import AlignmentObjective
+from sage_core.alignment.preparation import prepare
 from sage_core.alignment.report import run_summary
+from sage_core.alignment.rounds import FAR, SHARE, Rounds, joined
+from sage_core.alignment.ruler import GONE, STILL_THERE, Ruler
 from sage_core.alignment.schedule import MOST_STEPS, total_steps
 from sage_core.alignment.settings import PRESETS, TrainingSettings
 from sage_core.alignment.training import train, train_stored
 from sage_core.alignment.watch import Watch, WatchedTexts, short_forms, some_of
 from sage_core.encoders.layouts import TOKEN_TABLE
 from sage_core.encoders.text_encoder import TextEncoder
-from sage_core.encoders.tokens import tokenize
+from sage_core.encoders.tokens import detokenize, tokenize
 from sage_core.prompts.concepts import Concept, ConceptList
 from sage_core.prompts.pairs import pairs_from_lists
+from sage_core.runs.record import Check, StepReport
 
 SUBJECTS = ["dog", "cat", "boat", "tree", "lamp", "house", "horse", "cup"]
 FORMS = ["a {} on the beach", "a {} in the snow", "a {} at night", "a photo of {}", "a drawing of {}", "{0} {0} {0}"]
@@ -55,7 +60,10 @@ def test_it_ends_when_the_concept_is_removed(ended):
     assert f"\nEnded after {len(ended.history)} of 120 steps" in run_summary(ended, "a", found=False, pairs=len(PAIRS))
 
 
-def test_it_is_the_run_of_as_many_steps(small_base, ended):
+def test_without_rounds_it_is_the_run_of_as_many_steps(small_base, monkeypatch):
+    monkeypatch.setattr(Rounds, "look", lambda self, embed: (True, ()))
+    ended = train(small_base, PAIRS, CONCEPTS, SETTINGS)
+    assert len(ended.history) < 120
     fixed = train(small_base, PAIRS, CONCEPTS, SETTINGS.replace(until="steps", steps=len(ended.history)))
     for name, tensor in fixed.state.items():
         # Words that are only looked at decay on another path.
@@ -75,10 +83,19 @@ class Stop(BaseException):
     """What a host application may raise to cancel: no Exception."""
 
 
-@pytest.mark.parametrize("at", [3, 8])
-def test_stopped_and_resumed_it_is_the_same(small_base, ended, tmp_path, at):
+@pytest.mark.parametrize("at", ["before its rounds", "in a round"])
+def test_stopped_and_resumed_it_is_the_same(small_base, tmp_path, monkeypatch, at):
+    def five_that_lie_nearest(self, embed):
+        return True, tuple(self.rulers[0].places(embed(self.unsafe_ids)).topk(5).indices.tolist())
+
+    monkeypatch.setattr(Rounds, "look", five_that_lie_nearest)
+    ended = train(small_base, PAIRS, CONCEPTS, SETTINGS)
+    begun = next(report.step for report in ended.history if report.check and report.check.again)
+    assert 3 < begun < len(ended.history) - 2, "its rounds change steps"
+
     def stop(report):
-        if report.step == at:
+        # What it raises stops the run a step later.
+        if report.step == (begun if at == "in a round" else 2):
             raise Stop
 
     with pytest.raises(Stop):
@@ -118,6 +135,12 @@ def striped_pairs():
     return tagged, RunConcepts.of("striped", pairs_from_lists(*zip(*[pair[:2] for pair in tagged], strict=True)))
 
 
+def watch_of(texts, tagged, base):
+    tried = joined(tagged)
+    ids = [tokenize(part) for part in [*texts.parts, *list(zip(*tried, strict=True))[:2]]]
+    return Watch.of(texts, ids, torch.zeros(4, len(tried), dtype=torch.int64), base, 12)
+
+
 @pytest.mark.parametrize(("moved", "holds"), [(0, True), (3, True), (12, False)])
 def test_a_run_goes_on_where_more_than_chance_has_moved(small_base, moved, holds):
     """A few safe prompts are more than a twentieth of those watched, and no sign that a twentieth of all have moved."""
@@ -134,7 +157,7 @@ def test_a_run_goes_on_where_more_than_chance_has_moved(small_base, moved, holds
         changed = torch.where(ids == one, other, ids)
         return embed(changed, moved if torch.equal(ids, watch.safe_ids) else 0)
 
-    watch = Watch.of(texts, [tokenize(part) for part in texts.parts], embed, 12)
+    watch = watch_of(texts, tagged, embed)
     check = watch.look(aligned)
     assert (check.moved, check.holds) == (moved, holds) and (moved == 0 or check.moved > 0.05 * check.safe)
 
@@ -152,7 +175,7 @@ def test_a_quality_that_is_led_to_its_safe_sides_must_arrive_there(small_base):
     beyond = lambda ids: 2 * arrived(ids) - base(ids)  # noqa: E731
     for paired, holds in ((True, (False, True, False)), (False, (False, True, True))):
         texts = WatchedTexts.of(tagged, [], run_concepts, 3, paired=(paired,))
-        watch = Watch.of(texts, [tokenize(part) for part in texts.parts], base, 12)
+        watch = watch_of(texts, tagged, base)
         assert bool(len(watch.sides)) == paired
         assert tuple(watch.look(embed).holds for embed in (base, arrived, beyond)) == holds
 
@@ -167,3 +190,124 @@ def test_some_are_distinct_and_the_same_for_the_same_seed(count, most):
 
 def test_names_that_take_turns_are_all_among_some():
     assert len(set(some_of(["red star", "crimson star", "scarlet star"] * 256, 256))) == 3
+
+
+PLACES = (0.9, 0.3, 0.1, 0.5, -2.0, 0.16)
+
+
+def rounds_at(places, unsafe=None, safe=None, concepts=1):
+    """Rounds of prompts that lie at these places, and what embeds them so; unsafe prompts have even tokens.
+
+    An embedding is a prompt's places and its distance from where the base has it.
+    """
+    count = len(places)
+    rulers = tuple(Ruler(torch.eye(concepts + 1)[at], 0.0) for at in range(concepts))
+    rows = torch.arange(4 * count).reshape(4, -1)
+    rows[3] = torch.arange(count) % concepts
+    base = {0: unsafe or (1.0,) * count, 1: safe or (0.0,) * count}
+
+    def embed(ids, sides=base, moved=(1.0,) * count):
+        at = [divmod(token, 2) for token in ids.flatten().tolist()]
+        return torch.tensor([[sides[side][place]] * concepts + [moved[place]] for place, side in at])
+
+    ids = torch.arange(2 * count)[:, None]
+    rounds = Rounds.of(rulers, rows, ids[::2], ids[1::2], embed)
+    return rounds, lambda ids, moved=(1.0,) * count: embed(ids, {0: places, 1: base[1]}, moved)
+
+
+def test_what_is_tried_differs_in_the_concept_alone():
+    pairs = [(f"a cat by tree {at}", f"a skull by tree {at}", at % 2) for at in range(300)]
+    found = joined(pairs)
+    assert len(found) == 100 and found == joined(pairs)
+    for place, (safe, unsafe, concept) in enumerate(found):
+        assert "skull" not in safe and concept == place % 2
+        # A prompt that stands beside the one is harmless on both sides.
+        beside = f"a cat by tree {place + 1}" if place < 99 else "a cat by tree 0"
+        assert unsafe.replace(beside, "").replace("skull", "cat") == safe.replace(beside, "")
+    assert [unsafe for _, unsafe, _ in found[:5]] == [
+        "a skull by tree 0",
+        "a cat by tree 2, a skull by tree 1",
+        "a skull by tree 2, a cat by tree 3",
+        "a cat by tree 4 and a skull by tree 3",
+        "a skull by tree 4 a skull by tree 4 a skull by tree 4",
+    ]
+
+
+def test_those_that_are_not_gone_are_the_next_rounds_and_few_may_be_left():
+    rounds, embed = rounds_at(PLACES)
+    few, again = rounds.look(embed)
+    assert again == tuple(at for at, place in enumerate(PLACES) if place > GONE) == (0, 1, 3, 5)
+    assert not few, "two of six lie with the concept still"
+    for left, is_few in ((2, True), (3, False)):
+        rounds, embed = rounds_at([STILL_THERE - 0.01] * 98 + [STILL_THERE + 0.01] * left)
+        assert rounds.look(embed)[0] == is_few
+
+
+def test_safe_sides_that_have_moved_far_are_of_the_next_round_too():
+    rounds, embed = rounds_at((0.9, 0.0, 0.0, 0.0))
+    moved = (1.0, 1 + FAR + 0.01, 1 + FAR - 0.01, 1 - FAR - 0.01)
+    assert rounds.look(lambda ids: embed(ids, moved))[1] == (0, 1, 3)
+
+
+def test_one_whose_sides_the_ruler_does_not_tell_apart_in_the_base_is_not_tried():
+    unsafe, safe = (1.0, 0.39, 1.0, 0.41, 0.0, 1.0), (0.16, 0.0, 0.15, -3.0, 0.0, 0.9)
+    rounds, embed = rounds_at(PLACES, unsafe)
+    assert rounds.unsafe_ids.flatten().tolist() == [0, 4, 6, 10] and rounds.rows[1].tolist() == [6, 8, 9, 11]
+    assert rounds.look(embed)[1] == (0, 2, 3)
+    assert rounds_at(PLACES, unsafe, safe)[0].safe_ids.flatten().tolist() == [5, 7]
+    nothing, embed = rounds_at(PLACES, (0.0,) * 6)
+    assert nothing.look(embed) == (True, ())
+
+
+def test_each_is_measured_on_the_ruler_of_its_own_concept():
+    rounds, embed = rounds_at((0.0,) * 4, concepts=2)
+    of_unsafe = torch.tensor([[0.9, 0.0, 1], [0.9, 0.0, 1], [0.0, 0.9, 1], [0.0, 0.9, 1]])
+    assert rounds.look(lambda ids: embed(ids) if ids[0] % 2 else of_unsafe) == (False, (0, 3))
+
+
+@pytest.mark.parametrize(("left", "batch", "count"), [(1, 32, 1), (8, 32, 8), (20, 32, 8), (5, 12, 3), (0, 32, 0)])
+def test_a_step_takes_some_in_turns(left, batch, count):
+    rounds, _ = rounds_at((0.9,) * 30)
+    again = tuple(range(0, left))
+    steps = [rounds.pairs_of(again, step, batch) for step in range(20)]
+    assert all(some.shape == (4, count) and len(set(some[0].tolist())) == count for some in steps)
+    assert {place for some in steps for place in some[0].tolist()} == set(again if count else ())
+    assert count <= SHARE * batch
+
+
+def test_they_take_the_place_of_a_batchs_first_pairs(small_base):
+    prepared = prepare(small_base, PAIRS, CONCEPTS, SETTINGS, torch.device("cpu"))
+    objective, of_rounds = AlignmentObjective(prepared, SETTINGS, torch.device("cpu")), prepared.watch.rounds.rows
+    plain = objective._batch_rows(5)
+    objective.resume([step_with((4, 2, 7, 11)), StepReport(6, 120, {"total": 1.0}, 0.1, 1.0)])
+    rows = objective._batch_rows(5)
+    assert torch.equal(rows[:, :3], of_rounds[:, [11, 4, 2]]) and torch.equal(rows[:, 3:], plain[:, 3:])
+    with pytest.raises(ValueError, match="not tried"):
+        objective.resume([step_with((10_000,))])
+
+
+@pytest.mark.parametrize("target", ["farthest", "paired", "fitting"])
+def test_a_run_reads_what_is_tried_and_leads_it_as_its_pairs(small_base, target):
+    settings = SETTINGS.replace(target=target)
+    prepared = prepare(small_base, PAIRS, CONCEPTS, settings, torch.device("cpu"))
+    safe, unsafe, led_to, concept = prepared.watch.rounds.rows
+    tried = {tuple(detokenize(tokenize(pair[:2]))) for pair in joined(RunConcepts.of(CONCEPTS, PAIRS).tagged(PAIRS))}
+    forms = {(" , " in one, " and " in one) for _, one in tried}
+    assert forms == {(False, False), (True, False), (False, True)}
+    read = [
+        detokenize(prepared.vocabulary[ids[row]])
+        for ids, row in ((prepared.safe_ids, safe), (prepared.unsafe_ids, unsafe), (prepared.safe_ids, led_to))
+    ]
+    assert len(safe) > 20 and not concept.any()
+    for kept, gone, target_text in zip(*read, strict=True):
+        assert not set(NAMES) & set(kept.split()) and set(NAMES) & set(gone.split())
+        if target == "paired":
+            assert target_text == kept
+        elif target == "fitting":
+            assert target_text == "a small blue house by a lake"
+        else:
+            assert target_text in PAIRS.safe
+
+
+def step_with(again):
+    return StepReport(5, 120, {"total": 1.0}, 0.1, 1.0, check=Check(0, 9, 0, 9, True, again))
