@@ -24,6 +24,8 @@ def ending(result: TrainingResult, pairs: int) -> list[str]:
             f"{check.left} of {check.unsafe} watched prompts still lay with the concept, {check.moved} of {check.safe} "
             "safe ones had moved"
         )
+        if again := {place for report in result.history if report.check for place in report.check.again}:
+            counts += f"; {len(again)} further pair{'s' if len(again) > 1 else ''} were trained on near the end"
         if check.holds:
             return [f"Ended after {steps} of {result.history[-1].steps} steps: {counts}."]
         return [

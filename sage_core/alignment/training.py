@@ -118,9 +118,9 @@ def train(
     return TrainingResult(state, settings, history, loop.seconds, metadata)
 
 
-# Raised when the same inputs no longer give the same weights: of all runs, and of those whose targets fit or whose end
-# is found by looking.
-_RECIPE, _FITTING_RECIPE = 1, 2
+# Raised when the same inputs no longer give the same weights: of all runs, of those whose targets fit, and of those
+# whose end is found by looking.
+_RECIPE, _FITTING_RECIPE, _LOOKING_RECIPE = 1, 2, 3
 # Settings that came later do not take part in a run's name where they are as they always were.
 _ADDED = {
     "redirect_weight": None,
@@ -143,8 +143,9 @@ def run_key(base_hash: str, pairs: PromptPairs, concept: str | ConceptList, sett
     if settings.precision == "auto":
         raise SettingsError("precision is 'auto': replace it by `choose_precision(\"auto\", device)` to name a run.")
     named = settings.replace(chunk_size=None, target_shift=settings.shift).to_dict()
+    recipe = _FITTING_RECIPE if settings.target == "fitting" else _RECIPE
     made_of = {
-        "recipe": _FITTING_RECIPE if settings.until == "removed" or settings.target == "fitting" else _RECIPE,
+        "recipe": _LOOKING_RECIPE if settings.until == "removed" else recipe,
         "base": base_hash,
         "pairs": pairs.hash(),
         **RunConcepts.of(concept, pairs).key(),

@@ -78,6 +78,12 @@ def ended(done_steps: int, limit: int, check: Check | None, **changes) -> list[s
             Check(7, 90, 1, 80, False),
             "⚠ Ended at the limit of 400 steps: 7 of 90 watched prompts",
         ),
+        (
+            56,
+            Check(0, 90, 1, 80, True, (3, 8)),
+            "Ended after 56 of 400 steps: 0 of 90 watched prompts still lay with the concept, 1 of 80 safe ones had "
+            "moved; 2 further pairs were trained on near the end.",
+        ),
         (400, Check(0, 90, 40, 80, False), "⚠ Ended at the limit of 400 steps"),
         # It would have ended at its next check.
         (400, Check(0, 90, 0, 80, True), "Ended after 400 of 400 steps"),
