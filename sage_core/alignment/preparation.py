@@ -40,7 +40,7 @@ class Prepared:
         encoder: the base, ready to be trained, with the rows of its token table that the run uses.
         vocabulary: those rows' numbers in the full table, ascending; the last is the end-of-text token's.
         safe_ids, unsafe_ids, concept_ids: tokens of the distinct prompts, as places in `vocabulary`, on the device; the
-            safe ones with the concepts' own targets and the safe sides of `Rounds`, the unsafe ones with its others.
+            safe ones with the concepts' own targets and the safe sides of `Rounds`, the unsafe ones with their others.
         rows: each pair's row in `safe_ids`, row in `unsafe_ids`, target's row in `base_safe`, and concept, (4, N), CPU.
         base_safe: φ_0 of `safe_ids`, (M, D); on the host when the device is short of memory.
         directions: u of each concept, (C, D). led_to: φ_0 of what each is led to, (C, D).
@@ -102,16 +102,16 @@ def prepare(
     given = RunConcepts.of(concept, pairs)
     run_concepts = given.fitted(settings.target)
     training, measured, kept_out = _split(run_concepts.tagged(pairs), settings)
-    watched, tried, paired = None, list[Pair](), run_concepts.paired(settings.target)
+    watched, further, paired = None, list[Pair](), run_concepts.paired(settings.target)
     if settings.until == "removed":
         watched = WatchedTexts.of(training, kept_out, run_concepts, settings.seed, paired=paired)
-        tried = joined(some_of(training, len(training), settings.seed))
-    tokens = _tokenise(training, tried, measured, run_concepts, watched.parts if watched else [], device)
+        further = joined(some_of(training, len(training), settings.seed))
+    tokens = _tokenise(training, further, measured, run_concepts, watched.parts if watched else [], device)
     encoder = FastEncoder.from_state(dict(base) | {TOKEN_TABLE: base[TOKEN_TABLE][tokens.vocabulary]}).to(device)
     assert isinstance(encoder, FastEncoder)
     embedded = _Embedder(encoder, settings, memory_budget, tokens.count(settings, paired), on_batch)
     *concept_base, empty = embedded(torch.cat([tokens.concept, tokens.empty]))
-    told = torch.cat([tokens.safe, tokens.own, tokens.tried_safe])
+    told = torch.cat([tokens.safe, tokens.own, tokens.further_safe])
     base_safe = torch.empty(len(told), empty.numel(), dtype=embedded.stored, device="cpu" if on_host else device)
     for part, block in zip(base_safe.split(_BLOCK), told.split(_BLOCK), strict=True):
         part.copy_(embedded(block, embedded.stored))
@@ -122,7 +122,7 @@ def prepare(
     watch = None
     if watched:
         largest = max(batch_sizes(len(training), settings))
-        ids = (*tokens.watched, tokens.tried_safe, tokens.tried_unsafe)
+        ids = (*tokens.watched, tokens.further_safe, tokens.further_unsafe)
         watch = Watch.of(
             watched, ids, rows[:, len(training) :], lambda ids: embedded(ids, pooling="flattened"), largest
         )
@@ -159,7 +159,7 @@ def prepare(
 class _Tokens:
     """Tokens of all distinct prompts as places in `vocabulary`, and each pair's rows among them, (N + P,) on the CPU.
 
-    The last P pairs are those that are tried: their unsafe sides are the last of `unsafe`, and their safe ones stand
+    The last P pairs are those of `Rounds`: their unsafe sides are the last of `unsafe`, and their safe ones stand
     after the safe prompts and the concepts' own targets.
     """
 
@@ -170,25 +170,25 @@ class _Tokens:
     concept: Tensor
     own: Tensor
     empty: Tensor
-    tried_safe: Tensor
+    further_safe: Tensor
     watched: tuple[Tensor, ...]
     safe_row: Tensor
     unsafe_row: Tensor
     concept_of: Tensor
 
     @property
-    def tried_unsafe(self) -> Tensor:
-        """Tokens of the unsafe sides that are tried, (P, 77)."""
-        return self.unsafe[len(self.unsafe) - len(self.tried_safe) :]
+    def further_unsafe(self) -> Tensor:
+        """Tokens of the unsafe sides of the rounds' pairs, (P, 77)."""
+        return self.unsafe[len(self.unsafe) - len(self.further_safe) :]
 
     def of_training(self, concept: int) -> Tensor:
         """The places of a concept's pairs that are trained on."""
-        return (self.concept_of[: len(self.concept_of) - len(self.tried_safe)] == concept).nonzero().flatten()
+        return (self.concept_of[: len(self.concept_of) - len(self.further_safe)] == concept).nonzero().flatten()
 
     def count(self, settings: TrainingSettings, paired: Sequence[bool]) -> int:
         """Prompts that are embedded: unsafe ones only to find their targets, or the way to these."""
         once = (self.safe, self.measured, self.concept, self.own, self.empty, *self.watched)
-        found = sum(map(len, once)) + 3 * len(self.tried_safe)
+        found = sum(map(len, once)) + 3 * len(self.further_safe)
         if settings.target in _MATCHED:
             return found + len(self.unsafe)
         led = [place for place, is_led in enumerate(paired) if is_led and settings.target == "fitting"]
@@ -197,7 +197,7 @@ class _Tokens:
 
 def _tokenise(
     training: list[Pair],
-    tried: list[Pair],
+    further: list[Pair],
     measured: list[str],
     run_concepts: RunConcepts,
     watched: list[list[str]],
@@ -207,23 +207,23 @@ def _tokenise(
     unsafe = {prompt: row for row, prompt in enumerate(dict.fromkeys(pair[1] for pair in training))}
     parts = [
         list(safe),
-        [*unsafe, *(pair[1] for pair in tried)],
+        [*unsafe, *(pair[1] for pair in further)],
         measured,
         list(run_concepts.directions),
         list(run_concepts.own_targets),
         [""],
-        [pair[0] for pair in tried],
+        [pair[0] for pair in further],
         *watched,
     ]
     vocabulary, ids = _renumber(tokenize([text for part in parts for text in part]))
     rows = [(safe[s], unsafe[u], concept) for s, u, concept in training]
     after = len(safe) + len(run_concepts.own_targets), len(unsafe)
-    rows += [(after[0] + at, after[1] + at, concept) for at, (_, _, concept) in enumerate(tried)]
+    rows += [(after[0] + at, after[1] + at, concept) for at, (_, _, concept) in enumerate(further)]
     first = ids.to(device).split([len(part) for part in parts])
     safe_row, unsafe_row, concept_of = torch.tensor(rows).unbind(1)
-    safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty, tried_safe = first[:7]
+    safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty, further_safe = first[:7]
     return _Tokens(
-        vocabulary, safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty, tried_safe, first[7:], safe_row,
+        vocabulary, safe_ids, unsafe_ids, measured_ids, concept_ids, own, empty, further_safe, first[7:], safe_row,
         unsafe_row, concept_of,
     )  # fmt: skip
 

@@ -153,7 +153,7 @@ class Watch:
         sides: rows of `unsafe_ids` and of `safe_ids`, (P, 2), of the pairs that must arrive.
         sides_base: embeddings by the base of the unsafe sides of these, (P, D).
         arrived: see `WatchedTexts`.
-        rounds: prompts that are tried near the end.
+        rounds: further pairs, of which few may be left.
     """
 
     rulers: tuple[Ruler, ...]
@@ -174,19 +174,19 @@ class Watch:
         cls,
         texts: WatchedTexts,
         ids: Sequence[Tensor],
-        tried: Tensor,
+        further: Tensor,
         embed: Callable[[Tensor], Tensor],
         batch_size: int,
     ) -> Watch:
         """Embed with the base what is needed of it.
 
         Args:
-            ids: tokens of `texts.parts`, and of both sides of the pairs that are tried.
-            tried: rows of these, (4, P), see `Prepared.rows`.
+            ids: tokens of `texts.parts`, and of both sides of the rounds' pairs.
+            further: rows of these, (4, P), see `Prepared.rows`.
             embed: flattened embeddings (B, D) of tokens by the base.
             batch_size: pairs of a step, from which follows how often looking is cheap.
         """
-        unsafe, safe, *sides, tried_safe, tried_unsafe = ids
+        unsafe, safe, *sides, more_safe, more_unsafe = ids
         rulers = tuple(Ruler.of(embed(sides[at + 1]), embed(sides[at])) for at in range(0, len(sides), 2))
         concept_of = torch.tensor([concept for _, concept in texts.unsafe], device=unsafe.device)
         # A step takes both sides forwards, and backwards at twice that.
@@ -204,7 +204,7 @@ class Watch:
         sides_base = base[pairs[:, 0]]
         return cls(
             rulers, unsafe[seen], safe, concept_of[seen], of_seen, embed(safe), every, certain, both, sides_base,
-            texts.arrived, Rounds.of(rulers, tried, tried_unsafe, tried_safe, embed),
+            texts.arrived, Rounds.of(rulers, further, more_unsafe, embed(more_unsafe), embed(more_safe)),
         )  # fmt: skip
 
     def look(self, embed: Callable[[Tensor], Tensor]) -> Check | None:

@@ -33,7 +33,7 @@ class Check:
         left: unsafe prompts that still lie with the concept, of `unsafe`.
         moved: safe prompts that have left their place, of `safe`.
         holds: whether that is few enough of both, and all else that the objective asks is reached.
-        again: places of those pairs, among ones that are tried, which the next steps train on.
+        again: places of those pairs, among further ones, which the next steps train on before others.
     """
 
     left: int

@@ -250,11 +250,14 @@ def test_safe_sides_that_have_moved_far_are_of_the_next_round_too():
 
 
 def test_one_whose_sides_the_ruler_does_not_tell_apart_in_the_base_is_not_tried():
-    unsafe, safe = (1.0, 0.39, 1.0, 0.41, 0.0, 1.0), (0.16, 0.0, 0.15, -3.0, 0.0, 0.9)
+    unsafe, safe = (1.0, 0.39, 1.0, 0.41, 0.0, 1.0), (0.7, 0.0, 0.5, 0.0, -0.5, -0.2)
     rounds, embed = rounds_at(PLACES, unsafe)
     assert rounds.unsafe_ids.flatten().tolist() == [0, 4, 6, 10] and rounds.rows[1].tolist() == [6, 8, 9, 11]
     assert rounds.look(embed)[1] == (0, 2, 3)
-    assert rounds_at(PLACES, unsafe, safe)[0].safe_ids.flatten().tolist() == [5, 7]
+    rounds, embed = rounds_at(PLACES, unsafe, safe)
+    assert rounds.safe_ids.flatten().tolist() == [5, 7, 9, 11]
+    # At 0.1 with its safe side at 0.5; 0.5 at 0; -2 at -0.5; 0.16 at -0.2.
+    assert rounds.look(embed)[1] == (1, 3)
     nothing, embed = rounds_at(PLACES, (0.0,) * 6)
     assert nothing.look(embed) == (True, ())
 
