@@ -9,9 +9,9 @@ from sage_core.alignment.concepts import RunConcepts
 from sage_core.alignment.objective import AlignmentObjective
 from sage_core.alignment.preparation import prepare
 from sage_core.alignment.report import run_summary
-from sage_core.alignment.rounds import FAR, SHARE, Rounds, joined
+from sage_core.alignment.rounds import SHARE, Rounds, joined
 from sage_core.alignment.ruler import GONE, STILL_THERE, Ruler
-from sage_core.alignment.schedule import MOST_STEPS, total_steps
+from sage_core.alignment.schedule import MOST_STEPS, epoch_order, total_steps
 from sage_core.alignment.settings import PRESETS, TrainingSettings
 from sage_core.alignment.training import train, train_stored
 from sage_core.alignment.watch import Watch, WatchedTexts, short_forms, some_of
@@ -61,7 +61,7 @@ def test_it_ends_when_the_concept_is_removed(ended):
 
 
 def test_without_rounds_it_is_the_run_of_as_many_steps(small_base, monkeypatch):
-    monkeypatch.setattr(Rounds, "look", lambda self, embed: (True, ()))
+    monkeypatch.setattr("sage_core.alignment.preparation.joined", lambda pairs: [])
     ended = train(small_base, PAIRS, CONCEPTS, SETTINGS)
     assert len(ended.history) < 120
     fixed = train(small_base, PAIRS, CONCEPTS, SETTINGS.replace(until="steps", steps=len(ended.history)))
@@ -86,7 +86,7 @@ class Stop(BaseException):
 @pytest.mark.parametrize("at", ["before its rounds", "in a round"])
 def test_stopped_and_resumed_it_is_the_same(small_base, tmp_path, monkeypatch, at):
     def five_that_lie_nearest(self, embed):
-        return True, tuple(self.rulers[0].places(embed(self.unsafe_ids)).topk(5).indices.tolist())
+        return True, tuple(self.rulers[0].places(embed(self.ids)).topk(5).indices.tolist())
 
     monkeypatch.setattr(Rounds, "look", five_that_lie_nearest)
     ended = train(small_base, PAIRS, CONCEPTS, SETTINGS)
@@ -136,9 +136,9 @@ def striped_pairs():
 
 
 def watch_of(texts, tagged, base):
-    tried = joined(tagged)
-    ids = [tokenize(part) for part in [*texts.parts, *list(zip(*tried, strict=True))[:2]]]
-    return Watch.of(texts, ids, torch.zeros(4, len(tried), dtype=torch.int64), base, 12)
+    further = joined(tagged)
+    ids = [tokenize(part) for part in [*texts.parts, *list(zip(*further, strict=True))[:2]]]
+    return Watch.of(texts, ids, torch.zeros(4, len(further), dtype=torch.int64), base, 12)
 
 
 @pytest.mark.parametrize(("moved", "holds"), [(0, True), (3, True), (12, False)])
@@ -196,44 +196,42 @@ PLACES = (0.9, 0.3, 0.1, 0.5, -2.0, 0.16)
 
 
 def rounds_at(places, unsafe=None, safe=None, concepts=1):
-    """Rounds of prompts that lie at these places, and what embeds them so; unsafe prompts have even tokens.
-
-    An embedding is a prompt's places and its distance from where the base has it.
-    """
-    count = len(places)
-    rulers = tuple(Ruler(torch.eye(concepts + 1)[at], 0.0) for at in range(concepts))
-    rows = torch.arange(4 * count).reshape(4, -1)
-    rows[3] = torch.arange(count) % concepts
-    base = {0: unsafe or (1.0,) * count, 1: safe or (0.0,) * count}
-
-    def embed(ids, sides=base, moved=(1.0,) * count):
-        at = [divmod(token, 2) for token in ids.flatten().tolist()]
-        return torch.tensor([[sides[side][place]] * concepts + [moved[place]] for place, side in at])
-
-    ids = torch.arange(2 * count)[:, None]
-    rounds = Rounds.of(rulers, rows, ids[::2], ids[1::2], embed)
-    return rounds, lambda ids, moved=(1.0,) * count: embed(ids, {0: places, 1: base[1]}, moved)
+    """Rounds of prompts that lie at these places, and what embeds them so; the token of each is its place here."""
+    rulers = tuple(Ruler(torch.eye(concepts)[at], 0.0) for at in range(concepts))
+    rows = torch.arange(4 * len(places)).reshape(4, -1)
+    rows[3] = torch.arange(len(places)) % concepts
+    unsafe, safe = (
+        torch.tensor(side)[:, None].expand(-1, concepts)
+        for side in (unsafe or (1.0,) * len(places), safe or (0.0,) * len(places))
+    )
+    rounds = Rounds.of(rulers, rows, torch.arange(len(places))[:, None], unsafe, safe)
+    return rounds, lambda ids: torch.tensor(places)[ids].expand(-1, concepts)
 
 
-def test_what_is_tried_differs_in_the_concept_alone():
+def test_the_sides_of_further_pairs_differ_in_the_concept_alone():
     pairs = [(f"a cat by tree {at}", f"a skull by tree {at}", at % 2) for at in range(300)]
+    pairs[3], pairs[7] = ("two big cats", "two big skulls", 1), ("cat cat", "skull skull", 1)
     found = joined(pairs)
-    assert len(found) == 100 and found == joined(pairs)
+    assert len(found) == 160 and found == joined(pairs)
     for place, (safe, unsafe, concept) in enumerate(found):
         assert "skull" not in safe and concept == place % 2
         # A prompt that stands beside the one is harmless on both sides.
-        beside = f"a cat by tree {place + 1}" if place < 99 else "a cat by tree 0"
+        beside = pairs[(place + 1) % 160][0]
         assert unsafe.replace(beside, "").replace("skull", "cat") == safe.replace(beside, "")
-    assert [unsafe for _, unsafe, _ in found[:5]] == [
-        "a skull by tree 0",
-        "a cat by tree 2, a skull by tree 1",
-        "a skull by tree 2, a cat by tree 3",
-        "a cat by tree 4 and a skull by tree 3",
-        "a skull by tree 4 a skull by tree 4 a skull by tree 4",
+    assert [unsafe for _, unsafe, _ in found[:8]] == [
+        "a cat by tree 1, a skull by tree 0",
+        "a skull by tree 1, a cat by tree 2",
+        "two big cats and a skull by tree 2",
+        "two big skulls two big skulls two big skulls",
+        "a cat by tree 5, a skull by tree 4",
+        "a skull by tree 5, a cat by tree 6",
+        "cat cat and a skull by tree 6",
+        "skull skull skull skull skull skull",
     ]
+    assert found[11][1] == "a skull by tree 11 and a cat by tree 12"
 
 
-def test_those_that_are_not_gone_are_the_next_rounds_and_few_may_be_left():
+def test_those_that_are_not_gone_come_first_and_few_may_be_left():
     rounds, embed = rounds_at(PLACES)
     few, again = rounds.look(embed)
     assert again == tuple(at for at, place in enumerate(PLACES) if place > GONE) == (0, 1, 3, 5)
@@ -243,60 +241,59 @@ def test_those_that_are_not_gone_are_the_next_rounds_and_few_may_be_left():
         assert rounds.look(embed)[0] == is_few
 
 
-def test_safe_sides_that_have_moved_far_are_of_the_next_round_too():
-    rounds, embed = rounds_at((0.9, 0.0, 0.0, 0.0))
-    moved = (1.0, 1 + FAR + 0.01, 1 + FAR - 0.01, 1 - FAR - 0.01)
-    assert rounds.look(lambda ids: embed(ids, moved))[1] == (0, 1, 3)
-
-
-def test_one_whose_sides_the_ruler_does_not_tell_apart_in_the_base_is_not_tried():
+def test_a_prompt_is_measured_from_its_own_safe_side_on():
     unsafe, safe = (1.0, 0.39, 1.0, 0.41, 0.0, 1.0), (0.7, 0.0, 0.5, 0.0, -0.5, -0.2)
     rounds, embed = rounds_at(PLACES, unsafe)
-    assert rounds.unsafe_ids.flatten().tolist() == [0, 4, 6, 10] and rounds.rows[1].tolist() == [6, 8, 9, 11]
+    assert rounds.ids.flatten().tolist() == [0, 2, 3, 5] and rounds.rows[1].tolist() == [6, 8, 9, 11]
     assert rounds.look(embed)[1] == (0, 2, 3)
     rounds, embed = rounds_at(PLACES, unsafe, safe)
-    assert rounds.safe_ids.flatten().tolist() == [5, 7, 9, 11]
+    assert rounds.ids.flatten().tolist() == [2, 3, 4, 5]
     # At 0.1 with its safe side at 0.5; 0.5 at 0; -2 at -0.5; 0.16 at -0.2.
     assert rounds.look(embed)[1] == (1, 3)
+
+
+def test_where_a_ruler_sees_none_there_are_no_rounds():
     nothing, embed = rounds_at(PLACES, (0.0,) * 6)
-    assert nothing.look(embed) == (True, ())
+    assert not len(nothing) and nothing.look(embed) == (True, ())
+    assert nothing.pairs_of((), 3, 32).shape == (4, 0)
 
 
 def test_each_is_measured_on_the_ruler_of_its_own_concept():
-    rounds, embed = rounds_at((0.0,) * 4, concepts=2)
-    of_unsafe = torch.tensor([[0.9, 0.0, 1], [0.9, 0.0, 1], [0.0, 0.9, 1], [0.0, 0.9, 1]])
-    assert rounds.look(lambda ids: embed(ids) if ids[0] % 2 else of_unsafe) == (False, (0, 3))
+    rounds, _ = rounds_at((0.0,) * 4, concepts=2)
+    found = rounds.look(lambda ids: torch.tensor([[0.9, 0.0], [0.9, 0.0], [0.0, 0.9], [0.0, 0.9]]))
+    assert found == (False, (0, 3))
 
 
-@pytest.mark.parametrize(("left", "batch", "count"), [(1, 32, 1), (8, 32, 8), (20, 32, 8), (5, 12, 3), (0, 32, 0)])
-def test_a_step_takes_some_in_turns(left, batch, count):
+@pytest.mark.parametrize("left", [0, 1, 5, 8, 20])
+@pytest.mark.parametrize(("batch", "count"), [(32, 8), (14, 3), (3, 0)])
+def test_they_are_a_quarter_of_a_batch_and_take_turns(left, batch, count):
     rounds, _ = rounds_at((0.9,) * 30)
-    again = tuple(range(0, left))
-    steps = [rounds.pairs_of(again, step, batch) for step in range(20)]
-    assert all(some.shape == (4, count) and len(set(some[0].tolist())) == count for some in steps)
-    assert {place for some in steps for place in some[0].tolist()} == set(again if count else ())
-    assert count <= SHARE * batch
+    again = tuple(range(left))
+    steps = [rounds.pairs_of(again, step, batch)[0].tolist() for step in range(60)]
+    assert all(len(set(some)) == len(some) == count <= SHARE * batch for some in steps)
+    of_round = [[place for place in some if place < left] for some in steps]
+    assert all(len(some) == min(left, count) for some in of_round)
+    seen = {place for some in steps for place in some}
+    assert seen == (set(range(30)) if left < count else set(again) if count else set())
 
 
 def test_they_take_the_place_of_a_batchs_first_pairs(small_base):
     prepared = prepare(small_base, PAIRS, CONCEPTS, SETTINGS, torch.device("cpu"))
-    objective, of_rounds = AlignmentObjective(prepared, SETTINGS, torch.device("cpu")), prepared.watch.rounds.rows
-    plain = objective._batch_rows(5)
+    objective, rounds = AlignmentObjective(prepared, SETTINGS, torch.device("cpu")), prepared.watch.rounds
+    given = prepared.rows[:, epoch_order(len(prepared), 0, SETTINGS.seed)][:, 12:24]
     objective.resume([step_with((4, 2, 7, 11)), StepReport(6, 120, {"total": 1.0}, 0.1, 1.0)])
-    rows = objective._batch_rows(5)
-    assert torch.equal(rows[:, :3], of_rounds[:, [11, 4, 2]]) and torch.equal(rows[:, 3:], plain[:, 3:])
-    with pytest.raises(ValueError, match="not tried"):
+    expected = torch.cat([rounds.rows[:, [11, 4, 2]], given[:, 3:]], 1)
+    # The second step of an epoch is step 1; three of four take part in it.
+    assert torch.equal(objective._batch_rows(1), expected)
+    with pytest.raises(ValueError, match="rounds have not"):
         objective.resume([step_with((10_000,))])
 
 
 @pytest.mark.parametrize("target", ["farthest", "paired", "fitting"])
-def test_a_run_reads_what_is_tried_and_leads_it_as_its_pairs(small_base, target):
+def test_a_run_reads_further_pairs_and_leads_them_as_its_own(small_base, target):
     settings = SETTINGS.replace(target=target)
     prepared = prepare(small_base, PAIRS, CONCEPTS, settings, torch.device("cpu"))
     safe, unsafe, led_to, concept = prepared.watch.rounds.rows
-    tried = {tuple(detokenize(tokenize(pair[:2]))) for pair in joined(RunConcepts.of(CONCEPTS, PAIRS).tagged(PAIRS))}
-    forms = {(" , " in one, " and " in one) for _, one in tried}
-    assert forms == {(False, False), (True, False), (False, True)}
     read = [
         detokenize(prepared.vocabulary[ids[row]])
         for ids, row in ((prepared.safe_ids, safe), (prepared.unsafe_ids, unsafe), (prepared.safe_ids, led_to))
