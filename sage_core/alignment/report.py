@@ -25,7 +25,7 @@ def ending(result: TrainingResult, pairs: int) -> list[str]:
             "safe ones had moved"
         )
         if again := {place for report in result.history if report.check for place in report.check.again}:
-            counts += f"; {len(again)} further pair{'s' if len(again) > 1 else ''} were trained on near the end"
+            counts += f"; rounds on {len(again)} further pair{'s' if len(again) > 1 else ''}"
         if check.holds:
             return [f"Ended after {steps} of {result.history[-1].steps} steps: {counts}."]
         return [
