@@ -28,7 +28,7 @@ _LEAST_STEPS = 40
 
 
 class AlignmentObjective(Objective):
-    """The alignment loss of a prepared run; what it does at a step depends only on the seed and the step."""
+    """The alignment loss of a prepared run; a step depends on the seed, its number and the newest look."""
 
     losses = LOSS_PARTS
     least = _LEAST_STEPS

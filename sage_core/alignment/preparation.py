@@ -34,13 +34,14 @@ _FOR_WEIGHT, _LEAST_APART = 256, 1e-3
 
 @dataclass(frozen=True)
 class Prepared:
-    """The fixed side of a run. N pairs, M distinct safe prompts, C concepts, D = 77 × width, or width if φ is pooled.
+    """The fixed side of a run. N pairs, M safe prompts, C concepts, D = 77 × width, or width if φ is pooled.
 
     Attributes:
         encoder: the base, ready to be trained, with the rows of its token table that the run uses.
         vocabulary: those rows' numbers in the full table, ascending; the last is the end-of-text token's.
-        safe_ids, unsafe_ids, concept_ids: tokens of the distinct prompts, as places in `vocabulary`, on the device; the
-            safe ones with the concepts' own targets and the safe sides of `Rounds`, the unsafe ones with their others.
+        safe_ids, unsafe_ids, concept_ids: tokens of the distinct prompts, as places in `vocabulary`, on the device.
+            After the safe ones come the concepts' own targets and the safe sides of the rounds' pairs, after the unsafe
+            ones the unsafe sides of these.
         rows: each pair's row in `safe_ids`, row in `unsafe_ids`, target's row in `base_safe`, and concept, (4, N), CPU.
         base_safe: φ_0 of `safe_ids`, (M, D); on the host when the device is short of memory.
         directions: u of each concept, (C, D). led_to: φ_0 of what each is led to, (C, D).

@@ -20,12 +20,11 @@ def ending(result: TrainingResult, pairs: int) -> list[str]:
     settings, steps = result.settings, len(result.history)
     check = next((report.check for report in reversed(result.history) if report.check), None)
     if settings.until == "removed" and check is not None:
+        further = f" and {check.still} of {check.further} of rounds" if check.further else ""
         counts = (
-            f"{check.left} of {check.unsafe} watched prompts still lay with the concept, {check.moved} of {check.safe} "
-            "safe ones had moved"
+            f"{check.left} of {check.unsafe} watched prompts{further} still lay with the concept, {check.moved} of "
+            f"{check.safe} safe ones had moved"
         )
-        if again := {place for report in result.history if report.check for place in report.check.again}:
-            counts += f"; rounds on {len(again)} further pair{'s' if len(again) > 1 else ''}"
         if check.holds:
             return [f"Ended after {steps} of {result.history[-1].steps} steps: {counts}."]
         return [

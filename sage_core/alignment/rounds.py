@@ -1,8 +1,7 @@
-"""Rounds: pairs beside those that a run is given; near its end those that still lie with the concept come first.
+"""Rounds: pairs beside those that a run is given; near its end those that are not gone come first.
 
-They are what pairs do not say: two of them in one prompt, as people list what they want to see, and short ones
-repeated. A run without them keeps and removes less well in prompts of several things. A verdict asks for prompts of
-other kinds, so that it does not count what a round was made of.
+They are what pairs seldom say: two prompts in one, as people list what they want to see, and short ones repeated. A run
+without them keeps less well what prompts of several things say. What a verdict asks in other forms is none of them.
 """
 
 from __future__ import annotations
@@ -13,19 +12,19 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .concepts import Pair
-from .ruler import GONE, MOST_LEFT, STILL_THERE, Ruler, places_of
+from .ruler import GONE, STILL_THERE, Ruler, places_of
 
 _FORMS = ("{other}, {one}", "{one}, {other}", "{other} and {one}", "{one} and {other}")
 # Of prompts of so few words the last is this one instead.
 _REPEATED, _SHORT = "{one} {one} {one}", 4
-# Pairs of all forms; a look at them costs as much as a step on 27 pairs.
+# Pairs of all forms; a look at them costs as much as a step on 27 pairs, and is taken near the end alone.
 _MOST = 40 * len(_FORMS)
-# Their share of a batch.
+# Their share of a batch, of which they are one at least.
 SHARE = 0.25
 
 
 def joined(pairs: Sequence[Pair]) -> list[Pair]:
-    """Pairs of such prompts, of the first of `pairs`, each form in turns.
+    """Such pairs, made of the first of `pairs`, each form in turns.
 
     Beside the one prompt stands the safe side of another: the two sides differ in the concept alone.
     """
@@ -69,17 +68,18 @@ class Rounds:
     def __len__(self) -> int:
         return self.rows.shape[1]
 
-    def look(self, embed: Callable[[Tensor], Tensor]) -> tuple[bool, tuple[int, ...]]:
-        """Whether few still lie with the concept, and which are not gone, by an encoder's embeddings (`embed`)."""
+    def look(self, embed: Callable[[Tensor], Tensor]) -> tuple[int, tuple[int, ...]]:
+        """How many still lie with the concept, and which are not gone, by an encoder's embeddings (`embed`)."""
         if not len(self):
-            return True, ()
+            return 0, ()
         places = places_of(self.rulers, embed(self.ids), self.rows[3].to(self.ids.device)) - self.starts
-        few = int((places > STILL_THERE).sum()) <= MOST_LEFT * len(self)
-        return few, tuple((places > GONE).nonzero().flatten().tolist())
+        # What is not a number is not gone.
+        still, again = ~(places <= STILL_THERE), ~(places <= GONE)
+        return int(still.sum()), tuple(again.nonzero().flatten().tolist())
 
     def pairs_of(self, again: Sequence[int], step: int, batch: int) -> Tensor:
         """Columns of `rows` that take part in a step on `batch` pairs: first those that are not gone, each in turns."""
-        most, asked = int(SHARE * batch), set(again)
+        most, asked = max(1, int(SHARE * batch)), set(again)
         others = [place for place in range(len(self)) if place not in asked]
         taken = _in_turns(again, step, most)
         return self.rows[:, taken + _in_turns(others, step, most - len(taken))]

@@ -34,7 +34,7 @@ _ARRIVED = 0.5
 # Prompts of each kind that a run looks at, and the fewest steps from one look to the next.
 _PROMPTS = 48
 _LEAST_STEPS = 4
-# What looking may cost, as a share of the training.
+# What looking may cost, as a share of the training; with a look at the rounds it is up to three times that.
 _COST = 0.1
 _OPENERS = ("a photo of", "a picture of", "a painting of", "a drawing of", "an image of")
 
@@ -220,6 +220,8 @@ class Watch:
             gone = gone and apart_of(of_sides, self.sides_base, targets) <= self.arrived
         # Three of fifty may be chance, and more steps bring none of them back. A verdict counts without such a margin.
         kept = Hits(moved, len(safe)).interval[0] <= MOST_MOVED
-        few, again = self.rounds.look(embed) if gone else (False, ())
-        holds = self.certain and gone and few and kept
-        return Check(left, len(places), moved, len(safe), holds, again)
+        if not gone:
+            return Check(left, len(places), moved, len(safe), False)
+        still, again = self.rounds.look(embed)
+        holds = self.certain and kept and still <= MOST_LEFT * len(self.rounds)
+        return Check(left, len(places), moved, len(safe), holds, again, still, len(self.rounds))

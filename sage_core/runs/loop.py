@@ -62,7 +62,8 @@ class Objective(ABC):
     def gradients(self, step: int) -> Tensor:
         """Fill the gradients of step `step`, counted from 0, and return its losses, (len(losses),), detached.
 
-        A resumed run equals an uninterrupted one only if this depends on nothing but the step and `state`.
+        A resumed run equals an uninterrupted one only if this depends on nothing but the step, `state` and what
+        `resume` takes up.
         """
 
     @abstractmethod
@@ -81,12 +82,12 @@ class Objective(ABC):
 
         The run ends when the newest CHECKS_TO_END of them hold, as long after the first that did as that took, and
         after `least` steps at the earliest. A resumed run equals an uninterrupted one only if this depends on nothing
-        but the step and `state`.
+        but the step and `state`, and says in the Check what else the next steps depend on.
         """
         return None
 
     def resume(self, history: Sequence[StepReport]) -> None:  # noqa: B027 (most objectives do without)
-        """Take up what the reports of the steps that are done say of the next ones.
+        """Take up what the reports of the steps that are done say of the next ones; weights are restored by then.
 
         Raises:
             ValueError: they are those of another objective.

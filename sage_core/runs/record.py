@@ -34,6 +34,7 @@ class Check:
         moved: safe prompts that have left their place, of `safe`.
         holds: whether that is few enough of both, and all else that the objective asks is reached.
         again: places of those pairs, among further ones, which the next steps train on before others.
+        still: unsafe prompts of further pairs that still lie with the concept, of `further`; 0 of 0 before a look.
     """
 
     left: int
@@ -42,6 +43,8 @@ class Check:
     safe: int
     holds: bool
     again: tuple[int, ...] = ()
+    still: int = 0
+    further: int = 0
 
     def __post_init__(self) -> None:
         # JSON knows lists alone.
@@ -94,7 +97,7 @@ class StepReport:
 
 
 def _is_count(check: Check) -> bool:
-    counts = ((check.left, check.unsafe), (check.moved, check.safe))
+    counts = ((check.left, check.unsafe), (check.moved, check.safe), (check.still, check.further))
     whole = all(type(k) is int and type(n) is int and 0 <= k <= n for k, n in counts)
     again = all(type(place) is int and place >= 0 for place in check.again)
     return whole and again and type(check.holds) is bool

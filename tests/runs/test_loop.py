@@ -396,7 +396,7 @@ def test_a_run_that_had_ended_takes_no_further_step(tmp_path: Path) -> None:
     "damage",
     [
         {"left": 11}, {"left": -1}, {"moved": 2.5}, {"holds": 1}, {"safe": float("nan")}, {"unsafe": True},
-        {"again": [-1]}, {"again": [0.5]}, {"again": 3},
+        {"again": [-1]}, {"again": [0.5]}, {"again": 3}, {"still": 1}, {"still": 3, "further": 2},
     ],
 )  # fmt: skip
 def test_a_report_with_a_damaged_check_is_refused(damage: dict[str, Any]) -> None:
