@@ -54,7 +54,7 @@ class AlignmentObjective(Objective):
             fused=device.type in ("cpu", "cuda"),
         )
         self._epoch_rows: tuple[int, Tensor] = (-1, torch.empty(0))
-        # Pairs of the rounds that were not gone at the newest look.
+        # The pairs of the present round, those that were left at the newest look.
         self._again: Sequence[int] = ()
 
     def rate(self, step: int, used: float) -> float:
@@ -131,7 +131,7 @@ class AlignmentObjective(Objective):
         return check
 
     def resume(self, history: Sequence[StepReport]) -> None:
-        """See Objective: what was not gone at the newest look comes first."""
+        """See Objective: the round that the newest look began goes on."""
         self._again = next((report.check.again for report in reversed(history) if report.check), ())
         watch = self.prepared.watch
         if max(self._again, default=-1) >= (0 if watch is None else len(watch.rounds)):
@@ -152,17 +152,17 @@ class AlignmentObjective(Objective):
         return state | {TOKEN_TABLE: table}
 
     def _batch_rows(self, step: int) -> Tensor:
-        """`Prepared.rows` of a step's batch, (4, B), on the CPU; pairs of the rounds take the place of some."""
+        """`Prepared.rows` of a step's batch, (4, B), on the CPU; those of a round take the place of some."""
         epoch, position = divmod(step, len(self.sizes))
         if self._epoch_rows[0] != epoch:
             order = epoch_order(len(self.prepared), epoch, self.settings.seed)
             self._epoch_rows = (epoch, self.prepared.rows[:, order])
         start = sum(self.sizes[:position])
         rows = self._epoch_rows[1][:, start : start + self.sizes[position]]
-        if self.prepared.watch is None:
+        if self.prepared.watch is None or not self._again:
             return rows
-        further = self.prepared.watch.rounds.pairs_of(self._again, step, rows.shape[1])
-        return torch.cat([further, rows[:, further.shape[1] :]], 1)
+        of_round = self.prepared.watch.rounds.pairs_of(self._again, step, rows.shape[1])
+        return torch.cat([of_round, rows[:, of_round.shape[1] :]], 1)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         """Copy a CPU tensor to the device without waiting for it."""

@@ -20,7 +20,7 @@ from .rounds import joined
 from .schedule import batch_sizes, least_batch
 from .settings import Target, TrainingSettings
 from .targets import match_blocks, row_norms
-from .watch import Watch, WatchedTexts, some_of
+from .watch import Watch, WatchedTexts, named_shortly, some_of
 
 # Geometry on fewer prompts than this says little: with k = 10 neighbours, everything is a neighbour of everything.
 LEAST_HELD_OUT = 32
@@ -106,7 +106,9 @@ def prepare(
     watched, further, paired = None, list[Pair](), run_concepts.paired(settings.target)
     if settings.until == "removed":
         watched = WatchedTexts.of(training, kept_out, run_concepts, settings.seed, paired=paired)
-        further = joined(some_of(training, len(training), settings.seed))
+        in_turns = some_of(training, len(training), settings.seed)
+        known = {unsafe for _, unsafe, _ in training} | dict(named_shortly(run_concepts)).keys()
+        further = joined([[pair for pair in in_turns if pair[2] == place] for place in range(len(given))], known)
     tokens = _tokenise(training, further, measured, run_concepts, watched.parts if watched else [], device)
     encoder = FastEncoder.from_state(dict(base) | {TOKEN_TABLE: base[TOKEN_TABLE][tokens.vocabulary]}).to(device)
     assert isinstance(encoder, FastEncoder)

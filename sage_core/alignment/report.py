@@ -20,7 +20,7 @@ def ending(result: TrainingResult, pairs: int) -> list[str]:
     settings, steps = result.settings, len(result.history)
     check = next((report.check for report in reversed(result.history) if report.check), None)
     if settings.until == "removed" and check is not None:
-        further = f" and {check.still} of {check.further} of rounds" if check.further else ""
+        further = f" and {len(check.again)} of {check.further} further ones" if check.further else ""
         counts = (
             f"{check.left} of {check.unsafe} watched prompts{further} still lay with the concept, {check.moved} of "
             f"{check.safe} safe ones had moved"

@@ -1,47 +1,52 @@
-"""Rounds: pairs beside those that a run is given; near its end those that are not gone come first.
+"""Rounds: near a run's end, what still lies with the concept of further prompts becomes pairs of its next steps.
 
-They are what pairs seldom say: two prompts in one, as people list what they want to see, and short ones repeated. A run
-without them keeps less well what prompts of several things say. What a verdict asks in other forms is none of them.
+Further prompts are what pairs seldom say: two of them in one, as people list what they want to see, and short ones
+repeated. None of them is what a verdict asks, so that it does not count what a round was made of. To have such pairs in
+every batch instead, a quarter of it, was tried: in the world of shapes a run then took a third more steps, left as much
+and kept no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 
 from torch import Tensor
 
 from .concepts import Pair
-from .ruler import GONE, STILL_THERE, Ruler, places_of
+from .ruler import STILL_THERE, Ruler, places_of
 
 _FORMS = ("{other}, {one}", "{one}, {other}", "{other} and {one}", "{one} and {other}")
 # Of prompts of so few words the last is this one instead.
 _REPEATED, _SHORT = "{one} {one} {one}", 4
-# Pairs of all forms; a look at them costs as much as a step on 27 pairs, and is taken near the end alone.
-_MOST = 40 * len(_FORMS)
-# Their share of a batch, of which they are one at least.
+# Pairs of all forms; a look at them costs as much as a step on 16 pairs.
+_MOST = 24 * len(_FORMS)
+# Share of a batch that a round may take, so that the rest of the pairs is held on.
 SHARE = 0.25
 
 
-def joined(pairs: Sequence[Pair]) -> list[Pair]:
-    """Such pairs, made of the first of `pairs`, each form in turns.
+def joined(pairs: Sequence[Sequence[Pair]], known: Collection[str]) -> list[Pair]:
+    """Further pairs of `pairs`, which are given by concept: the concepts take turns, and the forms. All are distinct.
 
-    Beside the one prompt stands the safe side of another: the two sides differ in the concept alone.
+    Beside the one prompt stands the safe side of another: the two sides differ in the concept alone. An unsafe side
+    that is `known`, because it is trained on or asked for already, is left out.
     """
-    first = pairs[:_MOST]
-    found = []
-    for place, (pair, other) in enumerate(zip(first, [*first[1:], *first[:1]], strict=True)):
+    rows = [pair for pair in chain.from_iterable(zip_longest(*pairs)) if pair is not None][:_MOST]
+    found = {}
+    for place, (pair, other) in enumerate(zip(rows, [*rows[1:], *rows[:1]], strict=True)):
         form = _FORMS[place % len(_FORMS)]
         if form == _FORMS[-1] and len(pair[1].split()) <= _SHORT:
             form = _REPEATED
         safe, unsafe = (form.format(one=text, other=other[0]) for text in pair[:2])
-        found.append((safe, unsafe, pair[2]))
-    return found
+        if unsafe not in known:
+            found[unsafe] = (safe, unsafe, pair[2])
+    return list(found.values())
 
 
 @dataclass(frozen=True, eq=False)
 class Rounds:
-    """Such pairs, ready to be embedded: those of which a ruler tells both sides apart in the base.
+    """Further pairs, ready to be embedded: those of which a ruler tells both sides apart in the base.
 
     An unsafe side is measured from its own safe side on: where on a ruler two prompts lie that are one is not known to
     it, which is made from the run's pairs. None is left of those that an encoder cuts before it comes to the concept.
@@ -68,23 +73,15 @@ class Rounds:
     def __len__(self) -> int:
         return self.rows.shape[1]
 
-    def look(self, embed: Callable[[Tensor], Tensor]) -> tuple[int, tuple[int, ...]]:
-        """How many still lie with the concept, and which are not gone, by an encoder's embeddings (`embed`)."""
+    def look(self, embed: Callable[[Tensor], Tensor]) -> tuple[int, ...]:
+        """Which still lie with the concept, by an encoder's embeddings (`embed`)."""
         if not len(self):
-            return 0, ()
+            return ()
         places = places_of(self.rulers, embed(self.ids), self.rows[3].to(self.ids.device)) - self.starts
-        # What is not a number is not gone.
-        still, again = ~(places <= STILL_THERE), ~(places <= GONE)
-        return int(still.sum()), tuple(again.nonzero().flatten().tolist())
+        # What is not a number has not left.
+        return tuple((~(places <= STILL_THERE)).nonzero().flatten().tolist())
 
     def pairs_of(self, again: Sequence[int], step: int, batch: int) -> Tensor:
-        """Columns of `rows` that take part in a step on `batch` pairs: first those that are not gone, each in turns."""
-        most, asked = max(1, int(SHARE * batch)), set(again)
-        others = [place for place in range(len(self)) if place not in asked]
-        taken = _in_turns(again, step, most)
-        return self.rows[:, taken + _in_turns(others, step, most - len(taken))]
-
-
-def _in_turns(places: Sequence[int], step: int, most: int) -> list[int]:
-    count = min(len(places), most)
-    return [places[(step * count + at) % len(places)] for at in range(count)]
+        """Columns of `rows` that take part in a step on `batch` pairs: of those that are left, some in turns."""
+        count = min(len(again), max(1, int(SHARE * batch)))
+        return self.rows[:, [again[(step * count + at) % len(again)] for at in range(count)]]

@@ -67,10 +67,9 @@ class TrainingSettings(Settings):
         seed: order of the pairs and choice of the held-out prompts.
         held_out: safe prompts kept out of training to measure the geometry on, at most a tenth of all.
         until: when a run ends: after its "steps", or when the concept is "removed" by the embeddings of prompts that
-            were kept out of training, see `ruler`, and as long after they first said so as that took. A quarter of each
-            batch are further pairs then, two prompts in one and short ones repeated; near the end those that are not
-            gone come first, see `rounds`. `steps`, or else `epochs` but MOST_STEPS at least, is the limit, and
-            nothing ends it before 40 steps.
+            were kept out of training, see `ruler`, and as long after they first said so as that took. Near the end
+            what is left of further prompts becomes pairs of the next steps, see `rounds`. `steps`, or else `epochs` but
+            MOST_STEPS at least, is the limit, and nothing ends it before 40 steps.
     """
 
     keep_weight: Share = 0.3

@@ -34,7 +34,7 @@ _ARRIVED = 0.5
 # Prompts of each kind that a run looks at, and the fewest steps from one look to the next.
 _PROMPTS = 48
 _LEAST_STEPS = 4
-# What looking may cost, as a share of the training; with a look at the rounds it is up to three times that.
+# What looking may cost, as a share of the training; with a look at further prompts it is twice that.
 _COST = 0.1
 _OPENERS = ("a photo of", "a picture of", "a painting of", "a drawing of", "an image of")
 
@@ -48,6 +48,12 @@ def short_forms(names: Sequence[str]) -> dict[str, list[str]]:
         "repeated": [" ".join([name] * 3) for name in names],
         "combined": [f"{one}, {other}" for one, other in zip(names, others, strict=True)],
     }
+
+
+def named_shortly(run_concepts: RunConcepts) -> list[tuple[str, int]]:
+    """Short prompts by all names of the concepts, each with the place of its concept."""
+    called = enumerate(run_concepts.called)
+    return [(text, place) for place, names in called for texts in short_forms(names).values() for text in texts]
 
 
 def fitting_pairs(pairs: Sequence[Pair], concepts: int, most: int = MOST_PAIRS) -> list[list[Pair]]:
@@ -104,12 +110,7 @@ class WatchedTexts:
         """
         pairs = some_of(kept_out or training, len(kept_out or training), seed)
         unsafe = list(dict.fromkeys((text, concept) for _, text, concept in pairs))[:_PROMPTS]
-        named = [
-            (text, concept)
-            for concept, names in enumerate(run_concepts.called)
-            for texts in short_forms(names).values()
-            for text in texts
-        ]
+        named = named_shortly(run_concepts)
         safe = list(dict.fromkeys(text for text, _, _ in pairs))[: 2 * _PROMPTS]
         rows = {prompt: at for at, prompt in enumerate(unsafe)}, {text: at for at, text in enumerate(safe)}
         leads = [is_quality(name) for name in run_concepts.names]
@@ -153,7 +154,7 @@ class Watch:
         sides: rows of `unsafe_ids` and of `safe_ids`, (P, 2), of the pairs that must arrive.
         sides_base: embeddings by the base of the unsafe sides of these, (P, D).
         arrived: see `WatchedTexts`.
-        rounds: further pairs, of which few may be left.
+        rounds: further pairs; few of these may be left.
     """
 
     rulers: tuple[Ruler, ...]
@@ -222,6 +223,6 @@ class Watch:
         kept = Hits(moved, len(safe)).interval[0] <= MOST_MOVED
         if not gone:
             return Check(left, len(places), moved, len(safe), False)
-        still, again = self.rounds.look(embed)
-        holds = self.certain and kept and still <= MOST_LEFT * len(self.rounds)
-        return Check(left, len(places), moved, len(safe), holds, again, still, len(self.rounds))
+        again = self.rounds.look(embed)
+        holds = self.certain and kept and len(again) <= MOST_LEFT * len(self.rounds)
+        return Check(left, len(places), moved, len(safe), holds, again, len(self.rounds))

@@ -33,8 +33,8 @@ class Check:
         left: unsafe prompts that still lie with the concept, of `unsafe`.
         moved: safe prompts that have left their place, of `safe`.
         holds: whether that is few enough of both, and all else that the objective asks is reached.
-        again: places of those pairs, among further ones, which the next steps train on before others.
-        still: unsafe prompts of further pairs that still lie with the concept, of `further`; 0 of 0 before a look.
+        again: places of the pairs, among `further` ones, that still lie with the concept: the next steps train on them.
+            None of none where it was not looked.
     """
 
     left: int
@@ -43,7 +43,6 @@ class Check:
     safe: int
     holds: bool
     again: tuple[int, ...] = ()
-    still: int = 0
     further: int = 0
 
     def __post_init__(self) -> None:
@@ -97,9 +96,9 @@ class StepReport:
 
 
 def _is_count(check: Check) -> bool:
-    counts = ((check.left, check.unsafe), (check.moved, check.safe), (check.still, check.further))
+    counts = ((check.left, check.unsafe), (check.moved, check.safe), (len(check.again), check.further))
     whole = all(type(k) is int and type(n) is int and 0 <= k <= n for k, n in counts)
-    again = all(type(place) is int and place >= 0 for place in check.again)
+    again = all(type(place) is int and 0 <= place < check.further for place in check.again)
     return whole and again and type(check.holds) is bool
 
 

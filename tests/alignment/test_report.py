@@ -80,9 +80,9 @@ def ended(done_steps: int, limit: int, check: Check | None, **changes) -> list[s
         ),
         (
             56,
-            Check(0, 90, 1, 80, True, (3, 8), 1, 140),
-            "Ended after 56 of 400 steps: 0 of 90 watched prompts and 1 of 140 of rounds still lay with the concept, 1 "
-            "of 80 safe ones had moved.",
+            Check(0, 90, 1, 80, True, (3,), 90),
+            "Ended after 56 of 400 steps: 0 of 90 watched prompts and 1 of 90 further ones still lay with the concept, "
+            "1 of 80 safe ones had moved.",
         ),
         (400, Check(0, 90, 40, 80, False), "⚠ Ended at the limit of 400 steps"),
         # It would have ended at its next check.

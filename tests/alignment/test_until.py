@@ -9,8 +9,8 @@ from sage_core.alignment.concepts import RunConcepts
 from sage_core.alignment.objective import AlignmentObjective
 from sage_core.alignment.preparation import prepare
 from sage_core.alignment.report import run_summary
-from sage_core.alignment.rounds import SHARE, Rounds, joined
-from sage_core.alignment.ruler import GONE, STILL_THERE, Ruler
+from sage_core.alignment.rounds import Rounds, joined
+from sage_core.alignment.ruler import Ruler
 from sage_core.alignment.schedule import MOST_STEPS, epoch_order, total_steps
 from sage_core.alignment.settings import PRESETS, TrainingSettings
 from sage_core.alignment.training import train, train_stored
@@ -61,7 +61,7 @@ def test_it_ends_when_the_concept_is_removed(ended):
 
 
 def test_without_rounds_it_is_the_run_of_as_many_steps(small_base, monkeypatch):
-    monkeypatch.setattr("sage_core.alignment.preparation.joined", lambda pairs: [])
+    monkeypatch.setattr(Rounds, "look", lambda self, embed: ())
     ended = train(small_base, PAIRS, CONCEPTS, SETTINGS)
     assert len(ended.history) < 120
     fixed = train(small_base, PAIRS, CONCEPTS, SETTINGS.replace(until="steps", steps=len(ended.history)))
@@ -86,7 +86,7 @@ class Stop(BaseException):
 @pytest.mark.parametrize("at", ["before its rounds", "in a round"])
 def test_stopped_and_resumed_it_is_the_same(small_base, tmp_path, monkeypatch, at):
     def five_that_lie_nearest(self, embed):
-        return 0, tuple(self.rulers[0].places(embed(self.ids)).topk(5).indices.tolist())
+        return tuple(self.rulers[0].places(embed(self.ids)).topk(5).indices.tolist())
 
     monkeypatch.setattr(Rounds, "look", five_that_lie_nearest)
     ended = train(small_base, PAIRS, CONCEPTS, SETTINGS)
@@ -136,7 +136,7 @@ def striped_pairs():
 
 
 def watch_of(texts, tagged, base):
-    further = joined(tagged)
+    further = joined([tagged], ())
     ids = [tokenize(part) for part in [*texts.parts, *list(zip(*further, strict=True))[:2]]]
     return Watch.of(texts, ids, torch.zeros(4, len(further), dtype=torch.int64), base, 12)
 
@@ -162,8 +162,8 @@ def test_a_run_goes_on_where_more_than_chance_has_moved(small_base, moved, holds
     assert (check.moved, check.holds) == (moved, holds) and (moved == 0 or check.moved > 0.05 * check.safe)
 
 
-@pytest.mark.parametrize(("still", "holds"), [(2, True), (3, False)])
-def test_a_run_goes_on_while_more_than_few_of_the_rounds_are_left(small_base, monkeypatch, still, holds):
+@pytest.mark.parametrize(("again", "holds"), [((), True), ((5, 1), True), ((5, 1, 7), False)])
+def test_a_run_goes_on_while_more_than_few_further_prompts_are_left(small_base, monkeypatch, again, holds):
     tagged, run_concepts = striped_pairs()
     texts = WatchedTexts.of(tagged, [], run_concepts, 3)
     encoder, (one, other) = TextEncoder.from_state(small_base), tokenize(["striped", "plain"])[:, 1].tolist()
@@ -173,10 +173,10 @@ def test_a_run_goes_on_while_more_than_few_of_the_rounds_are_left(small_base, mo
             return encoder(ids).flatten(1)
 
     watch = watch_of(texts, tagged, base)
-    monkeypatch.setattr(Rounds, "look", lambda self, embed: (still, (5, 1)))
+    monkeypatch.setattr(Rounds, "look", lambda self, embed: again)
     monkeypatch.setattr(Rounds, "__len__", lambda self: 100)
     check = watch.look(lambda ids: base(torch.where(ids == one, other, ids)))
-    assert (check.holds, check.again, check.still, check.further) == (holds, (5, 1), still, 100)
+    assert (check.holds, check.again, check.further) == (holds, again, 100)
     check = watch.look(base)
     assert (check.holds, check.again, check.further) == (False, (), 0), "they come near the end"
 
@@ -228,71 +228,66 @@ def rounds_at(places, unsafe=None, safe=None, concepts=1):
 
 
 def test_the_sides_of_further_pairs_differ_in_the_concept_alone():
-    pairs = [(f"a cat by tree {at}", f"a skull by tree {at}", at % 2) for at in range(300)]
-    pairs[3], pairs[7] = ("two big cats", "two big skulls", 1), ("cat cat", "skull skull", 1)
-    found = joined(pairs)
-    assert len(found) == 160 and found == joined(pairs)
-    for place, (safe, unsafe, concept) in enumerate(found):
-        assert "skull" not in safe and concept == place % 2
+    one = [(f"a cat by tree {at}", f"a skull by tree {at}", 0) for at in range(300)]
+    other = [("two big cats", "two big skulls", 1), ("cat cat", "skull skull", 1), ("a cat", "a skull", 1)]
+    found = joined([one, other], {"skull skull skull skull skull skull"})
+    assert len(found) == 95 and found == joined([one, other], {"skull skull skull skull skull skull"})
+    assert [pair[2] for pair in found[:7]] == [0, 1, 0, 0, 1, 0, 0], "they take turns while there are some"
+    safe_sides = {safe for safe, _, _ in one + other}
+    for safe, unsafe, _ in found:
+        assert "skull" not in safe
         # A prompt that stands beside the one is harmless on both sides.
-        beside = pairs[(place + 1) % 160][0]
-        assert unsafe.replace(beside, "").replace("skull", "cat") == safe.replace(beside, "")
-    assert [unsafe for _, unsafe, _ in found[:8]] == [
-        "a cat by tree 1, a skull by tree 0",
-        "a skull by tree 1, a cat by tree 2",
-        "two big cats and a skull by tree 2",
-        "two big skulls two big skulls two big skulls",
-        "a cat by tree 5, a skull by tree 4",
-        "a skull by tree 5, a cat by tree 6",
-        "cat cat and a skull by tree 6",
-        "skull skull skull skull skull skull",
+        without = [unsafe.replace(beside, "") for beside in safe_sides if beside in unsafe] or [unsafe]
+        assert any(text.replace("skull", "cat") in safe for text in without)
+    assert [unsafe for _, unsafe, _ in found[:7]] == [
+        "two big cats, a skull by tree 0",
+        "two big skulls, a cat by tree 1",
+        "cat cat and a skull by tree 1",
+        "a cat, a skull by tree 2",
+        "a skull, a cat by tree 3",
+        "a cat by tree 4 and a skull by tree 3",
+        "a skull by tree 4 and a cat by tree 5",
     ]
-    assert found[11][1] == "a skull by tree 11 and a cat by tree 12"
+    pairs = [("two cats", "two skulls", 0)] * 8
+    assert len(joined([pairs], ())) == len({unsafe for _, unsafe, _ in joined([pairs], ())}) == 4
 
 
-def test_it_counts_what_still_lies_with_the_concept_and_names_what_is_not_gone():
-    rounds, embed = rounds_at(PLACES)
-    still, again = rounds.look(embed)
-    assert again == tuple(at for at, place in enumerate(PLACES) if place > GONE) == (0, 1, 3, 5)
-    assert still == sum(place > STILL_THERE for place in PLACES) == 2
-    rounds, embed = rounds_at((float("nan"), 0.1, 0.2))
-    assert rounds.look(embed) == (1, (0, 2)), "what is not a number is not gone"
+def test_it_says_which_still_lie_with_the_concept():
+    rounds, embed = rounds_at((*PLACES, float("nan")))
+    assert rounds.look(embed) == (0, 3, 6), "what is not a number has not left"
 
 
 def test_a_prompt_is_measured_from_its_own_safe_side_on():
     unsafe, safe = (1.0, 0.39, 1.0, 0.41, 0.0, 1.0), (0.7, 0.0, 0.5, 0.0, -0.5, -0.2)
     rounds, embed = rounds_at(PLACES, unsafe)
     assert rounds.ids.flatten().tolist() == [0, 2, 3, 5] and rounds.rows[1].tolist() == [6, 8, 9, 11]
-    assert rounds.look(embed)[1] == (0, 2, 3)
+    assert rounds.look(embed) == (0, 2)
     rounds, embed = rounds_at(PLACES, unsafe, safe)
     assert rounds.ids.flatten().tolist() == [2, 3, 4, 5]
     # At 0.1 with its safe side at 0.5; 0.5 at 0; -2 at -0.5; 0.16 at -0.2.
-    assert rounds.look(embed)[1] == (1, 3)
+    assert rounds.look(embed) == (1,)
 
 
 def test_where_a_ruler_sees_none_there_are_no_rounds():
     nothing, embed = rounds_at(PLACES, (0.0,) * 6)
-    assert not len(nothing) and nothing.look(embed) == (0, ())
-    assert nothing.pairs_of((), 3, 32).shape == (4, 0)
+    assert not len(nothing) and nothing.look(embed) == ()
 
 
 def test_each_is_measured_on_the_ruler_of_its_own_concept():
     rounds, _ = rounds_at((0.0,) * 4, concepts=2)
     found = rounds.look(lambda ids: torch.tensor([[0.9, 0.0], [0.9, 0.0], [0.0, 0.9], [0.0, 0.9]]))
-    assert found == (2, (0, 3))
+    assert found == (0, 3)
 
 
-@pytest.mark.parametrize("left", [0, 1, 5, 8, 20])
-@pytest.mark.parametrize(("batch", "count"), [(32, 8), (14, 3), (3, 1)])
-def test_they_are_a_quarter_of_a_batch_and_take_turns(left, batch, count):
+@pytest.mark.parametrize(
+    ("left", "batch", "count"), [(1, 32, 1), (5, 32, 5), (8, 32, 8), (20, 32, 8), (5, 14, 3), (5, 3, 1)]
+)
+def test_a_step_takes_a_quarter_of_a_batch_of_them_in_turns(left, batch, count):
     rounds, _ = rounds_at((0.9,) * 30)
-    again = tuple(range(left))
-    steps = [rounds.pairs_of(again, step, batch)[0].tolist() for step in range(60)]
-    assert all(len(set(some)) == len(some) == count <= max(1, SHARE * batch) for some in steps)
-    of_round = [[place for place in some if place < left] for some in steps]
-    assert all(len(some) == min(left, count) for some in of_round)
-    seen = {place for some in steps for place in some}
-    assert seen == (set(range(30)) if left < count else set(again) if count else set())
+    again = tuple(range(3, 3 + left))
+    steps = [rounds.pairs_of(again, step, batch)[0].tolist() for step in range(20)]
+    assert all(len(set(some)) == len(some) == count for some in steps)
+    assert {place for some in steps for place in some} == set(again)
 
 
 def test_they_take_the_place_of_a_batchs_first_pairs(small_base):
@@ -329,4 +324,4 @@ def test_a_run_reads_further_pairs_and_leads_them_as_its_own(small_base, target)
 
 
 def step_with(again):
-    return StepReport(5, 120, {"total": 1.0}, 0.1, 1.0, check=Check(0, 9, 0, 9, True, again))
+    return StepReport(5, 120, {"total": 1.0}, 0.1, 1.0, check=Check(0, 9, 0, 9, True, again, 10_001))

@@ -396,13 +396,13 @@ def test_a_run_that_had_ended_takes_no_further_step(tmp_path: Path) -> None:
     "damage",
     [
         {"left": 11}, {"left": -1}, {"moved": 2.5}, {"holds": 1}, {"safe": float("nan")}, {"unsafe": True},
-        {"again": [-1]}, {"again": [0.5]}, {"again": 3}, {"still": 1}, {"still": 3, "further": 2},
+        {"again": [-1]}, {"again": [0.5]}, {"again": 3}, {"again": [4]}, {"further": 1},
     ],
 )  # fmt: skip
 def test_a_report_with_a_damaged_check_is_refused(damage: dict[str, Any]) -> None:
-    check = {"left": 1, "unsafe": 10, "moved": 0, "safe": 5, "holds": False, "again": [3, 0]}
+    check = {"left": 1, "unsafe": 10, "moved": 0, "safe": 5, "holds": False, "again": [3, 0], "further": 4}
     row = {"step": 1, "steps": 2, "losses": {"total": 1.0}, "learning_rate": 0.1, "seconds": 1.0, "geometry": None}
     assert StepReport.from_dict(row).check is None
-    assert StepReport.from_dict({**row, "check": check}).check == Check(1, 10, 0, 5, False, (3, 0))
+    assert StepReport.from_dict({**row, "check": check}).check == Check(1, 10, 0, 5, False, (3, 0), 4)
     with pytest.raises((ValueError, TypeError)):
         StepReport.from_dict({**row, "check": check | damage})
