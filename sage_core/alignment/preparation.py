@@ -107,7 +107,7 @@ def prepare(
     if settings.until == "removed":
         watched = WatchedTexts.of(training, kept_out, run_concepts, settings.seed, paired=paired)
         in_turns = some_of(training, len(training), settings.seed)
-        known = {unsafe for _, unsafe, _ in training} | dict(named_shortly(run_concepts)).keys()
+        known = {unsafe for _, unsafe, _ in training} | {text for text, _ in named_shortly(run_concepts)}
         further = joined([[pair for pair in in_turns if pair[2] == place] for place in range(len(given))], known)
     tokens = _tokenise(training, further, measured, run_concepts, watched.parts if watched else [], device)
     encoder = FastEncoder.from_state(dict(base) | {TOKEN_TABLE: base[TOKEN_TABLE][tokens.vocabulary]}).to(device)

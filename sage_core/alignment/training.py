@@ -144,8 +144,10 @@ def run_key(base_hash: str, pairs: PromptPairs, concept: str | ConceptList, sett
         raise SettingsError("precision is 'auto': replace it by `choose_precision(\"auto\", device)` to name a run.")
     named = settings.replace(chunk_size=None, target_shift=settings.shift).to_dict()
     recipe = _FITTING_RECIPE if settings.target == "fitting" else _RECIPE
+    if settings.until == "removed":
+        recipe = _LOOKING_RECIPE
     made_of = {
-        "recipe": _LOOKING_RECIPE if settings.until == "removed" else recipe,
+        "recipe": recipe,
         "base": base_hash,
         "pairs": pairs.hash(),
         **RunConcepts.of(concept, pairs).key(),
