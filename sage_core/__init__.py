@@ -18,4 +18,4 @@ The files that lie open here are the ground; every folder is a wing that imports
 
 from __future__ import annotations
 
-__version__ = "0.2.0"
+__version__ = "0.2.1"

@@ -11,8 +11,8 @@ class SageError(Exception):
 
     def __init_subclass__(cls) -> None:
         # A host may load the package from any folder, and shows an error's module: its own name says more.
-        package, found, rest = cls.__module__.partition("sage_core")
-        cls.__module__ = found + rest or package
+        before, found, rest = cls.__module__.partition(__package__)
+        cls.__module__ = __package__.rpartition(".")[2] + rest if found else before
 
 
 class FileError(SageError, OSError):

@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
 import signal
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from PIL import Image
 from comfy_graphs import node
 from sage_core.demo.comfyui.client import Graph, Outputs
 from sage_core.demo.comfyui.provision import cache_folder, provision
-from sage_core.demo.comfyui.server import PACK_NAME, Server
+from sage_core.demo.comfyui.server import PACK_NAME, Server, make_interpreter
 from sage_core.shapes.networks.checkpoint import ExpandedFiles, expand
 from sage_core.tifa.questions import Question, write_questions
 from tiny_judges import bert_tokenizer, make_vilt, spread
@@ -35,6 +37,20 @@ PROBE = Path(__file__).parent / "comfy" / "probe"
 
 # Whose files train, draw and attack.
 LONG = {"attacks", "evaluation", "methods", "shapes"}
+
+
+def pytest_report_header() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        make_interpreter(folder := Path(folder))
+        require_no_library(next(folder.glob("*/python*")))
+    return "ComfyUI starts as users have it: the pack in custom_nodes, and no sage_core that could be imported"
+
+
+def require_no_library(python: Path) -> None:
+    """Fail if an interpreter finds `sage_core`: a pack that asks for it by name would run, and at no user's."""
+    done = subprocess.run([python, "-c", "import sage_core"], cwd=python.parent, capture_output=True, text=True)
+    if "No module named 'sage_core'" not in done.stderr:
+        raise pytest.UsageError("sage_core can be imported in ComfyUI: install it with `pip install -e`, in a clone.")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -87,7 +103,10 @@ def server(comfyui: Path, base: Path, shapes_files: ExpandedFiles) -> Iterator[S
         # The folder `static` of another comfyui-frontend-package than the one that is installed.
         arguments += ["--front-end-root", frontend]
     with Server(comfyui, base, models=models, arguments=arguments) as running:
+        require_no_library(running.python)
         yield running
+        # What a test means to fail has a traceback there, too; none means this.
+        assert "No module named 'sage" not in running.log_tail(10**6)
 
 
 @pytest.fixture

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 LATENT_FACTOR = 0.18215
 _VAE_PREFIX = "first_stage_model."
-# Models by a name in place of a file: each a module with the functions of `shapes.world`, imported when it is named.
-NAMED = {"shapes": "sage_core.shapes.world"}
+# Models by a name in place of a file: each a module of the library, with the functions of `shapes.world`. It is
+# imported when it is named.
+NAMED = {"shapes": "shapes.world"}
 
 
 @dataclass(eq=False)

@@ -23,7 +23,7 @@ _PARTS = ("unet", "vae", "text_encoder")
 
 def world(name: str = SHAPES) -> Any:
     """A world that is named in place of a file, as a module like `shapes.world`; imported when it is first needed."""
-    return import_module(models.NAMED[name])
+    return import_module(f"..{models.NAMED[name]}", __package__)
 
 
 def load(base: Path | None) -> Model:

@@ -49,7 +49,8 @@ class Method:
         function: of a closed form; of kind "own" (base, removal, settings, watch) -> Change.
         knobs: its settings under the names that all closed forms share.
         help: a sentence on when to take it, for help and tooltips.
-        package: the module's own.
+        package: the module's own. This library's is not called `sage_core` everywhere: in ComfyUI it is a part of the
+            node pack, which has its folder's name.
     """
 
     title: str
@@ -62,7 +63,7 @@ class Method:
     function: str = "edit"
     knobs: Mapping[str, str] = field(default_factory=dict)
     help: str = ""
-    package: str = "sage_core"
+    package: str = __package__.rpartition(".")[0]
 
     def unread(self, concepts: Concepts) -> tuple[str, ...]:
         """A sentence for each of guides, preserve and captions that is given and has no effect."""
@@ -95,7 +96,7 @@ class Method:
         return found(settings, given) if found else 1
 
     def _module(self) -> Any:
-        return importlib.import_module(f"{self.package}.{self.module}")
+        return importlib.import_module(f".{self.module}", self.package)
 
     def load(self) -> tuple[type, Callable[..., Any]]:
         """The settings' class and, of a closed form, the function that solves it."""

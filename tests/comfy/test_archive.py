@@ -121,9 +121,39 @@ def test_the_registry_finds_what_it_asks_for() -> None:
     assert icon[0] == icon[1] <= 400 and banner[0] * 9 == banner[1] * 21
 
 
+def named_absolutely(path: Path) -> list[str]:
+    """Where a file names a module of this library by a name that it has only where it is installed."""
+    found, groups = [], set()
+    for each in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(each, ast.Import | ast.ImportFrom):
+            names = [each.module] if isinstance(each, ast.ImportFrom) else [alias.name for alias in each.names]
+            if not getattr(each, "level", 0) and any(str(name).split(".")[0] == "sage_core" for name in names):
+                found.append(ast.unparse(each))
+        elif isinstance(each, ast.Call):
+            name = ast.unparse(each.func).rpartition(".")[2]
+            # Groups of entry points are a name of ours, wherever the library is.
+            groups |= {id(argument) for argument in each.args} if name == "installed" else set()
+            relative = name == "import_module" and ast.unparse(each.args[0]).lstrip("f")[1:2] == "."
+            if name == "__import__" or (name == "import_module" and not relative):
+                found.append(ast.unparse(each))
+        elif isinstance(each, ast.Constant) and str(each.value).startswith("sage_core") and id(each) not in groups:
+            found.append(ast.unparse(each))
+    return found
+
+
+def test_what_users_install_names_none_of_its_modules_absolutely(archive: Path, tmp_path: Path) -> None:
+    (bad := tmp_path / "bad.py").write_text(
+        "import sage_core.rows\nfrom sage_core import rows\nimport_module(name)\n__import__('os')\n"
+        'NAMED = "sage_core.rows"\ninstalled("sage_core.judges")\nimport_module(f".{name}", p)\n'
+    )
+    assert len(named_absolutely(bad)) == 5
+    files = [archive / "__init__.py", *(archive / "nodes").rglob("*.py"), *(archive / "sage_core").rglob("*.py")]
+    assert {str(path.relative_to(archive)): found for path in files if (found := named_absolutely(path))} == {}
+
+
 @pytest.mark.full
 def test_a_wheel_holds_the_files_that_the_code_reads(archive: Path, tmp_path: Path) -> None:
-    build = "from setuptools import build_meta; print(build_meta.build_wheel(__import__('sys').argv[1]))"
+    build = "from setuptools import build_meta; import sys; print(build_meta.build_wheel(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", build, tmp_path], cwd=archive, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(tmp_path / f"sage_alignment-{__version__}-py3-none-any.whl") as wheel:

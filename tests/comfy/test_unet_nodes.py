@@ -312,6 +312,17 @@ def test_uce_in_the_graph_is_the_librarys(
     assert "UCE: " in draw.shown["uce"] and "solved to" in draw.shown["uce"] and " s, applied" in draw.shown["uce"]
 
 
+def test_every_method_of_the_list_erases(server: Server, models: dict) -> None:
+    offered = server.object_info()["SAGEEraseConcept"]["input"]["required"]["method"]
+    assert (offered[1]["options"] if offered[0] == "COMBO" else offered[0]) == list(FORMS)
+    before = len(server.log_tail(10**6))
+    found = server.run(models | {method: erase(method, keep="red ring") for method in FORMS}, timeout=500)
+    for method in FORMS:
+        assert " matrices changed by " in found[method]["text"][0], method
+        assert "Erased: skull. Guides: star. Kept: red ring." in found[method]["text"][0], method
+    assert "Traceback" not in server.log_tail(10**6)[before:]
+
+
 def test_a_second_erasure_is_solved_for_the_edited_weights(models: dict, draw: Draw) -> None:
     graph = models | {"first": erase("uce"), "second": erase("uce", concepts="ring", guide="")}
     graph["second"]["inputs"]["model"] = ["first", 0]

@@ -5,6 +5,7 @@
         pictures = server.images(outputs)
 
 ComfyUI's folder is only read: models, custom nodes, pictures, settings and the database all live in the base folder.
+So does its interpreter, which finds this pack nowhere but in custom nodes, as every user's does.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
+import venv
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -59,6 +62,7 @@ class Server(Client):
         self.pack = pack.resolve()
         self.port = port
         self.log = self.base / "server.log"
+        self.python = self.base / "python" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
         self._models = models or {}
         self._arguments = tuple(arguments)
         self._start_limit = start_limit
@@ -85,7 +89,8 @@ class Server(Client):
         """
         self.port = _usable_port(self.port)
         self._fill_base()
-        command = [sys.executable, str(Path(__file__).with_name("host.py")), str(self.tree)]
+        make_interpreter(self.base / "python")
+        command = [str(self.python), str(Path(__file__).with_name("host.py")), str(self.tree)]
         command += ["--base-directory", str(self.base), "--database-url", f"sqlite:///{self.base / 'comfyui.db'}"]
         command += ["--listen", "127.0.0.1", "--port", str(self.port), "--disable-auto-launch", "--disable-api-nodes"]
         # A checkout's extra_model_paths.yaml may bring the user's other packs along.
@@ -103,7 +108,8 @@ class Server(Client):
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     cwd=self.base,
-                    env={**os.environ, "PYTHONUTF8": "1"},
+                    env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+                    | {"PYTHONUTF8": "1"},
                     **own_group,
                 )
             self._wait_until_up(self._process)
@@ -156,6 +162,19 @@ class Server(Client):
                 return
             time.sleep(0.2)
         raise ComfyError(f"ComfyUI did not answer within {self._start_limit:.0f} s:\n{self.log_tail()}")
+
+
+def make_interpreter(folder: Path) -> None:
+    """A virtual environment in `folder` with what is installed here, but for what an editable install refers to.
+
+    So this package, run from a clone, cannot be imported by its name there: neither can a user's ComfyUI do that.
+    """
+    venv.EnvBuilder(symlinks=sys.platform != "win32").create(folder)
+    scheme = "nt" if sys.platform == "win32" else "posix_prefix"
+    packages = Path(sysconfig.get_path("purelib", scheme, {"base": str(folder)}))
+    found = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    # A .pth file adds folders, whose own .pth files, editable installs among them, are not read.
+    (packages / "installed.pth").write_text("\n".join(found) + "\n", encoding="utf-8")
 
 
 def _usable_port(port: int) -> int:
