@@ -41,8 +41,7 @@ LONG = {"attacks", "evaluation", "methods", "shapes"}
 
 def pytest_report_header() -> str:
     with tempfile.TemporaryDirectory() as folder:
-        make_interpreter(folder := Path(folder))
-        require_no_library(next(folder.glob("*/python*")))
+        require_no_library(make_interpreter(Path(folder)))
     return "ComfyUI starts as users have it: the pack in custom_nodes, and no sage_core that could be imported"
 
 
@@ -103,6 +102,7 @@ def server(comfyui: Path, base: Path, shapes_files: ExpandedFiles) -> Iterator[S
         # The folder `static` of another comfyui-frontend-package than the one that is installed.
         arguments += ["--front-end-root", frontend]
     with Server(comfyui, base, models=models, arguments=arguments) as running:
+        assert running.python
         require_no_library(running.python)
         yield running
         # What a test means to fail has a traceback there, too; none means this.

@@ -17,7 +17,7 @@ from PIL import Image
 from comfy_graphs import node
 from node_entries import ENTRIES, NODES
 from sage_core import __version__
-from sage_core.demo.comfyui.server import Server
+from sage_core.demo.comfyui.server import PACK_NAME, Server
 from sage_core.shapes.networks.checkpoint import ExpandedFiles
 
 if sys.version_info >= (3, 11):
@@ -184,3 +184,21 @@ def test_the_archive_runs_a_graph_in_comfyui(
     with Server(comfyui, tmp_path, pack=archive, models={"text_encoders": [shapes_files.text_encoder]}) as server:
         server.run(graph, timeout=300)
     assert (tmp_path / "models" / "text_encoders" / "kept.safetensors").is_file()
+
+
+@pytest.mark.full
+def test_a_second_copy_is_refused_in_words_and_nothing_of_it_is_loaded(
+    archive: Path, comfyui: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(archive, tmp_path / "custom_nodes" / "sage-alignment-2")
+    arguments = ["--whitelist-custom-nodes", PACK_NAME, "sage-alignment-2"]
+    with Server(comfyui, tmp_path, pack=archive, arguments=arguments) as server:
+        ours = {name: each for name, each in server.object_info().items() if name in ENTRIES}
+        (loaded,) = {each["python_module"].removeprefix("custom_nodes.") for each in ours.values()}
+        (refused,) = {PACK_NAME, "sage-alignment-2"} - {loaded}
+        assert ours.keys() == ENTRIES.keys()
+        folder = tmp_path / "custom_nodes"
+        assert f"{folder / loaded} is loaded, {folder / refused} is not. Keep the newer of the two" in server.log_tail(
+            99
+        )
+        assert {path.split("/")[2] for path in server.get("/extensions") if "/sage" in path} == {loaded}

@@ -62,7 +62,7 @@ class Server(Client):
         self.pack = pack.resolve()
         self.port = port
         self.log = self.base / "server.log"
-        self.python = self.base / "python" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+        self.python: Path | None = None
         self._models = models or {}
         self._arguments = tuple(arguments)
         self._start_limit = start_limit
@@ -89,7 +89,7 @@ class Server(Client):
         """
         self.port = _usable_port(self.port)
         self._fill_base()
-        make_interpreter(self.base / "python")
+        self.python = make_interpreter(self.base / "python")
         command = [str(self.python), str(Path(__file__).with_name("host.py")), str(self.tree)]
         command += ["--base-directory", str(self.base), "--database-url", f"sqlite:///{self.base / 'comfyui.db'}"]
         command += ["--listen", "127.0.0.1", "--port", str(self.port), "--disable-auto-launch", "--disable-api-nodes"]
@@ -164,10 +164,11 @@ class Server(Client):
         raise ComfyError(f"ComfyUI did not answer within {self._start_limit:.0f} s:\n{self.log_tail()}")
 
 
-def make_interpreter(folder: Path) -> None:
-    """A virtual environment in `folder` with what is installed here, but for what an editable install refers to.
+def make_interpreter(folder: Path) -> Path:
+    """Make a virtual environment in `folder` and return its Python.
 
-    So this package, run from a clone, cannot be imported by its name there: neither can a user's ComfyUI do that.
+    It has what is installed here, but for what an editable install refers to: this package, run from a clone, cannot
+    be imported by its name there, as in a user's ComfyUI.
     """
     venv.EnvBuilder(symlinks=sys.platform != "win32").create(folder)
     scheme = "nt" if sys.platform == "win32" else "posix_prefix"
@@ -175,6 +176,7 @@ def make_interpreter(folder: Path) -> None:
     found = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     # A .pth file adds folders, whose own .pth files, editable installs among them, are not read.
     (packages / "installed.pth").write_text("\n".join(found) + "\n", encoding="utf-8")
+    return folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
 
 def _usable_port(port: int) -> int:
