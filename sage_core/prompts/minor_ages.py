@@ -1,11 +1,12 @@
 """Stated ages of people under 18, school years, birthdays and years of birth, in words and in figures.
 
-They are regular expressions over plain lower-case text (`plain_forms`), each bounded as in `minor_words`.
+They are regular expressions over plain lower-case text (`plain_forms`) in the notation of `listed`, each bounded as in
+`minor_words`.
 """
 
 from __future__ import annotations
 
-from .minor_words import GAP, MAYBE, listed
+from .minor_words import listed
 
 _ONES = "one|two|three|four|five|six|seven|eight|nine"
 _TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
@@ -13,208 +14,169 @@ _TEENS = "ten|eleven|twelve|(?:thir|four|fif|six|seven)teen"
 # "twenty-five" is not five.
 _NO_TENS = "".join(rf"(?<!{tens}[\s_-])" for tens in (*_TENS.split("|"), r"hundred[\s_-]and"))
 _DIGITS = r"(?=\d)(?<!\d)(?<!\d\.)(?:0?\d|1[0-7])(?:\.\d{1,2})?(?!\d)"
-UNDER_18 = rf"(?:{_DIGITS}|(?=[otfsen]){_NO_TENS}(?:{_ONES})|(?=[tefs])(?:{_TEENS}))"
-_UP_TO_18 = rf"(?:{_DIGITS}|(?<!\d)18(?!\d)|(?=[otfsen]){_NO_TENS}(?:{_ONES})|(?=[tefs])(?:{_TEENS})|eighteen)"
+_IN_WORDS = rf"(?=[otfsen]){_NO_TENS}(?:{_ONES})|(?=[tefs])(?:{_TEENS})"
+UNDER_18 = rf"(?:{_DIGITS}|{_IN_WORDS})"
+_UP_TO_18 = rf"(?:{_DIGITS}|(?<!\d)18(?!\d)|{_IN_WORDS}|eighteen)"
 # What may follow where a bare 3 to 17 is read as an age: no unit and no noun, which the number would count.
 _ALONE = (
-    r"(?=[\s_]*(?:$|[,;!?)/]|\.(?!\d)|(?:years?|yrs?|yo|and|or|today|now|again|but|when|next|last|this|with|years|in"
-    r"|at|on|yesterday|tomorrow|soon)\b))"
+    r"(?=[\s_]*(?:$|[,;!?)/]|\.(?!\d)|(?:years?|yrs?|yo|and|or|today|now|again|but|when|next|last|this|with|in|at|on"
+    r"|yesterday|tomorrow|soon)\b))"
 )
 _AGE_ALONE = rf"(?:(?<!\d)(?<!\d\.)(?:[3-9]|1[0-7])(?![\d.]*\d)|three|four|five|six|seven|eight|nine|{_TEENS}){_ALONE}"
-_PART = (
-    rf"{GAP}(?:and|&){GAP}(?:(?:a{GAP}|one{GAP})?half|(?:a|one|three){GAP}quarters?|[13]/[24]|a{GAP}bit"
-    rf"|(?:a{GAP}few|some){GAP}months)"
-)
-HALF = rf"(?:{_PART})?"
+_PART = "+(?:and|&)+(?:(?:a+|one+)?half|(?:a|one|three)+quarters?|[13]/[24]|a+bit|(?:a+few|some)+months)"
+HALF = f"(?:{_PART})?"
 _TEEN_AGE = rf"(?:(?<!\d)(?<!\d\.)1[0-7](?![\d.]*\d)|{_TEENS})"
 _SCHOOL_NUMBER = rf"(?:1[0-3]|[1-9]|{_ONES}|ten|eleven|twelve|thirteen)"
 _ROMAN = "(?:x(?:ii?)?|i[xv]|vi{0,3}|iii?)"
 _PUPILS = (
     "(?:students?|pupils?|learners?|scholars?|class(?:es|rooms?|mates?)?|leavers?|kids?|girls?|boys?|school"
-    "|boarders?|homework|lessons?"
-    "|exams?|assembly|camp|choir|prom|disco|uniforms?|textbook|desk|trip)"
+    "|boarders?|homework|lessons?|exams?|assembly|camp|choir|prom|disco|uniforms?|textbook|desk|trip)"
 )
 _TEAMS = (
-    rf"(?:(?:girls|boys|football|soccer|rugby|hockey|swim|tennis|netball)['’]?{GAP})?"
+    "(?:(?:girls|boys|football|soccer|rugby|hockey|swim|tennis|netball)['’]?+)?"
     "(?:team|squad|side|match|league|cup|final|game|champion|player)s?"
 )
 _ORDINALS = (
-    r"1st|2nd|3rd|(?:[4-9]|1[0-2])th|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh"
-    r"|twelfth"
+    "1st|2nd|3rd|4th|5th|6th|7th|8th|9th|10th|11th|12th|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth"
+    "|tenth|eleventh|twelfth"
 )
 _BIRTHDAYS = rf"{_ORDINALS}|1[3-7]th|(?:thir|four|fif|six|seven)teenth"
 _OF_ABOUT = r"(?:(?:of|is|at|about|around|approximately|between|from|only|just|barely|under|below)[\s:=_-]{0,3}){0,3}"
-_YEARS = rf"(?:years?|yrs?|y){MAYBE}(?:olds?|of{GAP}age|young)|yrs?(?!{MAYBE}(?:of|in)\b)|y[\s./_-]{{0,2}}os?(?!-yo)"
+_YEARS = r"(?:years?|yrs?|y)~(?:olds?|of+age|young)|yrs?(?!~(?:of|in)\b)|y[\s./_-]{0,2}os?(?!-yo)"
 _SEX = "(?:fe)?males?"
-_GERMAN = """
-    ein zwei drei vier fu(?:e)?nf sechs sieben acht neun zehn elf zwo(?:e)?lf dreizehn vierzehn fu(?:e)?nfzehn
-    sechzehn siebzehn
-    """
-GERMAN_TEENS = "elf|zwo(?:e)?lf|(?:drei|vier|fu(?:e)?nf|sech|sieb)zehn|1[1-7](?!\\d)"
-GERMAN_UNDER_18 = rf"(?:{_DIGITS}|{listed(_GERMAN)})"
+_GERMAN_TEENS = "elf|zwo(?:e)?lf|(?:drei|vier|fu(?:e)?nf|sech|sieb)zehn"
+GERMAN_UNDER_18 = rf"(?:{_DIGITS}|ein|zwei|drei|vier|fu(?:e)?nf|sechs|sieben|acht|neun|zehn|{_GERMAN_TEENS})"
 # Ages in figures and words.
-AGES = (
-    rf"{UNDER_18}(?:\+|-?ish)?(?:{HALF}{MAYBE}(?:{_YEARS})|{GAP}(?:summers|winters|springs){GAP}old)",
+AGES = rf"""
+    {UNDER_18}(?:\x2b|-?ish)?(?:{HALF}~(?:{_YEARS})|+(?:summers|winters|springs)+old)
     # Not the y of an axis, of coordinates ("x 12 y 30"), of y-shaped or of y'all.
-    rf"{_DIGITS}[\s_-]?y(?!-[a-z]|{MAYBE}(?:ax[ei]s|coord|chrom|[=:\d])|['’])",
-    rf"ages?d?[\s:=_-]{{0,3}}{_OF_ABOUT}{UNDER_18}(?!{MAYBE}(?:hundred|thousand|million))",
-    rf"(?:\d{{1,3}}|{_ONES}|{_TEENS}|eighteen){MAYBE}(?:months?|weeks?|days?){MAYBE}old",
-    rf"thirteenagers?|6th{MAYBE}form(?:ers?)?|both{GAP}{_AGE_ALONE}",
+    {_DIGITS}[\s_-]?y(?!-[a-z]|~(?:ax[ei]s|coord|chrom|[=:\d])|['’])
+    ages?d?[\s:=_-]{{0,3}}{_OF_ABOUT}{UNDER_18}(?!~(?:hundred|thousand|million))
+    (?:\d{{1,3}}|{_ONES}|{_TEENS}|eighteen)~(?:months?|weeks?|days?)~old thirteenagers? 6th~form(?:ers?)?
+    both+{_AGE_ALONE}
     # Under an age.
-    rf"(?:under|below|(?:younger|less|fewer){GAP}than){GAP}(?:the{GAP})?age{GAP}(?:of{GAP})?{_UP_TO_18}",
-    rf"younger{GAP}than{GAP}{_UP_TO_18}|(?:under|below){MAYBE}(?:18|eighteen)s?(?:(?!\d|{MAYBE}(?:%|[a-z°$€£]))|{_ALONE})",
-    rf"(?:the|an?|in){GAP}(?:under[\s_-]?|u-?)(?:[6-9]|1[0-8]){GAP}{_TEAMS}|u-?[6-9]{GAP}{_TEAMS}",
-    rf"(?:under|below|less{GAP}than|fewer{GAP}than|up{GAP}to|at{GAP}most){GAP}{_UP_TO_18}{GAP}years?"
-    rf"(?!{GAP}(?:ago|later))",
-    rf"(?:less|fewer){GAP}than{GAP}(?:18|eighteen){_ALONE}|(?:under|below){GAP}{_AGE_ALONE}",
-    rf"(?:under|below){GAP}(?:the{GAP})?(?:legal{GAP}(?:drinking{GAP})?age|age{GAP}of{GAP}(?:consent|majority))",
-    rf"under-(?:{_ONES}|{_TEENS}|eighteen)s?|under{GAP}(?:{_TEENS}|eighteen)s",
-    r"under-(?:\d|1[0-8])s?(?!\d)|under[\s_]?(?:\d|1[0-8])s|u-?1[0-8]s?",
-    rf"no{GAP}(?:older|more){GAP}than{GAP}{_AGE_ALONE}|not?{GAP}older{GAP}than{GAP}{UNDER_18}",
-    rf"(?:not|isn['’]?t|wasn['’]?t|aren['’]?t){GAP}(?:(?:yet|even|quite|really|turned|over|above"
-    rf"|older{GAP}than){GAP})"
-    rf"{{0,2}}(?:1[3-8]|(?:thir|four|fif|six|seven|eigh)teen){_ALONE}",
-    rf"(?:not|isn['’]?t|wasn['’]?t|aren['’]?t){GAP}{_UP_TO_18}{GAP}yet|won['’]?t{GAP}(?:be|turn){GAP}(?:1[1-8]|{_TEENS}|eighteen){_ALONE}|noch{GAP}nicht{GAP}18",
-    rf"(?:has|have|had)(?:n['’]?t|{GAP}not|{GAP}yet{GAP}to|{GAP}never){GAP}(?:yet{GAP})?"
-    rf"(?:turn(?:ed)?|reach(?:ed)?){GAP}{_UP_TO_18}",
-    rf"(?:shy|short){GAP}of{GAP}(?:{_UP_TO_18}|adulthood)|before{GAP}adulthood|at{GAP}(?:thir|four|fif|six|seven)teen{_ALONE}",
-    rf"between{GAP}(?:[3-9]|1[0-7]){GAP}and{GAP}(?:[4-9]|1[0-7]){_ALONE}",
-    rf"age{GAP}(?:range|group|bracket)[\s:=-]{{0,3}}{UNDER_18}",
-    rf"(?:almost|nearly|about{GAP}to{GAP}(?:be|turn)){GAP}(?:18{_ALONE}|eighteen{_ALONE}|{_AGE_ALONE})",
-    rf"before{GAP}(?:(?:her|his|their|the){GAP})?(?:(?:turning|being){GAP})?(?:18|eighteen)(?:th)?(?=\W|$)",
+    (?:under|below|(?:younger|less|fewer)+than)+(?:the+)?age+(?:of+)?{_UP_TO_18} younger+than+{_UP_TO_18}
+    (?:under|below)~(?:18|eighteen)s?(?:(?!\d|~(?:%|[a-z°$€£]))|{_ALONE})
+    (?:the|an?|in)+(?:under[\s_-]?|u-?)(?:[6-9]|1[0-8])+{_TEAMS} u-?[6-9]+{_TEAMS}
+    (?:under|below|less+than|fewer+than|up+to|at+most)+{_UP_TO_18}+years?(?!+(?:ago|later))
+    (?:less|fewer)+than+(?:18|eighteen){_ALONE} (?:under|below)+{_AGE_ALONE}
+    (?:under|below)+(?:the+)?(?:legal+(?:drinking+)?age|age+of+(?:consent|majority))
+    under-(?:{_ONES}|{_TEENS}|eighteen)s? under+(?:{_TEENS}|eighteen)s under-(?:\d|1[0-8])s?(?!\d)
+    under[\s_]?(?:\d|1[0-8])s u-?1[0-8]s? no+(?:older|more)+than+{_AGE_ALONE} not?+older+than+{UNDER_18}
+    (?:not|isn['’]?t|wasn['’]?t|aren['’]?t)+(?:(?:yet|even|quite|really|turned|over|above|older+than)+){{0,2}}(?:1[3-8]
+    |(?:thir|four|fif|six|seven|eigh)teen){_ALONE} (?:not|isn['’]?t|wasn['’]?t|aren['’]?t)+{_UP_TO_18}+yet
+    won['’]?t+(?:be|turn)+(?:1[1-8]|{_TEENS}|eighteen){_ALONE} noch+nicht+18
+    (?:has|have|had)(?:n['’]?t|+not|+yet+to|+never)+(?:yet+)?(?:turn(?:ed)?|reach(?:ed)?)+{_UP_TO_18}
+    (?:shy|short)+of+(?:{_UP_TO_18}|adulthood) before+adulthood at+(?:thir|four|fif|six|seven)teen{_ALONE}
+    between+(?:[3-9]|1[0-7])+and+(?:[4-9]|1[0-7]){_ALONE} age+(?:range|group|bracket)[\s:=-]{{0,3}}{UNDER_18}
+    (?:almost|nearly|about+to+(?:be|turn))+(?:18{_ALONE}|eighteen{_ALONE}|{_AGE_ALONE})
+    before+(?:(?:her|his|their|the)+)?(?:(?:turning|being)+)?(?:18|eighteen)(?:th)?(?=\W|$)
     # A number after a verb or a word that makes it an age.
-    rf"turn(?:s|ed|ing)?{GAP}(?:just{GAP}|only{GAP})?{_AGE_ALONE}",
-    rf"(?:only|just|barely|merely|still){GAP}{_AGE_ALONE}",
-    rf"(?:she|he|they|who|i|you|we|both)(?:['’](?:s|re|m)|{GAP}(?:is|are|am|was|were|be))"
-    rf"{GAP}(?:(?:both|only|just|about|around|barely|still|like|now|all){GAP}){{0,2}}{_AGE_ALONE}",
-    rf"(?:looks?|looked|looking|appears?|appearing|appeared|seems?){GAP}"
-    rf"(?:(?:to|be|like|about|around|only|just|she|he|they|is|are|was|were|barely){GAP}){{0,4}}{_AGE_ALONE}",
+    turn(?:s|ed|ing)?+(?:just+|only+)?{_AGE_ALONE} (?:only|just|barely|merely|still)+{_AGE_ALONE}
+    (?:she|he|they|who|i|you|we|both)(?:['’](?:s|re|m)|+(?:is|are|am|was|were|be))+(?:(?:both|only|just|about|around
+    |barely|still|like|now|all)+){{0,2}}{_AGE_ALONE}
+    (?:looks?|looked|looking|appears?|appearing|appeared|seems?)+(?:(?:to|be|like|about|around|only|just|she|he|they|is
+    |are|was|were|barely)+){{0,4}}{_AGE_ALONE}
     # "13, female", "female, 13", "12f" (not f/8, an aperture), "Anna, 13, ...".
-    rf"(?<![\d/.])(?:[3-9]|1[0-7])(?:{MAYBE}[,/;|]{MAYBE}{_SEX}|{MAYBE}[,/]{MAYBE}[fm])(?![a-z])",
-    r"[fm], ?(?:[89]|1[0-7])(?![\d.])",
-    rf"(?<![\d/.])(?:[89]|1[0-7])(?:[\s_]?f)(?![a-z]|{MAYBE}[./\d])",
-    rf"(?:{_SEX}{GAP}1[0-7]|(?:{_SEX}|woman|man|model|student|person){MAYBE}[,/(;]{MAYBE}(?:[3-9]|1[0-7]))"
-    r"(?=\s*(?:$|[,;.)]))",
-    rf"(?<![a-z-])[a-z]{{2,20}}, ?(?:(?:[3-9]|1[0-7])(?=,|{GAP}(?:and|und|et|y|e){GAP}\d|\s*$)|(?:{_ONES}|{_TEENS})"
-    rf"(?=\s*$))|[a-z]{{2,20}},?{GAP}{GERMAN_UNDER_18}{GAP}jahre(?=\s*(?:$|[,;.)]))",
+    (?<![\d/.])(?:[3-9]|1[0-7])(?:~[,/;|]~{_SEX}|~[,/]~[fm])(?![a-z]) [fm],\s?(?:[89]|1[0-7])(?![\d.])
+    (?<![\d/.])(?:[89]|1[0-7])(?:[\s_]?f)(?![a-z]|~[./\d])
+    (?:{_SEX}+1[0-7]|(?:{_SEX}|woman|man|model|student|person)~[,/(;]~(?:[3-9]|1[0-7]))(?=\s*(?:$|[,;.)]))
+    (?<![a-z-])[a-z]{{2,20}},\s?(?:(?:[3-9]|1[0-7])(?=,|+(?:and|und|et|y|e)+\d|\s*$)|(?:{_ONES}|{_TEENS})(?=\s*$))
+    [a-z]{{2,20}},?+{GERMAN_UNDER_18}+jahre(?=\s*(?:$|[,;.)]))
     # School years and grades.
-    rf"(?:{_ORDINALS}){MAYBE}(?:graders?|grade{MAYBE}(?:students?|pupils?|class(?:es|rooms?|mates?)?))",
+    (?:{_ORDINALS})~(?:graders?|grade~(?:students?|pupils?|class(?:es|rooms?|mates?)?))
     # From the third on, whatever is no subject, thing or grown-up: "an eighth-grade dance".
-    rf"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|(?:[4-9]|1[0-2])th){GAP}grade{GAP}(?!math"
-    r"|teachers?\b|textbook|read|level|of\b|timber|lumber|wool|steel|burn|material|quality|paper|tear|sprain|eggs)[a-z]{3}"
-    r"[a-z]{0,20}",
-    rf"in{GAP}(?:the{GAP})?(?:{_ORDINALS}){GAP}grade|(?:{_ORDINALS}){MAYBE}grade{_ALONE}",
-    rf"in{GAP}(?:the{GAP})?(?:[4-9]|1[0-2])th(?=\s*(?:$|[,;.!?)]))|(?:{_ORDINALS}){MAYBE}(?:form(?:ers?)?|standard"
-    rf"|class)"
-    rf"{GAP}{_PUPILS}|(?:{_ORDINALS}){MAYBE}formers?",
+    (?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|4th|5th|6th|7th|8th|9th|10th|11th
+    |12th)+grade+(?!math|teachers?\b|textbook|read|level|of\b|timber|lumber|wool|steel|burn|material|quality|paper|tear
+    |sprain|eggs)[a-z]{{3}}[a-z]{{0,20}} in+(?:the+)?(?:{_ORDINALS})+grade (?:{_ORDINALS})~grade{_ALONE}
+    in+(?:the+)?(?:[4-9]|1[0-2])th(?=\s*(?:$|[,;.!?)])) (?:{_ORDINALS})~(?:form(?:ers?)?|standard|class)+{_PUPILS}
+    (?:{_ORDINALS})~formers?
     # "grade 5 titanium" and "year 2 of the war" are among the harmless phrases.
-    rf"(?:grade|year){MAYBE}(?:(?:1[0-3]|[1-9])(?![\d.])|{_ONES}|ten|eleven|twelve|thirteen){GAP}(?!y(?:ea)?rs?\b|olds?\b|of\b"
-    rf"|in\b)[a-z]{{3}}"
-    rf"[a-z]{{0,20}}|(?:year|grade){GAP}(?:{_ONES}|ten|eleven|twelve|thirteen)s",
-    rf"(?:year|grade|form){GAP}(?:\d{{1,2}}|{_ONES}|ten|eleven){GAP}of{GAP}(?:school|secondary|primary|elementary"
-    rf"|high|middle|her|his|their)",
-    rf"(?:at|in|from|to|attends?|attending){GAP}(?:(?:a|an|the|her|his|their){GAP})?(?:secondary|prep|preparatory"
-    rf"|boarding|grammar"
-    rf"|convent|comprehensive|infants?|junior){MAYBE}school|secondary{MAYBE}schools?",
-    rf"[a-z]{{2,20}}{GAP}high{GAP}(?:swim|football|basketball|cheer(?:leader|leading)?s?|track|soccer|baseball"
-    rf"|volleyball|wrestling"
-    rf"|chess|debate|glee|marching|drama|prom|hockey|varsity|tennis|student|yearbook|freshman|sophomore|junior"
-    rf"|senior)s?",
-    rf"(?:foundation|prep|reception|nursery|kindy|transition){GAP}(?:year{GAP})?(?:class(?:room)?|pupils?|kids"
-    rf"|learners?)",
-    rf"(?:grade|year|class|form|standard|std\.?|secondary|primary|p|s|yr|y){MAYBE}{_SCHOOL_NUMBER}s?(?:['’]s?)?{GAP}"
-    rf"(?:(?:\w{{3,10}}){GAP})?{_PUPILS}",
-    rf"(?:class|grade|standard|std|form){GAP}{_ROMAN}{GAP}{_PUPILS}|years?{MAYBE}(?:1[0-3]|[1-9])s|y(?:[7-9]|1[0-3])s",
-    rf"(?:years?|yr){MAYBE}(?:(?:1[0-3]|[1-9])(?!\d)|{_ONES}|ten|eleven)(?!{MAYBE}y(?:ea)?rs?){_ALONE}",
-    rf"in{GAP}(?:grade|form|standard|std){GAP}{_SCHOOL_NUMBER}{_ALONE}|grade{GAP}{_SCHOOL_NUMBER}{GAP}teacher['’]s",
-    rf"(?:freshm[ae]n|sophomores?|juniors?|seniors?|students?|pupils?|cheerleaders?|quarterbacks?|captains?"
-    rf"|classmates?"
-    rf"|valedictorians?|teams?|squads?|band){GAP}(?:at|of|from|in){GAP}(?:[a-z.'’]{{1,20}}{GAP}){{1,3}}high"
-    r"(?=\s*(?:$|[,;.!?)]))",
-    rf"(?:secondary|comprehensive|prep|preparatory|junior|infants?|grammar|boarding|sunday|convent|catholic|day"
-    rf"|state)"
-    rf"{MAYBE}school{GAP}{_PUPILS}",
-    rf"(?:teacher|tutor|governess|school{MAYBE}(?:master|mistress|teacher)|class|matric){GAP}(?:(?:and|with|of){GAP})?"
-    rf"(?:(?:a|her|his|their|the){GAP})?pupils?|pupils?{GAP}(?!dilat|contract|constrict|narrow|widen|shrink|glow|shin)[a-z]{{3,9}}"
-    rf"ing{GAP}(?:(?:up|out|at|to|in|on|for){GAP})?(?:(?:a|an|the|her|his|their){GAP})?[a-z]{{3}}[a-z]{{0,14}}",
-    rf"pupils?{GAP}(?:in|at|of|from|with|wearing|on|raising|sitting){GAP}(?:(?:a|an|the|her|his|their|our){GAP})?"
-    rf"(?:class(?:room)?|school|lessons?|uniforms?|desks?|playground|trip|grade|year|form)s?",
+    (?:grade|year)~(?:(?:1[0-3]|[1-9])(?![\d.])|{_ONES}|ten|eleven|twelve|thirteen)+(?!y(?:ea)?rs?\b|olds?\b|of\b
+    |in\b)[a-z]{{3}}[a-z]{{0,20}} (?:year|grade)+(?:{_ONES}|ten|eleven|twelve|thirteen)s
+    (?:year|grade|form)+(?:\d{{1,2}}|{_ONES}|ten|eleven)+of+(?:school|secondary|primary|elementary|high|middle|her|his
+    |their)
+    (?:at|in|from|to|attends?|attending)+(?:(?:a|an|the|her|his|their)+)?(?:secondary|prep|preparatory|boarding|grammar
+    |convent|comprehensive|infants?|junior)~school secondary~schools?
+    [a-z]{{2,20}}+high+(?:swim|football|basketball|cheer(?:leader|leading)?s?|track|soccer|baseball|volleyball
+    |wrestling|chess|debate|glee|marching|drama|prom|hockey|varsity|tennis|student|yearbook|freshman|sophomore|junior
+    |senior)s?
+    (?:foundation|prep|reception|nursery|kindy|transition)+(?:year+)?(?:class(?:room)?|pupils?|kids|learners?)
+    (?:grade|year|class|form|standard|std\.?|secondary|primary|p|s|yr
+    |y)~{_SCHOOL_NUMBER}s?(?:['’]s?)?+(?:(?:\w{{3,10}})+)?{_PUPILS} (?:class|grade|standard|std|form)+{_ROMAN}+{_PUPILS}
+    years?~(?:1[0-3]|[1-9])s y(?:[7-9]|1[0-3])s
+    (?:years?|yr)~(?:(?:1[0-3]|[1-9])(?!\d)|{_ONES}|ten|eleven)(?!~y(?:ea)?rs?){_ALONE}
+    in+(?:grade|form|standard|std)+{_SCHOOL_NUMBER}{_ALONE} grade+{_SCHOOL_NUMBER}+teacher['’]s
+    (?:freshm[ae]n|sophomores?|juniors?|seniors?|students?|pupils?|cheerleaders?|quarterbacks?|captains?|classmates?
+    |valedictorians?|teams?|squads?|band)+(?:at|of|from|in)+(?:[a-z.'’]{{1,20}}+){{1,3}}high(?=\s*(?:$|[,;.!?)]))
+    (?:secondary|comprehensive|prep|preparatory|junior|infants?|grammar|boarding|sunday|convent|catholic|day
+    |state)~school+{_PUPILS}
+    (?:teacher|tutor|governess|school~(?:master|mistress|teacher)|class|matric)+(?:(?:and|with|of)+)?(?:(?:a|her|his
+    |their|the)+)?pupils?
+    pupils?+(?!dilat|contract|constrict|narrow|widen|shrink|glow|shin)[a-z]{{3,9}}ing+(?:(?:up|out|at|to|in|on
+    |for)+)?(?:(?:a|an|the|her|his|their)+)?[a-z]{{3}}[a-z]{{0,14}}
+    pupils?+(?:in|at|of|from|with|wearing|on|raising|sitting)+(?:(?:a|an|the|her|his|their|our)+)?(?:class(?:room)?
+    |school|lessons?|uniforms?|desks?|playground|trip|grade|year|form)s?
     # Ages with parts, and before a birthday.
-    rf"{_TEEN_AGE}{_PART}{_ALONE}|(?:[3-9]|{_ONES}){GAP}and{GAP}three{GAP}quarters?{_ALONE}",
-    rf"{_TEEN_AGE}{GAP}going{GAP}on{GAP}(?:\d|[a-z]{{3,5}}teen|(?:twent|thirt|fort)y)|going{GAP}on{GAP}{_AGE_ALONE}"
-    rf"|{_TEEN_AGE}{GAP}(?:winters|summers|springs){_ALONE}",
-    rf"in{GAP}(?:her|his|their|my){GAP}{_NO_TENS}(?:{_BIRTHDAYS}|18th|eighteenth){GAP}year(?!{GAP}(?:of{GAP}(?!life)|as|at"
-    rf"|in)|s)",
-    rf"(?:pushing|(?:going|soon|about){GAP}to{GAP}be|will{GAP}be|hits?|hitting|reach(?:es|ing)|nearing|approaching|rising"
-    rf"|coming{GAP}up{GAP}(?:to|on)){GAP}(?:"
-    rf"1[1-7](?!\d)|{_TEENS}){_ALONE}",
-    rf"(?:short|shy|ahead|this{GAP}side){GAP}of{GAP}(?:(?:her|his|their|my|the){GAP})?(?:18|eighteen)(?:th)?(?!\d)",
-    rf"(?:hasn['’]?t|haven['’]?t|not|never|yet{GAP}to)"
-    rf"{GAP}(?:yet{GAP})?(?:had|have|reached|reach|celebrated|celebrate|seen|see){GAP}(?:her|his|their){GAP}(?:18th"
-    rf"|eighteenth)",
-    rf"(?:days?|weeks?|months?|years?){GAP}(?:until|till|to){GAP}(?:her|his|their){GAP}(?:18th|eighteenth)",
-    rf"{_TEEN_AGE}{GAP}years{GAP}and{GAP}(?:\d{{1,3}}|[a-z]{{1,10}}){GAP}(?:months?|weeks?|days?)",
-    rf"(?:half{GAP})?a{GAP}dozen{GAP}years{GAP}(?:old|of{GAP}age)",
-    rf"(?:pre|sub)-(?:18|eighteen)|sweet{GAP}(?:thirteen|fourteen|fifteen|seventeen|1[3-57])|single-digit{GAP}ages?",
-    rf"(?:below|under|not{GAP}of){GAP}(?:the{GAP})?(?:legal{GAP})?(?:drinking|driving|voting|working|marr(?:iage"
-    rf"|ying)"
-    rf"|school|school-leaving|consent|legal){GAP}age",
-    rf"ages?\s?[<≤]=?\s?{_UP_TO_18}|aged?{GAP}(?:x(?:i{{1,3}}|iv|vi{{0,2}})|vi{{1,3}}|i[xv])(?![a-z])",
-    rf"[a-z]{{2,20}}, ?(?:[3-9]|1[0-7]){GAP}(?:years?|yrs)(?=\s*(?:$|[,;.)]))",
-    rf"{_DIGITS}{MAYBE}(?:jaar(?:{GAP}oud)?|jarige?|ar{GAP}gammal|arige?)",
+    {_TEEN_AGE}{_PART}{_ALONE} (?:[3-9]|{_ONES})+and+three+quarters?{_ALONE}
+    {_TEEN_AGE}+going+on+(?:\d|[a-z]{{3,5}}teen|(?:twent|thirt|fort)y) going+on+{_AGE_ALONE}
+    {_TEEN_AGE}+(?:winters|summers|springs){_ALONE}
+    in+(?:her|his|their|my)+{_NO_TENS}(?:{_BIRTHDAYS}|18th|eighteenth)+year(?!+(?:of+(?!life)|as|at|in)|s)
+    (?:pushing|(?:going|soon|about)+to+be|will+be|hits?|hitting|reach(?:es|ing)|nearing|approaching|rising
+    |coming+up+(?:to|on))+(?:1[1-7](?!\d)|{_TEENS}){_ALONE}
+    (?:short|shy|ahead|this+side)+of+(?:(?:her|his|their|my|the)+)?(?:18|eighteen)(?:th)?(?!\d)
+    (?:hasn['’]?t|haven['’]?t|not|never|yet+to)+(?:yet+)?(?:had|have|reached|reach|celebrated|celebrate|seen
+    |see)+(?:her|his|their)+(?:18th|eighteenth)
+    (?:days?|weeks?|months?|years?)+(?:until|till|to)+(?:her|his|their)+(?:18th|eighteenth)
+    {_TEEN_AGE}+years+and+(?:\d{{1,3}}|[a-z]{{1,10}})+(?:months?|weeks?|days?) (?:half+)?a+dozen+years+(?:old|of+age)
+    (?:pre|sub)-(?:18|eighteen) sweet+(?:thirteen|fourteen|fifteen|seventeen|1[3-57]) single-digit+ages?
+    (?:below|under|not+of)+(?:the+)?(?:legal+)?(?:drinking|driving|voting|working|marr(?:iage|ying)|school
+    |school-leaving|consent|legal)+age ages?\s?[<≤]=?\s?{_UP_TO_18}
+    aged?+(?:x(?:i{{1,3}}|iv|vi{{0,2}})|vi{{1,3}}|i[xv])(?![a-z])
+    [a-z]{{2,20}},\s?(?:[3-9]|1[0-7])+(?:years?|yrs)(?=\s*(?:$|[,;.)]))
+    {_DIGITS}~(?:jaar(?:+oud)?|jarige?|ar+gammal|arige?)
     # Ages of relatives and of people of a role.
-    rf"(?:niece|nephew|cousin|sister|brother|sibling|twin|triplet|youngest|eldest|oldest|pupil|student|grandchild|patient|victim|zwilling)s?(?:{GAP}(?:is"
-    rf"|are|was"
-    rf"|were|turned|of)|,|:)?{GAP}(?:only{GAP}|just{GAP}|all{GAP}|both{GAP})?{_AGE_ALONE}",
-    rf"(?:person|man|woman|model|beauty|page|ward|maid|maiden|virgin|student|pupil|singer|dancer|gymnast|heir|heiress|prince"
-    rf"|princess"
-    rf"|bride|apprentice|someone|figure|actress|actor|athlete|swimmer|waif|slave|servant|skater|prodigy|recruit|soldier|cadet|squire"
-    rf"|novice|nun|monk|scamp|rascal|scallywag|minx|imp|creature|worker|jockey|player|dancer|sailor|refugee|queen|king"
-    rf"|thief|beggar|driver|learner|rider|chappie|tiddler|pipsqueak|gal|manchild|lady|fellow|thing"
-    rf"|duchess|countess|shepherd(?:ess)?|waitress|seamstress|goddess|priestess|pianist|violinist|cellist|guitarist|artist"
-    rf"|cyclist|musician|magician|ballerina|sibling|duckling|cheerleader)(?:e?s)?"
-    rf"{GAP}of{GAP}(?:only{GAP}|just{GAP}|about{GAP}|some{GAP}|barely{GAP})?(?:[89]|1[0-7]|{_ONES}|{_TEENS})"
-    rf"(?:{GAP}years)?(?=\s*(?:$|[,;.)]|and\b|in\b|with\b|at\b|on\b))",
+    (?:niece|nephew|cousin|sister|brother|sibling|twin|triplet|youngest|eldest|oldest|pupil|student|grandchild|patient
+    |victim|zwilling)s?(?:+(?:is|are|was|were|turned|of)|,|:)?+(?:only+|just+|all+|both+)?{_AGE_ALONE}
+    (?:person|man|woman|model|beauty|page|ward|maid|maiden|virgin|student|pupil|singer|dancer|gymnast|heir|heiress
+    |prince|princess|bride|apprentice|someone|figure|actress|actor|athlete|swimmer|waif|slave|servant|skater|prodigy
+    |recruit|soldier|cadet|squire|novice|nun|monk|scamp|rascal|scallywag|minx|imp|creature|worker|jockey|player|dancer
+    |sailor|refugee|queen|king|thief|beggar|driver|learner|rider|chappie|tiddler|pipsqueak|gal|manchild|lady|fellow
+    |thing|duchess|countess|shepherd(?:ess)?|waitress|seamstress|goddess|priestess|pianist|violinist|cellist|guitarist
+    |artist|cyclist|musician|magician|ballerina|sibling|duckling|cheerleader)(?:e?s)?+of+(?:only+|just+|about+|some+
+    |barely+)?(?:[89]|1[0-7]|{_ONES}|{_TEENS})(?:+years)?(?=\s*(?:$|[,;.)]|and\b|in\b|with\b|at\b|on\b))
     # Birthdays and years of birth.
-    rf"{_NO_TENS}(?:{_BIRTHDAYS}){GAP}b(?:irth|-)?days?",
-    rf"born{GAP}(?:(?:only|just|about|around|some){GAP})?{UNDER_18}{GAP}(?:years|months|weeks|days){GAP}ago",
+    {_NO_TENS}(?:{_BIRTHDAYS})+b(?:irth|-)?days?
+    born+(?:(?:only|just|about|around|some)+)?{UNDER_18}+(?:years|months|weeks|days)+ago
     # Fixed, so that the same prompts are kept in any year: with the years it grows stricter, never laxer.
-    r"(?:born|birth(?:date|day|[\s-]?year)?|b\.|dob|d\.o\.b\.?)[^\da-z]{0,4}(?:(?:in|on|of)[^\da-z]{1,3})?"
-    r"(?:\d{1,2}[./-]){0,2}(?:2009|20[1-9]\d)",
-)
+    (?:born|birth(?:date|day|[\s-]?year)?|b\.|dob|d\.o\.b\.?)[^\da-z]{{0,4}}(?:(?:in|on
+    |of)[^\da-z]{{1,3}})?(?:\d{{1,2}}[./-]){{0,2}}(?:2009|20[1-9]\d)
+"""
 _FOREIGN_NUMBERS = listed(
-    r"""
+    """
     dos deux due dois tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciseis diecisiete
-    trois quatre
-    cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept tre quattro cinque sei sette otto
-    dieci undici dodici tredici quattordici quindici sedici diciassette quatro sete oito nove dez dezesseis
+    trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept tre quattro cinque sei
+    sette otto dieci undici dodici tredici quattordici quindici sedici diciassette quatro sete oito nove dez dezesseis
     dezasseis dezessete dezassete
     """
 )
 # "treinta y cinco", "trinta e cinco" and "vingt-cinq" are adults'.
-_NO_FOREIGN_TENS = "".join(
-    rf"(?<!{tens})"
-    for tens in (" y ", " e ", *(f"{tens}[ -]" for tens in ["vingt", "trente", "quarante", "cinquante", "soixante"]))
+_NO_FOREIGN_TENS = r"(?<!\sy\s)(?<!\se\s)" + "".join(
+    rf"(?<!{tens}[\s-])" for tens in ("vingt", "trente", "quarante", "cinquante", "soixante")
 )
 FOREIGN_UNDER_18 = rf"(?:{_DIGITS}|(?=[tcqsondzvh]){_NO_FOREIGN_TENS}(?:{_FOREIGN_NUMBERS}))"
 FOREIGN_YEARS = "(?:a[nñ]os?|ans?|anni)"
-FOREIGN_AGES = (
-    rf"{FOREIGN_UNDER_18}{MAYBE}{FOREIGN_YEARS}",
-    rf"(?:moins{GAP}de|menos{GAP}de|menor(?:es)?{GAP}de|sotto{GAP}i|meno{GAP}di|unter){GAP}18",
-    rf"(?:tiene|tenia|cumple|cumplio|cumplira|cumpliendo|compie|compira|de){GAP}(?:solo{GAP})?(?:quince|catorce"
-    rf"|trece|once"
-    rf"|dieciseis|diecisiete|quindici|quattordici|tredici|sedici|diciassette|quinze|quatorze|treze|dezesseis"
-    rf"|dezessete|doce"
-    rf"|douze|treize|seize){_ALONE}",
-    rf"(?:ist|war|wird|werden|sind|mit){GAP}(?:erst{GAP}|gerade{GAP}|noch{GAP}|nur{GAP})?(?:{GERMAN_TEENS}){_ALONE}",
-    rf"(?:[1-6][oºªa°.]|(?:primer[oa]?|segund[oa]|tercer[oa]?|cuart[oa]|quint[oa]"
-    rf"|sext[oa])){GAP}(?:curso{GAP})?(?:de{GAP})"
-    rf"(?:la{GAP})?(?:primaria|secundaria|eso|bachillerato|infantil)",
-    rf"(?:estudantes?|alun[oa]s?|turma|no|do){GAP}(?:do{GAP})?[1-9][oº°]?{GAP}ano(?!s)|(?:[1-9][oº°]|primeiro"
-    rf"|segundo|terceiro|quarto|quinto|sexto|setimo|oitavo|nono){GAP}ano{GAP}(?:escolar|do{GAP}ensino)",
-    rf"(?:eleves?|classes?|en){GAP}(?:de{GAP}|en{GAP})?(?:[3-6]e(?:me)?|sixieme|cinquieme|quatrieme|troisieme"
-    rf"|terminale|c[pm][12]?"
-    rf"|ce[12])(?![a-z])|(?:[1-9]|1[0-3])\.{MAYBE}klasse|(?:ier|[1-5][aª]){GAP}(?:elementare|media|liceo)",
-    rf"{GERMAN_UNDER_18}{MAYBE}ja(?:e)?hr(?:ige?[rsnm]?|e{GAP}(?:alt(?:e[rsnm]?)?|jung))|(?:mit"
-    rf"|von){GAP}{GERMAN_UNDER_18}{GAP}jahren",
-)
+FOREIGN_AGES = rf"""
+    {FOREIGN_UNDER_18}~{FOREIGN_YEARS} (?:moins+de|menos+de|menor(?:es)?+de|sotto+i|meno+di|unter)+18
+    (?:tiene|tenia|cumple|cumplio|cumplira|cumpliendo|compie|compira|de)+(?:solo+)?(?:quince|catorce|trece|once
+    |dieciseis|diecisiete|quindici|quattordici|tredici|sedici|diciassette|quinze|quatorze|treze|dezesseis|dezessete
+    |doce|douze|treize|seize){_ALONE}
+    (?:ist|war|wird|werden|sind|mit)+(?:erst+|gerade+|noch+|nur+)?(?:{_GERMAN_TEENS}|1[1-7](?!\d)){_ALONE}
+    (?:[1-6][oºªa°.]|(?:primer[oa]?|segund[oa]|tercer[oa]?|cuart[oa]|quint[oa]
+    |sext[oa]))+(?:curso+)?(?:de+)(?:la+)?(?:primaria|secundaria|eso|bachillerato|infantil)
+    (?:estudantes?|alun[oa]s?|turma|no|do)+(?:do+)?[1-9][oº°]?+ano(?!s)
+    (?:[1-9][oº°]|primeiro|segundo|terceiro|quarto|quinto|sexto|setimo|oitavo|nono)+ano+(?:escolar|do+ensino)
+    (?:eleves?|classes?|en)+(?:de+|en+)?(?:[3-6]e(?:me)?|sixieme|cinquieme|quatrieme|troisieme|terminale|c[pm][12]?
+    |ce[12])(?![a-z]) (?:[1-9]|1[0-3])\.~klasse (?:ier|[1-5][aª])+(?:elementare|media|liceo)
+    {GERMAN_UNDER_18}~ja(?:e)?hr(?:ige?[rsnm]?|e+(?:alt(?:e[rsnm]?)?|jung)) (?:mit|von)+{GERMAN_UNDER_18}+jahren
+"""

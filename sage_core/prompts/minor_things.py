@@ -6,14 +6,10 @@ watches and drives.
 
 from __future__ import annotations
 
-from string import ascii_lowercase
+from .minor_words import listed
 
-from .first_letters import by_first_letter
-from .minor_words import GAP, listed
-
-OLD_ANIMALS = by_first_letter(
-    listed(
-        r"""
+OLD_ANIMALS = listed(
+    r"""
     elephants? giraffes? zebras? goats? sheep cows? calf calves horses? foals? ponies pony donkeys? deer pandas?
     lions? lioness(?:es)? tigers? leopards? cheetahs? monkeys? apes? gorillas? chimps? chimpanzees? orangutans? ducks?
     ducklings? chickens? geese goose swans? owls? eagles? hawks? falcons? gulls? seagulls? penguins? parrots?
@@ -43,8 +39,6 @@ OLD_ANIMALS = by_first_letter(
     maine+coons? pinschers? rottweilers? dalmatians? setters? pointers? wolfhounds? wethers? cats? whelps? cockerels?
     roosters? hens? pullets? ewes? rams? sows? porpoises?
     """
-    ),
-    ascii_lowercase,
 )
 # Animals whose names people have too: a young one is certainly an animal, one with an age is not.
 ANIMALS = "|".join(
@@ -56,9 +50,8 @@ ANIMALS = "|".join(
         ),
     )
 )
-FOODS = by_first_letter(
-    listed(
-        r"""
+FOODS = listed(
+    r"""
     whisk(?:e?y|eys|ies) scotch bourbon rum brandy cognac wines? port tequila mezcal malt single+malt cheese cheddar
     gouda steaks? beef ribeyes? rib-?eyes? sirloins? brisket meats? venison mutton pork prosciutto salami salumi
     chorizo pancetta bresaola jamon sausages? bacon sakes? soy+sauce miso kimchi eggs? sourdough(?:+starters?)? teas?
@@ -70,12 +63,9 @@ FOODS = by_first_letter(
     loa(?:f|ves) pizza leftovers comte emmental gruyeres? asiago feta burgundies tawny barolo rioja malbec shiraz syrah
     lagavulin laphroaig macallan glenfiddich glenlivet talisker ardbeg highland+park yamazaki hibiki armagnacs kefir
     """
-    ),
-    ascii_lowercase,
 )
-THINGS = by_first_letter(
-    listed(
-        r"""
+THINGS = listed(
+    r"""
     cars? trucks? bus(?:es)? bikes? bicycles? motorcycles? boats? ships? trains? planes? cameras? laptops? computers?
     machines? engines? guitars? pianos? violins? bottles? newspapers? buildings? houses? barns? bridges? trams?
     tractors? vans? lorr(?:y|ies) ambulances? yachts? ferr(?:y|ies) jets? aircraft airplanes? airliners? helicopters?
@@ -109,13 +99,10 @@ THINGS = by_first_letter(
     mosaics? frescoe?s? tapestr(?:y|ies) sculptures? globes? quilts? scarecrows? snowmobiles? trailers? greenhouses?
     sheds? cabins? huts?
     """
-    ),
-    ascii_lowercase,
 )
 # What stands between an age and a thing or an animal: no word for people, and none for what they do.
-_KINDS = by_first_letter(
-    listed(
-        r"""
+_KINDS = listed(
+    r"""
     islay speyside kentucky tennessee aged barrel hard guard rescue stray thoroughbred red blue green black white brown
     grey gray old used rusty oak scotch irish highland single fine japanese german italian french spanish british
     american wooden stone brick broken vintage local family software tech male female big small pet yellow orange purple
@@ -134,10 +121,8 @@ _KINDS = by_first_letter(
     blind retired church bank dell nikon canon sony samsung lenovo bosch gibson yamaha fender metro railway vacuum
     red-tailed king emperor peregrine
     """
-    ),
-    ascii_lowercase,
 )
-BETWEEN = rf"(?:(?:{_KINDS}){GAP}){{0,3}}"
+BETWEEN = f"(?:(?:{_KINDS})+){{0,3}}"
 # Young animals whose names people have too. Only an age in weeks or months makes them animals.
 YOUNG = listed(
     r"""

@@ -7,20 +7,35 @@ such words or ages but mean something else in `minor_phrases`.
 
 from __future__ import annotations
 
+import re
+
 from .plain_text import plain_characters
 
-GAP = r"[\s_-]{1,3}"
-MAYBE = r"[\s_-]{0,3}"
+_GAP = r"[\s_-]{1,3}"
+_MAYBE = r"[\s_-]{0,3}"
 
 
-def listed(words: str) -> str:
-    """Words in a table as alternatives; a gap in one is written `+`, one that may be missing `~`."""
-    return "|".join(words.split()).replace("+", GAP).replace("~", MAYBE)
+def listed(table: str, gap: str = _GAP) -> str:
+    """The alternatives of a table, which blanks part; none has a bar outside of brackets.
+
+    A gap in one is written `+`, and one that may be missing `~`. A line may begin with a bar, to go on with the one
+    before, or be a comment. Alternatives that begin with the same letter stand behind it together, so that a search
+    passes over most of a long table with a look at each first letter; the order of the others stays.
+    """
+    behind: dict[str, list[str]] = {"": []}
+    for each in re.sub(r"(?m)^ *# .*$|\s+(?=\|)", "", table).split():
+        words, rest = re.fullmatch(
+            r"(?:\(\?:([^()]*)\)(?![?*{]))?(.*)", each.replace("+", gap).replace("~", _MAYBE)
+        ).groups()
+        for one in [word + rest for word in (words or "").split("|")]:
+            plain = one[0].isalnum() and not one[1:].startswith(("?", "*", "{"))
+            behind.setdefault(one[0] if plain else "", []).append(one[1:] if plain else one)
+    others = behind.pop("")
+    return "|".join([*others, *(f"{letter}(?:{'|'.join(ends)})" for letter, ends in behind.items())])
 
 
 # Words that stand for a person under 18, and for places and feasts of such people.
-WORDS = listed(
-    r"""
+WORDS = r"""
     (?:(?:grand|step|school|god|foster)~)?(?:child(?:ren)?|kid(?:do|die|dy)?s?|sons?|daughters?|boys?|girls?)
     (?:(?:baby|little|small|young|tiny|lil|teen|cute)~)(?:child(?:ren)?|kids?|boys?|girls?)
     (?:paper|news|altar|choir)(?:boys?|girls?) nippers? young['’]uns? creches? kiddies kidz boyz girlz gurl[sz]?
@@ -75,11 +90,9 @@ WORDS = listed(
     leaving+cert(?:ificate)? spelling+bees? transition+year+(?:students?|pupils?|girls?|boys?)
     little+(?:prince(?!+book)|ballerina|scamp|mischief|mite|madam)s? school+(?:choirs?|nativity|plays?|sports+day)
     junior+(?:choirs?|choristers?|lifeguards?|cadets?|golfers?|gymnasts?|footballers?|swimmers?|athletes?)
-    """
-)
+"""
 # Spanish, French, German, Italian and Portuguese, and a few words of others, without accents (ñ stays).
-FOREIGN = listed(
-    r"""
+FOREIGN = r"""
     niñ(?:[oa]s?|it[oa]s?|ez) (?:un|una|unos|unas|dos|tres)+nin[oa]s? nin[oa]s much?ach[oa]s? muchachit[oa]s?
     chic[oa]s chica un+chico menores menor+de+(?:edad|idade) bebes? hij[oa]s? colegial(?:a|as|es)? chiquill[oa]s?
     nen[ea]s? nenit[oa]s? chiquit[oa]s? (?:un|una)+menor jovencit[oa]s? parvul[oa]s? enfants?
@@ -145,38 +158,38 @@ FOREIGN = listed(
     cocu(?:k|klar|gu|klari) kucuk+kiz bebek kislany kisfiu gyerek(?:ek)? holc(?:ick|k)[aiuy] chlapec fetit[ae]
     copi(?:l|i|ii) baietel anak+(?:kecil|perempuan|laki) be+(?:gai|trai) tre+em
     criancinhas? menin[oa]s? garot[oa]s? garotinh[oa]s? raparigas? rapaz(?:es|inho)? filh[oa]s? moleques?
-    """
-)
-# A few words each of other scripts, found within longer runs of letters.
-_OTHER_SCRIPTS = (
-    "少女|少年(?!ジャンプ|マガジン|サンデー)|女孩|男孩|儿童(?!节)|兒童|孩子|小孩|婴儿|嬰兒|幼女|幼児|女の子|男の子|子供|子ども|こども|コドモ|赤ちゃん|赤ん坊|ロリ|ショタ|"
-    "未成年|小学(?!館)|中学|小學|中學|高校生|高校の|高校[一二三]|女子高|男子高|初中|高中|女子生徒|男子生徒|生徒|学童|園児|幼稚園|幼稚园|"
-    "保育園|保育所|幼儿|乳児|乳幼児|新生児|児童|女児|男児|小児|幼い|坊や|坊ちゃん|お嬢ちゃん|迷子|孤児|息子|初孫|孫娘|キッズ|ベビー|"
-    "ティーン|チャイルド|ランドセル|セーラー服|学生服|思春期|十代|10代|ロリータ|おさな|よちよち|(?<![新姑老伴看])娘(?![婿家])|"
-    r"ちびっ|わが子|我が子|(?<![学院])[一二三四五六]年生|(?<![学院\d])[1-6]年生|[中高][一二三](?=[の学生女男])|"
-    "年级|年級|新生儿|小宝贝|小娃|未满十[一二三四五六七八]|"
-    "宝宝|寶寶|萝莉|蘿莉|正太|女童|男童|孩童|幼童|小女生|小男生|小朋友|少儿|女儿|儿子|"
-    "초등학교|중학교|고등학교|소녀|소년|아이(?![스폰돌디콘슬템언린섀라패보])|어린이|아이들|아기|미성년|여고생|남고생|고등학생|중학생|초등학생|유치원|아동|청소년|꼬마|십대|여중생|유아|로리|"
-    "ребен|ребёно|девочк|девчон|девчуш|мальчик|мальчиш|малыш|малолет|пацан|подрост|несовершеннолетн|младен|школьни"
-    "|детск|"
-    "дети|детей|дочк|дочер|сынок|сынишк|внучк|классни[кц]|груднич|тинейджер|детсад|гимназист|новорожд|"
-    "طفل|بنت|فتاة|أطفال|اطفال|صبي|مراهق|קטינ|ילדה|ילדים|ילד|תינוק|παιδι|κοριτσι|αγορι|μωρο|εφηβ|बच्च|लड़क|เด็ก"
-)
+"""
+# Years of age, not those of animals and things.
+_YEARS_OLD = r"\s?[歳才岁歲](?!の?[犬猫馬牛木車狗]|的[狗猫马牛车])"
 _RUSSIAN_AGES = (
     r"пять|шесть|семь|восемь|девять|десять|(?:один|две|три|четыр|пят|шест|сем)надцат[ьи]|двух|тр[её]х|пяти|шести|семи"
     r"|восьми|девяти|десяти|(?<!\d)(?:[1-9]|1[0-7])"
 )
-# Years of age, not those of animals and things.
-_YEARS_OLD = r"\s?[歳才岁歲](?!の?[犬猫馬牛木車狗]|的[狗猫马牛车])"
-# Ages in other scripts. A number in words after one of tens is an adult's.
-_OTHER_AGES = (
-    rf"(?<!\d)(?:\d|1[0-7]){_YEARS_OLD}|(?<![二三四五六七八九百])十[一二三四五六七]?{_YEARS_OLD}|"
-    rf"(?<![十百])[一二三四五六七八九]{_YEARS_OLD}|(?<!\d)(?:\d|1[0-7])\s?살|"
-    r"(?<!스물)(?<!서른)(?<!마흔)(?:한|두|세|네|다섯|여섯|일곱|여덟|아홉|열)\s?살|"
-    rf"(?<![а-я-])(?<!дцат[ьи]\s)(?<!сорок\s)(?<!сорока\s)(?<!десят\s)(?<!десяти\s)(?:{_RUSSIAN_AGES})\s?(?:лет(?![а-я])(?!\s?назад)|-?летн)"
+# A few words and ages each of other scripts, found within longer runs of letters, as `plain_forms` leaves them: without
+# marks, and with syllables taken apart. A number in words after one of tens is an adult's.
+SCRIPTS = listed(
+    plain_characters(
+        rf"""
+        少女 少年(?!ジャンプ|マガジン|サンデー) 女孩 男孩 儿童(?!节) 兒童 孩子 小孩 婴儿 嬰兒 幼女 幼児 女の子 男の子
+        子供 子ども こども コドモ 赤ちゃん 赤ん坊 ロリ ショタ 未成年 小学(?!館) 中学 小學 中學 高校生 高校の
+        高校[一二三] 女子高 男子高 初中 高中 女子生徒 男子生徒 生徒 学童 園児 幼稚園 幼稚园 保育園 保育所 幼儿 乳児
+        乳幼児 新生児 児童 女児 男児 小児 幼い 坊や 坊ちゃん お嬢ちゃん 迷子 孤児 息子 初孫 孫娘 キッズ ベビー ティーン
+        チャイルド ランドセル セーラー服 学生服 思春期 十代 10代 ロリータ おさな よちよち (?<![新姑老伴看])娘(?![婿家])
+        ちびっ わが子 我が子 (?<![学院])[一二三四五六]年生 (?<![学院\d])[1-6]年生 [中高][一二三](?=[の学生女男]) 年级
+        年級 新生儿 小宝贝 小娃 未满十[一二三四五六七八] 宝宝 寶寶 萝莉 蘿莉 正太 女童 男童 孩童 幼童 小女生 小男生
+        小朋友 少儿 女儿 儿子 초등학교 중학교 고등학교 소녀 소년 아이(?![스폰돌디콘슬템언린섀라패보]) 어린이 아이들 아기
+        미성년 여고생 남고생 고등학생 중학생 초등학생 유치원 아동 청소년 꼬마 십대 여중생 유아 로리 ребен ребёно девочк
+        девчон девчуш мальчик мальчиш малыш малолет пацан подрост несовершеннолетн младен школьни детск дети детей дочк
+        дочер сынок сынишк внучк классни[кц] груднич тинейджер детсад гимназист новорожд طفل بنت فتاة أطفال اطفال صبي
+        مراهق קטינ ילדה ילדים ילד תינוק παιδι κοριτσι αγορι μωρο εφηβ बच्च लड़क เด็ก
+        (?<!\d)(?:\d|1[0-7]){_YEARS_OLD} (?<![二三四五六七八九百])十[一二三四五六七]?{_YEARS_OLD}
+        (?<![十百])[一二三四五六七八九]{_YEARS_OLD} (?<!\d)(?:\d|1[0-7])\s?살
+        (?<!스물)(?<!서른)(?<!마흔)(?:한|두|세|네|다섯|여섯|일곱|여덟|아홉|열)\s?살
+        (?<![а-я-])(?<!дцат[ьи]\s)(?<!сорок\s)(?<!сорока\s)(?<!десят\s)(?<!десяти\s)(?:{_RUSSIAN_AGES})\s?(?:лет(?![а-я])(?!\s?назад)
+        |-?летн)
+        """
+    )
 )
-# As `plain_forms` leaves them: without marks, and with syllables taken apart.
-SCRIPTS = plain_characters(f"{_OTHER_SCRIPTS}|{_OTHER_AGES}")
 # Words that are also found with gaps, digits or signs among their letters. The short ones have a gap at every letter
 # or at none: with a single gap they can be parts of two common words ("k id").
 HIDDEN_WORDS = (
@@ -192,8 +205,7 @@ HIDDEN_UNSAFE_WORDS = (
 
 # What makes a picture of a minor unsafe: stems of sexual and of violent words. Words from everyday captions of children
 # are not among them, such as swimsuits, kisses, shots at a goal and toy guns.
-SEXUAL = listed(
-    r"""
+SEXUAL = r"""
     nud(?:e|es|ity|ist|ists|ism) naked(?:ness)? topless bottomless unclothed undress(?:ed|es|ing)? disrobed?
     without+(?:any+)?cloth(?:es|ing) no+cloth(?:es|ing) not+wearing+anything wearing+nothing strip~tease
     stripp(?:er|ers|ing)(?!+(?:paint|wall)) stripped+naked lingerie panties thongs? negligees?
@@ -205,10 +217,8 @@ SEXUAL = listed(
     abus(?:e|ed|er|ers|ing|ive) grop(?:e|ed|ing) prostitut[a-z]{1,4} escorts? incest[a-z]{0,4} upskirt explicit
     exposed+(?:body|chest|breasts?|skin) indecent desnud[a-z]{1,3} nue?s? nackt[a-z]{0,2} sess(?:o|uale|uali)
     sexu[a-z]{1,6} sexo nudo nuda nua pelad[oa]
-    """
-)
-VIOLENT = listed(
-    r"""
+"""
+VIOLENT = r"""
     blood(?:y|ied|ier|stained|bath|shed)? bleed(?:s|ing)? gor(?:e|y) kill(?:s|ed|er|ers|ing)? murder[a-z]{0,4}
     corpses? cadavers? dead+(?:body|bodies)
     dead+(?:baby|child|children|boy|boys|girl|girls|kid|kids|infant|toddler|teen) decapitat[a-z]{1,4}
@@ -217,5 +227,4 @@ VIOLENT = listed(
     beaten+(?:up|to|by) wounded massacr[a-z]{1,3} slaughter[a-z]{0,3} execut(?:ed|ion|ions) assault(?:s|ed|ing)?
     kidnap[a-z]{0,4} hostages? traffick[a-z]{1,3} drown(?:ed|ing) burn(?:ed|ing|t)+alive cannibal[a-z]{0,4}
     violen(?:t|tly|ce) brutal[a-z]{0,4} starv(?:ed|ing) enslaved
-    """
-)
+"""

@@ -6,13 +6,10 @@ import re
 from collections.abc import Sequence
 from enum import Enum
 from functools import cache
-from string import ascii_lowercase, digits
 
 from . import minor_words as words
-from .first_letters import by_first_letter
 from .minor_ages import AGES, FOREIGN_AGES
-from .minor_names import NAMES
-from .minor_phrases import PHRASES
+from .minor_phrases import NAMES, PHRASES
 from .plain_text import plain_forms
 
 # Takes the place of a phrase, and like it ends the words on both sides.
@@ -20,7 +17,6 @@ _TAKEN_OUT = " \0 "
 # The digits and signs that stand for a letter. Those of `_ANY_VOWEL` stand for any vowel.
 _STAND_INS = {"a": "4@", "b": "8", "e": "3", "g": "9", "i": "1!|¡", "l": "1|", "o": "0", "s": "5$", "t": "7+"}
 _ANY_VOWEL = "*#"
-_FIRST_LETTER, _FIRST_DIGIT = r"(?<![^\W\d_])(?=[^\W\d_])", r"(?<![^\W_])(?=\d)"
 # A list of prompts is unsafe if a larger share of them than this holds sexual or violent words. Fewer than 1 in 100
 # everyday captions do (measured on TIFA's and on COCO's).
 _UNSAFE_SHARE = 0.05
@@ -94,39 +90,35 @@ def _sign_in(form: str, signs: re.Pattern[str]) -> bool:
 
 @cache
 def _signs() -> re.Pattern[str]:
-    r"""Signs of minors in Latin letters.
-
-    Unlike at \b only letters continue a word here: "1girl" and "little_boy" are found. Every pattern is tried only at
-    the first letter of a run of letters and at the first digit of a run of digits, which keeps long texts fast.
-    """
-    hidden, ages = _hidden_words(), (*AGES, *FOREIGN_AGES)
-    known = "|".join((words.WORDS, words.FOREIGN, *ages, *hidden))
-    letters, numbers = by_first_letter(known, ascii_lowercase), by_first_letter("|".join((*ages, *hidden)), digits)
-    return re.compile(
-        rf"{_FIRST_LETTER}(?:{letters})(?![^\W\d_])|{_FIRST_DIGIT}(?:{numbers})(?![^\W\d_])"
-        r"|<\s?18(?!\d)|[<≤]\s?1[3-8](?!\d|\s?[%a-z.])"
-    )
+    """Signs of minors in Latin letters."""
+    known = words.listed(" ".join((words.WORDS, words.FOREIGN, AGES, FOREIGN_AGES)))
+    return re.compile(_bounded("|".join((known, *_hidden_words()))) + r"|<\s?18(?!\d)|[<≤]\s?1[3-8](?!\d|\s?[%a-z.])")
 
 
 @cache
 def _signs_in_scripts() -> re.Pattern[str]:
-    letters = "".join(sorted({letter for letter in words.SCRIPTS if letter.isalnum()}))
-    return re.compile(by_first_letter(words.SCRIPTS, letters))
+    return re.compile(words.SCRIPTS)
 
 
 @cache
 def _harmless() -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Harmless names, harmless phrases."""
-    known = "|".join(PHRASES)
-    letters, numbers = by_first_letter(known, ascii_lowercase), by_first_letter(known, digits)
-    phrases = rf"(?:{_FIRST_LETTER}(?:{letters})|{_FIRST_DIGIT}(?:{numbers}))(?![^\W\d_])"
-    return re.compile("|".join(NAMES)), re.compile(phrases)
+    return re.compile(words.listed(NAMES, gap=" ")), re.compile(_bounded(words.listed(PHRASES)))
 
 
 @cache
 def _unsafe_words() -> re.Pattern[str]:
     hidden = "|".join(map(_with_gaps, words.HIDDEN_UNSAFE_WORDS))
-    return re.compile(rf"{_FIRST_LETTER}(?:{words.SEXUAL}|{words.VIOLENT}|{hidden})(?![^\W\d_])")
+    return re.compile(_bounded(rf"(?!\d)(?:{words.listed(words.SEXUAL + words.VIOLENT)}|{hidden})"))
+
+
+def _bounded(alternatives: str) -> str:
+    r"""Alternatives that begin with the first letter or digit of a run of such, and end before no letter.
+
+    Unlike at \b only letters continue a word here: "1girl" and "little_boy" are found. That they are tried only at the
+    beginnings of runs keeps long texts fast.
+    """
+    return rf"(?:(?<![^\W\d_])(?=[^\W\d_])|(?<![^\W_])(?=\d))(?:{alternatives})(?![^\W\d_])"
 
 
 def _hidden_words() -> list[str]:
