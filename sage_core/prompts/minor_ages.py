@@ -106,7 +106,7 @@ AGES = rf"""
     |y)~{_SCHOOL_NUMBER}s?(?:['’]s?)?+(?:(?:\w{{3,10}})+)?{_PUPILS} (?:class|grade|standard|std|form)+{_ROMAN}+{_PUPILS}
     years?~(?:1[0-3]|[1-9])s y(?:[7-9]|1[0-3])s
     (?:years?|yr)~(?:(?:1[0-3]|[1-9])(?!\d)|{_ONES}|ten|eleven)(?!~y(?:ea)?rs?){_ALONE}
-    in+(?:grade|form|standard|std)+{_SCHOOL_NUMBER}{_ALONE} grade+{_SCHOOL_NUMBER}+teacher['’]s
+    in+(?:grade|form|standard|std)+{_SCHOOL_NUMBER}{_ALONE}
     (?:freshm[ae]n|sophomores?|juniors?|seniors?|students?|pupils?|cheerleaders?|quarterbacks?|captains?|classmates?
     |valedictorians?|teams?|squads?|band)+(?:at|of|from|in)+(?:[a-z.'’]{{1,20}}+){{1,3}}high(?=\s*(?:$|[,;.!?)]))
     (?:secondary|comprehensive|prep|preparatory|junior|infants?|grammar|boarding|sunday|convent|catholic|day

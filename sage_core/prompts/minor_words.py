@@ -38,52 +38,47 @@ def listed(table: str, gap: str = _GAP) -> str:
 WORDS = r"""
     (?:(?:grand|step|school|god|foster)~)?(?:child(?:ren)?|kid(?:do|die|dy)?s?|sons?|daughters?|boys?|girls?)
     (?:(?:baby|little|small|young|tiny|lil|teen|cute)~)(?:child(?:ren)?|kids?|boys?|girls?)
-    (?:paper|news|altar|choir)(?:boys?|girls?) nippers? young['’]uns? creches? kiddies kidz boyz girlz gurl[sz]?
-    grl[sz]? childs childern child(?:hood|like|ish) bab(?:y|ies) infants? infancy newborns? neonates? toddlers?
-    orphans? youngsters? youths? (?:pre~)?teen(?:[sz]|y|ies?|ish|age|aged|agers?|y~boppers?)?
-    (?:pre~)?teen-age(?:d|rs?)? (?:pre~)?tween(?:s|ies?|agers?)? (?:pre~)?adolescen(?:ts?|ce) juveniles? minors?
-    under~aged? underagers? (?:(?:pre|peri)~)?pub(?:escent|escence|ertal|erty) jail~bait nymphet(?:te)?s?
-    sweet+(?:sixteen|16) barely+legal not+(?:yet+)?(?:of+legal+age|of+age|legal+age|adult) lolis? lolitas? shotas?
-    (?:loli|shota|toddler)[ck]ons? pa?edo(?:s|phil(?:es?|ia|iacs?|ic))? csam
-    (?:nursery|elementary|primary|grade|middle|junior|high)~school(?:s|ers?|ing)? pre~school(?:s|ers?)? pre-k k-12
+    (?:paper|news|altar|choir)(?:boys?|girls?) nippers? creches? kidz boyz gurl[sz]? grl[sz]? childs childern
+    child(?:hood|like|ish) bab(?:y|ies) infants? infancy newborns? neonates? toddlers? orphans? youngsters? youths?
+    (?:pre~)?teen(?:[sz]|y|ies?|ish|age|aged|agers?|y~boppers?)? (?:pre~)?tween(?:s|ies?|agers?)?
+    (?:pre~)?adolescen(?:ts?|ce) juveniles? minors? under~aged? (?:(?:pre|peri)~)?pub(?:escent|escence|ertal|erty)
+    nymphet(?:te)?s? sweet+(?:sixteen|16) barely+legal not+(?:yet+)?(?:of+legal+age|of+age|legal+age|adult) lolis?
+    lolitas? shotas? (?:loli|shota|toddler)[ck]ons? pa?edo(?:s|phil(?:es?|ia|iacs?|ic))? csam
+    (?:nursery|elementary|primary|grade|middle|junior|high)~school(?:s|ers?|ing)? pre~school(?:s|ers?)? k-12
     junior+high(?!+court) kinder+class kinder~(?:gart|gard)(?:en|ner|ener)s?
-    hs+(?:student|freshman|sophomore|junior|senior)s? babes?+in+(?:arms|the+woods?)
-    orphanages? day~care (?:grade|grammar|elementary|primary)+pupils?
-    school~(?:pupils?|uniforms?|aged?|skirts?|run|leavers?|friends?|mates?)
-    high~schoolers? sixth~form(?:ers?)? (?:first|second|third|fourth|fifth)~formers?
-    (?:lower|upper)+(?:sixth|fifth|6th|5th|third|fourth) key+stage+(?:\d|one|two|three|four) ks[1-4] gcses?
-    (?:a|o)-?levels?+(?:students?|pupils?|class(?:es)?|candidates?) reception+(?:class(?:es|room)?|pupils?|year)
-    play~(?:groups?|schools?)(?!+of) (?:transitional+)?kindy home~rooms? infants?+school boarding~schoolers?
+    hs+(?:student|freshman|sophomore|junior|senior)s? babes?+in+(?:arms|the+woods?) orphanages? day~care
+    (?:grade|grammar|elementary|primary)+pupils? school~(?:pupils?|uniforms?|aged?|skirts?|run|leavers?|friends?|mates?)
+    sixth~form(?:ers?)? (?:lower|upper)+(?:sixth|fifth|6th|5th|third|fourth) key+stage+(?:\d|one|two|three|four) ks[1-4]
+    gcses? (?:a|o)-?levels?+(?:students?|pupils?|class(?:es)?|candidates?) reception+(?:class(?:es|room)?|pupils?|year)
+    play~(?:groups?|schools?)(?!+of) (?:transitional+)?kindy home~rooms? boarding~schoolers?
     prom+(?:queens?|kings?|dates?|night|couples?|court) (?:junior|senior|school)+prom recess+(?:at|in)+school
     in+(?:primary|middle|elementary)(?=\W*$) class(?:room)?+of+pupils
     (?:school|class)+(?:picture|photo|portrait|trip|president|clown|bully|nativity|play|disco|dance|picnic)+day
     head~(?:boy|girl)s? milk+monitor hall+monitors? chyld(?:ren)? chylde? chld(?:ren|rn)?s? chlidr?e?n? chidr?en
-    childr(?:en)?z chil?ren childeren kyd[sz]? kydz? gurrl[sz]? gorl[sz]? gerl[sz]? grrr?ls? boi[sz]? babb(?:y|ie|ies)
-    babbys? bby(?:girl|boy) todlers? todd?l[ae]rs? tennagers? teen[ae]?n?gers? teanage(?:rs?)? tenager?s? infents?
+    childr(?:en)?z chil?ren childeren kyd[sz]? gurrl[sz]? gorl[sz]? gerl[sz]? grrr?ls? boi[sz]? babb(?:y|ie|ies) babbys?
+    bby(?:girl|boy) todd?l[ae]rs? tennagers? teen[ae]?n?gers? teanage(?:rs?)? tenager?s? infents?
     sk(?:oo|ew|u)l~(?:girl|boy|kid|gurl|boi)[sz]? school~gurl[sz]? dau(?:gth|th|ght)ers? nerdlihc dlihc slrig lrig
-    yung+(?:girl|boy|gurl) lil+(?:kid|boy|one)s? minorz? under~agers? underage[dr]s? preteenz? tweenz? b[ae]by?z
-    (?:gi|g)+(?:rl|irl)s? girr{1,2}l{1,2}[sz]? gii?rll?[sz]? boyy[sz]? bboy[sz]? kiidd?[sz]? kidd[sz]
-    teenn[sz]? babyy jail~b8 gir+ls? b+oys? t+eens? tee+ns? bab+y ki+ds k+ids b+aby ba+by quincea[nñ]er[ao]s?
-    (?:bar|bat|bas)~mitz?vahs? little+(?:ones?|lads?|lass(?:ie)?s?) tots? tykes? bairns? lad(?:die)?s?
-    lass(?:ie)?s? lasses urchins? rug~rats? ankle~biters?
-    (?:little|baby|kid)+(?:sister|brother|sis|bro|cousin|niece|nephew)s?
+    minorz? under~agers? underage[dr]s? tweenz? b[ae]by?z (?:gi|g)+(?:rl|irl)s? girr{1,2}l{1,2}[sz]? gii?rll?[sz]?
+    boyy[sz]? bboy[sz]? kiidd?[sz]? kidd[sz] teenn[sz]? babyy jail~b8 gir+ls? b+oys? t+eens? tee+ns? bab+y b+aby ba+by
+    quincea[nñ]er[ao]s? (?:bar|bat|bas)~mitz?vahs? tots? tykes? bairns? lad(?:die)?s? lass(?:ie)?s? lasses urchins?
+    rug~rats? ankle~biters? (?:little|baby|kid)+(?:sister|brother|sis|bro|cousin|niece|nephew)s?
     in+(?:(?:a|an|her|his|their)+)?(?:diaper|nappie|nappy)s?
     too+young+(?:to+(?!die)[a-z]{2,10}|for+(?:school|alcohol|beer|sex|love|work))
-    (?:not|isn['’]?t|aren['’]?t|wasn['’]?t)+(?:yet+)?old+enough+to+(?:drive|vote|drink|consent|marry|smoke|buy|work|date)
-    (?:can|could)(?:['’]?t|~not)+(?:yet+)?legally+(?:yet+)?(?:drive|vote|drink|consent|marry|smoke|buy|work)
+    (?:not|isn['’]?t|aren['’]?t|wasn['’]?t)+(?:yet+)?old+enough+to+(?:drive|vote|drink|consent|marry|smoke|buy|work
+    |date) (?:can|could)(?:['’]?t|~not)+(?:yet+)?legally+(?:yet+)?(?:drive|vote|drink|consent|marry|smoke|buy|work)
     (?:can|could)(?:['’]?t|~not)+(?:drive|vote|drink)+(?:yet|legally)
     not+yet+(?:a+)?(?:woman|man|women|men|grown(?:~up)?|an+adult|adults) (?:tiny|little|wee|lil)+ones?
     (?:tiny|small|little|mini|wee|lil)+(?:humans?|people|persons?|miss|princess(?:es)?|tykes?|angels?|mite)
     little+(?:man|men|fell(?:ow|a)s?|guys?|lady|ladies|woman|rascals?) young+(?:miss|master|ones?)
     young(?:ling|~['’]?un)s? litt?le?['’]?~uns? (?:wee|little|lil|small)['’]?~['’]?uns? wean(?=\W*$) weans sprogs?
     moppets? poppets? striplings? foundlings? waifs? ragamuffins? guttersnipes? preemies? whippersnappers? munchkins?
-    small+fry sonny(?:+boy)? missy juvies? juvie kiddie[sz]? kiddy firstborns? first-born grand~bab(?:y|ies)
-    trick-?or-?treat(?:ers?|ing) wunderkind(?:s|er)? quinces? quince+party
+    small+fry sonny(?:+boy)? missy juvies? kiddie[sz]? firstborns? first-born grand~bab(?:y|ies)
+    trick-?or-?treat(?:ers?|ing) wunderkind(?:s|er)? quinces?
     (?:beaver|cub|girl|boy|tiger|rainbow|brownie)+(?:scouts?|guides?) little+league(?:rs?)?
     pee-?wee+(?:football|hockey|league|rugby|team)s? junior+varsity jv+(?:team|squad|cheer\w{0,7}|player)s?
     (?:child|boy|girl)[\s_-]?lovers? he?bephil(?:es?|ia|iacs?) ephebophil(?:es?|ia|iacs?) pthc kodocon lolli?con
-    girl(?:ie|y)s? girlie twelvies? babygirls? babyboys? pre-?k(?:indergarten|indergartners?)? gen(?:eration)?+alpha
-    minor-?aged? baby~?bro(?:ther)?s? nonage bubs? bubba(?!+[gw]) toddl(?:e|es|ed|ing) (?:pre~)?pubescents? schoolies?
+    girl(?:ie|y)s? twelvies? pre-?k(?:indergarten|indergartners?)? gen(?:eration)?+alpha minor-?aged?
+    baby~?bro(?:ther)?s? nonage bubs? bubba(?!+[gw]) toddl(?:e|es|ed|ing) (?:pre~)?pubescents? schoolies?
     (?:jhs|shs|junior+high)+(?:students?|pupils?|girls?|boys?|gym|class(?:es)?) (?:first|holy)+communion eagle+scouts?
     princelings? titch(?:es)? youngins? chidlren toodlers? teeagers? adolecents? juvinil(?:e|es)?
     (?:sleeping|suckling|swaddled|nursing|mother+and|newborn)+babes? wee+(?:man|lady|fella|soul) school+prefects?
@@ -93,42 +88,36 @@ WORDS = r"""
 """
 # Spanish, French, German, Italian and Portuguese, and a few words of others, without accents (ñ stays).
 FOREIGN = r"""
-    niñ(?:[oa]s?|it[oa]s?|ez) (?:un|una|unos|unas|dos|tres)+nin[oa]s? nin[oa]s much?ach[oa]s? muchachit[oa]s?
-    chic[oa]s chica un+chico menores menor+de+(?:edad|idade) bebes? hij[oa]s? colegial(?:a|as|es)? chiquill[oa]s?
-    nen[ea]s? nenit[oa]s? chiquit[oa]s? (?:un|una)+menor jovencit[oa]s? parvul[oa]s? enfants?
-    (?:petite|jeune)s?~filles? (?:une|la|les|des|deux)+filles? fillettes? garcon(?:net)?s? gamin(?:e?s?) gosses?
-    (?:un|une|des|les|jeunes?)+ados? adolescentes? (?:un|une|des|les|deux)+mineure?s? mineures? nourrissons?
-    ecolier(?:s|e|es)? ecoliere?s? lyceen(?:ne)?s? collegien(?:ne)?s? bambins?
-    (?:ein|das|dem|mein|kleine[smn]?|junge[sn]?|nackte[sn]?)+kind(?:es|er|ern)?
+    niñ(?:[oa]s?|it[oa]s?|ez) (?:un|una|unos|unas|dos|tres)+nin[oa]s? nin[oa]s much?ach[oa]s? muchachit[oa]s? chic[oa]s
+    chica un+chico menores menor+de+(?:edad|idade) bebes? hij[oa]s? colegial(?:a|as|es)? chiquill[oa]s? nen[ea]s?
+    nenit[oa]s? chiquit[oa]s? (?:un|una)+menor jovencit[oa]s? parvul[oa]s? enfants? (?:petite|jeune)s?~filles?
+    (?:une|la|les|des|deux)+filles? fillettes? garcon(?:net)?s? gamin(?:e?s?) gosses? (?:un|une|des|les|jeunes?)+ados?
+    adolescentes? (?:un|une|des|les|deux)+mineure?s? mineures? nourrissons? ecoliere?s? lyceen(?:ne)?s?
+    collegien(?:ne)?s? bambins? (?:ein|das|dem|mein|kleine[smn]?|junge[sn]?|nackte[sn]?)+kind(?:es|er|ern)?
     (?:zwei|drei|vier|die|der|viele|mehrere|mit|von|und|spielende|lachende|unsere|meine)+kindern? ma(?:e)?dchen
-    ma(?:e)?del(?:s|n)? schulma(?:e)?dchen kinder+(?:spielen|lachen|am|im|auf|und|beim) jungs buben?
-    sa(?:e)?uglinge?[ns]? kleinkind(?:er|ern)? (?:ein|kleine[rn]?|kleine)+jungen? minder~ja(?:e)?hrige?[rsnm]?
-    jugendliche[rsnm]? schu(?:e)?ler(?:in|innen)? grundschu(?:e)?ler(?:in|innen)? grundschulen? to(?:e)?chter sohne?s?
-    bambin[oaie] bimb[aei] (?:un|il|piccolo)+bimbo ragazz(?:[oaie]|in[oaie]|ett[oaie]) neonat[oaie] minorenn[ei]
-    (?:un|do|tre|quattor|quin|se|dicias?set)dicenn[ei] figli[ao]? fanciull[oaie] adolescenti liceal[ei]
-    chaval(?:a|as|es)? chamac[oa]s?
+    ma(?:e)?del(?:s|n)? schulma(?:e)?dchen kinder+(?:spielen|lachen|am|im|auf|und|beim) jungs sa(?:e)?uglinge?[ns]?
+    (?:ein|kleine[rn]?|kleine)+jungen? minder~ja(?:e)?hrige?[rsnm]? jugendliche[rsnm]? schu(?:e)?ler(?:in|innen)?
+    grundschulen? to(?:e)?chter sohne?s? bambin[oaie] bimb[aei] (?:un|il|piccolo)+bimbo
+    ragazz(?:[oaie]|in[oaie]|ett[oaie]) neonat[oaie] minorenn[ei] (?:un|do|tre|quattor|quin|se|dicias?set)dicenn[ei]
+    figli[ao]? fanciull[oaie] adolescenti liceal[ei] chaval(?:a|as|es)? chamac[oa]s?
     (?:un|una|unos|unas|la|las|los|el|mi)+(?:cri[oa]|pib[ea]|peque|zagal|mozuel[oa]|bebe)s? pibes? recien+nacid[oa]s?
-    huerfan[oa]s? guarderias? preescolar(?:es)? adolescencia jardin+de+infan(?:cia|tes) parvulario
+    huerfan[oa]s? guarderias? preescolar(?:es)? adolescencia parvulario
     (?:escuela|educacion|alumn[oa]s?+de|clase+de|curso+de|en|de)+(?:primaria|secundaria|bachillerato|infantil)
     (?:alumn[oa]|estudiante)s?+de+(?:la+)?(?:eso|instituto|\d) (?:un|una|el|la)+(?:escolar|guagua|nietit[oa]) escolares
-    lactantes? impuber(?:es)? infantes? mocos[oa]s? peques
-    quinceanera? cri[oa]s+de ni[nñ]era+de pequenines pequenitos? mozalbetes? pubertad pubescentes? pequenuel[oa]s?
-    eleves?
-    (?:ecole|classe+de)+(?:maternelle|primaire|elementaire|sixieme|cinquieme|quatrieme|troisieme|seconde|cm[12]|ce[12]|cp)
-    (?:college|lycee)+(?:prive|public|francais) (?:un|le|au|du)+(?:college|lycee)(?=\s*(?:$|[,;.]))
+    lactantes? impuber(?:es)? infantes? mocos[oa]s? peques quinceanera? cri[oa]s+de ni[nñ]era+de pequenines pequenitos?
+    mozalbetes? pubertad pubescentes? pequenuel[oa]s? eleves?
+    (?:ecole|classe+de)+(?:maternelle|primaire|elementaire|sixieme|cinquieme|quatrieme|troisieme|seconde|cm[12]|ce[12]
+    |cp) (?:college|lycee)+(?:prive|public|francais) (?:un|le|au|du)+(?:college|lycee)(?=\s*(?:$|[,;.]))
     (?:en|de)+(?:cm[12]|ce[12]) nouveau[-\s]nee?s? nouvelle[-\s]nee?s? momes? mioches? marmots? mouflets? minots?
-    loupiots? gamines? garderie petite?s?+(?:enfants?|freres?|soeurs?|garcons?|fils|bouts?) bouts?+de+chou
-    orphelin(?:e|es|s)? adolescence puberte (?:un|mon|ton|son|leur|notre|votre|le|les|petit|jeune|deux)+fils fils
-    (?:un|une|le|la|les|des)+(?:jeunot|pucelle|lolita|ado|bebe)s? maternelle
+    loupiots? garderie petite?s?+(?:enfants?|freres?|soeurs?|garcons?|fils|bouts?) bouts?+de+chou orphelin(?:e|es|s)?
+    puberte fils (?:un|une|le|la|les|des)+(?:jeunot|pucelle|lolita|ado|bebe)s? maternelle
     (?:erst|zweit|dritt|viert|fu(?:e)?nft|sechst|siebt|acht|neunt|zehnt)kla(?:e)?(?:ss|ß)ler(?:in|innen|n)?
     (?:erste|zweite|dritte|vierte|fu(?:e)?nfte|sechste|siebte|achte|neunte|zehnte)[rn]?+klassen?
-    klasse+(?:\d|1[0-3])(?!\d)
-    (?!human|man|wom|un|gender)[a-z]{3,12}kind(?:es|er|ern)?
-    schuljungen? buebchen bubchen bube?n? konfirmand(?:in|en|innen)? firmlinge? erstkommunion hosenmatz wonneproppen
-    sternsinger messdiener(?:in|innen)? abc-?schu(?:e)?tzen? knaben? knirpse? gymnasiast(?:in|en|innen)? go(?:e)?ren?
-    neugeborene[snmr]? halbwu(?:e)?chsige[rnms]?
-    heranwachsende[rnms]? pubertat kita(?:s|-?gruppe|-?kinder)? kinder~?garten(?:kinder|kind)? kinder~krippe
-    enkel(?:in|innen|s)? waise[n]? lausbub(?:en)? teenies? jungspund ju(?:e)?ngling(?:e|s)?
+    klasse+(?:\d|1[0-3])(?!\d) (?!human|man|wom|un|gender)[a-z]{3,12}kind(?:es|er|ern)? schuljungen? buebchen bubchen
+    bube?n? konfirmand(?:in|en|innen)? firmlinge? erstkommunion hosenmatz wonneproppen sternsinger
+    messdiener(?:in|innen)? abc-?schu(?:e)?tzen? knaben? knirpse? gymnasiast(?:in|en|innen)? go(?:e)?ren?
+    neugeborene[snmr]? halbwu(?:e)?chsige[rnms]? heranwachsende[rnms]? pubertat kita(?:s|-?gruppe|-?kinder)?
+    kinder~krippe enkel(?:in|innen|s)? waise[n]? lausbub(?:en)? jungspund ju(?:e)?ngling(?:e|s)?
     kleine[rns]?+(?:bruder|schwester|bruders|racker|mann|madchen) steppke
     (?:ein|der|die|das|junge[rs]?)+(?:bube?|bursche|madl|madel|fratz|bengel|spross|nachwuchs|sohn|baby) dreikasehoch
     alunn[oaie] scolar[oaie] scolaresc[ah]
@@ -138,26 +127,25 @@ FOREIGN = r"""
     sorellin[ae] infanzia adolescenza puberta (?:un|una|il|la|i|gli|le)+minor[ei](?!+(?:di|che|importanza))
     (?:un|una)+(?:pup[oa]|piccin[oa]|bimbett[oa]) liceo(?=\W*$)
     alun[oa]s?+d[oae]+(?:\w{3,10}o+)?(?:ano|fundamental|medio|escola|primaria|1|2|3|4|5|6|7|8|9)
-    ensino+(?:fundamental|medio|infantil|primario) jardim+de+infancia infancia guri(?:a|s|as|zinho)? miud[oa]s?
-    novinh[oa]s? recem[-\s]nascid[oa]s? pirralh[oa]s? petiz(?:es)? nenem(?:zinho)? nenens pequerruch[oa]s?
-    orfa(?:o|os|zinha)? cacula criancad[ao] molec(?:ada|a|as)? crianc[oa]la rapazinhos? rapazote
+    ensino+(?:fundamental|medio|infantil|primario) infancia guri(?:a|s|as|zinho)? miud[oa]s? novinh[oa]s?
+    recem[-\s]nascid[oa]s? pirralh[oa]s? petiz(?:es)? nenem(?:zinho)? nenens pequerruch[oa]s? orfa(?:o|os|zinha)? cacula
+    criancad[ao] molec(?:ada|a|as)? crianc[oa]la rapazinhos? rapazote
     (?:escola|turma)+(?:primaria|infantil|basica|secundaria|da+creche) colegio+(?:infantil|primario) criancas? pequenada
-    (?:premiere|primera|prima|primeira|erste|heilige)+(?:communion|comunione?|comunhao|kommunion)
-    petiot(?:e|s|es)? tout-petits?? poupons? (?:mi|su|tu|el|la|un|una)+niet[oa]s?
-    (?:meu|minha|seu|sua|um|uma|o|a)+net(?:inh)?[oa]s? nietecit[oa]s? monaguill[oa]s? escuincl[ea]s? cabr[oa]+chic[oa]
-    nipotin[oaie] scolarett[oaie] chierichett[oi] monell[oaie] discol[oi] (?:il|la|i|le|un|una|piccol[oa])+pup[oiae]
+    (?:premiere|primera|prima|primeira|erste|heilige)+(?:communion|comunione?|comunhao|kommunion) petiot(?:e|s|es)?
+    tout-petits?? poupons? (?:mi|su|tu|el|la|un|una)+niet[oa]s? (?:meu|minha|seu|sua|um|uma|o|a)+net(?:inh)?[oa]s?
+    nietecit[oa]s? monaguill[oa]s? escuincl[ea]s? cabr[oa]+chic[oa] nipotin[oaie] scolarett[oaie] chierichett[oi]
+    monell[oaie] discol[oi] (?:il|la|i|le|un|una|piccol[oa])+pup[oiae]
     (?:du|tre|quattr|cinqu|sei|sett|ott|nov|dec|diciassett)enn[ei] figli(?:ol|olett|uol)[oaie] giovanett[oaie]
     (?:beb|herman|pib|guris|guagu|parvul|chamaqu|criatur|chaval|sobrin)(?:it|cit|ill)[oa]s? chaval(?:in|ines)
-    chiquitin(?:es)?
-    (?:irmao|irma|bebe)zinh[oa]s? zagal(?:a|es|as)? pivetes? galopins? garnements? rotznasen? nesthakchen
-    fru(?:e)?hchen junge[n]?+(?:mit|auf|im|am|in|an|beim|vor) (?!hoch|fahr|tanz)[a-z]{3,9}schu(?:e)?ler(?:in|innen)?
-    (?:cuarto|quinto|sexto)+grado catrai[oa]s? (?:um|o|os)+pias? coroinhas?
-    meisjes? jongetjes? (?:een|de|twee)+jongens? kindje[s]? peuters? kleuters? tieners? dziewczyn[a-z]{1,5} chlopi?ec
-    chlopc[a-z]{1,4} dziec(?:i|ko|ka|mi|iak[a-z]?|iom) niemowl[a-z]{1,3} flick(?:a|an|or|orna) pojk(?:e|en|ar|arna)
-    sma+barn pig(?:e|en|er|erne) dreng(?:e|en|ene)? jente[rn]? gutten tytto poika lapsi lapset vauva
-    cocu(?:k|klar|gu|klari) kucuk+kiz bebek kislany kisfiu gyerek(?:ek)? holc(?:ick|k)[aiuy] chlapec fetit[ae]
-    copi(?:l|i|ii) baietel anak+(?:kecil|perempuan|laki) be+(?:gai|trai) tre+em
-    criancinhas? menin[oa]s? garot[oa]s? garotinh[oa]s? raparigas? rapaz(?:es|inho)? filh[oa]s? moleques?
+    chiquitin(?:es)? (?:irmao|irma|bebe)zinh[oa]s? zagal(?:a|es|as)? pivetes? galopins? garnements? rotznasen?
+    nesthakchen fru(?:e)?hchen junge[n]?+(?:mit|auf|im|am|in|an|beim|vor)
+    (?!hoch|fahr|tanz)[a-z]{3,9}schu(?:e)?ler(?:in|innen)? (?:cuarto|quinto|sexto)+grado catrai[oa]s? (?:um|o|os)+pias?
+    coroinhas? meisjes? jongetjes? (?:een|de|twee)+jongens? kindje[s]? peuters? kleuters? tieners? dziewczyn[a-z]{1,5}
+    chlopi?ec chlopc[a-z]{1,4} dziec(?:i|ko|ka|mi|iak[a-z]?|iom) niemowl[a-z]{1,3} flick(?:a|an|or|orna)
+    pojk(?:e|en|ar|arna) sma+barn pig(?:e|en|er|erne) dreng(?:e|en|ene)? jente[rn]? gutten tytto poika lapsi lapset
+    vauva cocu(?:k|klar|gu|klari) kucuk+kiz bebek kislany kisfiu gyerek(?:ek)? holc(?:ick|k)[aiuy] chlapec fetit[ae]
+    copi(?:l|i|ii) baietel anak+(?:kecil|perempuan|laki) be+(?:gai|trai) tre+em criancinhas? menin[oa]s? garot[oa]s?
+    garotinh[oa]s? raparigas? rapaz(?:es|inho)? filh[oa]s? moleques?
 """
 # Years of age, not those of animals and things.
 _YEARS_OLD = r"\s?[歳才岁歲](?!の?[犬猫馬牛木車狗]|的[狗猫马牛车])"

@@ -41,7 +41,7 @@ MINORS = """child / Children playing / the child's toy / kids / kiddo / a KID. /
 / 6th grader / two 3rd-graders / a sixth grade student / seventh-grade class / 15 y o / 17 yr / 16y / a 16y, nude
 / 12 y / 16-y-old / aged between 10 and 12 / aged about 14 / aged: only nine / between the ages of 8 and 10
 / fourteen and a half year old / six months old / under the age of 18 / below the age of consent / under-14s
-/ pretty five year old / sweet sixteen / junior high"""
+/ pretty five year old / sweet sixteen / junior high / 3年生 / 5살"""
 ADULTS = """a woman / young woman / an 18 year old / 25-year-old man / 117 year old tree / 2000 years old / aged 25
 / 30yo / eighteen years old / girlfriend / boyfriend / person / lesson / kidney / sonata / undergarment / page 5
 / 15th century / over 18 / image 12 / minority / teensy / cowgirl / Jackson / babylon / chilled
