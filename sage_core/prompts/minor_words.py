@@ -24,10 +24,9 @@ def listed(table: str, gap: str = _GAP) -> str:
     """
     behind: dict[str, list[str]] = {"": []}
     for each in re.sub(r"(?m)^ *# .*$|\s+(?=\|)", "", table).split():
-        words, rest = re.fullmatch(
-            r"(?:\(\?:([^()]*)\)(?![?*{]))?(.*)", each.replace("+", gap).replace("~", _MAYBE)
-        ).groups()
-        for one in [word + rest for word in (words or "").split("|")]:
+        each = each.replace("+", gap).replace("~", _MAYBE)
+        group = re.fullmatch(r"\(\?:([^()]*)\)([^?*{].*)", each)
+        for one in [word + group[2] for word in group[1].split("|")] if group else [each]:
             plain = one[0].isalnum() and not one[1:].startswith(("?", "*", "{"))
             behind.setdefault(one[0] if plain else "", []).append(one[1:] if plain else one)
     others = behind.pop("")
