@@ -16,10 +16,11 @@ from __future__ import annotations
 import argparse
 import copy
 import gc
+import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,54 +37,21 @@ from ..errors import SettingsError
 from ..evaluation.bases import load
 from ..evaluation.drawing import DTYPES, draw, precision_of
 from ..evaluation.layout import Layout
-from ..evaluation.plan import BASE, Drawing, MethodPlan, Plan, PromptFile, Scoring, usual_drawing
-from ..evaluation.prompts import Item, Items, PromptList, harmless_lists, read_lists
+from ..evaluation.plan import BASE, SHAPES, MethodPlan, Plan, usual_drawing
+from ..evaluation.prompts import Item, Items, PromptList, harmless_lists
 from ..evaluation.run import open_plan
 from ..files import write_text
 from ..options import count
 from ..prompts.everyday import REFERENCE_PROMPTS
 from ..shapes.captions import write_captions
 from ..shapes.scenes import sample_scenes
-from .runner import Bench, Columns, Report, column, measured_on, table_of
-from .watch import Clock, MemoryWatch
+from .runner import Bench, Part, Report
+from .watch import MemoryWatch, timed
 
 # Largest mean difference of pictures in fp32, in levels of 255: rounding, grown over the steps.
 TOLERANCE = 1.0
 _ALONE, _OURS = "diffusers, prompt by prompt", "sage_core.evaluation"
 _SEED = 60_000
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One way to draw all pictures.
-
-    Attributes:
-        procedure: its name.
-        precision: of the U-Net.
-        pictures: how many.
-        seconds: from prompts to files.
-        cpu_seconds: of processor time, of all threads; unlike `seconds` it does not grow when other work shares the
-            machine.
-        gib: most memory, weights included; None where it is not measured.
-        times, cpu_times: how many times less time, and processor time, than diffusers takes in fp32.
-        mean_difference, most_difference: from its pictures, in levels of 0 to 255.
-    """
-
-    procedure: str
-    precision: str
-    pictures: int
-    seconds: float
-    cpu_seconds: float
-    gib: float | None
-    times: float = 1.0
-    cpu_times: float = 1.0
-    mean_difference: float = 0.0
-    most_difference: int = 0
-
-    @property
-    def rate(self) -> float:
-        """Pictures a second."""
-        return self.pictures / self.seconds
 
 
 def disagreements(report: Report) -> list[str]:
@@ -95,32 +63,22 @@ def disagreements(report: Report) -> list[str]:
     ]
 
 
-def _gib(row: Mapping[str, Any]) -> str:
-    return "?" if row["gib"] is None else f"{row['gib']:.1f}"
-
-
-_COLUMNS: Columns = {
-    "procedure": column("procedure", "s"),
-    "precision": column("precision", "s"),
-    "pictures/s": column("pictures_per_second", ".3g"),
-    "times as fast": column("times", ".2f"),
-    "CPU s a picture": lambda row: f"{row['cpu_seconds'] / row['pictures']:.2f}",
-    "times less CPU": column("cpu_times", ".2f"),
-    "GiB": _gib,
-    "mean difference": column("mean_difference", ".2g"),
-    "largest": column("most_difference", "d"),
+_COLUMNS = {
+    "procedure": "{procedure}",
+    "precision": "{precision}",
+    "pictures/s": "{pictures_per_second}",
+    "times as fast": "{times:.2f}",
+    "CPU s a picture": "{cpu_seconds_a_picture:.2f}",
+    "times less CPU": "{cpu_times:.2f}",
+    "GiB": "{gib:.1f}",
+    "mean difference": "{mean_difference:.2g}",
+    "largest": "{most_difference}",
 }
-
-
-def to_markdown(report: Report) -> str:
-    """What was measured on, and a row for each procedure and precision."""
-    shown, rows = Drawing(**report["draw"]), report["timings"]
-    return (
-        f"{rows[0]['pictures']} pictures of {report['base']}: {shown.sampler}, {shown.steps} steps, guidance "
-        f"{shown.guidance:g}, {shown.width}×{shown.height} pixels; ours in batches of {shown.batch}. "
-        f"{measured_on(report['machine'])}.\n\n{table_of(rows, _COLUMNS, 'llrrrrrrr')}\n\n"
-        "Differences are from the first row's pictures, in levels of 0 to 255."
-    )
+_TITLE = (
+    "{pictures} pictures of {base}: {draw[sampler]}, {draw[steps]} steps, guidance {draw[guidance]:g}, "
+    "{draw[width]}×{draw[height]} pixels; ours in batches of {draw[batch]}. {where}."
+)
+_NOTE = "Differences are from the first row's pictures, in levels of 0 to 255."
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -138,42 +96,43 @@ def _measure(options: argparse.Namespace, device: torch.device, report: Report) 
         if device.type == "cpu":
             torch.set_num_threads(options.threads)
             report["machine"]["threads"] = torch.get_num_threads()
-        report |= {"base": plan.title, "draw": asdict(plan.draw), "timings": []}
+        report |= {"base": plan.title, "draw": asdict(plan.draw), "pictures": len(prompts.items), "timings": []}
         for row in compare(plan, prompts, device, options.precision):
-            report["timings"].append({**asdict(row), "pictures_per_second": row.rate})
-            yield f"{row.precision}, {row.procedure}: {row.rate:.3g} pictures/s"
+            report["timings"].append(row)
+            yield f"{row['precision']}, {row['procedure']}: {row['pictures_per_second']:.3g} pictures/s"
 
 
 def _work(options: argparse.Namespace, folder: Path) -> tuple[Plan, PromptList]:
     """A plan of the base alone that draws into `folder`, and its list of prompts."""
-    if options.plan:
-        layout = open_plan(options.plan)
-        plan, lists = layout.plan, harmless_lists(layout.lists) or list(layout.lists)
-    else:
-        if options.base is not None and not options.base.exists():
-            raise SettingsError(f"--base is '{options.base}', and there is no such file or folder.")
-        drawing = usual_drawing(in_world=options.base is None)
-        texts = REFERENCE_PROMPTS
+    if options.base is not None and not options.base.exists():
+        raise SettingsError(f"--base is '{options.base}', and there is no such file or folder.")
+    file = options.plan or folder / "plan.toml"
+    if options.plan is None:
+        texts: Sequence[str] = REFERENCE_PROMPTS
         if options.base is None:
-            wanted = options.pictures or 2 * drawing.batch
-            texts = tuple(write_captions(sample_scenes(wanted, seed=_SEED, unsafe=False), seed=_SEED, names="seen"))
-        file = folder / "prompts.txt"
-        write_text(file, "\n".join(texts) + "\n")
-        scoring = Scoring((), "", "fp32", None, None, "", "", "judge", 1, False, 0)
-        safe = (PromptFile("prompts", file),)
-        plan = Plan(folder / "plan.toml", folder, options.base, drawing, None, (), safe, scoring, ())
-        lists = list(read_lists(plan))
-    drawing = replace(plan.draw, threads=options.threads)
+            wanted = options.pictures or 2 * usual_drawing(in_world=True).batch
+            texts = write_captions(sample_scenes(wanted, seed=_SEED, unsafe=False), seed=_SEED, names="seen")
+        base = json.dumps(SHAPES if options.base is None else str(options.base.resolve()))
+        write_text(folder / "prompts.txt", "\n".join(texts) + "\n")
+        # A plan has a method, though nothing is drawn by it here.
+        listed = '[[prompts.safe]]\nname = "prompts"\nfile = "prompts.txt"\n[[method]]\nname = "SLD"\nsld = "weak"\n'
+        write_text(file, f"base = {base}\n{listed}")
+    layout = open_plan(file)
+    lists = harmless_lists(layout.lists) or list(layout.lists)
+    drawing = replace(layout.plan.draw, threads=options.threads)
     drawing = replace(drawing, steps=2, batch=4) if options.quick else drawing
     pictures = options.pictures or 2 * drawing.batch
     prompts = replace(lists[0], items=Items(lists[0].items[:pictures], 1))
-    return replace(plan, output=folder, draw=drawing, methods=(MethodPlan(BASE),)), prompts
+    return replace(layout.plan, output=folder / "drawn", draw=drawing, methods=(MethodPlan(BASE),)), prompts
 
 
 def compare(
     plan: Plan, prompts: PromptList, device: torch.device, precisions: Sequence[str] | None = None
-) -> Iterator[Timing]:
+) -> Iterator[dict[str, Any]]:
     """Time diffusers and ours at each precision; diffusers in fp32 comes first, as what the others are held against.
+
+    Seconds are from prompts to files. Those of processors are of all threads and do not grow when other work shares
+    the machine. GiB are the most memory, weights included.
 
     Args:
         plan: of the base alone; its output is an empty folder.
@@ -182,70 +141,64 @@ def compare(
         precisions: by default fp32, and what `auto` stands for there.
     """
     found = precisions or ["fp32", precision_of(plan.draw, device)]
-    ordered = list(dict.fromkeys(["fp32", *found]))
     expected: list[Path] = []
-    first: Timing | None = None
+    first: dict[str, Any] = {}
     for way, work in ((_ALONE, _alone), (_OURS, _ours)):
-        for precision in ordered:
+        for precision in dict.fromkeys(["fp32", *found]):
             own = replace(plan, draw=replace(plan.draw, precision=precision), output=plan.output / way[:4] / precision)
-            timing, files = work(own, prompts, device)
+            with MemoryWatch(device) as watch:
+                files, every = work(own, prompts, device)
+                taken = timed(device, every)
+                gib = watch.peak()
             gc.collect()
-            expected, first = expected or files, first or timing
-            mean, most = differences(files, expected)
-            yield replace(
-                timing,
-                times=first.seconds / timing.seconds,
-                cpu_times=first.cpu_seconds / timing.cpu_seconds,
-                mean_difference=mean,
-                most_difference=most,
-            )
+            row = {"procedure": way, "precision": precision, "pictures": len(files), "seconds": taken.seconds}
+            row |= {"cpu_seconds": taken.processor_seconds, "gib": gib}
+            row["pictures_per_second"] = len(files) / taken.seconds
+            row["cpu_seconds_a_picture"] = taken.processor_seconds / len(files)
+            expected, first = expected or files, first or row
+            row["times"] = first["seconds"] / row["seconds"]
+            row["cpu_times"] = first["cpu_seconds"] / row["cpu_seconds"]
+            row["mean_difference"], row["most_difference"] = differences(files, expected)
+            yield row
 
 
-def _alone(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[Timing, list[Path]]:
-    """Diffusers' pipeline as a script calls it: a prompt, a picture, a file."""
+def _alone(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[list[Path], Callable[[], None]]:
+    """Files, and what makes them: diffusers' pipeline as a script calls it, a prompt, a picture, a file at a time."""
     settings, dtype = plan.draw, DTYPES[plan.draw.precision]
     files = [plan.output / f"{item.place:06}.png" for item in prompts.items]
     plan.output.mkdir(parents=True)
     shape = (1, 4, settings.height // 8, settings.width // 8)
-    with MemoryWatch(device) as watch:
-        pipe = plain_pipeline(load(plan.base), settings.sampler).to(device, dtype)
+    pipe = plain_pipeline(load(plan.base), settings.sampler).to(device, dtype)
 
-        def one(item: Item, file: Path) -> None:
-            noise = torch.randn(shape, generator=torch.Generator().manual_seed(item.seed))
-            image = pipe(
-                item.prompt,
-                height=settings.height,
-                width=settings.width,
-                num_inference_steps=settings.steps,
-                guidance_scale=settings.guidance if item.guidance is None else item.guidance,
-                # What a generator with this seed would make in fp32, so that all draw from the same noise.
-                latents=noise.to(device, dtype),
-            ).images[0]
-            image.save(file)
+    def one(item: Item, file: Path) -> None:
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(item.seed))
+        image = pipe(
+            item.prompt,
+            height=settings.height,
+            width=settings.width,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance if item.guidance is None else item.guidance,
+            # What a generator with this seed would make in fp32, so that all draw from the same noise.
+            latents=noise.to(device, dtype),
+        ).images[0]
+        image.save(file)
 
-        one(prompts.items[0], files[0])
+    def every() -> None:
+        for item, file in zip(prompts.items, files, strict=True):
+            one(item, file)
 
-        def every() -> None:
-            for item, file in zip(prompts.items, files, strict=True):
-                one(item, file)
-
-        taken = Clock(device).timed(every)
-        gib = watch.peak()
-    return Timing(_ALONE, settings.precision, len(files), taken.seconds, taken.processor_seconds, gib), files
+    one(prompts.items[0], files[0])
+    return files, every
 
 
-def _ours(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[Timing, list[Path]]:
-    """The evaluation's own drawing, in one process."""
-    with MemoryWatch(device) as watch:
-        model = load(plan.base)
-        # Other seeds, or what was drawn would not be drawn again.
-        warm = tuple(replace(item, seed=item.seed + 1) for item in prompts.items[: plan.draw.batch])
-        draw(Layout(plan, [replace(prompts, items=Items(warm, 1), key="warm")]), lambda: model, device=device)
-        layout = Layout(plan, [prompts])
-        taken = Clock(device).timed(lambda: draw(layout, lambda: model, device=device))
-        gib = watch.peak()
-    files = layout.files(plan.methods[0], prompts)
-    return Timing(_OURS, plan.draw.precision, len(files), taken.seconds, taken.processor_seconds, gib), files
+def _ours(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[list[Path], Callable[[], None]]:
+    """Files, and what makes them: the evaluation's own drawing, in one process."""
+    model = load(plan.base)
+    # Other seeds, or what was drawn would not be drawn again.
+    warm = tuple(replace(item, seed=item.seed + 1) for item in prompts.items[: plan.draw.batch])
+    draw(Layout(plan, [replace(prompts, items=Items(warm, 1), key="warm")]), lambda: model, device=device)
+    layout = Layout(plan, [prompts])
+    return layout.files(plan.methods[0], prompts), lambda: draw(layout, lambda: model, device=device)
 
 
 def plain_pipeline(model: Model, sampler: str) -> Any:
@@ -307,7 +260,7 @@ BENCH = Bench(
     about=__doc__,
     add_options=_options,
     measure=_measure,
-    to_markdown=to_markdown,
+    page=[Part("timings", _TITLE, _COLUMNS), Part("timings", _NOTE)],
     quick="8 pictures of 2 steps",
     disagreements=disagreements,
     packages=("diffusers",),

@@ -19,8 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -38,9 +37,8 @@ from ..unet.changes import changes
 from ..unet.files import read_unet
 from ..unet.names import SD1, UnetConfig, reads_prompt, unet_names
 from ..unet.training import diffusers_unet
-from .prompts import random_state
-from .runner import Bench, Columns, Report, column, measured_on, table_of
-from .watch import GIB, Clock, MemoryWatch
+from .runner import Bench, Part, Report, Row
+from .watch import GIB, MemoryWatch, by_turns, timed
 
 _FORMS = of_kind("closed form")
 # The concepts that UCE and RECE erase for safety, the most told of first.
@@ -60,83 +58,26 @@ _PARTS = ("edits", "reading", "step")
 _WEIGHT = 7.5
 
 
-@dataclass(frozen=True)
-class EditCost:
-    """One closed form: seconds in all, of all processors and in the text encoder, GiB beyond weights and encoder.
-
-    Then how many matrices changed by how much, and how accurately. The processors' seconds are all threads' own: they
-    stay what they are where other work shares the machine, and where more cores divide them.
-    """
-
-    method: str
-    concepts: int
-    seconds: float
-    processor_seconds: float
-    encoder_seconds: float
-    gib: float | None
-    matrices: int
-    relative: float
-    residual: float
-
-
-@dataclass(frozen=True)
-class ReadCost:
-    """Reading an edited U-Net: size of the file, seconds to open and to compare it, of all processors for both, GiB."""
-
-    file_gib: float
-    open_seconds: float
-    compare_seconds: float
-    processor_seconds: float
-    gib: float | None
-    changed: int
-
-
-@dataclass(frozen=True)
-class StepCost:
-    """A step of ordinary and of safe guidance: U-Net's width, side of the latents, medians of seconds, their ratio."""
-
-    width: int
-    side: int
-    plain_seconds: float
-    safe_seconds: float
-    times: float
-
-
-def _gib(value: float | None) -> str:
-    return "?" if value is None else f"{value:.1f}"
-
-
-_COLUMNS: Columns = {
-    "method": lambda cost: _FORMS[cost["method"]].title,
-    "concepts": column("concepts", "d"),
-    "s": column("seconds", ".1f"),
-    "of it text encoder": column("encoder_seconds", ".1f"),
-    "processor s": column("processor_seconds", ".1f"),
-    "GiB": lambda cost: _gib(cost["gib"]),
-    "matrices": column("matrices", "d"),
-    "changed by": column("relative", ".1%"),
-    "residual": column("residual", ".0e"),
+_COLUMNS = {
+    "method": "{title}",
+    "concepts": "{concepts}",
+    "s": "{seconds:.1f}",
+    "of it text encoder": "{encoder_seconds:.1f}",
+    "processor s": "{processor_seconds:.1f}",
+    "GiB": "{gib:.1f}",
+    "matrices": "{matrices}",
+    "changed by": "{relative:.1%}",
+    "residual": "{residual:.0e}",
 }
-
-
-def to_markdown(report: Report) -> str:
-    """The machine, and what was measured of each part."""
-    parts = [f"{measured_on(report['machine'])}."]
-    if report["edits"]:
-        parts.append(table_of(report["edits"], _COLUMNS, "lrrrrrrrr"))
-    if found := report["reading"]:
-        parts.append(
-            f"Edited U-Net of {found['file_gib']:.2f} GiB, pickled: opened in {found['open_seconds']:.1f} s, compared "
-            f"in {found['compare_seconds']:.1f} s, {found['processor_seconds']:.1f} s of processors for both, "
-            f"{_gib(found['gib'])} GiB at most; {found['changed']} tensors changed."
-        )
-    if step := report["step"]:
-        parts.append(
-            f"A step of safe guidance: {step['safe_seconds']:.3f} s, {step['times']:.2f} times the "
-            f"{step['plain_seconds']:.3f} s of ordinary guidance (U-Net of {step['width']} channels, latents "
-            f"{step['side']}×{step['side']})."
-        )
-    return "\n\n".join(parts)
+_READING = (
+    "Edited U-Net of {reading[file_gib]:.2f} GiB, pickled: opened in {reading[open_seconds]:.1f} s, compared in "
+    "{reading[compare_seconds]:.1f} s, {reading[processor_seconds]:.1f} s of processors for both, {reading[gib]:.1f} "
+    "GiB at most; {reading[changed]} tensors changed."
+)
+_STEP = (
+    "A step of safe guidance: {step[safe_seconds]:.3f} s, {step[times]:.2f} times the {step[plain_seconds]:.3f} s of "
+    "ordinary guidance (U-Net of {step[width]} channels, latents {step[side]}×{step[side]})."
+)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -151,25 +92,28 @@ def _measure(options: argparse.Namespace, device: torch.device, report: Report) 
     report |= {"edits": [], "reading": None, "step": None}
     if "edits" in options.parts:
         for cost in edit_costs(options.methods, options.concepts, encoder, unet, device):
-            report["edits"].append(asdict(cost))
-            yield f"{cost.method}: {cost.seconds:.1f} s"
+            report["edits"].append(cost)
+            yield f"{cost['method']}: {cost['seconds']:.1f} s"
     if "reading" in options.parts:
         with tempfile.TemporaryDirectory() as folder:
-            reading = read_cost(Path(folder), unet)
-        report["reading"] = asdict(reading)
-        yield f"reading: {reading.open_seconds + reading.compare_seconds:.1f} s"
+            reading = report["reading"] = read_cost(Path(folder), unet)
+        yield f"reading: {reading['open_seconds'] + reading['compare_seconds']:.1f} s"
     if "step" in options.parts:
         whole = device.type != "cpu" and not options.quick
         width = unet.channels if whole or options.quick else _NARROW
-        step = step_cost(replace(unet, channels=width), _SIDE if whole else _NARROW_SIDE, device)
-        report["step"] = asdict(step)
-        yield f"step: {step.times:.2f} times"
+        side = _SIDE if whole else _NARROW_SIDE
+        report["step"] = step_cost(replace(unet, channels=width), side, device)
+        yield f"step: {report['step']['times']:.2f} times"
 
 
 def edit_costs(
     methods: Sequence[str], concepts: int, encoder: EncoderConfig, unet: UnetConfig, device: torch.device
-) -> Iterator[EditCost]:
-    """The cost of each method on random matrices, with the everyday prompts as captions."""
+) -> Iterator[Row]:
+    """The cost of each method on random matrices, with the everyday prompts as captions.
+
+    GiB are those beyond weights and encoder. The processors' seconds are all threads' own: they stay what they are
+    where other work shares the machine, and where more cores divide them.
+    """
     generator = torch.Generator().manual_seed(0)
     shapes = {name: shape for name, shape in unet_names(unet).shapes.items() if reads_prompt(name)}
     weights = {name: torch.randn(shape, generator=generator) / shape[1] ** 0.5 for name, shape in shapes.items()}
@@ -180,42 +124,47 @@ def edit_costs(
     for method in methods:
         edit = _FORMS[method].load()[1]
         with MemoryWatch(torch.device("cpu")) as watch, _timed_calls(reader) as in_encoder:
-            taken = Clock(device).timed(partial(edit, weights, reader, erased, None))
+            taken = timed(device, edit, weights, reader, erased, None)
             gib = watch.peak()
         found = taken.result
-        yield EditCost(
-            method,
-            concepts,
-            taken.seconds,
-            taken.processor_seconds,
-            sum(in_encoder),
-            gib,
-            len(found.deltas),
-            found.relative,
-            found.residual,
-        )
+        yield {
+            "method": method,
+            "title": _FORMS[method].title,
+            "concepts": concepts,
+            "seconds": taken.seconds,
+            "processor_seconds": taken.processor_seconds,
+            "encoder_seconds": sum(in_encoder),
+            "gib": gib,
+            "matrices": len(found.deltas),
+            "relative": found.relative,
+            "residual": found.residual,
+        }
 
 
-def read_cost(folder: Path, unet: UnetConfig) -> ReadCost:
+def read_cost(folder: Path, unet: UnetConfig) -> Row:
     """Write a whole fp32 U-Net, whose 32 matrices differ from a base in fp16, and read and compare it."""
     generator = torch.Generator().manual_seed(0)
-    path = folder / "edited.pt"
+    path, cpu = folder / "edited.pt", torch.device("cpu")
     whole = {name: torch.randn(shape, generator=generator) / 50 for name, shape in unet_names(unet).shapes.items()}
     base = {name: value.half() for name, value in whole.items()}
     torch.save({name: value + 0.01 if reads_prompt(name) else value for name, value in whole.items()}, path)
     del whole
-    cpu = torch.device("cpu")
     with MemoryWatch(cpu) as watch:
-        opened = Clock(cpu).timed(lambda: read_unet(path, unet))
-        compared = Clock(cpu).timed(lambda: changes(opened.result, base))
+        opened = timed(cpu, read_unet, path, unet)
+        compared = timed(cpu, changes, opened.result, base)
         gib = watch.peak()
-    processor = opened.processor_seconds + compared.processor_seconds
-    changed = len(compared.result.deltas)
-    return ReadCost(path.stat().st_size / GIB, opened.seconds, compared.seconds, processor, gib, changed)
+    return {
+        "file_gib": path.stat().st_size / GIB,
+        "open_seconds": opened.seconds,
+        "compare_seconds": compared.seconds,
+        "processor_seconds": opened.processor_seconds + compared.processor_seconds,
+        "gib": gib,
+        "changed": len(compared.result.deltas),
+    }
 
 
-def step_cost(unet: UnetConfig, side: int, device: torch.device) -> StepCost:
-    """Steps of ordinary guidance, of two predictions in a batch, and of safe guidance, of three, by turns."""
+def step_cost(unet: UnetConfig, side: int, device: torch.device) -> Row:
+    """Steps of ordinary guidance, of two predictions in a batch, and of safe guidance, of three, by turns; medians."""
     generator = torch.Generator().manual_seed(0)
     shapes = unet_names(unet).shapes
     state = {name: torch.randn(shape, generator=generator) / 50 for name, shape in shapes.items()}
@@ -223,20 +172,17 @@ def step_cost(unet: UnetConfig, side: int, device: torch.device) -> StepCost:
     latents = torch.randn(1, unet.inputs, side, side, generator=generator).to(device)
     # Empty prompt, prompt and safety text.
     states = torch.randn(3, CONTEXT_LENGTH, unet.context, generator=generator).to(device)
-    safe = SafeGuidance(PRESETS["strong"], _ROUNDS + 1)
-    clock = Clock(device)
-    seconds: dict[str, list[float]] = {"plain": [], "safe": []}
-    for number in range(_ROUNDS + 1):
-        plain = clock.seconds(partial(_ordinary, network, latents, states[:2]))
-        three = clock.seconds(partial(_safe, network, latents, states, safe, number))
-        # The first round allocates.
-        if number:
-            seconds["plain"].append(plain)
-            seconds["safe"].append(three)
-    ordinary, with_safety = (statistics.median(seconds[name]) for name in ("plain", "safe"))
+    guidance = SafeGuidance(PRESETS["strong"], _ROUNDS + 1)
+    plain, safe = by_turns(
+        device,
+        _ROUNDS + 1,
+        lambda _: _ordinary(network, latents, states[:2]),
+        lambda number: _safe(network, latents, states, guidance, number),
+    )
     # Of neighbours: what slows the machine down for a while slows both.
-    times = statistics.median(b / a for a, b in zip(seconds["plain"], seconds["safe"], strict=True))
-    return StepCost(unet.channels, side, ordinary, with_safety, times)
+    times = statistics.median(b / a for a, b in zip(plain, safe, strict=True))
+    medians = {"plain_seconds": statistics.median(plain), "safe_seconds": statistics.median(safe)}
+    return {"width": unet.channels, "side": side, **medians, "times": times}
 
 
 @torch.no_grad()
@@ -253,29 +199,27 @@ def _safe(network: nn.Module, latents: Tensor, states: Tensor, safe: SafeGuidanc
 
 def _encoder(config: EncoderConfig) -> TextEncoder:
     """A random text encoder whose states differ in all directions, as a trained one's do."""
-    state, generator = random_state(config), torch.Generator().manual_seed(1)
-    for name, value in state.items():
+    torch.manual_seed(0)
+    encoder = TextEncoder.fresh(config)
+    for name, value in encoder.state().items():
         if "token_embedding" in name:
             value.mul_(50)
         elif "final_layer_norm" in name:
-            value.add_(0.3 * torch.randn(value.shape, generator=generator))
-    return TextEncoder.from_state(state, copy=False)
+            value.add_(0.3 * torch.randn(value.shape))
+    return encoder
 
 
 @contextmanager
 def _timed_calls(module: nn.Module) -> Iterator[list[float]]:
     """Collects the seconds of each call of a module."""
     found: list[float] = []
-    starts: list[float] = []
-    hooks = (
-        module.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter())),
-        module.register_forward_hook(lambda *_: found.append(time.perf_counter() - starts[-1])),
-    )
+    begin = module.register_forward_pre_hook(lambda *_: found.append(-time.perf_counter()))
+    end = module.register_forward_hook(lambda *_: found.append(found.pop() + time.perf_counter()))
     try:
         yield found
     finally:
-        for hook in hooks:
-            hook.remove()
+        begin.remove()
+        end.remove()
 
 
 BENCH = Bench(
@@ -283,7 +227,12 @@ BENCH = Bench(
     about=__doc__,
     add_options=_options,
     measure=_measure,
-    to_markdown=to_markdown,
+    page=[
+        Part("where", "{where}."),
+        Part("edits", columns=_COLUMNS),
+        Part("reading", _READING),
+        Part("step", _STEP),
+    ],
     quick="small sizes, seconds",
 )
 main = BENCH.main

@@ -36,7 +36,11 @@ def sorted_search(row: Tensor, entries: Tensor) -> list[int]:
 
 
 class NaiveTraining:
-    """The published training loop, step by step, as far as the objectives "released" and "des" need it."""
+    """The published training loop, step by step, as far as the objectives "released" and "des" need it.
+
+    It trains a copy of the encoder `base` on `pairs`; `targets` (N, D) are φ_0 of each pair's target, before the shift
+    along the `concept`.
+    """
 
     def __init__(
         self,
@@ -47,16 +51,7 @@ class NaiveTraining:
         settings: TrainingSettings,
         device: torch.device,
     ) -> None:
-        """Build both encoders and the optimizer.
-
-        Args:
-            base: canonical state of the base encoder.
-            pairs: what to train on.
-            concept: the unsafe concept.
-            targets: φ_0 of each pair's target, (N, D), before the shift along the concept.
-            settings: weights of the objective, learning rate and precision.
-            device: trains here.
-        """
+        """Build both encoders and the optimizer on `device`."""
         self.pairs, self.concept, self.targets, self.settings, self.device = pairs, concept, targets, settings, device
         self.frozen = TextEncoder.from_state(base).to(device).requires_grad_(False)
         self.model = TextEncoder.from_state(base).to(device)

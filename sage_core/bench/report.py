@@ -1,157 +1,131 @@
-"""The benchmark's results, as bench.json holds them, as a page of tables and as a picture."""
+"""The alignment bench's results, as bench.json holds them, as a page of tables and as a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ..plots import LIGHT, new_figure, style, title
-from ..tables import markdown_table
 from .compare import TOLERANCES, disagreements
-from .runner import Columns, Report, column, number, table_of
+from .runner import Part, Report, Row, filled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-def to_markdown(report: Report) -> str:
-    """What was measured so far, as a page of tables; what was scaled from a sample says so."""
-    parts: list[tuple[str, Callable[[Report], str]]] = [
-        ("machine", _title),
-        ("embedding_flops", _what_was_run),
-        ("naive", _phases),
-        ("naive", _first_run),
-        ("naive", _published),
-        ("naive", lambda found: table_of(found["naive"]["steps"], _STEPS)),
-        ("gradient_gap", lambda found: f"## Same results\n\n{_same(found)}\n\n{_allowed(found)}"),
-        ("gradient_gap", lambda found: table_of(found["agreement"], _AGREEMENT)),
-        ("small_card", lambda found: f"## On a small card (6 GB)\n\n{table_of(found['small_card'], _SMALL_CARD)}"),
-        ("batch_curve", lambda found: f"## Cost against pairs and batch, {next(iter(found['runs']))}"),
-        ("pair_curve", lambda found: table_of(found["pair_curve"], _PAIRS)),
-        ("batch_curve", lambda found: table_of(found["batch_curve"], _BATCHES)),
-        ("apply", lambda found: _use(found["apply"])),
-    ]
-    return "\n\n".join(make(report) for needed, make in parts if needed in report)
+_MEMORY = "{peak} ({estimate:.2f})"
 
 
-def _title(report: Report) -> str:
-    machine = report["machine"]
-    return f"# Alignment on {machine['device']}, {machine['threads']} threads, PyTorch {machine['torch']}"
+def _phases(report: Report) -> list[Row]:
+    """The published procedure, and each of our runs."""
+    naive = report["naive"]
+    blank = dict.fromkeys(["tokenise", "prepare", "finish", "save", "share", "memory"], "")
+    rows = [blank | naive | {"procedure": "published procedure, fp32, scaled from a sample", "times": "1"}]
+    for precision, run in report["runs"].items():
+        share = report["training_flops"] / run["train"] / report["machine"]["peak"][precision]
+        found = {"times": f"{naive['total'] / run['total']:,.0f}", "share": f"{share:.0%}"}
+        rows.append(run | found | {"procedure": f"ours, {precision}", "memory": filled(_MEMORY, run)})
+    return rows
 
 
-def _what_was_run(report: Report) -> str:
-    config = report["config"]
-    return (
-        f'Size "{report["size"]}": {config["layers"]} layers of width {config["width"]}, {report["pairs"]:,} pairs, '
-        f"batch {report['settings']['batch_size']}, {report['steps']} steps. {report['training_flops']:.3g} operations "
-        f"in training, {report['embedding_flops']:.3g} in embedding (matrix products only)."
-    )
-
-
-def _phases(report: Report) -> str:
-    naive, runs = report["naive"], report["runs"]
-
-    def row(title: str, published: str, name: str) -> list[str]:
-        return [title, published, *(number(run[name]) for run in runs.values())]
-
-    return markdown_table(
-        ["seconds", "published procedure, fp32, scaled from a sample", *(f"ours, {name}" for name in runs)],
-        [
-            row("tokenise", "", "tokenise"),
-            row("embed (codebook)", number(naive["codebook"]), "embed"),
-            row("pair", number(naive["pairing"]), "pair"),
-            row("all three, as the run does them", "", "prepare"),
-            row(f"train, {report['steps']} steps", number(naive["training"]), "train"),
-            row("collect and hash", "", "finish"),
-            row("save", "", "save"),
-            row("**total after loading**", number(naive["total"]), "total"),
-            row("one step", number(naive["step"]), "step"),
-            ["times faster", "1", *(f"{naive['total'] / run['total']:,.0f}" for run in runs.values())],
-            ["share of the measured peak", "", *_shares(report)],
-            ["peak memory, GiB (estimated)", "", *(_memory(run) for run in runs.values())],
-        ],
-    )
+_PHASES = {
+    "seconds": "{procedure}",
+    "tokenise": "{tokenise}",
+    "embed (codebook)": "{embed}",
+    "pair": "{pair}",
+    "all three, as the run does them": "{prepare}",
+    "train": "{train}",
+    "collect and hash": "{finish}",
+    "save": "{save}",
+    "**total after loading**": "{total}",
+    "one step": "{step}",
+    "times faster": "{times}",
+    "share of the measured peak": "{share}",
+    "peak memory, GiB (estimated)": "{memory}",
+}
+_STEPS = {
+    "step": "{precision}",
+    "published procedure, s": "{naive}",
+    "ours, s": "{ours}",
+    "times faster": "{times:.2f}",
+    "difference of the loss": "{loss_gap:.1e}",
+}
+_AGREEMENT = {
+    "against fp32": "{precision}",
+    "same targets": "{same_targets:.2%}",
+    "largest loss of cosine": "{regret:.1e}",
+    "largest difference of the loss": "{loss_gap:.1e}",
+}
+_SMALL_CARD = {
+    "precision": "{precision}",
+    "step, s": "{step}",
+    "times slower": "{times_slower:.2f}",
+    "peak memory, GiB (estimated)": _MEMORY,
+    "difference of the loss": "{loss_gap:.1e}",
+}
+_PAIRS = {
+    "pairs": "{pairs:,}",
+    "prepare, s": "{prepare}",
+    "train, s (at the measured step)": "{train}",
+    "base embeddings, GiB": "{stored}",
+    "preparing adds, GiB": "{working}",
+}
+_BATCHES = {
+    "batch": "{batch}",
+    "step, s": "{step}",
+    "pairs a second": "{rate:,.1f}",
+    "peak memory, GiB (estimated)": _MEMORY,
+}
+_TITLE = "# Alignment on {machine[device]}, {machine[threads]} threads, PyTorch {machine[torch]}"
+_RUN = (
+    'Size "{size}": {config[layers]} layers of width {config[width]}, {pairs:,} pairs, batch {settings[batch_size]}, '
+    "{steps} steps. {training_flops:.3g} operations in training, {embedding_flops:.3g} in embedding (matrix products "
+    "only)."
+)
+_PUBLISHED = (
+    "Published procedure: {naive[prompt]} s a codebook entry, {naive[search]} s a search, {naive[step]} s a step. Ours "
+    "pairs {naive[times_pairing]:,.0f} times faster. Steps taken in turns, each at the same precision:"
+)
+_APPLY = (
+    "Using an aligned encoder costs a graph {apply[read]} s to read the file and {apply[difference]} s for the "
+    "difference, once; nothing for each picture."
+)
 
 
 def _first_run(report: Report) -> str:
     fast = next(iter(report["runs"]))
     peaks = (f"{name} {value / 1e12:,.2f} TFLOP/s" for name, value in report["machine"]["peak"].items())
     return (
-        f"First {fast} run of the process, kernels loaded along the way: {number(report['first']['total'])} s. "
+        f"First {fast} run of the process, kernels loaded along the way: {{first[total]}} s. "
         f"Measured peak of a matrix product: {', '.join(peaks)}."
     )
 
 
-def _published(report: Report) -> str:
-    naive = report["naive"]
-    return (
-        f"Published procedure: {number(naive['prompt'])} s a codebook entry, {number(naive['search'])} s a search, "
-        f"{number(naive['step'])} s a step. Ours pairs {naive['search'] / naive['our_search']:,.0f} times faster. "
-        "Steps taken in turns, each at the same precision:"
-    )
-
-
 def _same(report: Report) -> str:
-    fast = next(iter(report["runs"]))
-    return (
-        f"Searched one by one, {report['naive']['same_targets']:.0%} of the targets are ours. A step in chunks has the "
-        f"gradient of the whole batch within {report['gradient_gap']:.1e}. The {fast} run repeated gives "
-        f"{'the same losses to the last bit' if report['same_again'] else 'other losses'}."
-    )
-
-
-def _allowed(report: Report) -> str:
     limits = "; ".join(f"{name} {most:g}" for name, most in TOLERANCES.items())
     beyond = disagreements(report)
-    return f"Allowed are: {limits}. {'; '.join(['**Beyond that:**', *beyond]) if beyond else 'All agree.'}"
-
-
-def _memory(row: Mapping[str, Any]) -> str:
-    return f"{number(row['peak'])} ({row['estimate']:.2f})"
-
-
-_PRECISION, _GAP, _PEAK = column("precision", "s"), column("loss_gap", ".1e"), "peak memory, GiB (estimated)"
-_STEPS: Columns = {
-    "step": _PRECISION,
-    "published procedure, s": column("naive"),
-    "ours, s": column("ours"),
-    "times faster": lambda row: f"{row['naive'] / row['ours']:.2f}",
-    "difference of the loss": _GAP,
-}
-_AGREEMENT: Columns = {
-    "against fp32": _PRECISION,
-    "same targets": column("same_targets", ".2%"),
-    "largest loss of cosine": column("regret", ".1e"),
-    "largest difference of the loss": _GAP,
-}
-_SMALL_CARD: Columns = {
-    "precision": _PRECISION,
-    "step, s": column("step"),
-    "times slower": column("times_slower", ".2f"),
-    _PEAK: _memory,
-    "difference of the loss": _GAP,
-}
-_PAIRS: Columns = {
-    "pairs": column("pairs", ","),
-    "prepare, s": column("prepare"),
-    "train, s (at the measured step)": column("train"),
-    "base embeddings, GiB": column("stored"),
-    "preparing adds, GiB": column("working"),
-}
-_BATCHES: Columns = {
-    "batch": column("batch", "d"),
-    "step, s": column("step"),
-    "pairs a second": lambda row: f"{row['batch'] / row['step']:,.1f}",
-    _PEAK: _memory,
-}
-
-
-def _use(cost: Mapping[str, float]) -> str:
+    again = "the same losses to the last bit" if report["same_again"] else "other losses"
     return (
-        f"Using an aligned encoder costs a graph {number(cost['read'])} s to read the file and "
-        f"{number(cost['difference'])} s for the difference, once; nothing for each picture."
+        "## Same results\n\nSearched one by one, {naive[same_targets]:.0%} of the targets are ours. A step in chunks has "
+        "the gradient of the whole batch within {gradient_gap:.1e}. "
+        f"The {next(iter(report['runs']))} run repeated gives {again}.\n\n"
+        f"Allowed are: {limits}. {'; '.join(['**Beyond that:**', *beyond]) if beyond else 'All agree.'}"
     )
+
+
+PAGE = [
+    Part("machine", _TITLE),
+    Part("embedding_flops", _RUN),
+    Part("naive", columns=_PHASES, rows=_phases, turned=True),
+    Part("naive", _first_run),
+    Part("naive", _PUBLISHED, _STEPS, lambda report: report["naive"]["steps"]),
+    Part("gradient_gap", _same, _AGREEMENT, lambda report: report["agreement"]),
+    Part("small_card", "## On a small card (6 GB)", _SMALL_CARD),
+    Part("batch_curve", lambda report: f"## Cost against pairs and batch, {next(iter(report['runs']))}"),
+    Part("pair_curve", columns=_PAIRS),
+    Part("batch_curve", columns=_BATCHES),
+    Part("apply", _APPLY),
+]
 
 
 def draw(report: Report) -> Figure:
@@ -160,13 +134,14 @@ def draw(report: Report) -> Figure:
     (phases, pairs), (batches, memory) = figure.subplots(2, 2)
     _draw_phases(phases, report)
     curve = report["pair_curve"]
-    _draw_curves(pairs, "seconds", curve, {"prepare": "prepare", "train": "train"})
+    _draw_curves(pairs, "seconds", "pairs", curve, {"prepare": "prepare", "train": "train"})
     _log_seconds(pairs)
-    _draw_rates(batches, report["batch_curve"])
+    _draw_curves(batches, "pairs a second", "batch", report["batch_curve"], {"rate": "pairs a second"})
     # Where memory was not measured there is nothing to draw.
     curve = [row for row in curve if row["working"] is not None]
-    _draw_curves(memory, "GiB", curve, {"stored": "base embeddings", "working": "what preparing adds"})
-    memory.set_ylim(bottom=0)
+    _draw_curves(memory, "GiB", "pairs", curve, {"stored": "base embeddings", "working": "what preparing adds"})
+    for axes in (batches, memory):
+        axes.set_ylim(bottom=0)
     for axes in (phases, pairs, batches, memory):
         style(axes, LIGHT)
     for axes in (phases, pairs, memory):
@@ -175,35 +150,27 @@ def draw(report: Report) -> Figure:
 
 
 def _draw_phases(axes: Axes, report: Report) -> None:
-    naive, run = report["naive"], next(iter(report["runs"].values()))
-    names = {"codebook": "embed", "pairing": "pair", "training": "train", "total": "total"}
-    places = range(len(names))
-    published, ours = [naive[name] for name in names], [run[name] for name in names.values()]
-    axes.bar([place - 0.2 for place in places], published, 0.4, color=LIGHT.muted, label="published")
-    axes.bar([place + 0.2 for place in places], ours, 0.4, color=LIGHT.methods[1], label=f"ours, {run['precision']}")
-    axes.set_xticks(places, list(names))
+    runs = {"published": report["naive"], **{f"ours, {name}": run for name, run in report["runs"].items()}}
+    names = ["embed", "pair", "train", "total"]
+    colors = (LIGHT.muted, LIGHT.methods[1])
+    for shift, color, label in zip((-0.2, 0.2), colors, runs, strict=False):
+        places = [place + shift for place in range(len(names))]
+        axes.bar(places, [runs[label][name] for name in names], 0.4, color=color, label=label)
+    axes.set_xticks(range(len(names)), names)
     _log_seconds(axes)
     title(axes, f"seconds, {report['pairs']:,} pairs", LIGHT, 11)
 
 
-def _draw_curves(axes: Axes, head: str, curve: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> None:
-    """A curve for each of two values against the number of pairs; the axis names those measured and no others."""
-    counts = [row["pairs"] for row in curve]
-    for (name, label), color in zip(labels.items(), LIGHT.methods[1:3], strict=True):
+def _draw_curves(axes: Axes, head: str, against: str, curve: list[Row], labels: Mapping[str, str]) -> None:
+    """A curve for each value against the number of pairs or the batch; the axis names those measured and no others."""
+    counts = [row[against] for row in curve]
+    for (name, label), color in zip(labels.items(), LIGHT.methods[1:], strict=False):
         axes.plot(counts, [row[name] for row in curve], color=color, marker="o", label=label)
     axes.set_xscale("log")
     axes.set_xticks(counts, [f"{count:,}" for count in counts])
     axes.minorticks_off()
-    axes.set_xlabel("pairs", color=LIGHT.muted, fontsize=10)
+    axes.set_xlabel(against, color=LIGHT.muted, fontsize=10)
     title(axes, head, LIGHT, 11)
-
-
-def _draw_rates(axes: Axes, curve: Sequence[Mapping[str, Any]]) -> None:
-    rates = [row["batch"] / row["step"] for row in curve]
-    axes.plot([row["batch"] for row in curve], rates, color=LIGHT.methods[1], marker="o")
-    axes.set_ylim(0, 1.1 * max(rates))
-    axes.set_xlabel("batch", color=LIGHT.muted, fontsize=10)
-    title(axes, "pairs a second", LIGHT, 11)
 
 
 def _log_seconds(axes: Axes) -> None:
@@ -216,10 +183,3 @@ def _log_seconds(axes: Axes) -> None:
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.tick_params(which="minor", colors=LIGHT.muted, labelsize=10, length=0)
-
-
-def _shares(report: Report) -> list[str]:
-    return [
-        f"{report['training_flops'] / run['train'] / report['machine']['peak'][name]:.0%}"
-        for name, run in report["runs"].items()
-    ]

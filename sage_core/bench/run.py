@@ -2,22 +2,21 @@
 
     python -m sage_core.bench [--quick] [--size NAME] [--device DEVICE] [--output FOLDER] [--profile]
 
-Weights are random and prompts come from a grammar, which does not change the cost. Results are printed as they arrive
-and written to FOLDER as bench.json, bench.md and bench.png. The exit code is 1 when results differ by more than is
-allowed.
+Weights are random and prompts are the shapes world's, which does not change the cost. Results are printed as they
+arrive and written to FOLDER as bench.json, bench.md and bench.png. The exit code is 1 when results differ by more than
+is allowed.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..alignment.schedule import batch_sizes, total_steps
 from ..alignment.settings import TrainingSettings
@@ -26,27 +25,26 @@ from ..encoders.precision import Precision
 from ..files import write_text
 from ..prompts.pairs import PromptPairs
 from ..runs.record import StepReport
-from .compare import compare_precisions, disagreements, gradient_gap, loss_gap, measure_naive
-from .phases import (
+from ..shapes.captions import CONCEPT
+from .compare import compare_precisions, disagreements, gradient_gap, measure_naive
+from .measures import (
     SIZES,
-    Phases,
     Size,
+    State,
     apply_cost,
     batch_curve,
     forward_flops,
+    make_pairs,
     matmul_peak,
     measure_parts,
     measure_run,
-    memory_at_most,
     pair_curve,
+    random_state,
+    small_card,
     training_flops,
 )
-from .prompts import CONCEPT, make_pairs, random_state
-from .report import draw, to_markdown
+from .report import PAGE, draw
 from .runner import Bench, Report
-
-# Gigabytes.
-_SMALL_CARD = 6.0
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -81,43 +79,28 @@ def _measured(
     yield "embedding_flops", forward_flops(size.config, 2 * size.pairs)
     fast = settings.replace(precision=precisions[0])
     first = measure_run(base, pairs, fast, device)
-    yield "first", asdict(first)
+    yield "first", first
     if profile is not None:
         write_text(profile / "profile.txt", _profile(base, pairs, fast, device))
-    runs: dict[Precision, Phases] = {}
-    rows = {}
+    runs: dict[Precision, dict[str, Any]] = {}
     for precision in precisions:
         changed = settings.replace(precision=precision)
-        runs[precision] = measure_run(base, pairs, changed, device)
-        rows[precision] = asdict(runs[precision]) | measure_parts(base, pairs, changed, device)
-        yield "runs", rows
-    yield "same_again", first.losses == runs[precisions[0]].losses
-    yield "agreement", [asdict(row) for row in compare_precisions(base, pairs, device, runs)]
+        whole = measure_run(base, pairs, changed, device)
+        runs[precision] = whole | measure_parts(base, pairs, changed, device)
+        yield "runs", runs
+    yield "same_again", first["losses"] == runs[precisions[0]]["losses"]
+    yield "agreement", compare_precisions(base, pairs, device, runs)
     # fp32 first, since it stands for the published procedure.
-    yield "naive", asdict(measure_naive(base, pairs, size, device, sorted(precisions, key="fp32".__ne__)))
+    yield "naive", measure_naive(base, pairs, size, device, sorted(precisions, key="fp32".__ne__))
     yield "batch_curve", batch_curve(base, size, fast, device)
-    yield "small_card", _small_card(size, base, pairs, runs, device)
+    yield "small_card", small_card(base, pairs, size, runs, device)
     few = make_pairs(2 * settings.batch_size)
     yield "gradient_gap", gradient_gap(base, few, settings, device, max(2, settings.batch_size // 4))
     yield "apply", apply_cost(base, device)
-    yield "pair_curve", pair_curve(base, size, fast, device, runs[precisions[0]].step)
+    yield "pair_curve", pair_curve(base, size, fast, device, runs[precisions[0]]["step"])
 
 
-def _small_card(
-    size: Size, base: Mapping[str, Tensor], pairs: PromptPairs, runs: Mapping[Precision, Phases], device: torch.device
-) -> list[dict[str, Any]]:
-    """Train the same batch in a small card's memory."""
-    settings = size.settings.replace(steps=min(12, total_steps(len(pairs), size.settings)))
-    rows = []
-    for precision in (p for p in runs if p != "tf32"):
-        with memory_at_most(_SMALL_CARD, device):
-            run = measure_run(base, pairs, settings.replace(precision=precision), device, int(_SMALL_CARD * 0.95e9))
-        same = {"loss_gap": loss_gap(run.losses, runs[precision].losses)}
-        rows.append(asdict(run) | same | {"times_slower": run.step / runs[precision].step})
-    return rows
-
-
-def _profile(base: Mapping[str, Tensor], pairs: PromptPairs, settings: TrainingSettings, device: torch.device) -> str:
+def _profile(base: State, pairs: PromptPairs, settings: TrainingSettings, device: torch.device) -> str:
     """A table of where the time of a step goes."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
@@ -150,7 +133,7 @@ BENCH = Bench(
     about=__doc__,
     add_options=_options,
     measure=_measure,
-    to_markdown=to_markdown,
+    page=PAGE,
     quick="a small encoder, under a minute on two cores",
     disagreements=disagreements,
     draw=draw,

@@ -1,12 +1,13 @@
-"""A benchmark from its command line to its files: ways of doing one thing, timed one after another."""
+"""A benchmark from its command line to its files: ways of doing one thing, measured one after another."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import string
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +21,54 @@ from ..tables import markdown_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# What bench.json holds.
+# What bench.json holds, and a row of a table in it.
 Report = dict[str, Any]
-# Title -> text of a row of a report.
-Columns = Mapping[str, Callable[[Mapping[str, Any]], str]]
+Row = Mapping[str, Any]
 
 
-def _none(_: Report) -> list[str]:
-    return []
+@dataclass(frozen=True)
+class Part:
+    """A part of a bench's page, which stands there once the report holds what it shows.
+
+    Attributes:
+        needs: that key of the report.
+        text: a template, filled in with the report's values, see `filled`; or what makes one of a report.
+        columns: titles of a table's columns and templates of its cells, filled in with a row's values.
+        rows: the table's rows in a report; by default those under `needs`.
+        turned: whether each of them is a column of the table, and each of the columns a row.
+    """
+
+    needs: str
+    text: str | Callable[[Report], str] = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rows: Callable[[Report], Sequence[Row]] | None = None
+    turned: bool = False
+
+    def to_markdown(self, report: Report) -> str:
+        """The text, and below it the table."""
+        text = self.text if isinstance(self.text, str) else self.text(report)
+        texts = [filled(text, report)] if text else []
+        if self.columns:
+            rows = self.rows(report) if self.rows else report[self.needs]
+            table = [list(self.columns), *([filled(cell, row) for cell in self.columns.values()] for row in rows)]
+            head, *cells = zip(*table, strict=True) if self.turned else table
+            texts.append(markdown_table(head, cells, "l" + "r" * (len(head) - 1)))
+        return "\n\n".join(texts)
+
+
+class _Template(string.Formatter):
+    def format_field(self, value: Any, format_spec: str) -> str:
+        """A number without a format has three digits, or all before its point."""
+        if value is None:
+            return "not measured"
+        if isinstance(value, float) and not format_spec:
+            return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        return str(super().format_field(value, format_spec))
+
+
+def filled(template: str, values: Row) -> str:
+    """A template of `str.format` with these values; what is None was not measured, and says so."""
+    return _Template().vformat(template, (), values)
 
 
 @dataclass(frozen=True)
@@ -39,7 +80,7 @@ class Bench:
         about: its help, the module's own docstring.
         add_options: adds what it takes beyond --device, --quick and --output.
         measure: fills in the report, which holds `machine`, and yields a line after each thing that it measured.
-        to_markdown: a report as it is read, also an unfinished one.
+        page: a report as it is read, also an unfinished one; `where` is its machine in words.
         quick: what --quick does.
         disagreements: a line for each result that differs by more than is allowed.
         draw: a report as a picture.
@@ -51,15 +92,16 @@ class Bench:
     about: str
     add_options: Callable[[argparse.ArgumentParser], None]
     measure: Callable[[argparse.Namespace, torch.device, Report], Iterator[str]]
-    to_markdown: Callable[[Report], str]
+    page: Sequence[Part]
     quick: str
-    disagreements: Callable[[Report], list[str]] = _none
+    disagreements: Callable[[Report], list[str]] = lambda _: []
     draw: Callable[[Report], Figure] | None = None
     packages: Sequence[str] = ()
     output: Path | None = None
 
     def main(self, arguments: Sequence[str] | None = None) -> Report:
         """Measure what the command line asks for; the table is printed, and --output keeps it with the JSON."""
+        files = "bench.json, bench.md and bench.png" if self.draw else "bench.json and bench.md"
         parser = argparse.ArgumentParser(
             prog=f"python -m {self.module}",
             description=self.about,
@@ -68,7 +110,7 @@ class Bench:
         self.add_options(parser)
         parser.add_argument("--quick", action="store_true", help=self.quick)
         parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of the networks")
-        parser.add_argument("--output", type=Path, default=self.output, help=f"folder for {self._files}")
+        parser.add_argument("--output", type=Path, default=self.output, help=f"folder for {files}")
         options = parser.parse_args(arguments)
         try:
             device = choose_device(options.device, field="--device")
@@ -77,7 +119,9 @@ class Bench:
             report: Report = {"machine": machine(device) | {p: importlib.metadata.version(p) for p in self.packages}}
             for line in self.measure(options, device, report):
                 # After each thing, so that an interrupted run leaves what it measured.
-                self._keep(options.output, report)
+                if options.output is not None:
+                    write_json(options.output / "bench.json", report)
+                    write_text(options.output / "bench.md", self.to_markdown(report) + "\n")
                 sys.stderr.write(f"{line}\n")
         except SageError as error:
             parser.error(str(error))
@@ -89,37 +133,13 @@ class Bench:
             sys.stderr.write(f"NOT WITHIN TOLERANCE: {line}\n")
         return report
 
+    def to_markdown(self, report: Report) -> str:
+        """What was measured so far, as a page of tables."""
+        told = {name: value for name, value in report["machine"].items() if name not in ("device", "peak")}
+        where = ", ".join([report["machine"]["device"], *(f"{name} {value}" for name, value in told.items())])
+        shown = {**report, "where": where}
+        return "\n\n".join(part.to_markdown(shown) for part in self.page if shown.get(part.needs))
+
     def run(self) -> int:
         """Do what this process's command line asks for. Returns the exit code, 1 if results disagree."""
         return 1 if self.disagreements(self.main()) else 0
-
-    @property
-    def _files(self) -> str:
-        return "bench.json, bench.md and bench.png" if self.draw else "bench.json and bench.md"
-
-    def _keep(self, folder: Path | None, report: Report) -> None:
-        if folder is not None:
-            write_json(folder / "bench.json", report)
-            write_text(folder / "bench.md", self.to_markdown(report) + "\n")
-
-
-def measured_on(found: Mapping[str, Any]) -> str:
-    """The machine of a report, in words."""
-    return ", ".join(f"{name} {value}" if name != "device" else str(value) for name, value in found.items())
-
-
-def table_of(rows: Sequence[Mapping[str, Any]], columns: Columns, align: str | None = None) -> str:
-    """Rows of a report as a Markdown table."""
-    return markdown_table(list(columns), ([show(row) for show in columns.values()] for row in rows), align)
-
-
-def column(name: str, form: str = "") -> Callable[[Mapping[str, Any]], str]:
-    """What shows a value of a row in this format, or as `number` does."""
-    return lambda row: f"{row[name]:{form}}" if form else number(row[name])
-
-
-def number(value: float | None) -> str:
-    """A number with three digits or all before its point."""
-    if value is None:
-        return "not measured"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -16,8 +16,7 @@ import copy
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,8 @@ from ..tifa.evaluation import evaluate
 from ..tifa.judges.blip import BlipJudge
 from ..tifa.questions import Question
 from ..tifa.sentences import SentenceEncoder
-from .runner import Bench, Columns, Report, column, measured_on, table_of
-from .watch import Clock
+from .runner import Bench, Part, Report, Row
+from .watch import timed
 
 _QUESTIONS = (
     ("is there a dog?", ("yes", "no")),
@@ -45,71 +44,24 @@ _QUESTIONS = (
 _ANSWER_TOKENS = 3
 _VOCABULARY = 30524
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One procedure at one precision.
-
-    Attributes:
-        precision: of the judge.
-        procedure: its name.
-        questions: how many were answered.
-        seconds: that they took.
-        times: how many times as many questions a second as the official procedure answers at the same precision.
-        compared: answers that the official procedure gave as well.
-        identical: of those, the ones that equal its answer letter for letter, and its choice.
-        distinct: how many of the answers differ from each other.
-    """
-
-    precision: str
-    procedure: str
-    questions: int
-    seconds: float
-    times: float
-    compared: int
-    identical: int
-    distinct: int
-
-    @property
-    def rate(self) -> float:
-        """Questions a second."""
-        return self.questions / self.seconds
-
-
-def _answers(row: Mapping[str, Any]) -> str:
-    """How many answers are the official procedure's; of that one itself, how many differ from each other."""
-    if row["compared"]:
-        return f"{row['identical']} of {row['compared']} identical"
-    return f"{row['distinct']} different ones"
-
-
-_COLUMNS: Columns = {
-    "precision": column("precision", "s"),
-    "procedure": column("procedure", "s"),
-    "questions/s": column("questions_per_second", ".2f"),
-    "times as fast": column("times", ".1f"),
-    "answers": _answers,
+# Of the small judge and sentence encoder.
+_SMALL = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768, "num_hidden_layers": 4}
+_COLUMNS = {
+    "precision": "{precision}",
+    "procedure": "{procedure}",
+    "questions/s": "{questions_per_second:.2f}",
+    "times as fast": "{times:.1f}",
+    "answers": "{answers}",
 }
-
-
-def to_markdown(report: Report) -> str:
-    """What was measured on, and a table with a row for each procedure and precision."""
-    each = f"{report['images']} images of 512×512, {len(_QUESTIONS)} questions each"
-    where = measured_on(report["machine"])
-    return f"Judge of {report['judge']} sizes, {each}. {where}.\n\n{table_of(report['timings'], _COLUMNS)}"
+_TITLE = "Judge of {judge} sizes, {images} images of 512×512, {questions_per_image} questions each. {where}."
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
+    number = count(1, 1_000_000)
+    few = "of those, to score one question at a time (default 16 on CUDA, else 4)"
     parser.add_argument("--small", action="store_true", help="a small judge instead of BLIP-VQA-base's sizes")
-    parser.add_argument(
-        "--images", type=count(1, 1_000_000), help="images, 6 questions each (default 512 on CUDA, else 16)"
-    )
-    parser.add_argument(
-        "--official",
-        type=count(1, 1_000_000),
-        help="of those, to score one question at a time (default 16 on CUDA, else 4)",
-    )
+    parser.add_argument("--images", type=number, help="images, 6 questions each (default 512 on CUDA, else 16)")
+    parser.add_argument("--official", type=number, help=few)
     parser.add_argument(
         "--precision", nargs="+", choices=_PRECISIONS, help="of judge (default fp32, on CUDA also bf16)"
     )
@@ -125,16 +77,17 @@ def _measure(options: argparse.Namespace, device: torch.device, report: Report) 
     report |= {"timings": [], "questions_per_image": len(_QUESTIONS)}
     with tempfile.TemporaryDirectory() as name:
         for row in compare(Path(name), device, options.small, images, official, precisions):
-            report["timings"].append({**asdict(row), "questions_per_second": row.rate})
-            yield f"{row.precision}, {row.procedure}: {row.rate:.2f} questions/s"
+            report["timings"].append(row)
+            yield f"{row['precision']}, {row['procedure']}: {row['questions_per_second']:.2f} questions/s"
 
 
 def compare(
     folder: Path, device: torch.device, small: bool, count: int, official: int, precisions: Sequence[str] = ("fp32",)
-) -> Iterator[Timing]:
+) -> Iterator[Row]:
     """Time both procedures on `count` random images written to `folder`, at each precision of the judge.
 
-    The official procedure is timed on the first `official` images only; equal answers are counted among theirs.
+    The official procedure is timed on the first `official` images only. Of its own answers a row says how many differ
+    from each other, and of ours how many equal its answer letter for letter, and its choice.
     """
     tokenizer = _tokenizer(folder)
     model, processor = random_blip(tokenizer, small)
@@ -146,92 +99,79 @@ def compare(
     for precision in precisions:
         # A copy for each precision. Ours comes second, since it puts modules of its own into the model.
         placed = copy.deepcopy(model).to(device, _PRECISIONS[precision])
-        plain = _Official(placed, processor, sentences, tokenizer)
+        plain = partial(official_score, placed, processor, sentences, tokenizer)
         rows = [(file, question) for file, some in zip(files[:official], asked, strict=False) for question in some]
-        plain.score(*rows[0])
-        taken = Clock(device).timed(partial(plain.all, rows))
-        expected, slow = taken.result, taken.seconds
-        answers = len(set(expected))
-        yield Timing(precision, "one question at a time, from files", len(rows), slow, 1.0, 0, 0, answers)
+        plain(*rows[0])
+        taken = timed(device, lambda plain=plain, rows=rows: [plain(*row) for row in rows])
+        first = _row(precision, "one question at a time, from files", taken.result, taken.seconds)
+        yield first | {"times": 1.0, "compared": 0, "identical": 0, "answers": f"{first['distinct']} different ones"}
 
         judge = BlipJudge(placed, processor, "random BLIP")
         judge.answer_length = 1 + _ANSWER_TOKENS
         encoder = partial(SentenceEncoder, sentences, tokenizer, "random MPNet")
+        score = partial(evaluate, judge=judge, likelihoods=False)
         sources: tuple[tuple[str, Sequence[ImageLike]], ...] = (
             ("files", files),
             (f"tensors in {memory} memory", tensors),
         )
         for name, images in sources:
-            evaluate(images[:official], asked[:official], judge, sentences=encoder(), likelihoods=False)
+            score(images[:official], asked[:official], sentences=encoder())
             # A fresh sentence encoder for each: it knows no text from before.
-            score = partial(evaluate, images, asked, judge, sentences=encoder(), likelihoods=False)
-            taken = Clock(device).timed(score)
-            fast, found = taken.seconds, [(scored.answer, scored.chosen) for scored in taken.result.questions]
-            same = sum(pair == other for pair, other in zip(found, expected, strict=False))
-            times = len(found) / fast * slow / len(rows)
-            yield Timing(
-                precision, f"batched, from {name}", len(found), fast, times, len(expected), same, len(set(found))
-            )
+            scored = timed(device, partial(score, images, asked, sentences=encoder()))
+            found = [(each.answer, each.chosen) for each in scored.result.questions]
+            row = _row(precision, f"batched, from {name}", found, scored.seconds)
+            same = sum(pair == other for pair, other in zip(found, taken.result, strict=False))
+            times = row["questions_per_second"] / first["questions_per_second"]
+            agree = {"compared": len(rows), "identical": same, "answers": f"{same} of {len(rows)} identical"}
+            yield row | {"times": times} | agree
 
 
-class _Official:
-    """The official procedure, as tifascore's classes BLIP and SBERTModel have it.
+def _row(precision: str, procedure: str, answers: Sequence[tuple[str, str]], seconds: float) -> dict[str, Any]:
+    return {
+        "precision": precision,
+        "procedure": procedure,
+        "questions": len(answers),
+        "seconds": seconds,
+        "questions_per_second": len(answers) / seconds,
+        "distinct": len(set(answers)),
+    }
 
-    For every question it opens, preprocesses and encodes the image again, and embeds answer and choices again.
+
+@torch.no_grad()
+def official_score(
+    model: Any, processor: Any, sentences: Any, tokenizer: Any, file: Path, question: Question
+) -> tuple[str, str]:
+    """The judge's free answer and the choice that it stands for, as tifascore's BLIP and SBERTModel find them.
+
+    For every question the image is opened, preprocessed and encoded again, and answer and choices are embedded again.
     """
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    inputs = processor(images=image, text=question.question, return_tensors="pt")
+    ids = model.generate(**inputs.to(model.device, model.dtype), max_length=1 + _ANSWER_TOKENS)
+    answer = processor.batch_decode(ids, skip_special_tokens=True)[0]
+    if answer in question.choices:
+        return answer, answer
 
-    def __init__(self, model: Any, processor: Any, sentences: Any, tokenizer: Any) -> None:
-        self.model = model
-        self.processor = processor
-        self.sentences = sentences
-        self.tokenizer = tokenizer
-
-    def all(self, rows: Sequence[tuple[Path, Question]]) -> list[tuple[str, str]]:
-        """Score the rows one after another."""
-        return [self.score(*row) for row in rows]
-
-    @torch.no_grad()
-    def score(self, file: Path, question: Question) -> tuple[str, str]:
-        """The judge's free answer, and the choice that it stands for."""
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-        inputs = self.processor(images=image, text=question.question, return_tensors="pt")
-        ids = self.model.generate(**inputs.to(self.model.device, self.model.dtype), max_length=1 + _ANSWER_TOKENS)
-        answer = self.processor.batch_decode(ids, skip_special_tokens=True)[0]
-        if answer in question.choices:
-            return answer, answer
-        nearness = self._embed(question.choices) @ self._embed([answer]).T
-        return answer, question.choices[int(nearness.argmax())]
-
-    def _embed(self, texts: Sequence[str]) -> torch.Tensor:
-        words = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(
-            self.sentences.device
-        )
-        states = self.sentences(**words).last_hidden_state
+    def embed(texts: Sequence[str]) -> torch.Tensor:
+        words = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(sentences.device)
+        states = sentences(**words).last_hidden_state
         mask = words.attention_mask.unsqueeze(-1)
         return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1).cpu()
+
+    nearness = embed(question.choices) @ embed([answer]).T
+    return answer, question.choices[int(nearness.argmax())]
 
 
 def random_blip(tokenizer: Any, small: bool) -> tuple[Any, Any]:
     """A BLIP for questions with random weights and its processor: BLIP-VQA-base's sizes, or a small one."""
     from transformers import BlipConfig, BlipForQuestionAnswering, BlipImageProcessor, BlipProcessor
 
-    size = 192 if small else 384
-    width: dict[str, Any] = {
-        "hidden_size": 192,
-        "num_attention_heads": 3,
-        "intermediate_size": 768,
-        "num_hidden_layers": 4,
-    }
-    text: dict[str, Any] = {
-        "vocab_size": _VOCABULARY,
-        "encoder_hidden_size": 192 if small else 768,
-        "max_position_embeddings": 512,
-    }
-    special: dict[str, Any] = {"bos_token_id": 5, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
+    size, width = (192, _SMALL) if small else (384, {})
+    text = {"vocab_size": _VOCABULARY, "encoder_hidden_size": 192 if small else 768, "max_position_embeddings": 512}
+    special = {"bos_token_id": 5, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
     config = BlipConfig(
-        text_config={**text, **special, **(width if small else {})},
-        vision_config={"image_size": size, "patch_size": 16, **(width if small else {})},
+        text_config={**text, **special, **width}, vision_config={"image_size": size, "patch_size": 16, **width}
     )
     processor = BlipProcessor(BlipImageProcessor(size={"height": size, "width": size}), tokenizer)
     return _spread(BlipForQuestionAnswering(config)), processor
@@ -241,13 +181,8 @@ def random_mpnet(small: bool) -> Any:
     """An MPNet with random weights: all-mpnet-base's sizes, or a small one."""
     from transformers import MPNetConfig, MPNetModel
 
-    width: dict[str, Any] = {
-        "hidden_size": 192,
-        "num_attention_heads": 3,
-        "intermediate_size": 768,
-        "num_hidden_layers": 4,
-    }
-    return _spread(MPNetModel(MPNetConfig(vocab_size=_VOCABULARY, pad_token_id=0, **(width if small else {}))))
+    sizes: dict[str, Any] = {"vocab_size": _VOCABULARY, "pad_token_id": 0, **(_SMALL if small else {})}
+    return _spread(MPNetModel(MPNetConfig(**sizes)))
 
 
 def _spread(model: Any) -> Any:
@@ -295,7 +230,7 @@ BENCH = Bench(
     about=__doc__,
     add_options=_options,
     measure=_measure,
-    to_markdown=to_markdown,
+    page=[Part("timings", _TITLE, _COLUMNS)],
     quick="8 images, 2 of them one question at a time",
     packages=("transformers",),
 )

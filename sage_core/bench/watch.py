@@ -6,18 +6,16 @@ import ctypes
 import gc
 import logging
 import re
-import statistics
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-
-if TYPE_CHECKING:
-    import psutil
 
 logger = logging.getLogger(__name__)
 
@@ -41,28 +39,27 @@ class Taken:
     processor_seconds: float
 
 
-class Clock:
-    """Wall-clock seconds of work on a device, waited for at both ends."""
+def now(device: torch.device) -> float:
+    """Seconds since some fixed moment, once the device is idle."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
 
-    def now(self) -> float:
-        """Seconds since some fixed moment, once the device is idle."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+def timed(device: torch.device, work: Callable[..., Any], *arguments: Any) -> Taken:
+    """Do a piece of work once, waiting for the device at both ends."""
+    start, used = now(device), time.process_time()
+    result = work(*arguments)
+    return Taken(result, now(device) - start, time.process_time() - used)
 
-    def seconds(self, work: Callable[[], Any], repeats: int = 1) -> float:
-        """Median seconds that `work` takes, over `repeats` times."""
-        return statistics.median(self.timed(work).seconds for _ in range(repeats))
 
-    def timed(self, work: Callable[[], Any]) -> Taken:
-        """Do `work` once."""
-        start, used = self.now(), time.process_time()
-        result = work()
-        end = self.now()
-        return Taken(result, end - start, time.process_time() - used)
+def by_turns(device: torch.device, rounds: int, *works: Callable[[int], object]) -> list[list[float]]:
+    """Seconds of each piece of work in each round, all in turns: what slows the machine for a while slows them all.
+
+    Works are given the round's number. The first round, in which memory is allocated, is left out.
+    """
+    seconds = [[timed(device, work, number).seconds for work in works] for number in range(rounds)]
+    return [list(column) for column in zip(*seconds[1:], strict=True)]
 
 
 class MemoryWatch:
@@ -75,115 +72,63 @@ class MemoryWatch:
 
     def __init__(self, device: torch.device) -> None:
         """Choose the counter for `device`; counting begins on entering."""
-        self._counter = _counter(device)
+        self._start = 0
+        self._stop = threading.Event()
+        self._sampling: threading.Thread | None = None
+        self._forget: Callable[[], object] = lambda: None
+        self._most: Callable[[], int | None] = lambda: None
+        if device.type == "cuda":
+            self._forget = partial(torch.cuda.reset_peak_memory_stats, device)
+            self._most = partial(torch.cuda.max_memory_allocated, device)
+        elif device.type == "cpu" and _kernel_forgets():
+            self._forget = partial(_FORGET.write_text, "5")
+            self._most = partial(_status, "VmHWM")
+        elif device.type == "cpu":
+            self._sample_with_psutil()
+        self._grows = device.type == "cpu"
 
     def __enter__(self) -> MemoryWatch:
-        self._counter.begin()
+        self.reset()
+        if self._grows:
+            self._start = self._most() or 0
+        if self._sampling:
+            self._sampling.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._counter.end()
+        self._stop.set()
+        if self._sampling:
+            self._sampling.join()
 
     def reset(self) -> None:
         """Forget the peak so far."""
-        self._counter.reset()
+        if self._grows:
+            _give_back()
+        self._forget()
 
     def peak(self) -> float | None:
         """GiB at most since the last reset, or since the watch began; None where nothing is measured."""
-        most = self._counter.most()
-        return None if most is None else most / GIB
+        most = self._most()
+        return None if most is None else (most - self._start) / GIB
 
+    def _sample_with_psutil(self) -> None:
+        try:
+            import psutil
+        except ImportError:
+            logger.warning("Memory is not measured: on this system that takes psutil. Run: pip install psutil")
+            return
+        process, seen = psutil.Process(), [0]
 
-class _Counter:
-    """One way to know the peak; this one knows none."""
+        def most() -> int:
+            seen[0] = max(seen[0], process.memory_info().rss)
+            return seen[0]
 
-    def begin(self) -> None:
-        self.reset()
+        def sample() -> None:
+            while not self._stop.wait(_INTERVAL):
+                most()
 
-    def end(self) -> None:
-        """There is nothing to stop."""
-
-    def reset(self) -> None:
-        """There is nothing to forget."""
-
-    def most(self) -> int | None:
-        """Bytes at most since `begin` or the last `reset`."""
-        return None
-
-
-def _counter(device: torch.device) -> _Counter:
-    if device.type == "cuda":
-        return _Allocator(device)
-    if device.type != "cpu":
-        return _Counter()
-    if _kernel_forgets():
-        return _Kernel()
-    try:
-        import psutil
-    except ImportError:
-        logger.warning("Memory is not measured: on this system that takes psutil. Run: pip install psutil")
-        return _Counter()
-    return _Samples(psutil.Process())
-
-
-class _Allocator(_Counter):
-    """PyTorch's own statistics of a CUDA device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def reset(self) -> None:
-        torch.cuda.reset_peak_memory_stats(self._device)
-
-    def most(self) -> int:
-        return torch.cuda.max_memory_allocated(self._device)
-
-
-class _Kernel(_Counter):
-    """Linux's count of the resident memory of this process."""
-
-    def begin(self) -> None:
-        self.reset()
-        self._start = _status("VmRSS")
-
-    def reset(self) -> None:
-        _give_back()
-        _FORGET.write_text("5")
-
-    def most(self) -> int:
-        return _status("VmHWM") - self._start
-
-
-class _Samples(_Counter):
-    """Resident memory as psutil sees it every few milliseconds. `process` is this one."""
-
-    def __init__(self, process: psutil.Process) -> None:
-        self._process = process
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def begin(self) -> None:
-        self.reset()
-        self._start = self._highest
-        self._thread.start()
-
-    def end(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def reset(self) -> None:
-        _give_back()
-        self._highest = self._held()
-
-    def most(self) -> int:
-        return max(self._highest, self._held()) - self._start
-
-    def _held(self) -> int:
-        return self._process.memory_info().rss
-
-    def _sample(self) -> None:
-        while not self._stop.wait(_INTERVAL):
-            self._highest = max(self._highest, self._held())
+        self._forget, self._most = partial(seen.__setitem__, 0, 0), most
+        self._sampling = threading.Thread(target=sample, daemon=True)
 
 
 def _kernel_forgets() -> bool:
@@ -206,8 +151,6 @@ def _status(name: str) -> int:
 def _give_back() -> None:
     """Hand freed memory to the system: work that only took that again would seem to take none."""
     gc.collect()
-    try:
+    # Where it is not the GNU C library there is no such call, and the measure is a little low.
+    with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):
-        # Not the GNU C library: there is no such call, and the measure is a little low.
-        return

@@ -1,4 +1,4 @@
-"""What an alignment run costs, phase by phase; `run` has the command."""
+"""What the parts of an alignment run cost; `run` has the command, `compare` what the run is held against."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
 from ..alignment.memory import plan_memory
 from ..alignment.preparation import prepare
+from ..alignment.schedule import total_steps
 from ..alignment.settings import TrainingSettings
 from ..alignment.targets import choose_targets
 from ..alignment.training import train
@@ -25,10 +27,12 @@ from ..encoders.layouts import VIT_L_14, EncoderConfig, read_encoder
 from ..encoders.precision import Precision, PrecisionChoice, arithmetic
 from ..encoders.text_encoder import TextEncoder, embed, save_encoder
 from ..encoders.tokens import CONTEXT_LENGTH, tokenize
-from ..prompts.pairs import PromptPairs
+from ..prompts.pairs import PromptPairs, PromptReport
 from ..runs.record import StepReport
-from .prompts import CONCEPT, make_pairs
-from .watch import GIB, Clock, MemoryWatch
+from ..shapes.captions import CONCEPT, matched_pairs
+from .watch import GIB, MemoryWatch, now, timed
+
+State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,19 @@ SIZES = {
 }
 
 
+def make_pairs(count: int) -> PromptPairs:
+    """So many captions of the shapes world, each paired with one that differs in the concept alone; always the same."""
+    drawn = matched_pairs(count, seed=0)
+    return PromptPairs(tuple(drawn.safe), tuple(drawn.unsafe), PromptReport(count, ("the shapes world",)))
+
+
+def random_state(config: EncoderConfig) -> dict[str, Tensor]:
+    """Canonical state with CLIP's initial weights, always the same; cost does not depend on their values."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return TextEncoder.fresh(config).state()
+
+
 def forward_flops(config: EncoderConfig, prompts: int) -> float:
     """Floating-point operations of embedding so many prompts.
 
@@ -89,48 +106,22 @@ def matmul_peak(device: torch.device, precision: Precision) -> float:
     size = 8192 if device.type == "cuda" else 1024
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    clock = Clock(device)
+    timer = Timer("a @ b", globals={"a": a, "b": b}, num_threads=torch.get_num_threads(), timer=lambda: now(device))
     with arithmetic("fp32" if precision == "bf16" else precision, device):
-        clock.seconds(lambda: a @ b, repeats=3)
-        return 2 * size**3 / clock.seconds(lambda: [a @ b for _ in range(4)], repeats=3) * 4
-
-
-@dataclass(frozen=True)
-class Phases:
-    """Seconds of one alignment run from the moment that the base is in memory.
-
-    Attributes:
-        precision: of the run.
-        prepare, train, finish, save: the parts, of which `total` is the sum.
-        step: median seconds of a step in the middle of training.
-        peak: GiB at most in training, see `MemoryWatch`.
-        estimate: GiB that `plan_memory` expects.
-        losses: total loss at each step.
-    """
-
-    precision: str
-    prepare: float
-    train: float
-    finish: float
-    save: float
-    total: float
-    step: float
-    peak: float | None
-    estimate: float
-    losses: tuple[float, ...] = field(repr=False)
+        return 2 * size**3 / timer.blocked_autorange().median
 
 
 def measure_run(
-    base: Mapping[str, Tensor],
-    pairs: PromptPairs,
-    settings: TrainingSettings,
-    device: torch.device,
-    free_memory: int | None = None,
-) -> Phases:
-    """Time one run from tokens to the saved file."""
-    clock = Clock(device)
-    at: list[float] = []
+    base: State, pairs: PromptPairs, settings: TrainingSettings, device: torch.device, free_memory: int | None = None
+) -> dict[str, Any]:
+    """Time one run from tokens to the saved file.
 
+    Returns:
+        Seconds of its parts, `prepare`, `train`, `finish` and `save`, and `total`, their sum; `step`, the median of a
+        step in the middle of training; GiB at most in training, `peak`, and as expected, `estimate`; and the total
+        loss at each step, `losses`.
+    """
+    at: list[float] = []
     with MemoryWatch(device) as memory:
 
         def on_step(report: StepReport) -> None:
@@ -138,25 +129,25 @@ def measure_run(
             if report.step == 1:
                 memory.reset()
 
-        start = clock.now()
+        start = now(device)
         result = train(base, pairs, CONCEPT, settings, device=device, free_memory=free_memory, on_step=on_step)
-        done = clock.now()
+        done = now(device)
         peak = memory.peak()
     with tempfile.TemporaryDirectory() as folder:
-        save = clock.seconds(lambda: save_encoder(Path(folder) / "aligned.safetensors", result.state, result.metadata))
+        saved = timed(device, save_encoder, Path(folder) / "aligned.safetensors", result.state, result.metadata)
     training = result.history[-1].seconds
-    return Phases(
-        precision=settings.precision,
-        prepare=at[-1] - start - training,
-        train=training,
-        finish=done - at[-1],
-        save=save,
-        total=done - start + save,
-        step=step_seconds(result.history),
-        peak=peak,
-        estimate=plan_memory(EncoderConfig.of(base), settings, len(pairs), free_memory).bytes / GIB,
-        losses=tuple(report.losses["total"] for report in result.history),
-    )
+    return {
+        "precision": settings.precision,
+        "prepare": at[-1] - start - training,
+        "train": training,
+        "finish": done - at[-1],
+        "save": saved.seconds,
+        "total": done - start + saved.seconds,
+        "step": step_seconds(result.history),
+        "peak": peak,
+        "estimate": plan_memory(EncoderConfig.of(base), settings, len(pairs), free_memory).bytes / GIB,
+        "losses": [report.losses["total"] for report in result.history],
+    }
 
 
 def step_seconds(history: tuple[StepReport, ...]) -> float:
@@ -169,24 +160,47 @@ def step_seconds(history: tuple[StepReport, ...]) -> float:
 
 
 def measure_parts(
-    base: Mapping[str, Tensor], pairs: PromptPairs, settings: TrainingSettings, device: torch.device
+    base: State, pairs: PromptPairs, settings: TrainingSettings, device: torch.device
 ) -> dict[str, float]:
     """Time tokenising, embedding and pairing, each by itself, in seconds."""
-    clock = Clock(device)
     encoder = FastEncoder.from_state(base).to(device)
-    ids: list[Tensor] = []
-    rows: list[Tensor] = []
-    tokenise = clock.seconds(lambda: ids.extend(tokenize(side) for side in (pairs.unsafe, pairs.safe)))
-    embedding = clock.seconds(lambda: rows.extend(embed_stored(encoder, side, settings.precision) for side in ids))
-    with arithmetic("tf32" if settings.precision == "tf32" else "fp32", device):
-        pairing = clock.seconds(lambda: choose_targets(rows[0], rows[1], block=2048))
-    return {"tokenise": tokenise, "embed": embedding, "pair": pairing}
+    ids = timed(device, lambda: [tokenize(side) for side in (pairs.unsafe, pairs.safe)])
+    rows = timed(device, lambda: [embed_stored(encoder, side, settings.precision) for side in ids.result])
+    with as_in_runs(settings.precision, device):
+        pairing = timed(device, lambda: choose_targets(*rows.result, block=2048))
+    return {"tokenise": ids.seconds, "embed": rows.seconds, "pair": pairing.seconds}
 
 
 def embed_stored(encoder: TextEncoder, prompts: Sequence[str] | Tensor, precision: PrecisionChoice) -> Tensor:
-    """Embeddings as a run of that precision keeps them."""
+    """Embeddings of prompts, or of their token ids, as a run of that precision keeps them."""
     stored = torch.bfloat16 if precision == "bf16" else torch.float32
     return embed(encoder, prompts, precision=precision, out_dtype=stored)
+
+
+def as_in_runs(precision: PrecisionChoice, device: torch.device) -> Any:
+    """What a run of that precision computes in beside its encoder: bf16 is autocast's, within the encoder."""
+    return arithmetic("tf32" if precision == "tf32" else "fp32", device)
+
+
+def loss_gap(losses: list[float], reference: list[float]) -> float:
+    """Largest relative difference of two loss curves, over the steps that both have."""
+    return max(abs(a - b) / abs(b) for a, b in zip(losses, reference, strict=False))
+
+
+def small_card(
+    base: State, pairs: PromptPairs, size: Size, runs: Mapping[Any, Any], device: torch.device, gigabytes: float = 6.0
+) -> list[dict[str, Any]]:
+    """Train the same batch in a small card's memory, in each precision of `runs`, and compare with these."""
+    settings = size.settings.replace(steps=min(12, total_steps(len(pairs), size.settings)))
+    rows = []
+    for precision, whole in runs.items():
+        if precision == "tf32":
+            continue
+        with memory_at_most(gigabytes, device):
+            run = measure_run(base, pairs, settings.replace(precision=precision), device, int(gigabytes * 0.95e9))
+        same = loss_gap(run["losses"], whole["losses"])
+        rows.append(run | {"loss_gap": same, "times_slower": run["step"] / whole["step"]})
+    return rows
 
 
 @contextmanager
@@ -204,31 +218,28 @@ def memory_at_most(gigabytes: float, device: torch.device) -> Iterator[None]:
 
 
 def pair_curve(
-    base: Mapping[str, Tensor], size: Size, settings: TrainingSettings, device: torch.device, step: float
+    base: State, size: Size, settings: TrainingSettings, device: torch.device, step: float
 ) -> list[dict[str, Any]]:
     """Measure preparation for each number of pairs, and multiply out training at `step` seconds a step.
 
     "stored" are the GiB of the base embeddings, which grow with the pairs and may lie on the host; "working" is what
     preparing takes in addition.
     """
-    clock, points = Clock(device), []
+    points = []
     for count in size.pair_counts:
         pairs = make_pairs(count)
         with MemoryWatch(device) as memory:
-            start = clock.now()
-            prepared = prepare(base, pairs, CONCEPT, settings, device)
-            seconds = clock.now() - start
-            peak, stored = memory.peak(), prepared.base_safe.nbytes / GIB
-        del prepared
+            taken = timed(device, prepare, base, pairs, CONCEPT, settings, device)
+            peak, stored = memory.peak(), taken.result.base_safe.nbytes / GIB
         steps = -(-count // settings.batch_size) * settings.epochs
         working = None if peak is None else peak - stored
-        points.append({"pairs": count, "prepare": seconds, "train": steps * step, "stored": stored, "working": working})
+        points.append({"pairs": count, "prepare": taken.seconds, "train": steps * step, "stored": stored})
+        points[-1]["working"] = working
+        del taken
     return points
 
 
-def batch_curve(
-    base: Mapping[str, Tensor], size: Size, settings: TrainingSettings, device: torch.device
-) -> list[dict[str, Any]]:
+def batch_curve(base: State, size: Size, settings: TrainingSettings, device: torch.device) -> list[dict[str, Any]]:
     """Measure the seconds of a step and its memory for each batch size, and estimate that memory."""
     points = []
     for batch in size.batch_sizes:
@@ -237,19 +248,18 @@ def batch_curve(
         with MemoryWatch(device) as memory:
             result = train(base, pairs, CONCEPT, changed, device=device, base_hash="bench")
             peak = memory.peak()
-        estimate = plan_memory(size.config, changed, len(pairs), None).bytes / GIB
-        points.append({"batch": batch, "step": step_seconds(result.history), "peak": peak, "estimate": estimate})
+        step, estimate = step_seconds(result.history), plan_memory(size.config, changed, len(pairs), None).bytes / GIB
+        points.append({"batch": batch, "step": step, "peak": peak, "estimate": estimate, "rate": batch / step})
     return points
 
 
-def apply_cost(base: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
+def apply_cost(base: State, device: torch.device) -> dict[str, float]:
     """Time what a graph pays once: reading an encoder file, and subtracting the graph's own weights from it."""
-    clock = Clock(device)
     own = {name: tensor.to(device) for name, tensor in base.items()}
-    aligned: dict[str, Tensor] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "aligned.safetensors"
         save_encoder(path, {name: tensor + 1e-3 for name, tensor in base.items()}, {})
-        read = clock.seconds(lambda: aligned.update(read_encoder(path)[0]))
-    difference = clock.seconds(lambda: {name: aligned[name].to(device) - own[name] for name in own})
-    return {"read": read, "difference": difference}
+        read = timed(device, read_encoder, path)
+    aligned = read.result[0]
+    difference = timed(device, lambda: {name: aligned[name].to(device) - own[name] for name in own})
+    return {"read": read.seconds, "difference": difference.seconds}
