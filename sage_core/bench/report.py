@@ -106,8 +106,8 @@ def _same(report: Report) -> str:
     beyond = disagreements(report)
     again = "the same losses to the last bit" if report["same_again"] else "other losses"
     return (
-        "## Same results\n\nSearched one by one, {naive[same_targets]:.0%} of the targets are ours. A step in chunks has "
-        "the gradient of the whole batch within {gradient_gap:.1e}. "
+        "## Same results\n\nSearched one by one, {naive[same_targets]:.0%} of the targets are ours. A step in chunks "
+        "has the gradient of the whole batch within {gradient_gap:.1e}. "
         f"The {next(iter(report['runs']))} run repeated gives {again}.\n\n"
         f"Allowed are: {limits}. {'; '.join(['**Beyond that:**', *beyond]) if beyond else 'All agree.'}"
     )
