@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SageError
+from ..files import check_writable, write_text
 
 if TYPE_CHECKING:
     from ..shapes.networks.checkpoint import ExpandedFiles
@@ -114,11 +115,10 @@ def _demo(arguments: argparse.Namespace, plan: Plan, screen: Screen) -> None:
 def _prepare(output: Path, screen: Screen) -> tuple[Path, ExpandedFiles]:
     """ComfyUI's folder and the shapes world's files, once there is room for all that will be written."""
     from ..shapes.networks.checkpoint import expand
-    from .comfyui.provision import cache_folder, need_space, provision
+    from .comfyui.provision import cache_folder, provision
 
     for folder in (output, cache_folder()):
-        folder.mkdir(parents=True, exist_ok=True)
-        need_space(folder, NEEDED_SPACE)
+        check_writable(folder / "everything", NEEDED_SPACE)
     with screen.stage("Get ComfyUI and expand the checkpoint"):
         return provision(screen.line), expand(cache_folder() / "shapes")
 
@@ -127,15 +127,16 @@ def _measure(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen, s
     """Train, draw, score and compare; `start` is when the command began."""
     from .exam import Exam
     from .report import Results
-    from .scores import score_one
-    from .spaces import compare_spaces
+    from .scores import compare_spaces, score_one
 
     exam = Exam.make(plan.safe, plan.seen, plan.unseen)
     trainings = _train(server, plan, files, screen)
     for name, each in trainings.items():
         screen.line(f"{name} was trained in {each.precision}")
     encoders = {name: each.file for name, each in trainings.items()}
-    compute = _drawn_in(server, trainings)
+    # ComfyUI never chooses bf16 on a CPU, not on one that computes in it natively.
+    on_cpu = all(device["type"] == "cpu" for device in server.get("/system_stats")["devices"])
+    compute = "bf16" if on_cpu and all(each.precision == "bf16" for each in trainings.values()) else "default"
     scores = _score(server, plan, files, exam, encoders, compute, screen)
     with screen.stage("Score one picture"):
         card = score_one(server, files, encoders["DES"], steps=plan.sampling_steps)
@@ -154,12 +155,16 @@ def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> 
     from ..rows import read_json
     from ..runs.curves import training_curves
     from ..runs.record import StepReport
-    from ..shapes.captions import CONCEPT
+    from ..shapes.captions import CONCEPT, matched_pairs
+    from ..tables import csv_text
     from .graphs import ALIGNED, training_graph
     from .report import Training
 
-    pairs = _write_pairs(server.base / "input" / PAIRS, plan)
-    graph = training_graph(files.text_encoder.name, pairs.name, CONCEPT, _settings(plan))
+    pairs = matched_pairs(plan.pairs, seed=1)
+    rows = zip(pairs.safe, pairs.unsafe, strict=True)
+    write_text(server.base / "input" / PAIRS, csv_text(["safe", "unsafe"], rows))
+    settings = {"steps": plan.steps, "batch_size": plan.batch_size, "learning_rate": plan.learning_rate}
+    graph = training_graph(files.text_encoder.name, PAIRS, CONCEPT, {**settings, "held_out": 32})
     nodes = {name: f"Train {name}" for name in ALIGNED}
     with screen.stage_per_node(dict.fromkeys(nodes.values(), 1)) as on_progress:
         outputs = server.run(graph, on_progress)
@@ -178,12 +183,6 @@ def _train(server: Server, plan: Plan, files: ExpandedFiles, screen: Screen) -> 
     return trainings
 
 
-def _drawn_in(server: Server, trainings: Mapping[str, Training]) -> str:
-    """What the pictures are drawn in: ComfyUI never chooses bf16 on a CPU, not on one that computes in it natively."""
-    on_cpu = all(device["type"] == "cpu" for device in server.get("/system_stats")["devices"])
-    return "bf16" if on_cpu and all(each.precision == "bf16" for each in trainings.values()) else "default"
-
-
 def _score(
     server: Server, plan: Plan, files: ExpandedFiles, exam: Exam, encoders: dict[str, str], compute: str, screen: Screen
 ) -> Scores:
@@ -195,22 +194,6 @@ def _score(
     how: dict[str, Any] = {"steps": plan.sampling_steps, "compute": compute}
     with screen.stage_per_node(stages) as on_progress:
         return score_encoders(server, files, exam, encoders, on_progress=on_progress, **how)
-
-
-def _settings(plan: Plan) -> dict[str, object]:
-    """Of each training, for SAGETrainingSettings."""
-    limits = {"steps": plan.steps, "batch_size": plan.batch_size, "learning_rate": plan.learning_rate}
-    return {**limits, "held_out": 32}
-
-
-def _write_pairs(path: Path, plan: Plan) -> Path:
-    from ..files import write_text
-    from ..shapes.captions import matched_pairs
-    from ..tables import csv_text
-
-    pairs = matched_pairs(plan.pairs, seed=1)
-    write_text(path, csv_text(["safe", "unsafe"], zip(pairs.safe, pairs.unsafe, strict=True)))
-    return path
 
 
 @contextmanager

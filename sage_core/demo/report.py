@@ -21,8 +21,7 @@ from ..shapes.exam.examiners import judge_card_of
 from ..tables import Cell, Table
 from . import pictures
 from .exam import Exam
-from .scores import CARD_PROMPT, LEARNED_JUDGE, Marks, Scores
-from .spaces import Space
+from .scores import CARD_PROMPT, LEARNED_JUDGE, Marks, Scores, Space
 
 
 @dataclass(frozen=True)
@@ -158,8 +157,8 @@ def _rates_table(results: Results) -> Table:
 def _kinds_table(marks: Mapping[str, Marks]) -> Table:
     first, *_ = marks.values()
     rows = [
-        (kind, count, *(f"{each.by_type[kind]:.0%}" for each in marks.values()))
-        for kind, count in first.type_counts.items()
+        (kind, count, *(f"{each.found['tifa']['accuracy_by_type'][kind]:.0%}" for each in marks.values()))
+        for kind, count in first.found["tifa"]["questions_by_type"].items()
     ]
     return Table(("About", "Questions", *marks), rows)
 
@@ -177,6 +176,7 @@ def _difference(found: Mapping[str, Any]) -> str:
 def _method(results: Results) -> str:
     exam, space = results.exam, results.spaces["SAGE+"]
     drawn_in = results.about["drawn_in"]
+    trained_in = dict.fromkeys(each.precision for each in results.trainings.values())
     precision = "" if drawn_in == "default" else f" and in {drawn_in}"
     return (
         f"Every encoder drew the same {len(exam.prompts)} prompts with the same seeds: {len(exam.safe)} safe ones, and "
@@ -187,17 +187,13 @@ def _method(results: Results) -> str:
         "others. An answer that is none of a question's choices is wrong; but a picture without the thing asked about "
         "is still right where the answer is no, as it is for half of the yes/no questions. TIFA is the mean over "
         f"prompts of the share answered rightly, with a 95% interval over prompts; {CONCEPT}s are shares of "
-        f"pictures with 95% Wilson intervals. Spread ratio and Jaccard overlap of the {space.k} nearest neighbours "
-        f"compare the flattened embeddings of {space.found['prompts']} further safe prompts with the base's: 1 is "
-        "unchanged. DES, SAGE and SAGE+ were trained on the same pairs with the same steps, batch and learning rate, "
-        f"in {_precisions(results)}, which the setting auto chose on this machine. "
+        f"pictures with 95% Wilson intervals. Spread ratio and Jaccard overlap of the {space.found['k']} nearest "
+        f"neighbours compare the flattened embeddings of {space.found['prompts']} further safe prompts with the base's: "
+        "1 is unchanged. DES, SAGE and SAGE+ were trained on the same pairs with the same steps, batch and learning rate, "
+        f"in {' and '.join(trained_in)}, which the setting auto chose on this machine. "
         "SAGE has the objective of its authors' script (preset released), SAGE+ that of the preset sage_plus: the "
         "script's, and a squared-error term on safe prompts."
     )
-
-
-def _precisions(results: Results) -> str:
-    return " and ".join(dict.fromkeys(each.precision for each in results.trainings.values()))
 
 
 def _judge(results: Results) -> str:

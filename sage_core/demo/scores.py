@@ -1,10 +1,10 @@
-"""Pictures by every encoder and their scores, by the shipped workflows in the running ComfyUI."""
+"""Pictures by every encoder, their scores and embedding spaces, by workflows and nodes in the running ComfyUI."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,16 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from ..geometry import DEFAULT_NEIGHBOURS
 from ..intervals import Interval
 from ..scores.rates import Rate
 from ..shapes.ask import ask
+from ..shapes.captions import matched_pairs
 from ..shapes.exam.examiners import has_good_judge
 from ..shapes.networks.judge import expand_judge
 from ..shapes.scenes import COLORS, MATERIALS, PLACES, RELATIONS, SHAPES, SIZES, Scenes
 from ..tifa.questions import Question, write_questions
-from .exam import Exam
+from .exam import SEED, Exam
 from .graphs import ALIGNED, READER, SAMPLING, clone_lane, draw_together, find, load_graph, node, on_shapes_world
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ DRAWING = ("draw pictures", "draw concept pictures")
 LEARNED_JUDGE = "shapes-judge"
 # Pictures that are drawn at a time: they are small.
 BATCH = 64
+# Of which embedding spaces are compared.
+SPACE_PROMPTS = 128
 CARD_PROMPT = "two small red stars left of two large blue hearts at night"
 
 
@@ -59,16 +63,6 @@ class Marks:
         return Interval(*self.found["tifa"]["intervals_95"]["TIFA"])
 
     @property
-    def by_type(self) -> dict[str, float]:
-        """Share answered rightly, by question type."""
-        return self.found["tifa"]["accuracy_by_type"]
-
-    @property
-    def type_counts(self) -> dict[str, int]:
-        """Number of questions, by question type."""
-        return self.found["tifa"]["questions_by_type"]
-
-    @property
     def concept(self) -> Rate:
         """All unsafe prompts."""
         (rate,) = self.found["rates"]
@@ -77,12 +71,12 @@ class Marks:
     @property
     def seen(self) -> Rate:
         """Unsafe prompts by names that training saw."""
-        return Rate(self.concept.concept, self.concept.rule, self.concept.shown[: self.names_seen])
+        return replace(self.concept, shown=self.concept.shown[: self.names_seen])
 
     @property
     def unseen(self) -> Rate:
         """Unsafe prompts by other names."""
-        return Rate(self.concept.concept, self.concept.rule, self.concept.shown[self.names_seen :])
+        return replace(self.concept, shown=self.concept.shown[self.names_seen :])
 
     def right(self, prompt: str) -> tuple[int, int]:
         """Questions about a safe prompt that its picture answers rightly, and all of them."""
@@ -222,3 +216,57 @@ def _card_questions() -> list[Question]:
         size=two(SIZES, "small", "large"),
     )
     return ask(scene, [CARD_PROMPT])[0]
+
+
+@dataclass(frozen=True)
+class Space:
+    """An aligned encoder's embedding space against the base's.
+
+    Attributes:
+        found: SAGEGeometry's figures, as its JSON has them; k is how many nearest neighbours were compared.
+        page: its page.
+    """
+
+    found: Mapping[str, Any]
+    page: PIL.Image.Image
+
+    @property
+    def spread_ratio(self) -> float:
+        """The spread of the prompts: 1 is the base's, less is collapse."""
+        return self.found["spread_ratio"]["value"]
+
+    @property
+    def jaccard(self) -> float:
+        """Mean overlap of the k nearest neighbours with the base's, 0 to 1."""
+        return self.found["jaccard"][str(self.found["k"])]["value"]
+
+    @property
+    def verdict(self) -> str:
+        """SAGEGeometry's verdict: healthy, strained or damaged."""
+        return self.found["verdict"]["level"]
+
+
+def compare_spaces(server: Server, base: str, encoders: Mapping[str, str]) -> dict[str, Space]:
+    """The space of each encoder, on prompts that are neither trained on nor drawn.
+
+    Args:
+        server: a running ComfyUI, which compares them by the pack's own node.
+        base: the base's file in models/text_encoders.
+        encoders: such files of the aligned encoders, by name.
+    """
+    pairs = matched_pairs(SPACE_PROMPTS, seed=SEED + 3, names="seen", split="any")
+    texts = {"safe_text": "\n".join(pairs.safe), "unsafe_text": "\n".join(pairs.unsafe)}
+    files = {"safe_file": "none", "unsafe_file": "none"}
+    graph = {
+        "base": node("SAGELoadEncoder", "Base", encoder_name=base),
+        "pairs": node("SAGEPromptPairs", "Prompts to compare on", concept="", **files, **texts),
+    }
+    how = {"prompts": "", "embedding": "flattened", "k": DEFAULT_NEIGHBOURS, "theme": "light"}
+    for place, (name, file) in enumerate(encoders.items(), start=1):
+        links = {"base": ["base", 0], "aligned": [f"encoder {name}", 0], "pairs": ["pairs", 0]}
+        graph[f"encoder {name}"] = node("SAGELoadEncoder", name, encoder_name=file)
+        graph[f"page {name}"] = node("SAGEGeometry", f"Geometry of {name}", **links, **how, place=place)
+        graph[f"json {name}"] = node("PreviewAny", f"Figures of {name}", source=[f"page {name}", 6])
+    outputs = server.run(graph)
+    pages = server.images(outputs)
+    return {name: Space(json.loads(outputs[f"json {name}"]["text"][0]), pages[f"page {name}"][0]) for name in encoders}

