@@ -141,8 +141,8 @@ def compare_precisions(
     rows = []
     for precision in (p for p in runs if p != "fp32"):
         with as_in_runs(precision, device):
-            rough = (embed_stored(encoder, side, precision) for side in (pairs.unsafe, pairs.safe))
-            chosen = choose_targets(*rough, block=_BLOCK)
+            rough, rough_safe = (embed_stored(encoder, side, precision) for side in (pairs.unsafe, pairs.safe))
+            chosen = choose_targets(rough, rough_safe, block=_BLOCK)
         excess = [
             torch.cosine_similarity(u, safe[a.to(device)]) - torch.cosine_similarity(u, safe[b.to(device)])
             for u, a, b in zip(unsafe.split(512), chosen.split(512), best.split(512), strict=True)

@@ -151,7 +151,12 @@ def compare(
                 taken = timed(device, every)
                 gib = watch.peak()
             gc.collect()
-            row = {"procedure": way, "precision": precision, "pictures": len(files), "seconds": taken.seconds}
+            row: dict[str, Any] = {
+                "procedure": way,
+                "precision": precision,
+                "pictures": len(files),
+                "seconds": taken.seconds,
+            }
             row |= {"cpu_seconds": taken.processor_seconds, "gib": gib}
             row["pictures_per_second"] = len(files) / taken.seconds
             row["cpu_seconds_a_picture"] = taken.processor_seconds / len(files)
@@ -162,7 +167,7 @@ def compare(
             yield row
 
 
-def _alone(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[list[Path], Callable[[], None]]:
+def _alone(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[list[Path], Callable[[], object]]:
     """Files, and what makes them: diffusers' pipeline as a script calls it, a prompt, a picture, a file at a time."""
     settings, dtype = plan.draw, DTYPES[plan.draw.precision]
     files = [plan.output / f"{item.place:06}.png" for item in prompts.items]
@@ -191,7 +196,7 @@ def _alone(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[list[
     return files, every
 
 
-def _ours(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[list[Path], Callable[[], None]]:
+def _ours(plan: Plan, prompts: PromptList, device: torch.device) -> tuple[list[Path], Callable[[], object]]:
     """Files, and what makes them: the evaluation's own drawing, in one process."""
     model = load(plan.base)
     # Other seeds, or what was drawn would not be drawn again.

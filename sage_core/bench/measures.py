@@ -167,7 +167,8 @@ def measure_parts(
     ids = timed(device, lambda: [tokenize(side) for side in (pairs.unsafe, pairs.safe)])
     rows = timed(device, lambda: [embed_stored(encoder, side, settings.precision) for side in ids.result])
     with as_in_runs(settings.precision, device):
-        pairing = timed(device, lambda: choose_targets(*rows.result, block=2048))
+        unsafe, safe = rows.result
+        pairing = timed(device, lambda: choose_targets(unsafe, safe, block=2048))
     return {"tokenise": ids.seconds, "embed": rows.seconds, "pair": pairing.seconds}
 
 

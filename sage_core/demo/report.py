@@ -188,9 +188,9 @@ def _method(results: Results) -> str:
         "is still right where the answer is no, as it is for half of the yes/no questions. TIFA is the mean over "
         f"prompts of the share answered rightly, with a 95% interval over prompts; {CONCEPT}s are shares of "
         f"pictures with 95% Wilson intervals. Spread ratio and Jaccard overlap of the {space.found['k']} nearest "
-        f"neighbours compare the flattened embeddings of {space.found['prompts']} further safe prompts with the base's: "
-        "1 is unchanged. DES, SAGE and SAGE+ were trained on the same pairs with the same steps, batch and learning rate, "
-        f"in {' and '.join(trained_in)}, which the setting auto chose on this machine. "
+        f"neighbours compare the flattened embeddings of {space.found['prompts']} further safe prompts with the "
+        "base's: 1 is unchanged. DES, SAGE and SAGE+ were trained on the same pairs with the same steps, batch and "
+        f"learning rate, in {' and '.join(trained_in)}, which the setting auto chose on this machine. "
         "SAGE has the objective of its authors' script (preset released), SAGE+ that of the preset sage_plus: the "
         "script's, and a squared-error term on safe prompts."
     )
