@@ -11,9 +11,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from .layouts import VIT_L_14, EncoderConfig, canonical_state, count_not_finite,
 from .names import layout_of
 from .text_encoder import TextEncoder, embed, state_hash
 
-_FACTS = Path(__file__).with_name("sd14_token_cosines.json")
+_FACTS = json.loads(Path(__file__).with_name("sd14_token_cosines.json").read_text(encoding="utf-8"))
 # fp16 has 11 significant bits: a value is off by up to 0.0005 of itself. A known cosine was divided by two lengths,
 # computed and stored in fp16, so that four such errors add up to 0.002. Measured on random weights: 0.0006.
 LARGEST_DEVIATION = 0.003
@@ -91,14 +90,10 @@ class Agreement:
         bounds = f"fp16 rounding ({MEAN_DEVIATION:g} and {LARGEST_DEVIATION:g})"
         if self.agrees:
             return f"{name} is SD 1.4's text encoder: {deviations}, within {bounds}."
-        return f"{name} is not SD 1.4's text encoder{self._kinship()}: {deviations}, beyond {bounds}."
-
-    def _kinship(self) -> str:
-        if math.isnan(self.correlation):
-            return ""
         related = self.correlation > _RELATED
         go = "go with it, as those of a fine-tune or an aligned version do" if related else "do not go with it"
-        return f"; its cosines {go} (r = {self.correlation:.2f})"
+        kinship = "" if math.isnan(self.correlation) else f"; its cosines {go} (r = {self.correlation:.2f})"
+        return f"{name} is not SD 1.4's text encoder{kinship}: {deviations}, beyond {bounds}."
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, fit for JSON."""
@@ -110,7 +105,7 @@ class Agreement:
             "worst_pair": asdict(self.worst),
             "correlation": None if math.isnan(self.correlation) else self.correlation,
             "thresholds": {"mean": MEAN_DEVIATION, "largest": LARGEST_DEVIATION, "related": _RELATED},
-            "source": _table()["source"],
+            "source": _FACTS["source"],
         }
 
 
@@ -187,16 +182,13 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, fit for JSON."""
+        names = ("dtypes", "parameters", "not_finite", "sha256", "metadata")
         return {
             "is_sd14": self.is_sd14,
             "verdict": self.verdict,
             "layout": self.layout,
             **asdict(self.config),
-            "dtypes": dict(self.dtypes),
-            "parameters": self.parameters,
-            "not_finite": dict(self.not_finite),
-            "sha256": self.sha256,
-            "metadata": dict(self.metadata),
+            **{name: getattr(self, name) for name in names},
             "agreement": self.agreement.to_dict() if self.agreement else None,
         }
 
@@ -208,14 +200,9 @@ def size_sentence(name: str, config: EncoderConfig) -> str:
     return f"{name} is not SD 1.4's text encoder: {other.replace('_', ' ')}; its embeddings were not compared."
 
 
-@cache
-def _table() -> dict[str, Any]:
-    return json.loads(_FACTS.read_text(encoding="utf-8"))
-
-
 def known_cosines() -> list[tuple[str, str, float]]:
     """Two prompts of one token and the cosine of their embeddings by SD 1.4's encoder, from low to high."""
-    return sorted(((first, second, cosine) for first, second, cosine in _table()["pairs"]), key=lambda pair: pair[2])
+    return sorted(map(tuple, _FACTS["pairs"]), key=lambda pair: pair[2])
 
 
 def check_cosines(
@@ -240,7 +227,8 @@ def check_cosines(
     known = known_cosines()
     if pairs is not None and pairs < 2:
         raise SettingsError(f"pairs is {pairs}; expected 2 or more, the lowest and the highest known cosine.")
-    chosen = _evenly(known, len(known) if pairs is None else pairs)
+    count = len(known) if pairs is None else min(pairs, len(known))
+    chosen = [known[round(place * (len(known) - 1) / (count - 1))] for place in range(count)]
     words = list(dict.fromkeys(word for first, second, _ in chosen for word in (first, second)))
     rows = embed(encoder, words, device=device, on_batch=on_batch)
     place = {word: row for row, word in enumerate(words)}
@@ -249,13 +237,6 @@ def check_cosines(
         x, y = (rows[place[word]].cpu().double() for word in (first, second))
         facts.append(Fact(first, second, cosine, (x @ y / (x.norm() * y.norm())).item()))
     return Agreement(tuple(facts), len(known))
-
-
-def _evenly(values: Sequence[Any], count: int) -> list[Any]:
-    """So many of the values, in their order, the first and the last among them."""
-    if count >= len(values):
-        return list(values)
-    return [values[round(place * (len(values) - 1) / (count - 1))] for place in range(count)]
 
 
 def quick_line(name: str, state: Mapping[str, torch.Tensor]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -97,9 +98,4 @@ def _seconds(work: Callable[[], Any]) -> float:
     """
     # On Windows the processor's clock ticks 64 times a second.
     clock = time.perf_counter if os.name == "nt" else time.process_time
-    times = []
-    for _ in range(_TRIALS):
-        started = clock()
-        work()
-        times.append(clock() - started)
-    return min(times)
+    return min(timeit.repeat(work, timer=clock, number=1, repeat=_TRIALS))

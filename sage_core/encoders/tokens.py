@@ -77,7 +77,7 @@ def detokenize(ids: torch.Tensor) -> list[str]:
     for row in ids.tolist():
         row = row[1:] if row[:1] == [START_TOKEN] else row
         pieces = row[: row.index(END_TOKEN)] if END_TOKEN in row else row
-        texts.append(b"".join(map(_bytes_of, pieces)).decode("utf-8", errors="replace").strip())
+        texts.append(_tokenizer().decode(pieces, skip_special_tokens=False).strip())
     return texts
 
 
@@ -103,23 +103,6 @@ def clip_tokenizer() -> Any:
     )  # fmt: skip
 
 
-@cache
-def _bytes_of(token: int) -> bytes:
-    """A token's bytes, with a space after the last piece of a word."""
-    name = str(_tokenizer().id_to_token(token))
-    word = name.removesuffix("</w>")
-    known = _letter_bytes()
-    return bytes(known[letter] for letter in word) + (b" " if word != name else b"")
-
-
-@cache
-def _letter_bytes() -> dict[str, int]:
-    letters = _byte_letters()
-    printable = [ord(letter) for letter in letters if ord(letter) < 256]
-    others = (byte for byte in range(256) if byte not in printable)
-    return dict(zip(letters, [*printable, *others], strict=True))
-
-
 def _encode(prompts: Sequence[str]) -> list:
     if isinstance(prompts, str):
         raise TypeError("Expected a list of prompts, found one string: pass [prompt].")
@@ -134,7 +117,7 @@ def _encode(prompts: Sequence[str]) -> list:
 
 @cache
 def _tokenizer() -> Tokenizer:
-    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     merges = _merges()
     letters = _byte_letters()
@@ -157,6 +140,8 @@ def _tokenizer() -> Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
+    # A word's end is read as the stand-in of a space.
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("</w>", "Ġ"), decoders.ByteLevel()])
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in (_START, _END)])
     return tokenizer
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from malformed import Hostile
 from safetensors.torch import save_file
+from tiny_encoders import TINY, assert_same, random_state
 
 from sage_core.encoders.layouts import EncoderConfig, canonical_state, read_encoder, require_positions, require_sd1
 from sage_core.errors import EncoderError
 
-CONFIG = EncoderConfig(layers=2, width=16, heads=1, mlp_width=24, vocabulary=50, positions=77)
 OPENAI_PARTS = {
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
@@ -24,11 +24,6 @@ OPENAI_PARTS = {
     "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }
-
-
-def make_state(config=CONFIG, seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(shape, generator=draw) for name, shape in config.shapes().items()}
 
 
 def prefixed(state, prefix, keep_root=True):
@@ -44,7 +39,7 @@ def openai(state, prefix=""):
         "ln_final.bias": state["text_model.final_layer_norm.bias"],
         "text_projection": torch.zeros(16, 16),
     }
-    for number in range(CONFIG.layers):
+    for number in range(TINY.layers):
         old, new = f"text_model.encoder.layers.{number}.", f"transformer.resblocks.{number}."
         for kind in ("weight", "bias"):
             for ours, theirs in OPENAI_PARTS.items():
@@ -67,23 +62,18 @@ CHECKPOINT_REST = {
     "first_stage_model.decoder.conv_in.weight": torch.zeros(4, 4),
     "embedding_manager.embedder.transformer.text_model.embeddings.token_embedding.weight": torch.zeros(50, 16),
 }
+STATE = random_state(TINY)
 DICTS = {
-    "canonical": make_state(),
-    "clip model": make_state() | UNWANTED,
-    "transformers 5": prefixed(make_state(), "", keep_root=False),
-    "data parallel": prefixed(make_state(), "module."),
-    "sd checkpoint": prefixed(make_state(), "cond_stage_model.transformer.") | CHECKPOINT_REST,
-    "older sd checkpoint": prefixed(make_state(), "cond_stage_model.transformer.", keep_root=False) | CHECKPOINT_REST,
-    "openai": openai(make_state()) | UNWANTED,
-    "open_clip text tower": openai(make_state(), "text."),
-    "open_clip data parallel": openai(make_state(), "module."),
+    "canonical": STATE,
+    "clip model": STATE | UNWANTED,
+    "transformers 5": prefixed(STATE, "", keep_root=False),
+    "data parallel": prefixed(STATE, "module."),
+    "sd checkpoint": prefixed(STATE, "cond_stage_model.transformer.") | CHECKPOINT_REST,
+    "older sd checkpoint": prefixed(STATE, "cond_stage_model.transformer.", keep_root=False) | CHECKPOINT_REST,
+    "openai": openai(STATE) | UNWANTED,
+    "open_clip text tower": openai(STATE, "text."),
+    "open_clip data parallel": openai(STATE, "module."),
 }
-
-
-def assert_same(found, expected, config=CONFIG):
-    assert list(found) == list(config.shapes())
-    for name, value in expected.items():
-        assert torch.equal(found[name], value), name
 
 
 @pytest.mark.parametrize("name", DICTS)
@@ -91,14 +81,14 @@ def test_layout_as_safetensors_and_pickle(tmp_path, name):
     save_file(DICTS[name], tmp_path / "a.safetensors")
     torch.save(DICTS[name], tmp_path / "b.pt")
     for file in ("a.safetensors", "b.pt"):
-        assert_same(read_encoder(tmp_path / file)[0], make_state())
+        assert_same(read_encoder(tmp_path / file)[0], random_state(TINY))
 
 
 @pytest.mark.parametrize("name", ["a.sft", "a.pt", "a.ckpt", "a"])
 def test_safetensors_under_another_suffix(tmp_path, name):
-    save_file(make_state(), tmp_path / name, metadata={"method": "SAGE"})
+    save_file(random_state(TINY), tmp_path / name, metadata={"method": "SAGE"})
     state, metadata = read_encoder(tmp_path / name)
-    assert_same(state, make_state())
+    assert_same(state, random_state(TINY))
     assert metadata == {"method": "SAGE"}
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2])
@@ -109,7 +99,7 @@ def test_safetensors_under_another_suffix(tmp_path, name):
 @pytest.mark.parametrize("new_format", [True, False])
 @pytest.mark.parametrize("inside", ["model_state_dict", "model state_dict"])
 def test_nested_pickle_with_training_leftovers(tmp_path, new_format, inside):
-    state = collections.OrderedDict(make_state())
+    state = collections.OrderedDict(random_state(TINY))
     first, *second = inside.split()
     content = {
         "epoch": 2,
@@ -124,13 +114,13 @@ def test_nested_pickle_with_training_leftovers(tmp_path, new_format, inside):
     content["args"]["itself"] = content
     torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=new_format)
     state, metadata = read_encoder(tmp_path / "a.pt")
-    assert_same(state, make_state())
+    assert_same(state, random_state(TINY))
     assert metadata == {"epoch": "2"}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_stored_precision_is_kept(tmp_path, dtype):
-    stored = {name: value.to(dtype) for name, value in make_state().items()}
+    stored = {name: value.to(dtype) for name, value in random_state(TINY).items()}
     save_file(stored, tmp_path / "a.safetensors")
     assert_same(read_encoder(tmp_path / "a.safetensors")[0], stored)
 
@@ -140,8 +130,8 @@ def test_stored_precision_is_kept(tmp_path, dtype):
 def test_folders(tmp_path, folder, name):
     target = tmp_path / folder / name
     target.parent.mkdir(exist_ok=True)
-    (save_file if name.endswith("safetensors") else torch.save)(make_state(), target)
-    assert_same(read_encoder(tmp_path)[0], make_state())
+    (save_file if name.endswith("safetensors") else torch.save)(random_state(TINY), target)
+    assert_same(read_encoder(tmp_path)[0], random_state(TINY))
 
 
 def test_folder_written_by_transformers(tmp_path):
@@ -157,18 +147,18 @@ def test_folder_written_by_transformers(tmp_path):
 
 def test_file_may_be_replaced_after_reading(tmp_path):
     for name, save in (("a.safetensors", save_file), ("a.pt", torch.save)):
-        save(make_state(), tmp_path / name)
+        save(random_state(TINY), tmp_path / name)
         state, _ = read_encoder(tmp_path / name)
         # In place, so that a tensor still mapped from the file would change with it.
         with open(tmp_path / name, "r+b") as file:
             file.write(b"\xff" * (tmp_path / name).stat().st_size)
-        assert_same(state, make_state())
+        assert_same(state, random_state(TINY))
 
 
 def test_config_is_inferred():
-    assert EncoderConfig.of(make_state()) == CONFIG
+    assert EncoderConfig.of(random_state(TINY)) == TINY
     big = EncoderConfig(layers=1, width=192, heads=3, mlp_width=8, vocabulary=9, positions=5)
-    assert EncoderConfig.of(make_state(big)) == big
+    assert EncoderConfig.of(random_state(big)) == big
 
 
 @pytest.mark.parametrize(("width", "seems"), [(1024, "SD 2.x"), (1280, "SDXL"), (512, "width 512")])
@@ -187,7 +177,7 @@ def test_only_77_positions_are_sd1(positions):
 @pytest.mark.parametrize("form", ["torch.save", "old torch.save", "plain pickle", "plain pickle, protocol 0"])
 def test_malicious_pickle_is_refused_and_not_run(tmp_path, form):
     file, trace = tmp_path / "a.pt", tmp_path / "it_ran"
-    content = {"model_state_dict": make_state(), "x": Hostile(trace)}
+    content = {"model_state_dict": random_state(TINY), "x": Hostile(trace)}
     if form == "torch.save":
         torch.save(content, file)
     elif form == "old torch.save":
@@ -204,9 +194,9 @@ def test_malicious_pickle_is_refused_and_not_run(tmp_path, form):
 def test_cut_files(tmp_path, name, kept):
     file = tmp_path / name
     if name == "a.safetensors":
-        save_file(make_state(), file)
+        save_file(random_state(TINY), file)
     else:
-        torch.save(make_state(), file, _use_new_zipfile_serialization=name == "a.pt")
+        torch.save(random_state(TINY), file, _use_new_zipfile_serialization=name == "a.pt")
     content = file.read_bytes()
     file.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
     with pytest.raises(EncoderError, match=f"{name}.*(cut short|damaged)"):
@@ -232,8 +222,8 @@ def test_other_models_are_named(tmp_path, names, seems):
 
 
 def test_two_encoders_are_refused(tmp_path):
-    sdxl = prefixed(make_state(), "conditioner.embedders.0.transformer.")
-    sdxl |= openai(make_state(), "conditioner.embedders.1.model.")
+    sdxl = prefixed(random_state(TINY), "conditioner.embedders.0.transformer.")
+    sdxl |= openai(random_state(TINY), "conditioner.embedders.1.model.")
     with pytest.raises(EncoderError, match=r"2 text encoders.*SDXL"):
         canonical_state(sdxl)
     (tmp_path / "text_encoder_2").mkdir()
@@ -242,7 +232,7 @@ def test_two_encoders_are_refused(tmp_path):
 
 
 def broken(name, change):
-    state = make_state()
+    state = random_state(TINY)
     value = change(state.pop("text_model." + name))
     return state if value is None else state | {"text_model." + name: value}
 
@@ -299,7 +289,7 @@ FUSED = "transformer.resblocks.0.attn.in_proj_weight"
 @pytest.mark.parametrize("shape", [(), (0,), (47, 16)])
 def test_queries_keys_and_values_that_cannot_be_parted(shape):
     with pytest.raises(EncoderError, match=r"in_proj_weight has shape|fc1\.weight|in_proj|q_proj"):
-        canonical_state(openai(make_state()) | {FUSED: torch.zeros(shape)}, "my file")
+        canonical_state(openai(random_state(TINY)) | {FUSED: torch.zeros(shape)}, "my file")
 
 
 def test_a_vocabulary_without_all_tokens_is_refused():

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -91,12 +88,6 @@ def test_state_round_trip_and_copy(encoder, state):
     assert torch.equal(taken[name], before + 1)
 
 
-def test_half_precision_weights_are_computed_in_fp32(state):
-    half = {name: value.half() for name, value in state.items()}
-    found = TextEncoder.from_state(half)
-    assert all(torch.equal(value, half[name].float()) for name, value in found.state().items())
-
-
 def test_embed_batches_equal_one_by_one(encoder):
     expected = torch.stack([encoder(tokenize([prompt]))[0].flatten() for prompt in PROMPTS]).detach()
     for batch in (1, 2, 3, 100):
@@ -166,13 +157,8 @@ def test_embed_halves_a_batch_that_does_not_fit(encoder, monkeypatch, error):
     monkeypatch.setattr(encoder, "forward", no_memory)
     with pytest.raises(EncoderError, match="Out of memory with a single item"):
         embed(encoder, PROMPTS)
-
-
-def test_embed_passes_other_errors_on(encoder, monkeypatch):
-    def fail(ids):
-        raise RuntimeError("size mismatch")
-
-    monkeypatch.setattr(encoder, "forward", fail)
+    # Other errors pass as they are.
+    error = RuntimeError("size mismatch")
     with pytest.raises(RuntimeError, match="size mismatch"):
         embed(encoder, PROMPTS)
 
@@ -212,10 +198,14 @@ def test_arithmetic_puts_the_global_switch_back(before):
 def test_save_and_read(tmp_path, state):
     file = tmp_path / "folder" / "a.safetensors"
     half = {name: value.half() for name, value in state.items()}
+    turned = "text_model.encoder.layers.0.self_attn.q_proj.weight"
+    half[turned] = half[turned].T.contiguous().T
     save_encoder(file, half | {"text_model.logit_scale": torch.zeros(1)}, {"method": "sage", "steps": 3, "none": None})
     found, metadata = read_encoder(file)
     assert metadata == {"format": "pt", "method": "sage", "steps": "3", "none": "None"}
     assert all(torch.equal(value, half[name]) for name, value in found.items())
+    computed = TextEncoder.from_state(found).state()
+    assert all(torch.equal(value, half[name].float()) for name, value in computed.items())
     with safe_open(str(file), "pt") as content:
         # ComfyUI knows ViT-L/14 by this name.
         assert "text_model.encoder.layers.0.mlp.fc1.weight" in content.keys()  # noqa: SIM118
@@ -223,41 +213,6 @@ def test_save_and_read(tmp_path, state):
     with pytest.raises(EncoderError, match="NaN"):
         save_encoder(file, state | {"text_model.final_layer_norm.bias": torch.full((128,), float("nan"))}, {})
     assert state_hash(read_encoder(file)[0]) == state_hash(half)
-
-
-def test_save_transposed_weights(tmp_path, state):
-    name = "text_model.encoder.layers.0.self_attn.q_proj.weight"
-    turned = state | {name: state[name].T.contiguous().T}
-    save_encoder(tmp_path / "a.safetensors", turned, {})
-    assert torch.equal(read_encoder(tmp_path / "a.safetensors")[0][name], state[name])
-
-
-KILLED_WHILE_SAVING = """
-import os, signal, sys
-import safetensors.torch
-from sage_core.encoders.layouts import read_encoder
-from sage_core.encoders.text_encoder import save_encoder
-
-def save_half(tensors, path, metadata):
-    content = safetensors.torch.save(tensors, metadata)
-    with open(path, "wb") as file:
-        file.write(content[: len(content) // 2])
-    os.kill(os.getpid(), signal.SIGKILL)
-
-safetensors.torch.save_file = save_half
-save_encoder(sys.argv[1], read_encoder(sys.argv[1])[0], {"new": "yes"})
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_killed_while_saving_leaves_the_old_file_whole(tmp_path, state):
-    file = tmp_path / "a.safetensors"
-    save_encoder(file, state, {"old": "yes"})
-    before = file.read_bytes()
-    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, str(file)], capture_output=True, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert file.read_bytes() == before
-    assert read_encoder(file)[1]["old"] == "yes"
 
 
 def test_state_hash(state):

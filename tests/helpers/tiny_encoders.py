@@ -11,6 +11,8 @@ from sage_core.encoders.layouts import EncoderConfig
 from sage_core.encoders.text_encoder import save_encoder
 
 SMALL = EncoderConfig(layers=2, width=64, heads=1, mlp_width=96, vocabulary=49408, positions=77)
+# Too small for CLIP's tokens: for files alone.
+TINY = EncoderConfig(layers=2, width=16, heads=1, mlp_width=24, vocabulary=50, positions=77)
 
 
 def random_state(config: EncoderConfig = SMALL, seed: int = 0, scale: float = 0.05) -> dict[str, Tensor]:
@@ -20,6 +22,13 @@ def random_state(config: EncoderConfig = SMALL, seed: int = 0, scale: float = 0.
         name: scale * torch.randn(shape, generator=draw) + ("norm" in name and name.endswith("weight"))
         for name, shape in config.shapes().items()
     }
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Two canonical states are equal to the bit, in names, their order and values."""
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
 
 
 def save_random(path: Path, config: EncoderConfig = SMALL, change: float = 0.0) -> str:

@@ -132,10 +132,6 @@ class Client:
                 raise ComfyError(f"ComfyUI at {self.url} has not freed its memory in 60 s:\n{self.log_tail()}")
             time.sleep(0.02)
 
-    def history(self, prompt_id: str) -> dict[str, Any]:
-        """What is kept of a finished run: `prompt`, `outputs`, `status`."""
-        return self.get(f"/history/{prompt_id}")[prompt_id]
-
     def queue(self, graph: Graph, client_id: str | None = None) -> str:
         """Queue a graph and return its prompt id at once.
 
@@ -170,16 +166,13 @@ class Client:
 
     def images(self, outputs: Outputs) -> dict[str, list[PIL.Image.Image]]:
         """Fetch the pictures in what `run` returned, by node id."""
-        return {
-            node: [self._image(entry) for entry in output["images"]]
-            for node, output in outputs.items()
-            if "images" in output
-        }
-
-    def _image(self, entry: Mapping[str, str]) -> PIL.Image.Image:
-        image = PIL.Image.open(BytesIO(self.fetch(f"/view?{urllib.parse.urlencode(entry)}")))
-        image.load()
-        return image
+        found: dict[str, list[PIL.Image.Image]] = {}
+        for node, output in outputs.items():
+            for entry in output.get("images", ()):
+                image = PIL.Image.open(BytesIO(self.fetch(f"/view?{urllib.parse.urlencode(entry)}")))
+                image.load()
+                found.setdefault(node, []).append(image)
+        return found
 
     async def _run(self, graph: Graph, on_progress: Callable[[Progress], None], timeout: float) -> Outputs:
         import aiohttp
@@ -203,7 +196,7 @@ class Client:
                     raise
         except (OSError, aiohttp.ClientError) as error:
             raise ComfyError(f"ComfyUI at {self.url} is gone ({error}):\n{self.log_tail()}") from error
-        return self.history(prompt_id)["outputs"]
+        return self.get(f"/history/{prompt_id}")[prompt_id]["outputs"]
 
 
 async def _follow(socket_: Any, prompt_id: str, graph: Graph, on_progress: Callable[[Progress], None]) -> None:
