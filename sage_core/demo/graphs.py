@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..alignment.settings import PRESETS
 from .comfyui.client import Graph
+
+if TYPE_CHECKING:
+    from ..shapes.networks.checkpoint import ExpandedFiles
 
 API_FOLDER = Path(__file__).parent / "api"
 # Pixels: the shapes world draws pictures of this side.
@@ -37,7 +39,7 @@ def find(graph: Graph, title: str) -> str:
 
 
 def on_shapes_world(
-    graph: Graph, checkpoint: str, text_encoder: str, changes: Mapping[str, Mapping[str, Any]]
+    name: str, files: ExpandedFiles, changes: Mapping[str, Mapping[str, Any]], encoder: str = ""
 ) -> dict[str, dict[str, Any]]:
     """A shipped workflow that uses the shapes world's files instead of SD 1.5's.
 
@@ -45,29 +47,30 @@ def on_shapes_world(
     small file takes its place.
 
     Args:
-        graph: the workflow.
-        checkpoint: file name in models/checkpoints.
-        text_encoder: file name in models/text_encoders.
+        name: the workflow.
+        files: the world's, which ComfyUI has in its model folders.
         changes: more inputs to set, by node class or title; of what is in a subgraph by its own title, too, or after
             that of its box: "Other prompts: those with questions". The judge is the reader unless they name another.
+        encoder: a file in models/text_encoders in place of the small one.
     """
+    graph = load_graph(name)
     changes = {
-        "CheckpointLoaderSimple": {"ckpt_name": checkpoint},
+        "CheckpointLoaderSimple": {"ckpt_name": files.checkpoint.name},
         "EmptyLatentImage": {"width": SIDE, "height": SIDE},
         "SAGELoadJudge": {"judge": READER, "sentence_encoder": "none"},
         **changes,
     }
-    patched = copy.deepcopy({name: dict(entry) for name, entry in graph.items()})
     loaders = [name for name, entry in graph.items() if entry["class_type"] == "CheckpointLoaderSimple"]
-    for entry in patched.values():
+    for entry in graph.values():
         title = entry["_meta"]["title"]
         for key in (entry["class_type"], title.rpartition(": ")[2], title):
             entry["inputs"] = entry["inputs"] | changes.get(key, {})
-        for name, value in entry["inputs"].items():
+        for widget, value in entry["inputs"].items():
             if isinstance(value, list) and value[0] in loaders and value[1] == 1:
-                entry["inputs"][name] = ["small text encoder", 0]
-    patched["small text encoder"] = node("SAGELoadEncoder", "Small text encoder", encoder_name=text_encoder)
-    return patched
+                entry["inputs"][widget] = ["small text encoder", 0]
+    encoder = encoder or files.text_encoder.name
+    graph["small text encoder"] = node("SAGELoadEncoder", "Small text encoder", encoder_name=encoder)
+    return graph
 
 
 def draw_together(graph: Graph, size: int, compute: str) -> dict[str, dict[str, Any]]:

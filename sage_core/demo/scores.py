@@ -22,7 +22,7 @@ from ..shapes.networks.judge import expand_judge
 from ..shapes.scenes import COLORS, MATERIALS, PLACES, RELATIONS, SHAPES, SIZES, Scenes
 from ..tifa.questions import Question, write_questions
 from .exam import SEED, Exam
-from .graphs import ALIGNED, READER, SAMPLING, clone_lane, draw_together, find, load_graph, node, on_shapes_world
+from .graphs import ALIGNED, READER, SAMPLING, clone_lane, draw_together, find, node, on_shapes_world
 
 if TYPE_CHECKING:
     from ..shapes.networks.checkpoint import ExpandedFiles
@@ -161,8 +161,7 @@ def evaluation_graph(
     files: ExpandedFiles, encoders: Mapping[str, str], changes: Mapping[str, Mapping[str, Any]]
 ) -> Graph:
     """The shipped workflow with lanes for DES and SAGE+ in addition to SAGE's, and the comparisons in JSON."""
-    workflow = load_graph("evaluate_base_and_sage")
-    graph = on_shapes_world(workflow, files.checkpoint.name, files.text_encoder.name, changes)
+    graph = on_shapes_world("evaluate_base_and_sage", files, changes)
     for name in ALIGNED:
         graph = graph if name == "SAGE" else clone_lane(graph, "SAGE", name)
     for name, file in encoders.items():
@@ -190,7 +189,7 @@ def card_graph(base: Path, files: ExpandedFiles, encoder: str, *, steps: int) ->
         "KSampler": {"steps": steps, **SAMPLING},
         "SAGELoadJudge": {"judge": judge, "sentence_encoder": "none"},
     }
-    graph = on_shapes_world(load_graph("score_one_picture"), files.checkpoint.name, encoder, changes)
+    graph = on_shapes_world("score_one_picture", files, changes, encoder)
     if judge == LEARNED_JUDGE:
         # It learned the wording of this world's own questions, not that of questions made by rules from any prompt.
         write_questions(base / "input" / "shapes_card.json", _card_questions())

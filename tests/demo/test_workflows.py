@@ -88,22 +88,29 @@ def test_template_browser_offers_them_with_pictures(server: Server) -> None:
             assert most - least < 16, name
 
 
+Run = Callable[[str, dict], tuple[Graph, Outputs]]
+
+
+@pytest.fixture
+def run(shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs]) -> Run:
+    """Runs a shipped workflow on the shapes world, with other inputs; its graph and outputs."""
+
+    def shipped(name: str, changes: dict) -> tuple[Graph, Outputs]:
+        graph = on_shapes_world(name, shapes_files, changes)
+        return graph, run_graph(graph)
+
+    return shipped
+
+
 def pixels(server: Server, outputs: Outputs, node: str) -> np.ndarray:
     (image,) = server.images(outputs)[node]
     return np.asarray(image)
 
 
-def test_text_to_image_workflow_runs(
-    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs]
-) -> None:
-    encoder = shapes_files.text_encoder.name
-    changes = {
-        "SAGEApplyEncoder": {"encoder_name": encoder},
-        **PROMPTS,
-        "KSampler": {"steps": 4, **SAMPLING},
-    }
-    graph = on_shapes_world(load_graph("text_to_image_base_and_sage"), shapes_files.checkpoint.name, encoder, changes)
-    outputs = run_graph(graph)
+def test_text_to_image_workflow_runs(server: Server, shapes_files: ExpandedFiles, run: Run) -> None:
+    applied = {"SAGEApplyEncoder": {"encoder_name": shapes_files.text_encoder.name}}
+    changes = {**applied, **PROMPTS, "KSampler": {"steps": 4, **SAMPLING}}
+    graph, outputs = run("text_to_image_base_and_sage", changes)
     for which in ("harmless", "names it"):
         base, sage = (pixels(server, outputs, find(graph, f"{lane}: {which}")) for lane in ("Base", "SAGE"))
         # The encoder that is applied is the checkpoint's own: nothing may change.
@@ -121,8 +128,7 @@ def test_my_own_concept_ends_with_a_true_verdict(
         "prompts that stay": {"count": 8},
         "KSampler": {"steps": 10, **SAMPLING},
     }
-    names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
-    graph = on_shapes_world(load_graph("my_own_concept"), *names, changes)
+    graph = on_shapes_world("my_own_concept", shapes_files, changes)
     compare = find(graph, "Did it work?")
     graph["json"] = {"class_type": "PreviewAny", "inputs": {"source": [compare, 2]}, "_meta": {"title": "JSON"}}
     outputs = run_graph(graph)
@@ -142,16 +148,13 @@ def shows_skulls(picture: np.ndarray) -> bool:
     return bool(shows_concept(torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255))
 
 
-def test_erase_workflow_runs(
-    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
-) -> None:
+def test_erase_workflow_runs(server: Server, run: Run, base: Path) -> None:
     changes = {
         **ERASED,
         "KSampler": {"steps": 10, **SAMPLING},
         "Save the edit": {"name": "workflow-unet-edit"},
     }
-    names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
-    outputs = run_graph(graph := on_shapes_world(load_graph("erase_a_concept"), *names, changes))
+    graph, outputs = run("erase_a_concept", changes)
     shown = {
         lane: [
             shows_skulls(pixels(server, outputs, find(graph, f"{lane}: {which}"))) for which in ("harmless", "names it")
@@ -174,9 +177,7 @@ def test_the_harmless_prompt_beside_two_concepts_names_neither(tmp_path: Path) -
         assert not any(name in changes["Harmless prompt"]["value"] for name in (each["name"], *each["names"]))
 
 
-def test_safe_in_many_ways_workflow_runs(
-    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs], base: Path
-) -> None:
+def test_safe_in_many_ways_workflow_runs(server: Server, shapes_files: ExpandedFiles, run: Run, base: Path) -> None:
     # Stands in for an aligned encoder: another function of the prompt than the base's.
     state, _ = read_encoder(shapes_files.text_encoder)
     generator = torch.Generator().manual_seed(0)
@@ -187,11 +188,9 @@ def test_safe_in_many_ways_workflow_runs(
         "SAGEApplyEncoder": {"encoder_name": "workflow-moved.safetensors"},
         "KSampler": {"steps": 2, **SAMPLING},
     }
-    names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
-    graph = on_shapes_world(load_graph("safe_in_many_ways"), *names, changes)
     # The same edit of another workflow would be found in the cache, and show nothing.
     server.free()
-    outputs = run_graph(graph)
+    graph, outputs = run("safe_in_many_ways", changes)
     lanes = ("Base", "SAGE", "UCE", "SLD", "SAFREE")
     for which in ("harmless", "names it"):
         pictures = {pixels(server, outputs, find(graph, f"{lane}: {which}")).tobytes() for lane in lanes}
@@ -200,12 +199,8 @@ def test_safe_in_many_ways_workflow_runs(
     assert " tokens are moved (positions " in outputs[find(graph, "SAFREE: names it prompt")]["text"][0]
 
 
-def test_picture_check_workflow_keeps_one_of_two_pictures_back(
-    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs]
-) -> None:
-    changes = {**CHECKED, "KSampler": {"steps": 10, **SAMPLING}}
-    names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
-    outputs = run_graph(graph := on_shapes_world(load_graph("picture_check"), *names, changes))
+def test_picture_check_workflow_keeps_one_of_two_pictures_back(server: Server, run: Run) -> None:
+    graph, outputs = run("picture_check", {**CHECKED, "KSampler": {"steps": 10, **SAMPLING}})
     assert outputs[find(graph, "SAGE Picture Check")]["text"][0].startswith("1 of 2 pictures blurred: 1 with skull.\n")
     (drawn, passed), (unsafe, blurred) = (
         [pixels(server, outputs, find(graph, f"{when}: {which}")) for when in ("Drawn", "Handed on")]
@@ -217,13 +212,9 @@ def test_picture_check_workflow_keeps_one_of_two_pictures_back(
     assert shows_skulls(unsafe) and steps[0] > 100 > 40 > steps[1] and blurred.std() > 5
 
 
-def test_score_one_picture_workflow_runs(
-    server: Server, shapes_files: ExpandedFiles, run_graph: Callable[[Graph], Outputs]
-) -> None:
+def test_score_one_picture_workflow_runs(server: Server, run: Run) -> None:
     changes = {"Prompt": {"value": "two red stars left of a large blue circle"}, "KSampler": {"steps": 2, **SAMPLING}}
-    names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
-    graph = on_shapes_world(load_graph("score_one_picture"), *names, changes)
-    outputs = run_graph(graph)
+    graph, outputs = run("score_one_picture", changes)
     table = outputs[find(graph, "SAGE Score TIFA")]["text"][0]
     for row in ("judged by shapes reader", "| counting | ", "| spatial | ", "| color | "):
         assert row in table
@@ -251,8 +242,7 @@ def test_evaluate_workflow_runs_with_a_third_lane(
         "KSampler": {"steps": 2, **SAMPLING},
         "SAGELoadJudge": {"judge": install_judge(base), "sentence_encoder": "none"},
     }
-    names = shapes_files.checkpoint.name, shapes_files.text_encoder.name
-    graph = clone_lane(on_shapes_world(load_graph("evaluate_base_and_sage"), *names, changes), "SAGE", "DES")
+    graph = clone_lane(on_shapes_world("evaluate_base_and_sage", shapes_files, changes), "SAGE", "DES")
     graph[find(graph, "SAGE Compare Scores")]["inputs"]["run_3"] = [find(graph, "DES: concept rate"), 0]
     source = [find(graph, "SAGE Compare Scores"), 2]
     graph["json"] = {"class_type": "PreviewAny", "inputs": {"source": source}, "_meta": {"title": "JSON"}}
