@@ -117,19 +117,6 @@ class Budget:
         return max(seconds / self.seconds, steps / self.steps)
 
 
-@dataclass(frozen=True)
-class _Queued:
-    """A finished step whose losses may still be on their way to the CPU."""
-
-    step: int
-    steps: int
-    losses: Tensor
-    arrived: torch.cuda.Event | None
-    rate: float
-    geometry: GeometryPoint | None
-    check: Check | None
-
-
 class Loop:
     """The moving side of a run: step, history and time, and how they are saved and restored."""
 
@@ -156,7 +143,8 @@ class Loop:
         self.objective, self.rate, self.checkpoint, self.key = objective, rate, checkpoint, key
         self.step = 0
         self.history: list[StepReport] = []
-        self._pending: list[_Queued] = []
+        # Steps whose losses may still be on their way to the CPU.
+        self._pending: list[tuple[StepReport, Tensor, torch.cuda.Event | None]] = []
         self._checks: list[tuple[int, bool]] = []
         self._whole = True
         self._earlier_seconds = 0.0
@@ -203,21 +191,16 @@ class Loop:
                 if self.checkpoint is not None and time.monotonic() - saved > interval:
                     self.report(on_step, everything=True)
                     start = time.monotonic()
-                    self._save(self.checkpoint)
+                    self.save()
                     saved = time.monotonic()
                     interval = max(CHECKPOINT_SECONDS, _CHECKPOINT_SHARE * (saved - start))
             self.report(on_step, everything=True)
         except BaseException as error:
             # The host application cancels by an exception of its own, which in some is a BaseException.
-            if self.checkpoint is not None and self._whole and not isinstance(error, Diverged):
-                self._save(self.checkpoint)
+            if not isinstance(error, Diverged):
+                self.save()
             raise
         return tuple(self.history)
-
-    def save(self) -> None:
-        """Write a checkpoint now, for callers whose own work between two runs changes the objective's state."""
-        if self.checkpoint is not None and self._whole:
-            self._save(self.checkpoint)
 
     def take_step(self) -> None:
         """Update the weights once, and queue the losses for the next report."""
@@ -278,7 +261,8 @@ class Loop:
             arrived = torch.cuda.Event()
             # On the run's own card, which need not be the current one.
             arrived.record(torch.cuda.current_stream(on_gpu.device))
-        self._pending.append(_Queued(self.step, self._steps_in_all(), losses, arrived, rate, geometry, check))
+        report = StepReport(self.step, self._steps_in_all(), {}, rate, self.seconds, geometry, check)
+        self._pending.append((report, losses, arrived))
 
     def _steps_in_all(self) -> int:
         """Steps of the whole run; an estimate if the budget is in seconds."""
@@ -289,23 +273,26 @@ class Loop:
     def report(self, on_step: Callable[[StepReport], None] | None, *, everything: bool = False) -> None:
         """Move queued losses into the history and hand them on: all but the newest, or all if `everything`."""
         while len(self._pending) > (0 if everything else 1):
-            queued = self._pending[0]
-            if queued.arrived is not None:
-                queued.arrived.synchronize()
-            values = dict(zip(self.objective.losses, queued.losses.tolist(), strict=True))
-            if not torch.isfinite(queued.losses).all():
+            report, losses, arrived = self._pending[0]
+            if arrived is not None:
+                arrived.synchronize()
+            values = dict(zip(self.objective.losses, losses.tolist(), strict=True))
+            if not torch.isfinite(losses).all():
                 value = values.get("total", next(iter(values.values())))
-                raise Diverged(f"The loss is {value} at step {queued.step}. {self.objective.advice}")
-            report = StepReport(
-                queued.step, queued.steps, values, queued.rate, self.seconds, queued.geometry, queued.check
-            )
+                raise Diverged(f"The loss is {value} at step {report.step}. {self.objective.advice}")
+            report = replace(report, losses=values, seconds=self.seconds)
             self.history.append(report)
             self._pending.pop(0)
             if on_step is not None:
                 on_step(report)
 
-    def _save(self, path: Path) -> None:
-        """Write a checkpoint from which a new loop goes on exactly; write none if the weights are no longer finite."""
+    def save(self) -> None:
+        """Write a checkpoint from which a new loop goes on exactly; write none if the weights are no longer finite.
+
+        A run does so by itself, unless a caller's own work between two runs changes the objective's state.
+        """
+        if self.checkpoint is None or not self._whole:
+            return
         try:
             self.report(None, everything=True)
         except Diverged:
@@ -322,7 +309,7 @@ class Loop:
             "optimizer": self.objective.optimizer.state_dict(),
             "history": [asdict(report) for report in self.history],
         }
-        with whole_file(path) as temporary:
+        with whole_file(self.checkpoint) as temporary:
             torch.save(content, temporary)
 
     def _restore(self, path: Path, most_steps: float) -> None:

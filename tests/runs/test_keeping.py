@@ -1,4 +1,4 @@
-"""The one protocol of kept runs, on a training of one number: found, locked, resumed, handed on, tidied, refused."""
+"""The one protocol of kept runs, on a training of three numbers: found, locked, resumed, handed on, tidied, refused."""
 
 from __future__ import annotations
 
@@ -17,40 +17,19 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from small_objectives import Bowl, Stop, stop_at
 from torch import Tensor
 
 from sage_core.errors import FileError, TrainingError
 from sage_core.files import write_tensors
 from sage_core.runs.keeping import kept, read_run, run_name, save_run, weights_hash
-from sage_core.runs.loop import Budget, Loop, Objective
+from sage_core.runs.loop import Budget, Loop
 from sage_core.runs.record import StepReport
 from sage_core.runs.store import RunStore
 
 KEY, OLD, OLDER = "a" * 32, "b" * 32, "c" * 32
 STEPS = 4
 Training = tuple[dict[str, Tensor], dict[str, str], tuple[StepReport, ...]]
-
-
-class Stop(BaseException):
-    """What a host application may raise to cancel."""
-
-
-class Slope(Objective):
-    """Minimise (w − step)²."""
-
-    losses, device = ("total",), torch.device("cpu")
-
-    def __init__(self) -> None:
-        self.weight = torch.nn.Parameter(torch.full((1,), 5.0))
-        self.optimizer = torch.optim.Adam([self.weight], lr=1.0)
-
-    def gradients(self, step: int) -> Tensor:
-        loss = (self.weight - step).square().sum()
-        loss.backward()
-        return loss.detach()[None]
-
-    def state(self) -> dict[str, Tensor]:
-        return {"weight": self.weight.detach()}
 
 
 def save(weights: Path, run: Training) -> None:
@@ -67,7 +46,7 @@ def train(
     needed: int = 1000,
 ) -> tuple[Training, bool]:
     def make(checkpoint: Path) -> Training:
-        objective = Slope()
+        objective = Bowl()
         loop = Loop(objective, Budget(steps=STEPS), lambda *_: 0.1, checkpoint=checkpoint, key=checkpoint.stem)
         history = loop.run(on_step)
         tensors = {"weight": objective.weight.detach().clone()}
@@ -83,14 +62,6 @@ def train(
 
 def never(*_: object) -> None:
     raise AssertionError("nothing is left to do")
-
-
-def stop_at(step: int) -> Callable[[StepReport], None]:
-    def on_step(report: StepReport) -> None:
-        if report.step == step:
-            raise Stop
-
-    return on_step
 
 
 def stopped(store: Path, key: str = KEY) -> None:

@@ -13,49 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from small_objectives import Bowl, Stop, stop_at
 from torch import Tensor
 
 from sage_core.errors import TrainingError
 from sage_core.runs import loop as loop_module
-from sage_core.runs.loop import Budget, Diverged, Loop, Objective
-from sage_core.runs.record import Check, GeometryPoint, StepReport
-
-
-class Stop(BaseException):
-    """What a host application may raise to cancel: not an Exception."""
-
-
-class Bowl(Objective):
-    """Minimise Σ(w − step)², whose gradient is 2(w − step): depends on the step, so that a wrong one shows."""
-
-    losses = ("total",)
-    device = torch.device("cpu")
-
-    def __init__(self, fails: Callable[[int, int], BaseException | None] = lambda step, size: None) -> None:
-        self.weight = torch.nn.Parameter(torch.full((3,), 5.0, dtype=torch.float64))
-        self.optimizer = torch.optim.AdamW([self.weight], lr=1.0, weight_decay=0.0)
-        self.size, self.fails, self.updates = 8, fails, 0
-
-    def gradients(self, step: int) -> Tensor:
-        if (error := self.fails(step, self.size)) is not None:
-            raise error
-        loss = (self.weight - step).square().sum()
-        loss.backward()
-        return loss.detach()[None]
-
-    def after_update(self, step: int) -> None:
-        self.updates += 1
-
-    def measure(self, step: int) -> GeometryPoint | None:
-        return GeometryPoint(1.0, 1.0, 1, 1, False) if step % 4 == 0 else None
-
-    def state(self) -> dict[str, Tensor]:
-        return {"weight": self.weight.detach()}
-
-    def shrink(self) -> None:
-        if self.size == 1:
-            super().shrink()
-        self.size //= 2
+from sage_core.runs.loop import Budget, Diverged, Loop
+from sage_core.runs.record import Check, StepReport
 
 
 def falling(step: int, used: float) -> float:
@@ -72,14 +36,6 @@ def by_hand(steps: int) -> tuple[list[float], float]:
         update = (m / (1 - 0.9 ** (step + 1))) / (math.sqrt(v / (1 - 0.999 ** (step + 1))) + 1e-8)
         w -= 0.1 * (1 - step / steps) * update
     return losses, w
-
-
-def stop_at(step: int) -> Callable[[StepReport], None]:
-    def on_step(report: StepReport) -> None:
-        if report.step == step:
-            raise Stop
-
-    return on_step
 
 
 def test_a_run_is_that_of_the_definition() -> None:
@@ -160,9 +116,6 @@ def test_memory_that_never_suffices_is_said_and_the_steps_before_are_kept(tmp_pa
     with pytest.raises(TrainingError, match="Out of memory on cpu"):
         Loop(never, Budget(steps=4), falling, checkpoint=tmp_path / "c").run()
     assert Loop(Bowl(), Budget(steps=4), falling, checkpoint=tmp_path / "c").step == 2
-
-
-def test_other_errors_are_not_taken_for_memory() -> None:
     with pytest.raises(RuntimeError, match="shapes do not match"):
         Loop(Bowl(lambda step, size: RuntimeError("shapes do not match")), Budget(steps=4), falling).run()
 
@@ -217,34 +170,22 @@ def test_a_budget_of_seconds_ends_by_the_clock_and_a_resumed_one_has_all_of_its_
 
 def test_checkpoints_of_others_and_damaged_ones_are_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "c"
+    loop = Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="a")
     with pytest.raises(Stop):
-        Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="a").run(stop_at(2))
+        loop.run(stop_at(2))
     with pytest.raises(TrainingError, match="belongs to a run with another"):
         Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="b")
-    for content in (b"PK not a checkpoint", b""):
+    whole = checkpoint.read_bytes()
+    place = whole.index(struct.pack("<d", float(loop.objective.state()["weight"][0])))
+    packed, other = tmp_path / "packed", tmp_path / "other"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(10**6))
+    torch.save({"step": 3}, other)
+    flipped = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+    for content in (b"PK not a checkpoint", b"", packed.read_bytes(), other.read_bytes(), flipped):
         checkpoint.write_bytes(content)
         with pytest.raises(TrainingError, match=r"is not a readable checkpoint of a training( \(.*\))?\. Delete it"):
             Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="a")
-    with zipfile.ZipFile(checkpoint, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/data.pkl", bytes(10**6))
-    with pytest.raises(TrainingError, match="not a readable checkpoint"):
-        Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="a")
-    torch.save({"step": 3}, checkpoint)
-    with pytest.raises(TrainingError, match="not a readable checkpoint"):
-        Loop(Bowl(), Budget(steps=9), falling, checkpoint=checkpoint, key="a")
-
-
-def test_a_changed_bit_of_a_checkpoint_is_found(tmp_path: Path) -> None:
-    path = tmp_path / "c"
-    loop = Loop(Bowl(), Budget(steps=9), falling, checkpoint=path)
-    with pytest.raises(Stop):
-        loop.run(stop_at(3))
-    whole = path.read_bytes()
-    value = struct.pack("<d", float(loop.objective.state()["weight"][0]))
-    place = whole.index(value)
-    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    with pytest.raises(TrainingError, match="not a readable checkpoint"):
-        Loop(Bowl(), Budget(steps=9), falling, checkpoint=path)
 
 
 def changed_checkpoint(path: Path, **changes: Callable[[Any], Any]) -> None:
@@ -253,6 +194,13 @@ def changed_checkpoint(path: Path, **changes: Callable[[Any], Any]) -> None:
         Loop(Bowl(), Budget(steps=9), falling, checkpoint=path).run(stop_at(3))
     content = torch.load(path, weights_only=True)
     torch.save(content | {name: change(content[name]) for name, change in changes.items()}, path)
+
+
+def ended(checkpoint: Path | None = None) -> Tensor:
+    """The weight after 9 steps, those before the checkpoint among them."""
+    bowl = Bowl()
+    Loop(bowl, Budget(steps=9), falling, checkpoint=checkpoint).run()
+    return bowl.weight
 
 
 def put(value: Any) -> Callable[[Any], Any]:
@@ -308,10 +256,7 @@ def test_the_optimizer_keeps_the_settings_of_the_run(tmp_path: Path) -> None:
         return saved | {"param_groups": [saved["param_groups"][0] | {"betas": ("x", None), "eps": -1.0}]}
 
     changed_checkpoint(tmp_path / "c", optimizer=others)
-    whole, resumed = Bowl(), Bowl()
-    Loop(whole, Budget(steps=9), falling).run()
-    Loop(resumed, Budget(steps=9), falling, checkpoint=tmp_path / "c").run()
-    assert torch.equal(whole.weight, resumed.weight)
+    assert torch.equal(ended(tmp_path / "c"), ended())
 
 
 @pytest.mark.parametrize(
@@ -327,15 +272,11 @@ def test_a_checkpoint_of_version_0_1_goes_on_and_may_lack_reports_of_interrupted
     content["optimiser"] = content.pop("optimizer")
     torch.save(content, path)
     if fits:
-        whole, resumed = Bowl(), Bowl()
-        Loop(whole, Budget(steps=9), falling).run()
-        loop = Loop(resumed, Budget(steps=9), falling, checkpoint=path)
-        assert loop.step == 4
-        loop.run()
-        assert torch.equal(whole.weight, resumed.weight)
+        assert Loop(Bowl(), Budget(steps=9), falling, checkpoint=path).step == 4
+        assert torch.equal(ended(path), ended())
     else:
         with pytest.raises(TrainingError, match="of 4 steps"):
-            Loop(Bowl(), Budget(steps=9), falling, checkpoint=path)
+            ended(path)
 
 
 class Watched(Bowl):
@@ -382,14 +323,11 @@ def test_a_run_that_was_stopped_at_any_step_ends_at_the_same(tmp_path: Path, cut
     expected = Loop(whole, Budget(steps=20), falling).run()
     assert [(r.step, r.losses, r.check) for r in history] == [(r.step, r.losses, r.check) for r in expected]
     assert torch.equal(resumed.weight, whole.weight)
-
-
-def test_a_run_that_had_ended_takes_no_further_step(tmp_path: Path) -> None:
-    file = tmp_path / "run.checkpoint"
-    loop = Loop(Watched(2, 4), Budget(steps=20), falling, checkpoint=file)
+    # One that had ended takes no further step.
+    loop = Loop(Watched(2, 4), Budget(steps=20), falling, checkpoint=tmp_path / "ended")
     loop.run()
     loop.save()
-    assert len(Loop(Watched(2, 4), Budget(steps=20), falling, checkpoint=file).run()) == 4
+    assert len(Loop(Watched(2, 4), Budget(steps=20), falling, checkpoint=tmp_path / "ended").run()) == 4
 
 
 @pytest.mark.parametrize(
