@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,12 @@ from .sentences import RECOMMENDED, SentenceEncoder
 
 # Answers of a judge that does not see what it is asked about.
 DENIALS = frozenset({"none", "nothing", "unclear"})
+# What the table calls the numbers that are not of one element type.
+_LABELS = {
+    "TIFA": "TIFA (mean over captions)",
+    "soft arithmetic": "soft TIFA, arithmetic (mean over captions)",
+    "soft geometric": "soft TIFA, geometric (mean over captions)",
+}
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class TifaResult:
     @cached_property
     def caption_scores(self) -> dict[str, float]:
         """Caption id -> share of its questions answered right."""
-        return {name: statistics.fmean(q.score for q in group) for name, group in self._captions.items()}
+        return {name: score for name, (score,) in self._columns["TIFA"].items()}
 
     @property
     def average(self) -> float:
@@ -139,12 +146,12 @@ class TifaResult:
     @cached_property
     def by_type(self) -> dict[str, float]:
         """Element type -> mean over all questions of that type, for types that have any."""
-        return {name: statistics.fmean(q.score for q in group) for name, group in self._types.items()}
+        return {name: self._means[name] for name in ELEMENT_TYPES if name in self._means}
 
     @property
     def type_counts(self) -> dict[str, int]:
         """Element type -> number of questions."""
-        return {name: len(group) for name, group in self._types.items()}
+        return {name: sum(map(len, self._columns[name].values())) for name in self.by_type}
 
     @property
     def soft_questions(self) -> int:
@@ -157,33 +164,36 @@ class TifaResult:
 
         GenEval 2 takes the arithmetic mean over all questions (its atoms) instead, whatever their captions.
         """
-        return _mean([float(np.mean(p)) for p in self._probabilities.values()])
+        return self._means.get("soft arithmetic")
 
     @property
     def soft_geometric(self) -> float | None:
         """Soft TIFA with the geometric mean, which a single sure mistake pulls down to nothing."""
-        return _mean([_geometric_mean(p) for p in self._probabilities.values()])
+        return self._means.get("soft geometric")
 
     @cached_property
-    def _captions(self) -> dict[str, list[ScoredQuestion]]:
-        groups: dict[str, list[ScoredQuestion]] = {}
+    def _columns(self) -> dict[str, dict[str, list[float]]]:
+        """What each reported number is the mean of, by caption: the caption's own mean, or its scores of one type."""
+        scores: dict[str, list[float]] = {}
+        chances: dict[str, list[float]] = {}
+        types: dict[str, dict[str, list[float]]] = {name: {} for name in ELEMENT_TYPES}
         for scored in self.questions:
-            groups.setdefault(scored.question.id, []).append(scored)
-        return groups
-
-    @cached_property
-    def _types(self) -> dict[str, list[ScoredQuestion]]:
-        groups: dict[str, list[ScoredQuestion]] = {name: [] for name in ELEMENT_TYPES}
-        for scored in self.questions:
-            groups[scored.question.element_type].append(scored)
-        return {name: group for name, group in groups.items() if group}
-
-    @cached_property
-    def _probabilities(self) -> dict[str, list[float]]:
-        known = {
-            name: [q.probability for q in group if q.probability is not None] for name, group in self._captions.items()
+            caption = scored.question.id
+            scores.setdefault(caption, []).append(scored.score)
+            types[scored.question.element_type].setdefault(caption, []).append(scored.score)
+            if scored.probability is not None:
+                chances.setdefault(caption, []).append(scored.probability)
+        columns = {
+            "TIFA": {name: [statistics.fmean(values)] for name, values in scores.items()},
+            "soft arithmetic": {name: [float(np.mean(values))] for name, values in chances.items()},
+            "soft geometric": {name: [_geometric_mean(values)] for name, values in chances.items()},
+            **types,
         }
-        return {name: values for name, values in known.items() if values}
+        return {name: column for name, column in columns.items() if column}
+
+    @cached_property
+    def _means(self) -> dict[str, float]:
+        return {name: statistics.fmean(chain(*column.values())) for name, column in self._columns.items()}
 
     def intervals(self, *, confidence: float = 0.95) -> dict[str, Interval]:
         """Score intervals for captions as clusters of questions; see `clustered_proportion`.
@@ -191,36 +201,14 @@ class TifaResult:
         They are for "TIFA", for "soft arithmetic" and "soft geometric" if there are such, and for each element type. A
         number to which fewer than two captions contribute is left out: one caption has no spread between captions.
         """
-        columns = list(self._columns().items())
-        totals, counts = (
-            np.array([[column[name][part] for _, column in columns] for name in self._captions]) for part in (0, 1)
-        )
-        low, high = clustered_proportion(totals, counts, confidence=confidence)
+        values = [[column.get(name, []) for column in self._columns.values()] for name in self.caption_scores]
+        totals, counts = (np.array([[float(of(cell)) for cell in row] for row in values]) for of in (sum, len))
+        bounds = zip(*clustered_proportion(totals, counts, confidence=confidence), strict=True)
         return {
-            name: Interval(float(bottom), float(top))
-            for (name, _), bottom, top in zip(columns, low, high, strict=True)
-            if np.isfinite(bottom)
+            name: Interval(float(low), float(high))
+            for name, (low, high) in zip(self._columns, bounds, strict=True)
+            if np.isfinite(low)
         }
-
-    def _columns(self) -> dict[str, dict[str, tuple[float, float]]]:
-        """For each reported number and caption, what the caption adds to the sum and to the count behind it."""
-        nothing = (0.0, 0.0)
-        columns = {"TIFA": {name: (score, 1.0) for name, score in self.caption_scores.items()}}
-        if self._probabilities:
-            known = self._probabilities
-            columns["soft arithmetic"] = {
-                n: (float(np.mean(known[n])), 1.0) if n in known else nothing for n in self._captions
-            }
-            columns["soft geometric"] = {
-                n: (_geometric_mean(known[n]), 1.0) if n in known else nothing for n in self._captions
-            }
-        for element_type in self._types:
-            of_type = {
-                name: [q.score for q in group if q.question.element_type == element_type]
-                for name, group in self._captions.items()
-            }
-            columns[element_type] = {name: (float(sum(s)), float(len(s))) for name, s in of_type.items()}
-        return columns
 
     def to_dict(self) -> dict[str, Any]:
         """Averages, intervals and every question, fit for JSON."""
@@ -245,13 +233,13 @@ class TifaResult:
         """TIFA in a line, then a table of all averages in per cent with 95% intervals, and an explanation."""
         intervals = self.intervals()
         rows = []
-        for name, label, value, count in self._rows():
-            percent = f"{100 * value:.1f}"
+        for name, column in self._columns.items():
+            percent = f"{100 * self._means[name]:.1f}"
             if name == "TIFA" and self.deviation is not None:
                 percent += f" ± {100 * self.deviation:.1f}"
-            found = intervals.get(name)
-            interval = found.percent if found else "–"
-            rows.append((label, percent, interval, count))
+            count = self.soft_questions if name.startswith("soft") else sum(map(len, column.values()))
+            interval = intervals[name].percent if name in intervals else "–"
+            rows.append((_LABELS.get(name, name), percent, interval, count))
         judge, matching = table_cell(self.judge), table_cell(self.matching)
         right, asked = sum(each.score for each in self.questions), len(self.questions)
         title = (
@@ -261,17 +249,6 @@ class TifaResult:
         table = markdown_table(("", "%", "95% interval", "n"), rows)
         return f"{title}\n\n{table}\n\n{self._explanation(intervals)}"
 
-    def _rows(self) -> list[tuple[str, str, float, int]]:
-        """Name in `intervals`, label, value and number of captions or questions, in the table's order."""
-        rows = [("TIFA", "TIFA (mean over captions)", self.average, len(self.caption_scores))]
-        if self.soft_arithmetic is not None and self.soft_geometric is not None:
-            soft = {"arithmetic": self.soft_arithmetic, "geometric": self.soft_geometric}
-            rows += [
-                (f"soft {kind}", f"soft TIFA, {kind} (mean over captions)", value, self.soft_questions)
-                for kind, value in soft.items()
-            ]
-        return rows + [(name, name, score, self.type_counts[name]) for name, score in self.by_type.items()]
-
     def _explanation(self, intervals: Mapping[str, Interval]) -> str:
         texts = ["±: standard deviation over captions"] if len(self.caption_scores) > 1 else []
         if intervals:
@@ -279,15 +256,11 @@ class TifaResult:
                 "Intervals: Wilson's, with the sample size that remains where questions of one caption agree; captions "
                 "without a mistake count once each"
             )
-        if len(intervals) < len(self._rows()):
+        if len(intervals) < len(self._columns):
             texts.append("–: fewer than two captions to tell from")
-        if self._probabilities:
+        if self.soft_questions:
             texts.append("Soft TIFA: a mean for each caption, then over captions; GenEval 2's is over all questions")
         return ". ".join(texts) + "."
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return statistics.fmean(values) if values else None
 
 
 def _geometric_mean(probabilities: Sequence[float]) -> float:
