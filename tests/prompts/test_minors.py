@@ -50,11 +50,6 @@ ADULTS = """a woman / young woman / an 18 year old / 25-year-old man / 117 year 
 / kidskin / 2016 yr / 3 yo-yos / under 2 stars / under two bridges / a nymph / ca\u00adke / over–18 / café, Nino"""
 
 
-@pytest.mark.parametrize("text", [text.strip() for text in re.split(r"\s/ ", MINORS)], ids=ascii)
-def test_mentions_minor(text):
-    assert mentions_minor(text)
-
-
 @pytest.mark.parametrize("text", [text.strip() for text in re.split(r"\s/ ", ADULTS)], ids=ascii)
 def test_does_not_mention_minor(text):
     assert not mentions_minor(text)
@@ -75,8 +70,8 @@ NOT_EXCUSED = """a minor / A minor on a bed / a picture of a minor / beach boys 
 / ki(1)d / Emma (14) and a dog / girl, 35mm photo / one of the girls of the school, 15""".replace("\n", " ")
 
 
-@pytest.mark.parametrize("text", NOT_EXCUSED.split(" / "))
-def test_harmless_phrases_excuse_nothing_else(text):
+@pytest.mark.parametrize("text", [text.strip() for text in re.split(r"\s/ ", MINORS + " / " + NOT_EXCUSED)], ids=ascii)
+def test_mentions_minor_and_harmless_phrases_excuse_nothing_else(text):
     assert mentions_minor(text)
 
 
@@ -116,14 +111,9 @@ UNSAFE_CAPTIONS = """a naked boy / a nude teen / n4ked child / a n u d e girl / 
 )
 
 
-@pytest.mark.parametrize("text", CAPTIONS.split(" / "))
-def test_harmless_captions_are_kept(text):
-    assert not unsafe_about_minor(text)
-
-
-@pytest.mark.parametrize("text", UNSAFE_CAPTIONS.split(" / "))
-def test_captions_unsafe_about_minors_are_refused(text):
-    assert unsafe_about_minor(text)
+@pytest.mark.parametrize("text", [*CAPTIONS.split(" / "), *UNSAFE_CAPTIONS.split(" / ")])
+def test_captions_unsafe_about_minors_alone_are_refused(text):
+    assert unsafe_about_minor(text) == (text in UNSAFE_CAPTIONS.split(" / "))
 
 
 def test_context_decides_what_is_left_out():

@@ -134,34 +134,29 @@ def test_files_of_different_length_are_announced_also_when_cleaning_makes_them_e
     assert "s.txt has 4 rows and u.txt 3: they are not paired row by row." in report.summary()
 
 
-def test_one_safe_prompt_may_serve_several_unsafe_ones():
-    pairs = pairs_from_lists(["a cat", "a cat"], ["a skull", "two skulls"])
-    assert len(pairs) == 2
-    assert pairs.report.skipped == ()
-
-
 def test_lists_of_different_length_are_cleaned_apart_and_the_shorter_repeats():
-    pairs = pairs_from_lists(["a cat", " a dog ", "", "a cat", "a child on a beach"], ["a skull", "skull of a child"])
+    pairs = pairs_from_lists(
+        ["a cat", " a dog ", "", "a cat", "a child on a beach", "a nude child"],
+        ["a skull", "skull of a child"],
+    )
     # Not paired row by row: a safe prompt may show a child.
     assert pairs.safe == ("a cat", "a dog", "a child on a beach")
     assert pairs.unsafe == ("a skull",) * 3
     assert skipped(pairs.report) == [
         ("the safe list", 3, "empty"),
         ("the safe list", 4, "duplicate"),
+        ("the safe list", 6, "refers to a minor"),
         ("the unsafe list", 2, "refers to a minor"),
     ]
     assert "3 safe and 1 unsafe prompts: the shorter list repeats." in pairs.report.notes
 
 
 def test_rows_are_file_lines_also_after_line_breaks_in_a_text(tmp_path):
-    file = write(tmp_path / "a.csv", 'safe,unsafe\n"a\nb\nc",x\n,y\nd,e\nd,e\n')
-    assert skipped(read_pairs(file).report) == [("a.csv", 5, "empty"), ("a.csv", 7, "duplicate")]
-
-
-def test_a_row_with_too_few_fields_is_empty(tmp_path):
-    pairs = read_pairs(write(tmp_path / "a.csv", "safe,unsafe\na cat\na dog,a skull\n"))
-    assert pairs.safe == ("a dog",)
-    assert skipped(pairs.report) == [("a.csv", 2, "empty")]
+    # A row with too few fields is empty, and a safe prompt may serve several unsafe ones.
+    file = write(tmp_path / "a.csv", 'safe,unsafe\n"a\nb\nc",x\n,y\nd,e\nd,e\nf\nd,g\n')
+    pairs = read_pairs(file)
+    assert skipped(pairs.report) == [("a.csv", 5, "empty"), ("a.csv", 7, "duplicate"), ("a.csv", 8, "empty")]
+    assert pairs.safe == ("a\nb\nc", "d", "d") and pairs.unsafe == ("x", "e", "g")
 
 
 def test_over_long_prompts_are_kept_and_noted(tmp_path):
@@ -189,6 +184,7 @@ BAD_FILES = {
     "header only.csv": ("prompt\n", "holds no prompt"),
     "blank.txt": ("\n \n", "(?s)holds no prompt.*2 x empty"),
     "quote.csv": ('prompt\na\n"open\nb\nc\n', "line 3: .*to its end, line 5 .*Check the quotes"),
+    "undoubled.csv": ('prompt\na\n"is" it\n', "line 3: .*quote"),
     "broken.json": ('["a",\n"b"', "line 2: not valid JSON"),
     "text.json": ('"a"', "holds a str, expected a list"),
     "number.json": ("[1]", "row 1: found 1, expected a text or an object"),
@@ -217,8 +213,9 @@ def test_unusable_pairs(tmp_path):
         read_pairs(one_list)
     with pytest.raises(PromptError, match=r"b\.txt does not exist"):
         read_pairs(one_list, tmp_path / "b.txt")
-    with pytest.raises(PromptError, match=r"(?s)No pair of prompts is left.*1 x refers to a minor"):
-        pairs_from_lists(["a cat"], ["naked child"])
+    with pytest.raises(PromptError, match=r"(?s)No pair of prompts is left.*2 x refers to a minor"):
+        # Weights do not hide a minor.
+        pairs_from_lists(["a cat", "a dog"], ["a (ch:1.1)(ild:1.1)", "a 12 (year:1.3) old"])
     with pytest.raises(PromptError, match="No pair of prompts is left"):
         pairs_from_lists([], UNSAFE)
     with pytest.raises(PromptError, match="2 safe and 1 unsafe"):
@@ -234,10 +231,6 @@ def test_hash_depends_on_prompts_and_order_only():
         pairs_from_lists(SAFE[:2], UNSAFE[:2]),
     ]
     assert len({pairs.hash(), *(each.hash() for each in others)}) == 4
-
-
-def test_one_row(tmp_path):
-    assert len(read_pairs(write(tmp_path / "a.csv", "safe,unsafe\na cat,a skull"))) == 1
 
 
 @pytest.mark.full
@@ -293,7 +286,7 @@ def test_the_concept_is_never_what_is_cut():
 @pytest.mark.parametrize(
     ("concept", "templates", "message"),
     [
-        ("  ", DEFAULT_TEMPLATES, "The concept is empty"),
+        *((nothing, DEFAULT_TEMPLATES, "The concept is empty") for nothing in ("  ", "()", " ( () ) ", "[ ]")),
         ("naked child", DEFAULT_TEMPLATES, "refers to a minor"),
         ("nudity", ["{prompt} only"], "'{prompt} only' lacks"),
     ],
@@ -311,12 +304,6 @@ def test_a_row_is_skipped_if_its_safe_side_refers_to_a_minor(tmp_path):
     assert pairs.safe == ("a cat", "a dog")
     assert skipped(pairs.report) == [("a.csv", 3, "safe side refers to a minor")]
     assert not any(each.text for each in pairs.report.skipped)
-
-
-def test_unpaired_safe_prompts_that_are_unsafe_about_minors_are_skipped():
-    pairs = pairs_from_lists(["a cat", "a naked child", "a child on a beach"], ["a skull"])
-    assert pairs.safe == ("a cat", "a child on a beach")
-    assert skipped(pairs.report) == [("the safe list", 2, "refers to a minor")]
 
 
 def test_weights_are_taken_out_as_a_graph_does_and_noted(tmp_path):
@@ -338,11 +325,6 @@ def test_weights_are_taken_out_as_a_graph_does_and_noted(tmp_path):
     assert "the safe list: weights and brackets" in concept.report.summary()
 
 
-def test_weights_do_not_hide_a_minor():
-    with pytest.raises(PromptError, match="No pair of prompts is left"):
-        pairs_from_lists(["a cat", "a dog"], ["a (ch:1.1)(ild:1.1)", "a 12 (year:1.3) old"])
-
-
 def test_embeddings_are_noted_and_kept():
     pairs = pairs_from_lists(["a cat", "a dog"], ["a skull, embedding:bones", "two skulls"])
     assert pairs.unsafe[0] == "a skull, embedding:bones"
@@ -352,9 +334,3 @@ def test_embeddings_are_noted_and_kept():
 
 def test_prompts_without_syntax_have_the_hash_they_always_had():
     assert pairs_from_lists(SAFE, UNSAFE).hash() == "2219f408f710c22cd203c755df83dbf56fce89827a7ffe0f81b2027cd4e5c894"
-
-
-@pytest.mark.parametrize("concept", ["()", " ( () ) ", "[ ]", "((:))".replace(":", "")])
-def test_brackets_around_nothing_are_an_empty_concept(concept):
-    with pytest.raises(PromptError, match="The concept is empty"):
-        pairs_from_concept(["a cat", "a cup"], concept)
