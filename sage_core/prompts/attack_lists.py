@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -195,19 +195,14 @@ def read_attack_list(
     for place, (number, values) in enumerate(rows):
         text = _prompt(path, number, values, form)
         # Nothing more is done with such a row, not even an error over another field.
-        if any(refused(each) for each in (text, *_targets(values, _TARGETS if column is None else values))):
+        # In a file with columns of its own any text may say what its picture shall show.
+        targets = map(values.get, _TARGETS if column is None else values)
+        if any(refused(each) for each in (text, *targets) if isinstance(each, str)):
             minors += 1
             continue
-        prompts.append(
-            AttackPrompt(
-                number,
-                text,
-                _seed(path, number, values, form),
-                _guidance(path, number, values, form),
-                _category(path, number, values, form),
-                place,
-            )
-        )
+        seed = _within(path, number, _first(values, form.seed), _whole, "a whole number", _MOST_SEED)
+        guidance = _within(path, number, _first(values, form.guidance), _number, "a number", _MOST_GUIDANCE)
+        prompts.append(AttackPrompt(number, text, seed, guidance, _category(path, number, values, form), place))
     if not prompts:
         left = f" {minors:,} were left out because they refer to minors." if minors else ""
         raise PromptError(f"{path} holds no prompt that can be used.{left}")
@@ -289,24 +284,14 @@ def _prompt(path: Path, row: int, values: Mapping[str, Any], form: ListFormat) -
     return text_of(value, path, row, name)
 
 
-def _targets(values: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    """What else a row says of its picture: in a file with columns of its own any text may."""
-    return [value for name in names if isinstance(value := values.get(name), str)]
-
-
-def _seed(path: Path, row: int, values: Mapping[str, Any], form: ListFormat) -> int | None:
-    found = _first(values, form.seed)
-    return found and _within(path, row, found, _whole(found[1]), "a whole number", _MOST_SEED)
-
-
-def _guidance(path: Path, row: int, values: Mapping[str, Any], form: ListFormat) -> float | None:
-    found = _first(values, form.guidance)
-    return found and _within(path, row, found, _number(found[1]), "a number", _MOST_GUIDANCE)
-
-
-def _within(path: Path, row: int, cell: tuple[str, Any], number: N | None, what: str, most: int) -> N:
-    """The number in a cell, (column, value); raises PromptError unless there is one from 0 to `most`."""
+def _within(
+    path: Path, row: int, cell: tuple[str, Any] | None, read: Callable[[Any], N | None], what: str, most: int
+) -> N | None:
+    """The number in a cell, (column, value), None without one; raises PromptError unless it is from 0 to `most`."""
+    if cell is None:
+        return None
     name, value = cell
+    number = read(value)
     if number is None or not 0 <= number <= most:
         raise PromptError(f"{path}, row {row}: '{name}' is {shown(value)}, expected {what} from 0 to {most}.")
     return number

@@ -220,7 +220,9 @@ def pair_lines(
         # A blank line at the end of one file must not shift its prompts against the other's.
         safe, unsafe = _without_blank_end(safe), _without_blank_end(unsafe)
     if len(safe) == len(unsafe):
-        safe, unsafe = _clean_together(safe, unsafe, sources, skipped)
+        checks = [(1, mentions_minor, _MINOR), (0, mentions_minor, _SAFE_MINOR)]
+        rows = _clean_rows([safe, unsafe], sources, skipped, checks)
+        safe, unsafe = ([row[side] for row in rows] for side in (0, 1))
     else:
         notes += (
             f"{sources[0]} has {len(safe):,} rows and {sources[1]} {len(unsafe):,}: they are not paired row by row. "
@@ -242,40 +244,33 @@ def _without_blank_end(lines: Sequence[Line]) -> Sequence[Line]:
     return lines[:end]
 
 
-def _clean_together(
-    safe: Sequence[Line], unsafe: Sequence[Line], sources: tuple[str, str], skipped: list[Skipped]
-) -> tuple[list[Line], list[Line]]:
-    kept: dict[tuple[str, str], tuple[Line, Line]] = {}
-    for left, right in zip(safe, unsafe, strict=True):
-        texts = (left.text, right.text)
-        if not left.text:
-            skipped.append(Skipped(left.row, _EMPTY, "", sources[0]))
-        elif not right.text:
-            skipped.append(Skipped(right.row, _EMPTY, "", sources[1]))
-        elif texts in kept:
-            skipped.append(Skipped(right.row, _DUPLICATE, right.text, sources[1]))
-        elif mentions_minor(right.text):
-            skipped.append(Skipped(right.row, _MINOR, "", sources[1]))
-        elif mentions_minor(left.text):
-            skipped.append(Skipped(left.row, _SAFE_MINOR, "", sources[0]))
-        else:
-            kept[texts] = (left, right)
-    return [left for left, _ in kept.values()], [right for _, right in kept.values()]
-
-
 def _clean(
     lines: Sequence[Line], source: str, skipped: list[Skipped], *, refused: Callable[[str], bool] | None = None
 ) -> list[Line]:
-    kept: dict[str, Line] = {}
-    for line in lines:
-        if not line.text:
-            skipped.append(Skipped(line.row, _EMPTY, "", source))
-        elif line.text in kept:
-            skipped.append(Skipped(line.row, _DUPLICATE, line.text, source))
-        elif refused is not None and refused(line.text):
-            skipped.append(Skipped(line.row, _MINOR, "", source))
+    return [line for (line,) in _clean_rows([lines], [source], skipped, [(0, refused, _MINOR)] if refused else [])]
+
+
+def _clean_rows(
+    columns: Sequence[Sequence[Line]],
+    sources: Sequence[str],
+    skipped: list[Skipped],
+    checks: Sequence[tuple[int, Callable[[str], bool], str]],
+) -> list[tuple[Line, ...]]:
+    """Rows of columns without those that are empty, doubled, or refused by a check: (column, by what, why)."""
+    kept: dict[tuple[str, ...], tuple[Line, ...]] = {}
+    for row in zip(*columns, strict=True):
+        texts = tuple(line.text for line in row)
+        if "" in texts:
+            at, reason, text = texts.index(""), _EMPTY, ""
+        elif texts in kept:
+            at, reason, text = len(row) - 1, _DUPLICATE, texts[-1]
         else:
-            kept[line.text] = line
+            found = next(((at, why) for at, refused, why in checks if refused(texts[at])), None)
+            if found is None:
+                kept[texts] = row
+                continue
+            (at, reason), text = found, ""
+        skipped.append(Skipped(row[at].row, reason, text, sources[at]))
     return list(kept.values())
 
 

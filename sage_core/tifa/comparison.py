@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from ..errors import QuestionError
 from ..intervals import Difference, Interval, paired_change, permutation_p_value
 from ..tables import markdown_table
 from .scoring import ScoredQuestion, TifaResult
-
-# A run's answers by image and question.
-_Answers: TypeAlias = Mapping[tuple[str, str], ScoredQuestion]
 
 
 @dataclass(frozen=True)
@@ -75,11 +72,10 @@ def compare(base: TifaResult, other: TifaResult, *, resamples: int = 9999, seed:
             matching, so that a difference need not come from the images.
     """
     check_alike(base, other)
-    theirs = {(q.image, q.question.question): q for q in other.questions}
-    ours = {(q.image, q.question.question): q for q in base.questions}
+    ours, theirs = _answers(base), _answers(other)
     captions = list(base.caption_scores)
     differences = np.array([other.caption_scores[name] - base.caption_scores[name] for name in captions])
-    gained, lost, counts = _answers_changed(base, ours, theirs)
+    gained, lost, counts = _answers_changed(base, other)
     asked = counts.sum(1, keepdims=True)
     up, down = (part.sum(1, keepdims=True) / asked for part in (gained, lost))
     (whole,) = _intervals(up, down, np.ones_like(asked))
@@ -105,14 +101,14 @@ def check_alike(base: TifaResult, other: TifaResult) -> None:
         mine, its = getattr(base, name), getattr(other, name)
         if mine != its:
             raise QuestionError(f"{base.name!r} has {name} {mine!r} and {other.name!r} {its!r}. Score both alike.")
-    ours, theirs = ({(q.image, q.question.question): q.question for q in run.questions} for run in (base, other))
+    ours, theirs = _answers(base), _answers(other)
     if ours.keys() != theirs.keys():
         first, second = len(ours.keys() - theirs.keys()), len(theirs.keys() - ours.keys())
         raise QuestionError(
             f"{base.name!r} and {other.name!r} share {len(ours.keys() & theirs.keys())} questions, but {first} are "
             f"only in the first and {second} only in the second. Score both on one question file."
         )
-    changed = [question for key, question in ours.items() if theirs[key] != question]
+    changed = [scored.question for key, scored in ours.items() if theirs[key].question != scored.question]
     if changed:
         raise QuestionError(
             f"{base.name!r} and {other.name!r} have {len(changed)} questions with other choices, answers or types, for "
@@ -120,12 +116,18 @@ def check_alike(base: TifaResult, other: TifaResult) -> None:
         )
 
 
-def _answers_changed(base: TifaResult, ours: _Answers, theirs: _Answers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _answers(run: TifaResult) -> dict[tuple[str, str], ScoredQuestion]:
+    """A run's answers by image and question."""
+    return {(scored.image, scored.question.question): scored for scored in run.questions}
+
+
+def _answers_changed(base: TifaResult, other: TifaResult) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Questions gained, lost and asked, each (captions, types), in the order of the base's captions and types."""
     captions = {name: row for row, name in enumerate(base.caption_scores)}
     columns = {name: column for column, name in enumerate(base.by_type)}
     gained, lost, counts = np.zeros((3, len(captions), len(columns)))
-    for key, before in ours.items():
+    theirs = _answers(other)
+    for key, before in _answers(base).items():
         cell = captions[before.question.id], columns[before.question.element_type]
         change = theirs[key].score - before.score
         gained[cell] += max(change, 0)

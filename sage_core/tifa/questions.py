@@ -82,7 +82,7 @@ class Question:
             raise QuestionError(f"answer {self.answer!r} is not among the choices {list(self.choices)}.")
         if self.element_type not in ELEMENT_TYPES:
             raise QuestionError(
-                f"element_type {self.element_type!r} is unknown, expected one of {_list(ELEMENT_TYPES)}."
+                f"element_type {self.element_type!r} is unknown, expected one of {', '.join(ELEMENT_TYPES)}."
             )
 
     @property
@@ -98,7 +98,7 @@ class Question:
         """
         missing = [name for name in _FIELDS if row.get(name) is None]
         if missing:
-            raise QuestionError(f"It is missing {_list(missing)}; a row needs {_list(_FIELDS)}.")
+            raise QuestionError(f"It is missing {', '.join(missing)}; a row needs {', '.join(_FIELDS)}.")
         element_type = row["element_type"]
         return cls(
             **{name: row[name] for name in ("id", "caption", "question", "answer", "element")},
@@ -245,19 +245,19 @@ def read_questions(path: str | os.PathLike[str]) -> tuple[tuple[Question, ...], 
 
 def _check_columns(file: RowFile) -> None:
     if file.columns is not None:
-        found = _list(list(file.columns)[:8]) or "nothing"
+        found = ", ".join(list(file.columns)[:8]) or "nothing"
         raise QuestionError(f"{file.path}: holds one object ({found}), expected a list of question objects.")
     missing = [name for name in _FIELDS if file.header is not None and name not in file.header]
     if missing:
-        found = _list(name for name in file.header or () if name) or "nothing"
-        raise QuestionError(f"{file.path}: the header lacks {_list(missing)}; found {found}.")
+        found = ", ".join(name for name in file.header or () if name) or "nothing"
+        raise QuestionError(f"{file.path}: the header lacks {', '.join(missing)}; found {found}.")
 
 
 def _question(row: Row) -> Question:
     if row.problem is not None:
         raise QuestionError(f"{row.problem[0].upper()}{row.problem[1:]}.")
     if not isinstance(row.value, Mapping):
-        raise QuestionError(f"Found {shown(row.value)}, expected an object with the keys {_list(_FIELDS)}.")
+        raise QuestionError(f"Found {shown(row.value)}, expected an object with the keys {', '.join(_FIELDS)}.")
     return Question.from_row(row.value)
 
 
@@ -303,7 +303,3 @@ def _read_coco_id(value: Any) -> str | None:
 def _check_text(name: str, value: str) -> None:
     if problem := text_problem(value):
         raise QuestionError(f"{name} holds {problem}.")
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names)
